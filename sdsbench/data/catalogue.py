@@ -1,0 +1,44 @@
+"""Every data set that a task may name, with its three sources under the same column names.
+
+hub: id, configuration and pinned revision. local: a folder below `data.root` with <split>.parquet. embedded: a function
+`rows(split, count, seed)` of this package; it makes data in the same columns and is never labelled as the real set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set. `splits` maps our split names (train, validation, test) to the hub's."""
+
+    name: str
+    columns: tuple[str, ...]
+    hub_id: str | None = None
+    hub_config: str | None = None
+    revision: str | None = None
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
+    folder: str | None = None  # below data.root
+    embedded: str | None = None  # "module:function"
+    note: str = ""
+
+
+_CATALOGUE: dict[str, DataSet] = {}
+
+
+def add(*sets: DataSet) -> None:
+    """Register data sets (each tasks file registers those that it introduces)."""
+    for data_set in sets:
+        _CATALOGUE[data_set.name] = data_set
+
+
+def get(name: str) -> DataSet:
+    """The data set registered as `name`; raises KeyError if there is none."""
+    return _CATALOGUE[name]
+
+
+def names() -> list[str]:
+    """All registered names, sorted."""
+    return sorted(_CATALOGUE)

@@ -1,0 +1,85 @@
+"""Errors that users see, and the exit code that each one ends the process with.
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 2 | bad configuration |
+| 3 | data or weights not available |
+| 4 | training failed (non-finite loss, out of memory) |
+| 130 | interrupted |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SdsbenchError(Exception):
+    """An error with a message for users; never shown with a traceback."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration: the key, its value, what is accepted, what to do."""
+
+    key: str
+    value: object
+    accepted: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        advice = f" {self.advice}" if self.advice else ""
+        return f"{self.key}={self.value!r}: accepted: {self.accepted}.{advice}"
+
+
+class ConfigError(SdsbenchError):
+    """Every problem of a configuration, in one message."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+        super().__init__(f"bad configuration, {head}:\n{lines}")
+
+
+class Unavailable(SdsbenchError):
+    """Data or weights that cannot be had here."""
+
+    exit_code = 3
+
+
+class TrainingFailed(SdsbenchError):
+    """A run that started and could not finish; `kind` is the status of its record."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, kind: str = "failed") -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class Interrupted(SdsbenchError):
+    """The run was stopped by a signal after its state was saved; `kind` is the status of its record."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, kind: str = "preempted") -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class DamagedFile(SdsbenchError):
+    """A record, checkpoint or plan that does not match its checksum or schema."""
+
+    exit_code = 3
+
+
+class Refused(SdsbenchError):
+    """An operation that would mix or overwrite results (another code version, an owned lock, ...)."""
+
+    exit_code = 2

@@ -1,0 +1,152 @@
+"""The record of a run: the one file that tables, statistics and reports are built from.
+
+A record holds no secret, no path of a machine, and nothing that cannot be recomputed or traced: the resolved
+configuration, what came out, what it cost, and what produced it. Version 1; readers refuse other versions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Score(_Strict):
+    """One number of one evaluation set."""
+
+    evaluation: str  # evaluation set: gsm8k, math, boolq, glue/rte, vtab/dtd ...
+    version: int  # version of that evaluation's definition
+    scorer: str  # paper, strict, flexible, fixed, likelihood, accuracy, matthews ...
+    stage: Literal["untrained", "trained", "best_epoch", "validation"]
+    value: float  # as a fraction for accuracies, 0 to 1
+    stderr: float | None = None
+    n: int
+    headline: bool = False  # the scorer that this evaluation is ranked by
+
+
+class DataUsed(_Strict):
+    dataset: str  # catalogue name: gsm8k, metamathqa ...
+    split: str
+    source: Literal["hub", "local", "embedded"]
+    revision: str | None = None
+    rows: int
+    fingerprint: str  # sha256 of the rows' content
+
+
+class Weights(_Strict):
+    model: str
+    source: str  # hub id, package name or file name; never an absolute path
+    revision: str | None = None
+    fingerprint: str  # sha256 of the weights file(s)
+
+
+class Seconds(_Strict):
+    load: float = 0.0
+    init: float = 0.0
+    train: float = 0.0
+    eval: float = 0.0
+
+
+class Memory(_Strict):
+    peak_bytes: int
+    kind: Literal["rss", "cuda_allocated"]
+
+
+class Parameters(_Strict):
+    trainable: int  # everything that trains, classifier heads included
+    adapter: int  # what the papers' tables count: the method's own parameters
+    total: int  # of the whole model, before the method
+
+
+class Losses(_Strict):
+    first: float
+    last: float
+    tail_mean: float  # mean over the last tenth of the steps
+    steps: int
+
+
+class Tokens(_Strict):
+    trained: int  # tokens that went through the model, without padding
+    targets: int  # tokens that carried loss
+    padding_share: float  # padded positions / all positions
+
+
+class Provenance(_Strict):
+    packages: dict[str, str]
+    python: str
+    git_commit: str | None
+    git_dirty: bool | None
+    code_hash: str  # sha256 over the package's source files
+    device: str  # e.g. "cpu: AMD EPYC" or "cuda: NVIDIA RTX A6000"
+    device_kind: Literal["cpu", "cuda"]
+    dtype: str
+    threads: int
+    data: list[DataUsed]
+    weights: Weights
+
+
+class Tuning(_Strict):
+    """How a hyper-parameter of this run was chosen (a `tune:` block of a sweep)."""
+
+    key: str  # e.g. train.lr
+    grid: list[float]
+    budget: int  # number of tuning runs, the same for every method
+    seeds: list[int]
+    chosen: float
+    scores: list[float | None]  # validation score per grid point, None: the run failed
+    evaluation: str
+    scorer: str
+
+
+class Failure(_Strict):
+    type: str
+    message: str
+    step: int | None = None
+    last_metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class Attempt(_Strict):
+    """One process that worked on the run."""
+
+    started: str  # UTC, ISO 8601
+    ended: str | None = None
+    status: Status
+    host: str
+    slurm_job: str | None = None
+    from_step: int = 0
+
+
+class Record(_Strict):
+    schema_version: Literal[1] = 1
+    run_id: str
+    status: Status
+    model: str
+    method: str
+    task: str
+    train_set: str
+    protocol: str
+    seed: int
+    rank: int | None
+    alpha: float | None
+    lr: float
+    config: dict[str, Any]
+    scores: list[Score] = Field(default_factory=list)
+    losses: Losses | None = None
+    tokens: Tokens | None = None
+    seconds: Seconds = Seconds()
+    memory: Memory | None = None
+    parameters: Parameters | None = None
+    facts: dict[str, float] = Field(default_factory=dict)  # method's own: refreshes, init_svd_seconds, merge_drift_bf16 ...
+    provenance: Provenance | None = None
+    tuning: Tuning | None = None
+    failure: Failure | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+    checksum: str = ""  # sha256 of the canonical JSON of everything above

@@ -1,0 +1,161 @@
+"""What a task is: rows in, scores out.
+
+A task file opens with a sample row and ends with its scorer. It registers a Task subclass and is configured by
+one file conf/task/<name>.yaml. Three families share the same verbs and differ in `kind`:
+
+| kind | training example | loss | evaluation |
+|---|---|---|---|
+| text | prompt + response | cross-entropy of the response (or the whole sequence) | lm-eval: generation or likelihood |
+| classification | one or two sentences, label | cross-entropy, or squared error for one output | metrics from `evaluate` |
+| vision | image, label | cross-entropy | metrics from `evaluate` |
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from sdsbench.errors import Problem
+
+Row = Mapping[str, Any]
+Kind = Literal["text", "classification", "vision"]
+
+
+@dataclass
+class TaskConfig:
+    """Keys that every task has."""
+
+    name: str
+    train_set: str  # catalogue name of the training set (sdsbench/data/catalogue.py)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from ()
+
+
+@dataclass
+class TextTaskConfig(TaskConfig):
+    max_new_tokens: int = 256
+    loss_on: str = "response"  # response | sequence
+    beams: int = 1
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.loss_on not in ("response", "sequence"):
+            yield Problem("task.loss_on", self.loss_on, "response or sequence")
+        if self.max_new_tokens < 1:
+            yield Problem("task.max_new_tokens", self.max_new_tokens, "a whole number from 1")
+        if self.beams < 1:
+            yield Problem("task.beams", self.beams, "a whole number from 1 (1 is greedy)")
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """What a text task trains on: the loss covers the response and the end-of-sequence token."""
+
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An evaluation set answered by generation; every scorer reads the same generated text."""
+
+    name: str
+    version: int
+    dataset: str  # catalogue name
+    split: str
+    prompt: Callable[[Row], str]
+    target: Callable[[Row], str]
+    scorers: Mapping[str, Callable[[Row, str], bool]]  # name -> (row, generated text) -> correct; total functions
+    headline: str  # the scorer to rank by
+    max_new_tokens: int
+    stop: Sequence[str] = ()
+    beams: int = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An evaluation set answered by ranking choices by log-likelihood."""
+
+    name: str
+    version: int
+    dataset: str
+    split: str
+    prompt: Callable[[Row], str]
+    choices: Callable[[Row], Sequence[str]]
+    gold: Callable[[Row], int]
+    headline: str = "likelihood"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An evaluation set of a classifier (or regressor): metrics of predicted against true labels."""
+
+    name: str
+    version: int
+    dataset: str
+    split: str
+    metrics: Sequence[str]  # names known to evaluation/metrics.py: accuracy, f1, matthews, pearson, spearman
+    headline: str
+
+
+Evaluation = Generation | Choice | Labelled
+
+
+class Task:
+    """Base of all tasks."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    label_names: Sequence[str] = ()  # classification and vision; empty for regression
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def training_example(self, row: Row) -> Any:
+        """A row of the training set as a TextExample (kind text); other families: see their base files."""
+        raise NotImplementedError
+
+    def evaluations(self) -> Sequence[Evaluation]:
+        """The evaluation sets, in the order of the tables."""
+        raise NotImplementedError
+
+
+TaskType = TypeVar("TaskType", bound=type[Task])
+_REGISTRY: dict[str, tuple[type[Task], type[TaskConfig]]] = {}
+
+
+def register(name: str, config: type[TaskConfig]) -> Callable[[TaskType], TaskType]:
+    """Class decorator: make a task known under `task=name`."""
+
+    def add(task: TaskType) -> TaskType:
+        task.name = name
+        _REGISTRY[name] = (task, config)
+        return task
+
+    return add
+
+
+def lookup(name: str) -> tuple[type[Task], type[TaskConfig]]:
+    """The task class and configuration class of `name`; imports its module on demand.
+
+    glue/rte is looked for in sdsbench.tasks.glue.rte, then sdsbench.tasks.glue. Raises KeyError if there is none.
+    """
+    if name not in _REGISTRY:
+        path = name.replace("/", ".").replace("-", "_")
+        for module in (path, path.split(".")[0]):
+            try:
+                importlib.import_module(f"sdsbench.tasks.{module}")
+            except ModuleNotFoundError as error:
+                if not (error.name or "").startswith("sdsbench.tasks"):
+                    raise
+            if name in _REGISTRY:
+                break
+    return _REGISTRY[name]
+
+
+def build(config: TaskConfig) -> Task:
+    """The task that a configuration describes."""
+    return lookup(config.name)[0](config)
