@@ -1,0 +1,27 @@
+"""Fixtures that every part shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Golden numbers depend on the thread count; xdist workers must not fight for cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("SDSBENCH_DATA_ROOT", ROOT.parent / "shared" / "data"))
+    if not (folder / "gsm8k" / "test.parquet").exists():
+        pytest.skip(f"no real data at {folder.name}/ (set SDSBENCH_DATA_ROOT)")
+    return folder
