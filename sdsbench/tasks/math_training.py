@@ -1,0 +1,102 @@
+"""What the three math tasks (gsm8k, math, metamath) share: training sets, prompts, keys.
+
+A MetaMathQA row (Yu et al. 2023, 2309.12284), abridged:
+
+    {"type": "GSM_Rephrased",
+     "query": "Steve has 25 socks, 4 pairs of which match. How many mismatching socks does he have?",
+     "original_question": "...",
+     "response": "In 4 pairs there are 8 socks. ... 25-8 = 17.\\n#### 17\\nThe answer is: 17"}
+
+Every training response ends in `The answer is: X`, whatever the set; GSM8K solutions have `#### n` before it. So each
+scorer finds the mark that it looks for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sdsbench.data import catalogue
+from sdsbench.data.catalogue import DataSet
+from sdsbench.errors import Problem, Unavailable
+from sdsbench.tasks.answers import last_boxed
+from sdsbench.tasks.base import Row, TextExample, TextTaskConfig
+from sdsbench.tasks.prompts import THINK, alpaca
+
+ANSWER_MARK = "The answer is: "
+
+catalogue.add(
+    DataSet(
+        name="metamathqa",
+        columns=("query", "response"),
+        hub_id="meta-math/MetaMathQA",
+        revision="aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18",
+        splits={"train": "train"},
+        folder="metamathqa",
+        embedded="sdsbench.data.embedded.word_problems:metamath_rows",
+    ),
+    DataSet(
+        name="metamath_style_derived",
+        columns=("query", "response"),
+        splits={"train": "train"},
+        folder="metamath_style_derived",
+        note="GSM8K and MATH training rows in MetaMathQA's columns; not MetaMathQA",
+    ),
+)
+
+
+@dataclass
+class MathTaskConfig(TextTaskConfig):
+    think_step_by_step: str = "never"  # never | test | always
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.think_step_by_step not in ("never", "test", "always"):
+            yield Problem(
+                "task.think_step_by_step",
+                self.think_step_by_step,
+                "never, test or always",
+                "`test` is what the papers ran: the sentence stands in the test prompt and in no training prompt.",
+            )
+
+
+def training_prompt(question: str, config: MathTaskConfig) -> str:
+    return alpaca(question, THINK if config.think_step_by_step == "always" else "")
+
+
+def evaluation_prompt(question: str, config: MathTaskConfig) -> str:
+    """The training prompt; with `think_step_by_step=test` the papers' extra sentence after it."""
+    lead = THINK if config.think_step_by_step == "test" else ""
+    return training_prompt(question, config) + lead
+
+
+def training_example(row: Row, config: MathTaskConfig) -> TextExample:
+    """A row of MetaMathQA, GSM8K or MATH (told apart by their columns) as prompt and response.
+
+    Raises Unavailable for a row with none of the three sets' columns.
+    """
+    if "query" in row:
+        question, response = row["query"], row["response"]
+    elif "question" in row:
+        question, response = row["question"], gsm8k_response(row["answer"])
+    elif "problem" in row:
+        question, response = row["problem"], math_response(row["solution"])
+    else:
+        raise Unavailable(
+            f"task.train_set: a row with the columns {', '.join(sorted(row))} is none that a math task trains on "
+            "(metamathqa: query, response; gsm8k: question, answer; hendrycks_math: problem, solution)"
+        )
+    return TextExample(training_prompt(question, config), response)
+
+
+def gsm8k_response(answer: str) -> str:
+    """GSM8K's solution without the calculator marks `<<48/2=24>>`, in MetaMathQA's form."""
+    solution = re.sub(r"<<[^<>]*>>", "", answer).strip()
+    final = solution.rsplit("####", 1)[-1].strip()
+    return f"{solution}\n{ANSWER_MARK}{final}"
+
+
+def math_response(solution: str) -> str:
+    """MATH's solution in MetaMathQA's form; the answer is what the last box holds."""
+    return f"{solution.strip()}\n{ANSWER_MARK}{last_boxed(solution) or ''}"
