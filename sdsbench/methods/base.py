@@ -15,7 +15,7 @@ A method is one file here that registers itself:
     class LoRAConfig(LowRankConfig): ...
 
     @register("lora", LoRAConfig)
-    class LoRA(LowRankMethod): ...
+    class LoRA(Method): ...
 
 and one file conf/method/lora.yaml. Nothing else is edited.
 """
@@ -32,6 +32,7 @@ from sdsbench.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Linear, Module
 
     from sdsbench.methods.layer import AdaptedLinear
 
@@ -104,6 +105,17 @@ class Method:
         """Whether target layers are replaced by AdaptedLinear (full fine-tuning leaves them alone)."""
         return True
 
+    def unfreeze(self, model: Module, targets: Mapping[str, Linear]) -> None:
+        """Choose what trains in a model whose layers stay as they are (only if wraps_layers() is false)."""
+        raise NotImplementedError
+
+    def state_bytes(self, m: int, n: int) -> int:
+        """Bytes on an m x n layer beyond base weight, factors and their moments; refused early if they cannot fit."""
+        return 0
+
+    state_advice: str = ""
+    """What to do where state_bytes does not fit."""
+
     def scale(self) -> float:
         """The factor s in front of the update."""
         return 1.0
@@ -121,7 +133,7 @@ class Method:
         return layer.low_rank_forward(x_tn, self.branches(layer), self.scale())
 
     def prepare(self, layers: Layers, context: DataContext) -> dict[str, float]:
-        """Initialise from data, once, before the first step; returns facts for the record."""
+        """Initialise from data, once, before the first step (not when resuming); returns facts for the record."""
         return {}
 
     def before_step(self, layers: Layers, step: int) -> None:
@@ -141,6 +153,11 @@ class Method:
     def merged_weight(self, layer: AdaptedLinear) -> Tensor:
         """The dense weight that gives the same outputs without the method, m x n in fp32."""
         return layer.weight.detach().float() + self.delta(layer)
+
+    def restore(self, layer: AdaptedLinear, tensors: Mapping[str, Tensor]) -> None:
+        """Take over saved tensors of one layer, in place (parameters may be views into a flat buffer)."""
+        for name, tensor in tensors.items():
+            getattr(layer, name).detach().copy_(tensor)
 
     def state(self) -> dict[str, Any]:
         """What the method remembers between steps beside tensors on layers (JSON values)."""

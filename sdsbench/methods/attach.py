@@ -1,0 +1,167 @@
+"""Putting a method into a model, and folding it back into plain weights."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from sdsbench.errors import ConfigError, Problem, TrainingFailed
+from sdsbench.methods.layer import AdaptedLinear
+
+if TYPE_CHECKING:
+    from sdsbench.methods.base import Layers, Method
+
+ALL_LINEAR = "all-linear"
+HEADS = frozenset({"lm_head", "classifier", "score", "pooler", "qa_outputs", "cls", "head", "embed_out"})
+"""Parts of names that mark output heads and poolers; `all-linear` leaves them alone."""
+
+
+def matches(name: str, targets: Sequence[str]) -> bool:
+    """Whether a dotted layer name is meant by `targets`: equal to one of them, or ending in "." + one of them."""
+    parts = name.split(".")
+    if list(targets) == [ALL_LINEAR]:
+        return not HEADS.intersection(parts)
+    return any(parts[-len(target.split(".")) :] == target.split(".") for target in targets)
+
+
+def target_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
+    """The nn.Linear modules that `targets` names, by their dotted names, in the model's order.
+
+    Raises ConfigError if a target names no layer.
+    """
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    problems = list(unmatched(list(linear), targets))
+    if problems:
+        raise ConfigError(problems)
+    return {name: module for name, module in linear.items() if matches(name, targets)}
+
+
+def unmatched(names: Sequence[str], targets: Sequence[str]) -> Iterator[Problem]:
+    """One problem for every target that no layer name ends in."""
+    for target in targets:
+        if not any(matches(name, [target]) for name in names):
+            endings = sorted({name.rsplit(".", 1)[-1] for name in names})
+            yield Problem("method.targets", target, f"[{ALL_LINEAR}] or endings of layer names: {', '.join(endings)}")
+
+
+def layer_generator(seed: int, name: str) -> torch.Generator:
+    """A CPU generator for one layer's initialisation: depends on the seed and the name, not on the layer's place."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def attach(model: nn.Module, method: Method, seed: int) -> dict[str, AdaptedLinear]:
+    """Freeze the model, put the method in, and return its adapted layers by name (none for full fine-tuning).
+
+    Raises ConfigError if targets match nothing or the rank exceeds a layer, TrainingFailed if the method's own
+    state cannot fit in memory.
+    """
+    targets = target_layers(model, method.config.targets)
+    model.requires_grad_(False)
+    if not method.wraps_layers():
+        method.unfreeze(model, targets)
+        return {}
+    _check_rank(method, targets)
+    _check_memory(method, targets)
+    layers = {}
+    for name, linear in targets.items():
+        layer = AdaptedLinear(linear, method, name)
+        layer.train(linear.training)
+        method.create(layer, layer_generator(seed, name))
+        _replace(model, name, layer)
+        layers[name] = layer
+    return layers
+
+
+def adapted_layers(model: nn.Module) -> dict[str, AdaptedLinear]:
+    """The adapted layers of a model, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
+
+
+def merge_(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """Fold every adapter into a plain nn.Linear, in place; weights in `dtype`, or the base's if not given.
+
+    fp32 keeps the outputs of the adapted model; bf16 rounds the update away in part (export.merge_drift says by
+    how much). With fp32 the rest of the model is converted as well.
+    """
+    for name, layer in adapted_layers(model).items():
+        with torch.no_grad():
+            merged_mn = layer.method.merged_weight(layer).to(dtype or layer.weight.dtype)
+        _replace(model, name, _plain(layer, merged_mn))
+    return model if dtype is None else model.to(dtype)
+
+
+def merged(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """A plain copy of an adapted model; the model itself stays as it is.
+
+    Adapted weights are not copied before they are merged, so the peak is one extra model.
+    """
+    layers = adapted_layers(model)
+    memo = {id(layer): layer for layer in layers.values()}
+    return merge_(copy.deepcopy(model, memo), dtype)
+
+
+def detach(model: nn.Module) -> nn.Module:
+    """Take the adapters off again, in place: every layer a plain nn.Linear with the weight that it holds."""
+    for name, layer in adapted_layers(model).items():
+        _replace(model, name, _plain(layer, layer.weight.detach()))
+    return model
+
+
+def _plain(layer: AdaptedLinear, weight_mn: torch.Tensor) -> nn.Linear:
+    with torch.device("meta"):
+        linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    linear.weight = nn.Parameter(weight_mn, requires_grad=False)
+    if layer.bias is not None:
+        linear.bias = nn.Parameter(layer.bias.detach().to(weight_mn.dtype), requires_grad=False)
+    return linear.train(layer.training)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+
+
+def _check_rank(method: Method, targets: dict[str, nn.Linear]) -> None:
+    rank = method.config.rank
+    for name, linear in targets.items():
+        smaller = min(linear.in_features, linear.out_features)
+        if rank > smaller:
+            accepted = f"at most {smaller}, the smaller side of {name}"
+            raise ConfigError([Problem("method.rank", rank, accepted, "Lower the rank or narrow method.targets.")])
+
+
+def _check_memory(method: Method, targets: dict[str, nn.Linear]) -> None:
+    """Refuse before allocating what cannot fit (LoRA-Pro's dense moments)."""
+    needed = sum(method.state_bytes(linear.out_features, linear.in_features) for linear in targets.values())
+    device = next(iter(targets.values())).weight.device
+    if not needed or device.type == "meta":
+        return
+    free = _free_bytes(device)
+    if needed > free:
+        raise TrainingFailed(
+            f"method={method.name} keeps {needed / 1e9:.1f} GB of state beside the adapters and {device} has "
+            f"{free / 1e9:.1f} GB free: {method.state_advice}",
+            kind="oom",
+        )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def group_by_shape(layers: Layers) -> list[list[AdaptedLinear]]:
+    """Layers in groups of equal (m, n) and device, so that their small linear algebra runs as one batch."""
+    groups: dict[tuple[tuple[int, int], torch.device], list[AdaptedLinear]] = {}
+    for layer in layers.values():
+        groups.setdefault((layer.shape, layer.weight.device), []).append(layer)
+    return list(groups.values())

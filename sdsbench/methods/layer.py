@@ -1,0 +1,210 @@
+"""The adapted layer: y = W0 x + s * sum_i up_i down_i x, as one autograd node.
+
+The layer knows how to apply and differentiate any sum of low-rank products; which products, and which of their
+factors train, is the method's business (methods/base.py).
+
+What the node keeps for the backward pass: the input x in its own dtype, and references to factors that exist
+anyway. x down^T is computed again in the backward pass (r / m of the work of the base product), dropout masks are
+drawn again from a stored seed, and no fp32 copy of an activation is ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from sdsbench.methods.base import Branch, Method
+
+GradientSink = Callable[[Tensor], None]
+
+
+class AdaptedLinear(nn.Module):
+    """An nn.Linear with a frozen weight_mn and a low-rank update.
+
+    The method's tensors are registered here by `method.create`: parameters and buffers in fp32, whatever the
+    dtype of the base. They are cast to the dtype of x inside the product.
+    """
+
+    def __init__(self, linear: nn.Linear, method: Method, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.method = method
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = linear.weight.requires_grad_(False)
+        self.bias = linear.bias if linear.bias is None else linear.bias.requires_grad_(False)
+        self.dropout_generator: torch.Generator | None = None
+        """Source of dropout masks (a CPU generator); the run must set it where method.dropout is above 0."""
+        self.gradient_sink: GradientSink | None = None
+        """If set, the backward pass hands it dL/dW_mn in fp32 and forgets it."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n): output size, input size."""
+        return self.out_features, self.in_features
+
+    def add_parameter(self, name: str, tensor: Tensor) -> None:
+        """Register a trainable tensor, in fp32, on the layer's device."""
+        self.register_parameter(name, nn.Parameter(tensor.to(device=self.weight.device, dtype=torch.float32)))
+
+    def add_buffer(self, name: str, tensor: Tensor) -> None:
+        """Register a constant tensor, in fp32, on the layer's device; it is saved with the adapter."""
+        self.register_buffer(name, tensor.to(device=self.weight.device, dtype=torch.float32))
+
+    def add_training_state(self, name: str, tensor: Tensor) -> None:
+        """Register a tensor that only training needs (kept in checkpoints, left out of saved adapters)."""
+        self.register_buffer(name, tensor.to(device=self.weight.device), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_tn = x.reshape(-1, self.in_features)
+        return self.method.forward(self, x_tn).view(*x.shape[:-1], self.out_features)
+
+    def low_rank_forward(
+        self, x_tn: Tensor, branches: Sequence[Branch], scale: float, row_scale_m: Tensor | None = None
+    ) -> Tensor:
+        """y_tm = row_scale * (x W0^T + scale * sum_i dropout(x) down_i^T up_i^T) + bias.
+
+        Dropout applies to the input of the update only. Gradients go to the factors that require them.
+        """
+        dropout = self.method.config.dropout if self.training else 0.0
+        call = _Call(scale, dropout, self._dropout_seed() if dropout else 0, self.gradient_sink)
+        blocks = [block for branch in branches for block in branch]
+        return _LowRankLinear.apply(x_tn, self.weight, self.bias, row_scale_m, call, *blocks)
+
+    def _dropout_seed(self) -> int:
+        if self.dropout_generator is None:
+            raise RuntimeError(f"{self.name}: dropout needs layer.dropout_generator (a seeded CPU torch.Generator)")
+        return int(torch.randint(2**62, (), generator=self.dropout_generator))
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features} -> {self.out_features}, {self.method.name}"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of one product that are not tensors."""
+
+    scale: float
+    dropout: float
+    seed: int
+    sink: GradientSink | None
+
+    def dropped(self, x_tn: Tensor) -> Tensor:
+        """x with dropout; the same mask each time, since it is drawn from the stored seed."""
+        if not self.dropout:
+            return x_tn
+        generator = torch.Generator(x_tn.device).manual_seed(self.seed)
+        mask_tn = torch.empty_like(x_tn).bernoulli_(1 - self.dropout, generator=generator)
+        return mask_tn.mul_(x_tn).div_(1 - self.dropout)
+
+    def undropped(self, gradient_tn: Tensor) -> Tensor:
+        """The gradient with respect to x of `dropped`: the same mask and factor."""
+        return self.dropped(gradient_tn)
+
+
+def _joined(blocks: Sequence[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
+    """The blocks side by side, in the dtype of the product."""
+    if len(blocks) == 1:
+        return blocks[0].to(dtype)
+    return torch.cat([block.to(dtype) for block in blocks], dim)
+
+
+def _product_fp32(left: Tensor, right: Tensor) -> Tensor:
+    """left right in fp32; on CUDA the accumulator is written out without rounding to bf16 first."""
+    if left.is_cuda and left.dtype != torch.float32:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return (left @ right).float()
+
+
+class _LowRankLinear(torch.autograd.Function):
+    """Base product and all branches as one node; factors are concatenated to one product of rank K = sum k_i."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x_tn: Tensor,
+        weight_mn: Tensor,
+        bias_m: Tensor | None,
+        row_scale_m: Tensor | None,
+        call: _Call,
+        *blocks: Tensor,
+    ) -> Tensor:
+        up_mK = _joined(blocks[0::2], 1, x_tn.dtype)
+        down_Kn = _joined(blocks[1::2], 0, x_tn.dtype)
+        h_tK = call.dropped(x_tn) @ down_Kn.t()
+        if row_scale_m is None:
+            y_tm = nn.functional.linear(x_tn, weight_mn, bias_m)
+            y_tm.addmm_(h_tK, up_mK.t(), alpha=call.scale)
+            ctx.save_for_backward(x_tn, weight_mn, None, None, *blocks)
+        else:
+            scaled_tm = x_tn @ weight_mn.t()
+            scaled_tm.addmm_(h_tK, up_mK.t(), alpha=call.scale).mul_(row_scale_m.to(x_tn.dtype))
+            y_tm = scaled_tm if bias_m is None else scaled_tm + bias_m
+            ctx.save_for_backward(x_tn, weight_mn, row_scale_m, scaled_tm, *blocks)
+        ctx.call = call
+        return y_tm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_tm: Tensor) -> tuple[Tensor | None, ...]:
+        x_tn, weight_mn, row_scale_m, scaled_tm, *blocks = ctx.saved_tensors
+        call: _Call = ctx.call
+        needs_x, _, _, needs_row_scale, _, *needs_block = ctx.needs_input_grad
+        if call.sink is not None:
+            call.sink(g_tm.t().float() @ x_tn.float())
+        row_gradient_m = None
+        if row_scale_m is not None:
+            if needs_row_scale:
+                row_gradient_m = _row_scale_gradient(g_tm, scaled_tm, row_scale_m)
+            g_tm = g_tm * row_scale_m.to(g_tm.dtype)
+        ups, downs = blocks[0::2], blocks[1::2]
+        u_tK = (g_tm @ _joined(ups, 1, x_tn.dtype)).mul_(call.scale)  # dL/dh
+        block_gradients = _block_gradients(call, g_tm, x_tn, u_tK, downs, needs_block)
+        dx_tn = None
+        if needs_x:
+            dx_tn = g_tm @ weight_mn
+            down_Kn = _joined(downs, 0, x_tn.dtype)
+            if call.dropout:
+                dx_tn.add_(call.undropped(u_tK @ down_Kn))
+            else:
+                dx_tn.addmm_(u_tK, down_Kn)
+        return dx_tn, None, None, row_gradient_m, None, *block_gradients
+
+
+def _row_scale_gradient(g_tm: Tensor, scaled_tm: Tensor, row_scale_m: Tensor) -> Tensor:
+    """dL/drow_scale = sum_t g * y0, with y0 = scaled / row_scale.
+
+    The scaled output is often kept for the next layer anyway, the unscaled one never. Where the scale is 0 (a row
+    of zeros in the base and no update) y0 is 0 too, and so is the gradient.
+    """
+    sums_m = (g_tm * scaled_tm).sum(0, dtype=torch.float32)
+    return torch.where(row_scale_m == 0, 0.0, sums_m / row_scale_m)
+
+
+def _block_gradients(
+    call: _Call, g_tm: Tensor, x_tn: Tensor, u_tK: Tensor, downs: Sequence[Tensor], needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """fp32 gradients in the order up_1, down_1, up_2, ...: d up = s g^T (x down^T), d down = (s g up)^T x."""
+    dropped_tn = call.dropped(x_tn)
+    gradients: list[Tensor | None] = []
+    start = 0
+    for index, down_kn in enumerate(downs):
+        width = down_kn.shape[0]
+        up_gradient = down_gradient = None
+        if needed[2 * index]:
+            h_tk = (dropped_tn @ down_kn.to(x_tn.dtype).t()).mul_(call.scale)
+            up_gradient = _product_fp32(g_tm.t(), h_tk)
+        if needed[2 * index + 1]:
+            down_gradient = _product_fp32(u_tK[:, start : start + width].t(), dropped_tn)
+        gradients += [up_gradient, down_gradient]
+        start += width
+    return gradients

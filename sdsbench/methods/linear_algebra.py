@@ -1,0 +1,87 @@
+"""Small dense linear algebra of the methods, batched over layers of equal shape.
+
+Nothing here touches a global random state: every random draw comes from a generator that the caller passes.
+Letters: L = layers in a batch, r = rank, m and n = sides of a weight, d = long side of a tall matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sdsbench.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CERTIFIED_DEVIATION = 0.1
+"""After one Cholesky pass, a Gram matrix this close to I makes the second pass orthonormal to rounding."""
+
+
+def orthonormal_columns(tall: Sequence[Tensor]) -> list[Tensor]:
+    """Orthonormal bases Q_dr of the column spaces of tall matrices X_dr = Q R with diag R > 0, in fp32.
+
+    Matrices of equal shape are handled as one batch. Columns are first scaled to length 1, so that only their
+    directions decide the conditioning. Two passes of Cholesky QR (Yamamoto et al. 2015, doi 10.1137/140961389
+    analyse the second pass) do most matrices; the Gram matrix of the second pass certifies the result, and a
+    matrix without certificate goes to Householder QR, which is orthonormal whatever the conditioning.
+
+    |Q^T Q - I| stays at rounding level (below 1e-5) always. Beyond a condition number of about 1e7 (fp32) some
+    directions of X are below rounding: Q still is orthonormal and spans what fp32 can tell, but those columns
+    of Q are arbitrary; for a zero column too.
+    """
+    results: list[Tensor | None] = [None] * len(tall)
+    groups: dict[tuple[torch.Size, torch.device], list[int]] = {}
+    for index, matrix in enumerate(tall):
+        groups.setdefault((matrix.shape, matrix.device), []).append(index)
+    for indices in groups.values():
+        batch_Ldr = torch.stack([tall[index].detach().float() for index in indices])
+        for index, q_dr in zip(indices, _orthonormal_batch(batch_Ldr).unbind(), strict=True):
+            results[index] = q_dr
+    return [result for result in results if result is not None]
+
+
+def _orthonormal_batch(x_Ldr: Tensor) -> Tensor:
+    x_Ldr = x_Ldr / x_Ldr.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x_Ldr.dtype).tiny)
+    first_Ldr, _, info_L = _cholesky_pass(x_Ldr)
+    q_Ldr, gram_Lrr, second_info_L = _cholesky_pass(first_Ldr)
+    identity_rr = torch.eye(x_Ldr.shape[2], dtype=x_Ldr.dtype, device=x_Ldr.device)
+    deviation_L = (gram_Lrr - identity_rr).abs().amax(dim=(1, 2))
+    certified_L = (info_L == 0) & (second_info_L == 0) & (deviation_L < CERTIFIED_DEVIATION)
+    if not bool(certified_L.all()):
+        uncertified = ~certified_L
+        q_Ldr[uncertified] = thin_qr(x_Ldr[uncertified])[0]
+    return q_Ldr
+
+
+def _cholesky_pass(x_Ldr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(X R^-1, X^T X, info) with R^T R = X^T X."""
+    gram_Lrr = x_Ldr.mT @ x_Ldr
+    lower_Lrr, info_L = torch.linalg.cholesky_ex(gram_Lrr)
+    q_Ldr = torch.linalg.solve_triangular(lower_Lrr.mT, x_Ldr, upper=True, left=False)
+    return q_Ldr, gram_Lrr, info_L
+
+
+def thin_qr(x_dr: Tensor) -> tuple[Tensor, Tensor]:
+    """Householder QR with diag R >= 0, so that each column of Q points along the column it came from."""
+    q_dr, r_rr = torch.linalg.qr(x_dr)
+    sign_r = torch.where(r_rr.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q_dr.dtype)
+    return q_dr * sign_r.unsqueeze(-2), r_rr * sign_r.unsqueeze(-1)
+
+
+def product_svd(up_Lmr: Tensor, down_Lrn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin SVD of B A without forming it: (U_mr, sigma_r, V_nr) with B A = U diag(sigma) V^T.
+
+    QR of B and of A^T, then the SVD of the r x r core. U and V have orthonormal columns even where B A has a
+    lower rank (Householder QR).
+    """
+    q_up_Lmr, r_up_Lrr = thin_qr(up_Lmr)
+    q_down_Lnr, r_down_Lrr = thin_qr(down_Lrn.mT)
+    u_Lrr, sigma_Lr, vh_Lrr = torch.linalg.svd(r_up_Lrr @ r_down_Lrr.mT)
+    return q_up_Lmr @ u_Lrr, sigma_Lr, q_down_Lnr @ vh_Lrr.mT
+
+
+def product_norm(up_Lmk: Tensor, down_Lkn: Tensor) -> Tensor:
+    """|up down|_F for a batch, without forming the m x n products: sqrt(tr(up^T up down down^T))."""
+    gram_up_Lkk, gram_down_Lkk = up_Lmk.mT @ up_Lmk, down_Lkn @ down_Lkn.mT
+    return (gram_up_Lkk * gram_down_Lkk).sum(dim=(-2, -1)).clamp_min(0).sqrt()

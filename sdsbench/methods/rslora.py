@@ -1,0 +1,20 @@
+"""rsLoRA (Kalajdzievski, arXiv 2312.03732, theorem 3.2): LoRA with s = alpha / sqrt r."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sdsbench.methods.base import LowRankConfig, register
+from sdsbench.methods.lora import LoRA
+
+
+@dataclass
+class RsLoRAConfig(LowRankConfig):
+    name: str = "rslora"
+
+
+@register("rslora", RsLoRAConfig)
+class RsLoRA(LoRA):
+    def scale(self) -> float:
+        return self.config.alpha / math.sqrt(self.config.rank)

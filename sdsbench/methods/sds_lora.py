@@ -1,0 +1,218 @@
+"""SDS-LoRA (arXiv 2606.16454): the singular directions of the update are decoupled from its singular values.
+
+Warm-up (10 optimizer steps): plain LoRA, W = W0 + s B A, s = alpha / sqrt r.
+Split, once: B A = U Sigma V^T; Q_B <- U_mr, Q_A <- V_nr, A <- 1/2 Sigma V^T, B <- 1/2 U Sigma, optimizer state
+cleared. Main phase, Q_A and Q_B constant:
+
+    W = W0 + s (Q_B A + B Q_A^T)        dL/dA = s Q_B^T G        dL/dB = s G Q_A
+
+Refresh, on a schedule: Q_A <- qr(A^T), Q_B <- qr(B); A, B and the optimizer state stay, so the update jumps by
+Q's change; the jump is reported. To first order W moves by -eta s^2 (P_B G + G P_A) with orthogonal projectors P,
+where LoRA's -eta s^2 (B B^T G + G A^T A) carries the squared singular values.
+
+Variants separate the claims: `scaled_bases` has two branches whose bases keep Sigma, `flat_lora` is LoRA whose
+factors are made orthonormal (flat spectrum, no decoupling), `reset_lora` is LoRA with the optimizer reset alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sdsbench.errors import Problem
+from sdsbench.lazy import torch
+from sdsbench.methods.base import Branch, Layers, LowRankConfig, Method, Optimizer, register
+from sdsbench.methods.initial import add_lora_factors
+from sdsbench.methods.linear_algebra import orthonormal_columns, product_norm, product_svd
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.methods.layer import AdaptedLinear
+
+VARIANTS = ("sds", "scaled_bases", "flat_lora", "reset_lora")
+REFRESH_RULES = ("author", "relative", "every", "never")
+
+
+@dataclass
+class SDSLoRAConfig(LowRankConfig):
+    name: str = "sds_lora"
+    alpha: float = 4.0
+    warmup_steps: int = 10
+    variant: str = "sds"
+    refresh: str = "author"
+    phases: int = 5
+    clear_state: bool = True
+    guard: float = 1e-2
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.warmup_steps < 1:
+            yield Problem(
+                "method.warmup_steps", self.warmup_steps, "a whole number from 1 (B starts at 0: no bases yet)"
+            )
+        if self.variant not in VARIANTS:
+            yield Problem("method.variant", self.variant, ", ".join(VARIANTS))
+        if self.refresh not in REFRESH_RULES:
+            yield Problem("method.refresh", self.refresh, ", ".join(REFRESH_RULES))
+        if self.phases < 1:
+            yield Problem("method.phases", self.phases, "a whole number from 1")
+        if self.guard < 0:
+            yield Problem("method.guard", self.guard, "a number from 0 (0: no guard)")
+
+
+def refresh_due(rule: str, step: int, total_steps: int, warmup_steps: int, phases: int) -> bool:
+    """Whether the bases are refreshed after optimizer step `step` (from 1) of `total_steps`.
+
+    Both scheduled rules cut the run into `phases` equal parts and refresh every k steps in part k; `author`
+    counts steps from the start of the run (the first author's code), `relative` from the end of the warm-up.
+    """
+    if step <= warmup_steps or rule == "never":
+        return False
+    if rule == "every":
+        return True
+    if rule == "author":
+        phase_steps = max(1, total_steps // phases)
+        return step % (step // phase_steps + 1) == 0
+    done, main_steps = step - warmup_steps, max(1, total_steps - warmup_steps)
+    return done % max(1, math.ceil(phases * done / main_steps)) == 0
+
+
+@register("sds_lora", SDSLoRAConfig)
+class SDSLoRA(Method):
+    config: SDSLoRAConfig
+
+    def __init__(self, config: SDSLoRAConfig) -> None:
+        super().__init__(config)
+        self.split_done = False
+
+    def scale(self) -> float:
+        return self.config.alpha / math.sqrt(self.config.rank)
+
+    def two_branches(self) -> bool:
+        return self.config.variant in ("sds", "scaled_bases")
+
+    def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
+        add_lora_factors(layer, self.config.rank, generator)
+        if self.two_branches():
+            m, n = layer.shape
+            layer.add_buffer("Q_B", torch.zeros(m, self.config.rank))
+            layer.add_buffer("Q_A", torch.zeros(n, self.config.rank))
+
+    def branches(self, layer: AdaptedLinear) -> list[Branch]:
+        if self.split_done and self.two_branches():
+            return [(layer.Q_B, layer.A), (layer.B, layer.Q_A.t())]
+        return [(layer.B, layer.A)]
+
+    def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
+        config = self.config
+        if step == config.warmup_steps:
+            with torch.no_grad():
+                self._split(layers)
+            self.split_done = True
+            if config.clear_state:
+                optimizer.clear_state()
+            return {"split": 1.0}
+        if config.variant == "reset_lora":
+            return {}
+        if not refresh_due(config.refresh, step, total_steps, config.warmup_steps, config.phases):
+            return {}
+        with torch.no_grad():
+            return self._refresh(layers)
+
+    def _split(self, layers: Layers) -> None:
+        """Factor the warm-up's update; the update stays the same (except in flat_lora, whose spectrum is flattened)."""
+        if self.config.variant == "reset_lora":
+            return
+        if self.config.variant == "flat_lora":
+            _flatten(list(layers.values()))
+            return
+        for batch in _batches(list(layers.values())):
+            u_Lmr, sigma_Lr, v_Lnr = _svd_of_updates(batch)
+            if self.config.variant == "scaled_bases":
+                root_Lr = sigma_Lr.sqrt()
+                u_Lmr, v_Lnr, sigma_Lr = (
+                    u_Lmr * root_Lr.unsqueeze(1),
+                    v_Lnr * root_Lr.unsqueeze(1),
+                    torch.ones_like(root_Lr),
+                )
+            half_Lr = (0.5 * sigma_Lr).unsqueeze(1)
+            for layer, u_mr, v_nr, half_1r in zip(batch, u_Lmr, v_Lnr, half_Lr, strict=True):
+                layer.Q_B.copy_(u_mr)
+                layer.Q_A.copy_(v_nr)
+                layer.B.copy_(u_mr * half_1r)
+                layer.A.copy_((v_nr * half_1r).t())
+
+    def _refresh(self, layers: Layers) -> dict[str, float]:
+        """New bases for every layer that passes the guard; says how far the updates jumped, relative to their norm."""
+        passed = [layer for layer, ok in zip(layers.values(), self._guard(list(layers.values())), strict=True) if ok]
+        facts = {"refreshed_layers": float(len(passed)), "skipped_layers": float(len(layers) - len(passed))}
+        if not passed:
+            return facts
+        jumps = _flatten(passed) if self.config.variant == "flat_lora" else self._renew_bases(passed)
+        return facts | {"jump_mean": float(jumps.mean()), "jump_max": float(jumps.max())}
+
+    def _guard(self, layers: Sequence[AdaptedLinear]) -> list[bool]:
+        """Per layer: every row norm of A and every column norm of B exceeds the guard."""
+        smallest = [torch.minimum(layer.A.norm(dim=1).min(), layer.B.norm(dim=0).min()) for layer in layers]
+        return (torch.stack([value.to(smallest[0].device) for value in smallest]) > self.config.guard).tolist()
+
+    def _renew_bases(self, layers: Sequence[AdaptedLinear]) -> Tensor:
+        if self.config.variant == "scaled_bases":  # the bases as the split made them: twice the factors
+            bases = [2 * layer.A.t() for layer in layers], [2 * layer.B for layer in layers]
+        else:
+            bases = (
+                orthonormal_columns([layer.A.t() for layer in layers]),
+                orthonormal_columns([layer.B for layer in layers]),
+            )
+        renewed = {id(layer): (q_nr, q_mr) for layer, q_nr, q_mr in zip(layers, *bases, strict=True)}
+        jumps = []
+        for batch in _batches(layers):
+            a_Lrn, b_Lmr = torch.stack([layer.A for layer in batch]), torch.stack([layer.B for layer in batch])
+            old_a_Lnr, old_b_Lmr = (
+                torch.stack([layer.Q_A for layer in batch]),
+                torch.stack([layer.Q_B for layer in batch]),
+            )
+            new_a_Lnr = torch.stack([renewed[id(layer)][0] for layer in batch])
+            new_b_Lmr = torch.stack([renewed[id(layer)][1] for layer in batch])
+            jump_L = product_norm(
+                torch.cat([new_b_Lmr - old_b_Lmr, b_Lmr], 2), torch.cat([a_Lrn, (new_a_Lnr - old_a_Lnr).mT], 1)
+            )
+            norm_L = product_norm(torch.cat([old_b_Lmr, b_Lmr], 2), torch.cat([a_Lrn, old_a_Lnr.mT], 1))
+            jumps.append((jump_L / norm_L).cpu())
+            for layer, q_nr, q_mr in zip(batch, new_a_Lnr, new_b_Lmr, strict=True):
+                layer.Q_A.copy_(q_nr)
+                layer.Q_B.copy_(q_mr)
+        return torch.cat(jumps)
+
+    def state(self) -> dict[str, Any]:
+        return {"split_done": self.split_done}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.split_done = state["split_done"]
+
+
+def _batches(layers: Sequence[AdaptedLinear]) -> list[list[AdaptedLinear]]:
+    from sdsbench.methods.attach import group_by_shape
+
+    return group_by_shape({layer.name: layer for layer in layers})
+
+
+def _svd_of_updates(batch: Sequence[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor]:
+    return product_svd(torch.stack([layer.B for layer in batch]), torch.stack([layer.A for layer in batch]))
+
+
+def _flatten(layers: Sequence[AdaptedLinear]) -> Tensor:
+    """B <- c U, A <- c V^T: orthonormal factors of equal weight, c^2 = |B A|_F / sqrt r; relative jumps, per layer."""
+    jumps = []
+    for batch in _batches(layers):
+        u_Lmr, sigma_Lr, v_Lnr = _svd_of_updates(batch)
+        norm_L1 = sigma_Lr.norm(dim=1, keepdim=True)
+        level_L1 = norm_L1 / math.sqrt(sigma_Lr.shape[1])
+        jumps.append(((sigma_Lr - level_L1).norm(dim=1) / norm_L1.squeeze(1)).cpu())
+        for layer, u_mr, v_nr, level_1 in zip(batch, u_Lmr, v_Lnr, level_L1, strict=True):
+            layer.B.copy_(u_mr * level_1.sqrt())
+            layer.A.copy_((v_nr * level_1.sqrt()).t())
+    return torch.cat(jumps)
