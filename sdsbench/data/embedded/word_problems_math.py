@@ -5,7 +5,7 @@ A sample row of `math_rows`:
     problem   Compute $\\frac{1}{2} + \\frac{1}{3}$.
     level     Level 3
     type      Prealgebra
-    solution  With the denominator $6$ we get $\\frac{3}{6} + \\frac{2}{6}= \\frac{5}{6}$. ... $\\boxed{\\frac{5}{6}}$.
+    solution  With the denominator $6$ we get $\\frac{3}{6} + \\frac{2}{6} = \\frac{5}{6}$. ... $\\boxed{\\frac{5}{6}}$.
 """
 
 from __future__ import annotations

@@ -1,0 +1,92 @@
+"""Combinations that cannot work, found from names and shapes alone: no weights, no torch, no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from sdsbench.configuration.schema import RunConfig
+from sdsbench.configuration.spelling import nearest
+from sdsbench.data import catalogue
+from sdsbench.errors import Problem
+from sdsbench.methods.base import LowRankConfig
+from sdsbench.models import architecture
+from sdsbench.models.config import ModelConfig
+from sdsbench.tasks import base as tasks
+
+FAMILY_OF_KIND = {"text": "decoder", "classification": "encoder", "vision": "vision"}
+
+
+def cross_problems(config: RunConfig) -> Iterator[Problem]:
+    """Every problem that needs two sections to be seen."""
+    yield from _task_against_model(config)
+    yield from _data(config)
+    shapes = layer_shapes(config.model)
+    if shapes is not None:
+        yield from _method_against_layers(config, shapes)
+
+
+def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
+    """(m, n) of every nn.Linear by name, or None where the architecture is not known before download."""
+    folder = Path(architecture.__file__).parent
+    if model.architecture:
+        path = folder / "architectures" / f"{model.architecture}.json"
+    elif model.source == "shipped":
+        path = folder / str(model.location) / "config.json"
+    elif model.source == "folder":
+        path = Path(str(model.location)) / "config.json"
+    else:
+        return None
+    if not path.is_file():
+        return None
+    return architecture.linear_layers(json.loads(path.read_text()))
+
+
+def _task_against_model(config: RunConfig) -> Iterator[Problem]:
+    kind = tasks.lookup(config.task.name)[0].kind
+    wanted = FAMILY_OF_KIND[kind]
+    if config.model.family in FAMILY_OF_KIND.values() and config.model.family != wanted:
+        fitting = {"decoder": "micro or smollm2_135m", "encoder": "minilm or roberta_large", "vision": "vit_micro or vit_base"}
+        yield Problem(
+            "model",
+            config.model.name,
+            f"a {wanted} model for task={config.task.name} ({kind}), such as {fitting[wanted]}",
+            f"{config.model.name} is a {config.model.family} model.",
+        )
+
+
+def _data(config: RunConfig) -> Iterator[Problem]:
+    if config.task.train_set not in catalogue.names():
+        yield Problem(
+            "task.train_set",
+            config.task.train_set,
+            ", ".join(catalogue.names()),
+            nearest(config.task.train_set, catalogue.names()),
+        )
+
+
+def _method_against_layers(config: RunConfig, shapes: Mapping[str, tuple[int, int]]) -> Iterator[Problem]:
+    method = config.method
+    matched: dict[str, tuple[int, int]] = {}
+    for target in method.targets:
+        hits = {name: shape for name, shape in shapes.items() if target == "all-linear" or _ends_with(name, target)}
+        if not hits:
+            suffixes = sorted({name.rsplit(".", 1)[-1] for name in shapes})
+            yield Problem(
+                "method.targets",
+                target,
+                f"all-linear, or layers of {config.model.name}: {', '.join(suffixes)}",
+                nearest(target, suffixes),
+            )
+        matched |= hits
+    if isinstance(method, LowRankConfig) and matched:
+        name, (m, n) = min(matched.items(), key=lambda item: min(item[1]))
+        if method.rank > min(m, n):
+            yield Problem(
+                "method.rank", method.rank, f"1 to {min(m, n)} on {config.model.name}", f"{name} is {m} x {n}."
+            )
+
+
+def _ends_with(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

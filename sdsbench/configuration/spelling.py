@@ -1,0 +1,20 @@
+"""The nearest correct spelling of a mistyped key or value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`Did you mean 'x'?`, or nothing if no known word is close.
+
+    A key is also compared by its last part, so that `rank` finds `method.rank`.
+    """
+    words = sorted(set(known))
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    if not close:
+        last_parts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in words}
+        last = difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last_parts), n=1, cutoff=0.75)
+        close = [last_parts[part] for part in last]
+    return f"Did you mean {close[0]!r}?" if close else ""

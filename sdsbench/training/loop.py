@@ -1,0 +1,117 @@
+"""The training loop: for each optimizer step, gradients of the mean target loss, the method's say, the update."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sdsbench.errors import TrainingFailed
+from sdsbench.training.config import TrainConfig
+from sdsbench.training.order import DataOrder, micro_batches
+from sdsbench.training.schedule import factor, warmup_steps
+from sdsbench.training.state import TrainState
+
+
+class Example(Protocol):
+    @property
+    def length(self) -> int: ...
+    @property
+    def targets(self) -> int: ...
+
+
+class Objective(Protocol):
+    """What a task's family computes on a micro-batch."""
+
+    def positions(self, examples: Sequence[Any]) -> int: ...
+    def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step did; a line of metrics.jsonl."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    targets: int
+    seconds: float
+    facts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The fixed parts of a training run."""
+
+    model: Any
+    objective: Objective
+    examples: Sequence[Any]
+    order: DataOrder
+    config: TrainConfig
+    device: torch.device
+
+    @property
+    def total_steps(self) -> int:
+        return self.order.total_steps(self.config.epochs, self.config.max_steps)
+
+    def run(self, state: TrainState, after_step: Callable[[StepReport], None]) -> None:
+        """Train from `state.step` to the end; `after_step` sees every step and may raise to stop.
+
+        Raises TrainingFailed on a loss or gradient that is not finite.
+        """
+        self.model.train()
+        while state.step < self.total_steps:
+            after_step(self.step(state))
+        self.model.eval()
+
+    def step(self, state: TrainState) -> StepReport:
+        """One optimizer step over batch_size x accumulation examples."""
+        started = time.perf_counter()
+        step = state.step + 1
+        batch = [self.examples[number] for number in self.order.examples(step)]
+        state.optimizer.zero_grad()
+        loss = self.backward(batch)
+        state.method.before_step(state.layers, step)
+        grad_norm = state.optimizer.clip(self.config.clip_norm)
+        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            raise TrainingFailed(f"step {step}: loss {loss}, gradient norm {grad_norm}: not finite. Try a lower train.lr.")
+        warmup = warmup_steps(self.config.warmup_ratio, self.total_steps)
+        lr_factor = factor(self.config.schedule, step, self.total_steps, warmup)
+        state.optimizer.step(lr_factor)
+        facts = state.method.after_step(state.layers, step, self.total_steps, state.optimizer)
+        return self._finish(state, batch, loss, grad_norm, lr_factor, facts, started)
+
+    def backward(self, batch: Sequence[Any]) -> float:
+        """Gradients of the loss averaged over all targets of the batch; returns that loss.
+
+        The mean is over the whole accumulation window, so the split into micro-batches does not matter.
+        """
+        targets = sum(example.targets for example in batch)
+        total = 0.0
+        for positions in micro_batches([example.length for example in batch], self.config.accumulation):
+            loss = self.objective.loss(self.model, [batch[position] for position in positions], self.device)
+            (loss / targets).backward()
+            total += loss.item()
+        return total / targets
+
+    def _finish(
+        self, state: TrainState, batch: Sequence[Any], loss: float, grad_norm: float, lr_factor: float,
+        facts: dict[str, float], started: float,
+    ) -> StepReport:  # fmt: skip
+        state.step += 1
+        tokens, targets = sum(example.length for example in batch), sum(example.targets for example in batch)
+        counters = state.counters
+        counters.tokens += tokens
+        counters.targets += targets
+        for positions in micro_batches([example.length for example in batch], self.config.accumulation):
+            counters.positions += self.objective.positions([batch[position] for position in positions])
+        seconds = time.perf_counter() - started
+        counters.seconds += seconds
+        return StepReport(state.step, loss, self.config.lr * lr_factor, grad_norm, tokens, targets, seconds, facts)

@@ -1,0 +1,129 @@
+"""One optimizer over flat buffers: fp32 masters of everything that trains, few kernels however many layers.
+
+Every trained tensor becomes a view into its group's flat buffer, its gradient a view into a flat gradient. Tensors that
+compute in a lower precision keep their own storage; their gradients are added to the flat fp32 gradient as soon as backward
+made them, and the updated master is copied back after each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdsbench.training.config import TrainConfig
+
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share a learning rate and a rule."""
+
+    name: str  # adapter, head or weights
+    parameters: Sequence[nn.Parameter]
+    lr: float
+    weight_decay: float
+    rule: str  # adamw, momentum or sgd
+
+
+class FlatOptimizer:
+    """AdamW, momentum or SGD over the flat masters of several groups."""
+
+    def __init__(self, groups: Sequence[Group], config: TrainConfig) -> None:
+        self.groups = [group for group in groups if group.parameters]
+        self._low: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # (parameter, master view, gradient view)
+        self._hooks: list[Any] = []
+        self.flat = [self._flatten(group.parameters) for group in self.groups]
+        self.optimizers = [
+            _make(group, flat, config) for group, flat in zip(self.groups, self.flat, strict=True)
+        ]
+
+    def _flatten(self, parameters: Sequence[nn.Parameter]) -> nn.Parameter:
+        flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1).float() for parameter in parameters]))
+        flat.grad = torch.zeros_like(flat)
+        start = 0
+        for parameter in parameters:
+            span = slice(start, start + parameter.numel())
+            master, gradient = flat.data[span].view_as(parameter), flat.grad[span].view_as(parameter)
+            if parameter.dtype == torch.float32:
+                parameter.data, parameter.grad = master, gradient
+            else:
+                self._low.append((parameter, master, gradient))
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(_collector(gradient)))
+            start = span.stop
+        return flat
+
+    def step(self, factor: float) -> None:
+        """One update at `factor` times each group's learning rate."""
+        for group, optimizer in zip(self.groups, self.optimizers, strict=True):
+            optimizer.param_groups[0]["lr"] = group.lr * factor
+            optimizer.step()
+        with torch.no_grad():
+            for parameter, master, _ in self._low:
+                parameter.copy_(master)
+
+    def zero_grad(self) -> None:
+        for flat in self.flat:
+            assert flat.grad is not None
+            flat.grad.zero_()
+
+    def clip(self, norm: float | None) -> float:
+        """The norm of the whole gradient, which is scaled down to `norm` where it is larger."""
+        gradients = [flat.grad for flat in self.flat if flat.grad is not None]
+        total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+        if norm is not None and total > norm:
+            for gradient in gradients:
+                gradient.mul_(norm / total)
+        return float(total)
+
+    def clear_state(self) -> None:
+        """Forget the moments and step count of the adapter group."""
+        for group, optimizer in zip(self.groups, self.optimizers, strict=True):
+            if group.name.startswith("adapter"):
+                optimizer.state.clear()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Masters and optimizer state by name, for a checkpoint."""
+        found = {}
+        for number, (flat, optimizer) in enumerate(zip(self.flat, self.optimizers, strict=True)):
+            found[f"master.{number}"] = flat.data
+            for key, value in optimizer.state.get(flat, {}).items():
+                if value is not None:
+                    found[f"state.{number}.{key}"] = value
+        return found
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` returned."""
+        for number, (flat, optimizer) in enumerate(zip(self.flat, self.optimizers, strict=True)):
+            flat.data.copy_(tensors[f"master.{number}"])
+            prefix = f"state.{number}."
+            state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if state:
+                optimizer.state[flat] = {
+                    key: value if key == "step" else value.to(flat.device) for key, value in state.items()
+                }
+        with torch.no_grad():
+            for parameter, master, _ in self._low:
+                parameter.copy_(master)
+
+
+def _collector(gradient: Tensor) -> Any:
+    def collect(parameter: nn.Parameter) -> None:
+        gradient.add_(parameter.grad)  # type: ignore[arg-type]
+        parameter.grad = None
+
+    return collect
+
+
+def _make(group: Group, flat: nn.Parameter, config: TrainConfig) -> torch.optim.Optimizer:
+    if group.rule == "adamw":
+        first, second = config.betas
+        return torch.optim.AdamW(
+            [flat], lr=group.lr, betas=(first, second), weight_decay=group.weight_decay, fused=True
+        )
+    momentum = MOMENTUM if group.rule == "momentum" else 0.0
+    return torch.optim.SGD([flat], lr=group.lr, momentum=momentum, weight_decay=group.weight_decay)

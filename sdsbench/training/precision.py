@@ -1,0 +1,58 @@
+"""Which device and which number format a run computes in, and why."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+SMALL_MODEL = 10_000_000  # below this many parameters bf16 saves no time on a CPU
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a run computes."""
+
+    device: torch.device
+    device_name: str
+    dtype: torch.dtype
+    dtype_reason: str
+    threads: int
+
+
+def settle(device: str, dtype: str, threads: int, parameters: int) -> Place:
+    """Resolve `auto` values for a model of `parameters` weights and set torch's thread count.
+
+    Raises RuntimeError from torch where `cuda` is asked for and absent (the configuration check comes first).
+    """
+    kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    resolved, reason = _dtype(kind, dtype, parameters)
+    name = torch.cuda.get_device_name() if kind == "cuda" else processor_name()
+    return Place(torch.device(kind), f"{kind}: {name}", resolved, reason, torch.get_num_threads())
+
+
+def _dtype(kind: str, dtype: str, parameters: int) -> tuple[torch.dtype, str]:
+    if dtype != "auto":
+        return getattr(torch, dtype), "asked for"
+    if kind == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "the GPU computes in it natively"
+        return torch.float32, "the GPU has no native bfloat16"
+    if parameters < SMALL_MODEL:
+        return torch.float32, f"fewer than {SMALL_MODEL // 1_000_000} M parameters gain nothing from bfloat16"
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16, "the CPU computes in it natively"
+    return torch.float32, "the CPU has no native bfloat16"
+
+
+def processor_name() -> str:
+    """The processor's own name, else the architecture."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        return names[0] if names else platform.machine()
+    except OSError:
+        return platform.machine()

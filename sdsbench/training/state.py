@@ -1,0 +1,69 @@
+"""Everything that a resumed run needs: if it is not here, it is a function of the configuration and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdsbench.methods.base import Method
+from sdsbench.training.optimizer import FlatOptimizer
+
+
+@dataclass
+class Counters:
+    """What training has consumed so far."""
+
+    tokens: int = 0  # real tokens
+    targets: int = 0  # tokens that carried loss
+    positions: int = 0  # tokens and padding
+    seconds: float = 0.0
+
+
+@dataclass
+class TrainState:
+    """The resumable state. `step` optimizer steps are done; trained tensors live in the optimizer's masters."""
+
+    optimizer: FlatOptimizer
+    method: Method
+    layers: Mapping[str, Any]
+    dropout: torch.Generator
+    step: int = 0
+    counters: Counters = field(default_factory=Counters)
+    extra: dict[str, Any] = field(default_factory=dict)  # best epoch so far and the like (JSON values)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name."""
+        found = {f"optimizer.{key}": value for key, value in self.optimizer.tensors().items()}
+        found |= {f"buffer.{key}": value for key, value in _buffers(self.layers).items()}
+        found["dropout"] = self.dropout.get_state()
+        return {key: value.detach().cpu().contiguous() for key, value in found.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Everything else of the state, as JSON values."""
+        return {
+            "step": self.step,
+            "counters": vars(self.counters),
+            "method": self.method.state(),
+            "extra": self.extra,
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Restore what `tensors` and `facts` returned."""
+        self.method.load_state(facts["method"])
+        masters = {key.removeprefix("optimizer."): t for key, t in tensors.items() if key.startswith("optimizer.")}
+        self.optimizer.load_tensors(masters)
+        for key, buffer in _buffers(self.layers).items():
+            buffer.copy_(tensors[f"buffer.{key}"])
+        self.dropout.set_state(tensors["dropout"])
+        self.step = facts["step"]
+        self.counters = Counters(**facts["counters"])
+        self.extra = dict(facts["extra"])
+
+
+def _buffers(layers: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a method keeps on its layers beside trained parameters (bases, frozen factors)."""
+    return {f"{name}/{key}": buffer for name, layer in layers.items() for key, buffer in layer.named_buffers()}
