@@ -1,0 +1,1 @@
+"""Published values; packaged as sdsbench.paper. README.md says where each number comes from."""

@@ -1,0 +1,88 @@
+"""The papers' printed numbers (results/paper/), from a checkout or from the installed package."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+import sdsbench
+from sdsbench.errors import Unavailable
+
+
+@dataclass(frozen=True)
+class Published:
+    """A printed number in the units of its table (points of 100 for scores), and how exactly it can be meant."""
+
+    value: float
+    tolerance: float | None
+    source: str
+    note: str = ""
+
+
+def folder() -> Path:
+    """results/paper of a checkout, else sdsbench/paper of the installed package."""
+    package = Path(sdsbench.__file__).parent
+    return package / "paper" if (package / "paper").is_dir() else package.parent / "results" / "paper"
+
+
+@functools.cache
+def values(paper: str) -> pd.DataFrame:
+    """All numbers of one paper, every column as text but value and tolerance; empty where the paper has no file."""
+    path = folder() / f"{paper}.csv"
+    columns = [
+        "paper",
+        "source",
+        "version",
+        "table",
+        "model",
+        "task",
+        "metric",
+        "method",
+        "rank",
+        "value",
+        "tolerance",
+        "note",
+    ]
+    if not path.is_file():
+        return pd.DataFrame(columns=columns)
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise Unavailable(f"{path.name}: columns missing: {', '.join(missing)}")
+    return frame.assign(value=pd.to_numeric(frame["value"]), tolerance=pd.to_numeric(frame["tolerance"]))
+
+
+def lookup(paper: str, keys: Mapping[str, str]) -> Published | None:
+    """The one number with these column values (table, model, task, metric, method, rank, note); None without one.
+
+    `note` may be the beginning of the note. Raises ValueError where the keys fit several numbers.
+    """
+    frame = values(paper)
+    for column, wanted in keys.items():
+        frame = frame[frame[column].str.startswith(wanted) if column == "note" and wanted else frame[column] == wanted]
+    if frame.empty:
+        return None
+    if len(frame) > 1:
+        raise ValueError(f"{dict(keys)} fits {len(frame)} numbers of {paper}")
+    row = frame.iloc[0]
+    tolerance = None if pd.isna(row["tolerance"]) else float(row["tolerance"])
+    return Published(float(row["value"]), tolerance, str(row["source"]), str(row["note"]))
+
+
+@functools.cache
+def parameter_counts() -> dict[tuple[str, str, int | None], int]:
+    """Exact trainable counts by (model, method, rank), classifier heads excluded."""
+    frame = pd.read_csv(folder() / "parameter_counts.csv", dtype=str, keep_default_na=False)
+    return {
+        (row.model, row.method, int(row.rank) if row.rank else None): int(row.trainable_parameters)
+        for row in frame.itertuples(index=False)
+    }
+
+
+def hyperparameters() -> pd.DataFrame:
+    """LoRA-SB's Tables 8 and 9, one row a setting and key, as text."""
+    return pd.read_csv(folder() / "hyperparameters.csv", dtype=str, keep_default_na=False)
