@@ -129,7 +129,7 @@ class _LowRankLinear(torch.autograd.Function):
     """Base product and all branches as one node; factors are concatenated to one product of rank K = sum k_i."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x_tn: Tensor,
         weight_mn: Tensor,

@@ -85,3 +85,60 @@ def product_norm(up_Lmk: Tensor, down_Lkn: Tensor) -> Tensor:
     """|up down|_F for a batch, without forming the m x n products: sqrt(tr(up^T up down down^T))."""
     gram_up_Lkk, gram_down_Lkk = up_Lmk.mT @ up_Lmk, down_Lkn @ down_Lkn.mT
     return (gram_up_Lkk * gram_down_Lkk).sum(dim=(-2, -1)).clamp_min(0).sqrt()
+
+
+def damped_eigh(gram_Lrr: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors of symmetric positive matrices, with damping * trace / r added to each eigenvalue.
+
+    A zero matrix gets eigenvalues 1, so that its "inverse" is harmless where it multiplies zeros.
+    """
+    eigenvalues_Lr, vectors_Lrr = torch.linalg.eigh(gram_Lrr)
+    eigenvalues_Lr = eigenvalues_Lr.clamp_min(0)
+    mean_L1 = eigenvalues_Lr.mean(dim=-1, keepdim=True)
+    return torch.where(mean_L1 == 0, 1.0, eigenvalues_Lr + damping * mean_L1), vectors_Lrr
+
+
+def sylvester(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], constant_Lrr: Tensor) -> Tensor:
+    """X with P X + X Q = C, for P and Q given as (eigenvalues, eigenvectors)."""
+    (p_Lr, u_Lrr), (q_Lr, v_Lrr) = left, right
+    rotated_Lrr = u_Lrr.mT @ constant_Lrr @ v_Lrr
+    return u_Lrr @ (rotated_Lrr / (p_Lr.unsqueeze(-1) + q_Lr.unsqueeze(-2))) @ v_Lrr.mT
+
+
+def inverse(eigen: tuple[Tensor, Tensor]) -> Tensor:
+    """The inverse of a symmetric matrix given as (eigenvalues, eigenvectors)."""
+    eigenvalues_Lr, vectors_Lrr = eigen
+    return (vectors_Lrr / eigenvalues_Lr.unsqueeze(-2)) @ vectors_Lrr.mT
+
+
+def truncated_svd(matrix_mn: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `rank` leading singular triples (U_mr, S_r, V_nr) by a full SVD in fp32."""
+    u_mk, s_k, vh_kn = torch.linalg.svd(matrix_mn.float(), full_matrices=False)
+    return _with_fixed_signs(u_mk[:, :rank], s_k[:rank], vh_kn[:rank].mT)
+
+
+def randomised_svd(
+    matrix_mn: Tensor, rank: int, generator: torch.Generator, oversampling: int, iterations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """About the `rank` leading singular triples (U_mr, S_r, V_nr), in fp32 (Halko et al. 2011, algorithm 4.4).
+
+    Subspace iteration from rank + oversampling random directions, drawn on the CPU from `generator`.
+    torch.svd_lowrank does the same from the global generator.
+    """
+    matrix_mn = matrix_mn.float()
+    m, n = matrix_mn.shape
+    width = min(rank + oversampling, m, n)
+    start_nk = torch.randn(n, width, generator=generator).to(matrix_mn.device)
+    q_mk = torch.linalg.qr(matrix_mn @ start_nk)[0]
+    for _ in range(iterations):
+        q_nk = torch.linalg.qr(matrix_mn.mT @ q_mk)[0]
+        q_mk = torch.linalg.qr(matrix_mn @ q_nk)[0]
+    u_kk, s_k, vh_kn = torch.linalg.svd(q_mk.mT @ matrix_mn, full_matrices=False)
+    return _with_fixed_signs(q_mk @ u_kk[:, :rank], s_k[:rank], vh_kn[:rank].mT)
+
+
+def _with_fixed_signs(u_mr: Tensor, s_r: Tensor, v_nr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same factors with the largest entry of every column of U positive: equal on every machine."""
+    largest_1r = u_mr.gather(0, u_mr.abs().argmax(0, keepdim=True))
+    sign_1r = torch.where(largest_1r < 0, -1.0, 1.0).to(u_mr.dtype)
+    return (u_mr * sign_1r).contiguous(), s_r.contiguous(), (v_nr * sign_1r).contiguous()

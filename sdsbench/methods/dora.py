@@ -1,0 +1,56 @@
+"""DoRA (Liu et al., arXiv 2402.09353, eq. 5 and section 4.3): direction and magnitude train apart.
+
+    W = magnitude_m * (W0 + s B A) / rownorm(W0 + s B A),   s = alpha / r
+
+The norm runs over the input dimension and is a constant for the backward pass. magnitude starts at rownorm(W0), A and
+B as in LoRA. The bias is not rescaled. Dropout, if any, is on the input of B A only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sdsbench.lazy import torch
+from sdsbench.methods.base import LowRankConfig, register
+from sdsbench.methods.initial import add_lora_factors
+from sdsbench.methods.lora import LoRA
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.methods.layer import AdaptedLinear
+
+
+@dataclass
+class DoRAConfig(LowRankConfig):
+    name: str = "dora"
+
+
+@register("dora", DoRAConfig)
+class DoRA(LoRA):
+    def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
+        add_lora_factors(layer, self.config.rank, generator)
+        squares_m = layer.weight.detach().float().square().sum(1)
+        layer.add_training_state("base_squares", squares_m)
+        layer.add_parameter("magnitude", squares_m.sqrt())
+
+    def forward(self, layer: AdaptedLinear, x_tn: Tensor) -> Tensor:
+        norm_m = self.row_norm(layer).clamp_min(torch.finfo(torch.float32).tiny)
+        return layer.low_rank_forward(x_tn, self.branches(layer), self.scale(), layer.magnitude / norm_m)
+
+    def row_norm(self, layer: AdaptedLinear) -> Tensor:
+        """rownorm(W0 + s B A) without an m x n product: |w|^2 + 2 s b (A w) + s^2 b (A A^T) b for rows w, b."""
+        with torch.no_grad():
+            scale, a_rn, b_mr = self.scale(), layer.A.detach(), layer.B.detach()
+            projected_mr = (layer.weight @ a_rn.t().to(layer.weight.dtype)).float()
+            inner_mr = torch.addmm(projected_mr, b_mr, a_rn @ a_rn.t(), beta=2 * scale, alpha=scale * scale)
+            return (layer.base_squares + (inner_mr * b_mr).sum(1)).clamp_min(0).sqrt()
+
+    def delta(self, layer: AdaptedLinear) -> Tensor:
+        return self.merged_weight(layer) - layer.weight.detach().float()
+
+    def merged_weight(self, layer: AdaptedLinear) -> Tensor:
+        direction_mn = layer.weight.detach().float() + super().delta(layer)
+        norm_m = self.row_norm(layer).clamp_min(torch.finfo(torch.float32).tiny)
+        return direction_mn * (layer.magnitude.detach() / norm_m).unsqueeze(1)

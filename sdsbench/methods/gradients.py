@@ -1,0 +1,39 @@
+"""dL/dW of frozen target weights, layer by layer, for LoRA-SB's start and for probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.methods.base import Layers
+
+
+def summed_gradients(layers: Layers, run_backward: Callable[[], None]) -> dict[str, Tensor]:
+    """Per layer the sum of dL/dW_mn over all backward passes that `run_backward` does, fp32, in main memory.
+
+    Each layer's gradient exists on the device only inside that layer's backward step, so device memory beyond an
+    ordinary backward pass is one m x n matrix, however deep the model is. Gradients of the adapters' parameters
+    are zeroed afterwards (those of other parameters, such as a classifier head, are the caller's).
+    """
+    totals = {name: torch.zeros(layer.shape, dtype=torch.float32) for name, layer in layers.items()}
+
+    def add(name: str, gradient_mn: Tensor) -> None:
+        totals[name].add_(gradient_mn.cpu())
+
+    for name, layer in layers.items():
+        layer.gradient_sink = partial(add, name)
+    try:
+        run_backward()
+    finally:
+        for layer in layers.values():
+            layer.gradient_sink = None
+            for parameter in layer.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
+    return totals

@@ -1,0 +1,142 @@
+"""LoRA-Pro (Wang et al., arXiv 2407.18242): gradients of A and B changed so that the weight moves as if it were dense.
+
+With gA = dL/dA, gB = dL/dB, P_B = B (B^T B)^-1 B^T and any X_rr (theorem 2.1 and 2.2 there):
+
+    gA' = (1/s^2) (B^T B)^-1 gA + X A
+    gB' = (1/s^2) (I - P_B) gB (A A^T)^-1 - B X
+    s B gA' + s gB' A = G - (I - P_B) G (I - P_A)          whatever X is
+    (B^T B) X + X (A A^T) = -(1/s^2) (B^T B)^-1 gA A^T     the X that keeps gA', gB' closest to gA, gB
+
+While B = 0: gA' = 0, gB' = (1/s^2) gB (A A^T)^-1.
+
+mode `efficient`: the run's optimizer works on gA', gB'. mode `full`: Adam moments of the dense equivalent gradient
+(X = 0), whose direction d is projected back (s B^T d and s d A^T in place of gA and gB) and applied by a plain step
+without weight decay; 2 m n numbers of state a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sdsbench.errors import Problem
+from sdsbench.lazy import torch
+from sdsbench.methods.base import Layers, LowRankConfig, register
+from sdsbench.methods.linear_algebra import damped_eigh, inverse, sylvester
+from sdsbench.methods.lora import LoRA
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.methods.layer import AdaptedLinear
+
+MODES = ("efficient", "full")
+SCALINGS = ("standard", "rank_stabilized")
+MOMENT_DTYPES = ("float32", "bfloat16")
+
+
+@dataclass
+class LoRAProConfig(LowRankConfig):
+    name: str = "lora_pro"
+    mode: str = "efficient"
+    scaling: str = "rank_stabilized"
+    damping: float = 1e-6
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    epsilon: float = 1e-8
+    moment_dtype: str = "float32"
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.mode not in MODES:
+            yield Problem("method.mode", self.mode, " or ".join(MODES))
+        if self.scaling not in SCALINGS:
+            yield Problem("method.scaling", self.scaling, " or ".join(SCALINGS))
+        if not self.damping > 0:
+            yield Problem("method.damping", self.damping, "a number above 0, times the mean eigenvalue")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            yield Problem("method.betas", self.betas, "two numbers from 0 to below 1")
+        if not self.epsilon > 0:
+            yield Problem("method.epsilon", self.epsilon, "a number above 0")
+        if self.moment_dtype not in MOMENT_DTYPES:
+            yield Problem("method.moment_dtype", self.moment_dtype, " or ".join(MOMENT_DTYPES))
+
+
+def adjusted_gradients(
+    a_Lrn: Tensor, b_Lmr: Tensor, ga_Lrn: Tensor, gb_Lmr: Tensor, scale: float, damping: float, closest: bool = True
+) -> tuple[Tensor, Tensor]:
+    """(gA', gB') for a batch of layers; with `closest` the X of the Sylvester equation, else X = 0."""
+    left, right = damped_eigh(b_Lmr.mT @ b_Lmr, damping), damped_eigh(a_Lrn @ a_Lrn.mT, damping)
+    inverse_left_Lrr = inverse(left)
+    adjusted_a_Lrn = inverse_left_Lrr @ ga_Lrn / scale**2
+    projected_Lmr = gb_Lmr - b_Lmr @ (inverse_left_Lrr @ (b_Lmr.mT @ gb_Lmr))
+    adjusted_b_Lmr = projected_Lmr @ inverse(right) / scale**2
+    if not closest:
+        return adjusted_a_Lrn, adjusted_b_Lmr
+    x_Lrr = sylvester(left, right, -adjusted_a_Lrn @ a_Lrn.mT)
+    return adjusted_a_Lrn + x_Lrr @ a_Lrn, adjusted_b_Lmr - b_Lmr @ x_Lrr
+
+
+@register("lora_pro", LoRAProConfig)
+class LoRAPro(LoRA):
+    config: LoRAProConfig
+    state_advice = (
+        "use method.mode=efficient (no such state), method.moment_dtype=bfloat16 (half of it), or fewer method.targets"
+    )
+
+    def __init__(self, config: LoRAProConfig) -> None:
+        super().__init__(config)
+        self.update_rule = "sgd" if config.mode == "full" else "configured"
+
+    def scale(self) -> float:
+        root = self.config.scaling == "rank_stabilized"
+        return self.config.alpha / (math.sqrt(self.config.rank) if root else self.config.rank)
+
+    def state_bytes(self, m: int, n: int) -> int:
+        if self.config.mode == "efficient":
+            return 0
+        return 2 * m * n * (4 if self.config.moment_dtype == "float32" else 2)
+
+    def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
+        super().create(layer, generator)
+        if self.config.mode == "full":
+            dtype = getattr(torch, self.config.moment_dtype)
+            layer.add_training_state("moment1", torch.zeros(layer.shape, dtype=dtype))
+            layer.add_training_state("moment2", torch.zeros(layer.shape, dtype=dtype))
+
+    def before_step(self, layers: Layers, step: int) -> None:
+        from sdsbench.methods.attach import group_by_shape
+
+        with torch.no_grad():
+            for batch in group_by_shape(layers):
+                if self.config.mode == "full":
+                    self._replace_by_dense_direction(batch, step)
+                self._adjust(batch)
+
+    def _adjust(self, batch: list[AdaptedLinear]) -> None:
+        adjusted = adjusted_gradients(*_stacked(batch), self.scale(), self.config.damping)
+        for layer, ga_rn, gb_mr in zip(batch, *adjusted, strict=True):
+            layer.A.grad.copy_(ga_rn)
+            layer.B.grad.copy_(gb_mr)
+
+    def _replace_by_dense_direction(self, batch: list[AdaptedLinear], step: int) -> None:
+        """gA <- s B^T d, gB <- s d A^T, with d Adam's direction for the equivalent gradient; step counts from 1."""
+        scale, (beta1, beta2) = self.scale(), self.config.betas
+        adjusted = adjusted_gradients(*_stacked(batch), scale, self.config.damping, closest=False)
+        for layer, ga_rn, gb_mr in zip(batch, *adjusted, strict=True):
+            equivalent_mn = scale * (layer.B @ ga_rn + gb_mr @ layer.A)
+            moment1_mn = layer.moment1.float().lerp_(equivalent_mn, 1 - beta1)
+            moment2_mn = layer.moment2.float().mul_(beta2).addcmul_(equivalent_mn, equivalent_mn, value=1 - beta2)
+            layer.moment1.copy_(moment1_mn)
+            layer.moment2.copy_(moment2_mn)
+            root_mn = moment2_mn.div_(1 - beta2**step).sqrt_().add_(self.config.epsilon)
+            direction_mn = moment1_mn.div_(1 - beta1**step).div_(root_mn)
+            layer.A.grad.copy_(scale * layer.B.t() @ direction_mn)
+            layer.B.grad.copy_(scale * direction_mn @ layer.A.t())
+
+
+def _stacked(batch: list[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A, B and their gradients, each as one batch."""
+    factors = torch.stack([layer.A for layer in batch]), torch.stack([layer.B for layer in batch])
+    return *factors, torch.stack([layer.A.grad for layer in batch]), torch.stack([layer.B.grad for layer in batch])

@@ -1,0 +1,140 @@
+"""LoRA-SB (Ponkshe et al., arXiv 2411.19557 v4, section 3 and algorithm 1): W = W0 + s B R A, only R_rr trains, s = 1.
+
+The start imitates one signed step of full fine-tuning. With g_mn the sum of dL/dW over a few training rows:
+
+    dW = -eta sign(g) = U S V^T,   B = U_r,   A = V_r^T,   R = S_r / s
+
+W0 is left alone, so training starts at W0 + U_r S_r V_r^T. eta is the learning rate (`paper`) or
+learning rate / warm-up steps (`warmup`, the authors' code).
+
+Ablations of the paper are switches: start from a Kaiming matrix or from dW with noise, fewer or more rows, no sign, and
+no gradient approximation (B = U_r S_r, A = V_r^T, R = I).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sdsbench.errors import Problem
+from sdsbench.lazy import torch
+from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, Optimizer, register
+from sdsbench.methods.initial import kaiming_uniform
+from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.methods.layer import AdaptedLinear
+
+ETAS = ("warmup", "paper")
+STARTS = ("gradient", "kaiming")
+SVD_KINDS = {"oversampled": (16, 4), "authors": (0, 10), "exact": None}  # (oversampling, iterations)
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass
+class LoRASBConfig(LowRankConfig):
+    name: str = "lora_sb"
+    alpha: float = 1.0
+    eta: str = "warmup"
+    sign: bool = True
+    start: str = "gradient"
+    sample_fraction: float = 0.001
+    samples: int | None = None
+    noise_std: float = 0.0
+    approximation: bool = True
+    svd: str = "oversampled"
+    factor_dtype: str = "float32"
+    r_dtype: str = "float32"
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.eta not in ETAS:
+            yield Problem("method.eta", self.eta, " or ".join(ETAS))
+        if self.start not in STARTS:
+            yield Problem("method.start", self.start, " or ".join(STARTS))
+        if not 0 < self.sample_fraction <= 1:
+            yield Problem("method.sample_fraction", self.sample_fraction, "a number above 0, at most 1")
+        if self.samples is not None and self.samples < 1:
+            yield Problem("method.samples", self.samples, "a whole number from 1, or null for method.sample_fraction")
+        if self.noise_std < 0:
+            yield Problem("method.noise_std", self.noise_std, "a number from 0")
+        if self.svd not in SVD_KINDS:
+            yield Problem("method.svd", self.svd, ", ".join(SVD_KINDS))
+        for key in ("factor_dtype", "r_dtype"):
+            if getattr(self, key) not in DTYPES:
+                yield Problem(f"method.{key}", getattr(self, key), " or ".join(DTYPES))
+
+
+@register("lora_sb", LoRASBConfig)
+class LoRASB(Method):
+    config: LoRASBConfig
+
+    def scale(self) -> float:
+        return self.config.alpha
+
+    def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
+        rank, (m, n) = self.config.rank, layer.shape
+        layer.add_buffer("A", torch.zeros(rank, n))
+        layer.add_buffer("B", torch.zeros(m, rank))
+        layer.add_parameter("R", torch.zeros(rank, rank))
+
+    def branches(self, layer: AdaptedLinear) -> list[Branch]:
+        return [(layer.B, layer.R @ layer.A)]
+
+    def prepare(self, layers: Layers, context: DataContext) -> dict[str, float]:
+        config = self.config
+        rows = config.samples or max(1, round(config.sample_fraction * context.train_rows))
+        rows = min(rows, context.train_rows)
+        eta = context.learning_rate / (max(1, context.warmup_steps) if config.eta == "warmup" else 1)
+        gradients = context.summed_gradients(layers, rows) if config.start == "gradient" else {}
+        kept = []
+        for name, layer in layers.items():
+            step_mn = self._first_step(layer, gradients.pop(name, None), eta, context.generator)
+            kept.append(self._start_at(layer, step_mn, context.generator))
+        return {"eta": eta, "gradient_rows": float(rows), "first_step_kept": sum(kept) / len(kept)}
+
+    def _first_step(
+        self, layer: AdaptedLinear, gradient_mn: Tensor | None, eta: float, generator: torch.Generator
+    ) -> Tensor:
+        """dW_mn, the dense step that the start approximates, in fp32 on the layer's device."""
+        m, n = layer.shape
+        if gradient_mn is None:
+            step_mn = kaiming_uniform(m, n, generator)
+        else:
+            step_mn = -eta * (gradient_mn.sign() if self.config.sign else gradient_mn)
+        if self.config.noise_std:
+            step_mn = step_mn + self.config.noise_std * torch.randn(m, n, generator=generator)
+        return step_mn.to(layer.weight.device)
+
+    def _start_at(self, layer: AdaptedLinear, step_mn: Tensor, generator: torch.Generator) -> float:
+        """Put the best rank-r approximation of the step into the layer; says which share of its energy that is."""
+        config = self.config
+        settings = SVD_KINDS[config.svd]
+        if settings is None:
+            u_mr, s_r, v_nr = truncated_svd(step_mn, config.rank)
+        else:
+            u_mr, s_r, v_nr = randomised_svd(step_mn, config.rank, generator, *settings)
+        factor_dtype = getattr(torch, config.factor_dtype)
+        with torch.no_grad():
+            if config.approximation:
+                layer.B.copy_(u_mr.to(factor_dtype))
+                layer.R.copy_(torch.diag(s_r) / self.scale())
+            else:
+                layer.B.copy_((u_mr * s_r).to(factor_dtype))
+                layer.R.copy_(torch.eye(config.rank))
+            layer.A.copy_(v_nr.t().to(factor_dtype))
+            self._round(layer)
+        return float(s_r.square().sum() / step_mn.square().sum().clamp_min(torch.finfo(torch.float32).tiny))
+
+    def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
+        for layer in layers.values():
+            self._round(layer)
+        return {}
+
+    def _round(self, layer: AdaptedLinear) -> None:
+        """r_dtype=bfloat16: R holds bf16 values only, as in the authors' code (its Adam moments stay fp32 here)."""
+        if self.config.r_dtype == "bfloat16":
+            layer.R.detach().copy_(layer.R.detach().bfloat16())

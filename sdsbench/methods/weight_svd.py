@@ -1,0 +1,62 @@
+"""The leading singular triples of a base weight, as PiSSA and LoRA-XS start from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sdsbench.errors import Problem
+from sdsbench.lazy import torch
+from sdsbench.methods.base import LowRankConfig
+from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
+from sdsbench.methods.svd_cache import cached_triples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.methods.layer import AdaptedLinear
+
+SVD_KINDS = ("exact", "fast")
+
+
+@dataclass
+class WeightSVDConfig(LowRankConfig):
+    """Keys of methods that start from the SVD of the base weight."""
+
+    svd: str = "exact"
+    svd_iterations: int = 4
+    svd_oversampling: int = 0
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.svd not in SVD_KINDS:
+            yield Problem("method.svd", self.svd, " or ".join(SVD_KINDS))
+        if self.svd_iterations < 0:
+            yield Problem("method.svd_iterations", self.svd_iterations, "a whole number from 0")
+        if self.svd_oversampling < 0:
+            yield Problem("method.svd_oversampling", self.svd_oversampling, "a whole number from 0")
+
+
+def weight_svd(
+    layer: AdaptedLinear, config: WeightSVDConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(U_mr, S_r, V_nr) of W0 in fp32, through the cache; on the meta device only shapes."""
+    m, n = layer.shape
+    weight_mn = layer.weight.detach()
+    if weight_mn.is_meta:
+        return tuple(
+            torch.empty(shape, device="meta") for shape in ((m, config.rank), (config.rank,), (n, config.rank))
+        )  # type: ignore[return-value]
+    if config.svd == "exact":
+        return cached_triples(weight_mn, config.rank, "exact", 0, lambda: truncated_svd(weight_mn, config.rank))
+    # a generator of its own: what the caller draws next must not depend on whether the cache had the factors
+    sketch = torch.Generator().manual_seed(generator.initial_seed() ^ 0x5D)
+    algorithm = f"fast iterations={config.svd_iterations} oversampling={config.svd_oversampling}"
+    return cached_triples(
+        weight_mn,
+        config.rank,
+        algorithm,
+        generator.initial_seed(),
+        lambda: randomised_svd(weight_mn, config.rank, sketch, config.svd_oversampling, config.svd_iterations),
+    )
