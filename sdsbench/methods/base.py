@@ -159,6 +159,18 @@ class Method:
         for name, tensor in tensors.items():
             getattr(layer, name).detach().copy_(tensor)
 
+    def untouched_branches(self, layer: AdaptedLinear) -> list[Branch]:
+        """The products that give the update relative to the model's own W0 (differs where the layer's weight does)."""
+        return self.branches(layer)
+
+    peft_options: ClassVar[Mapping[str, Any]] = {}
+    """Keys that the export adds to adapter_config.json."""
+
+    def peft_tensors(self, layer: AdaptedLinear) -> dict[str, Tensor]:
+        """The layer as a standard LoRA for the untouched base: all branches as one pair of factors."""
+        ups, downs = zip(*self.untouched_branches(layer), strict=True)
+        return {"lora_A.weight": torch.cat(downs, 0).detach(), "lora_B.weight": torch.cat(ups, 1).detach()}
+
     def state(self) -> dict[str, Any]:
         """What the method remembers between steps beside tensors on layers (JSON values)."""
         return {}

@@ -8,8 +8,9 @@ B as in LoRA. The bias is not rescaled. Dropout, if any, is on the input of B A 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdsbench.lazy import torch
 from sdsbench.methods.base import LowRankConfig, register
@@ -29,6 +30,8 @@ class DoRAConfig(LowRankConfig):
 
 @register("dora", DoRAConfig)
 class DoRA(LoRA):
+    peft_options: ClassVar[Mapping[str, Any]] = {"use_dora": True}
+
     def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
         add_lora_factors(layer, self.config.rank, generator)
         squares_m = layer.weight.detach().float().square().sum(1)
@@ -46,6 +49,9 @@ class DoRA(LoRA):
             projected_mr = (layer.weight @ a_rn.t().to(layer.weight.dtype)).float()
             inner_mr = torch.addmm(projected_mr, b_mr, a_rn @ a_rn.t(), beta=2 * scale, alpha=scale * scale)
             return (layer.base_squares + (inner_mr * b_mr).sum(1)).clamp_min(0).sqrt()
+
+    def peft_tensors(self, layer: AdaptedLinear) -> dict[str, Tensor]:
+        return super().peft_tensors(layer) | {"lora_magnitude_vector": layer.magnitude.detach()}
 
     def delta(self, layer: AdaptedLinear) -> Tensor:
         return self.merged_weight(layer) - layer.weight.detach().float()

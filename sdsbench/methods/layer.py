@@ -64,6 +64,14 @@ class AdaptedLinear(nn.Module):
         """Register a tensor that only training needs (kept in checkpoints, left out of saved adapters)."""
         self.register_buffer(name, tensor.to(device=self.weight.device), persistent=False)
 
+    def method_tensors(self, training_state: bool = False) -> dict[str, Tensor]:
+        """The method's parameters and constant buffers by name; with `training_state` all that a resume needs."""
+        tensors = {name: tensor for name, tensor in self.named_parameters() if name not in ("weight", "bias")}
+        for name, tensor in self.named_buffers():
+            if training_state or name not in self._non_persistent_buffers_set:
+                tensors[name] = tensor
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+
     def forward(self, x: Tensor) -> Tensor:
         x_tn = x.reshape(-1, self.in_features)
         return self.method.forward(self, x_tn).view(*x.shape[:-1], self.out_features)

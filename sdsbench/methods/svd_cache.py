@@ -6,14 +6,12 @@ A file's name is a hash of the weight's bytes, rank, algorithm and seed, so a ch
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdsbench.cache import cache_folder
 from sdsbench.lazy import torch
+from sdsbench.methods.tensor_file import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,19 +43,5 @@ def cached_triples(weight_mn: Tensor, rank: int, algorithm: str, seed: int, comp
         found = load_file(path, device=str(weight_mn.device))
         return found["U"], found["S"], found["V"]
     u_mr, s_r, v_nr = compute()
-    _store(path, {"U": u_mr, "S": s_r, "V": v_nr})
+    save_tensors(path, {"U": u_mr, "S": s_r, "V": v_nr})
     return u_mr, s_r, v_nr
-
-
-def _store(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write atomically; several runs may make the same file at once."""
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

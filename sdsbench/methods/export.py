@@ -1,0 +1,172 @@
+"""Adapters on disk: our own exact form, the standard LoRA form that peft loads, and plain merged models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sdsbench.errors import DamagedFile, Refused
+from sdsbench.methods.attach import merged
+from sdsbench.methods.tensor_file import save_tensors, write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sdsbench.methods.base import Layers, Method
+
+FORMAT = 1
+OTHERS = "other."
+"""Prefix of tensors outside adapted layers (a classifier head, or all of full fine-tuning)."""
+
+
+def save_adapter(
+    folder: Path,
+    layers: Layers,
+    method: Method,
+    others: Mapping[str, Tensor] | None = None,
+    training_state: bool = False,
+) -> None:
+    """Write everything that `load_adapter` needs to give the same outputs again: adapter.safetensors, adapter.json.
+
+    `others` are trained tensors outside the layers, by name. With `training_state` the method's state for further
+    steps is written too (LoRA-Pro's dense moments).
+    """
+    tensors = {
+        f"{name}.{key}": tensor
+        for name, layer in layers.items()
+        for key, tensor in layer.method_tensors(training_state).items()
+    }
+    tensors |= {OTHERS + name: tensor for name, tensor in (others or {}).items()}
+    description = {
+        "format": FORMAT,
+        "method": method.name,
+        "config": dataclasses.asdict(method.config),
+        "state": method.state(),
+        "layers": list(layers),
+    }
+    save_tensors(folder / "adapter.safetensors", tensors)
+    _write_json(folder / "adapter.json", description)
+
+
+def load_adapter(folder: Path, layers: Layers, method: Method) -> dict[str, Tensor]:
+    """Put saved tensors and state back into freshly attached layers, in place; returns the `others`.
+
+    Raises Refused if the adapter belongs to another method, configuration or set of layers, DamagedFile if a file is
+    missing or unreadable.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        description = json.loads((folder / "adapter.json").read_text())
+        tensors = load_file(folder / "adapter.safetensors")
+    except Exception as error:
+        raise DamagedFile(f"adapter in {folder.name}/ cannot be read ({error}): train again with force=true") from error
+    _check_same(description, layers, method)
+    method.load_state(description["state"])
+    for name, layer in layers.items():
+        saved = {
+            key.removeprefix(f"{name}."): tensor
+            for key, tensor in tensors.items()
+            if key.startswith(f"{name}.") and "." not in key.removeprefix(f"{name}.")
+        }
+        _check_shapes(name, saved, layer.method_tensors(training_state=True))
+        method.restore(layer, saved)
+    return {key.removeprefix(OTHERS): tensor for key, tensor in tensors.items() if key.startswith(OTHERS)}
+
+
+def _check_same(description: Mapping[str, Any], layers: Layers, method: Method) -> None:
+    expected = {
+        "format": FORMAT,
+        "method": method.name,
+        "config": dataclasses.asdict(method.config),
+        "layers": list(layers),
+    }
+    for key, value in expected.items():
+        if description.get(key) != value:
+            raise Refused(f"the saved adapter has another {key}: {description.get(key)!r} instead of {value!r}")
+
+
+def _check_shapes(layer: str, saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    for key, tensor in saved.items():
+        if key not in expected or tensor.shape != expected[key].shape:
+            raise DamagedFile(f"saved tensor {layer}.{key} of shape {tuple(tensor.shape)} has no place in the model")
+
+
+def export_peft(
+    folder: Path,
+    layers: Layers,
+    method: Method,
+    base_model: str | None = None,
+    task_type: str | None = None,
+    heads: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a standard LoRA adapter for the untouched base, which peft.PeftModel.from_pretrained loads.
+
+    SDS-LoRA and PiSSA become rank 2r, LoRA-XS and LoRA-SB fold R into a factor, DoRA is written natively. `heads`
+    are trained tensors outside the layers, by parameter name; `task_type` is peft's (CAUSAL_LM, SEQ_CLS, ...).
+    Raises Refused for full fine-tuning, which has no adapter.
+    """
+    if not layers:
+        raise Refused(f"method={method.name} has no adapter to export: use the merged model folder instead")
+    tensors = {
+        f"base_model.model.{name}.{key}": tensor
+        for name, layer in layers.items()
+        for key, tensor in method.peft_tensors(layer).items()
+    }
+    rank = next(tensor.shape[0] for key, tensor in tensors.items() if key.endswith("lora_A.weight"))
+    tensors |= {f"base_model.model.{name}": tensor for name, tensor in (heads or {}).items()}
+    config = {
+        "peft_type": "LORA",
+        "task_type": task_type,
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": method.scale() * rank,
+        "lora_dropout": method.config.dropout,
+        "use_rslora": False,
+        "use_dora": False,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "target_modules": list(layers),
+        "modules_to_save": sorted({name.rpartition(".")[0] for name in heads}) if heads else None,
+    } | dict(method.peft_options)
+    save_tensors(folder / "adapter_model.safetensors", tensors)
+    _write_json(folder / "adapter_config.json", config)
+
+
+def export_merged(folder: Path, model: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """Write the adapted model as a plain model folder (config.json, safetensors); weights in `dtype` or the base's."""
+    merged(model, dtype).save_pretrained(folder)  # type: ignore[operator]
+
+
+def merge_drift(layers: Layers, dtype: torch.dtype) -> dict[str, float]:
+    """What merging into `dtype` does to the update dW, before anyone trusts the merged weights.
+
+    `drift_*`: |round(W) - W|_F / |dW|_F, the part of the update that rounding distorts. `unchanged_mean`: share of the
+    entries with a nonzero update whose rounded weight is the base's rounded weight, as if they had not been trained.
+    """
+    drifts, unchanged = [], []
+    for layer in layers.values():
+        with torch.no_grad():
+            base_mn, merged_mn = layer.weight.detach().float(), layer.method.merged_weight(layer)
+            rounded_mn = merged_mn.to(dtype).float()
+            delta_mn = merged_mn - base_mn
+            moved_mn = delta_mn != 0
+            drifts.append((rounded_mn - merged_mn).norm() / delta_mn.norm().clamp_min(torch.finfo(torch.float32).tiny))
+            kept_mn = moved_mn & (rounded_mn == base_mn.to(dtype).float())
+            unchanged.append(kept_mn.sum() / moved_mn.sum().clamp_min(1))
+    return {
+        "drift_mean": float(torch.stack(drifts).mean()),
+        "drift_max": float(torch.stack(drifts).max()),
+        "unchanged_mean": float(torch.stack(unchanged).mean()),
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
