@@ -130,6 +130,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, card: str, folder: Path)
         save_tokenizer(tokenizer, staged)
         (staged / "MODEL_CARD.md").write_text(card)
         for path in sorted(staged.iterdir()):
+            path.chmod(0o644)
             os.replace(path, folder / path.name)
 
 
