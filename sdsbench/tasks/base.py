@@ -122,6 +122,10 @@ class Task:
         """The evaluation sets, in the order of the tables."""
         raise NotImplementedError
 
+    def means(self) -> Mapping[str, Sequence[str]]:
+        """Averages that tables print: name of the mean -> evaluations (or other means) with equal weight."""
+        return {}
+
 
 TaskType = TypeVar("TaskType", bound=type[Task])
 _REGISTRY: dict[str, tuple[type[Task], type[TaskConfig]]] = {}

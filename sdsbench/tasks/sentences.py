@@ -1,0 +1,65 @@
+"""Sentence classification: examples, tokens, padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sdsbench.tasks.base import Row
+from sdsbench.tasks.labelled import LabelledTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SentenceExample:
+    """One or two sentences and their label: a class number, or a value for regression."""
+
+    text: str
+    text_pair: str | None
+    label: float
+
+
+class SentenceTask(LabelledTask):
+    kind = "classification"
+    columns: ClassVar[Sequence[str]] = ()  # of the sentence or the two sentences
+
+    def training_example(self, row: Row) -> SentenceExample:
+        """Also what evaluation reads: a row has the same columns in every split."""
+        text, *pair = (row[column] for column in self.columns)
+        return SentenceExample(text, pair[0] if pair else None, float(row["label"]))
+
+
+@dataclass(frozen=True)
+class EncodedSentence:
+    inputs: Mapping[str, list[int]]  # input_ids, attention_mask and, for BERT, token_type_ids
+    label: float
+
+    @property
+    def length(self) -> int:
+        return len(self.inputs["input_ids"])
+
+    @property
+    def targets(self) -> int:
+        return 1
+
+
+class SentenceBatcher:
+    """Tokenises examples as the model's own tokenizer joins pairs, cut to `max_length` tokens from the longer end."""
+
+    def __init__(self, task: SentenceTask, tokenizer: Any, max_length: int) -> None:
+        self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+
+    def encode_all(self, rows: Any) -> list[EncodedSentence]:
+        examples = [self.task.training_example(row) for row in rows]
+        return [self._encode(example) for example in examples]
+
+    def _encode(self, example: SentenceExample) -> EncodedSentence:
+        inputs = self.tokenizer(example.text, example.text_pair, truncation=True, max_length=self.max_length)
+        return EncodedSentence({name: list(inputs[name]) for name in inputs}, example.label)
+
+    def collate(self, examples: Sequence[EncodedSentence]) -> dict[str, Tensor]:
+        """The model's inputs (b, t), padded to the longest example."""
+        return dict(self.tokenizer.pad([dict(example.inputs) for example in examples], return_tensors="pt"))

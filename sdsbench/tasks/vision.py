@@ -1,0 +1,87 @@
+"""The seven full-size sets of the SDS-LoRA vision protocol, and two small ones. A sample row (dtd):
+
+    {"image": <PIL image>, "label": 4}      4: bumpy
+
+`dtd10` is ten of DTD's 47 classes with a split of its own, and `cifar10` has no part in the protocol: neither is to be
+compared with a published number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sdsbench.data import catalogue
+from sdsbench.data.catalogue import DataSet
+from sdsbench.tasks.base import Evaluation, Labelled, register
+from sdsbench.tasks.images import ImageTask
+from sdsbench.tasks.labelled import LabelledTaskConfig
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    classes: int
+    hub_id: str | None
+    columns: tuple[str, str] = ("image", "label")
+    embedded: str = "rows"
+    test_split: str = "test"
+
+
+SETS: Mapping[str, ImageSet] = {
+    "cifar100": ImageSet(100, "uoft-cs/cifar100", ("img", "fine_label"), "cifar100_rows"),
+    "resisc45": ImageSet(45, "timm/resisc45"),
+    "food101": ImageSet(101, "ethz/food101", test_split="validation"),
+    "dtd": ImageSet(47, "tanganke/dtd"),
+    "cub200": ImageSet(200, "bentrevett/caltech-ucsd-birds-200-2011"),
+    "cars": ImageSet(196, "tanganke/stanford_cars"),
+    "sun397": ImageSet(397, "tanganke/sun397"),
+    "cifar10": ImageSet(10, "uoft-cs/cifar10", ("img", "label"), "cifar10_rows"),
+    "dtd10": ImageSet(10, None),
+}
+
+for _name, _set in SETS.items():
+    catalogue.add(
+        DataSet(
+            name=f"vision/{_name}",
+            columns=_set.columns,
+            hub_id=_set.hub_id,
+            splits={"train": "train", "test": _set.test_split},
+            folder=_name,
+            embedded=f"sdsbench.data.embedded.digits:{_set.embedded}",
+            note="hub revision not pinned: the commit that was read is recorded" if _set.hub_id else "local only",
+        )
+    )
+
+
+@dataclass
+class VisionConfig(LabelledTaskConfig):
+    pass
+
+
+class VisionTask(ImageTask):
+    def evaluations(self) -> Sequence[Evaluation]:
+        return [
+            Labelled(
+                name=self.name,
+                version=1,
+                dataset=self.name,
+                split="test",
+                metrics=("accuracy",),
+                headline="accuracy",
+            )
+        ]
+
+
+def register_image_task(name: str, classes: int, columns: tuple[str, str]) -> None:
+    """Make `task=name` known: top-1 accuracy on the test split of the data set of the same name."""
+    attributes = {
+        "image_column": columns[0],
+        "label_column": columns[1],
+        "label_names": tuple(str(label) for label in range(classes)),
+        "__module__": __name__,
+    }
+    register(name, VisionConfig)(type(f"Vision_{name.replace('/', '_')}", (VisionTask,), attributes))
+
+
+for _name, _set in SETS.items():
+    register_image_task(f"vision/{_name}", _set.classes, _set.columns)
