@@ -12,7 +12,8 @@ import torch
 
 from sdsbench.errors import DamagedFile, Refused
 from sdsbench.methods.attach import merged
-from sdsbench.methods.tensor_file import save_tensors, write_bytes
+from sdsbench.methods.tensor_file import save_tensors
+from sdsbench.records.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -169,4 +170,4 @@ def merge_drift(layers: Layers, dtype: torch.dtype) -> dict[str, float]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

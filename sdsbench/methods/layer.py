@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 if TYPE_CHECKING:
     from sdsbench.methods.base import Branch, Method
 
+_BASE = ("weight", "bias")
 GradientSink = Callable[[Tensor], None]
 
 
@@ -36,7 +37,7 @@ class AdaptedLinear(nn.Module):
         self.name = name
         self.method = method
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight = linear.weight.requires_grad_(False)
+        self.weight: nn.Parameter = linear.weight.requires_grad_(False)
         self.bias = linear.bias if linear.bias is None else linear.bias.requires_grad_(False)
         self.dropout_generator: torch.Generator | None = None
         """Source of dropout masks (a CPU generator); the run must set it where method.dropout is above 0."""
@@ -66,7 +67,7 @@ class AdaptedLinear(nn.Module):
 
     def method_tensors(self, training_state: bool = False) -> dict[str, Tensor]:
         """The method's parameters and constant buffers by name; with `training_state` all that a resume needs."""
-        tensors = {name: tensor for name, tensor in self.named_parameters() if name not in ("weight", "bias")}
+        tensors: dict[str, Tensor] = {name: tensor for name, tensor in self.named_parameters() if name not in _BASE}
         for name, tensor in self.named_buffers():
             if training_state or name not in self._non_persistent_buffers_set:
                 tensors[name] = tensor
