@@ -103,6 +103,10 @@ class ImageBatcher:
     def encode_all(self, rows: Any) -> EncodedImages:
         return EncodedImages(rows, self.task, self.transform)
 
+    def lengths(self, examples: Sequence[EncodedImage]) -> list[int]:
+        """Known without decoding an image."""
+        return [1] * len(examples)
+
     def collate(self, examples: Sequence[EncodedImage]) -> dict[str, Tensor]:
         """The model's input, pixel_values (b, 3, size, size)."""
         return {"pixel_values": torch.from_numpy(np.stack([example.pixels_chw for example in examples]))}

@@ -51,7 +51,8 @@ class LabelledTask(Task):
 
 
 class Batcher(Protocol):
-    """Rows -> encoded examples (each with `length` positions and `label`) -> the model's inputs."""
+    """Rows -> encoded examples (each with its `length` in positions and its `label`) -> the model's inputs."""
 
     def encode_all(self, rows: Any) -> Sequence[Any]: ...
+    def lengths(self, examples: Sequence[Any]) -> list[int]: ...
     def collate(self, examples: Sequence[Any]) -> Mapping[str, Tensor]: ...

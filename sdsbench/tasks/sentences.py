@@ -60,6 +60,9 @@ class SentenceBatcher:
         inputs = self.tokenizer(example.text, example.text_pair, truncation=True, max_length=self.max_length)
         return EncodedSentence({name: list(inputs[name]) for name in inputs}, example.label)
 
+    def lengths(self, examples: Sequence[EncodedSentence]) -> list[int]:
+        return [example.length for example in examples]
+
     def collate(self, examples: Sequence[EncodedSentence]) -> dict[str, Tensor]:
         """The model's inputs (b, t), padded to the longest example."""
         return dict(self.tokenizer.pad([dict(example.inputs) for example in examples], return_tensors="pt"))
