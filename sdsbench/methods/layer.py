@@ -37,8 +37,8 @@ class AdaptedLinear(nn.Module):
         self.name = name
         self.method = method
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight: nn.Parameter = linear.weight.requires_grad_(False)
-        self.bias = linear.bias if linear.bias is None else linear.bias.requires_grad_(False)
+        linear.requires_grad_(False)
+        self.weight, self.bias = linear.weight, linear.bias
         self.dropout_generator: torch.Generator | None = None
         """Source of dropout masks (a CPU generator); the run must set it where method.dropout is above 0."""
         self.gradient_sink: GradientSink | None = None

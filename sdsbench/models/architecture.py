@@ -77,10 +77,11 @@ def _bert(config: Mapping[str, Any]) -> Shapes:
 def _vit(config: Mapping[str, Any]) -> Shapes:
     hidden = config["hidden_size"]
     inner = config.get("intermediate_size") or hidden * config["mlp_ratio"]
-    attention = {f"attention.{name}_proj": (hidden, hidden) for name in "qkvo"}
+    attention: Shapes = {f"attention.{name}_proj": (hidden, hidden) for name in "qkvo"}
     if config.get("use_swiglu_ffn"):
         inner = (int(inner * 2 / 3) + 7) // 8 * 8
-        return attention | {"mlp.weights_in": (2 * inner, hidden), "mlp.weights_out": (hidden, inner)}
+        gated: Shapes = {f"mlp.{name}_proj": (inner, hidden) for name in ("gate", "up")}
+        return attention | gated | {"mlp.down_proj": (hidden, inner)}
     return attention | {"mlp.fc1": (inner, hidden), "mlp.fc2": (hidden, inner)}
 
 
