@@ -47,7 +47,11 @@ def _task_against_model(config: RunConfig) -> Iterator[Problem]:
     kind = tasks.lookup(config.task.name)[0].kind
     wanted = FAMILY_OF_KIND[kind]
     if config.model.family in FAMILY_OF_KIND.values() and config.model.family != wanted:
-        fitting = {"decoder": "micro or smollm2_135m", "encoder": "minilm or roberta_large", "vision": "vit_micro or vit_base"}
+        fitting = {
+            "decoder": "micro or smollm2_135m",
+            "encoder": "minilm or roberta_large",
+            "vision": "vit_micro or vit_base",
+        }
         yield Problem(
             "model",
             config.model.name,

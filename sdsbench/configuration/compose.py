@@ -29,6 +29,9 @@ from sdsbench.errors import ConfigError, Problem
 GROUPS = ("model", "method", "task", "tracker", "protocol")
 
 
+MANY = 16  # choices that a message lists before it points to `sdsbench ls`
+
+
 def conf_folder() -> Path:
     """The folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
     package = Path(sdsbench.__file__).parent
@@ -73,9 +76,10 @@ def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConf
     found = list(problems)
     sections, type_problems = typed_sections(tree)
     found += type_problems
+    wrong = {problem.key for problem in type_problems}
     for section in sections.values():
         if hasattr(section, "problems"):
-            found += list(section.problems())
+            found += [problem for problem in section.problems() if problem.key not in wrong]
     if not type_problems:
         config = RunConfig(**sections)
         found += list(config.problems())
@@ -85,9 +89,7 @@ def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConf
     raise ConfigError(found)
 
 
-def compose_tree(
-    overrides: Sequence[str], config_dirs: Sequence[str] = ()
-) -> tuple[DictConfig | None, list[Problem]]:
+def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> tuple[DictConfig | None, list[Problem]]:
     """Hydra's composition of the overrides that it can take, and problems for those that it cannot."""
     resolvers.register()
     parsed, problems = _parse(overrides)
@@ -105,7 +107,10 @@ def compose_tree(
         try:
             base = compose("config", base_overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            return None, [*problems, Problem("config", " ".join(base_overrides), "files that compose", _one_line(error))]
+            return None, [
+                *problems,
+                Problem("config", " ".join(base_overrides), "files that compose", _one_line(error)),
+            ]
         known = flat_keys(base)
         accepted = []
         for override in value_overrides:
@@ -116,7 +121,9 @@ def compose_tree(
                 compose("config", [*base_overrides, line])
             except (HydraException, OmegaConfBaseException) as error:
                 accepted.remove(line)
-                problems.append(Problem(line.split("=")[0], line.split("=", 1)[-1], "a value of the right kind", _one_line(error)))
+                problems.append(
+                    Problem(line.split("=")[0], line.split("=", 1)[-1], "a value of the right kind", _one_line(error))
+                )
         return compose("config", [*base_overrides, *accepted]), problems
 
 
@@ -126,7 +133,11 @@ def flat_keys(tree: DictConfig, prefix: str = "") -> list[str]:
     for key in tree:
         name = f"{prefix}{key}"
         keys.append(name)
-        if OmegaConf.is_dict(tree) and not OmegaConf.is_interpolation(tree, str(key)) and isinstance(tree[key], DictConfig):
+        if (
+            OmegaConf.is_dict(tree)
+            and not OmegaConf.is_interpolation(tree, str(key))
+            and isinstance(tree[key], DictConfig)
+        ):
             keys += flat_keys(tree[key], f"{name}.")
     return keys
 
@@ -146,7 +157,8 @@ def _choice_problem(override: Override, config_dirs: Sequence[str]) -> Problem |
     known = options(group, config_dirs)
     if choice in known and override.type.name == "CHANGE":
         return None
-    return Problem(group, choice, ", ".join(known), nearest(choice, known))
+    more = f" and {len(known) - MANY} more (sdsbench ls {group})" if len(known) > MANY else ""
+    return Problem(group, choice, ", ".join(known[:MANY]) + more, nearest(choice, known))
 
 
 def _key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> Problem | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.configuration.spelling import nearest
@@ -18,7 +19,8 @@ from sdsbench.tasks import base as tasks
 def typed_sections(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """Every section of a resolved tree as its dataclass (top-level keys as plain values), and the problems.
 
-    A section with a problem is absent from the result.
+    A section with a problem comes with its dataclass's defaults in place of the wrong values, so that its other values
+    can still be checked; without defaults it is absent.
     """
     sections: dict[str, Any] = {}
     problems: list[Problem] = []
@@ -34,9 +36,13 @@ def typed_sections(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]
             problems.append(problem)
             continue
         try:
-            sections[key] = _adapter(kind).validate_python(tree[key])
+            sections[key] = _validator(kind)(tree[key])
         except ValidationError as error:
-            problems += _problems(error, key, kind, tree[key])
+            found = _problems(error, key, kind, tree[key])
+            problems += found
+            repaired = _repaired(kind, tree[key], {problem.key for problem in found}, key)
+            if repaired is not None:
+                sections[key] = repaired
     return sections, problems
 
 
@@ -53,11 +59,26 @@ def _section_type(key: str, hint: Any, value: Any) -> tuple[Any, Problem | None]
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if dataclasses.is_dataclass(kind):
-        kind.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined,union-attr]
-        return TypeAdapter(kind)
-    return TypeAdapter(kind, config=ConfigDict(strict=True))
+def _validator(kind: Any) -> Callable[[Any], Any]:
+    """A strict parser of one section: dataclasses through a model of their fields, since strict mode refuses dicts."""
+    if not dataclasses.is_dataclass(kind):
+        return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python
+    hints = get_type_hints(kind)
+    fields: dict[str, Any] = {field.name: (hints[field.name], ...) for field in dataclasses.fields(kind)}
+    name = getattr(kind, "__name__", "Section")
+    model = create_model(name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    return lambda value: kind(**dict(model.model_validate(value)))
+
+
+def _repaired(kind: Any, value: Any, wrong: set[str], key: str) -> Any:
+    if not (dataclasses.is_dataclass(kind) and isinstance(value, dict)):
+        return None
+    names = [field.name for field in dataclasses.fields(kind)]
+    good = {name: value[name] for name in names if name in value and f"{key}.{name}" not in wrong}
+    try:
+        return kind(**good)
+    except TypeError:
+        return None
 
 
 def _problems(error: ValidationError, key: str, kind: Any, value: Any) -> list[Problem]:
@@ -66,10 +87,10 @@ def _problems(error: ValidationError, key: str, kind: Any, value: Any) -> list[P
         path = [str(part) for part in detail["loc"] if not _is_union_tag(part)]
         name = ".".join([key, *path])
         hints = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
-        if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        if detail["type"] == "extra_forbidden":
             known = [f"{key}.{field}" for field in hints]
             found[name] = Problem(name, detail["input"], f"a key of {key}: {', '.join(hints)}", nearest(name, known))
-        elif detail["type"] in ("missing", "missing_argument"):
+        elif detail["type"] == "missing":
             found[name] = Problem(name, None, describe(hints[path[0]]), "It is missing.")
         elif path and path[0] in hints:
             found[f"{key}.{path[0]}"] = Problem(f"{key}.{path[0]}", value[path[0]], describe(hints[path[0]]))

@@ -71,7 +71,7 @@ def load_runs(folders: Folders = DEFAULT) -> pd.DataFrame:
     a headline score becomes a column `score.<evaluation>.<stage>`; `scores`, `data` and `tuning` stay as plain objects.
     """
     records, damaged = read_all(folders)
-    frame = pd.DataFrame([_run_row(folder, record) for folder, record in records])
+    frame = pd.DataFrame([run_row(folder, record) for folder, record in records])
     if frame.empty:
         frame = pd.DataFrame(
             columns=["run_id", "folder", "status", "model", "method", "task", "seed", "rank", "scores"]
@@ -154,7 +154,8 @@ def samples_of(folder: Path, evaluation: str, stage: str = "trained") -> list[di
         ) from None
 
 
-def _run_row(folder: Path, record: Record) -> dict[str, Any]:
+def run_row(folder: Path, record: Record) -> dict[str, Any]:
+    """One record as the row that load_runs makes of it."""
     plain = record.model_dump()
     row: dict[str, Any] = {"run_id": record.run_id, "folder": str(folder)}
     row |= {name: value for name, value in plain.items() if not isinstance(value, dict | list) and name != "run_id"}

@@ -1,12 +1,12 @@
 """The folder of one run and its record: results/runs/<run id>/.
 
-    record.json     the record (schema.py); the only file that tables need
-    config.yaml     the resolved configuration, for people
-    metrics.jsonl   one line a step, flushed as written
-    samples/        per-question outputs, compressed
-    adapter/        the trained tensors
-    checkpoint-N/   the state after step N while the run is unfinished
-    lock            held by the process that works on the run
+record.json     the record (schema.py); the only file that tables need
+config.yaml     the resolved configuration, for people
+metrics.jsonl   one line a step, flushed as written
+samples/        per-question outputs, compressed
+adapter/        the trained tensors
+checkpoint-N/   the state after step N while the run is unfinished
+lock            held by the process that works on the run
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def read_record(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise DamagedFile(f"{path}: not a record of schema version 1: {where}: {first['msg']}. Set it aside or delete it.") from None
+        raise DamagedFile(
+            f"{path}: not a record of schema version 1: {where}: {first['msg']}. Set it aside or delete it."
+        ) from None
     if record.checksum != checksum(record):
         raise DamagedFile(f"{path}: its content does not match its checksum. Set it aside or delete it.")
     return record

@@ -144,7 +144,9 @@ class Record(_Strict):
     seconds: Seconds = Seconds()
     memory: Memory | None = None
     parameters: Parameters | None = None
-    facts: dict[str, float] = Field(default_factory=dict)  # method's own: refreshes, init_svd_seconds, merge_drift_bf16 ...
+    facts: dict[str, float] = Field(
+        default_factory=dict
+    )  # method's own: refreshes, init_svd_seconds, merge_drift_bf16 ...
     provenance: Provenance | None = None
     tuning: Tuning | None = None
     failure: Failure | None = None

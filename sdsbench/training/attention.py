@@ -43,7 +43,9 @@ def packed_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, softcap: float | None, window: int | None) -> Tensor:
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, softcap: float | None, window: int | None
+) -> Tensor:
     length, grouped = q.shape[2], q.shape[1] != k.shape[1]
     if softcap is None and (window is None or length <= window):
         return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)

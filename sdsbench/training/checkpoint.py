@@ -38,24 +38,25 @@ def save(folder: Path, state: TrainState, identity: Mapping[str, str]) -> None:
         shutil.rmtree(older, ignore_errors=True)
 
 
-def load_latest(folder: Path, state: TrainState, identity: Mapping[str, str]) -> list[str]:
-    """Restore the newest whole checkpoint into `state`; returns remarks on those that were set aside.
-
-    Raises Refused where the newest whole checkpoint has another identity.
-    """
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint, and remarks on damaged ones, which are set aside."""
     remarks = []
     for path in all_checkpoints(folder):
-        facts = _facts(path)
-        if facts is None:
-            aside = path.with_name(f"damaged-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-            remarks.append(f"{path.name} is damaged (checksum); set aside as {aside.name}")
-            continue
-        _refuse_others(path, facts["identity"], identity)
-        state.load(load_file(path / "state.safetensors"), facts)
-        break
-    return remarks
+        if _facts(path) is not None:
+            return path, remarks
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        remarks.append(f"{path.name} is damaged (checksum); set aside as {aside.name}")
+    return None, remarks
+
+
+def load(path: Path, state: TrainState, identity: Mapping[str, str]) -> None:
+    """Restore a checkpoint into `state`. Raises Refused where it has another identity."""
+    facts = _facts(path)
+    assert facts is not None, "newest() checked it"
+    _refuse_others(path, facts["identity"], identity)
+    state.load(load_file(path / "state.safetensors"), facts)
 
 
 def all_checkpoints(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from sdsbench.errors import Problem
 
 SCHEDULES = ("constant", "linear", "cosine")
 OPTIMIZERS = ("adamw", "momentum", "sgd")
+SAVES = ("none", "adapter", "all")
 
 
 @dataclass
@@ -29,6 +30,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0
     checkpoint_every: int = 50
+    save: str = "adapter"
 
     def problems(self) -> Iterator[Problem]:
         for key in ("batch_size", "accumulation", "max_length", "checkpoint_every"):
@@ -50,5 +52,7 @@ class TrainConfig:
             yield Problem("train.warmup_ratio", self.warmup_ratio, "a number from 0 to below 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             yield Problem("train.betas", self.betas, "two numbers from 0 to below 1")
+        if self.save not in SAVES:
+            yield Problem("train.save", self.save, ", ".join(SAVES))
         if self.weight_decay < 0:
             yield Problem("train.weight_decay", self.weight_decay, "a number from 0")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sdsbench.errors import TrainingFailed
 from sdsbench.training.config import TrainConfig
+from sdsbench.training.dropout import Dropout
 from sdsbench.training.order import DataOrder, micro_batches
 from sdsbench.training.schedule import factor, warmup_steps
 from sdsbench.training.state import TrainState
@@ -45,6 +46,11 @@ class StepReport:
     seconds: float
     facts: dict[str, float]
 
+    def numbers(self) -> dict[str, float]:
+        """What metrics.jsonl and trackers show."""
+        keys = ("loss", "lr", "grad_norm", "tokens", "targets", "seconds")
+        return {key: getattr(self, key) for key in keys}
+
 
 @dataclass(frozen=True)
 class Training:
@@ -56,6 +62,7 @@ class Training:
     order: DataOrder
     config: TrainConfig
     device: torch.device
+    dropout: Dropout
 
     @property
     def total_steps(self) -> int:
@@ -77,11 +84,14 @@ class Training:
         step = state.step + 1
         batch = [self.examples[number] for number in self.order.examples(step)]
         state.optimizer.zero_grad()
-        loss = self.backward(batch)
+        with self.dropout.of_step(step):
+            loss = self.backward(batch)
         state.method.before_step(state.layers, step)
         grad_norm = state.optimizer.clip(self.config.clip_norm)
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            raise TrainingFailed(f"step {step}: loss {loss}, gradient norm {grad_norm}: not finite. Try a lower train.lr.")
+            raise TrainingFailed(
+                f"step {step}: loss {loss}, gradient norm {grad_norm}: not finite. Try a lower train.lr."
+            )
         warmup = warmup_steps(self.config.warmup_ratio, self.total_steps)
         lr_factor = factor(self.config.schedule, step, self.total_steps, warmup)
         state.optimizer.step(lr_factor)

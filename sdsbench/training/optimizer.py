@@ -38,9 +38,7 @@ class FlatOptimizer:
         self._low: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # (parameter, master view, gradient view)
         self._hooks: list[Any] = []
         self.flat = [self._flatten(group.parameters) for group in self.groups]
-        self.optimizers = [
-            _make(group, flat, config) for group, flat in zip(self.groups, self.flat, strict=True)
-        ]
+        self.optimizers = [_make(group, flat, config) for group, flat in zip(self.groups, self.flat, strict=True)]
 
     def _flatten(self, parameters: Sequence[nn.Parameter]) -> nn.Parameter:
         flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1).float() for parameter in parameters]))
@@ -65,6 +63,11 @@ class FlatOptimizer:
         with torch.no_grad():
             for parameter, master, _ in self._low:
                 parameter.copy_(master)
+
+    def refresh_masters(self) -> None:
+        """Take over values that were written into low-precision tensors from outside."""
+        for parameter, master, _ in self._low:
+            master.copy_(parameter.detach())
 
     def zero_grad(self) -> None:
         for flat in self.flat:

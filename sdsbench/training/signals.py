@@ -8,7 +8,12 @@ from types import FrameType
 
 from sdsbench.errors import Interrupted
 
-STATUS = {signal.SIGINT: "preempted", signal.SIGTERM: "preempted", signal.SIGUSR2: "preempted", signal.SIGUSR1: "timeout"}
+STATUS = {
+    signal.SIGINT: "preempted",
+    signal.SIGTERM: "preempted",
+    signal.SIGUSR2: "preempted",
+    signal.SIGUSR1: "timeout",
+}
 """SLURM sends USR1 before the time limit (--signal=USR1@SECONDS) and TERM when it takes a node back."""
 
 

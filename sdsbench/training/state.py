@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sdsbench.methods.base import Method
@@ -30,7 +29,6 @@ class TrainState:
     optimizer: FlatOptimizer
     method: Method
     layers: Mapping[str, Any]
-    dropout: torch.Generator
     step: int = 0
     counters: Counters = field(default_factory=Counters)
     extra: dict[str, Any] = field(default_factory=dict)  # best epoch so far and the like (JSON values)
@@ -39,7 +37,6 @@ class TrainState:
         """Every tensor of the state by name."""
         found = {f"optimizer.{key}": value for key, value in self.optimizer.tensors().items()}
         found |= {f"buffer.{key}": value for key, value in _buffers(self.layers).items()}
-        found["dropout"] = self.dropout.get_state()
         return {key: value.detach().cpu().contiguous() for key, value in found.items()}
 
     def facts(self) -> dict[str, Any]:
@@ -58,7 +55,6 @@ class TrainState:
         self.optimizer.load_tensors(masters)
         for key, buffer in _buffers(self.layers).items():
             buffer.copy_(tensors[f"buffer.{key}"])
-        self.dropout.set_state(tensors["dropout"])
         self.step = facts["step"]
         self.counters = Counters(**facts["counters"])
         self.extra = dict(facts["extra"])

@@ -1,0 +1,125 @@
+"""Greedy and beam generation with a model in memory: same answers at every batch size.
+
+Prompts are batched by length, longest first (a batch that is too large fails at once), padded on the left with the padding
+masked and positions counted from the first real token. Rows that have ended leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdsbench.training.causal import prompt_ids
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt, and where its answer ends."""
+
+    prompt: str
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    beams: int = 1
+
+
+class Generator:
+    """Answers prompts with a decoder; `progress` is told how many more are done."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self.model, self.tokenizer, self.batch_size, self.progress = model, tokenizer, batch_size, progress
+        self.device = next(model.parameters()).device
+        self.ends = _end_tokens(model, tokenizer)
+
+    @torch.inference_mode()
+    def answer(self, requests: Sequence[Request]) -> list[str]:
+        """The generated text of every request, without its stop text and what follows, in the order of the requests."""
+        prompts = [prompt_ids(request.prompt, self.tokenizer) for request in requests]
+        order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
+        answers = [""] * len(requests)
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            ids, mask = self._padded([prompts[i] for i in batch])
+            if requests[batch[0]].beams > 1:
+                generated = self._beam_search(ids, mask, requests[batch[0]])
+            else:
+                generated = self._greedy(ids, mask, [requests[i] for i in batch])
+            for i, tokens in zip(batch, generated, strict=True):
+                answers[i] = self._text(tokens, requests[i].stop)
+            self.progress(len(batch))
+        return answers
+
+    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        width = max(len(prompt) for prompt in prompts)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device)
+        return ids, mask
+
+    def _greedy(self, ids: Tensor, mask: Tensor, requests: Sequence[Request]) -> list[list[int]]:
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.model.config)
+        generated: list[list[int]] = [[] for _ in requests]
+        rows = list(range(len(requests)))  # which requests the rows of the batch belong to
+        inputs, positions = ids, (mask.cumsum(1) - 1).clamp(min=0)
+        while rows:
+            output = self.model(
+                input_ids=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
+            tokens = output.logits[:, -1].argmax(dim=-1)
+            open_rows = []
+            for position, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+                generated[row].append(token)
+                if not self._ended(generated[row], requests[row]):
+                    open_rows.append(position)
+            if len(open_rows) < len(rows):
+                if not open_rows:
+                    break
+                keep = torch.tensor(open_rows, device=self.device)
+                cache.batch_select_indices(keep)
+                tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
+                rows = [rows[position] for position in open_rows]
+            inputs, positions = tokens[:, None], positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        return generated
+
+    def _ended(self, tokens: Sequence[int], request: Request) -> bool:
+        if tokens[-1] in self.ends or len(tokens) >= request.max_new_tokens:
+            return True
+        if not request.stop:
+            return False
+        tail = self.tokenizer.decode(tokens[-24:], skip_special_tokens=True)
+        return any(stop in tail for stop in request.stop)
+
+    def _beam_search(self, ids: Tensor, mask: Tensor, request: Request) -> list[list[int]]:
+        """transformers' beam search; all requests of a batch share their settings."""
+        output = self.model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=request.max_new_tokens, num_beams=request.beams,
+            do_sample=False, eos_token_id=sorted(self.ends), pad_token_id=self.tokenizer.pad_token_id,
+        )  # fmt: skip
+        return [row[ids.shape[1] :].tolist() for row in output]
+
+    def _text(self, tokens: Sequence[int], stop: Sequence[str]) -> str:
+        for position, token in enumerate(tokens):
+            if token in self.ends:
+                tokens = tokens[:position]
+                break
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        cuts = [text.index(word) for word in stop if word in text]
+        return text[: min(cuts)] if cuts else text
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Tokens that end an answer: the tokenizer's and the generation configuration's."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    found = {tokenizer.eos_token_id}
+    if configured is not None:
+        found |= set(configured) if isinstance(configured, list) else {configured}
+    return found - {None}

@@ -1,0 +1,151 @@
+"""Text evaluations through lm-eval: its task machinery, our task definitions, our model in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdsbench.data.sources import Rows
+from sdsbench.evaluation.generation import Generator, Request
+from sdsbench.evaluation.likelihood import continuation_log_likelihoods
+from sdsbench.records.schema import Score
+from sdsbench.tasks.base import Choice, Generation
+
+
+@dataclass
+class Evaluated:
+    """The scores of one evaluation set and its per-question rows."""
+
+    scores: list[Score]
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+
+def evaluate_text(
+    model: Any,
+    tokenizer: Any,
+    evaluation: Generation | Choice,
+    rows: Rows,
+    stage: str,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Evaluated:
+    """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers."""
+    from lm_eval import evaluator
+    from lm_eval.api.task import ConfigurableTask
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    settings = (
+        _generation_task(evaluation, rows) if isinstance(evaluation, Generation) else _choice_task(evaluation, rows)
+    )
+    name = evaluation.name.replace("/", "_")
+    lm = _model(model, tokenizer, batch_size, progress)
+    with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
+        task = ConfigurableTask(config={"task": name, **settings})
+        found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
+    samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
+    scorers = list(evaluation.scorers) if isinstance(evaluation, Generation) else ["likelihood"]
+    kept = [_sample(evaluation, sample, scorers) for sample in samples]
+    return Evaluated([_score(evaluation, scorer, stage, kept) for scorer in scorers], kept)
+
+
+def _generation_task(evaluation: Generation, rows: Rows) -> dict[str, Any]:
+    return {
+        **_common(rows, evaluation.version, list(evaluation.scorers)),
+        "output_type": "generate_until",
+        "doc_to_text": lambda doc: evaluation.prompt(doc),
+        "doc_to_target": lambda doc: evaluation.target(doc),
+        "generation_kwargs": {
+            "until": list(evaluation.stop),
+            "do_sample": False,
+            "max_gen_toks": evaluation.max_new_tokens,
+            "num_beams": evaluation.beams,
+        },
+        "process_results": lambda doc, results: {
+            name: float(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()
+        },
+    }
+
+
+def _choice_task(evaluation: Choice, rows: Rows) -> dict[str, Any]:
+    def correct(doc: Any, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+        likelihoods = [likelihood for likelihood, _ in results]
+        return {"likelihood": float(likelihoods.index(max(likelihoods)) == evaluation.gold(doc))}
+
+    return {
+        **_common(rows, evaluation.version, ["likelihood"]),
+        "output_type": "multiple_choice",
+        "doc_to_text": lambda doc: evaluation.prompt(doc),
+        "doc_to_choice": lambda doc: list(evaluation.choices(doc)),
+        "doc_to_target": lambda doc: evaluation.gold(doc),
+        "target_delimiter": "",
+        "process_results": correct,
+    }
+
+
+def _common(rows: Rows, version: int, metrics: Sequence[str]) -> dict[str, Any]:
+    import datasets
+
+    table = datasets.Dataset.from_list(list(rows))
+    return {
+        "custom_dataset": lambda **_: {"test": table},
+        "test_split": "test",
+        "num_fewshot": 0,
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in metrics],
+        "metadata": {"version": version},
+    }
+
+
+def _model(model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], None]) -> Any:
+    """Our generation and likelihoods behind lm-eval's interface."""
+    from lm_eval.api.model import LM
+
+    class InMemory(LM):
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            wanted = []
+            for request in requests:
+                prompt, settings = request.args
+                wanted.append(
+                    Request(prompt, settings["max_gen_toks"], tuple(settings["until"]), settings["num_beams"])
+                )
+            return Generator(model, tokenizer, batch_size, progress).answer(wanted)
+
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+            pairs = [request.args for request in requests]
+            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress)
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+            raise TypeError("no task of sdsbench scores whole texts")
+
+    return InMemory()
+
+
+def _sample(evaluation: Generation | Choice, sample: dict[str, Any], scorers: Sequence[str]) -> dict[str, Any]:
+    doc = sample["doc"]
+    if isinstance(evaluation, Generation):
+        prompt, target, response = evaluation.prompt(doc), evaluation.target(doc), sample["resps"][0][0]
+    else:
+        prompt, target = evaluation.prompt(doc), evaluation.choices(doc)[evaluation.gold(doc)]
+        response = [float(response[0][0]) for response in sample["resps"]]
+    return {
+        "index": sample["doc_id"],
+        "id": sample["doc_hash"][:16],
+        "prompt": prompt,
+        "target": target,
+        "response": response,
+        "scores": {scorer: sample[scorer] for scorer in scorers},
+    }
+
+
+def _score(evaluation: Generation | Choice, scorer: str, stage: str, samples: Sequence[dict[str, Any]]) -> Score:
+    values = [sample["scores"][scorer] for sample in samples]
+    mean = sum(values) / len(values)
+    stderr = math.sqrt(mean * (1 - mean) / (len(values) - 1)) if len(values) > 1 else None
+    return Score(
+        evaluation=evaluation.name, version=evaluation.version, scorer=scorer, stage=stage,  # type: ignore[arg-type]
+        value=mean, stderr=stderr, n=len(values), headline=scorer == evaluation.headline,
+    )  # fmt: skip

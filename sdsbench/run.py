@@ -1,0 +1,251 @@
+"""One run: a checked configuration -> data, model, method, training, evaluation -> a record.
+
+The only module that knows every stage. Each stage takes what the one before it made; nothing flows back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from sdsbench.banner import banner
+from sdsbench.configuration.check import layer_shapes
+from sdsbench.configuration.identity import resolved, run_id
+from sdsbench.configuration.schema import RunConfig
+from sdsbench.data.sources import Rows, load, load_training, settle_source
+from sdsbench.families import Family, family_of
+from sdsbench.methods import base as methods
+from sdsbench.methods.attach import attach, merged
+from sdsbench.methods.export import save_adapter
+from sdsbench.models.load import LoadedModel
+from sdsbench.models.load import load as load_model
+from sdsbench.progress import Progress, peak_memory
+from sdsbench.records import metrics, provenance, samples
+from sdsbench.records.files import write_atomic
+from sdsbench.records.keeper import Keeper
+from sdsbench.records.lock import owned
+from sdsbench.records.schema import DataUsed, Losses, Memory, Provenance, Record, Score, Tokens
+from sdsbench.summary import summary
+from sdsbench.tasks import base as tasks
+from sdsbench.tracking.trackers import tracker_of
+from sdsbench.training import checkpoint
+from sdsbench.training.data_context import TrainingContext
+from sdsbench.training.dropout import Dropout
+from sdsbench.training.loop import StepReport, Training
+from sdsbench.training.optimizer import FlatOptimizer
+from sdsbench.training.order import DataOrder
+from sdsbench.training.parameters import count, optimizer_groups
+from sdsbench.training.precision import Place, settle
+from sdsbench.training.signals import StopRequest
+from sdsbench.training.state import TrainState
+
+
+def execute(config: RunConfig, say: Callable[[str], None] = print) -> Record:
+    """Run to the end, or find the finished run and train nothing; the record is on disk either way.
+
+    Raises Unavailable (data or weights), TrainingFailed, Interrupted (state saved), Refused (another process has the
+    run, or a checkpoint of other code).
+    """
+    source, why = settle_source(config.data)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
+    identity = run_id(config)
+    folder = Path(config.output_root) / identity
+    with owned(folder):
+        keeper = Keeper(folder, config, identity)
+        if keeper.finished and not config.force:
+            say(f"found finished run {identity}; nothing trained (force=true runs it again)\n{summary(keeper.record)}")
+            return keeper.record
+        if config.force:
+            keeper.start_over(config)
+            checkpoint.remove_all(folder)
+        with StopRequest() as stop, keeper.attempt():
+            Run(config, folder, keeper, stop, say, why).go()
+        checkpoint.remove_all(folder)
+        say(summary(keeper.record))
+        return keeper.record
+
+
+@dataclass
+class Run:
+    """The stages of one run, in the order of `go`."""
+
+    config: RunConfig
+    folder: Path
+    keeper: Keeper
+    stop: StopRequest
+    say: Callable[[str], None]
+    why_source: str
+
+    def go(self) -> None:
+        config, timed = self.config, self.keeper.timed
+        write_atomic(self.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
+        resume, remarks = checkpoint.newest(self.folder)
+        for remark in remarks:
+            self.say(remark)
+        with timed("load"):
+            task = tasks.build(config.task)
+            rows = load_training(
+                config.task.train_set, config.data, config.seeds.data, config.eval.split == "validation"
+            )
+            place = settle(config.device, config.dtype, config.threads, self._size())
+            loaded = load_model(config.model, place.dtype, getattr(task, "num_labels", None))
+            loaded.model.to(place.device)
+            family = family_of(task, loaded, config)
+            examples = family.encode_all(rows)
+            evaluations = self._evaluation_sets(task)
+        untrained: list[Score] = []
+        if config.eval.untrained and resume is None:
+            with timed("eval"):
+                untrained = self._evaluate(loaded.model, family, evaluations, "untrained", place)
+        with timed("init"):
+            before = sum(parameter.numel() for parameter in loaded.model.parameters())
+            method = methods.build(config.method)
+            layers = attach(loaded.model, method, config.seeds.init)
+            head = family.unfreeze_head(loaded.model, config.seeds.init)
+            training = self._training(loaded, family, examples, place)
+            for layer in layers.values():
+                layer.dropout_generator = training.dropout.generator
+            groups = optimizer_groups(loaded.model, layers, method, head, config.train)
+            state = TrainState(FlatOptimizer(groups, config.train), method, layers)
+            identity = self._identity(rows)
+            if resume is not None:
+                checkpoint.load(resume, state, identity)
+            else:
+                context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init))
+                self.keeper.record.facts |= method.prepare(layers, context)
+                state.optimizer.refresh_masters()
+                state.extra["untrained"] = [score.model_dump() for score in untrained]
+                checkpoint.save(self.folder, state, identity)
+        record = self.keeper.record
+        record.parameters = count(loaded.model, head, before)
+        record.provenance = self._provenance(loaded, place, [rows.used(), *(s.used() for _, s in evaluations)])
+        record.attempts[-1].from_step = state.step
+        self.keeper.write()
+        self.say(banner(self.folder.name, config, loaded, rows, self.why_source, place, record.parameters, training))
+        self._train(training, state, identity)
+        record.seconds.train = state.counters.seconds
+        if config.train.save == "all" or (config.train.save == "adapter" and layers):
+            save_adapter(self.folder / "adapter", layers, method, other_trained(loaded.model, layers))
+        with timed("eval"):
+            trained = self._evaluate(loaded.model, family, evaluations, "trained", place)
+        record.scores = [Score(**score) for score in state.extra["untrained"]] + trained
+        self._finish(record, state)
+
+    def _size(self) -> int:
+        """Weights of the adapted layers, known without loading; large where unknown."""
+        shapes = layer_shapes(self.config.model)
+        return sum(m * n for m, n in shapes.values()) if shapes else 10**9
+
+    def _evaluation_sets(self, task: Any) -> list[tuple[Any, Rows]]:
+        """Every evaluation of the task with its rows, cut to eval.limit."""
+        found = []
+        for evaluation in task.evaluations():
+            split = "validation" if self.config.eval.split == "validation" else evaluation.split
+            rows = load(evaluation.dataset, split, self.config.data)
+            limit = self.config.eval.limit
+            found.append((evaluation, rows if limit is None else rows.take(range(min(limit, len(rows))))))
+        return found
+
+    def _training(self, loaded: LoadedModel, family: Family, examples: Sequence[Any], place: Place) -> Training:
+        train = self.config.train
+        order = DataOrder(len(examples), train.batch_size * train.accumulation, self.config.seeds.data)
+        dropout = Dropout(loaded.model, self.config.seeds.dropout)
+        return Training(loaded.model, family, examples, order, train, place.device, dropout)
+
+    def _identity(self, rows: Rows) -> dict[str, str]:
+        return {"configuration": self.folder.name, "code": provenance.code_hash(), "data": rows.fingerprint}
+
+    def _train(self, training: Training, state: TrainState, identity: dict[str, str]) -> None:
+        file = metrics.MetricsFile(self.folder / "metrics.jsonl", resume_after=state.step)
+        tracker = tracker_of(self.config.tracker, self.folder)
+        progress = Progress("train", training.total_steps, state.step)
+
+        def after_step(step: StepReport) -> None:
+            file.write("train", step.step, **step.numbers())
+            tracker.log(step.step, step.numbers())
+            if step.facts:
+                file.write("method", step.step, **step.facts)
+            speed = step.tokens / step.seconds
+            progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.2e}  {speed:,.0f} tokens/s")
+            due = step.step % self.config.train.checkpoint_every == 0 or step.step == training.total_steps
+            if due or self.stop.received is not None:
+                checkpoint.save(self.folder, state, identity)
+            self.stop.raise_if_received(f"the state after step {step.step} is saved; the same command continues")
+
+        try:
+            training.run(state, after_step)
+        finally:
+            file.close()
+            tracker.close()
+
+    def _evaluate(
+        self, model: nn.Module, family: Family, evaluations: Sequence[tuple[Any, Rows]], stage: str, place: Place
+    ) -> list[Score]:
+        """Scores on every evaluation set; per-question outputs go to samples/."""
+        plain = evaluation_model(model, place)
+        scores: list[Score] = []
+        for evaluation, rows in evaluations:
+            progress = Progress(f"evaluate {evaluation.name} ({stage})", len(rows))
+
+            def advance(units: int, progress: Progress = progress) -> None:
+                progress.advance(units)
+                self.stop.raise_if_received("evaluation starts again from the trained state")
+
+            evaluated = family.evaluate(plain, evaluation, rows, stage, self.config.eval.batch_size, advance)
+            samples.write(samples.path_of(self.folder, evaluation.name, stage), evaluated.samples)
+            scores += evaluated.scores
+        return scores
+
+    def _provenance(self, loaded: LoadedModel, place: Place, data: list[DataUsed]) -> Provenance:
+        commit, dirty = provenance.git_state()
+        return Provenance(
+            packages=provenance.package_versions(),
+            python=sys.version.split()[0],
+            git_commit=commit,
+            git_dirty=dirty,
+            code_hash=provenance.code_hash(),
+            device=place.device_name,
+            device_kind=place.device.type,  # type: ignore[arg-type]
+            dtype=str(place.dtype).removeprefix("torch."),
+            threads=place.threads,
+            data=data,
+            weights=loaded.weights,
+        )
+
+    def _finish(self, record: Record, state: TrainState) -> None:
+        lines = [line for line in metrics.read(self.folder / "metrics.jsonl") if line["kind"] == "train"]
+        losses = [line["loss"] for line in lines]
+        tail = losses[-max(1, len(losses) // 10) :]
+        record.losses = Losses(first=losses[0], last=losses[-1], tail_mean=sum(tail) / len(tail), steps=len(losses))
+        counters = state.counters
+        record.tokens = Tokens(
+            trained=counters.tokens,
+            targets=counters.targets,
+            padding_share=1 - counters.tokens / counters.positions,
+        )
+        size, kind = peak_memory()
+        record.memory = Memory(peak_bytes=size, kind=kind)  # type: ignore[arg-type]
+
+
+def other_trained(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """Trained tensors outside the adapted layers: a classifier head, or the weights of full fine-tuning."""
+    adapted = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
+    trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in adapted)
+    return {name: parameter.detach() for name, parameter in trained}
+
+
+def evaluation_model(model: nn.Module, place: Place) -> nn.Module:
+    """The model that is scored: on a CPU a plain fp32 copy with the adapters folded in (exact, and fp32 answers do not
+    depend on the batch), on a GPU the model as trained.
+    """
+    if place.device.type == "cuda":
+        return model.eval()
+    return merged(model, torch.float32).eval()

@@ -1,0 +1,32 @@
+"""Dropout masks as a function of (seed, step): nothing to save, nothing taken from anybody's generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class Dropout:
+    """Seeds the adapters' dropout generator, and torch's own for dropout inside the base model, step by step."""
+
+    def __init__(self, model: Any, seed: int) -> None:
+        self.seed = seed
+        self.generator = torch.Generator()
+        self._base_drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()) or any(
+            getattr(model.config, key, 0.0) > 0 for key in ("attention_dropout", "attention_probs_dropout_prob")
+        )
+
+    @contextmanager
+    def of_step(self, step: int) -> Iterator[None]:
+        """Inside: masks of this step; outside, torch's global generator is as it was."""
+        seed = (self.seed << 32) + step
+        self.generator.manual_seed(seed)
+        if not self._base_drops:
+            yield
+            return
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
