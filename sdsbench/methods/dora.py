@@ -43,7 +43,10 @@ class DoRA(LoRA):
         return layer.low_rank_forward(x_tn, self.branches(layer), self.scale(), layer.magnitude / norm_m)
 
     def row_norm(self, layer: AdaptedLinear) -> Tensor:
-        """rownorm(W0 + s B A) without an m x n product: |w|^2 + 2 s b (A w) + s^2 b (A A^T) b for rows w, b."""
+        """rownorm(W0 + s B A) without an m x n result: |w|^2 + 2 s b (A w) + s^2 b (A A^T) b for rows w, b.
+
+        A w is a product in the base's dtype, like the forward product.
+        """
         with torch.no_grad():
             scale, a_rn, b_mr = self.scale(), layer.A.detach(), layer.B.detach()
             projected_mr = (layer.weight @ a_rn.t().to(layer.weight.dtype)).float()
@@ -58,5 +61,5 @@ class DoRA(LoRA):
 
     def merged_weight(self, layer: AdaptedLinear) -> Tensor:
         direction_mn = layer.weight.detach().float() + super().delta(layer)
-        norm_m = self.row_norm(layer).clamp_min(torch.finfo(torch.float32).tiny)
+        norm_m = direction_mn.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         return direction_mn * (layer.magnitude.detach() / norm_m).unsqueeze(1)

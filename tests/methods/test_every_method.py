@@ -1,0 +1,136 @@
+"""The checks that hold for every method, on a decoder, an encoder and a ViT, with fp32 and bf16 base weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from sdsbench.methods.attach import merged
+from sdsbench.methods.export import export_merged, export_peft, load_adapter, merge_drift, save_adapter
+from tests.methods.tiny import FAMILIES, LOW_RANK, METHODS, Session, logits, start, tiny_batch, tiny_model
+
+DTYPES = (torch.float32, torch.bfloat16)
+CASES = [(method, family, dtype) for method in METHODS for family in FAMILIES for dtype in DTYPES]
+IDS = [f"{method}-{family}-{str(dtype)[6:]}" for method, family, dtype in CASES]
+
+
+def scale_of(reference: torch.Tensor) -> float:
+    return float(reference.abs().max())
+
+
+@pytest.fixture(params=CASES, ids=IDS)
+def case(request: pytest.FixtureRequest) -> tuple[str, str, torch.dtype]:
+    return request.param
+
+
+def test_starts_at_the_base_model(case: tuple[str, str, torch.dtype]) -> None:
+    name, family, dtype = case
+    session = start(name, family, dtype)
+    expected_model = tiny_model(family, dtype)
+    if name == "lora_sb":  # by design one signed rank-r step away: W0 + U_r S_r V_r^T
+        for layer_name, layer in session.layers.items():
+            linear = expected_model.get_submodule(layer_name)
+            step = layer.B @ layer.R.detach() @ layer.A
+            assert step.norm() > 0
+            linear.weight.data = (linear.weight.data.float() + step).to(dtype)
+    expected = logits(expected_model, session.batch)
+    found = logits(session.model, session.batch)
+    # LoRA-XS starts at R ~ 1e-5; PiSSA's residual and LoRA-SB's merged step round to the base's dtype
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    exact = name in ("full_ft", "lora", "rslora", "dora", "lora_pro", "sds_lora")
+    assert (found - expected).abs().max() <= (0 if exact and name != "dora" else tolerance) * scale_of(expected)
+
+
+def test_what_trains_moves_and_the_rest_stays(case: tuple[str, str, torch.dtype]) -> None:
+    session = start(*case)
+    trainable = session.trainable()
+    before = {name: tensor.detach().clone() for name, tensor in session.model.state_dict().items()}
+    session.train(steps=3)
+    after = session.model.state_dict()
+    moving_buffers = ("Q_A", "Q_B") if case[0] == "sds_lora" else ()
+    for name, tensor in before.items():
+        if name in trainable or name.endswith("lm_head.weight") or name.split(".")[-1] in moving_buffers:
+            continue
+        assert torch.equal(tensor, after[name]), name
+    unused = ("pooler", "position_embeddings", "token_type", "word_embeddings", "mask_token", "key.bias", "k_proj.bias")
+    for name in trainable:
+        if not any(part in name for part in unused):
+            assert not torch.equal(before[name], after[name]), name
+    assert all(parameter.dtype == torch.float32 for name, parameter in trainable.items() if session.layers)
+
+
+def test_merged_equals_applied(case: tuple[str, str, torch.dtype]) -> None:
+    name, family, dtype = case
+    session = start(name, family, dtype)
+    session.train(steps=4)
+    plain = merged(session.model, torch.float32)
+    # the adapted model itself in fp32: what remains is the order of sums
+    adapted = copy.deepcopy(session.model).float()
+    batch = tiny_batch(family)
+    expected, found = logits(adapted, batch), logits(plain, batch)
+    assert (found - expected).abs().max() <= 3e-5 * scale_of(expected)
+    assert (found - logits(tiny_model(family, dtype).float(), batch)).abs().max() > 1e-3 * scale_of(expected)
+    assert all(type(module) is not type(layer) for module in plain.modules() for layer in session.layers.values())
+
+
+def test_save_then_load_gives_the_same_outputs(case: tuple[str, str, torch.dtype], tmp_path) -> None:
+    name, family, dtype = case
+    session = start(name, family, dtype)
+    session.train(steps=4)
+    others = {} if session.layers else session.trainable()
+    save_adapter(tmp_path, session.layers, session.method, others)
+    again = start(name, family, dtype, seed=1)
+    for key, tensor in load_adapter(tmp_path, again.layers, again.method).items():
+        again.model.get_parameter(key).data.copy_(tensor)
+    difference = (logits(again.model, session.batch) - logits(session.model, session.batch)).abs().max()
+    # another seed gives PiSSA another randomised SVD, so the residual is remade and may round differently
+    remade = {torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype] if name == "pissa" else 0.0
+    assert difference <= remade * scale_of(logits(session.model, session.batch))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=("float32", "bfloat16"))
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_export_loads_in_peft_with_equal_logits(name: str, family: str, dtype: torch.dtype, tmp_path) -> None:
+    from peft import PeftModel
+
+    session = start(name, family, dtype)
+    session.train(steps=4)
+    export_peft(tmp_path, session.layers, session.method)
+    # compared in fp32, so that only rounding of the base (PiSSA's residual) is left
+    theirs = PeftModel.from_pretrained(tiny_model(family, dtype).float(), tmp_path)
+    batch = tiny_batch(family)
+    expected = logits(copy.deepcopy(session.model).float(), batch)
+    residual_rounding = 0.03 if name == "pissa" and dtype == torch.bfloat16 else 0.0
+    assert (logits(theirs, batch) - expected).abs().max() <= max(3e-5, residual_rounding) * scale_of(expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_merged_folder_is_a_plain_model(name: str, tmp_path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    session = start(name)
+    session.train(steps=2)
+    export_merged(tmp_path, session.model, torch.float32)
+    expected = logits(session.model, session.batch)
+    found = logits(AutoModelForCausalLM.from_pretrained(tmp_path), session.batch)
+    assert (found - expected).abs().max() <= 3e-5 * scale_of(expected)
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_bf16_merge_drift_is_measured(name: str) -> None:
+    session: Session = start(name)
+    session.train(steps=2, lr=1e-3)
+    coarse, fine = merge_drift(session.layers, torch.bfloat16), merge_drift(session.layers, torch.float32)
+    assert fine["drift_max"] < 1e-3 < coarse["drift_mean"] <= coarse["drift_max"]
+    assert fine["unchanged_mean"] < coarse["unchanged_mean"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_global_generator_is_untouched(name: str) -> None:
+    before = torch.random.get_rng_state()
+    session = start(name, **({} if name == "full_ft" else {"dropout": 0.1}))
+    session.train(steps=2)
+    assert torch.equal(before, torch.random.get_rng_state())

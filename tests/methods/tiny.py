@@ -1,0 +1,165 @@
+"""Tiny random models of three families, and a training loop of a few lines, for the tests of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    LlamaConfig,
+    ViTConfig,
+)
+
+from sdsbench.methods.attach import attach
+from sdsbench.methods.base import Layers, Method, build, lookup
+from sdsbench.methods.gradients import summed_gradients
+
+FAMILIES = ("decoder", "encoder", "vision")
+METHODS = ("full_ft", "lora", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb", "sds_lora")
+LOW_RANK = METHODS[1:]
+
+
+def tiny_model(family: str, dtype: torch.dtype = torch.float32, layers: int = 2) -> nn.Module:
+    """A random model with biased norms and no dropout; the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if family == "decoder":
+            config = LlamaConfig(
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                vocab_size=40,
+            )
+            model = AutoModelForCausalLM.from_config(config)
+        elif family == "encoder":
+            config = BertConfig(
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                vocab_size=40,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+            )
+            model = AutoModelForSequenceClassification.from_config(config)
+        else:
+            config = ViTConfig(
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                image_size=8,
+                patch_size=4,
+            )
+            model = AutoModelForImageClassification.from_config(config)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2:
+                parameter.data.mul_(4)  # HF's 0.02 is too tame: differences between methods would hide
+            elif name.endswith("bias"):
+                parameter.data.normal_(std=0.1)
+    return model.to(dtype).train()
+
+
+def tiny_batch(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    if family == "vision":
+        images = torch.randn(4, 3, 8, 8, generator=generator).to(dtype)
+        return {"pixel_values": images, "labels": torch.tensor([0, 1, 1, 0])}
+    ids = torch.randint(0, 40, (4, 7), generator=generator)
+    return {"input_ids": ids, "labels": ids if family == "decoder" else torch.tensor([0, 1, 1, 0])}
+
+
+def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return model(**{key: value for key, value in batch.items() if key != "labels"}).logits.float()
+
+
+def make_method(name: str, **keys: object) -> Method:
+    config_class = lookup(name)[1]
+    keys = {"rank": 4, **keys} if name != "full_ft" else keys
+    if name == "sds_lora":
+        keys = {"warmup_steps": 2, "guard": 1e-6, **keys}
+    config = config_class(name=name, **keys)  # type: ignore[arg-type]
+    assert list(config.problems()) == []
+    return build(config)
+
+
+@dataclass
+class Context:
+    """A DataContext whose training rows are one batch."""
+
+    run_backward: Callable[[], None]
+    train_rows: int = 1000
+    total_steps: int = 10
+    warmup_steps: int = 2
+    learning_rate: float = 1e-3
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(5))
+    rows: list[int] = field(default_factory=list)
+
+    def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
+        self.rows.append(rows)
+        return summed_gradients(layers, self.run_backward)
+
+
+@dataclass
+class Session:
+    """A model with a method attached and prepared."""
+
+    model: nn.Module
+    method: Method
+    layers: dict
+    batch: dict[str, Tensor]
+    facts: dict[str, float]
+    cleared: int = 0
+
+    def clear_state(self) -> None:
+        self.cleared += 1
+        self.optimizer.state.clear()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def train(self, steps: int, lr: float = 1e-2, total_steps: int = 10, accumulation: int = 1) -> list[float]:
+        """Optimizer steps with AdamW (or the plain step that the method asks for); returns losses."""
+        parameters = list(self.trainable().values())
+        if not hasattr(self, "optimizer"):
+            sgd = self.method.update_rule == "sgd"
+            self.optimizer = (
+                torch.optim.SGD(parameters, lr=lr) if sgd else torch.optim.AdamW(parameters, lr=lr, weight_decay=0)
+            )
+            self.step, self.events = 0, {}
+        losses = []
+        for _ in range(steps):
+            self.step += 1
+            self.optimizer.zero_grad()
+            for _ in range(accumulation):
+                loss = self.model(**self.batch).loss
+                loss.backward()
+            self.method.before_step(self.layers, self.step)
+            self.optimizer.step()
+            facts = self.method.after_step(self.layers, self.step, total_steps, self)
+            if facts:
+                self.events[self.step] = facts
+            losses.append(loss.item())
+        return losses
+
+
+def start(
+    name: str, family: str = "decoder", dtype: torch.dtype = torch.float32, seed: int = 0, **keys: object
+) -> Session:
+    """Attach and prepare a method on a fresh tiny model."""
+    model, batch = tiny_model(family, dtype), tiny_batch(family, dtype)
+    method = make_method(name, **keys)
+    layers = attach(model, method, seed)
+    for layer in layers.values():
+        layer.dropout_generator = torch.Generator().manual_seed(3)
+    context = Context(lambda: model(**batch).loss.backward())
+    return Session(model, method, layers, batch, method.prepare(layers, context))
