@@ -21,7 +21,10 @@ DTYPES = ("auto", "float32", "bfloat16")
 
 @dataclass
 class ProtocolConfig:
-    """A paper's settings: the values that other sections interpolate, and the paper's own table of them."""
+    """A paper's settings: the values that other sections interpolate, and the paper's own table of them.
+
+    `variant` decides where the paper and its authors' code differ.
+    """
 
     name: str
     source: str
@@ -30,11 +33,13 @@ class ProtocolConfig:
     dropout: float
     targets: list[str]
     lr: float
+    variant: str = "paper"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     paper: dict[str, Any] = field(default_factory=dict)
 
     def problems(self) -> Iterator[Problem]:
-        yield from ()
+        if self.variant not in ("paper", "code"):
+            yield Problem("protocol.variant", self.variant, "paper or code")
 
 
 @dataclass
