@@ -59,11 +59,11 @@ def values(paper: str) -> pd.DataFrame:
 def lookup(paper: str, keys: Mapping[str, str]) -> Published | None:
     """The one number with these column values (table, model, task, metric, method, rank, note); None without one.
 
-    `note` may be the beginning of the note. Raises ValueError where the keys fit several numbers.
+    Raises ValueError where the keys fit several numbers.
     """
     frame = values(paper)
     for column, wanted in keys.items():
-        frame = frame[frame[column].str.startswith(wanted) if column == "note" and wanted else frame[column] == wanted]
+        frame = frame[frame[column] == wanted]
     if frame.empty:
         return None
     if len(frame) > 1:
