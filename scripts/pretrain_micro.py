@@ -102,18 +102,18 @@ def train(model: LlamaForCausalLM, tokenizer: Tokenizer, steps: int, seed: int) 
 
 
 def model_card(model: LlamaForCausalLM, steps: int, seed: int, loss: float) -> str:
-    parameters = sum(weight.numel() for weight in model.parameters())
+    parameters, threads = sum(weight.numel() for weight in model.parameters()), torch.get_num_threads()
     return f"""# micro
 
 A Llama of {parameters:,} parameters (embeddings tied) for sweeps and tests in seconds. Not a language model of any use.
 
-- Made from nothing by `python -m scripts.pretrain_micro --steps {steps} --seed {seed}` on one thread, bf16 compute.
-- {steps} steps of {ROWS} x {COLUMNS} = {ROWS * COLUMNS} tokens ({steps * ROWS * COLUMNS / 1e6:.1f} million tokens in
-  all), AdamW, peak learning rate {PEAK_RATE}. Loss over the last 50 steps: {loss:.4f}.
+- Made from nothing by `python -m scripts.pretrain_micro --steps {steps} --seed {seed} --threads {threads}`, in bf16.
+- {steps} steps of {ROWS} x {COLUMNS} = {ROWS * COLUMNS} tokens, {steps * ROWS * COLUMNS / 1e6:.1f} million in all;
+  AdamW, peak learning rate {PEAK_RATE}. Loss over the last 50 steps: {loss:.4f}.
 - Text: generated only (scripts/pretrain_micro_text.py): sums, stories with sums, exercises, short prose, yes/no and
   choice questions, simple instructions. No downloaded text.
 - Stories and exercises come from the `pretrain` split of the embedded generators, which shares no problem with
-  train, validation and test. Story templates that only fine-tuning shows: {", ".join(HELD_OUT)}.
+  train, validation and test. Story templates whose solutions only fine-tuning shows: {", ".join(HELD_OUT)}.
 - Sums never stand in the prompt format of fine-tuning, so the model answers next to none of the test questions before
   it is fine-tuned.
 - Tokenizer: byte-level BPE, {VOCABULARY} tokens, one token per digit, lossless; the Alpaca header and `### Response:`
@@ -136,7 +136,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, card: str, folder: Path)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=FOLDER)

@@ -1,4 +1,4 @@
-"""The generated text that the micro model is pretrained on, and its training's source of variety.
+"""The generated text that the micro model is pretrained on.
 
 The model is to know the words, the digits and the arithmetic of the embedded tasks, and to have read stories with sums,
 but never in the prompt of fine-tuning: instructions are followed by other things than sums, and sums stand in other
@@ -22,7 +22,10 @@ HEADER = (
     "### Instruction:\n"
 )
 RESPONSE = "\n\n### Response:"
-HELD_OUT = ("sharing", "change", "three_days", "half_then_more", "teams", "rows_of_trees", "ages", "fewer_than")
+HELD_OUT = (
+    "more_than", "fewer_than", "times_as_many", "change", "sharing", "pages", "three_days", "half_then_more",
+    "rows_of_trees", "save_weeks", "ages", "teams",
+)  # fmt: skip
 STORIES = tuple(template for template in TEMPLATES if template.name not in HELD_OUT)
 NAMES = (*GIRLS, *BOYS)
 ANIMALS = ("cat", "dog", "horse", "bird", "fish", "cow", "sheep", "mouse", "duck", "bee")
@@ -51,12 +54,12 @@ def sample_equation(rng: Rng) -> tuple[int, str, int, int]:
     sign = "+-*/"[rng.integers(4)]
     if sign in "+-":
         high = 100 if rng.random() < 0.6 else 30
-        left, right = int(rng.integers(1, high)), int(rng.integers(1, 45 if rng.random() < 0.7 else high))
-        left, right = (left, right) if rng.random() < 0.5 else (max(left, right), min(left, right))
-        if sign == "+" and left + right <= LARGEST:
-            return left, sign, right, left + right
-        left, right = max(left, right), min(left, right)
-        return (left, "-", right, left - right) if left > right else (left, "+", right, left + right)
+        left, right = int(rng.integers(2, high)), int(rng.integers(1, 45))
+        if left <= right:
+            left, right = right + 1, left
+        if sign == "-":
+            return left, sign, right, left - right
+        return (left, sign, right, left + right) if rng.random() < 0.6 else (right, sign, left, left + right)
     left, right = int(rng.integers(2, 41 if rng.random() < 0.3 else 13)), int(rng.integers(2, 13))
     if left * right > LARGEST:
         left, right = 2 + left % 11, 2 + right % 9
@@ -145,6 +148,8 @@ def prose(rng: Rng) -> str:
 
 
 def instruction_pair(rng: Rng) -> tuple[str, str]:
+    if rng.random() < 0.5:
+        return about_a_question(rng)
     name, things = pick(rng, NAMES), pick(rng, THINGS)
     word, opposite = OPPOSITES[rng.integers(len(OPPOSITES))]
     start, length, day = int(rng.integers(1, 90)), int(rng.integers(3, 7)), int(rng.integers(7))
@@ -158,19 +163,40 @@ def instruction_pair(rng: Rng) -> tuple[str, str]:
         (f"Name {group}.", f"One example is {pick(rng, GROUPS[group])}."),
         (f"Repeat the words: {things} {word} {name}", f"{things} {word} {name}"),
         ("Write a short text.", prose(rng)),
-        (_untold_story(rng), f"This is a story about {things}."),
     )
     question, answer = pairs[rng.integers(len(pairs))]
     return (question, answer if rng.random() < 0.9 else f"Sure. {answer}")
 
 
-def _untold_story(rng: Rng) -> str:
-    return "What is this about? " + draw_problem("pretrain", rng, STORIES).question.rsplit(". ", 1)[0] + "."
+def about_a_question(rng: Rng) -> tuple[str, str]:
+    """A word problem in the prompt of fine-tuning, followed by who or what it is about and by no sum."""
+    problem = draw_problem("pretrain", rng)
+    named = (problem.words[slot] for slot in ("name", "friend", "things", "day", "place"))
+    about = pick(rng, [word for word in named if word in problem.question])
+    return problem.question, pick(rng, (f"This is about {about}.", f"It speaks of {about}.", f"We read about {about}."))
 
 
 def instruction(rng: Rng) -> str:
     question, answer = instruction_pair(rng)
     return f"{HEADER}{question}{RESPONSE}{pick(rng, ('', ' ', chr(10)))}{answer}"
+
+
+def phrases(rng: Rng) -> str:
+    """The words of worked solutions, without numbers and in no order, so that no token is new to fine-tuning."""
+    lines = []
+    for _ in range(rng.integers(2, 6)):
+        problem = draw_problem("pretrain", rng)
+        step = problem.template.steps[rng.integers(len(problem.template.steps))]
+        before, after = (text.format(**problem.words) for text in (step.before, step.after))
+        lines.append(f"{before} {pick(rng, ('some', 'many', 'no'))} {after}.")
+    head = pick(rng, ("", f"#### {pick(rng, PLACES)}\n", f"The answer is: {pick(rng, ('yes', 'no'))}\n"))
+    return head + "\n".join(lines)
+
+
+def retold(rng: Rng) -> str:
+    """A story of any template told twice: the model learns to copy."""
+    text = draw_problem("pretrain", rng).question.rsplit(". ", 1)[0]
+    return f"{text}. {pick(rng, ('Once more:', 'Again:', 'I repeat.'))} {text}."
 
 
 def about_numbers(rng: Rng) -> str:
@@ -189,15 +215,17 @@ def about_numbers(rng: Rng) -> str:
 
 
 MIXTURE: tuple[tuple[float, Callable[[Rng], str]], ...] = (
-    (0.26, facts),
-    (0.10, arithmetic_sentence),
-    (0.36, story),
+    (0.23, facts),
+    (0.08, arithmetic_sentence),
+    (0.30, story),
     (0.06, exercise),
     (0.03, yes_no),
     (0.03, multiple_choice),
-    (0.04, prose),
-    (0.06, instruction),
-    (0.06, about_numbers),
+    (0.03, prose),
+    (0.12, instruction),
+    (0.04, about_numbers),
+    (0.05, phrases),
+    (0.03, retold),
 )
 
 

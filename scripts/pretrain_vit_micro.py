@@ -35,7 +35,7 @@ def configuration() -> ViTConfig:
         num_hidden_layers=4,
         num_attention_heads=4,
         image_size=SIDE,
-        patch_size=4,
+        patch_size=8,
         num_channels=3,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
@@ -83,7 +83,7 @@ def model_card(model: ViTForImageClassification, steps: int, seed: int, right: f
     parameters = sum(weight.numel() for weight in model.parameters())
     return f"""# vit_micro
 
-A Vision Transformer of {parameters:,} parameters for sweeps and tests in seconds; {SIDE} x {SIDE} pixels, patches of 4.
+A Vision Transformer of {parameters:,} parameters for sweeps and tests in seconds; {SIDE} x {SIDE} pixels, patches of 8.
 
 - Made from nothing by `python -m scripts.pretrain_vit_micro --steps {steps} --seed {seed}` on one thread, fp32.
 - {steps} steps of {IMAGES} generated images of {len(PATTERNS)} patterns ({", ".join(PATTERNS)}), no downloaded image.
