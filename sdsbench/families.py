@@ -10,16 +10,22 @@ from torch import Tensor
 
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.data.sources import Rows
+from sdsbench.evaluation.labelled import evaluate_labelled
 from sdsbench.evaluation.text import Evaluated, evaluate_text
+from sdsbench.models.head import initialise_head, unfreeze_head
 from sdsbench.models.load import LoadedModel
 from sdsbench.tasks.base import Evaluation, Task
+from sdsbench.tasks.images import ImageBatcher, ImageTask, Transform
+from sdsbench.tasks.labelled import Batcher, LabelledTask
+from sdsbench.tasks.sentences import SentenceBatcher, SentenceTask
 from sdsbench.training.causal import CausalObjective
+from sdsbench.training.labelled import LabelledObjective
 
 
 class Family(Protocol):
     """What a run asks of its task's family."""
 
-    def encode_all(self, rows: Rows) -> list[Any]: ...
+    def encode_all(self, rows: Rows) -> Sequence[Any]: ...
     def positions(self, examples: Sequence[Any]) -> int: ...
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]: ...
@@ -47,6 +53,28 @@ class TextFamily(CausalObjective):
         return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress)
 
 
+class LabelledFamily(LabelledObjective):
+    """Encoders on sentences, vision models on images: a new head, trained with the method."""
+
+    def __init__(self, batcher: Batcher, task: LabelledTask, model: Any, seed: int) -> None:
+        super().__init__(batcher, task.regression)
+        initialise_head(model, seed)
+
+    def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
+        return unfreeze_head(model)
+
+    def evaluate(
+        self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]
+    ) -> Evaluated:
+        return evaluate_labelled(model, self.batcher, evaluation, rows, stage, batch_size, progress)
+
+
 def family_of(task: Task, loaded: LoadedModel, config: RunConfig) -> Family:
-    """The family that a task belongs to."""
+    """The family that a task belongs to, ready for this model (whose new head, if any, gets its first values here)."""
+    if isinstance(task, SentenceTask):
+        sentences = SentenceBatcher(task, loaded.tokenizer, config.train.max_length)
+        return LabelledFamily(sentences, task, loaded.model, config.seeds.init)
+    if isinstance(task, ImageTask):
+        images = ImageBatcher(task, Transform.of(loaded.model.config, loaded.folder))
+        return LabelledFamily(images, task, loaded.model, config.seeds.init)
     return TextFamily(task, loaded.tokenizer, config.train.max_length)
