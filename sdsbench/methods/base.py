@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from sdsbench.errors import Problem
 from sdsbench.lazy import torch
+from sdsbench.methods.masters import as_master, master_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,15 +145,18 @@ class Method:
         return {}
 
     def delta(self, layer: AdaptedLinear) -> Tensor:
-        """The dense update dW_mn in fp32, relative to the weight that the layer holds."""
-        total = torch.zeros(layer.weight.shape, dtype=torch.float32, device=layer.weight.device)
+        """The dense update dW_mn in fp32, relative to the weight that the layer holds.
+
+        Differentiable in the layer's parameters (probes take its Jacobian); for the value alone hold torch.no_grad().
+        """
+        total = torch.zeros(layer.weight.shape, dtype=master_dtype(layer.weight.dtype), device=layer.weight.device)
         for up_mk, down_kn in self.branches(layer):
-            total.addmm_(up_mk.detach().float(), down_kn.detach().float(), alpha=self.scale())
+            total = torch.addmm(total, as_master(up_mk), as_master(down_kn), alpha=self.scale())
         return total
 
     def merged_weight(self, layer: AdaptedLinear) -> Tensor:
         """The dense weight that gives the same outputs without the method, m x n in fp32."""
-        return layer.weight.detach().float() + self.delta(layer)
+        return as_master(layer.weight.detach()) + self.delta(layer)
 
     def restore(self, layer: AdaptedLinear, tensors: Mapping[str, Tensor]) -> None:
         """Take over saved tensors of one layer, in place (parameters may be views into a flat buffer)."""

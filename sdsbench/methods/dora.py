@@ -16,6 +16,7 @@ from sdsbench.lazy import torch
 from sdsbench.methods.base import LowRankConfig, register
 from sdsbench.methods.initial import add_lora_factors
 from sdsbench.methods.lora import LoRA
+from sdsbench.methods.masters import as_master
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class DoRA(LoRA):
 
     def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
         add_lora_factors(layer, self.config.rank, generator)
-        squares_m = layer.weight.detach().float().square().sum(1)
+        squares_m = as_master(layer.weight.detach()).square().sum(1)
         layer.add_training_state("base_squares", squares_m)
         layer.add_parameter("magnitude", squares_m.sqrt())
 
@@ -49,7 +50,7 @@ class DoRA(LoRA):
         """
         with torch.no_grad():
             scale, a_rn, b_mr = self.scale(), layer.A.detach(), layer.B.detach()
-            projected_mr = (layer.weight @ a_rn.t().to(layer.weight.dtype)).float()
+            projected_mr = as_master(layer.weight @ a_rn.t().to(layer.weight.dtype))
             inner_mr = torch.addmm(projected_mr, b_mr, a_rn @ a_rn.t(), beta=2 * scale, alpha=scale * scale)
             return (layer.base_squares + (inner_mr * b_mr).sum(1)).clamp_min(0).sqrt()
 
@@ -57,9 +58,9 @@ class DoRA(LoRA):
         return super().peft_tensors(layer) | {"lora_magnitude_vector": layer.magnitude.detach()}
 
     def delta(self, layer: AdaptedLinear) -> Tensor:
-        return self.merged_weight(layer) - layer.weight.detach().float()
+        return self.merged_weight(layer) - as_master(layer.weight.detach())
 
     def merged_weight(self, layer: AdaptedLinear) -> Tensor:
-        direction_mn = layer.weight.detach().float() + super().delta(layer)
+        direction_mn = as_master(layer.weight.detach()) + super().delta(layer)
         norm_m = direction_mn.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-        return direction_mn * (layer.magnitude.detach() / norm_m).unsqueeze(1)
+        return direction_mn * (layer.magnitude / norm_m).unsqueeze(1)

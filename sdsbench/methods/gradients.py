@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sdsbench.methods.masters import master_dtype
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,7 +23,7 @@ def summed_gradients(layers: Layers, run_backward: Callable[[], None]) -> dict[s
     ordinary backward pass is one m x n matrix, however deep the model is. Gradients of the adapters' parameters
     are zeroed afterwards (those of other parameters, such as a classifier head, are the caller's).
     """
-    totals = {name: torch.zeros(layer.shape, dtype=torch.float32) for name, layer in layers.items()}
+    totals = {name: torch.zeros(layer.shape, dtype=master_dtype(layer.weight.dtype)) for name, layer in layers.items()}
 
     def add(name: str, gradient_mn: Tensor) -> None:
         totals[name].add_(gradient_mn.cpu())

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sdsbench.methods.masters import as_master, master_dtype
+
 if TYPE_CHECKING:
     from sdsbench.methods.base import Branch, Method
 
@@ -55,11 +57,11 @@ class AdaptedLinear(nn.Module):
 
     def add_parameter(self, name: str, tensor: Tensor) -> None:
         """Register a trainable tensor, in fp32, on the layer's device."""
-        self.register_parameter(name, nn.Parameter(tensor.to(device=self.weight.device, dtype=torch.float32)))
+        self.register_parameter(name, nn.Parameter(tensor.to(device=self.weight.device, dtype=master_dtype(self.weight.dtype))))
 
     def add_buffer(self, name: str, tensor: Tensor) -> None:
         """Register a constant tensor, in fp32, on the layer's device; it is saved with the adapter."""
-        self.register_buffer(name, tensor.to(device=self.weight.device, dtype=torch.float32))
+        self.register_buffer(name, tensor.to(device=self.weight.device, dtype=master_dtype(self.weight.dtype)))
 
     def add_training_state(self, name: str, tensor: Tensor) -> None:
         """Register a tensor that only training needs (kept in checkpoints, left out of saved adapters)."""
@@ -129,9 +131,9 @@ def _joined(blocks: Sequence[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
 
 def _product_fp32(left: Tensor, right: Tensor) -> Tensor:
     """left right in fp32; on CUDA the accumulator is written out without rounding to bf16 first."""
-    if left.is_cuda and left.dtype != torch.float32:
+    if left.is_cuda and left.dtype != master_dtype(left.dtype):
         return torch.mm(left, right, out_dtype=torch.float32)
-    return (left @ right).float()
+    return as_master(left @ right)
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -169,7 +171,7 @@ class _LowRankLinear(torch.autograd.Function):
         call: _Call = ctx.call
         needs_x, _, _, needs_row_scale, _, *needs_block = ctx.needs_input_grad
         if call.sink is not None:
-            call.sink(g_tm.t().float() @ x_tn.float())
+            call.sink(as_master(g_tm.t()) @ as_master(x_tn))
         row_gradient_m = None
         if row_scale_m is not None:
             if needs_row_scale:
@@ -195,7 +197,7 @@ def _row_scale_gradient(g_tm: Tensor, scaled_tm: Tensor, row_scale_m: Tensor) ->
     The scaled output is often kept for the next layer anyway, the unscaled one never. Where the scale is 0 (a row
     of zeros in the base and no update) y0 is 0 too, and so is the gradient.
     """
-    sums_m = (g_tm * scaled_tm).sum(0, dtype=torch.float32)
+    sums_m = (g_tm * scaled_tm).sum(0, dtype=master_dtype(g_tm.dtype))
     return torch.where(row_scale_m == 0, 0.0, sums_m / row_scale_m)
 
 

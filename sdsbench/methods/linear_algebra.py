@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sdsbench.lazy import torch
+from sdsbench.methods.masters import as_master
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ def orthonormal_columns(tall: Sequence[Tensor]) -> list[Tensor]:
     for index, matrix in enumerate(tall):
         groups.setdefault((matrix.shape, matrix.device), []).append(index)
     for indices in groups.values():
-        batch_Ldr = torch.stack([tall[index].detach().float() for index in indices])
+        batch_Ldr = torch.stack([as_master(tall[index].detach()) for index in indices])
         for index, q_dr in zip(indices, _orthonormal_batch(batch_Ldr).unbind(), strict=True):
             results[index] = q_dr
     return [result for result in results if result is not None]
@@ -113,7 +114,7 @@ def inverse(eigen: tuple[Tensor, Tensor]) -> Tensor:
 
 def truncated_svd(matrix_mn: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `rank` leading singular triples (U_mr, S_r, V_nr) by a full SVD in fp32."""
-    u_mk, s_k, vh_kn = torch.linalg.svd(matrix_mn.float(), full_matrices=False)
+    u_mk, s_k, vh_kn = torch.linalg.svd(as_master(matrix_mn), full_matrices=False)
     return _with_fixed_signs(u_mk[:, :rank], s_k[:rank], vh_kn[:rank].mT)
 
 
@@ -125,10 +126,10 @@ def randomised_svd(
     Subspace iteration from rank + oversampling random directions, drawn on the CPU from `generator`.
     torch.svd_lowrank does the same from the global generator.
     """
-    matrix_mn = matrix_mn.float()
+    matrix_mn = as_master(matrix_mn)
     m, n = matrix_mn.shape
     width = min(rank + oversampling, m, n)
-    start_nk = torch.randn(n, width, generator=generator).to(matrix_mn.device)
+    start_nk = torch.randn(n, width, generator=generator).to(matrix_mn)
     q_mk = torch.linalg.qr(matrix_mn @ start_nk)[0]
     for _ in range(iterations):
         q_nk = torch.linalg.qr(matrix_mn.mT @ q_mk)[0]

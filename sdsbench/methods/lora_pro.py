@@ -126,8 +126,8 @@ class LoRAPro(LoRA):
         adjusted = adjusted_gradients(*_stacked(batch), scale, self.config.damping, closest=False)
         for layer, ga_rn, gb_mr in zip(batch, *adjusted, strict=True):
             equivalent_mn = scale * (layer.B @ ga_rn + gb_mr @ layer.A)
-            moment1_mn = layer.moment1.float().lerp_(equivalent_mn, 1 - beta1)
-            moment2_mn = layer.moment2.float().mul_(beta2).addcmul_(equivalent_mn, equivalent_mn, value=1 - beta2)
+            moment1_mn = layer.moment1.float().lerp(equivalent_mn, 1 - beta1)
+            moment2_mn = layer.moment2.float().lerp(equivalent_mn.square(), 1 - beta2)
             layer.moment1.copy_(moment1_mn)
             layer.moment2.copy_(moment2_mn)
             root_mn = moment2_mn.div_(1 - beta2**step).sqrt_().add_(self.config.epsilon)

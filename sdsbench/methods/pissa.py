@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sdsbench.lazy import torch
 from sdsbench.methods.base import Branch, DataContext, Layers, Method, register
+from sdsbench.methods.masters import as_master
 from sdsbench.methods.weight_svd import WeightSVDConfig, weight_svd
 
 if TYPE_CHECKING:
@@ -49,13 +50,13 @@ class PiSSA(Method):
         layer.add_buffer("A_initial", layer.A.detach().clone())
         layer.add_buffer("B_initial", layer.B.detach().clone())
         if not layer.weight.is_meta:
-            self._freeze_residual(layer, layer.weight.detach().float())
+            self._freeze_residual(layer, as_master(layer.weight.detach()))
 
     def _freeze_residual(self, layer: AdaptedLinear, base_mn: Tensor) -> None:
         """Replace the layer's weight by base - s B0 A0 (a new tensor: the model's own weight stays as it is)."""
         residual_mn = torch.addmm(base_mn, layer.B_initial, layer.A_initial, alpha=-self.scale())
         rounded_mn = residual_mn.to(layer.weight.dtype)
-        self.rounding[layer.name] = float((rounded_mn.float() - residual_mn).norm() / base_mn.norm())
+        self.rounding[layer.name] = float((as_master(rounded_mn) - residual_mn).norm() / base_mn.norm())
         layer.weight = torch.nn.Parameter(rounded_mn, requires_grad=False)
 
     def branches(self, layer: AdaptedLinear) -> list[Branch]:
@@ -78,5 +79,5 @@ class PiSSA(Method):
 
     def merged_start(self, layer: AdaptedLinear) -> Tensor:
         """W0 in fp32 as far as the rounded residual remembers it: residual + s B0 A0, rounded to the base's dtype."""
-        start_mn = torch.addmm(layer.weight.detach().float(), layer.B_initial, layer.A_initial, alpha=self.scale())
-        return start_mn.to(layer.weight.dtype).float()
+        start_mn = torch.addmm(as_master(layer.weight.detach()), layer.B_initial, layer.A_initial, alpha=self.scale())
+        return as_master(start_mn.to(layer.weight.dtype))

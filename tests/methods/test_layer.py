@@ -1,0 +1,158 @@
+"""The adapted layer against plain autograd, and what it keeps for the backward pass."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from sdsbench.methods.layer import AdaptedLinear, _Call
+
+
+def make_layer(m: int, n: int, dropout: float = 0.0, bias: bool = True, dtype: torch.dtype = torch.float64):
+    torch.manual_seed(1)
+    linear = nn.Linear(n, m, bias=bias, dtype=dtype)
+    layer = AdaptedLinear(linear, SimpleNamespace(config=SimpleNamespace(dropout=dropout), name="test"), "layer")
+    return layer.train()
+
+
+def factors(m: int, n: int, widths: list[int], dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(2)
+    return [
+        (torch.randn(m, k, generator=generator).to(dtype), torch.randn(k, n, generator=generator).to(dtype))
+        for k in widths
+    ]
+
+
+def dense_reference(layer, x, branches, scale, row_scale=None, mask=None):
+    """The same output from separate differentiable products."""
+    y = x @ layer.weight.t()
+    dropped = x if mask is None else x * mask
+    for up, down in branches:
+        y = y + scale * dropped @ down.to(x.dtype).t() @ up.to(x.dtype).t()
+    if row_scale is not None:
+        y = y * row_scale.to(x.dtype)
+    return y if layer.bias is None else y + layer.bias
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    m=st.integers(1, 7),
+    n=st.integers(1, 7),
+    widths=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    trained=st.integers(0, 63),
+    needs_x=st.booleans(),
+    bias=st.booleans(),
+    rows=st.booleans(),
+)
+def test_equals_plain_autograd(m, n, widths, trained, needs_x, bias, rows) -> None:
+    layer, branches = make_layer(m, n, bias=bias), factors(m, n, widths)
+    flat = [block for branch in branches for block in branch]
+    for index, block in enumerate(flat):
+        block.requires_grad_(bool(trained >> index & 1))
+    x = torch.randn(5, n, dtype=torch.float64, requires_grad=needs_x)
+    row_scale = torch.rand(m).add_(0.5).requires_grad_(True) if rows else None
+    leaves = [leaf for leaf in (x, row_scale, *flat) if leaf is not None and leaf.requires_grad]
+    found = layer.low_rank_forward(x, branches, 0.7, row_scale)
+    expected = dense_reference(layer, x, branches, 0.7, row_scale)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    if not leaves:
+        assert not found.requires_grad
+        return
+    g = torch.randn_like(found)
+    for mine, reference in zip(
+        torch.autograd.grad(found, leaves, g), torch.autograd.grad(expected, leaves, g), strict=True
+    ):
+        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
+
+
+def test_leading_dimensions_are_kept() -> None:
+    layer = make_layer(3, 4)
+    branches = factors(3, 4, [2])
+    layer.method.forward = lambda adapted, x_tn: adapted.low_rank_forward(x_tn, branches, 1.0)
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), dense_reference(layer, x, branches, 1.0))
+
+
+def test_row_scale_of_zero_has_gradient_zero() -> None:
+    layer = make_layer(3, 4, bias=False)
+    layer.weight.data[1] = 0
+    branches = [(torch.zeros(3, 2), torch.ones(2, 4))]
+    row_scale = torch.tensor([1.0, 0.0, 2.0], requires_grad=True)
+    layer.low_rank_forward(torch.randn(5, 4, dtype=torch.float64), branches, 1.0, row_scale).sum().backward()
+    assert row_scale.grad[1] == 0 and row_scale.grad.isfinite().all()
+
+
+def test_dropout_drops_the_update_only_and_repeats_its_mask() -> None:
+    layer, branches = make_layer(6, 50, dropout=0.3), factors(6, 50, [2])
+    branches[0][1].requires_grad_(True)
+    x = torch.randn(40, 50, dtype=torch.float64, requires_grad=True)
+    layer.dropout_generator = torch.Generator().manual_seed(4)
+    seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(4)))
+    mask = _Call(1.0, 0.3, seed, None).dropped(torch.ones_like(x)).detach()
+    assert set(mask.unique().tolist()) == {0.0, 1 / 0.7}
+    assert (mask == 0).double().mean() == pytest.approx(0.3, abs=0.03)
+    found = layer.low_rank_forward(x, branches, 0.5)
+    expected = dense_reference(layer, x, branches, 0.5, mask=mask)
+    torch.testing.assert_close(found, expected)
+    g = torch.randn_like(found)
+    for mine, reference in zip(
+        torch.autograd.grad(found, (x, branches[0][1]), g),
+        torch.autograd.grad(expected, (x, branches[0][1]), g),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(layer.low_rank_forward(x, branches, 0.5), found), "the next call draws another mask"
+    torch.testing.assert_close(
+        layer.eval().low_rank_forward(x, branches, 0.5), dense_reference(layer, x, branches, 0.5)
+    )
+
+
+def test_dropout_without_a_generator_is_refused() -> None:
+    layer = make_layer(3, 4, dropout=0.1)
+    with pytest.raises(RuntimeError, match="dropout_generator"):
+        layer.low_rank_forward(torch.randn(2, 4, dtype=torch.float64), factors(3, 4, [1]), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keeps_only_the_input(dtype: torch.dtype) -> None:
+    """Saved for backward: x once, in its own dtype, and tensors that exist anyway (weight, fp32 factors)."""
+    layer, branches = make_layer(6, 8, dtype=dtype), factors(6, 8, [2, 3])
+    for block in branches[0]:
+        block.requires_grad_(True)
+    existing = {tensor.untyped_storage().data_ptr() for tensor in (layer.weight, *branches[0], *branches[1])}
+    saved: list[Tensor] = []
+    x = torch.randn(10, 8, dtype=dtype, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        y = layer.low_rank_forward(x, branches, 1.0)
+    new = [tensor for tensor in saved if tensor.untyped_storage().data_ptr() not in existing]
+    assert [tensor.data_ptr() for tensor in new] == [x.data_ptr()]
+    y.sum().backward()
+    assert y.dtype == dtype and x.grad.dtype == dtype
+    assert all(block.grad.dtype == torch.float32 for block in branches[0])
+
+
+def test_gradient_sink_gets_the_dense_gradient() -> None:
+    layer, branches = make_layer(3, 4, dtype=torch.float32), factors(3, 4, [2])
+    branches[0][0].requires_grad_(True)
+    got: list[Tensor] = []
+    layer.gradient_sink = got.append
+    x, g = torch.randn(5, 4), torch.randn(5, 3)
+    layer.low_rank_forward(x, branches, 1.0).backward(g)
+    assert got[0].dtype == torch.float32
+    torch.testing.assert_close(got[0], g.t() @ x)
+
+
+def test_works_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        layer = AdaptedLinear(
+            nn.Linear(4, 3), SimpleNamespace(config=SimpleNamespace(dropout=0.0), name="test"), "layer"
+        )
+    blocks = [(torch.empty(3, 2, device="meta", requires_grad=True), torch.empty(2, 4, device="meta"))]
+    y = layer.low_rank_forward(torch.empty(5, 4, device="meta"), blocks, 1.0)
+    y.sum().backward()
+    assert y.shape == (5, 3) and blocks[0][0].grad.shape == (3, 2)

@@ -1,0 +1,146 @@
+"""LoRA-XS and LoRA-SB against dense fp64 formulas, and the switches of LoRA-SB's start."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.methods.tiny import Context, logits, start, tiny_batch, tiny_model
+
+
+def gradients_of(family: str = "decoder") -> dict[str, torch.Tensor]:
+    """dL/dW of the untouched model by ordinary autograd."""
+    model = tiny_model(family)
+    model(**tiny_batch(family)).loss.backward()
+    return {name.removesuffix(".weight"): p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_xs_factors_come_from_the_weight() -> None:
+    session = start("lora_xs", alpha=8.0)
+    for layer in session.layers.values():
+        _, s, vh = torch.linalg.svd(layer.weight.double(), full_matrices=False)
+        torch.testing.assert_close(layer.B.t() @ layer.B, torch.eye(4), atol=1e-5, rtol=0)
+        torch.testing.assert_close((layer.A @ layer.A.t()).double(), torch.diag(s[:4] ** 2), atol=1e-3, rtol=1e-4)
+        overlap = (vh[:4] @ layer.A.double().t() / s[:4]).abs()
+        torch.testing.assert_close(overlap, torch.eye(4).double(), atol=1e-3, rtol=0)
+        assert 0 < layer.R.detach().std() < 3e-5
+    assert session.method.scale() == 2.0
+    assert {name.rsplit(".", 1)[1] for name in session.trainable()} == {"R"}
+
+
+@pytest.mark.parametrize(("side", "up", "down"), [("down", 0.0, 1.0), ("up", 1.0, 0.0), ("split", 0.5, 0.5)])
+def test_xs_singular_values_sit_where_asked(side: str, up: float, down: float) -> None:
+    session = start("lora_xs", singular_values=side)
+    for layer in session.layers.values():
+        s = torch.linalg.svdvals(layer.weight)[:4]
+        torch.testing.assert_close(layer.B.norm(dim=0), s**up, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layer.A.norm(dim=1), s**down, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lora_xs", "lora_sb"])
+def test_only_r_trains_and_follows_a_dense_reference(name: str) -> None:
+    """dL/dR = s B^T G A^T on every layer, with G = dL/dW from autograd on the merged model."""
+    from sdsbench.methods.attach import merged
+
+    session = start(name, alpha=2.0)
+    dense = merged(session.model, torch.float32).requires_grad_(True)
+    dense(**session.batch).loss.backward()
+    session.model(**session.batch).loss.backward()
+    for layer_name, layer in session.layers.items():
+        g = dense.get_submodule(layer_name).weight.grad.double()
+        expected = session.method.scale() * layer.B.double().t() @ g @ layer.A.double().t()
+        torch.testing.assert_close(layer.R.grad.double(), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_sb_start_is_the_best_low_rank_signed_step(alpha: float) -> None:
+    session = start("lora_sb", svd="exact", alpha=alpha)
+    gradients, eta = gradients_of(), 1e-3 / 2  # learning rate / warm-up steps
+    assert session.facts["eta"] == pytest.approx(eta)
+    for name, layer in session.layers.items():
+        u, s, vh = torch.linalg.svd(-eta * gradients[name].double().sign(), full_matrices=False)
+        best = (u[:, :4] * s[:4]) @ vh[:4]
+        torch.testing.assert_close(session.method.delta(layer).double(), best, rtol=0, atol=1e-6)
+        eye = torch.eye(4)
+        torch.testing.assert_close(layer.B.t() @ layer.B, eye, atol=1e-5, rtol=0)
+        torch.testing.assert_close(layer.A @ layer.A.t(), eye, atol=1e-5, rtol=0)
+        torch.testing.assert_close(layer.R.double(), torch.diag(s[:4]) / alpha, atol=1e-6, rtol=1e-4)
+        assert torch.equal(layer.weight, tiny_model("decoder").get_submodule(name).weight)
+    assert 0 < session.facts["first_step_kept"] < 1
+
+
+def test_sb_oversampled_svd_is_near_the_exact_one() -> None:
+    exact, fast = start("lora_sb", svd="exact"), start("lora_sb", svd="oversampled")
+    for mine, other in zip(exact.layers.values(), fast.layers.values(), strict=True):
+        difference = exact.method.delta(mine) - fast.method.delta(other)
+        assert difference.norm() < 0.02 * exact.method.delta(mine).norm()
+    assert start("lora_sb", svd="authors").facts["first_step_kept"] <= exact.facts["first_step_kept"] + 1e-6
+
+
+def test_sb_eta_switch() -> None:
+    assert start("lora_sb", eta="paper").facts["eta"] == pytest.approx(1e-3)
+
+
+def test_sb_without_sign_follows_the_gradient() -> None:
+    session = start("lora_sb", sign=False, svd="exact")
+    for name, layer in session.layers.items():
+        expected = -5e-4 * gradients_of()[name]
+        u, s, vh = torch.linalg.svd(expected.double(), full_matrices=False)
+        best = (u[:, :4] * s[:4]) @ vh[:4]
+        torch.testing.assert_close(
+            session.method.delta(layer).double(), best, rtol=1e-3, atol=1e-3 * float(best.abs().max())
+        )
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows"), [({}, 1), ({"sample_fraction": 0.05}, 50), ({"samples": 7}, 7), ({"samples": 5000}, 1000)]
+)
+def test_sb_sample_count(keys: dict, rows: int) -> None:
+    assert start("lora_sb", **keys).facts["gradient_rows"] == rows
+
+
+def test_sb_noise_changes_the_start() -> None:
+    clean, noisy = start("lora_sb", svd="exact"), start("lora_sb", svd="exact", noise_std=1e-2)
+    changed = [
+        (clean.method.delta(a) - noisy.method.delta(b)).norm() / clean.method.delta(a).norm()
+        for a, b in zip(clean.layers.values(), noisy.layers.values(), strict=True)
+    ]
+    assert min(changed) > 1
+
+
+def test_sb_kaiming_start_needs_no_gradient() -> None:
+    from sdsbench.methods.attach import attach
+    from tests.methods.tiny import make_method
+
+    method = make_method("lora_sb", start="kaiming")
+    layers = attach(tiny_model("decoder"), method, 0)
+    context = Context(lambda: pytest.fail("asked for gradients"))
+    method.prepare(layers, context)
+    assert context.rows == [] and all(method.delta(layer).norm() > 0.1 for layer in layers.values())
+
+
+def test_sb_without_gradient_approximation_trains_from_the_identity() -> None:
+    on, off = start("lora_sb", svd="exact"), start("lora_sb", svd="exact", approximation=False)
+    for mine, other in zip(on.layers.values(), off.layers.values(), strict=True):
+        torch.testing.assert_close(other.R.detach(), torch.eye(4))
+        torch.testing.assert_close(on.method.delta(mine), off.method.delta(other), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(other.B.norm(dim=0), mine.R.detach().diagonal(), rtol=1e-4, atol=1e-7)
+
+
+def test_sb_bf16_switches_round() -> None:
+    session = start("lora_sb", factor_dtype="bfloat16", r_dtype="bfloat16")
+    session.train(3)
+    for layer in session.layers.values():
+        for tensor in (layer.A, layer.B, layer.R.detach()):
+            assert torch.equal(tensor, tensor.bfloat16().float())
+    exact = start("lora_sb")
+    exact.train(3)
+    assert not torch.equal(next(iter(exact.layers.values())).R, next(iter(exact.layers.values())).R.bfloat16().float())
+
+
+def test_sb_first_step_lowers_the_loss() -> None:
+    session = start("lora_sb", svd="exact")
+    base = tiny_model("decoder")
+    before, after = base(**session.batch).loss.item(), session.model(**session.batch).loss.item()
+    assert after < before
+    assert (logits(session.model, session.batch) - logits(base, session.batch)).abs().max() > 1e-3
