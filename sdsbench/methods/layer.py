@@ -57,15 +57,18 @@ class AdaptedLinear(nn.Module):
 
     def add_parameter(self, name: str, tensor: Tensor) -> None:
         """Register a trainable tensor, in fp32, on the layer's device."""
-        self.register_parameter(name, nn.Parameter(tensor.to(device=self.weight.device, dtype=master_dtype(self.weight.dtype))))
+        self.register_parameter(name, nn.Parameter(self._as_own(tensor)))
 
     def add_buffer(self, name: str, tensor: Tensor) -> None:
         """Register a constant tensor, in fp32, on the layer's device; it is saved with the adapter."""
-        self.register_buffer(name, tensor.to(device=self.weight.device, dtype=master_dtype(self.weight.dtype)))
+        self.register_buffer(name, self._as_own(tensor))
 
     def add_training_state(self, name: str, tensor: Tensor) -> None:
         """Register a tensor that only training needs (kept in checkpoints, left out of saved adapters)."""
         self.register_buffer(name, tensor.to(device=self.weight.device), persistent=False)
+
+    def _as_own(self, tensor: Tensor) -> Tensor:
+        return tensor.to(device=self.weight.device, dtype=master_dtype(self.weight.dtype))
 
     def method_tensors(self, training_state: bool = False) -> dict[str, Tensor]:
         """The method's parameters and constant buffers by name; with `training_state` all that a resume needs."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdsbench.methods.masters import as_master
 from sdsbench.training.config import TrainConfig
 
 MOMENTUM = 0.9
@@ -41,13 +42,13 @@ class FlatOptimizer:
         self.optimizers = [_make(group, flat, config) for group, flat in zip(self.groups, self.flat, strict=True)]
 
     def _flatten(self, parameters: Sequence[nn.Parameter]) -> nn.Parameter:
-        flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1).float() for parameter in parameters]))
+        flat = nn.Parameter(torch.cat([as_master(parameter.detach().reshape(-1)) for parameter in parameters]))
         flat.grad = torch.zeros_like(flat)
         start = 0
         for parameter in parameters:
             span = slice(start, start + parameter.numel())
             master, gradient = flat.data[span].view_as(parameter), flat.grad[span].view_as(parameter)
-            if parameter.dtype == torch.float32:
+            if parameter.dtype == flat.dtype:
                 parameter.data, parameter.grad = master, gradient
             else:
                 self._low.append((parameter, master, gradient))
