@@ -5,7 +5,7 @@
 | 0 | done |
 | 2 | bad configuration |
 | 3 | data or weights not available |
-| 4 | training failed (non-finite loss, out of memory) |
+| 4 | training failed (non-finite loss, out of memory, disk full) |
 | 130 | interrupted |
 """
 
@@ -63,6 +63,12 @@ class TrainingFailed(SdsbenchError):
         super().__init__(message)
 
 
+class DiskRefuses(SdsbenchError):
+    """The disk is full or cannot be written; everything finished before is intact."""
+
+    exit_code = 4
+
+
 class Interrupted(SdsbenchError):
     """The run was stopped by a signal after its state was saved; `kind` is the status of its record."""
 
@@ -83,3 +89,7 @@ class Refused(SdsbenchError):
     """An operation that would mix or overwrite results (another code version, an owned lock, ...)."""
 
     exit_code = 2
+
+
+class Owned(Refused):
+    """Another living process works on the run."""

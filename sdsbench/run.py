@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -29,10 +30,10 @@ from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
 from sdsbench.progress import Progress, peak_memory
 from sdsbench.records import metrics, provenance, samples
-from sdsbench.records.files import write_atomic
+from sdsbench.records.files import disk_errors, write_atomic
 from sdsbench.records.keeper import Keeper
 from sdsbench.records.lock import owned
-from sdsbench.records.schema import DataUsed, Losses, Memory, Provenance, Record, Score, Tokens
+from sdsbench.records.schema import DataUsed, Losses, Memory, Provenance, Record, Score, Tokens, Tuning
 from sdsbench.summary import summary
 from sdsbench.tasks import base as tasks
 from sdsbench.tracking.trackers import tracker_of
@@ -48,26 +49,37 @@ from sdsbench.training.signals import StopRequest
 from sdsbench.training.state import TrainState
 
 
-def execute(config: RunConfig, say: Callable[[str], None] = print) -> Record:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a sweep's worker brings to the runs of its process; the defaults are those of a run alone."""
+
+    stop: StopRequest | None = None
+    load_model: Callable[..., LoadedModel] = load_model
+    tuning: Tuning | None = None  # how a value of this configuration was chosen
+    lost_as: Literal["killed", "node_failure"] = "killed"  # what ended an earlier attempt that could not say so
+
+
+def execute(config: RunConfig, say: Callable[[str], None] = print, around: Surroundings = Surroundings()) -> Record:
     """Run to the end, or find the finished run and train nothing; the record is on disk either way.
 
-    Raises Unavailable (data or weights), TrainingFailed, Interrupted (state saved), Refused (another process has the
-    run, or a checkpoint of other code).
+    Raises Unavailable (data or weights), TrainingFailed, Interrupted (state saved), Owned (another process has the
+    run), Refused (a checkpoint of other code), DiskRefuses (full or read-only; what was finished stays intact).
     """
     source, why = settle_source(config.data)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
     identity = run_id(config)
     folder = Path(config.output_root) / identity
-    with owned(folder):
-        keeper = Keeper(folder, config, identity)
+    with disk_errors(folder.parent), owned(folder):
+        keeper = Keeper(folder, config, identity, say, around.lost_as)
         if keeper.finished and not config.force:
             say(f"found finished run {identity}; nothing trained (force=true runs it again)\n{summary(keeper.record)}")
             return keeper.record
         if config.force:
             keeper.start_over(config)
             checkpoint.remove_all(folder)
-        with StopRequest() as stop, keeper.attempt():
-            Run(config, folder, keeper, stop, say, why).go()
+        keeper.record.tuning = around.tuning
+        with nullcontext(around.stop) if around.stop else StopRequest() as stop, keeper.attempt():
+            Run(config, folder, keeper, stop, say, why, around.load_model).go()
         checkpoint.remove_all(folder)
         say(summary(keeper.record))
         return keeper.record
@@ -83,6 +95,7 @@ class Run:
     stop: StopRequest
     say: Callable[[str], None]
     why_source: str
+    load_model: Callable[..., LoadedModel]
 
     def go(self) -> None:
         config, timed = self.config, self.keeper.timed
@@ -96,7 +109,7 @@ class Run:
                 config.task.train_set, config.data, config.seeds.data, config.eval.split == "validation"
             )
             place = settle(config.device, config.dtype, config.threads, self._size())
-            loaded = load_model(config.model, place.dtype, getattr(task, "num_labels", None))
+            loaded = self.load_model(config.model, place.dtype, getattr(task, "num_labels", None))
             loaded.model.to(place.device)
             family = family_of(task, loaded, config)
             examples = family.encode_all(rows)

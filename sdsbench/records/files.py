@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from sdsbench.errors import DiskRefuses
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_RIGHTS = (errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of a full or read-only disk, or of missing rights below `folder`, into DiskRefuses."""
+    try:
+        yield
+    except Exception as error:
+        reason = disk_reason(error, folder)
+        if reason is None or isinstance(error, DiskRefuses):
+            raise
+        raise DiskRefuses(
+            f"the disk refuses: {reason}. Everything finished is intact; make room or rights and start again."
+        ) from None
+
+
+def disk_reason(error: BaseException, folder: Path) -> str | None:
+    """What the disk refused, or None where the error is not the disk's. safetensors keeps only the system's text."""
+    if isinstance(error, OSError):
+        ours = str(error.filename).startswith(str(folder))
+        return str(error) if error.errno in _DISK or (error.errno in _RIGHTS and ours) else None
+    if type(error).__name__ == "SafetensorError" and any(os.strerror(code) in str(error) for code in _DISK):
+        return str(error)
+    return None
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sdsbench.configuration.identity import resolved
 from sdsbench.configuration.schema import RunConfig
@@ -20,9 +20,20 @@ from sdsbench.records.schema import Attempt, Failure, Record
 class Keeper:
     """The record of one run folder, written at every change of state. The caller holds the folder's lock."""
 
-    def __init__(self, folder: Path, config: RunConfig, identity: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        identity: str,
+        say: Callable[[str], None] = print,
+        lost_as: Literal["killed", "node_failure"] = "killed",
+    ) -> None:
+        """`lost_as`: how an earlier attempt ended that still says `running`, now that its lock is free."""
         self.folder = folder
-        self.record = find_record(folder) or _new_record(config, identity)
+        self.record = find_record(folder, say) or _new_record(config, identity)
+        for attempt in self.record.attempts:
+            if attempt.status == "running":
+                attempt.status = lost_as
 
     @property
     def finished(self) -> bool:
@@ -81,7 +92,8 @@ class Keeper:
             status = "oom"
         self.record.failure = Failure(type=type(error).__name__, message=str(error)[:2000])
         self._last_metrics(self.record.failure)
-        self._end(status)
+        with suppress(OSError):  # a full disk refuses this too: the record stays `running`, and `error` is what counts
+            self._end(status)
 
     def _last_metrics(self, failure: Failure) -> None:
         from sdsbench.records import metrics

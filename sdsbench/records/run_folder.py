@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -43,25 +44,25 @@ def read_record(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise DamagedFile(
-            f"{path}: not a record of schema version 1: {where}: {first['msg']}. Set it aside or delete it."
-        ) from None
+        raise DamagedFile(f"{path}: not a record of schema version 1: {where}: {first['msg']}.") from None
     if record.checksum != checksum(record):
-        raise DamagedFile(f"{path}: its content does not match its checksum. Set it aside or delete it.")
+        raise DamagedFile(f"{path}: its content does not match its checksum.")
     return record
 
 
-def find_record(folder: Path) -> Record | None:
+def find_record(folder: Path, say: Callable[[str], None]) -> Record | None:
     """The record of a run folder, or None where the run has not begun.
 
-    A damaged record is renamed to record.damaged-<hash>.json, so that it is neither counted nor lost, and counts as absent.
+    A damaged record is named, renamed to record.damaged-<hash>.json, so that it is neither counted nor lost, and counts
+    as absent.
     """
     path = folder / "record.json"
     if not path.exists():
         return None
     try:
         return read_record(path)
-    except DamagedFile:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-        path.rename(folder / f"record.damaged-{digest}.json")
+    except DamagedFile as error:
+        aside = folder / f"record.damaged-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.json"
+        path.rename(aside)
+        say(f"{error} It is set aside as {aside.name}; the run starts from its newest checkpoint, or anew.")
         return None

@@ -15,6 +15,10 @@ SCHEMA_VERSION = 1
 Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]
 
 
+AttemptStatus = Literal[Status, "killed", "node_failure"]
+"""How one attempt ended; `killed` and `node_failure`: without a word, found out by the next attempt."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -118,7 +122,7 @@ class Attempt(_Strict):
 
     started: str  # UTC, ISO 8601
     ended: str | None = None
-    status: Status
+    status: AttemptStatus
     host: str
     slurm_job: str | None = None
     from_step: int = 0
