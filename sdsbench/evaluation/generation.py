@@ -36,12 +36,17 @@ class Generator:
         self.device = next(model.parameters()).device
         self.ends = _end_tokens(model, tokenizer)
 
-    @torch.inference_mode()
     def answer(self, requests: Sequence[Request]) -> list[str]:
         """The generated text of every request, without its stop text and what follows, in the order of the requests."""
         prompts = [prompt_ids(request.prompt, self.tokenizer) for request in requests]
-        order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
-        answers = [""] * len(requests)
+        made = self.continuations(prompts, requests)
+        return [self._text(tokens, request.stop) for tokens, request in zip(made, requests, strict=True)]
+
+    @torch.inference_mode()
+    def continuations(self, prompts: Sequence[Sequence[int]], requests: Sequence[Request]) -> list[list[int]]:
+        """The generated tokens after every tokenised prompt."""
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+        made: list[list[int]] = [[] for _ in prompts]
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             ids, mask = self._padded([prompts[i] for i in batch])
@@ -50,9 +55,9 @@ class Generator:
             else:
                 generated = self._greedy(ids, mask, [requests[i] for i in batch])
             for i, tokens in zip(batch, generated, strict=True):
-                answers[i] = self._text(tokens, requests[i].stop)
+                made[i] = tokens
             self.progress(len(batch))
-        return answers
+        return made
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         width = max(len(prompt) for prompt in prompts)

@@ -80,9 +80,12 @@ class Training:
 
     def step(self, state: TrainState) -> StepReport:
         """One optimizer step over batch_size x accumulation examples."""
+        return self.step_on(state, [self.examples[number] for number in self.order.examples(state.step + 1)])
+
+    def step_on(self, state: TrainState, batch: Sequence[Any]) -> StepReport:
+        """One optimizer step over the given examples."""
         started = time.perf_counter()
         step = state.step + 1
-        batch = [self.examples[number] for number in self.order.examples(step)]
         state.optimizer.zero_grad()
         with self.dropout.of_step(step):
             loss = self.backward(batch)

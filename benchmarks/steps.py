@@ -1,0 +1,147 @@
+"""Optimizer steps of every method, and of peft in a plain padded AdamW loop, interleaved on the same batches.
+
+    python -m benchmarks.steps --model smollm2_135m --rank 32 --steps 5
+    python -m benchmarks.steps --model llama3.2_3b --device cuda --dtype bfloat16 --batch 4 --max-length 768 --rank 32
+
+One round gives every contestant the same batch, one after the other; ratios are taken round by round, so that a machine
+that slows down slows both. Writes benchmarks/results/steps-*.csv (one row a contestant) and a plot beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import report
+from benchmarks.contestants import METHODS, PEFT, Contestant, Pad, builder
+from benchmarks.workloads import Workload, drawn, gsm8k, loaded_model, random_model
+from sdsbench.training.measure import PeakBytes, saved_bytes
+
+REFERENCES = ("peft_lora", "lora")
+NEW_TOKENS = 16
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    device, dtype = torch.device(given.device), getattr(torch, given.dtype)
+    base, tokenizer, workload = _subject(given, device, dtype)
+    names = given.contestants.split(",")
+    rows: dict[str, dict[str, Any]] = {name: {"contestant": name} for name in names}
+    built: dict[str, Contestant] = {}
+    for name in names:
+        contestant = builder(name, base, tokenizer, given.rank, workload)()
+        rows[name] |= _alone(contestant, workload, device, given.generate)
+        if given.steps:
+            built[name] = contestant
+        print(f"{name}: {rows[name]}", file=sys.stderr)
+        del contestant
+        gc.collect()
+    if given.steps:
+        seconds = _interleaved(built, workload, given.warmup, given.steps, device)
+        tokens = [sum(e.length for e in workload.batch(n)) for n in range(given.warmup, given.warmup + given.steps)]
+        report.add_speeds(rows, seconds, tokens, REFERENCES)
+    for row in rows.values():
+        report.add_ratio(row, rows, "saved_bytes", REFERENCES)
+        report.add_ratio(row, rows, "peak_bytes", REFERENCES)
+    batches = max(1, given.steps)
+    facts = {
+        "model": given.model, "workload": workload.name, "batch": given.batch, "rank": given.rank,
+        "dtype": given.dtype, "padding_share_of_peft": round(workload.padding_share(batches), 4), "steps": given.steps,
+        "threads": given.threads,
+    }  # fmt: skip
+    path = Path(given.out) / f"steps-{given.model}-{given.device}-{given.dtype}-r{given.rank}-b{given.batch}.csv"
+    report.write(path, list(rows.values()), facts, device)
+    if given.steps:
+        report.plot_steps(path.with_suffix(".png"), list(rows.values()), facts, device)
+    print(report.table(list(rows.values())))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2_135m", help="micro, smollm2_135m, or a shipped architecture")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=8, help="examples in a step")
+    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--data-root", help="folder with the real GSM8K; without it this package's word problems")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps; 0: only exact counts")
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--generate", type=int, default=0, help="prompts for generation speed; 0: not measured")
+    parser.add_argument("--contestants", default=",".join((*METHODS, *PEFT)))
+    parser.add_argument("--out", default="benchmarks/results")
+    return parser
+
+
+def _subject(given: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any, Workload]:
+    """(model, tokenizer, workload): pretrained with GSM8K where weights are at hand, else random at real shapes."""
+    if given.model in ("micro", "smollm2_135m") and device.type == "cpu":
+        model, tokenizer = loaded_model(given.model, dtype)
+        return model, tokenizer, gsm8k(given.model, tokenizer, given.batch, given.max_length, given.data_root)
+    model = random_model(given.model, dtype, device)
+    return model, Pad(), drawn(model.config.vocab_size, given.batch, given.max_length)
+
+
+def _alone(contestant: Contestant, workload: Workload, device: torch.device, prompts: int) -> dict[str, Any]:
+    """Counts that need no clock (saved bytes, peak), start-up seconds and generation speed."""
+    batch = workload.batch(0)
+    contestant.step(batch)  # makes optimizer state; ends SDS-LoRA's warm-up
+    saved = saved_bytes(contestant.model, lambda: contestant.loss(batch))
+    found: dict[str, Any] = {"init_seconds": round(contestant.init_seconds, 3), "saved_bytes": saved}
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        contestant.step(batch)
+        found["peak_bytes"] = torch.cuda.max_memory_allocated() - held
+        found["peak_allocated"] = torch.cuda.max_memory_allocated()
+        found["peak_reserved"] = torch.cuda.max_memory_reserved()
+    else:
+        with PeakBytes() as peak:
+            contestant.step(batch)
+        found["peak_bytes"] = peak.peak
+    if prompts:
+        heads = [example.ids[: max(1, example.first_target)] for example in workload.examples[:prompts]]
+        started = time.perf_counter()
+        made = contestant.generate(heads, NEW_TOKENS)
+        _synchronize(device)
+        found["generated_tokens_per_second"] = round(made / (time.perf_counter() - started), 1)
+    return found
+
+
+def _interleaved(
+    built: dict[str, Contestant], workload: Workload, warmup: int, steps: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of every timed step by contestant; every round has one batch for all, in an order that rotates."""
+    seconds: dict[str, list[float]] = {name: [] for name in built}
+    names = list(built)
+    for number in range(warmup + steps):
+        batch = workload.batch(number)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            _synchronize(device)
+            started = time.perf_counter()
+            built[name].step(batch)
+            _synchronize(device)
+            if number >= warmup:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

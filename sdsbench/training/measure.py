@@ -1,0 +1,81 @@
+"""Exact counts of a step's memory: what backward keeps, and the peak of live tensors. No clock, no allocator.
+
+Both count storages, not tensors: views of one storage count once.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class SavedBytes:
+    """Bytes that autograd keeps for backward, apart from storages that exist anyway (weights, adapters, the batch)."""
+
+    def __init__(self, existing: Iterable[Tensor]) -> None:
+        self._existing = {tensor.untyped_storage().data_ptr() for tensor in existing}
+        self._saved: dict[int, tuple[int, Any]] = {}  # address -> (bytes, storage); held so no address is used twice
+
+    @property
+    def total(self) -> int:
+        return sum(size for size, _ in self._saved.values())
+
+    @contextmanager
+    def counting(self) -> Iterator[SavedBytes]:
+        """Inside: forward passes are counted (do not run backward inside)."""
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self._existing:
+                self._saved[storage.data_ptr()] = (storage.nbytes(), storage)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            yield self
+
+
+def saved_bytes(model: Any, run_forward: Any) -> int:
+    """Bytes saved for backward by `run_forward()` (which returns the loss) beside the model's own tensors."""
+    counter = SavedBytes([*model.parameters(), *model.buffers()])
+    with counter.counting():
+        loss = run_forward()
+    del loss
+    return counter.total
+
+
+class PeakBytes(TorchDispatchMode):
+    """Largest sum of live storages made while the mode is on; starts from 0, so weights are not in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        before = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf, before)
+        return result
+
+    def _add(self, tensor: Tensor, inputs: set[int]) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known or key in inputs or tensor.device.type == "meta":
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
