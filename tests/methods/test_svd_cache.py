@@ -1,0 +1,47 @@
+"""Cached factors: found again, never for another weight, rank, algorithm or seed, and without effect on results."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdsbench.methods import svd_cache
+from sdsbench.methods.linear_algebra import truncated_svd
+from tests.methods.tiny import start
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(svd_cache, "WORTH_CACHING", 0)
+
+
+def test_second_call_reads_and_any_other_key_computes() -> None:
+    weight = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return truncated_svd(weight, 2)
+
+    first = svd_cache.cached_triples(weight, 2, "exact", 0, compute)
+    second = svd_cache.cached_triples(weight, 2, "exact", 0, compute)
+    assert len(calls) == 1 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    changed = weight.clone()
+    changed[0, 0] += 1e-6
+    for key in ((changed, 2, "exact", 0), (weight, 1, "exact", 0), (weight, 2, "fast", 0), (weight, 2, "exact", 1)):
+        svd_cache.cached_triples(*key, compute)
+    svd_cache.cached_triples(weight.bfloat16(), 2, "exact", 0, compute)
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize("name", ["pissa", "lora_xs"])
+@pytest.mark.parametrize("svd", ["fast", "exact"])
+def test_methods_start_the_same_with_a_cold_and_a_warm_cache(name: str, svd: str, tmp_path) -> None:
+    cold = start(name, svd=svd)
+    assert len(list((tmp_path / "svd").glob("*.safetensors"))) == len(cold.layers)
+    warm = start(name, svd=svd)
+    for mine, other in zip(cold.layers.values(), warm.layers.values(), strict=True):
+        for key, tensor in mine.method_tensors().items():
+            assert torch.equal(tensor, other.method_tensors()[key]), key
+    assert not list((tmp_path / "svd").glob(".*")), "no temporary file is left"
