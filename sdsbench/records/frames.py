@@ -20,7 +20,7 @@ import pandas as pd
 import zstandard
 
 from sdsbench.errors import DamagedFile, Unavailable
-from sdsbench.records import metrics
+from sdsbench.records import metrics, samples
 from sdsbench.records.run_folder import read_record
 from sdsbench.records.schema import Record
 
@@ -125,10 +125,6 @@ def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stag
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
-def samples_path(folder: Path, evaluation: str, stage: str = "trained") -> Path:
-    return folder / "samples" / f"{evaluation.replace('/', '__')}.{stage}.jsonl.zst"
-
-
 def evaluations_with_samples(folder: Path, stage: str = "trained") -> list[str]:
     ending = f".{stage}.jsonl.zst"
     return sorted(p.name.removesuffix(ending).replace("__", "/") for p in (folder / "samples").glob(f"*{ending}"))
@@ -139,7 +135,7 @@ def samples_of(folder: Path, evaluation: str, stage: str = "trained") -> list[di
 
     Raises Unavailable without the file, DamagedFile for one that is cut or no such list.
     """
-    path = samples_path(folder, evaluation, stage)
+    path = samples.path_of(folder, evaluation, stage)
     if not path.is_file():
         raise Unavailable(f"{path}: no answers are stored for {evaluation} ({stage}).")
     try:

@@ -15,6 +15,8 @@ from sdsbench.tables.definition import Column, Row, Table
 from sdsbench.tables.footer import footer
 from sdsbench.tables.runs import Run
 
+SHOWN = 20  # problems that one refusal lists
+
 
 @dataclass(frozen=True)
 class Built:
@@ -49,7 +51,8 @@ def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = No
     if problems:
         raise Refused(
             f"table {table.name}: these runs must not be averaged or compared:\n"
-            + "\n".join(f"  {line}" for line in problems)
+            + "\n".join(f"  {line}" for line in problems[:SHOWN])
+            + (f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else "")
             + "\nNarrow the runs with --where KEY=VALUE (such as provenance.code_hash=...), or give other --runs."
         )
     made = ranking.mark(table.columns, made)
@@ -66,6 +69,8 @@ def _mean_cell(table: Table, row: Row, column: Column, made: dict[tuple[str, str
 
 
 def _column_problems(column: Column, made: dict[tuple[str, str], Cell]) -> list[str]:
+    if column.format == "count" or not column.better:  # nothing is ranked: rows may be different settings
+        return []
     runs = [run for cell in made.values() if cell.column == column.name for run in cell.runs]
     facts = [identity.compared(run, column) for run in runs]
     return [f"column {column.name}: {line}" for line in identity.differences(runs, facts)]

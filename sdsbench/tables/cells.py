@@ -72,6 +72,8 @@ def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: 
     if not having:
         return _without_value(empty, row, column), []
     used = [run for run, _ in having]
+    if column.format == "count":
+        return _the_count(empty, having)
     problems = identity.differences(used, [identity.averaged(run, column) for run in used])
     problems += _repeated_seeds(used)
     scale = SCALE.get(column.format, 1.0)
@@ -132,6 +134,16 @@ def _status(unfinished: Sequence[Run]) -> str:
     """The commonest status; ties go to the worse one."""
     counts = Counter(str(run.record.status) for run in unfinished)
     return max(UNFINISHED, key=lambda status: (counts[status], -UNFINISHED.index(status)))
+
+
+def _the_count(empty: Cell, having: Sequence[tuple[Run, float]]) -> tuple[Cell, list[str]]:
+    """A count is no average: every run must have the same."""
+    holders: dict[float, list[str]] = {}
+    for run, number in having:
+        holders.setdefault(number, []).append(run.id)
+    problems = [] if len(holders) == 1 else ["; ".join(f"{n:.0f} in {', '.join(ids)}" for n, ids in holders.items())]
+    value = Interval(having[0][1], float("nan"), float("nan"), len(having))
+    return replace(empty, status="value", ours=value, runs=tuple(run for run, _ in having)), problems
 
 
 def _repeated_seeds(runs: Sequence[Run]) -> list[str]:

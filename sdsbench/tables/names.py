@@ -12,6 +12,7 @@ METHODS = {
     "lora_xs": "LoRA-XS",
     "lora_sb": "LoRA-SB",
     "sds_lora": "SDS-LoRA",
+    "preconditioned_lora": "Preconditioned LoRA",
 }
 MODELS = {
     "mistral_7b": "Mistral-7B",

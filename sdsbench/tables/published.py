@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -56,19 +57,22 @@ def values(paper: str) -> pd.DataFrame:
     return frame.assign(value=pd.to_numeric(frame["value"]), tolerance=pd.to_numeric(frame["tolerance"]))
 
 
+@functools.cache
+def _rows(paper: str) -> list[dict[str, Any]]:
+    return values(paper).to_dict("records")
+
+
 def lookup(paper: str, keys: Mapping[str, str]) -> Published | None:
     """The one number with these column values (table, model, task, metric, method, rank, note); None without one.
 
     Raises ValueError where the keys fit several numbers.
     """
-    frame = values(paper)
-    for column, wanted in keys.items():
-        frame = frame[frame[column] == wanted]
-    if frame.empty:
+    found = [row for row in _rows(paper) if all(row[column] == wanted for column, wanted in keys.items())]
+    if not found:
         return None
-    if len(frame) > 1:
-        raise ValueError(f"{dict(keys)} fits {len(frame)} numbers of {paper}")
-    row = frame.iloc[0]
+    if len(found) > 1:
+        raise ValueError(f"{dict(keys)} fits {len(found)} numbers of {paper}")
+    row = found[0]
     tolerance = None if pd.isna(row["tolerance"]) else float(row["tolerance"])
     return Published(float(row["value"]), tolerance, str(row["source"]), str(row["note"]))
 

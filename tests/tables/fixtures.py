@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import zstandard
-
-from sdsbench.records.frames import samples_path
+from sdsbench.records import samples as samples_file
 from sdsbench.records.run_folder import write_record
 from sdsbench.records.schema import (
     DataUsed,
@@ -113,18 +112,23 @@ def make_record(
 def write_run(
     root: Path,
     record: Record,
-    samples: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    samples: Mapping[str, Sequence[dict[str, Any]]] | None = None,
     steps: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """A run folder below `root`."""
+    with mock.patch("os.fsync"):  # hundreds of small files
+        return _write(root, record, samples, steps)
+
+
+def _write(root: Path, record: Record, samples: Any, steps: Any) -> Path:
     folder = root / record.run_id
     folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, record)
     (folder / "config.yaml").write_text("# resolved configuration\n")
     for evaluation, rows in (samples or {}).items():
-        path = samples_path(folder, evaluation)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(zstandard.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+        samples_file.write(
+            samples_file.path_of(folder, evaluation, record.scores[0].stage if record.scores else "trained"), rows
+        )
     if steps is not None:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
     return folder

@@ -10,13 +10,13 @@ def render(built: Built) -> str:
     table = built.table
     by_cell = {(cell["row"], cell["column"]): texts(cell) for cell in built.frame.to_dict("records")}
     heads = ["", *(f"{column.group}: {column.title}" if column.group else column.title for column in table.columns)]
-    lines = [f"**{table.title}** (`{table.name}`)", "", _line(heads), _line(["---", *("--:" for _ in table.columns)])]
+    lines = [f"**{table.title}** (`{table.name}`)", "", line(heads), line(["---", *("--:" for _ in table.columns)])]
     for row in table.rows:
-        lines.append(_line([row.title, *(_cell(by_cell[row.name, column.name]) for column in table.columns)]))
+        lines.append(line([row.title, *(_cell(by_cell[row.name, column.name]) for column in table.columns)]))
     return "\n".join([*lines, "", *(f"- {_escaped(line)}" for line in built.footer)]) + "\n"
 
 
-def _line(parts: list[str]) -> str:
+def line(parts: list[str]) -> str:
     return "| " + " | ".join(part.replace("|", "\\|") for part in parts) + " |"
 
 
