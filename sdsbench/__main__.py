@@ -64,13 +64,15 @@ def _verb(name: str, arguments: list[str]) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    from sdsbench.configuration.compose import compose_run
+    from sdsbench.aggregate import execute_members, expand
 
     overrides, config_dirs = split_config_dirs(words)
-    config = compose_run(overrides, config_dirs)
+    configs = expand(overrides, config_dirs)
+    if len(configs) > 1:
+        return execute_members(overrides, config_dirs)
     from sdsbench.run import execute
 
-    execute(config)
+    execute(configs[0])
     return 0
 
 
