@@ -21,8 +21,8 @@ from sdsbench.methods.base import Layers, Method, build, lookup
 from sdsbench.methods.gradients import summed_gradients
 
 FAMILIES = ("decoder", "encoder", "vision")
-METHODS = ("full_ft", "lora", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb", "sds_lora",
-    "preconditioned_lora",
+METHODS = (
+    "full_ft", "lora", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb", "sds_lora", "preconditioned_lora",
 )  # fmt: skip
 LOW_RANK = METHODS[1:]
 
