@@ -61,7 +61,7 @@ def _task_against_model(config: RunConfig) -> Iterator[Problem]:
 
 
 def _data(config: RunConfig) -> Iterator[Problem]:
-    if config.task.train_set not in catalogue.names():
+    if not hasattr(config.task, "members") and config.task.train_set not in catalogue.names():
         yield Problem(
             "task.train_set",
             config.task.train_set,
