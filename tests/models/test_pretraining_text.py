@@ -22,9 +22,13 @@ def test_the_prompt_is_that_of_the_tasks() -> None:
 def test_no_question_of_a_task_is_in_the_text() -> None:
     parts = set(re.split(r"\n|(?:Story|Exercise|Q): | A: ", "\n".join(DOCUMENTS)))
     for split in ("train", "validation", "test"):
-        assert parts.isdisjoint(row["question"] for row in rows(split, 3000))
-        assert parts.isdisjoint(row["problem"] for row in math_rows(split, 1500))
-    assert not parts.isdisjoint(row["problem"] for row in math_rows("pretrain", 1500))  # it finds what is there
+        found = sorted(parts & _questions(split))
+        assert found == []
+    assert len(parts & _questions("pretrain")) > 10  # the check finds what is there
+
+
+def _questions(split: str) -> set[str]:
+    return {row["question"] for row in rows(split, 3000)} | {row["problem"] for row in math_rows(split, 1500)}
 
 
 def test_instructions_are_never_answered_with_sums() -> None:
