@@ -11,7 +11,7 @@ import numpy as np
 from sdsbench.errors import DamagedFile, Unavailable
 from sdsbench.records.frames import samples_of
 from sdsbench.statistics import Comparison, hierarchical_bootstrap, holm, mcnemar, seed_test
-from sdsbench.tables.cells import Cell
+from sdsbench.tables.cells import SCALE, Cell
 from sdsbench.tables.definition import Column
 from sdsbench.tables.measures import score_of
 from sdsbench.tables.runs import Run
@@ -56,10 +56,21 @@ def compare(column: Column, ours: Cell, theirs: Cell) -> Comparison | None:
     ours_sq, theirs_sq = _answers(column, ours.runs, seeds), _answers(column, theirs.runs, seeds)
     if ours_sq is not None and theirs_sq is not None and ours_sq.shape == theirs_sq.shape:
         if min(ours_sq.shape) > 1:
-            return hierarchical_bootstrap(ours_sq, theirs_sq)
+            return _in_points(hierarchical_bootstrap(ours_sq, theirs_sq))
         if np.isin([ours_sq, theirs_sq], (0, 1)).all():
-            return mcnemar(ours_sq[0], theirs_sq[0])
+            return _in_points(mcnemar(ours_sq[0], theirs_sq[0]))
     return seed_test(ours.by_seed, theirs.by_seed)
+
+
+def _in_points(comparison: Comparison) -> Comparison:
+    """Answers are 0 to 1, cells are points of 100."""
+    scale = SCALE["score"]
+    return replace(
+        comparison,
+        difference=scale * comparison.difference,
+        low=scale * comparison.low,
+        high=scale * comparison.high,
+    )
 
 
 def _ranked(column: Column, cells: Sequence[Cell]) -> list[Cell]:

@@ -54,7 +54,7 @@ def make_record(
     """A record as a run would write it; only what a test is about needs to be given."""
     tree = {
         "model": {"name": model},
-        "method": {"name": method, "rank": rank},
+        "method": {"name": method, "rank": rank} | ({"variant": "sds"} if method == "sds_lora" else {}),
         "task": {"name": task},
         "train": {"lr": lr, "epochs": 1.0, "batch_size": 8},
         "seed": seed,
