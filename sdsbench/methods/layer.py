@@ -154,14 +154,14 @@ class _LowRankLinear(torch.autograd.Function):
     ) -> Tensor:
         up_mK = _joined(blocks[0::2], 1, x_tn.dtype)
         down_Kn = _joined(blocks[1::2], 0, x_tn.dtype)
-        h_tK = call.dropped(x_tn) @ down_Kn.t()
+        h_Kt = down_Kn @ call.dropped(x_tn).t()
         if row_scale_m is None:
             y_tm = nn.functional.linear(x_tn, weight_mn, bias_m)
-            y_tm.addmm_(h_tK, up_mK.t(), alpha=call.scale)
+            y_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale)
             ctx.save_for_backward(x_tn, weight_mn, None, None, *blocks)
         else:
             scaled_tm = x_tn @ weight_mn.t()
-            scaled_tm.addmm_(h_tK, up_mK.t(), alpha=call.scale).mul_(row_scale_m.to(x_tn.dtype))
+            scaled_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale).mul_(row_scale_m.to(x_tn.dtype))
             y_tm = scaled_tm if bias_m is None else scaled_tm + bias_m
             ctx.save_for_backward(x_tn, weight_mn, row_scale_m, scaled_tm, *blocks)
         ctx.call = call
@@ -181,16 +181,16 @@ class _LowRankLinear(torch.autograd.Function):
                 row_gradient_m = _row_scale_gradient(g_tm, scaled_tm, row_scale_m)
             g_tm = g_tm * row_scale_m.to(g_tm.dtype)
         ups, downs = blocks[0::2], blocks[1::2]
-        u_tK = (g_tm @ _joined(ups, 1, x_tn.dtype)).mul_(call.scale)  # dL/dh
-        block_gradients = _block_gradients(call, g_tm, x_tn, u_tK, downs, needs_block)
+        u_Kt = (_joined(ups, 1, x_tn.dtype).t() @ g_tm.t()).mul_(call.scale)  # dL/dh
+        block_gradients = _block_gradients(call, g_tm, x_tn, u_Kt, downs, needs_block)
         dx_tn = None
         if needs_x:
             dx_tn = g_tm @ weight_mn
             down_Kn = _joined(downs, 0, x_tn.dtype)
             if call.dropout:
-                dx_tn.add_(call.undropped(u_tK @ down_Kn))
+                dx_tn.add_(call.undropped(u_Kt.t() @ down_Kn))
             else:
-                dx_tn.addmm_(u_tK, down_Kn)
+                dx_tn.addmm_(u_Kt.t(), down_Kn)
         return dx_tn, None, None, row_gradient_m, None, *block_gradients
 
 
@@ -205,9 +205,12 @@ def _row_scale_gradient(g_tm: Tensor, scaled_tm: Tensor, row_scale_m: Tensor) ->
 
 
 def _block_gradients(
-    call: _Call, g_tm: Tensor, x_tn: Tensor, u_tK: Tensor, downs: Sequence[Tensor], needed: Sequence[bool]
+    call: _Call, g_tm: Tensor, x_tn: Tensor, u_Kt: Tensor, downs: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """fp32 gradients in the order up_1, down_1, up_2, ...: d up = s g^T (x down^T), d down = (s g up)^T x."""
+    """fp32 gradients in the order up_1, down_1, up_2, ...: d up = s g^T (x down^T), d down = (s g up)^T x.
+
+    Thin products have the rank first: on a CPU r x t is up to four times faster to make and to use than t x r.
+    """
     dropped_tn = call.dropped(x_tn)
     gradients: list[Tensor | None] = []
     start = 0
@@ -215,10 +218,10 @@ def _block_gradients(
         width = down_kn.shape[0]
         up_gradient = down_gradient = None
         if needed[2 * index]:
-            h_tk = (dropped_tn @ down_kn.to(x_tn.dtype).t()).mul_(call.scale)
-            up_gradient = _product_fp32(g_tm.t(), h_tk)
+            h_kt = (down_kn.to(x_tn.dtype) @ dropped_tn.t()).mul_(call.scale)
+            up_gradient = _product_fp32(h_kt, g_tm).t()
         if needed[2 * index + 1]:
-            down_gradient = _product_fp32(u_tK[:, start : start + width].t(), dropped_tn)
+            down_gradient = _product_fp32(u_Kt[start : start + width], dropped_tn)
         gradients += [up_gradient, down_gradient]
         start += width
     return gradients

@@ -22,8 +22,8 @@ CERTIFIED_DEVIATION = 0.1
 def orthonormal_columns(tall: Sequence[Tensor]) -> list[Tensor]:
     """Orthonormal bases Q_dr of the column spaces of tall matrices X_dr = Q R with diag R > 0, in fp32.
 
-    Matrices of equal shape are handled as one batch. Columns are first scaled to length 1, so that only their
-    directions decide the conditioning. Two passes of Cholesky QR (Yamamoto et al. 2015, doi 10.1137/140961389
+    Matrices of equal shape are handled as one batch. Only the directions of columns decide the conditioning, their
+    lengths are divided out. Two passes of Cholesky QR (Yamamoto et al. 2015, doi 10.1137/140961389
     analyse the second pass) do most matrices; the Gram matrix of the second pass certifies the result, and a
     matrix without certificate goes to Householder QR, which is orthonormal whatever the conditioning.
 
@@ -43,24 +43,28 @@ def orthonormal_columns(tall: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _orthonormal_batch(x_Ldr: Tensor) -> Tensor:
-    x_Ldr = x_Ldr / x_Ldr.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x_Ldr.dtype).tiny)
-    first_Ldr, _, info_L = _cholesky_pass(x_Ldr)
+    first_Ldr, _, first_info_L = _cholesky_pass(x_Ldr)
     q_Ldr, gram_Lrr, second_info_L = _cholesky_pass(first_Ldr)
     identity_rr = torch.eye(x_Ldr.shape[2], dtype=x_Ldr.dtype, device=x_Ldr.device)
     deviation_L = (gram_Lrr - identity_rr).abs().amax(dim=(1, 2))
-    certified_L = (info_L == 0) & (second_info_L == 0) & (deviation_L < CERTIFIED_DEVIATION)
+    certified_L = (first_info_L == 0) & (second_info_L == 0) & (deviation_L < CERTIFIED_DEVIATION)
     if not bool(certified_L.all()):
-        uncertified = ~certified_L
-        q_Ldr[uncertified] = thin_qr(x_Ldr[uncertified])[0]
+        q_Ldr[~certified_L] = thin_qr(x_Ldr[~certified_L])[0]
     return q_Ldr
 
 
 def _cholesky_pass(x_Ldr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(X R^-1, X^T X, info) with R^T R = X^T X."""
+    """(X R^-1, X^T X, info) with R^T R = X^T X; the factorisation runs on columns scaled to length 1.
+
+    R^-1 is formed (r x r) and multiplied: the second pass and its certificate make up for the accuracy of the first.
+    """
     gram_Lrr = x_Ldr.mT @ x_Ldr
-    lower_Lrr, info_L = torch.linalg.cholesky_ex(gram_Lrr)
-    q_Ldr = torch.linalg.solve_triangular(lower_Lrr.mT, x_Ldr, upper=True, left=False)
-    return q_Ldr, gram_Lrr, info_L
+    length_Lr = gram_Lrr.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(x_Ldr.dtype).tiny)
+    cosines_Lrr = gram_Lrr / length_Lr.unsqueeze(1) / length_Lr.unsqueeze(2)
+    lower_Lrr, info_L = torch.linalg.cholesky_ex(cosines_Lrr)
+    identity_Lrr = torch.eye(x_Ldr.shape[2], dtype=x_Ldr.dtype, device=x_Ldr.device).expand_as(lower_Lrr)
+    inverse_Lrr = torch.linalg.solve_triangular(lower_Lrr.mT, identity_Lrr, upper=True) / length_Lr.unsqueeze(2)
+    return x_Ldr @ inverse_Lrr, gram_Lrr, info_L
 
 
 def thin_qr(x_dr: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,10 +86,12 @@ def product_svd(up_Lmr: Tensor, down_Lrn: Tensor) -> tuple[Tensor, Tensor, Tenso
     return q_up_Lmr @ u_Lrr, sigma_Lr, q_down_Lnr @ vh_Lrr.mT
 
 
-def product_norm(up_Lmk: Tensor, down_Lkn: Tensor) -> Tensor:
-    """|up down|_F for a batch, without forming the m x n products: sqrt(tr(up^T up down down^T))."""
-    gram_up_Lkk, gram_down_Lkk = up_Lmk.mT @ up_Lmk, down_Lkn @ down_Lkn.mT
-    return (gram_up_Lkk * gram_down_Lkk).sum(dim=(-2, -1)).clamp_min(0).sqrt()
+def sum_norm(up1_Lmr: Tensor, down1_Lrn: Tensor, up2_Lmr: Tensor, down2_Lrn: Tensor) -> Tensor:
+    """|up1 down1 + up2 down2|_F for a batch, from r x r Gram matrices, without forming an m x n product."""
+    first_L = (up1_Lmr.mT @ up1_Lmr * (down1_Lrn @ down1_Lrn.mT)).sum(dim=(1, 2))
+    second_L = (up2_Lmr.mT @ up2_Lmr * (down2_Lrn @ down2_Lrn.mT)).sum(dim=(1, 2))
+    cross_L = (up1_Lmr.mT @ up2_Lmr * (down1_Lrn @ down2_Lrn.mT)).sum(dim=(1, 2))
+    return (first_L + second_L + 2 * cross_L).clamp_min(0).sqrt()
 
 
 def damped_eigh(gram_Lrr: Tensor, damping: float) -> tuple[Tensor, Tensor]:

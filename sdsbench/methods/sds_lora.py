@@ -25,7 +25,7 @@ from sdsbench.errors import Problem
 from sdsbench.lazy import torch
 from sdsbench.methods.base import Branch, Layers, LowRankConfig, Method, Optimizer, register
 from sdsbench.methods.initial import add_lora_factors
-from sdsbench.methods.linear_algebra import orthonormal_columns, product_norm, product_svd
+from sdsbench.methods.linear_algebra import orthonormal_columns, product_svd, sum_norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,24 +167,18 @@ class SDSLoRA(Method):
                 orthonormal_columns([layer.A.t() for layer in layers]),
                 orthonormal_columns([layer.B for layer in layers]),
             )
-        renewed = {id(layer): (q_nr, q_mr) for layer, q_nr, q_mr in zip(layers, *bases, strict=True)}
+        renewed = {layer.name: (q_nr, q_mr) for layer, q_nr, q_mr in zip(layers, *bases, strict=True)}
         jumps = []
         for batch in _batches(layers):
-            a_Lrn, b_Lmr = torch.stack([layer.A for layer in batch]), torch.stack([layer.B for layer in batch])
-            old_a_Lnr, old_b_Lmr = (
-                torch.stack([layer.Q_A for layer in batch]),
-                torch.stack([layer.Q_B for layer in batch]),
-            )
-            new_a_Lnr = torch.stack([renewed[id(layer)][0] for layer in batch])
-            new_b_Lmr = torch.stack([renewed[id(layer)][1] for layer in batch])
-            jump_L = product_norm(
-                torch.cat([new_b_Lmr - old_b_Lmr, b_Lmr], 2), torch.cat([a_Lrn, (new_a_Lnr - old_a_Lnr).mT], 1)
-            )
-            norm_L = product_norm(torch.cat([old_b_Lmr, b_Lmr], 2), torch.cat([a_Lrn, old_a_Lnr.mT], 1))
-            jumps.append((jump_L / norm_L).cpu())
-            for layer, q_nr, q_mr in zip(batch, new_a_Lnr, new_b_Lmr, strict=True):
+            a_Lrn, b_Lmr = _stack(batch, "A"), _stack(batch, "B")
+            old_a_Lnr, old_b_Lmr = _stack(batch, "Q_A"), _stack(batch, "Q_B")
+            for layer in batch:
+                q_nr, q_mr = renewed[layer.name]
                 layer.Q_A.copy_(q_nr)
                 layer.Q_B.copy_(q_mr)
+            moved_a_Lrn, moved_b_Lmr = (_stack(batch, "Q_A") - old_a_Lnr).mT, _stack(batch, "Q_B") - old_b_Lmr
+            jump_L = sum_norm(moved_b_Lmr, a_Lrn, b_Lmr, moved_a_Lrn)
+            jumps.append((jump_L / sum_norm(old_b_Lmr, a_Lrn, b_Lmr, old_a_Lnr.mT)).cpu())
         return torch.cat(jumps)
 
     def state(self) -> dict[str, Any]:
@@ -200,8 +194,12 @@ def _batches(layers: Sequence[AdaptedLinear]) -> list[list[AdaptedLinear]]:
     return group_by_shape({layer.name: layer for layer in layers})
 
 
+def _stack(batch: Sequence[AdaptedLinear], name: str) -> Tensor:
+    return torch.stack([getattr(layer, name) for layer in batch])
+
+
 def _svd_of_updates(batch: Sequence[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor]:
-    return product_svd(torch.stack([layer.B for layer in batch]), torch.stack([layer.A for layer in batch]))
+    return product_svd(_stack(batch, "B"), _stack(batch, "A"))
 
 
 def _flatten(layers: Sequence[AdaptedLinear]) -> Tensor:

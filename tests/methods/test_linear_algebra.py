@@ -66,7 +66,10 @@ def test_product_svd_and_norm_match_the_dense_product(m: int, n: int, rank: int,
     torch.testing.assert_close(u * sigma.unsqueeze(1) @ v.mT, b @ a, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(sigma, torch.linalg.svdvals(b @ a)[:, :rank], rtol=1e-4, atol=1e-4)
     assert max(deviation(q) for q in (*u, *v)) < 1e-5
-    torch.testing.assert_close(la.product_norm(b, a), torch.linalg.matrix_norm(b @ a), rtol=1e-4, atol=1e-4)
+    b2, a2 = torch.randn(2, m, rank, generator=generator), torch.randn(2, rank, n, generator=generator)
+    torch.testing.assert_close(
+        la.sum_norm(b, a, b2, a2), torch.linalg.matrix_norm(b @ a + b2 @ a2), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_product_svd_of_a_low_rank_product_keeps_orthonormal_columns() -> None:
