@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,8 @@ class Dropout:
     @contextmanager
     def of_step(self, step: int) -> Iterator[None]:
         """Inside: masks of this step; outside, torch's global generator is as it was."""
-        seed = (self.seed << 32) + step
+        # Hashed, because torch's CPU generator looks at the lowest 32 bits of a seed only.
+        seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{step}".encode()).digest()[:4], "little")
         self.generator.manual_seed(seed)
         if not self._base_drops:
             yield

@@ -1,0 +1,98 @@
+"""The loop: batch x accumulation invariance, data order, schedules, seeds that move one thing each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdsbench.configuration.compose import compose_run
+from sdsbench.errors import TrainingFailed
+from sdsbench.records import metrics
+from sdsbench.run import execute
+from sdsbench.training.order import DataOrder, micro_batches
+from sdsbench.training.schedule import factor
+
+FAST = [
+    "model=micro", "data.source=embedded", "data.train_limit=64", "train.max_steps=4", "eval.limit=1", "threads=1",
+    "eval.untrained=false", "task.max_new_tokens=2", "dtype=float32", "method=lora",
+]  # fmt: skip
+
+
+def losses(root: Path, *extra: str) -> list[float]:
+    record = execute(compose_run([*FAST, f"output_root={root}", *extra]), say=lambda _: None)
+    return [line["loss"] for line in metrics.read(root / record.run_id / "metrics.jsonl") if line["kind"] == "train"]
+
+
+def test_batch_times_accumulation_is_what_counts(tmp_path: Path) -> None:
+    reference = losses(tmp_path, "train.batch_size=8")
+    for batch, accumulation in ((4, 2), (1, 8)):
+        split = losses(tmp_path, f"train.batch_size={batch}", f"train.accumulation={accumulation}")
+        assert split == pytest.approx(reference, rel=2e-5)
+
+
+def test_seeds_move_one_thing_each(tmp_path: Path) -> None:
+    base = ["seed=0", "method.dropout=0.2"]
+    reference = losses(tmp_path, *base)
+    assert losses(tmp_path / "again", *base) == reference
+    assert losses(tmp_path, *base, "seeds.data=1")[0] != reference[0], "another first batch"
+    init = losses(tmp_path, *base, "seeds.init=1")
+    assert init[0] == reference[0], "B = 0: the first loss does not see A"
+    assert init[2:] != reference[2:]
+    dropout = losses(tmp_path, *base, "seeds.dropout=1")
+    assert dropout[0] == reference[0] and dropout[2:] != reference[2:]
+
+
+def test_global_generators_are_left_alone(tmp_path: Path) -> None:
+    import random
+
+    import numpy as np
+
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    losses(tmp_path, "method=lora_sb", "method.dropout=0.1", "train.max_steps=2")
+    losses(tmp_path, "method=pissa", "train.max_steps=2")
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+    assert states[2] == np.random.get_state()[1].tolist()  # noqa: NPY002
+
+
+def test_non_finite_loss_is_a_failed_record(tmp_path: Path) -> None:
+    from sdsbench.records.run_folder import read_record
+
+    with pytest.raises(TrainingFailed, match=r"step \d+: loss .* not finite. Try a lower train.lr"):
+        losses(tmp_path, "method=full_ft", "train.lr=1e30", "train.clip_norm=null", "train.max_steps=10")
+    record = read_record(next(tmp_path.glob("*/record.json")))
+    assert record.status == "failed"
+    assert record.failure is not None and record.failure.last_metrics["loss"] > 0
+
+
+@given(st.integers(1, 60), st.integers(1, 16), st.integers(0, 5))
+def test_every_epoch_shows_every_row_once(rows: int, batch: int, seed: int) -> None:
+    order = DataOrder(rows, batch, seed)
+    for epoch in range(2):
+        steps = range(1 + epoch * order.steps_per_epoch, 1 + (epoch + 1) * order.steps_per_epoch)
+        assert sorted(number for step in steps for number in order.examples(step)) == list(range(rows))
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 8))
+def test_micro_batches_partition_the_step(lengths: list[int], count: int) -> None:
+    batches = micro_batches(lengths, count)
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    assert len(batches) <= count
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_schedules_are_those_of_transformers(schedule: str) -> None:
+    from transformers import get_scheduler
+
+    total, warmup = 40, 5
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total)
+    for step in range(1, total + 1):
+        assert factor(schedule, step, total, warmup) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        scheduler.step()
