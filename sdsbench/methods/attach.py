@@ -12,6 +12,7 @@ from torch import nn
 
 from sdsbench.errors import ConfigError, Problem, TrainingFailed
 from sdsbench.methods.layer import AdaptedLinear
+from sdsbench.methods.linear_algebra import batch_length
 
 if TYPE_CHECKING:
     from sdsbench.methods.base import Layers, Method
@@ -160,8 +161,15 @@ def _free_bytes(device: torch.device) -> int:
 
 
 def group_by_shape(layers: Layers) -> list[list[AdaptedLinear]]:
-    """Layers in groups of equal (m, n) and device, so that their small linear algebra runs as one batch."""
+    """Layers in groups of equal (m, n) and device, so that their small linear algebra runs as one batch.
+
+    On the CPU a group is cut into batches that fit the cache.
+    """
     groups: dict[tuple[tuple[int, int], torch.device], list[AdaptedLinear]] = {}
     for layer in layers.values():
         groups.setdefault((layer.shape, layer.weight.device), []).append(layer)
-    return list(groups.values())
+    batches = []
+    for (shape, device), group in groups.items():
+        length = batch_length(len(group), sum(shape) * group[0].method.config.rank, device)
+        batches += [group[start : start + length] for start in range(0, len(group), length)]
+    return batches

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 CERTIFIED_DEVIATION = 0.1
 """After one Cholesky pass, a Gram matrix this close to I makes the second pass orthonormal to rounding."""
 
+CPU_BATCH = 2**18
+"""fp32 numbers of a batch on the CPU (1 MiB): larger ones leave the cache and pay for fresh memory pages each time."""
+
+
+def batch_length(count: int, numbers: int, device: torch.device) -> int:
+    """How many of `count` layers, of `numbers` factor entries each, make one batch on `device`."""
+    return count if device.type != "cpu" else max(1, min(count, CPU_BATCH // max(1, numbers)))
+
 
 def orthonormal_columns(tall: Sequence[Tensor]) -> list[Tensor]:
     """Orthonormal bases Q_dr of the column spaces of tall matrices X_dr = Q R with diag R > 0, in fp32.

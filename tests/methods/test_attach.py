@@ -123,6 +123,18 @@ def test_groups_hold_equal_shapes() -> None:
     assert all(len({layer.shape for layer in group}) == 1 for group in groups)
 
 
+def test_batches_on_the_cpu_stay_small(monkeypatch) -> None:
+    from sdsbench.methods import linear_algebra
+
+    session = start("sds_lora", refresh="every")
+    monkeypatch.setattr(linear_algebra, "CPU_BATCH", 3 * 64 * 4)
+    assert sorted(len(group) for group in group_by_shape(session.layers)) == [1, 2, 2, 2, 3, 4]
+    whole = start("sds_lora", refresh="every")
+    cut_losses = session.train(5)
+    monkeypatch.undo()
+    assert cut_losses == whole.train(5), "how layers are batched does not change numbers"
+
+
 def test_dora_norm_equals_the_dense_norm() -> None:
     session = start("dora", alpha=8.0)
     session.train(5)

@@ -35,14 +35,14 @@ def test_split_preserves_the_update_and_clears_state_once(variant: str) -> None:
     after_step, before = session.method.after_step, []
 
     def watched(*arguments):
-        before[:] = deltas(session)
+        before[:] = [delta.clone() for delta in deltas(session)]
         return after_step(*arguments)
 
     session.method.after_step = watched
     session.train(1)
     for old, new in zip(before, deltas(session), strict=True):
         assert old.norm() > 0
-        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-6 * float(old.abs().max()) + 1e-7)
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-6 * old.abs().max().item() + 1e-7)
     assert session.cleared == 1
     session.train(6)
     assert session.cleared == 1
