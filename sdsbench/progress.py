@@ -9,6 +9,8 @@ from typing import TextIO
 
 import torch
 
+from sdsbench.clock import clock
+
 PLAIN_SECONDS = 10.0
 
 
@@ -19,11 +21,9 @@ def peak_memory() -> tuple[int, str]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "rss"
 
 
-def clock(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def say_now(text: str) -> None:
+    """Print a line that also reaches a log file at once."""
+    print(text, flush=True)
 
 
 class Progress:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +22,19 @@ from sdsbench.configuration.check import layer_shapes
 from sdsbench.configuration.identity import resolved, run_id
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.data.sources import Rows, load, load_training, settle_source
+from sdsbench.evaluation.text import Evaluated
 from sdsbench.families import Family, family_of
 from sdsbench.methods import base as methods
 from sdsbench.methods.attach import attach, merged
 from sdsbench.methods.export import save_adapter
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
-from sdsbench.progress import Progress, peak_memory
+from sdsbench.progress import Progress, peak_memory, say_now
 from sdsbench.records import metrics, provenance, samples
 from sdsbench.records.files import disk_errors, write_atomic
 from sdsbench.records.keeper import Keeper
 from sdsbench.records.lock import owned
-from sdsbench.records.schema import DataUsed, Losses, Memory, Provenance, Record, Score, Tokens, Tuning
+from sdsbench.records.schema import Losses, Memory, Parameters, Provenance, Record, Score, Tokens, Tuning
 from sdsbench.summary import summary
 from sdsbench.tasks import base as tasks
 from sdsbench.tracking.trackers import tracker_of
@@ -59,7 +60,7 @@ class Surroundings:
     lost_as: Literal["killed", "node_failure"] = "killed"  # what ended an earlier attempt that could not say so
 
 
-def execute(config: RunConfig, say: Callable[[str], None] = print, around: Surroundings = Surroundings()) -> Record:
+def execute(config: RunConfig, say: Callable[[str], None] = say_now, around: Surroundings = Surroundings()) -> Record:
     """Run to the end, or find the finished run and train nothing; the record is on disk either way.
 
     Raises Unavailable (data or weights), TrainingFailed, Interrupted (state saved), Owned (another process has the
@@ -85,6 +86,27 @@ def execute(config: RunConfig, say: Callable[[str], None] = print, around: Surro
         return keeper.record
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What training starts from."""
+
+    model: LoadedModel
+    rows: Rows
+    place: Place
+    family: Family
+    examples: Sequence[Any]
+    evaluations: Sequence[tuple[Any, Rows]]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A method in a model, ready to train."""
+
+    training: Training
+    state: TrainState
+    parameters: Parameters
+
+
 @dataclass
 class Run:
     """The stages of one run, in the order of `go`."""
@@ -98,59 +120,76 @@ class Run:
     load_model: Callable[..., LoadedModel]
 
     def go(self) -> None:
-        config, timed = self.config, self.keeper.timed
+        config, timed, record = self.config, self.keeper.timed, self.keeper.record
         write_atomic(self.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
         resume, remarks = checkpoint.newest(self.folder)
         for remark in remarks:
             self.say(remark)
         with timed("load"):
-            task = tasks.build(config.task)
-            rows = load_training(
-                config.task.train_set, config.data, config.seeds.data, config.eval.split == "validation"
-            )
-            place = settle(config.device, config.dtype, config.threads, self._size())
-            loaded = self.load_model(config.model, place.dtype, getattr(task, "num_labels", None))
-            loaded.model.to(place.device)
-            family = family_of(task, loaded, config)
-            examples = family.encode_all(rows)
-            evaluations = self._evaluation_sets(task)
+            loaded = self._load()
         untrained: list[Score] = []
         if config.eval.untrained and resume is None:
             with timed("eval"):
-                untrained = self._evaluate(loaded.model, family, evaluations, "untrained", place)
+                untrained = self._evaluate(loaded, "untrained")
         with timed("init"):
-            before = sum(parameter.numel() for parameter in loaded.model.parameters())
-            method = methods.build(config.method)
-            layers = attach(loaded.model, method, config.seeds.init)
-            head = family.unfreeze_head(loaded.model, config.seeds.init)
-            training = self._training(loaded, family, examples, place)
-            for layer in layers.values():
-                layer.dropout_generator = training.dropout.generator
-            groups = optimizer_groups(loaded.model, layers, method, head, config.train)
-            state = TrainState(FlatOptimizer(groups, config.train), method, layers)
-            identity = self._identity(rows)
+            adapted = self._adapt(loaded)
+            identity = self._identity(loaded.rows)
             if resume is not None:
-                checkpoint.load(resume, state, identity)
+                checkpoint.load(resume, adapted.state, identity)
             else:
-                context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init))
-                self.keeper.record.facts |= method.prepare(layers, context)
-                state.optimizer.refresh_masters()
-                state.extra["untrained"] = [score.model_dump() for score in untrained]
-                checkpoint.save(self.folder, state, identity)
-        record = self.keeper.record
-        record.parameters = count(loaded.model, head, before)
-        record.provenance = self._provenance(loaded, place, [rows.used(), *(s.used() for _, s in evaluations)])
-        record.attempts[-1].from_step = state.step
-        self.keeper.write()
-        self.say(banner(self.folder.name, config, loaded, rows, self.why_source, place, record.parameters, training))
-        self._train(training, state, identity)
-        record.seconds.train = state.counters.seconds
-        if config.train.save == "all" or (config.train.save == "adapter" and layers):
-            save_adapter(self.folder / "adapter", layers, method, other_trained(loaded.model, layers))
+                context = TrainingContext(adapted.training, torch.Generator().manual_seed(config.seeds.init))
+                record.facts |= adapted.state.method.prepare(adapted.state.layers, context)
+                adapted.state.optimizer.refresh_masters()
+                adapted.state.extra = {"untrained": [score.model_dump() for score in untrained], "best": {}}
+                checkpoint.save(self.folder, adapted.state, identity)
+        self._announce(loaded, adapted)
+        self._train(loaded, adapted, identity)
+        self._save(loaded, adapted.state)
         with timed("eval"):
-            trained = self._evaluate(loaded.model, family, evaluations, "trained", place)
-        record.scores = [Score(**score) for score in state.extra["untrained"]] + trained
-        self._finish(record, state)
+            trained = self._evaluate(loaded, "trained")
+        self._finish(adapted.state, trained)
+
+    def _load(self) -> Loaded:
+        """Everything that training starts from: rows, weights, and what the task makes of them."""
+        config = self.config
+        task = tasks.build(config.task)
+        hold_back = config.eval.split == "validation"
+        rows = load_training(config.task.train_set, config.data, config.seeds.data, hold_back)
+        place = settle(config.device, config.dtype, config.threads, self._size())
+        model = self.load_model(config.model, place.dtype, getattr(task, "num_labels", None))
+        model.model.to(place.device)
+        family = family_of(task, model, config)
+        return Loaded(model, rows, place, family, family.encode_all(rows), self._evaluation_sets(task))
+
+    def _adapt(self, loaded: Loaded) -> Adapted:
+        """The method put into the model, the loop and its resumable state."""
+        config, model = self.config, loaded.model.model
+        before = sum(parameter.numel() for parameter in model.parameters())
+        method = methods.build(config.method)
+        layers = attach(model, method, config.seeds.init)
+        head = loaded.family.unfreeze_head(model, config.seeds.init)
+        order = DataOrder(len(loaded.examples), config.train.batch_size * config.train.accumulation, config.seeds.data)
+        dropout = Dropout(model, config.seeds.dropout)
+        for layer in layers.values():
+            layer.dropout_generator = dropout.generator
+        training = Training(model, loaded.family, loaded.examples, order, config.train, loaded.place.device, dropout)
+        groups = optimizer_groups(model, layers, method, head, config.train)
+        state = TrainState(FlatOptimizer(groups, config.train), method, layers)
+        return Adapted(training, state, count(model, head, before))
+
+    def _announce(self, loaded: Loaded, adapted: Adapted) -> None:
+        """What was decided, to the user and into the record."""
+        record = self.keeper.record
+        record.parameters = adapted.parameters
+        record.provenance = self._provenance(loaded)
+        record.attempts[-1].from_step = adapted.state.step
+        self.keeper.write()
+        self.say(
+            banner(
+                self.folder.name, self.config, loaded.model, loaded.rows, self.why_source, loaded.place,
+                adapted.parameters, adapted.training,
+            )
+        )  # fmt: skip
 
     def _size(self) -> int:
         """Weights of the adapted layers, known without loading; large where unknown."""
@@ -167,18 +206,13 @@ class Run:
             found.append((evaluation, rows if limit is None else rows.take(range(min(limit, len(rows))))))
         return found
 
-    def _training(self, loaded: LoadedModel, family: Family, examples: Sequence[Any], place: Place) -> Training:
-        train = self.config.train
-        order = DataOrder(len(examples), train.batch_size * train.accumulation, self.config.seeds.data)
-        dropout = Dropout(loaded.model, self.config.seeds.dropout)
-        return Training(loaded.model, family, examples, order, train, place.device, dropout)
-
     def _identity(self, rows: Rows) -> dict[str, str]:
         return {"configuration": self.folder.name, "code": provenance.code_hash(), "data": rows.fingerprint}
 
-    def _train(self, training: Training, state: TrainState, identity: dict[str, str]) -> None:
+    def _train(self, loaded: Loaded, adapted: Adapted, identity: dict[str, str]) -> None:
+        training, state, config = adapted.training, adapted.state, self.config
         file = metrics.MetricsFile(self.folder / "metrics.jsonl", resume_after=state.step)
-        tracker = tracker_of(self.config.tracker, self.folder)
+        tracker = tracker_of(config.tracker, self.folder)
         progress = Progress("train", training.total_steps, state.step)
 
         def after_step(step: StepReport) -> None:
@@ -188,7 +222,10 @@ class Run:
                 file.write("method", step.step, **step.facts)
             speed = step.tokens / step.seconds
             progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.2e}  {speed:,.0f} tokens/s")
-            due = step.step % self.config.train.checkpoint_every == 0 or step.step == training.total_steps
+            if config.eval.each_epoch and step.step % training.order.steps_per_epoch == 0:
+                with self.keeper.timed("eval"):
+                    self._remember_best(loaded, state, step.step // training.order.steps_per_epoch)
+            due = step.step % config.train.checkpoint_every == 0 or step.step == training.total_steps
             if due or self.stop.received is not None:
                 checkpoint.save(self.folder, state, identity)
             self.stop.raise_if_received(f"the state after step {step.step} is saved; the same command continues")
@@ -198,27 +235,53 @@ class Run:
         finally:
             file.close()
             tracker.close()
+        self.keeper.record.seconds.train = state.counters.seconds
 
-    def _evaluate(
-        self, model: nn.Module, family: Family, evaluations: Sequence[tuple[Any, Rows]], stage: str, place: Place
-    ) -> list[Score]:
+    def _remember_best(self, loaded: Loaded, state: TrainState, epoch: int) -> None:
+        """Evaluate after an epoch; keeps, per evaluation set, scores and samples of the best headline score."""
+        for evaluated in self._outcomes(loaded, "best_epoch"):
+            headline = next(score for score in evaluated.scores if score.headline)
+            best = state.extra["best"].get(headline.evaluation)
+            if best is None or headline.value > best["value"]:
+                scores = [score.model_dump() for score in evaluated.scores]
+                state.extra["best"][headline.evaluation] = {"epoch": epoch, "value": headline.value, "scores": scores}
+                self._keep_samples(evaluated)
+        loaded.model.model.train()
+
+    def _evaluate(self, loaded: Loaded, stage: str) -> list[Score]:
         """Scores on every evaluation set; per-question outputs go to samples/."""
-        plain = evaluation_model(model, place)
         scores: list[Score] = []
-        for evaluation, rows in evaluations:
+        for evaluated in self._outcomes(loaded, stage):
+            self._keep_samples(evaluated)
+            scores += evaluated.scores
+        return scores
+
+    def _outcomes(self, loaded: Loaded, stage: str) -> Iterator[Evaluated]:
+        """Scores and samples of one evaluation set after the other."""
+        plain = evaluation_model(loaded.model.model, loaded.place)
+        for evaluation, rows in loaded.evaluations:
             progress = Progress(f"evaluate {evaluation.name} ({stage})", len(rows))
 
             def advance(units: int, progress: Progress = progress) -> None:
                 progress.advance(units)
                 self.stop.raise_if_received("evaluation starts again from the trained state")
 
-            evaluated = family.evaluate(plain, evaluation, rows, stage, self.config.eval.batch_size, advance)
-            samples.write(samples.path_of(self.folder, evaluation.name, stage), evaluated.samples)
-            scores += evaluated.scores
-        return scores
+            yield loaded.family.evaluate(plain, evaluation, rows, stage, self.config.eval.batch_size, advance)
 
-    def _provenance(self, loaded: LoadedModel, place: Place, data: list[DataUsed]) -> Provenance:
+    def _keep_samples(self, evaluated: Evaluated) -> None:
+        score = evaluated.scores[0]
+        samples.write(samples.path_of(self.folder, score.evaluation, score.stage), evaluated.samples)
+
+    def _save(self, loaded: Loaded, state: TrainState) -> None:
+        """The trained tensors, as far as train.save asks for them."""
+        save = self.config.train.save
+        if save == "all" or (save == "adapter" and state.layers):
+            others = other_trained(loaded.model.model, state.layers)
+            save_adapter(self.folder / "adapter", state.layers, state.method, others)
+
+    def _provenance(self, loaded: Loaded) -> Provenance:
         commit, dirty = provenance.git_state()
+        place = loaded.place
         return Provenance(
             packages=provenance.package_versions(),
             python=sys.version.split()[0],
@@ -229,11 +292,16 @@ class Run:
             device_kind=place.device.type,  # type: ignore[arg-type]
             dtype=str(place.dtype).removeprefix("torch."),
             threads=place.threads,
-            data=data,
-            weights=loaded.weights,
+            data=[loaded.rows.used(), *(rows.used() for _, rows in loaded.evaluations)],
+            weights=loaded.model.weights,
         )
 
-    def _finish(self, record: Record, state: TrainState) -> None:
+    def _finish(self, state: TrainState, trained: list[Score]) -> None:
+        """Scores of every stage, losses, tokens and memory into the record."""
+        record = self.keeper.record
+        best = [score for found in state.extra["best"].values() for score in found["scores"]]
+        record.scores = [*(Score(**score) for score in [*state.extra["untrained"], *best]), *trained]
+        record.facts |= {f"best_epoch.{name}": float(found["epoch"]) for name, found in state.extra["best"].items()}
         lines = [line for line in metrics.read(self.folder / "metrics.jsonl") if line["kind"] == "train"]
         losses = [line["loss"] for line in lines]
         tail = losses[-max(1, len(losses) // 10) :]

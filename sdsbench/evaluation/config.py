@@ -15,6 +15,7 @@ class EvalConfig:
     limit: int | None = None
     batch_size: int = 32
     untrained: bool = False
+    each_epoch: bool = False
     split: str = "test"
 
     def problems(self) -> Iterator[Problem]:

@@ -82,11 +82,16 @@ class Optimizer(Protocol):
 class DataContext(Protocol):
     """What a method may ask of the run before training starts."""
 
-    train_rows: int
-    total_steps: int
-    warmup_steps: int
-    learning_rate: float
     generator: torch.Generator
+
+    @property
+    def train_rows(self) -> int: ...
+    @property
+    def total_steps(self) -> int: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
 
     def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
         """Sum of dL/dW over `rows` random training rows: per layer m x n, fp32, in main memory."""

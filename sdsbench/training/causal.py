@@ -94,7 +94,9 @@ class CausalObjective:
     @staticmethod
     def _targets(examples: Sequence[EncodedText]) -> tuple[Tensor, Tensor]:
         """Positions whose next token is a target, and those tokens."""
-        predicting, labels, start = [], [], 0
+        predicting: list[int] = []
+        labels: list[int] = []
+        start = 0
         for example in examples:
             first = max(example.first_target, 1)
             predicting += range(start + first - 1, start + example.length - 1)

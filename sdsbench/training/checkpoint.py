@@ -40,7 +40,7 @@ def save(folder: Path, state: TrainState, identity: Mapping[str, str]) -> None:
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint, and remarks on damaged ones, which are set aside."""
-    remarks = []
+    remarks: list[str] = []
     for path in all_checkpoints(folder):
         if _facts(path) is not None:
             return path, remarks

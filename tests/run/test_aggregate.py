@@ -11,8 +11,8 @@ from sdsbench.aggregate import expand
 from sdsbench.configuration.identity import run_id
 
 FAST = [
-    "model=vit_micro", "method=lora", "data.source=embedded", "data.train_limit=64", "train.max_steps=4", "eval.limit=20",
-    "eval.untrained=false", "threads=1",
+    "model=vit_micro", "method=lora", "data.source=embedded", "data.train_limit=64", "train.max_steps=4", "threads=1",
+    "eval.limit=20", "eval.untrained=false",
 ]  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from sdsbench.training.loop import StepReport, Training
 from sdsbench.training.state import TrainState
 
 COMMAND = [
-    "model=micro", "data.source=embedded", "train.max_steps=14", "train.checkpoint_every=3", "threads=1", "eval.limit=6",
-    "eval.untrained=false", "task.max_new_tokens=20", "data.train_limit=64", "method.rank=4",
+    "model=micro", "data.source=embedded", "train.max_steps=14", "train.checkpoint_every=3", "threads=1",
+    "eval.limit=6", "eval.untrained=false", "task.max_new_tokens=20", "data.train_limit=64",
 ]  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def start(root: Path, *extra: str) -> subprocess.Popen[str]:
 
 
 def finish(root: Path, *extra: str) -> Path:
-    """The same run in this process: that a killed run of another process equals it shows more than two equal processes."""
+    """The same run in this process; that a killed run of another process equals it shows the more."""
     execute(compose_run([*COMMAND, f"output_root={root}", *extra]), say=lambda _: None)
     return next(path.parent for path in root.glob("*/record.json"))
 
@@ -90,6 +90,13 @@ def test_killed_runs_end_bitwise_equal(tmp_path: Path, method: str) -> None:
     attempts = read_record(killed / "record.json").attempts
     assert len(attempts) == 3
     assert attempts[-1].from_step > 0, "it really continued"
+
+
+@pytest.mark.parametrize("method", ["full_ft", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb"])
+def test_every_method_continues_where_it_stopped(tmp_path: Path, method: str) -> None:
+    extra = [f"method={method}", "train.save=all"]
+    interrupt(tmp_path / "a", *extra)
+    assert outcome(finish(tmp_path / "a", *extra)) == outcome(finish(tmp_path / "b", *extra))
 
 
 def test_sigterm_saves_and_says_so(tmp_path: Path) -> None:
