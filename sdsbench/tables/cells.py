@@ -13,7 +13,7 @@ from sdsbench.tables.definition import Column, Row, Table
 from sdsbench.tables.published import Published
 from sdsbench.tables.runs import Run
 
-SCALE = {"score": 100.0, "share": 100.0}
+SCALE = {"score": 100.0, "share": 100.0, "gib": 2.0**-30}
 UNFINISHED = ("oom", "failed", "timeout", "preempted", "running")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Format = Literal["score", "count", "seconds", "share", "number"]
+Format = Literal["score", "count", "seconds", "share", "gib", "number"]
 
 
 @dataclass(frozen=True)

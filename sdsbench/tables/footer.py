@@ -99,7 +99,7 @@ def _excluded(excluded: Mapping[str, str]) -> str:
     for run_id, reason in sorted(excluded.items()):
         reasons.setdefault(reason, []).append(run_id)
     parts = [
-        f"{len(ids)} ({reason}): {', '.join(ids[:5])}{' ...' if len(ids) > 5 else ''}"
+        f"{len(ids)} ({reason}): {', '.join(ids[:5])}{f' and {len(ids) - 5} more' if len(ids) > 5 else ''}"
         for reason, ids in sorted(reasons.items())
     ]
     return "Excluded runs: " + "; ".join(parts) + "."

@@ -34,17 +34,22 @@ RowKey = tuple[str, int | None, str]  # method, rank, variant
 
 def _rows(runs: Sequence[Run], stage: str) -> dict[RowKey, set[str]]:
     """Run ids by row. Runs of a method that share a column but not their settings become rows of their own."""
+    rows: dict[RowKey, set[str]] = {}
     groups: dict[tuple[str, int | None, Head | None], list[Run]] = {}
     for run in runs:
         heads: set[Head | None] = {
             _head(run, score) for score in run.record.scores if score.headline and score.stage == stage
         }
+        if (
+            not heads and run.record.status == "done"
+        ):  # a tuning run, say: no row of its own, but cells say it is left out
+            rows.setdefault((run.record.method, run.record.rank, ""), set()).add(run.id)
+            continue
         for head in heads or {None}:
             groups.setdefault((run.record.method, run.record.rank, head), []).append(run)
-    rows: dict[RowKey, set[str]] = {}
-    for (method, rank, _), members in groups.items():
+    for (method, rank, head), members in groups.items():
         named = [run for run in members if run.record.tuning] or members  # a tuning grid is one row, left out by cells
-        varying = _varying(named)
+        varying = _varying(named) if head else []  # unfinished runs join the method's plain row
         for run in members:
             variant = (
                 ", ".join(f"{key.removeprefix('config.')}={run.flat.get(key)}" for key in varying)

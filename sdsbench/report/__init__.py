@@ -1,0 +1,1 @@
+"""Records -> one folder of static pages: no server, no network, no script."""
