@@ -9,7 +9,7 @@ import torch
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.data.sources import Rows
 from sdsbench.models.load import LoadedModel
-from sdsbench.progress import clock
+from sdsbench.clock import clock
 from sdsbench.records.schema import Parameters
 from sdsbench.training.loop import Training
 from sdsbench.training.precision import Place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdsbench.progress import clock
+from sdsbench.clock import clock
 from sdsbench.records.schema import Record
 
 

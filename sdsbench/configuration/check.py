@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from sdsbench.configuration.schema import RunConfig
@@ -29,6 +30,12 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
 
 def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
     """(m, n) of every nn.Linear by name, or None where the architecture is not known before download."""
+    path = config_file(model)
+    return _layers_in(path, path.stat().st_mtime_ns) if path else None
+
+
+def config_file(model: ModelConfig) -> Path | None:
+    """The model's config.json, or None where it is not here before download."""
     folder = Path(architecture.__file__).parent
     if model.architecture:
         path = folder / "architectures" / f"{model.architecture}.json"
@@ -38,8 +45,16 @@ def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
         path = Path(str(model.location)) / "config.json"
     else:
         return None
-    if not path.is_file():
-        return None
+    return path if path.is_file() else None
+
+
+def matching(target: str, shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The layers that one entry of method.targets means."""
+    return {name: shape for name, shape in shapes.items() if target == "all-linear" or _ends_with(name, target)}
+
+
+@lru_cache(maxsize=32)
+def _layers_in(path: Path, _changed: int) -> dict[str, tuple[int, int]]:
     return architecture.linear_layers(json.loads(path.read_text()))
 
 
@@ -74,7 +89,7 @@ def _method_against_layers(config: RunConfig, shapes: Mapping[str, tuple[int, in
     method = config.method
     matched: dict[str, tuple[int, int]] = {}
     for target in method.targets:
-        hits = {name: shape for name, shape in shapes.items() if target == "all-linear" or _ends_with(name, target)}
+        hits = matching(target, shapes)
         if not hits:
             suffixes = sorted({name.rsplit(".", 1)[-1] for name in shapes})
             yield Problem(

@@ -114,7 +114,7 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
         known = flat_keys(base)
         accepted = []
         for override in value_overrides:
-            problem = _key_problem(override, base, known)
+            problem = key_problem(override, base, known)
             (problems if problem else accepted).append(problem or override.input_line)  # type: ignore[arg-type]
         for line in list(accepted):
             try:
@@ -124,7 +124,7 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
                 problems.append(
                     Problem(line.split("=")[0], line.split("=", 1)[-1], "a value of the right kind", _one_line(error))
                 )
-        return compose("config", [*base_overrides, *accepted]), problems
+        return (compose("config", [*base_overrides, *accepted]) if accepted else base), problems
 
 
 def flat_keys(tree: DictConfig, prefix: str = "") -> list[str]:
@@ -161,7 +161,8 @@ def _choice_problem(override: Override, config_dirs: Sequence[str]) -> Problem |
     return Problem(group, choice, ", ".join(known[:MANY]) + more, nearest(choice, known))
 
 
-def _key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> Problem | None:
+def key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> Problem | None:
+    """What is wrong with an override of `base` by key alone, or None; `known` are the flat keys of `base`."""
     key = override.key_or_group
     if override.type.name != "CHANGE":
         return Problem(key, override.input_line, "key=value for a key that exists", "Keys cannot be added or deleted.")

@@ -32,10 +32,19 @@ def canonical_json(tree: Any) -> str:
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
+def named(config: RunConfig) -> dict[str, Any]:
+    """The plain values that name a run and from which it can be built again; a local folder's path is one of them."""
+    tree = resolved(config)
+    tree["model"]["location"] = config.model.location
+    return tree
+
+
 def run_id(config: RunConfig) -> str:
     """16 hexadecimal digits: the name of the run's folder."""
-    tree = resolved(config)
-    tree["protocol"].pop("paper")  # shown to people, used by nothing
-    if config.model.source == "folder":
-        tree["model"]["location"] = str(config.model.location)
-    return hashlib.sha256(canonical_json(tree).encode()).hexdigest()[:16]
+    return name_of(named(config))
+
+
+def name_of(tree: dict[str, Any]) -> str:
+    """The run id of a `named` tree."""
+    protocol = {key: value for key, value in tree["protocol"].items() if key != "paper"}  # used by nothing
+    return hashlib.sha256(canonical_json({**tree, "protocol": protocol}).encode()).hexdigest()[:16]

@@ -24,7 +24,7 @@ def typed_sections(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]
     """
     sections: dict[str, Any] = {}
     problems: list[Problem] = []
-    hints = get_type_hints(RunConfig)
+    hints = _run_hints()
     for key in tree.keys() - hints.keys():
         problems.append(Problem(key, tree[key], ", ".join(sorted(hints)), nearest(key, hints)))
     for key in (field.name for field in dataclasses.fields(RunConfig)):
@@ -44,6 +44,19 @@ def typed_sections(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]
             if repaired is not None:
                 sections[key] = repaired
     return sections, problems
+
+
+def parse_section(kind: Any, value: Any, key: str) -> tuple[Any, list[Problem]]:
+    """One dataclass from plain dicts, or None and the problems; for sections that are not part of a run."""
+    try:
+        return _validator(kind)(value), []
+    except ValidationError as error:
+        return None, _problems(error, key, kind, value)
+
+
+@cache
+def _run_hints() -> dict[str, Any]:
+    return get_type_hints(RunConfig)
 
 
 def _section_type(key: str, hint: Any, value: Any) -> tuple[Any, Problem | None]:

@@ -63,6 +63,13 @@ class Keeper:
         self.record.failure = None
         self._end("done")
 
+    def give_up(self, message: str) -> None:
+        """Record that the run is not tried any more by itself."""
+        self.record.failure = Failure(type="Died", message=message)
+        self._last_metrics(self.record.failure)
+        self.record.status = self.record.attempts[-1].status = "failed"
+        self.write()
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Adds the seconds spent inside to `seconds.<stage>`."""

@@ -1,0 +1,33 @@
+"""Base weights that stay in memory between the runs of one process."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from sdsbench.lazy import torch
+from sdsbench.models.config import ModelConfig
+from sdsbench.models.load import LoadedModel, load
+
+
+class SharedWeights:
+    """Loads as `load` does, and keeps the last model: consecutive runs of one model read its files once.
+
+    Each run gets its own copy, since methods may change base weights (PiSSA, full fine-tuning). Costs the model's size
+    in main memory.
+    """
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self._key: Any = None
+        self._kept: LoadedModel | None = None
+
+    def __call__(self, config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None) -> LoadedModel:
+        """A model of its own for one run; arguments and errors are those of `load`."""
+        key = (config, dtype, num_labels)
+        if self._kept is None or key != self._key:
+            self._kept = None  # before loading: two models need not fit
+            self._kept, self._key = load(config, dtype, num_labels), key
+            self.reads += 1
+        kept = self._kept
+        return LoadedModel(copy.deepcopy(kept.model), kept.tokenizer, kept.weights, kept.folder)

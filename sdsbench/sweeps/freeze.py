@@ -1,0 +1,96 @@
+"""A sweep's definition -> the manifest and configurations of a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+from sdsbench.configuration.identity import canonical_json, name_of, named
+from sdsbench.configuration.schema import RunConfig
+from sdsbench.data.sources import settle_source
+from sdsbench.errors import ConfigError, Problem
+from sdsbench.records import provenance
+from sdsbench.sweeps.definition import Sweep, Tune
+from sdsbench.sweeps.expand import Composer, Point, product
+from sdsbench.sweeps.plan import Cell, Manifest, PlannedRun, placing_of
+
+
+def freeze(sweep: Sweep, config_dirs: Sequence[str] = ()) -> tuple[Manifest, dict[str, str]]:
+    """(manifest, frozen configuration per run id). Raises ConfigError with every problem of every run."""
+    freezer = _Freezer(Composer(sweep.placing, config_dirs))
+    for block in sweep.blocks:
+        if sweep.tune is None:
+            for point in product(block.axes):
+                freezer.add("run", point)
+        else:
+            axes = dict(block.axes)
+            seeds = axes.pop(sweep.tune.evaluation_seeds_axis)
+            for point in product(axes):
+                freezer.add_cell(sweep.tune, point, seeds)
+    freezer.composer.raise_problems()
+    if not freezer.runs:
+        raise ConfigError([Problem("blocks", 0, "at least one run")])
+    commit, _ = provenance.git_state()
+    manifest = Manifest(
+        name=sweep.name or _name(freezer.runs),
+        description=sweep.description,
+        code_hash=provenance.code_hash(),
+        git_commit=commit,
+        placing=freezer.placing,
+        runs=freezer.runs,
+        cells=freezer.cells,
+    )
+    return manifest, freezer.texts
+
+
+class _Freezer:
+    """Collects runs and cells."""
+
+    def __init__(self, composer: Composer) -> None:
+        self.composer = composer
+        self.runs: dict[str, PlannedRun] = {}
+        self.cells: dict[str, Cell] = {}
+        self.texts: dict[str, str] = {}
+        self.placing: dict[str, object] = {}
+
+    def add(self, role: str, point: Point) -> str:
+        """Freeze the run of a point; returns its id (empty where the point has a problem: raise_problems)."""
+        config = self.composer.configuration(point)
+        if config is None:
+            return ""
+        config = with_settled_source(config)
+        tree = named(config)
+        identity = name_of(tree)
+        self.placing = self.placing or placing_of(config)
+        known = self.runs.get(identity)
+        if known is None:
+            text = canonical_json(tree)
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            self.runs[identity] = PlannedRun(role=role, point=point, sha256=digest)  # type: ignore[arg-type]
+            self.texts[identity] = text
+        elif known.role == "final":
+            known.role = role  # type: ignore[assignment]
+        return identity
+
+    def add_cell(self, tune: Tune, point: Point, seeds: Sequence[str]) -> None:
+        """Freeze the tuning runs of one combination, and every run that its outcome may ask for."""
+        seed_key = tune.evaluation_seeds_axis
+
+        def run(role: str, value: float, seed: str, split: str) -> str:
+            return self.add(role, point | {tune.key: repr(value), seed_key: seed, "eval.split": split})
+
+        tuning = [[run("tuning", value, str(seed), "validation") for seed in tune.seeds] for value in tune.grid]
+        final = {seed: [run("final", value, seed, "test") for value in tune.grid] for seed in seeds}
+        key = hashlib.sha256(canonical_json([point, dataclasses.asdict(tune)]).encode()).hexdigest()[:12]
+        self.cells[key] = Cell(point=point, key=tune.key, grid=tune.grid, seeds=tune.seeds, tuning=tuning, final=final)
+
+
+def with_settled_source(config: RunConfig) -> RunConfig:
+    """data.source=auto decided now: it is part of a run's name, and a plan must not depend on where it runs."""
+    source, _ = settle_source(config.data)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
+
+
+def _name(runs: dict[str, PlannedRun]) -> str:
+    return hashlib.sha256("".join(sorted(runs)).encode()).hexdigest()[:12]

@@ -1,0 +1,118 @@
+"""What a plan holds, where it stands and what is left to pay: printed by `plan` and `status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sdsbench.clock import clock
+from sdsbench.records.provenance import code_hash
+from sdsbench.sweeps.cost import CARDS, REFERENCE, Cost, Estimator
+from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps.states import OVER, SlotState, States, root_of
+
+FEW = 40  # slots listed without --all
+CALIBRATING = 200  # finished runs that correct the cost model
+
+
+def print_overview(plan: Plan, placing: Mapping[str, Any], everything: bool, notes: Mapping[str, str] = {}) -> States:
+    """Counts, the table of differences, costs; `notes` are SLURM's words on slots. Returns the states read."""
+    states = States(plan, root_of(plan, placing))
+    slots = list(states.all())
+    counts = states.counts_of(slots)
+    print(f"{len(slots)} runs: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
+    if plan.manifest.cells:
+        print(_tuning_text(plan))
+    if plan.manifest.code_hash != code_hash():
+        print("note: the code that decides numbers has changed since this was planned; runs use today's code")
+    shown = slots if everything else slots[:FEW]
+    if len(plan.varying) or len(slots) == 1:
+        _console().print(_differences(plan, shown, notes))
+    if len(shown) < len(slots):
+        print(f"... and {len(slots) - len(shown)} more (--all lists them); values that differ:")
+        for key in plan.varying:
+            values = dict.fromkeys(run.point[key] for run in plan.manifest.runs.values() if key in run.point)
+            print(f"  {key}: {', '.join(list(values)[:12])}{' ...' if len(values) > 12 else ''}")
+    for identity, message in states.damaged.items():
+        print(f"damaged: {identity}: {message} The next worker sets it aside and runs it again.")
+    _print_costs(plan, states, slots)
+    return states
+
+
+def _differences(plan: Plan, slots: Iterable[SlotState], notes: Mapping[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    noted = any(notes.get(slot.slot.key) for slot in slots)
+    for column in ("run", *plan.varying, "state", *(["SLURM"] if noted else []), "message"):
+        table.add_column(column, no_wrap=column in ("run", "state"))
+    for slot in slots:
+        cell = plan.manifest.cells.get(slot.slot.cell or "")
+        point = slot.run.point if slot.run else {**cell.point, "seed": str(slot.slot.seed)} if cell else {}
+        failure = slot.record.failure.message.splitlines()[0][:100] if slot.record and slot.record.failure else ""
+        words = [notes.get(slot.slot.key, "")] if noted else []
+        values = [point.get(key, "(tuned)" if cell and key == cell.key else "") for key in plan.varying]
+        table.add_row(slot.identity or slot.slot.key, *values, slot.state, *words, failure)
+    return table
+
+
+def _tuning_text(plan: Plan) -> str:
+    cells = list(plan.manifest.cells.values())
+    budget = len(cells[0].grid) * len(cells[0].seeds)
+    return (
+        f"tuned: {cells[0].key} in {len(cells)} cells, the same budget for each: {budget} runs on validation rows "
+        f"({len(cells[0].grid)} grid points x {len(cells[0].seeds)} seeds), then the best one with fresh seeds, tested"
+    )
+
+
+def _print_costs(plan: Plan, states: States, slots: list[SlotState]) -> None:
+    """GPU-hours left and memory a run; configurations that differ only in seed cost the same and are counted once."""
+    finished = [slot for slot in slots if slot.state == "done" and slot.identity][:CALIBRATING]
+    estimator = Estimator(
+        (plan.configuration(str(slot.identity), {}), slot.record) for slot in finished if slot.record is not None
+    )
+    on_gpu: list[tuple[Cost | None, bool]] = []
+    on_cpu: list[Cost | None] = []
+    known: dict[Any, tuple[Cost | None, Cost | None]] = {}
+    for slot in slots:
+        identity = slot.identity or _any_final(plan, slot)
+        point = plan.manifest.runs[identity].point
+        kind = tuple((key, value) for key, value in point.items() if not key.startswith("seed") and key != "train.lr")
+        if kind not in known:
+            config = plan.configuration(identity, {})
+            known[kind] = (estimator.cost(config, "cuda"), estimator.cost(config, "cpu"))
+        over = slot.state in OVER
+        on_gpu.append((known[kind][0], over))
+        on_cpu.append(None if over else known[kind][1])
+    _print_gpu(on_gpu)
+    seconds = [cost.seconds for cost in on_cpu if cost]
+    if seconds:
+        print(f"on CPUs like those of the {len(finished)} finished runs: {clock(sum(seconds))} of work left")
+
+
+def _print_gpu(costs: list[tuple[Cost | None, bool]]) -> None:
+    unknown = sum(cost is None for cost, _ in costs)
+    known = [cost for cost, _ in costs if cost is not None]
+    if known:
+        left = sum(cost.seconds for cost, over in costs if cost is not None and not over)
+        how = "corrected by finished runs" if any(cost.measured for cost in known) else "modelled, not measured"
+        print(f"estimate for one {REFERENCE} ({how}): {left / 3600:.2f} GPU-hours left", end="")
+        sizes = [cost.bytes for cost in known]
+        print(f", {min(sizes) / 1e9:.1f} to {max(sizes) / 1e9:.1f} GB a run")
+        for name in CARDS:
+            fitting = sum(cost.fits()[name] for cost in known)
+            print(f"  {name}: {'fits' if fitting == len(known) else f'{fitting} of {len(known)} runs fit'}")
+    if unknown:
+        print(f"no estimate for {unknown} run(s): the architecture is not known before download")
+
+
+def _any_final(plan: Plan, slot: SlotState) -> str:
+    cell = plan.manifest.cells[str(slot.slot.cell)]
+    return cell.final[str(slot.slot.seed)][len(cell.grid) // 2]
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for a table elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)

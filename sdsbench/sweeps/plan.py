@@ -1,0 +1,223 @@
+"""A plan: a sweep composed once into a frozen folder. Nothing in it is read from conf/ again.
+
+    results/plans/<name>/
+      manifest.json        what the plan holds, with checksums (Manifest below)
+      runs/<run id>.json   the resolved configuration of one run
+      submissions/         what was sent to SLURM (slurm.py)
+      logs/                output of workers
+
+Runs are only ever added (planning again with more values); run ids come from content, so a run that is done stays done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sdsbench.configuration.compose import from_tree
+from sdsbench.configuration.identity import canonical_json, run_id
+from sdsbench.configuration.schema import RunConfig
+from sdsbench.errors import DamagedFile, Unavailable
+from sdsbench.records.files import disk_errors, sync_folder, write_atomic
+from sdsbench.records.lock import owned
+
+PLANS = Path("results/plans")
+PLACED = ("output_root", "device", "threads", "data.root", "tracker")
+"""Keys that a plan proposes and that can be set again when it runs."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class PlannedRun(_Strict):
+    role: Literal["run", "tuning", "final"]  # final: one of a cell's candidates; the tuned value decides which one runs
+    point: dict[str, str]  # the overrides that make this run
+    sha256: str  # of its file
+
+
+class Cell(_Strict):
+    """One method (rank, task, ...) with a tuned value: the runs that choose it, and the runs that follow."""
+
+    point: dict[str, str]  # without seed and tuned value
+    key: str
+    grid: list[float]
+    seeds: list[int]
+    tuning: list[list[str]]  # [grid point][seed] -> run id
+    final: dict[str, list[str]]  # seed -> [grid point] -> run id
+
+
+class Manifest(_Strict):
+    schema_version: Literal[1] = 1
+    name: str
+    description: str
+    code_hash: str
+    git_commit: str | None
+    placing: dict[str, Any]  # PLACED -> value
+    runs: dict[str, PlannedRun]  # in order
+    cells: dict[str, Cell]
+    checksum: str = ""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a plan that ends with one finished run: a run, or a seed of a tuned cell."""
+
+    key: str  # run id, or <cell>:<seed>
+    cell: str | None = None
+    seed: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A frozen folder, opened."""
+
+    folder: Path
+    manifest: Manifest
+
+    def slots(self) -> Iterator[Slot]:
+        """Everything to be run, in order, tuning first."""
+        for identity, run in self.manifest.runs.items():
+            if run.role != "final":
+                yield Slot(identity)
+        for key, cell in self.manifest.cells.items():
+            for seed in cell.final:
+                yield Slot(f"{key}:{seed}", key, seed)
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Keys that differ between the runs."""
+        points = [run.point for run in self.manifest.runs.values()]
+        keys = dict.fromkeys(key for point in points for key in point)
+        return tuple(key for key in keys if len({point.get(key) for point in points}) > 1)
+
+    def difference(self, identity: str) -> str:
+        """What sets a run apart from the others: `method=lora seed=1`."""
+        point = self.manifest.runs[identity].point
+        return " ".join(f"{key}={point[key]}" for key in self.varying if key in point)
+
+    def configuration(self, identity: str, placing: Mapping[str, Any]) -> RunConfig:
+        """The frozen configuration of a run, placed here. Raises DamagedFile where its file is not what was planned."""
+        path = self.folder / "runs" / f"{identity}.json"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DamagedFile(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from None
+        if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
+            raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
+        tree = json.loads(content)
+        for key, value in (self.manifest.placing | dict(placing) | {"force": False}).items():
+            *sections, last = key.split(".")
+            branch = tree
+            for section in sections:
+                branch = branch[section]
+            branch[last] = value
+        config = from_tree(tree)
+        if run_id(config) != identity:
+            raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
+        return config
+
+
+_AGAIN = "Plan again (the same command); runs that are done stay done."
+
+
+def placing_of(config: RunConfig) -> dict[str, Any]:
+    """Where and how a configuration wants to run."""
+    return {
+        "output_root": config.output_root,
+        "device": config.device,
+        "threads": config.threads,
+        "data.root": config.data.root,
+        "tracker": vars(config.tracker),
+    }
+
+
+def find(name: str) -> Path:
+    """The folder of a plan given by path or by name. Raises Unavailable."""
+    for folder in (Path(name), PLANS / name):
+        if (folder / "manifest.json").is_file():
+            return folder
+    have = sorted(path.parent.name for path in PLANS.glob("*/manifest.json"))
+    raise Unavailable(f"plan {name!r}: no such folder with a manifest.json; in {PLANS}: {', '.join(have) or 'none'}.")
+
+
+def read(folder: Path) -> Plan:
+    """Open a plan. Raises DamagedFile where its manifest does not match its schema or checksum."""
+    path = folder / "manifest.json"
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise DamagedFile(f"{path}: not a manifest of schema version 1: {where}: {first['msg']}. {_AGAIN}") from None
+    except OSError as error:
+        raise Unavailable(f"{path}: cannot be read ({error.strerror}).") from None
+    if manifest.checksum != _checksum(manifest):
+        raise DamagedFile(f"{path}: its content does not match its checksum. {_AGAIN}")
+    return Plan(folder, manifest)
+
+
+def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[Plan, int]:
+    """Freeze a plan of run id -> configuration as JSON, or add to the plan that is there.
+
+    Returns the plan and the number of runs that are new. Raises DamagedFile (the plan that is there), DiskRefuses.
+    """
+    with disk_errors(folder.parent):
+        if not folder.exists():
+            _write_new(folder, manifest, texts)
+            return read(folder), len(texts)
+        with owned(folder):
+            old = read(folder).manifest
+            merged = _merged(old, manifest)
+            for identity in merged.runs.keys() - old.runs.keys():  # a manifest never names a file that is not there
+                write_atomic(folder / "runs" / f"{identity}.json", texts[identity])
+            _write_manifest(folder, merged)
+            return read(folder), len(merged.runs) - len(old.runs)
+
+
+def _write_new(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> None:
+    """Everything in a folder beside, then one rename. Single files are not flushed to disk: checksums find a loss."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        (temporary / "runs").mkdir(parents=True)
+        for identity, text in texts.items():
+            (temporary / "runs" / f"{identity}.json").write_text(text, encoding="utf-8")
+        _write_manifest(temporary, manifest)
+        os.rename(temporary, folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    sealed = manifest.model_copy(update={"checksum": _checksum(manifest)})
+    write_atomic(folder / "manifest.json", sealed.model_dump_json(indent=1) + "\n")
+
+
+def _merged(old: Manifest, new: Manifest) -> Manifest:
+    """The old runs in their order, then the new ones; seeds are added to cells."""
+    runs = dict(old.runs)
+    for identity, run in new.runs.items():
+        if identity not in runs:
+            runs[identity] = run
+        elif runs[identity].role == "final":
+            runs[identity] = runs[identity].model_copy(update={"role": run.role})
+    cells = dict(old.cells)
+    for key, cell in new.cells.items():
+        final = cells[key].final | cell.final if key in cells else cell.final
+        cells[key] = cell.model_copy(update={"final": final})
+    return new.model_copy(update={"runs": runs, "cells": cells})
+
+
+def _checksum(manifest: Manifest) -> str:
+    return hashlib.sha256(canonical_json({**manifest.model_dump(mode="json"), "checksum": ""}).encode()).hexdigest()

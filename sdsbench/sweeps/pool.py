@@ -1,0 +1,177 @@
+"""A sweep on this machine: worker processes, one a GPU or N on the CPU, watched and started again when they die."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdsbench.sweeps.plan import Plan
+
+DISK = 74  # exit code of a worker whose disk refuses
+QUICK_DEATHS = 5  # a worker that dies this often before it takes a run is not started again
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where one worker computes: a GPU, or a share of the cores."""
+
+    name: str
+    threads: int
+    cores: tuple[int, ...] = ()
+    gpu: str | None = None
+
+
+def gpu_seats(gpus: Sequence[str], threads: int) -> list[Seat]:
+    """One worker a GPU."""
+    share = threads or max(1, len(os.sched_getaffinity(0)) // len(gpus))
+    return [Seat(f"gpu{gpu}", share, gpu=gpu) for gpu in gpus]
+
+
+def cpu_seats(count: int, threads: int) -> list[Seat]:
+    """`count` workers on equal shares of the cores, each pinned to its share."""
+    cores = sorted(os.sched_getaffinity(0))
+    shares = [tuple(cores[number % len(cores) :: count]) or (cores[number % len(cores)],) for number in range(count)]
+    return [Seat(f"cpu{number}", threads or len(share), cores=share) for number, share in enumerate(shares)]
+
+
+def gpus_here() -> list[str]:
+    """Indices of the GPUs that this process may use, without loading torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [index for index in visible.split(",") if index.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return [str(number) for number, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+
+
+@dataclass
+class Active:
+    """A worker process and what it does now."""
+
+    seat: Seat
+    process: subprocess.Popen[str]
+    run: str | None = None
+    since: float = field(default_factory=time.monotonic)
+    took_any: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that a worker ended or left."""
+
+    run: str
+    status: str
+    message: str
+    seconds: float
+
+
+class Pool:
+    """Starts workers and tells their events; `step` is called until it returns False."""
+
+    def __init__(self, plan: Plan, seats: Sequence[Seat], placing: Mapping[str, Any], options: Sequence[str]) -> None:
+        self.plan, self.placing, self.options = plan, dict(placing), list(options)
+        self.events: queue.Queue[tuple[Active, dict[str, Any] | None]] = queue.Queue()
+        self.disk: str | None = None
+        self.stopping = False
+        self.lost = 0  # workers that died without a word
+        self._quick_deaths: dict[str, int] = {}
+        self._firsts = {seat.name: number for number, seat in enumerate(seats)}
+        (plan.folder / "logs").mkdir(exist_ok=True)
+        self.active = [self._start(seat) for seat in seats]
+
+    def step(self, seconds: float) -> tuple[bool, list[Ended]]:
+        """Wait up to `seconds` for events; (whether any worker is left, runs that ended)."""
+        ended: list[Ended] = []
+        deadline = time.monotonic() + seconds
+        while self.active:
+            try:
+                active, event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if event is None:
+                self._gone(active)
+            elif event["event"] == "take":
+                active.run, active.since, active.took_any = event["run"], time.monotonic(), True
+            elif event["event"] == "end":
+                ended.append(Ended(event["run"], event["status"], event["message"], time.monotonic() - active.since))
+                active.run = None
+            elif event["event"] == "leave":
+                active.run = None
+            elif event["event"] == "disk":
+                self.disk = event["message"]
+                self.stop(15)
+        return bool(self.active), ended
+
+    def stop(self, number: int) -> None:
+        """Pass a signal on: workers save their runs and end; none is started again."""
+        self.stopping = True
+        for active in self.active:
+            if active.process.poll() is None:
+                active.process.send_signal(number)
+
+    def _start(self, seat: Seat) -> Active:
+        placing = self.placing | {"threads": seat.threads}
+        settings = [f"--set={key}={json.dumps(value)}" for key, value in placing.items()]
+        command = [
+            sys.executable, "-m", "sdsbench.sweeps.worker", str(self.plan.folder),
+            f"--first={self._firsts[seat.name]}", *settings, *self.options,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": str(seat.threads)}
+        if seat.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = seat.gpu
+        with (self.plan.folder / "logs" / f"{os.uname().nodename}-{seat.name}.log").open("a") as log:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        if seat.cores:
+            os.sched_setaffinity(process.pid, seat.cores)
+        active = Active(seat, process)
+        threading.Thread(target=self._listen, args=(active,), daemon=True).start()
+        return active
+
+    def _listen(self, active: Active) -> None:
+        assert active.process.stdout is not None
+        for line in active.process.stdout:
+            self.events.put((active, json.loads(line)))
+        active.process.wait()
+        self.events.put((active, None))
+
+    def _gone(self, active: Active) -> None:
+        """A worker ended: for good, or without a word, and then another takes its seat."""
+        self.active.remove(active)
+        code = active.process.returncode
+        if self.stopping or code in (0, DISK, 130):
+            return
+        self.lost += 1
+        name = active.seat.name
+        self._quick_deaths[name] = 0 if active.took_any else self._quick_deaths.get(name, 0) + 1
+        if self._quick_deaths[name] < QUICK_DEATHS:
+            self.active.append(self._start(active.seat))
+
+
+def newest_numbers(folder: Path) -> dict[str, Any]:
+    """The last training line of a run's metrics.jsonl, read from the end of the file; empty before the first step."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            numbers = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(numbers, dict) and numbers.get("kind") == "train":
+            return numbers
+    return {}

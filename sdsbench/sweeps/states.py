@@ -1,0 +1,99 @@
+"""Where every slot of a plan stands, read from records and locks alone."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdsbench.errors import DamagedFile
+from sdsbench.records.lock import owner_lives
+from sdsbench.records.run_folder import read_record
+from sdsbench.records.schema import Record
+from sdsbench.sweeps.plan import Plan, PlannedRun, Slot
+from sdsbench.sweeps.tuning import Choice, choose
+
+STATES = (
+    "done", "running", "waiting", "missing", "stopped", "preempted", "timeout", "failed", "oom", "damaged",
+    "impossible",
+)  # fmt: skip
+"""running: a living process has it. stopped: a process died in it. waiting: for tuning runs. impossible: no tuning run
+of its cell succeeded. preempted and timeout go on from their checkpoint; failed and oom wait for `retry --failed`."""
+OVER = ("done", "failed", "oom", "impossible")
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """One slot now. `identity` is None while tuning has not decided which run it is."""
+
+    slot: Slot
+    state: str
+    identity: str | None
+    run: PlannedRun | None
+    record: Record | None
+
+
+class States:
+    """Reads each record once; make a new one to look again."""
+
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self.plan, self.root = plan, root
+        self.damaged: dict[str, str] = {}
+        self._records: dict[str, Record | None] = {}
+        self._choices: dict[str, Choice | None] = {}
+
+    def all(self) -> Iterator[SlotState]:
+        """Every slot in the plan's order."""
+        return map(self.of, self.plan.slots())
+
+    def counts(self) -> dict[str, int]:
+        """Slots by state, in the order of STATES; states without slots are left out."""
+        return self.counts_of(self.all())
+
+    @staticmethod
+    def counts_of(slots: Iterable[SlotState]) -> dict[str, int]:
+        """The same for slots that were read before."""
+        found = collections.Counter(slot.state for slot in slots)
+        return {state: found[state] for state in STATES if found[state]}
+
+    def of(self, slot: Slot) -> SlotState:
+        """One slot."""
+        identity = slot.key
+        if slot.cell is not None:
+            choice = self.choice(slot.cell)
+            if choice is None or choice.position is None:
+                return SlotState(slot, "impossible" if choice else "waiting", None, None, None)
+            identity = self.plan.manifest.cells[slot.cell].final[str(slot.seed)][choice.position]
+        record = self.record(identity)
+        return SlotState(slot, self._state(identity, record), identity, self.plan.manifest.runs[identity], record)
+
+    def choice(self, cell: str) -> Choice | None:
+        """What tuning chose for a cell; None while it is undecided."""
+        if cell not in self._choices:
+            self._choices[cell] = choose(self.plan.manifest.cells[cell], self.record)
+        return self._choices[cell]
+
+    def record(self, identity: str) -> Record | None:
+        """A run's record; None where it has none or a damaged one (then `damaged` says what is wrong)."""
+        if identity not in self._records:
+            path = self.root / identity / "record.json"
+            try:
+                self._records[identity] = read_record(path) if path.exists() else None
+            except DamagedFile as error:
+                self._records[identity] = None
+                self.damaged[identity] = str(error)
+        return self._records[identity]
+
+    def _state(self, identity: str, record: Record | None) -> str:
+        if record is None:
+            return "damaged" if identity in self.damaged else "missing"
+        if record.status == "done" or not owner_lives(self.root / identity):
+            return "stopped" if record.status == "running" else record.status
+        return "running"
+
+
+def root_of(plan: Plan, placing: Mapping[str, Any]) -> Path:
+    """The folder of the plan's records."""
+    return Path(placing.get("output_root") or plan.manifest.placing["output_root"])

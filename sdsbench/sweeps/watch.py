@@ -1,0 +1,90 @@
+"""What a sweep shows while it runs: a live table on a terminal, a plain line per ended run elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sdsbench.clock import clock
+from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
+from sdsbench.sweeps.states import OVER, States
+
+
+def watch(pool: Pool, plan: Plan, states: States) -> None:
+    """Show and drive a pool until its last worker has ended."""
+    tally = Tally(plan, states, len(pool.active))
+    console = Console(file=sys.stdout)
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            going = True
+            while going:
+                live.update(table(pool, tally, states))
+                going, ended = pool.step(1.0)
+                for run in ended:
+                    tally.add(run)
+                    live.console.print(tally.line(run), markup=False, highlight=False)
+        return
+    going = True
+    while going:
+        going, ended = pool.step(5.0)
+        for run in ended:
+            tally.add(run)
+            print(tally.line(run), flush=True)
+
+
+class Tally:
+    """Counts of a sweep, kept up without reading all records again."""
+
+    def __init__(self, plan: Plan, states: States, workers: int) -> None:
+        counts = states.counts()
+        self.plan, self.workers = plan, workers
+        self.total = sum(counts.values())
+        self.before = self.over = sum(counts.get(state, 0) for state in OVER)
+        self.failed = 0
+        self.started = time.monotonic()
+
+    def add(self, run: Ended) -> None:
+        self.over += run.status in OVER
+        self.failed += run.status in ("failed", "oom")
+
+    def left(self) -> str:
+        """`1:02:03 left` from the throughput so far."""
+        ended = self.over - self.before
+        if not ended:
+            return "time left not known yet"
+        return f"{clock((time.monotonic() - self.started) / ended * (self.total - self.over))} left"
+
+    def line(self, run: Ended) -> str:
+        """One ended run."""
+        text = f"{self.over}/{self.total}  {run.run}  {run.status:<8} {self.plan.difference(run.run)}  "
+        text += f"{clock(run.seconds)}  {self.left()}"
+        return text + (f"\n    {run.message}" if run.status not in ("done",) and run.message else "")
+
+    def headline(self) -> str:
+        """The state of the whole sweep in a line."""
+        spent = time.monotonic() - self.started
+        rate = (self.over - self.before) / max(spent, 1e-9) * 3600
+        return f"{self.over}/{self.total} over, {self.failed} failed, {rate:.0f} runs/h, {clock(spent)}, {self.left()}"
+
+
+def table(pool: Pool, tally: Tally, states: States) -> Table:
+    """A row a worker."""
+    shown = Table(title=tally.headline(), title_justify="left", expand=True)
+    for column in ("worker", "run", "what", "step", "loss", "tokens/s", "for"):
+        shown.add_column(column, no_wrap=column != "what")
+    for active in pool.active:
+        if active.run is None:
+            shown.add_row(active.seat.name, "-")
+            continue
+        numbers = newest_numbers(states.root / active.run)
+        speed = f"{numbers['tokens'] / numbers['seconds']:,.0f}" if numbers else ""
+        loss = f"{numbers['loss']:.4f}" if numbers else ""
+        spent = clock(time.monotonic() - active.since)
+        what = tally.plan.difference(active.run)
+        shown.add_row(active.seat.name, active.run, what, str(numbers.get("step", "")), loss, speed, spent)
+    return shown
