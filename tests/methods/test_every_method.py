@@ -9,10 +9,10 @@ import torch
 
 from sdsbench.methods.attach import merged
 from sdsbench.methods.export import export_merged, export_peft, load_adapter, merge_drift, save_adapter
-from tests.methods.tiny import FAMILIES, LOW_RANK, METHODS, Session, logits, start, tiny_batch, tiny_model
+from tests.methods.tiny import BASELINES, FAMILIES, LOW_RANK, METHODS, Session, logits, start, tiny_batch, tiny_model
 
 DTYPES = (torch.float32, torch.bfloat16)
-CASES = [(method, family, dtype) for method in METHODS for family in FAMILIES for dtype in DTYPES]
+CASES = [(method, family, dtype) for method in METHODS + BASELINES for family in FAMILIES for dtype in DTYPES]
 IDS = [f"{method}-{family}-{str(dtype)[6:]}" for method, family, dtype in CASES]
 
 
@@ -128,7 +128,7 @@ def test_bf16_merge_drift_is_measured(name: str) -> None:
     assert fine["unchanged_mean"] < coarse["unchanged_mean"]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS + BASELINES)
 def test_global_generator_is_untouched(name: str) -> None:
     before = torch.random.get_rng_state()
     session = start(name, **({} if name == "full_ft" else {"dropout": 0.1}))

@@ -12,7 +12,7 @@ import yaml
 from sdsbench.methods.attach import attach, merged
 from sdsbench.methods.base import LowRankConfig, Method, build, lookup, register
 from sdsbench.methods.export import export_peft
-from tests.methods.tiny import METHODS, Session, logits, tiny_batch, tiny_model
+from tests.methods.tiny import BASELINES, METHODS, Session, logits, tiny_batch, tiny_model
 
 CONF = Path(__file__).parents[2] / "conf" / "method"
 FILES = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -60,7 +60,7 @@ def test_unknown_method_is_a_key_error() -> None:
 
 
 def test_every_method_has_a_file_and_a_configuration() -> None:
-    assert set(METHODS) <= set(FILES)
+    assert set(METHODS + BASELINES) == set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -112,6 +112,11 @@ BAD = [
     ("lora_sb", {"svd": "slow"}),
     ("lora_sb", {"factor_dtype": "int8"}),
     ("lora_sb", {"r_dtype": "int8"}),
+    ("lora_plus", {"ratio": 0.0}),
+    ("preconditioned_lora", {"damping": 0.0}),
+    ("lora_ga", {"gamma": 0.0}),
+    ("lora_ga", {"samples": 0}),
+    ("lora_ga", {"svd_iterations": -1}),
 ]
 
 

@@ -21,10 +21,9 @@ from sdsbench.methods.base import Layers, Method, build, lookup
 from sdsbench.methods.gradients import summed_gradients
 
 FAMILIES = ("decoder", "encoder", "vision")
-METHODS = (
-    "full_ft", "lora", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb", "sds_lora", "preconditioned_lora",
-)  # fmt: skip
-LOW_RANK = METHODS[1:]
+METHODS = ("full_ft", "lora", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb", "sds_lora")
+BASELINES = ("lora_plus", "preconditioned_lora", "lora_ga")
+LOW_RANK = METHODS[1:] + BASELINES
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.float32, layers: int = 2) -> nn.Module:
