@@ -32,7 +32,7 @@ catalogue.add(
         columns=COLUMNS,
         hub_id="DigitalLearningGmbH/MATH-lighteval",  # the seven subjects of hendrycks/competition_math in one set
         folder="hendrycks_math",
-        embedded="sdsbench.data.embedded.word_problems:math_rows",
+        embedded="sdsbench.data.embedded.word_problems_math:math_rows",
         note="hub revision not pinned: the commit that was read is recorded",
     ),
     DataSet(
@@ -41,7 +41,7 @@ catalogue.add(
         hub_id="HuggingFaceH4/MATH-500",
         splits={"test": "test"},
         folder="MATH-500",
-        embedded="sdsbench.data.embedded.word_problems:math_rows",
+        embedded="sdsbench.data.embedded.word_problems_math:math_rows",
         note="hub revision not pinned: the commit that was read is recorded",
     ),
 )

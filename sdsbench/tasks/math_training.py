@@ -34,7 +34,7 @@ catalogue.add(
         revision="aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18",
         splits={"train": "train"},
         folder="metamathqa",
-        embedded="sdsbench.data.embedded.word_problems:metamath_rows",
+        embedded="sdsbench.data.embedded.metamath:rows",
     ),
     DataSet(
         name="metamath_style_derived",

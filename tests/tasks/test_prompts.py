@@ -1,0 +1,94 @@
+"""A model is asked in the very tokens that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from transformers import AutoTokenizer
+
+from sdsbench.configuration.compose import compose_run, options
+from sdsbench.data import sources
+from sdsbench.data.config import DataConfig
+from sdsbench.models.load import folder_of
+from sdsbench.tasks import base
+from sdsbench.training.causal import encode, prompt_ids
+
+EMBEDDED = DataConfig(source="embedded")
+TEXT_TASKS = [name for name in options("task") if base.lookup(name)[0].kind == "text"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(folder_of(compose_run(["model=micro"]).model)[0])
+
+
+def task_of(*overrides: str):
+    return base.build(compose_run(["model=micro", *overrides]).task)
+
+
+def training_prompt(task, row, tokenizer) -> Sequence[int]:
+    encoded = encode(task.training_example(row), tokenizer, 4096, task.config.loss_on)
+    return encoded.ids[: encoded.first_target]
+
+
+def as_training_row(row):
+    """A test row in the columns of the training set: math tasks train on other columns than they are tested on."""
+    if "problem" in row:
+        return {"query": row["problem"], "response": "The answer is: 1"}
+    return row
+
+
+def test_every_text_task_is_here():
+    assert {"gsm8k", "math", "metamath", "commonsense", "commonsense/boolq"} <= set(TEXT_TASKS)
+
+
+@pytest.mark.parametrize("name", TEXT_TASKS)
+def test_training_and_evaluation_prompts_have_the_same_tokens(name, tokenizer):
+    task = task_of(f"task={name}", "data.source=embedded")
+    for evaluation in task.evaluations():
+        for row in list(sources.load(evaluation.dataset, "test", EMBEDDED))[:20]:
+            asked = prompt_ids(evaluation.prompt(row), tokenizer)
+            assert list(training_prompt(task, as_training_row(row), tokenizer)) == asked
+
+
+@pytest.mark.parametrize("train_set", ["gsm8k", "metamathqa", "hendrycks_math"])
+def test_every_math_training_set_has_the_same_prompt_and_ends_in_the_answer(train_set):
+    task = task_of("task=metamath", f"task.train_set={train_set}")
+    for row in list(sources.load(train_set, "train", EMBEDDED))[:50]:
+        example = task.training_example(row)
+        assert example.prompt.endswith("\n\n### Response:")
+        assert "\nThe answer is: " in example.response and "<<" not in example.response
+
+
+@pytest.mark.parametrize(
+    ("choice", "in_training", "in_test"), [("never", False, False), ("test", False, True), ("always", True, True)]
+)
+def test_think_step_by_step(choice, in_training, in_test):
+    """`test` is the papers' mismatch, kept as a switch."""
+    task = task_of("task=gsm8k", f"task.think_step_by_step={choice}")
+    row = {"question": "How many?", "answer": "#### 1"}
+    assert task.training_example(row).prompt.endswith(" Let's think step by step.") is in_training
+    assert task.evaluations()[0].prompt(row).endswith(" Let's think step by step.") is in_test
+
+
+@pytest.mark.parametrize("name", [name for name in TEXT_TASKS if name.startswith("commonsense")])
+def test_choices_are_the_training_responses(name):
+    task = task_of(f"task={name}", "task.scorers=[paper,likelihood]")
+    for choice in task.evaluations()[1::2]:
+        for row in list(sources.load(choice.dataset, "test", EMBEDDED))[:20]:
+            assert choice.choices(row)[choice.gold(row)] == task.training_example(row).response
+    assert [evaluation.headline for evaluation in task.evaluations()] == ["paper"] * len(task.evaluations())
+
+
+def test_gold_answers_are_found_correct_by_every_grader(tokenizer):
+    task = task_of("task=metamath")
+    for evaluation in task.evaluations():
+        for row in list(sources.load(evaluation.dataset, "test", EMBEDDED))[:30]:
+            response = (
+                task.training_example(row).response
+                if "question" in row
+                else f"So.\nThe answer is: {evaluation.target(row)}"
+            )
+            for name, scorer in evaluation.scorers.items():
+                assert scorer(row, response), (name, response)
