@@ -79,17 +79,25 @@ class CausalObjective:
 
     def loss(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> Tensor:
         """Cross-entropy summed over the targets of a micro-batch (fp32 scalar)."""
+        return self.losses(model, [examples], device)[0]
+
+    def losses(self, model: Any, shares: Sequence[Sequence[EncodedText]], device: torch.device) -> list[Tensor]:
+        """The summed loss of each share of examples, from one forward pass over all of them."""
+        examples = [example for share in shares for example in share]
         lengths = [example.length for example in examples]
         ids = torch.tensor([token for example in examples for token in example.ids], device=device)[None]
         positions = torch.cat([torch.arange(length) for length in lengths]).to(device)[None]
-        predicting, labels = self._targets(examples)
         with packed(model):
             hidden = model.base_model(
                 input_ids=ids, position_ids=positions, use_cache=False, segment_lengths=lengths
             ).last_hidden_state[0]
         softcap = getattr(model.config, "final_logit_softcapping", None)
         head = model.get_output_embeddings()
-        return linear_cross_entropy(hidden[predicting.to(device)], head.weight, labels.to(device), softcap)
+        found = []
+        for share, rows in zip(shares, hidden.split([sum(e.length for e in share) for share in shares]), strict=True):
+            predicting, labels = self._targets(share)
+            found.append(linear_cross_entropy(rows[predicting.to(device)], head.weight, labels.to(device), softcap))
+        return found
 
     @staticmethod
     def _targets(examples: Sequence[EncodedText]) -> tuple[Tensor, Tensor]:

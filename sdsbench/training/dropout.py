@@ -16,7 +16,7 @@ class Dropout:
     def __init__(self, model: Any, seed: int) -> None:
         self.seed = seed
         self.generator = torch.Generator()
-        self._base_drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()) or any(
+        self.base_drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()) or any(
             getattr(model.config, key, 0.0) > 0 for key in ("attention_dropout", "attention_probs_dropout_prob")
         )
 
@@ -26,7 +26,7 @@ class Dropout:
         # Hashed, because torch's CPU generator looks at the lowest 32 bits of a seed only.
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{step}".encode()).digest()[:4], "little")
         self.generator.manual_seed(seed)
-        if not self._base_drops:
+        if not self.base_drops:
             yield
             return
         with torch.random.fork_rng():

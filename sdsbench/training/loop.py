@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +31,21 @@ class Objective(Protocol):
 
     def positions(self, examples: Sequence[Any]) -> int: ...
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
+
+
+class Observer(Protocol):
+    """Looks at single optimizer updates (probes/observer.py)."""
+
+    def around(self, step: int, update: Callable[[], None]) -> float:
+        """Call `update` once; returns the seconds spent on anything else, which are no training time."""
+
+
+class Unobserved:
+    """The observer of a run without probes."""
+
+    def around(self, step: int, update: Callable[[], None]) -> float:
+        update()
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ class Training:
     config: TrainConfig
     device: torch.device
     dropout: Dropout
+    observer: Observer = field(default_factory=Unobserved)
 
     @property
     def total_steps(self) -> int:
@@ -80,15 +96,24 @@ class Training:
 
     def step(self, state: TrainState) -> StepReport:
         """One optimizer step over batch_size x accumulation examples."""
-        return self.step_on(state, [self.examples[number] for number in self.order.examples(state.step + 1)])
+        return self.step_on(state, self.batch(state.step + 1))
+
+    def batch(self, step: int) -> list[Any]:
+        """The examples of optimizer step `step`, counted from 1."""
+        return [self.examples[number] for number in self.order.examples(step)]
 
     def step_on(self, state: TrainState, batch: Sequence[Any]) -> StepReport:
         """One optimizer step over the given examples."""
         started = time.perf_counter()
-        step = state.step + 1
         state.optimizer.zero_grad()
-        with self.dropout.of_step(step):
+        with self.dropout.of_step(state.step + 1):
             loss = self.backward(batch)
+        return self.update(state, batch, loss, time.perf_counter() - started)
+
+    def update(self, state: TrainState, batch: Sequence[Any], loss: float, seconds: float) -> StepReport:
+        """The second half of a step, once gradients are made (which took `seconds`): the method's say, the update."""
+        started = time.perf_counter() - seconds
+        step = state.step + 1
         state.method.before_step(state.layers, step)
         grad_norm = state.optimizer.clip(self.config.clip_norm)
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
@@ -97,7 +122,7 @@ class Training:
             )
         warmup = warmup_steps(self.config.warmup_ratio, self.total_steps)
         lr_factor = factor(self.config.schedule, step, self.total_steps, warmup)
-        state.optimizer.step(lr_factor)
+        started += self.observer.around(step, lambda: state.optimizer.step(lr_factor))
         facts = state.method.after_step(state.layers, step, self.total_steps, state.optimizer)
         return self._finish(state, batch, loss, grad_norm, lr_factor, facts, started)
 

@@ -1,0 +1,152 @@
+"""One adapted layer for several runs at once: the base product over all tokens, each run's update on its own tokens.
+
+Tokens of the runs lie end to end; run j owns the next tokens[j] rows of x_tn. Its method is asked for its products and
+answers as it does alone, so any method works. Weights that are not shared (PiSSA's residuals) get their own product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from sdsbench.methods.layer import AdaptedLinear, _block_gradients, _Call, _joined, _row_scale_gradient
+
+
+@dataclass
+class Layout:
+    """How many tokens of the current joint batch each run owns; shared by all layers of a joint model."""
+
+    tokens: list[int] = field(default_factory=list)
+
+
+class GroupedLinear(nn.Module):
+    """The same layer of several runs; `members` keep their own parameters and stay registered with their own models."""
+
+    def __init__(self, members: Sequence[AdaptedLinear], layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self._members = tuple(members)  # a tuple of modules is not registered: the parameters belong to the runs
+        first = members[0]
+        self.out_features = first.out_features
+        shared = all(member.weight is first.weight for member in members)
+        self._weights = (first.weight,) if shared else tuple(member.weight for member in members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_tn = x.reshape(-1, x.shape[-1])
+        calls, tensors = [], []
+        for member, rows_tn in zip(self._members, x_tn.split(self.layout.tokens), strict=True):
+            asked = member.method.forward(_Asking(member), rows_tn)  # type: ignore[arg-type]
+            calls.append(asked.call)
+            tensors += [asked.row_scale_m, *asked.blocks]
+        bias_m = self._members[0].bias
+        y_tm = _GroupedLowRank.apply(x_tn, bias_m, self._weights, list(self.layout.tokens), calls, *tensors)
+        return y_tm.view(*x.shape[:-1], self.out_features)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a method would compute on a layer."""
+
+    call: _Call
+    row_scale_m: Tensor | None
+    blocks: list[Tensor]
+
+
+class _Asking:
+    """Stands in for a layer: everything is the layer's, but its product is written down instead of computed."""
+
+    def __init__(self, layer: AdaptedLinear) -> None:
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+    def low_rank_forward(
+        self, x_tn: Tensor, branches: Sequence[tuple[Tensor, Tensor]], scale: float, row_scale_m: Tensor | None = None
+    ) -> _Asked:
+        layer = self._layer
+        dropout = layer.method.config.dropout if layer.training else 0.0
+        call = _Call(scale, dropout, layer._dropout_seed() if dropout else 0, None)
+        return _Asked(call, row_scale_m, [block for branch in branches for block in branch])
+
+
+class _GroupedLowRank(torch.autograd.Function):
+    """`layer._LowRankLinear` for several runs. `tensors` holds for every run its row scale (or None) and its blocks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_tn: Tensor,
+        bias_m: Tensor | None,
+        weights: Sequence[Tensor],
+        tokens: Sequence[int],
+        calls: Sequence[_Call],
+        *tensors: Tensor | None,
+    ) -> Tensor:
+        y_tm = _each_with_its_weight(x_tn, [weight.t() for weight in weights], tokens)
+        scaled = False
+        for x_jn, y_jm, call, (row_scale_m, *blocks) in _runs(tokens, calls, tensors, x_tn, y_tm):
+            h_Kj = _joined(blocks[1::2], 0, x_tn.dtype) @ call.dropped(x_jn).t()
+            y_jm.addmm_(h_Kj.t(), _joined(blocks[0::2], 1, x_tn.dtype).t(), alpha=call.scale)
+            if row_scale_m is not None:
+                scaled = True
+                y_jm.mul_(row_scale_m.to(x_tn.dtype))
+        ctx.save_for_backward(x_tn, y_tm if scaled else None, *tensors)
+        ctx.weights, ctx.tokens, ctx.calls = weights, tokens, calls
+        return y_tm if bias_m is None else y_tm + bias_m
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_tm: Tensor) -> tuple[Tensor | None, ...]:
+        x_tn, scaled_tm, *tensors = ctx.saved_tensors
+        if scaled_tm is not None:
+            g_tm = g_tm.clone()  # scaled in place below
+        needs_x, *_ = ctx.needs_input_grad
+        needed = ctx.needs_input_grad[5:]
+        rows = (x_tn, g_tm) if scaled_tm is None else (x_tn, g_tm, scaled_tm)
+        gradients: list[Tensor | None] = []
+        additions: list[tuple[_Call, Tensor, Tensor]] = []
+        for j, (x_jn, g_jm, *scaled, call, (row_scale_m, *blocks)) in enumerate(
+            _runs(ctx.tokens, ctx.calls, tensors, *rows)
+        ):
+            width = 1 + len(blocks)
+            needs_row_scale, *needs_block = needed[j * width : (j + 1) * width]
+            row_gradient_m = None
+            if row_scale_m is not None:
+                if needs_row_scale:
+                    row_gradient_m = _row_scale_gradient(g_jm, scaled[0], row_scale_m)
+                g_jm.mul_(row_scale_m.to(g_jm.dtype))
+            u_Kj = (_joined(blocks[0::2], 1, x_tn.dtype).t() @ g_jm.t()).mul_(call.scale)
+            downs = blocks[1::2]
+            gradients += [row_gradient_m, *_block_gradients(call, g_jm, x_jn, u_Kj, downs, needs_block)]
+            additions.append((call, u_Kj, _joined(downs, 0, x_tn.dtype)))
+        dx_tn = None
+        if needs_x:
+            dx_tn = _each_with_its_weight(g_tm, ctx.weights, ctx.tokens)
+            for dx_jn, (call, u_Kj, down_Kn) in zip(dx_tn.split(list(ctx.tokens)), additions, strict=True):
+                if call.dropout:
+                    dx_jn.add_(call.undropped(u_Kj.t() @ down_Kn))
+                else:
+                    dx_jn.addmm_(u_Kj.t(), down_Kn)
+        return dx_tn, None, None, None, None, *gradients
+
+
+def _runs(
+    tokens: Sequence[int], calls: Sequence[_Call], tensors: Sequence[Any], *rows: Tensor
+) -> Iterator[tuple[Any, ...]]:
+    """Per run: its rows of every given tensor, its call, and its part of `tensors`."""
+    width = len(tensors) // len(tokens)
+    parts = [tensors[j * width : (j + 1) * width] for j in range(len(tokens))]
+    yield from zip(*(tensor.split(list(tokens)) for tensor in rows), calls, parts, strict=True)
+
+
+def _each_with_its_weight(x_tn: Tensor, weights: Sequence[Tensor], tokens: Sequence[int]) -> Tensor:
+    """x W with one weight for all, or each run's own."""
+    if len(weights) == 1:
+        return x_tn @ weights[0]
+    return torch.cat([rows @ weight for rows, weight in zip(x_tn.split(list(tokens)), weights, strict=True)])

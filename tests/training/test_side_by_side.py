@@ -1,0 +1,90 @@
+"""Runs trained side by side see the losses that they see alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sdsbench.errors import ConfigError
+from sdsbench.methods.attach import attach
+from sdsbench.training.causal import CausalObjective, EncodedText
+from sdsbench.training.config import TrainConfig
+from sdsbench.training.data_context import TrainingContext
+from sdsbench.training.dropout import Dropout
+from sdsbench.training.loop import Training
+from sdsbench.training.optimizer import FlatOptimizer
+from sdsbench.training.order import DataOrder
+from sdsbench.training.parameters import optimizer_groups
+from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
+from sdsbench.training.state import TrainState
+from tests.methods.tiny import LOW_RANK, make_method, tiny_model
+
+STEPS = 5
+RUNS = [(0, 1e-2), (1, 1e-2), (0, 3e-2)]  # (seed, learning rate)
+
+
+def examples() -> list[EncodedText]:
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(3, 12, 10).tolist()
+    return [EncodedText(tuple(generator.integers(0, 40, length).tolist()), length // 2) for length in lengths]
+
+
+def member(base: Any, name: str, seed: int, lr: float, accumulation: int = 1, **keys: object) -> Member:
+    model, method = with_shared_weights(base), make_method(name, **keys)
+    config = TrainConfig(lr=lr, batch_size=4 // accumulation, accumulation=accumulation, max_steps=STEPS)
+    layers = attach(model, method, seed)
+    rows = examples()
+    dropout = Dropout(model, seed)
+    order = DataOrder(len(rows), 4, seed)
+    training = Training(model, CausalObjective(None, None, 0), rows, order, config, torch.device("cpu"), dropout)
+    for layer in layers.values():
+        layer.dropout_generator = dropout.generator
+    optimizer = FlatOptimizer(optimizer_groups(model, layers, method, [], config), config)
+    method.prepare(layers, TrainingContext(training, torch.Generator().manual_seed(seed)))
+    return Member(training, TrainState(optimizer, method, layers))
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_losses_are_those_of_a_run_alone(name: str) -> None:
+    base = tiny_model("decoder")
+    keys = {"dropout": 0.1}
+    alone = []
+    for seed, lr in RUNS:
+        single, losses = member(base, name, seed, lr, **keys), []
+        single.training.run(single.state, lambda report, losses=losses: losses.append(report.loss))
+        alone.append(losses)
+    joint: list[list[float]] = [[] for _ in RUNS]
+    group = SideBySide(base, [member(base, name, seed, lr, **keys) for seed, lr in RUNS])
+    group.run(lambda number, report: joint[number].append(report.loss))
+    assert np.allclose(joint, alone, rtol=1e-5, atol=0)
+    assert len({tuple(losses) for losses in joint}) == len(RUNS)  # the runs do differ
+
+
+def test_accumulation_and_bf16() -> None:
+    base = tiny_model("decoder", torch.bfloat16)
+    single = member(base, "lora", 0, 1e-2, accumulation=2)
+    expected = [single.training.step(single.state).loss for _ in range(3)]
+    group = SideBySide(base, [member(base, "lora", seed, 1e-2, accumulation=2) for seed in (0, 1)])
+    assert [group.step()[0].loss for _ in range(3)] == pytest.approx(expected, rel=2e-2)
+
+
+def test_resumed_state_continues_alone() -> None:
+    """Half of the steps side by side, the other half alone: the run does not notice."""
+    base = tiny_model("decoder")
+    single = member(base, "sds_lora", 1, 1e-2)
+    expected = [single.training.step(single.state).loss for _ in range(STEPS)]
+    members = [member(base, "sds_lora", seed, 1e-2) for seed in (0, 1)]
+    group = SideBySide(base, members)
+    losses = [group.step()[1].loss for _ in range(2)]
+    losses += [members[1].training.step(members[1].state).loss for _ in range(STEPS - 2)]
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_refuses_what_cannot_share_a_forward_pass() -> None:
+    base = tiny_model("decoder")
+    unequal = [member(base, "lora", 0, 1e-2), member(base, "lora", 0, 1e-2, accumulation=2)]
+    with pytest.raises(ConfigError, match="accumulation"):
+        SideBySide(base, unequal)
