@@ -138,6 +138,7 @@ def placing_of(config: RunConfig) -> dict[str, Any]:
         "threads": config.threads,
         "data.root": config.data.root,
         "tracker": vars(config.tracker),
+        "probe": vars(config.probe),
     }
 
 
