@@ -10,7 +10,8 @@ from sdsbench.run import execute
 
 FAST = [
     "model=vit_micro", "task=vtab/dtd", "method=lora", "data.source=embedded", "data.train_limit=40",
-    "train.batch_size=8", "train.max_steps=null", "train.epochs=3", "train.lr=5e-3", "eval.limit=60", "eval.untrained=false", "threads=1",
+    "train.batch_size=8", "train.max_steps=null", "train.epochs=3", "train.lr=5e-3", "eval.limit=60",
+    "eval.untrained=false", "threads=1",
 ]  # fmt: skip
 
 

@@ -34,8 +34,8 @@ def losses(method: str, root: Path) -> list[float]:
     torch.set_num_threads(1)
     overrides = [
         f"method={method}", *METHODS[method], "model=micro", "data.source=embedded", "data.train_limit=200",
-        "threads=1", "dtype=float32", "train.max_steps=20", "train.batch_size=4", "train.accumulation=2", "eval.limit=2",
-        "eval.untrained=false", "task.max_new_tokens=4", f"output_root={root}",
+        "threads=1", "dtype=float32", "train.max_steps=20", "train.batch_size=4", "train.accumulation=2",
+        "eval.limit=2",        "eval.untrained=false", "task.max_new_tokens=4", f"output_root={root}",
     ]  # fmt: skip
     record = execute(compose_run(overrides), say=lambda _: None)
     assert record.status == "done"
