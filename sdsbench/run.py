@@ -29,6 +29,8 @@ from sdsbench.methods.attach import attach, merged
 from sdsbench.methods.export import save_adapter
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
+from sdsbench.probes.observer import FOLDER as PROBES
+from sdsbench.probes.observer import Probe
 from sdsbench.progress import Progress, peak_memory, say_now
 from sdsbench.records import metrics, provenance, samples
 from sdsbench.records.files import disk_errors, write_atomic
@@ -73,7 +75,8 @@ def execute(config: RunConfig, say: Callable[[str], None] = say_now, around: Sur
     with disk_errors(folder.parent), owned(folder):
         keeper = Keeper(folder, config, identity, say, around.lost_as)
         if keeper.finished and not config.force:
-            say(f"found finished run {identity}; nothing trained (force=true runs it again)\n{summary(keeper.record)}")
+            again = f"{_no_probes(config, folder)}force=true runs it again"
+            say(f"found finished run {identity}; nothing trained ({again})\n{summary(keeper.record)}")
             return keeper.record
         if config.force:
             keeper.start_over(config)
@@ -84,6 +87,11 @@ def execute(config: RunConfig, say: Callable[[str], None] = say_now, around: Sur
         checkpoint.remove_all(folder)
         say(summary(keeper.record))
         return keeper.record
+
+
+def _no_probes(config: RunConfig, folder: Path) -> str:
+    """What to say of a finished run whose probes are asked for and were never taken."""
+    return "" if config.probe.every is None or (folder / PROBES).exists() else "it has no probes: "
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ class Adapted:
     training: Training
     state: TrainState
     parameters: Parameters
+    probe: Probe | None
 
 
 @dataclass
@@ -175,7 +184,8 @@ class Run:
         training = Training(model, loaded.family, loaded.examples, order, config.train, loaded.place.device, dropout)
         groups = optimizer_groups(model, layers, method, head, config.train)
         state = TrainState(FlatOptimizer(groups, config.train), method, layers)
-        return Adapted(training, state, count(model, head, before))
+        probe = Probe(config.probe, model, layers, method) if config.probe.every is not None else None
+        return Adapted(training, state, count(model, head, before), probe)
 
     def _announce(self, loaded: Loaded, adapted: Adapted) -> None:
         """What was decided, to the user and into the record."""
@@ -212,6 +222,9 @@ class Run:
     def _train(self, loaded: Loaded, adapted: Adapted, identity: dict[str, str]) -> None:
         training, state, config = adapted.training, adapted.state, self.config
         file = metrics.MetricsFile(self.folder / "metrics.jsonl", resume_after=state.step)
+        if adapted.probe is not None:
+            watch = adapted.probe.watch(training, state, self.folder, file.write)
+            training = dataclasses.replace(training, observer=watch)
         tracker = tracker_of(config.tracker, self.folder)
         progress = Progress("train", training.total_steps, state.step)
 

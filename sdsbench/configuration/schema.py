@@ -11,6 +11,7 @@ from sdsbench.errors import Problem
 from sdsbench.evaluation.config import EvalConfig
 from sdsbench.methods.base import MethodConfig
 from sdsbench.models.config import ModelConfig
+from sdsbench.probes.config import ProbeConfig
 from sdsbench.tasks.base import TaskConfig
 from sdsbench.tracking.config import TrackerConfig
 from sdsbench.training.config import TrainConfig
@@ -68,6 +69,7 @@ class RunConfig:
     eval: EvalConfig
     data: DataConfig
     tracker: TrackerConfig
+    probe: ProbeConfig
     seeds: SeedsConfig
     seed: int
     device: str

@@ -11,6 +11,7 @@ Runs are only ever added (planning again with more values); run ids come from co
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -24,15 +25,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdsbench.configuration.compose import from_tree
-from sdsbench.configuration.identity import canonical_json, run_id
+from sdsbench.configuration.identity import PLACING, canonical_json, run_id
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.errors import DamagedFile, Unavailable
 from sdsbench.records.files import disk_errors, sync_folder, write_atomic
 from sdsbench.records.lock import owned
 
 PLANS = Path("results/plans")
-PLACED = ("output_root", "device", "threads", "data.root", "tracker")
-"""Keys that a plan proposes and that can be set again when it runs."""
 
 
 class _Strict(BaseModel):
@@ -62,7 +61,7 @@ class Manifest(_Strict):
     description: str
     code_hash: str
     git_commit: str | None
-    placing: dict[str, Any]  # PLACED -> value
+    placing: dict[str, Any]  # key of identity.PLACING -> value
     runs: dict[str, PlannedRun]  # in order
     cells: dict[str, Cell]
     checksum: str = ""
@@ -131,15 +130,15 @@ _AGAIN = "Plan again (the same command); runs that are done stay done."
 
 
 def placing_of(config: RunConfig) -> dict[str, Any]:
-    """Where and how a configuration wants to run."""
-    return {
-        "output_root": config.output_root,
-        "device": config.device,
-        "threads": config.threads,
-        "data.root": config.data.root,
-        "tracker": vars(config.tracker),
-        "probe": vars(config.probe),
-    }
+    """Where and how a configuration wants to run: PLACING keys and their values."""
+    tree = dataclasses.asdict(config)
+    found = {}
+    for key in PLACING:
+        value: Any = tree
+        for part in key.split("."):
+            value = value[part]
+        found[key] = value
+    return found
 
 
 def find(name: str) -> Path:

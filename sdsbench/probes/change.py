@@ -1,0 +1,74 @@
+"""What a step of the trainable tensors does to the weight: W moves by J d, with J the Jacobian of W at those tensors.
+
+One rule for every method. With G = dL/dW the factors' gradients are J^T G (autograd makes them in training), the method
+turns them into a direction d (before_step), and the equivalent first-order change of W is -eta J d, with eta the
+learning rate of plain gradient descent. Closed forms that follow, and that the tests hold this against:
+
+    LoRA          J J^T G = s^2 (B B^T G + G A^T A)
+    SDS-LoRA      s^2 (P_B G + G P_A)
+    LoRA-Pro      G - (I - P_B) G (I - P_A)
+    LoRA-XS, -SB  s^2 B B^T G A^T A
+
+DoRA's J is the true one (its row norm moves); its gradients hold the norm constant, as its training does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+
+if TYPE_CHECKING:
+    from sdsbench.methods.layer import AdaptedLinear
+
+Tensors = Mapping[str, Tensor]
+
+
+class _Update(nn.Module):
+    """method.delta as a function of the layer's parameters."""
+
+    def __init__(self, layer: AdaptedLinear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self) -> Tensor:
+        return self.layer.method.delta(self.layer)
+
+
+def first_order_change(layer: AdaptedLinear, at: Tensors, direction: Tensors) -> Tensor:
+    """J d: the derivative of W_mn at the parameters `at` along `direction`, by forward-mode differentiation."""
+    update = _Update(layer)
+
+    def weight(tensors: dict[str, Tensor]) -> Tensor:
+        return functional_call(update, {f"layer.{name}": tensor for name, tensor in tensors.items()})
+
+    return jvp(weight, (dict(at),), ({name: direction[name] for name in at},))[1]
+
+
+def change_between(layer: AdaptedLinear, old: Tensors, new: Tensors) -> Tensor:
+    """W(new) - W(old) without cancellation: J (new - old) with J at the midpoint.
+
+    Exact where W is quadratic in the parameters (all methods but DoRA, where the error is of third order in the step).
+    """
+    middle = {name: torch.lerp(old[name], new[name], 0.5) for name in old}
+    return first_order_change(layer, middle, {name: new[name] - old[name] for name in old})
+
+
+def method_direction(layer: AdaptedLinear, gradients: Tensors, step: int) -> dict[str, Tensor]:
+    """What the method makes of raw gradients J^T G before the optimizer sees them; nothing of the layer is changed."""
+    parameters = dict(layer.named_parameters())
+    kept = {name: parameters[name].grad for name in gradients}
+    buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    try:
+        for name, gradient in gradients.items():
+            parameters[name].grad = gradient.clone()
+        layer.method.before_step({layer.name: layer}, step)
+        return {name: parameters[name].grad for name in gradients}  # type: ignore[misc]
+    finally:
+        for name, gradient_or_none in kept.items():
+            parameters[name].grad = gradient_or_none
+        for name, buffer in layer.named_buffers():
+            buffer.copy_(buffers[name])
