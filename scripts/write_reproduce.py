@@ -46,7 +46,8 @@ _COMMONSENSE = {"generated": _COMMONSENSE_ANSWERS * 8.0, "answers": _COMMONSENSE
 _GLUE = {"cola": (8551, 30, 11, 1043), "rte": (2490, 30, 70, 277), "mrpc": (3668, 30, 53, 408),
          "stsb": (5749, 30, 31, 1500), "qnli": (104743, 15, 50, 5463), "sst2": (67349, 15, 13, 872)}  # fmt: skip
 _IMAGES = {"cifar100": (50000, 7, 10000), "resisc45": (18900, 10, 6300), "food101": (75750, 10, 25250),
-           "dtd": (3760, 25, 1880), "cub200": (5994, 25, 5794), "cars": (8144, 20, 8041), "sun397": (76128, 15, 21750)}  # fmt: skip
+           "dtd": (3760, 25, 1880), "cub200": (5994, 25, 5794), "cars": (8144, 20, 8041),
+           "sun397": (76128, 15, 21750)}  # fmt: skip
 _PATCHES = 197  # tokens of a 224 x 224 image
 
 
@@ -138,8 +139,7 @@ HEAD = """\
 # From nothing to each published table
 
 Written by `python scripts/write_reproduce.py`; every hour and gigabyte here is an **estimate**, none was
-measured. `sdsbench plan` prints its own
-estimate for your card, corrected by finished runs.
+measured. `sdsbench plan` prints its own estimate for your card, corrected by finished runs.
 
 Once, on each machine (hub models and data sets are fetched at their pinned revisions; gated models need
 `HF_TOKEN`):
@@ -147,24 +147,22 @@ Once, on each machine (hub models and data sets are fetched at their pinned revi
     make setup
 
 Each sweep is planned once, run on one card or as a SLURM array, and rendered from the records alone. Running a
-command again does only what is
-missing; tables share runs (the last row of Table 4 and the 0.1 % rows of Table 6 are runs of Tables 1 and 2).
+command again does only what is missing; tables share runs (the last row of Table 4 and the 0.1 % rows of Table 6
+are runs of Tables 1 and 2).
 
 ## How the estimates are made
 
-- Training, LoRA-SB's decoders: the paper's own seconds per epoch on an A6000 (its Table 6) x epochs. Others: 4
-  x weights x tokens / rate, at {rate:.0f} T
-  operations a second in bf16 (what the paper's Mistral-7B epoch amounts to at 230 tokens a row), {rate32:.0f}
-  T in fp32.
+- Training, LoRA-SB's decoders: the paper's own seconds per epoch on an A6000 (its Table 6) x epochs. Others: 4 x
+  weights x tokens / rate, at {rate:.0f} T operations a second in bf16 (what the paper's Mistral-7B epoch amounts
+  to at 230 tokens a row), {rate32:.0f} T in fp32.
 - Factors on the training time: {slower}; the first two as published for another benchmark, the third assumed.
 - Evaluation: generated tokens / ({decode:.0f} a second for 7 G weights at batch 32, in proportion to size), at
-  150 tokens a GSM8K answer, 250 a MATH
-  answer, 8 a commonsense label; classifiers: 2 x weights x tokens / rate.
-- Disk: 4 bytes a trained (or frozen low-rank) number, 400 bytes an answer, 200 a step; base weights and data
-  sets come on top once.
+  150 tokens a GSM8K answer, 250 a MATH answer, 8 a commonsense label; classifiers: 2 x weights x tokens / rate.
+- Disk: 4 bytes a trained (or frozen low-rank) number, 400 bytes an answer, 200 a step; base weights and data sets
+  come on top once.
 - Full fine-tuning of the decoders with fp32 masters and two moments needs some 18 bytes a weight. Where that is
-  above 48 GB, the runs end as
-  `oom`, which the table shows as such; they are counted as runs and not in the hours.
+  above 48 GB, the runs end as `oom`, which the table shows as such; they are counted as runs and not in the
+  hours.
 
 | sweep | runs | of them beyond 48 GB | GPU-hours | days on one A6000 | disk, GB |
 | --- | --: | --: | --: | --: | --: |

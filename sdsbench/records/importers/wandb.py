@@ -1,8 +1,7 @@
-"""W&B run folders (run-* or offline-run-*).
+"""W&B run folders (run-* or offline-run-*): the last value of everything logged, and the configuration.
 
-An offline folder's .wandb file cannot be read back without W&B's own program, so what is imported is what lies beside
-it as text: files/wandb-summary.json (the last value of everything logged) and files/config.yaml. A crashed run may
-lack both.
+Where W&B left files/wandb-summary.json and files/config.yaml as text, these are read; an offline run has only its
+.wandb file (wandb_log.py).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from sdsbench.errors import DamagedFile, Unavailable
+from sdsbench.records.importers import wandb_log
 from sdsbench.records.importers.external import ExternalRecord, number, origin
 
 _SECONDS = ("_runtime",)
@@ -22,23 +22,11 @@ _SECONDS = ("_runtime",)
 def read(folder: Path) -> ExternalRecord:
     """One run folder. Numbers of the summary become scores; keys of the config are looked for under usual names.
 
-    Raises Unavailable where the folder holds no summary, DamagedFile where it cannot be read.
+    Raises Unavailable where the folder holds neither a summary nor a .wandb file, DamagedFile where they are bad.
     """
-    summary_path, config_path = folder / "files" / "wandb-summary.json", folder / "files" / "config.yaml"
-    if not summary_path.is_file():
-        raise Unavailable(
-            f"{folder}: no files/wandb-summary.json. The .wandb file alone cannot be read here; "
-            "run `wandb sync` on it and download the run's summary, or import the JSON results."
-        )
-    try:
-        summary: dict[str, Any] = json.loads(summary_path.read_text())
-        loaded = yaml.safe_load(config_path.read_text()) if config_path.is_file() else {}
-        config = _flat(
-            {key: value.get("value", value) if isinstance(value, dict) else value for key, value in loaded.items()}
-        )
-        numbers = {key: usable for key, value in _flat(summary).items() if (usable := number(value)) is not None}
-    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise DamagedFile(f"{folder}: its summary or config cannot be read ({error}).") from None
+    source, summary, raw = _contents(folder)
+    config = _flat(raw)
+    numbers = {key: usable for key, value in _flat(summary).items() if (usable := number(value)) is not None}
     rank, seed = number(_first(config, "method.rank", "rank", "lora_r", "r")), number(_first(config, "seed"))
     return ExternalRecord(
         tool="wandb",
@@ -51,8 +39,25 @@ def read(folder: Path) -> ExternalRecord:
         lr=number(_first(config, "train.lr", "lr", "learning_rate")),
         scores={key: value for key, value in sorted(numbers.items()) if not key.startswith("_")},
         train_seconds=next((numbers[key] for key in _SECONDS if key in numbers), None),
-        origin=origin(summary_path),
+        origin=origin(source),
     )
+
+
+def _contents(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The file that was read, the summary and the configuration."""
+    summary_path, config_path = folder / "files" / "wandb-summary.json", folder / "files" / "config.yaml"
+    logs = sorted(folder.glob("*.wandb"))
+    if not summary_path.is_file():
+        if not logs:
+            raise Unavailable(f"{folder}: neither files/wandb-summary.json nor a .wandb file")
+        return (logs[0], *wandb_log.read(logs[0]))
+    try:
+        summary = json.loads(summary_path.read_text())
+        loaded = yaml.safe_load(config_path.read_text()) if config_path.is_file() else {}
+        config = {key: value.get("value", value) if isinstance(value, dict) else value for key, value in loaded.items()}
+    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise DamagedFile(f"{folder}: its summary or config cannot be read ({error}).") from None
+    return summary_path, summary, config
 
 
 def run_folders(folder: Path) -> list[Path]:
