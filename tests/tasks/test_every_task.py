@@ -148,8 +148,14 @@ def test_vision_models_learn(name, tmp_path):
 
 def test_the_smallest_decoder_learns_commonsense_labels(tmp_path):
     """One benchmark on its own training rows; all eight share the code."""
-    overrides = ["model=micro", "task=commonsense/boolq", "data.source=embedded", "method=lora", "train.lr=5e-3"]
-    short = ["task.train_set=boolq", "task.scorers=[likelihood]", "train.max_steps=60", "eval.limit=100"]
+    overrides = [
+        "model=micro",
+        "task=commonsense/winogrande",
+        "data.source=embedded",
+        "method=full_ft",
+        "train.lr=3e-3",
+    ]
+    short = ["task.train_set=winogrande", "task.scorers=[likelihood]", "train.max_steps=80", "eval.limit=100"]
     ((before, after),) = trained([*overrides, *short], tmp_path).values()
     assert before <= 0.65
     assert after > 0.75
