@@ -1,4 +1,4 @@
-"""Preconditioned LoRA (Zhang and Pilanci, arXiv 2402.02347, section 3): gradients rescaled by the other factor's Gram matrix.
+"""Preconditioned LoRA (Zhang and Pilanci, arXiv 2402.02347, section 3): gradients rescaled by a Gram matrix.
 
     gA' = (B^T B + damping I)^-1 gA,   gB' = gB (A A^T + damping I)^-1
 
