@@ -1,7 +1,7 @@
 """Greedy and beam generation with a model in memory: same answers at every batch size.
 
-Prompts are batched by length, longest first (a batch that is too large fails at once), padded on the left with the padding
-masked and positions counted from the first real token. Rows that have ended leave the batch.
+Prompts are batched by length, longest first (a batch that is too large fails at once), padded on the left with the
+padding masked and positions counted from the first real token. Rows that have ended leave the batch.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Seconds of training = tokens x FLOPs per token / (peak x USE); FLOPs per token = 4 N for a low-rank method (no gradient
 of frozen weights), 6 N for full fine-tuning, N = all weights. Evaluation generates rows x tokens, a batch a step, each
 step reading the weights once: 2 N bytes / bandwidth; scored without generation it is one forward pass, 2 N per token.
-Memory = weights (2 bytes) + trained values x 18 (fp32 master, gradient, two moments, bf16 copy) + activations
+Memory of decoders is counted (memory_model.py), from above: every example at train.max_length. Of other models it is
+estimated: weights (2 bytes) + trained values x 18 (fp32 master, gradient, two moments, bf16 copy) + activations
 (a block keeps about 34 x hidden + 4 x inner bytes a token in bf16) + logits (10 bytes x vocabulary a token) + RESERVE.
 Where finished runs exist, seconds and bytes are multiplied by the median of measured / modelled.
 """
@@ -20,6 +21,7 @@ from sdsbench.configuration.check import config_file, layer_shapes, matching
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.records.schema import Record
+from sdsbench.sweeps.memory_model import training_memory
 
 USE = 0.35  # share of the peak that training reaches
 RESERVE = 1.5e9  # CUDA context and fragmentation, bytes
@@ -80,6 +82,9 @@ def modelled(config: RunConfig, card: Card = CARDS[REFERENCE]) -> Cost | None:
         seconds += stages * rows / config.eval.batch_size * generated * 2 * weights / card.bandwidth
     else:
         seconds += stages * rows * length * 2 * weights / (card.flops * USE)
+    exact = training_memory(config, [train.max_length] * train.batch_size, train.batch_size * train.max_length)
+    if exact is not None:
+        return Cost(seconds, exact.total + RESERVE)
     tokens = train.batch_size * train.max_length
     block = 34 * facts["hidden_size"] + 4 * facts.get("intermediate_size", 4 * facts["hidden_size"])
     activations = tokens * (facts["num_hidden_layers"] * block + 10 * facts.get("vocab_size", 0))

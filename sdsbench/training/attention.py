@@ -1,8 +1,8 @@
 """Attention over sequences laid end to end, so that no position of a batch is padding.
 
 A micro-batch of lengths l_1 .. l_k is one row of sum(l) tokens; every layer but attention treats tokens alone, and
-attention here looks at one sequence at a time. Registered with transformers as an attention implementation; which lengths
-hold travels through the model's keyword arguments.
+attention here looks at one sequence at a time. Registered with transformers as an attention implementation; which
+lengths hold travels through the model's keyword arguments.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Cross-entropy of a linear head without ever holding all logits.
 
-For h_td hidden states at target positions and head W_vd, the logits t x v of a large vocabulary are the memory peak of a
-step. Here they exist for `CHUNK` positions at a time, and the gradient of h (and of W, where it trains) is made in the same
-pass, so nothing but dh_td is kept for backward.
+For h_td hidden states at target positions and head W_vd, the logits t x v of a large vocabulary are the memory peak of
+a step. Here they exist for `CHUNK` positions at a time, and the gradient of h (and of W, where it trains) is made in
+the same pass, so nothing but dh_td is kept for backward.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dh_td, dweight_vd = ctx.saved_tensors
         dh = None if dh_td is None else dh_td * grad.to(dh_td.dtype)
         dweight = None if dweight_vd is None else (dweight_vd * grad).to(ctx.weight_dtype)

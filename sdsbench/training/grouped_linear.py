@@ -40,7 +40,7 @@ class GroupedLinear(nn.Module):
         x_tn = x.reshape(-1, x.shape[-1])
         calls, tensors = [], []
         for member, rows_tn in zip(self._members, x_tn.split(self.layout.tokens), strict=True):
-            asked = member.method.forward(_Asking(member), rows_tn)  # type: ignore[arg-type]
+            asked: Any = member.method.forward(_Asking(member), rows_tn)  # type: ignore[arg-type]
             calls.append(asked.call)
             tensors += [asked.row_scale_m, *asked.blocks]
         bias_m = self._members[0].bias

@@ -1,8 +1,8 @@
 """One optimizer over flat buffers: fp32 masters of everything that trains, few kernels however many layers.
 
 Every trained tensor becomes a view into its group's flat buffer, its gradient a view into a flat gradient. Tensors that
-compute in a lower precision keep their own storage; their gradients are added to the flat fp32 gradient as soon as backward
-made them, and the updated master is copied back after each step.
+compute in a lower precision keep their own storage; their gradients are added to the flat fp32 gradient as soon as
+backward made them, and the updated master is copied back after each step.
 """
 
 from __future__ import annotations
