@@ -113,12 +113,16 @@ def hierarchical_bootstrap(
     draws = _resampled_means(_rescaled(seed_s, of_seeds), resamples, rng)
     draws += _resampled_means(_rescaled(question_q, of_questions), resamples, rng)
     error = float(draws.std(ddof=1))
-    if error < 1e-15:  # every question differs by the same amount
+    least = float(np.sqrt(rest / (seeds * questions)))  # without any effect of seeds or questions
+    if max(error, least) < 1e-15:  # every question differs by the same amount
         return Comparison(_HIERARCHICAL, mean, mean, mean, 1.0 if abs(mean) < 1e-15 else 0.0, seeds, questions)
-    share = (of_seeds / seeds) / (of_seeds / seeds + of_questions / questions)
+    parts = [(of_seeds / seeds, seeds - 1), (of_questions / questions, questions - 1)]
+    if error < least:  # by chance the effects look smaller than the rest alone makes them
+        error, parts = least, [(1.0, (seeds - 1) * (questions - 1))]
+    total = sum(variance for variance, _ in parts)
 
     def quantile(p: float) -> float:
-        return float(share * stats.t.isf(p / 2, seeds - 1) + (1 - share) * stats.t.isf(p / 2, questions - 1))
+        return sum(variance / total * float(stats.t.isf(p / 2, freedom)) for variance, freedom in parts)
 
     half = quantile(1 - confidence) * error
     distance = abs(mean) / error

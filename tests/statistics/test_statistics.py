@@ -87,6 +87,17 @@ def test_hierarchical_error_has_both_parts() -> None:
         s.hierarchical_bootstrap(np.zeros((1, 5)), np.zeros((1, 5)))
 
 
+def test_equal_seed_means_are_no_certainty() -> None:
+    """Two seeds whose means agree by chance, and questions that cancel: the rest alone is still an error."""
+    ours = np.array([[1.0, 0.0] * 20 + [1.0], [0.0, 1.0] * 20 + [1.0]])
+    result = s.hierarchical_bootstrap(ours, np.zeros((2, 41)))
+    assert result.low < result.difference < result.high and result.high - result.low > 0.1
+    apart = np.array([[1.0, 0.0, 1.0, 0.0] * 10, [0.0, 1.0, 0.0, 1.0] * 10])
+    theirs = np.array([[0.0, 1.0, 1.0, 0.0] * 10, [1.0, 0.0, 0.0, 1.0] * 10])
+    theirs[:, 0] = 0.0
+    assert s.hierarchical_bootstrap(apart, theirs).p_value > 0.05
+
+
 def test_intervals_cover() -> None:
     """95 % intervals cover the truth in 93 to 97 % of simulated studies."""
     rng = np.random.default_rng(11)

@@ -30,6 +30,7 @@ def render(built: Built) -> str:
             r"\begin{table}[p]",
             r"\centering",
             rf"\caption{{{escape(table.title)}}}\label{{tab:{label}}}",
+            r"\setlength{\tabcolsep}{3pt}",
             r"\resizebox{\linewidth}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
             r"\toprule",
@@ -75,4 +76,4 @@ def _paper(t: CellTexts) -> str:
     if not t.paper:
         return ""
     difference = f" ({t.difference})" if t.difference else ""
-    return rf"{{\scriptsize paper {escape(t.paper + difference)}}}"
+    return rf"{{\scriptsize\textit{{{escape(t.paper)}}}{escape(difference)}}}"
