@@ -12,6 +12,7 @@ from sdsbench.configuration.spelling import nearest
 from sdsbench.data import catalogue
 from sdsbench.errors import Problem
 from sdsbench.methods.base import LowRankConfig
+from sdsbench.methods.targets import matches, unmatched
 from sdsbench.models import architecture
 from sdsbench.models.config import ModelConfig
 from sdsbench.tasks import base as tasks
@@ -48,11 +49,6 @@ def config_file(model: ModelConfig) -> Path | None:
     return path if path.is_file() else None
 
 
-def matching(target: str, shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """The layers that one entry of method.targets means."""
-    return {name: shape for name, shape in shapes.items() if target == "all-linear" or _ends_with(name, target)}
-
-
 @lru_cache(maxsize=32)
 def _layers_in(path: Path, _changed: int) -> dict[str, tuple[int, int]]:
     return architecture.linear_layers(json.loads(path.read_text()))
@@ -87,25 +83,10 @@ def _data(config: RunConfig) -> Iterator[Problem]:
 
 def _method_against_layers(config: RunConfig, shapes: Mapping[str, tuple[int, int]]) -> Iterator[Problem]:
     method = config.method
-    matched: dict[str, tuple[int, int]] = {}
-    for target in method.targets:
-        hits = matching(target, shapes)
-        if not hits:
-            suffixes = sorted({name.rsplit(".", 1)[-1] for name in shapes})
-            yield Problem(
-                "method.targets",
-                target,
-                f"all-linear, or layers of {config.model.name}: {', '.join(suffixes)}",
-                nearest(target, suffixes),
-            )
-        matched |= hits
+    yield from unmatched(list(shapes), method.targets)
+    matched = {name: shape for name, shape in shapes.items() if matches(name, method.targets)}
     if isinstance(method, LowRankConfig) and matched:
         name, (m, n) = min(matched.items(), key=lambda item: min(item[1]))
         if method.rank > min(m, n):
-            yield Problem(
-                "method.rank", method.rank, f"1 to {min(m, n)} on {config.model.name}", f"{name} is {m} x {n}."
-            )
-
-
-def _ends_with(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
+            accepted = f"1 to {min(m, n)} on {config.model.name}"
+            yield Problem("method.rank", method.rank, accepted, f"{name} is {m} x {n}.")

@@ -1,7 +1,8 @@
 """Overrides -> composed configuration -> typed RunConfig, with every problem reported at once.
 
-Hydra composes and stops at the first problem; users deserve all of them. So overrides are sorted first into those that
-Hydra can take and those that it would refuse, the rest is composed, and each section is validated against its dataclass.
+Hydra composes and stops at the first problem; users deserve all of them. So overrides are sorted first into those
+that Hydra can take and those that it would refuse, the rest is composed, and each section is validated against its
+dataclass.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,21 +13,10 @@ from torch import nn
 from sdsbench.errors import ConfigError, Problem, TrainingFailed
 from sdsbench.methods.layer import AdaptedLinear
 from sdsbench.methods.linear_algebra import batch_length
+from sdsbench.methods.targets import matches, unmatched
 
 if TYPE_CHECKING:
     from sdsbench.methods.base import Layers, Method
-
-ALL_LINEAR = "all-linear"
-HEADS = frozenset({"lm_head", "classifier", "score", "pooler", "qa_outputs", "cls", "head", "embed_out"})
-"""Parts of names that mark output heads and poolers; `all-linear` leaves them alone."""
-
-
-def matches(name: str, targets: Sequence[str]) -> bool:
-    """Whether a dotted layer name is meant by `targets`: equal to one of them, or ending in "." + one of them."""
-    parts = name.split(".")
-    if list(targets) == [ALL_LINEAR]:
-        return not HEADS.intersection(parts)
-    return any(parts[-len(target.split(".")) :] == target.split(".") for target in targets)
 
 
 def target_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
@@ -40,14 +29,6 @@ def target_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Line
     if problems:
         raise ConfigError(problems)
     return {name: module for name, module in linear.items() if matches(name, targets)}
-
-
-def unmatched(names: Sequence[str], targets: Sequence[str]) -> Iterator[Problem]:
-    """One problem for every target that no layer name ends in."""
-    for target in targets:
-        if not any(matches(name, [target]) for name in names):
-            endings = sorted({name.rsplit(".", 1)[-1] for name in names})
-            yield Problem("method.targets", target, f"[{ALL_LINEAR}] or endings of layer names: {', '.join(endings)}")
 
 
 def layer_generator(seed: int, name: str) -> torch.Generator:

@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sdsbench.configuration.check import config_file, layer_shapes, matching
+from sdsbench.configuration.check import config_file, layer_shapes
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.methods.base import LowRankConfig
+from sdsbench.methods.targets import matches
 from sdsbench.records.schema import Record
 from sdsbench.sweeps.memory_model import training_memory
 
@@ -68,7 +69,7 @@ def modelled(config: RunConfig, card: Card = CARDS[REFERENCE]) -> Cost | None:
         return None
     facts: dict[str, Any] = json.loads(path.read_text())
     weights = sum(m * n for m, n in shapes.values()) + facts.get("vocab_size", 0) * facts["hidden_size"]
-    targets = {name: shape for target in config.method.targets for name, shape in matching(target, shapes).items()}
+    targets = {name: shape for name, shape in shapes.items() if matches(name, config.method.targets)}
     trained = sum(_trained(config, m, n) for m, n in targets.values())
     train, length = config.train, min(TOKENS, config.train.max_length)
     batch = train.batch_size * train.accumulation

@@ -20,11 +20,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdsbench.configuration.check import config_file, layer_shapes, matching
+from sdsbench.configuration.check import config_file, layer_shapes
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.lazy import torch
 from sdsbench.methods import base as methods
 from sdsbench.methods.base import Method
+from sdsbench.methods.targets import matches
 
 Shapes = Mapping[str, tuple[int, int]]
 LLAMA_KIND = ("llama", "mistral", "gemma", "gemma2", "qwen3")
@@ -58,7 +59,7 @@ def training_memory(config: RunConfig, lengths: Sequence[int], targets: int, com
     if facts.get("model_type") not in LLAMA_KIND:
         return None
     method = methods.build(config.method)
-    adapted = {name: shape for target in config.method.targets for name, shape in matching(target, shapes).items()}
+    adapted = {name: shape for name, shape in shapes.items() if matches(name, config.method.targets)}
     return Memory(
         weights=_total_weights(facts, shapes) * compute_bytes,
         method=method_bytes(method, adapted, shapes, facts, config.train.optimizer, compute_bytes),
