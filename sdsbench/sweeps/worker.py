@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sdsbench.configuration.schema import RunConfig
 from sdsbench.errors import DiskRefuses, Interrupted, Owned, SdsbenchError
 from sdsbench.models.shared import SharedWeights
 from sdsbench.records.files import disk_errors
@@ -101,7 +102,7 @@ class Worker:
         try:
             config = self.plan.configuration(identity, self.placing)
             if record is not None and _deaths(record) >= self.deaths:
-                self._give_up(root / identity, config, identity)
+                record = self._give_up(root / identity, config, identity)
             else:
                 around = Surroundings(stop, self.weights, tuning, self.lost_as)
                 record = execute(config, _say, around)
@@ -120,7 +121,7 @@ class Worker:
             return
         self.tell("end", run=identity, status=record.status if record else "failed", message="")
 
-    def _give_up(self, folder: Path, config: Any, identity: str) -> None:
+    def _give_up(self, folder: Path, config: RunConfig, identity: str) -> Record:
         """Record a run that kills its processes (native code, the out-of-memory killer) as failed."""
         with disk_errors(folder.parent), owned(folder):
             keeper = Keeper(folder, config, identity, _say, self.lost_as)
@@ -128,6 +129,7 @@ class Worker:
                 f"its process died {self.deaths} times at step {keeper.record.attempts[-1].from_step} without an error "
                 "(killed, or a crash in native code)"
             )
+            return keeper.record
 
 
 def _deaths(record: Record) -> int:

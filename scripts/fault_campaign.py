@@ -1,0 +1,114 @@
+"""kill -9 at random moments, over and over, on a plan with two workers: nothing lost, nothing twice, nothing changed.
+
+    python scripts/fault_campaign.py FOLDER                        # 20 runs, 50 kills
+    python scripts/fault_campaign.py FOLDER --runs 4 --kills 6     # the short form that CI runs
+
+Every tenth kill takes the sweep itself, whose workers then find themselves alone; the sweep is started again at once.
+Then each record is compared bitwise with that of an uninterrupted sweep of the same plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from compare_runs import differences
+
+from sdsbench.records import metrics
+from sdsbench.records.run_folder import read_record
+
+RUN = [
+    "model=micro", "data.source=embedded", "threads=1", "device=cpu", "eval.limit=8", "eval.untrained=false",
+    "task.max_new_tokens=20", "train.checkpoint_every=2", "data.train_limit=64", "train.batch_size=4",
+    "train.max_steps=40",
+]  # fmt: skip
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def sdsbench(*words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "sdsbench", *words], env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+
+
+def sweep(folder: Path, root: Path) -> subprocess.Popen[bytes]:
+    return sdsbench("sweep", str(folder / "plan"), f"output_root={root}", "--workers", "2", "--deaths", "1000")
+
+
+def finished(root: Path) -> dict[str, str]:
+    """run id -> checksum of every done record. A record that cannot be read fails the campaign here."""
+    records = [read_record(path) for path in root.glob("*/record.json")]
+    return {record.run_id: record.checksum for record in records if record.status == "done"}
+
+
+def campaign(folder: Path, kills: int, runs: int, seed: int) -> int:
+    """Kill until `kills` kills are made, then let the sweep end; returns the number of kills made."""
+    chance = random.Random(seed)
+    root = folder / "runs"
+    process, made, done = sweep(folder, root), 0, {}
+    while len(done) < runs:
+        time.sleep(chance.uniform(0.5, 6.0) if made < kills else 2.0)
+        now = finished(root)
+        changed = [identity for identity in done if now.get(identity) != done[identity]]
+        if changed:
+            sys.exit(f"finished records changed or vanished: {', '.join(changed)}")
+        done = now
+        if process.poll() is not None and len(done) < runs:
+            process = sweep(folder, root)
+            continue
+        workers = psutil.Process(process.pid).children() if process.poll() is None else []
+        if made >= kills or not workers:
+            continue
+        victim = process.pid if made % 10 == 9 else chance.choice(workers).pid
+        os.kill(victim, signal.SIGKILL)
+        made += 1
+        print(
+            f"kill {made}: {'the sweep' if victim == process.pid else 'a worker'}; {len(done)} of {runs} done",
+            flush=True,
+        )
+    process.wait()
+    return made
+
+
+def run_twice(root: Path) -> list[str]:
+    """Runs that more than one attempt finished, or with a step more than once in their metrics."""
+    found = []
+    for path in root.glob("*/record.json"):
+        attempts = [attempt.status for attempt in read_record(path).attempts]
+        steps = [line["step"] for line in metrics.read(path.parent / "metrics.jsonl") if line["kind"] == "train"]
+        if attempts.count("done") != 1 or steps != list(range(1, len(steps) + 1)):
+            found.append(f"{path.parent.name}: attempts {attempts}, {len(steps)} lines of steps")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--runs", type=int, default=20, help="even")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    root, alone, plan = given.folder / "runs", given.folder / "alone", given.folder / "plan"
+    seeds = f"seed=range(0,{given.runs // 2})"
+    if sdsbench("plan", *RUN, "method=lora,sds_lora", seeds, "--folder", str(plan)).wait():
+        return 2
+    made = campaign(given.folder, given.kills, given.runs, given.seed)
+    if sweep(given.folder, alone).wait():
+        return 2
+    problems = [*differences(root, alone), *run_twice(root)]
+    if made < given.kills:
+        problems.append(f"only {made} kills before the plan was over: take more or longer runs")
+    print(
+        f"{made} kills, {len(finished(root))} of {given.runs} runs done; "
+        + ("; ".join(problems) or "all bitwise equal")
+    )
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

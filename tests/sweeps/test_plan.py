@@ -1,0 +1,143 @@
+"""A plan holds exactly the runs that the same overrides would start, and nothing changes it afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from sdsbench.configuration.compose import compose_run
+from sdsbench.configuration.identity import run_id
+from sdsbench.errors import ConfigError, DamagedFile
+from sdsbench.sweeps import plan as plans
+from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.expand import Composer, product
+from sdsbench.sweeps.freeze import freeze, with_settled_source
+from tests.sweeps.tools import TINY, tiny_plan
+
+COMPOSED = [
+    ["method=lora,sds_lora,full_ft,lora_sb", "seed=0,1"],
+    ["model=micro,smollm2_135m", "method=lora,dora", "seed=3"],  # protocol.lr and max_steps depend on the model
+    ["protocol.rank=4,8", "method=lora,pissa"],  # flows into method.rank by interpolation
+    ["method=lora", "method.alpha=8,16", "method.rank=2,4"],
+    ["protocol.lr=1e-3,2e-3", "seeds.init=5,6", "seed=1"],  # train.lr follows protocol.lr, seeds.data follows seed
+    ["method=sds_lora", "method.alpha='${times:2,${method.rank}}'", "method.rank=4,8"],
+    ["method.targets=[q_proj],[q_proj,v_proj]", "seed=range(0,3)"],
+    ["protocol=lora_sb/glue", "task=glue/rte,glue/cola", "method=lora_sb,lora", "model=roberta_large"],
+]
+
+
+@pytest.mark.parametrize("words", COMPOSED, ids=lambda words: " ".join(words)[:50])
+def test_points_are_composed_as_hydra_composes_them(words: list[str]) -> None:
+    (block,) = define(words).blocks
+    composer = Composer({"threads": "1"})
+    for point in product(block.axes):
+        fast = composer.configuration(point)
+        composer.raise_problems()
+        slow = compose_run(["threads=1", *(f"{key}={value}" for key, value in point.items())])
+        assert dataclasses.asdict(fast) == dataclasses.asdict(slow), point  # type: ignore[call-overload]
+
+
+def test_planned_run_ids_are_those_that_running_computes(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, "method=lora,dora", "seed=0,1")
+    names = list(plan.manifest.runs)
+    assert len(names) == 4
+    for name, (method, seed) in zip(names, itertools.product(["lora", "dora"], [0, 1]), strict=True):
+        config = compose_run([*TINY, f"method={method}", f"seed={seed}"])
+        assert run_id(with_settled_source(config)) == name == run_id(plan.configuration(name, {"threads": 3}))
+
+
+def test_source_auto_is_settled_when_planning(tmp_path: Path) -> None:
+    sweep = define(["model=micro", "seed=0", f"data.root={tmp_path}"])
+    manifest, texts = freeze(sweep)
+    plan, _ = plans.write(tmp_path / "plan", manifest, texts)
+    (name,) = manifest.runs
+    assert plan.configuration(name, {}).data.source == "local"
+
+
+def test_editing_conf_changes_nothing_in_a_plan(tmp_path: Path) -> None:
+    conf = tmp_path / "conf" / "sweep"
+    conf.mkdir(parents=True)
+    file = conf / "mine.yaml"
+    file.write_text("name: mine\nblocks: [{fixed: [model=micro], axes: {train.lr: [1e-3, 2e-3]}}]\n")
+    plan = tiny_plan(tmp_path, "sweep=mine", config_dirs=(str(tmp_path / "conf"),))
+    before = {path: path.read_bytes() for path in plan.folder.rglob("*.json")}
+    file.write_text("name: mine\nblocks: []\n")
+    rates = [plan.configuration(name, {}).train.lr for name in plans.read(plan.folder).manifest.runs]
+    assert rates == [1e-3, 2e-3]
+    assert before == {path: path.read_bytes() for path in plan.folder.rglob("*.json")}
+
+
+def test_planning_again_adds_the_new_runs_and_keeps_the_old(tmp_path: Path) -> None:
+    first = tiny_plan(tmp_path, "seed=0,1")
+    again = tiny_plan(tmp_path, "seed=1,2")
+    assert list(again.manifest.runs)[:2] == list(first.manifest.runs)
+    assert len(again.manifest.runs) == 3
+    assert [again.configuration(name, {}).seed for name in again.manifest.runs] == [0, 1, 2]
+
+
+def test_a_plan_that_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plans, "_write_manifest", fail)
+    with pytest.raises(Exception, match="disk refuses"):
+        tiny_plan(tmp_path, "seed=0,1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_and_command_line_give_the_same_runs(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "two.yaml").write_text(
+        "name: two\nblocks:\n  - fixed: [model=micro, method=lora]\n    axes: {method.rank: [2, 4], seed: [0, 1]}\n"
+        "  - fixed: [model=micro, method=sds_lora]\n    axes: {method.variant: [sds, flat_lora], seed: [0]}\n"
+    )
+    both, _ = freeze(define(["sweep=two", "threads=1"], [str(tmp_path)]), [str(tmp_path)])
+    one, _ = freeze(define(["model=micro", "method=lora", "method.rank=2,4", "seed=0,1"]))
+    other, _ = freeze(define(["model=micro", "method=sds_lora", "method.variant=sds,flat_lora", "seed=0"]))
+    assert list(both.runs) == [*one.runs, *other.runs]
+    assert both.placing["threads"] == 1
+
+
+def test_glob_and_range_make_axes() -> None:
+    (block,) = define(["method=glob(*lora_x*)", "seed=range(0,3)"]).blocks
+    assert block.axes == {"method": ["lora_xs"], "seed": ["0", "1", "2"]}
+
+
+def test_tuned_cells_have_the_same_declared_budget_and_fresh_seeds(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "t.yaml").write_text(
+        "name: t\nblocks: [{fixed: [model=micro], axes: {method: [lora, sds_lora], seed: [0, 1]}}]\n"
+        "tune: {key: train.lr, grid: [5e-4, 1e-3, 2e-3], seeds: [100, 101]}\n"
+    )
+    plan = tiny_plan(tmp_path, "sweep=t", config_dirs=(str(tmp_path),))
+    assert [run.role for run in plan.manifest.runs.values()].count("tuning") == 2 * 3 * 2
+    assert [slot.seed for slot in plan.slots() if slot.cell] == ["0", "1"] * 2
+    for cell in plan.manifest.cells.values():
+        for rate, names in zip(cell.grid, cell.tuning, strict=True):
+            configs = [plan.configuration(name, {}) for name in names]
+            assert [(c.train.lr, c.seed, c.eval.split) for c in configs] == [
+                (rate, 100, "validation"), (rate, 101, "validation")
+            ]  # fmt: skip
+        configs = [plan.configuration(name, {}) for name in cell.final["1"]]
+        assert [(c.train.lr, c.seed, c.eval.split) for c in configs] == [(rate, 1, "test") for rate in cell.grid]
+
+
+def test_every_problem_of_every_run_is_in_one_message() -> None:
+    with pytest.raises(ConfigError) as caught:
+        freeze(define(["model=micro", "method=lora,sds_lora", "method.rank=8,9999", "train.lr=-1", "seed=0,1"]))
+    assert {problem.key for problem in caught.value.problems} == {"method.rank", "train.lr"}
+
+
+def test_a_changed_frozen_file_is_found(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    (name,) = plan.manifest.runs
+    file = plan.folder / "runs" / f"{name}.json"
+    tree = json.loads(file.read_text())
+    tree["train"]["lr"] = 1.0
+    file.write_text(json.dumps(tree))
+    with pytest.raises(DamagedFile, match="checksum"):
+        plan.configuration(name, {})

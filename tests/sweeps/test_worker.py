@@ -1,0 +1,194 @@
+"""Workers: every run once, failures as records, tuning before final runs, base weights read once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdsbench.errors import DiskRefuses, Owned
+from sdsbench.records.run_folder import read_record
+from sdsbench.records.schema import Attempt
+from sdsbench.sweeps import worker as workers
+from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps.states import States
+from sdsbench.sweeps.tuning import choose
+from sdsbench.sweeps.worker import Worker
+from sdsbench.training.signals import StopRequest
+from tests.sweeps.tools import put_record, tiny_plan
+
+
+def work(plan: Plan, **options: Any) -> tuple[Worker, list[dict[str, Any]]]:
+    """A worker's whole life in this process, and what it told."""
+    told: list[dict[str, Any]] = []
+    worker = Worker(
+        plan, list(plan.slots()), {}, lambda event, **facts: told.append({"event": event, **facts}), **options
+    )
+    worker.work(StopRequest())
+    return worker, told
+
+
+def ends(told: list[dict[str, Any]]) -> list[str]:
+    return [event["status"] for event in told if event["event"] == "end"]
+
+
+def test_base_weights_are_read_once_and_no_run_sees_anothers_changes(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, "method=full_ft,pissa,lora", "train.lr=1e-2")
+    worker, told = work(plan)
+    assert ends(told) == ["done"] * 3
+    assert worker.weights.reads == 1
+    together = {name: read_record(tmp_path / "runs" / name / "record.json").losses for name in plan.manifest.runs}
+    for name in reversed(plan.manifest.runs):  # each alone, with weights of its own
+        alone = Worker(
+            plan, [slot for slot in plan.slots() if slot.key == name], {"output_root": str(tmp_path / "alone")}, print
+        )
+        alone.work(StopRequest())
+        assert read_record(tmp_path / "alone" / name / "record.json").losses == together[name]
+
+
+def test_a_failing_run_is_a_record_and_the_others_go_on(tmp_path: Path) -> None:
+    plan = tiny_plan(
+        tmp_path, "train.lr=1e-3,1e30", "train.clip_norm=null", "train.max_steps=4", "train.schedule=constant"
+    )
+    _, told = work(plan)
+    assert ends(told) == ["done", "failed"]
+    record = read_record(tmp_path / "runs" / list(plan.manifest.runs)[1] / "record.json")
+    assert record.failure is not None
+    assert "not finite" in record.failure.message
+    assert record.failure.last_metrics.keys() == {"loss", "lr", "grad_norm"}
+    assert ends(work(plan)[1]) == []  # neither is tried again by itself
+    assert ends(work(plan, retry=True)[1]) == ["failed"]
+    assert len(read_record(tmp_path / "runs" / record.run_id / "record.json").attempts) == 2
+
+
+def test_tuning_then_final_runs_with_the_choice_in_the_record(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "t.yaml").write_text(
+        "name: t\nblocks: [{axes: {method: [lora], seed: [0, 1]}}]\n"
+        "tune: {key: train.lr, grid: [1e-3, 2e-3], seeds: [9]}\n"
+    )
+    plan = tiny_plan(tmp_path, "sweep=t", config_dirs=(str(tmp_path),))
+    states = States(plan, tmp_path / "runs")
+    assert states.counts() == {"waiting": 2, "missing": 2}
+    _, told = work(plan)
+    assert ends(told) == ["done"] * 4  # two tuning runs, two final ones: candidates that were not chosen do not run
+    states = States(plan, tmp_path / "runs")
+    assert states.counts() == {"done": 4}
+    for slot in states.all():
+        if slot.slot.cell is not None:
+            assert slot.record is not None
+            assert slot.record.tuning is not None
+            assert slot.record.tuning.budget == 2
+            assert slot.record.tuning.chosen == slot.record.lr
+            assert slot.record.config["eval"]["split"] == "test"
+        else:
+            assert slot.record is not None
+            assert slot.record.tuning is None
+
+
+@pytest.mark.parametrize(
+    ("values", "chosen"),
+    [([0.1, 0.3, 0.2], 2e-3), ([0.3, 0.3, 0.1], 1e-3), ([None, 0.0, None], 2e-3), ([0.1, 0.2, None], 2e-3)],
+)
+def test_the_best_validation_score_is_chosen(tmp_path: Path, values: list[float | None], chosen: float) -> None:
+    plan = _cell_plan(tmp_path)
+    (cell,) = plan.manifest.cells.values()
+    for (name,), value in zip(cell.tuning, values, strict=True):
+        put_record(plan, tmp_path / "runs", name, "failed" if value is None else "done", value)
+    choice = choose(cell, States(plan, tmp_path / "runs").record)
+    assert choice is not None
+    assert choice.tuning is not None
+    assert choice.tuning.chosen == chosen
+    assert choice.tuning.scores == values
+    assert (choice.tuning.evaluation, choice.tuning.scorer) == ("gsm8k", "flexible")
+
+
+def test_a_cell_without_a_successful_tuning_run_is_impossible_and_one_unfinished_waits(tmp_path: Path) -> None:
+    plan = _cell_plan(tmp_path)
+    (cell,) = plan.manifest.cells.values()
+    for (name,) in cell.tuning:
+        put_record(plan, tmp_path / "runs", name, "oom", None)
+    assert States(plan, tmp_path / "runs").counts() == {"oom": 3, "impossible": 1}
+    put_record(plan, tmp_path / "runs", cell.tuning[0][0], "preempted", None)
+    assert States(plan, tmp_path / "runs").counts() == {"waiting": 1, "preempted": 1, "oom": 2}
+
+
+def _cell_plan(folder: Path) -> Plan:
+    (folder / "sweep").mkdir()
+    (folder / "sweep" / "t.yaml").write_text(
+        "name: t\nblocks: [{axes: {seed: [0]}}]\ntune: {key: train.lr, grid: [1e-3, 2e-3, 4e-3], seeds: [9]}\n"
+    )
+    return tiny_plan(folder, "sweep=t", config_dirs=(str(folder),))
+
+
+def test_a_run_of_another_process_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    taken: list[str] = []
+
+    def execute(config: Any, *_: Any) -> Any:
+        taken.append(str(config.seed))
+        if config.seed == 0:
+            raise Owned("another process works on this run")
+        return put_record(plan, tmp_path / "runs", list(plan.manifest.runs)[1])
+
+    monkeypatch.setattr(workers, "execute", execute)
+    _, told = work(plan)
+    assert taken == ["0", "1", "0"]  # looked at once more, then left
+    assert ends(told) == ["done"]
+
+
+def test_the_lock_of_a_living_owner_holds_and_that_of_a_dead_one_does_not(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    (name,) = plan.manifest.runs
+    record = put_record(plan, tmp_path / "runs", name, "running", None)
+    hold = (
+        "import sys, time; from pathlib import Path; from sdsbench.records.lock import owned\n"
+        "with owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "runs" / name)], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "held\n"
+    assert States(plan, tmp_path / "runs").counts() == {"running": 1}
+    assert ends(work(plan)[1]) == []
+    owner.kill()
+    owner.wait()
+    assert States(plan, tmp_path / "runs").counts() == {"stopped": 1}
+    assert ends(work(plan)[1]) == ["done"]
+    assert read_record(tmp_path / "runs" / name / "record.json").checksum != record.checksum
+
+
+def test_a_run_that_keeps_killing_its_process_is_given_up(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    (name,) = plan.manifest.runs
+    record = put_record(plan, tmp_path / "runs", name, "running", None)
+    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="killed", host="h") for _ in range(4)]
+    record.attempts.append(Attempt(started="2026-01-01T00:00:00+00:00", status="running", host="h"))
+    workers.Keeper.write(_keeper(tmp_path / "runs" / name, record))
+    assert ends(work(plan, deaths=6)[1]) == ["done"]  # five deaths are not six
+    workers.Keeper.write(_keeper(tmp_path / "runs" / name, record))
+    assert ends(work(plan, deaths=5)[1]) == ["failed"]
+    failure = read_record(tmp_path / "runs" / name / "record.json").failure
+    assert failure is not None
+    assert "died 5 times" in failure.message
+
+
+def _keeper(folder: Path, record: Any) -> Any:
+    keeper = object.__new__(workers.Keeper)
+    keeper.folder, keeper.record = folder, record.model_copy(deep=True)
+    return keeper
+
+
+def test_a_refusing_disk_stops_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+
+    def execute(*_: Any) -> Any:
+        raise DiskRefuses("the disk refuses")
+
+    monkeypatch.setattr(workers, "execute", execute)
+    with pytest.raises(DiskRefuses):
+        work(plan)

@@ -1,0 +1,36 @@
+"""Small plans and made-up records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdsbench.records.keeper import _new_record
+from sdsbench.records.run_folder import write_record
+from sdsbench.records.schema import Record, Score
+from sdsbench.sweeps import plan as plans
+from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.freeze import freeze
+from sdsbench.sweeps.plan import Plan
+
+TINY = [
+    "model=micro", "data.source=embedded", "threads=1", "device=cpu", "eval.limit=2", "eval.untrained=false",
+    "task.max_new_tokens=4", "data.train_limit=16", "train.max_steps=2", "train.batch_size=2", "train.save=none",
+]  # fmt: skip
+
+
+def tiny_plan(folder: Path, *words: str, config_dirs: tuple[str, ...] = ()) -> Plan:
+    """A frozen plan of runs that take a second."""
+    sweep = define([*TINY, f"output_root={folder / 'runs'}", *words], config_dirs)
+    return plans.write(folder / "plan", *freeze(sweep, config_dirs))[0]
+
+
+def put_record(plan: Plan, root: Path, identity: str, status: str = "done", value: float | None = 0.5) -> Record:
+    """A record of a planned run, as a worker would leave it."""
+    record = _new_record(plan.configuration(identity, {}), identity)
+    record.status = status  # type: ignore[assignment]
+    if value is not None:
+        record.scores = [
+            Score(evaluation="gsm8k", version=1, scorer="flexible", stage="trained", value=value, n=2, headline=True),
+            Score(evaluation="gsm8k", version=1, scorer="paper", stage="trained", value=0.99, n=2),
+        ]
+    return write_record(root / identity, record)
