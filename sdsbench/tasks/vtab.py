@@ -2,8 +2,8 @@
 
     {"image": <PIL image>, "label": 4}
 
-The 1,000 are VTAB's own list; `eval.split=validation` trains on 800 and scores on 200 of them (`data.validation_rows`, a
-fixed draw of this project rather than VTAB's). The final training is on all 1,000 and the score is top-1 on the full
+The 1,000 are VTAB's own list; `eval.split=validation` trains on 800 and scores on 200 of them (`data.validation_rows`,
+a fixed draw of this project rather than VTAB's). The final training is on all 1,000 and the score is top-1 on the full
 test set. The number to report is the mean of three means.
 """
 
@@ -37,8 +37,8 @@ for _tasks in GROUPS.values():
                 columns=("image", "label"),
                 folder=f"vtab/{_name}",
                 embedded=f"sdsbench.data.embedded.digits:rows{'' if _classes >= 10 else f'_{_classes}'}",
-                note="VTAB-1k's 1,000 training images (train800val200) as train.parquet, the full test set as test.parquet; "
-                "no hub set with these lists is known",
+                note="VTAB-1k's 1,000 training images (train800val200) as train.parquet, the full test set as "
+                "test.parquet; no hub set with these lists is known",
             )
         )
         register_image_task(f"vtab/{_name}", _classes, ("image", "label"))
