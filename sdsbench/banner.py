@@ -6,10 +6,10 @@ import time
 
 import torch
 
+from sdsbench.clock import clock
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.data.sources import Rows
 from sdsbench.models.load import LoadedModel
-from sdsbench.clock import clock
 from sdsbench.records.schema import Parameters
 from sdsbench.training.loop import Training
 from sdsbench.training.precision import Place
@@ -31,7 +31,8 @@ def banner(
         "model": f"{config.model.name} from {loaded.weights.source}, {parameters.total / 1e6:.1f} M parameters",
         "method": f"{method.name}{' (' + settings + ')' if settings else ''}, {parameters.trainable:,} trainable",
         "data": f"{rows.dataset}, {data}: {len(rows)} rows; {why_source}; fingerprint {rows.fingerprint[:12]}",
-        "compute": f"{place.device_name}, {place.threads} threads, {str(place.dtype).removeprefix('torch.')}: {place.dtype_reason}",
+        "compute": f"{place.device_name}, {place.threads} threads, "
+        f"{str(place.dtype).removeprefix('torch.')}: {place.dtype_reason}",
         "train": f"{steps} steps of {train.batch_size} x {train.accumulation} = {batch} examples, "
         f"{train.optimizer} lr {train.lr:g} {train.schedule}, seed {config.seed}",
         "expected": f"about {clock(seconds)} of training (from a matrix product measured now), then evaluation",

@@ -18,9 +18,8 @@ def summary(record: Record) -> str:
         values = "   ".join(f"{stage} {value}" for stage, value in found.items())
         lines.append(f"  {evaluation:<14} {scorer:<10} {values}")
     if record.losses:
-        lines.append(
-            f"  loss           {record.losses.first:.4f} -> {record.losses.tail_mean:.4f} in {record.losses.steps} steps"
-        )
+        losses = record.losses
+        lines.append(f"  loss           {losses.first:.4f} -> {losses.tail_mean:.4f} in {losses.steps} steps")
     seconds = record.seconds
     lines.append(
         f"  time           load {clock(seconds.load)}, init {clock(seconds.init)}, "

@@ -7,7 +7,7 @@ dataclass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def to_run_config(composed: DictConfig, problems: Sequence[Problem] = ()) -> Run
     except (OmegaConfBaseException, KeyError) as error:
         raise ConfigError([*found, _from_omegaconf(error)]) from None
     assert isinstance(tree, dict)
-    return from_tree(tree, found)
+    return from_tree({str(key): value for key, value in tree.items()}, found)
 
 
 def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConfig:
@@ -94,13 +94,8 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
     """Hydra's composition of the overrides that it can take, and problems for those that it cannot."""
     resolvers.register()
     parsed, problems = _parse(overrides)
-    group_overrides, value_overrides = [], []
-    for override in parsed:
-        if override.key_or_group in GROUPS:
-            problem = _choice_problem(override, config_dirs)
-            (problems if problem else group_overrides).append(problem or override.input_line)  # type: ignore[arg-type]
-        else:
-            value_overrides.append(override)
+    groups = [override for override in parsed if override.key_or_group in GROUPS]
+    group_overrides = _accepted(groups, lambda override: _choice_problem(override, config_dirs), problems)
     search = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).resolve()}' for folder in config_dirs)}]"]
     base_overrides = [*(search if config_dirs else []), *group_overrides]
     GlobalHydra.instance().clear()
@@ -113,10 +108,8 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
                 Problem("config", " ".join(base_overrides), "files that compose", _one_line(error)),
             ]
         known = flat_keys(base)
-        accepted = []
-        for override in value_overrides:
-            problem = key_problem(override, base, known)
-            (problems if problem else accepted).append(problem or override.input_line)  # type: ignore[arg-type]
+        values = [override for override in parsed if override not in groups]
+        accepted = _accepted(values, lambda override: key_problem(override, base, known), problems)
         for line in list(accepted):
             try:
                 compose("config", [*base_overrides, line])
@@ -128,11 +121,25 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
         return (compose("config", [*base_overrides, *accepted]) if accepted else base), problems
 
 
+def _accepted(
+    overrides: Sequence[Override], problem_of: Callable[[Override], Problem | None], problems: list[Problem]
+) -> list[str]:
+    """The overrides without a problem, as written; the problems of the others are added to `problems`."""
+    accepted = []
+    for override in overrides:
+        problem = problem_of(override)
+        if problem:
+            problems.append(problem)
+        else:
+            accepted.append(str(override.input_line))
+    return accepted
+
+
 def flat_keys(tree: DictConfig, prefix: str = "") -> list[str]:
     """Every dotted key of a configuration, sections included."""
     keys = []
     for key in tree:
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         keys.append(name)
         if (
             OmegaConf.is_dict(tree)

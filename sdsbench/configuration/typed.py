@@ -76,20 +76,22 @@ def _validator(kind: Any) -> Callable[[Any], Any]:
     """A strict parser of one section: dataclasses through a model of their fields, since strict mode refuses dicts."""
     if not dataclasses.is_dataclass(kind):
         return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python
+    section: Any = kind
     hints = get_type_hints(kind)
     fields: dict[str, Any] = {field.name: (hints[field.name], ...) for field in dataclasses.fields(kind)}
     name = getattr(kind, "__name__", "Section")
     model = create_model(name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
-    return lambda value: kind(**dict(model.model_validate(value)))
+    return lambda value: section(**dict(model.model_validate(value)))
 
 
 def _repaired(kind: Any, value: Any, wrong: set[str], key: str) -> Any:
     if not (dataclasses.is_dataclass(kind) and isinstance(value, dict)):
         return None
+    section: Any = kind
     names = [field.name for field in dataclasses.fields(kind)]
     good = {name: value[name] for name in names if name in value and f"{key}.{name}" not in wrong}
     try:
-        return kind(**good)
+        return section(**good)
     except TypeError:
         return None
 

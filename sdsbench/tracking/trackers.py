@@ -1,4 +1,4 @@
-"""Trackers are views of metrics.jsonl: nothing is in them that is not in the file, and they can be made again from it."""
+"""Trackers are views of metrics.jsonl: they hold nothing that the file does not, and can be made again from it."""
 
 from __future__ import annotations
 

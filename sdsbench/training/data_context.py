@@ -37,7 +37,7 @@ class TrainingContext:
         return self.training.config.lr
 
     def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
-        """Sum over `rows` random training rows of the gradient of each row's mean target loss: m x n, fp32, on the CPU."""
+        """Over `rows` random training rows, the sum of the gradients of each row's mean target loss: m x n, fp32, CPU."""
         chosen = torch.randperm(self.train_rows, generator=self.generator)[:rows].tolist()
 
         def run_backward() -> None:

@@ -1,4 +1,4 @@
-"""Which examples an optimizer step sees. A function of (seed, step) alone, so that a resumed run needs no memory of it."""
+"""Which examples an optimizer step sees: a function of (seed, step) alone, so a resumed run needs no memory of it."""
 
 from __future__ import annotations
 

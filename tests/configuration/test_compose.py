@@ -96,8 +96,8 @@ def test_run_id_names_what_decides_numbers_and_nothing_else() -> None:
     base = run_id(compose_run(MICRO))
     for same in (["output_root=elsewhere"], ["threads=1"], ["force=true"], ["device=cpu"], ["tracker=wandb"]):
         assert run_id(compose_run([*MICRO, *same])) == base
-    for other in (["seed=1"], ["train.lr=0.1"], ["method=lora"], ["method.rank=4"], ["eval.limit=3"], ["dtype=float32"]):
-        assert run_id(compose_run([*MICRO, *other])) != base
+    for other in ("seed=1", "train.lr=0.1", "method=lora", "method.rank=4", "eval.limit=3", "dtype=float32"):
+        assert run_id(compose_run([*MICRO, other])) != base
 
 
 def test_seeds_follow_seed_and_move_apart() -> None:

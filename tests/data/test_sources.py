@@ -43,7 +43,8 @@ def test_local_and_embedded_have_the_same_columns(tmp_path: Path) -> None:
 
 def test_fingerprint_is_of_content_and_order(tmp_path: Path) -> None:
     one = sources.load("gsm8k", "train", local(folder(tmp_path / "a")))
-    pq.write_table(pq.read_table(tmp_path / "a/gsm8k/train.parquet"), tmp_path / "a/gsm8k/train.parquet", compression="zstd")
+    path = tmp_path / "a/gsm8k/train.parquet"
+    pq.write_table(pq.read_table(path), path, compression="zstd")
     again = sources.load("gsm8k", "train", local(tmp_path / "a"))
     other = sources.load("gsm8k", "train", local(folder(tmp_path / "b", rows=29)))
     assert one.fingerprint == again.fingerprint != other.fingerprint
@@ -69,7 +70,7 @@ def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_wrong_columns_are_named(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="missing column.*answer.*found question, solution"):
+    with pytest.raises(Unavailable, match=r"missing column.*answer.*found question, solution"):
         sources.load("gsm8k", "train", local(folder(tmp_path, question=["q"], solution=["s"])))
 
 

@@ -51,12 +51,12 @@ def test_global_generators_are_left_alone(tmp_path: Path) -> None:
 
     import numpy as np
 
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     losses(tmp_path, "method=lora_sb", "method.dropout=0.1", "train.max_steps=2")
     losses(tmp_path, "method=pissa", "train.max_steps=2")
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
-    assert states[2] == np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert states[2] == np.random.get_state()[1].tolist()
 
 
 def test_non_finite_loss_is_a_failed_record(tmp_path: Path) -> None:
