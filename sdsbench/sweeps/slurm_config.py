@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 
 from sdsbench.configuration.compose import conf_folder, options
 from sdsbench.configuration.spelling import nearest
@@ -18,6 +16,7 @@ from sdsbench.configuration.typed import parse_section
 from sdsbench.errors import ConfigError, Problem
 
 DEFAULT = "gpu"
+TEXTS = ("slurm.time", "slurm.memory")  # 00:10:00 is a number to YAML
 _TIME = re.compile(r"(\d+-)?\d{1,2}:\d{2}:\d{2}")
 
 
@@ -72,14 +71,11 @@ def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmCon
     name, values = DEFAULT, {}
     for word in words:
         key, _, text = word.partition("=")
-        try:
-            value = OverridesParser.create().parse_override(word).value()
-        except HydraException:  # a bare 00:10:00 is no value of Hydra's grammar
-            value = text
+        value = text if key in TEXTS else _yaml(text)
         if key == "slurm":
             name = str(value)
         else:
-            values[key.removeprefix("slurm.")] = text if key in ("slurm.time", "slurm.memory") else value
+            values[key.removeprefix("slurm.")] = value
     known = options("slurm", config_dirs)
     if name not in known:
         raise ConfigError([Problem("slurm", name, ", ".join(known), nearest(name, known))])
@@ -88,7 +84,6 @@ def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmCon
         folder / "slurm" / f"{name}.yaml" for folder in folders if (folder / "slurm" / f"{name}.yaml").is_file()
     )
     tree: dict[str, Any] = yaml.safe_load(path.read_text())
-    values = {key: value.strip("'\"") if isinstance(value, str) else value for key, value in values.items()}
     config, found = parse_section(SlurmConfig, tree | values, "slurm")
     problems += found
     if config is not None:
@@ -96,3 +91,10 @@ def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmCon
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

@@ -42,9 +42,8 @@ def test_base_weights_are_read_once_and_no_run_sees_anothers_changes(tmp_path: P
     assert worker.weights.reads == 1
     together = {name: read_record(tmp_path / "runs" / name / "record.json").losses for name in plan.manifest.runs}
     for name in reversed(plan.manifest.runs):  # each alone, with weights of its own
-        alone = Worker(
-            plan, [slot for slot in plan.slots() if slot.key == name], {"output_root": str(tmp_path / "alone")}, print
-        )
+        slots = [slot for slot in plan.slots() if slot.key == name]
+        alone = Worker(plan, slots, {"output_root": str(tmp_path / "alone")}, lambda *_, **__: None)
         alone.work(StopRequest())
         assert read_record(tmp_path / "alone" / name / "record.json").losses == together[name]
 

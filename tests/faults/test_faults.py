@@ -1,0 +1,117 @@
+"""kill -9, full disks and read-only folders: what was finished stays as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.errors import DiskRefuses
+from sdsbench.records import files
+from sdsbench.records.run_folder import read_record
+from sdsbench.run import execute
+from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps.states import States
+from tests.conftest import ROOT
+from tests.sweeps.tools import tiny_plan
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.mark.timeout(900)
+def test_short_campaign_of_kills(tmp_path: Path) -> None:
+    """The form of CI: 4 runs, 6 kills; the long one (20 runs, 50 kills) is the script's default."""
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "fault_campaign.py"),
+        str(tmp_path),
+        "--runs",
+        "4",
+        "--kills",
+        "6",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "6 kills, 4 of 4 runs done; all bitwise equal" in done.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 600 kB, where this test may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_sweep_cleanly(
+    small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny_plan(tmp_path, "method=lora", "method.rank=2", "train.save=adapter", "seed=range(0,8)")
+    root = small_disk / "runs"
+    code = main(["sweep", str(plan.folder), f"output_root={root}"])
+    text = capfd.readouterr()
+    assert code == 4
+    assert "No space left on device" in text.err
+    assert "Everything finished is intact" in text.err
+    counts = States(plan, root).counts()
+    done = [state for state in States(plan, root).all() if state.state == "done"]
+    assert 0 < len(done) < 8, counts
+    assert "failed" not in counts and "damaged" not in counts
+    again = tmp_path / "moved"
+    subprocess.run(["cp", "-r", str(root), str(again)], check=True)
+    assert main(["sweep", str(plan.folder), f"output_root={again}"]) == 0
+    assert States(plan, again).counts() == {"done": 8}
+    for state in done:  # runs that were finished are not touched
+        assert state.record == read_record(again / str(state.identity) / "record.json")
+
+
+def test_a_read_only_disk_is_refused(small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert main(["sweep", str(plan.folder), f"output_root={small_disk / 'runs'}"]) == 4
+    assert "Read-only file system" in capfd.readouterr().err
+
+
+def test_no_room_for_a_plan(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "model=micro", "seed=range(0,200)", "--folder", str(small_disk / "plans" / "p")]) == 4
+    assert "disk refuses" in capsys.readouterr().err
+    assert list((small_disk / "plans").iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("nth", [1, 3, 5])
+def test_a_write_that_fails_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, nth: int) -> None:
+    """Fault injection for machines where nothing can be mounted: the nth flush of a run fails, and all after it."""
+    plan: Plan = tiny_plan(tmp_path, "seed=0", "train.checkpoint_every=1")
+    (name,) = plan.manifest.runs
+    flush, count = os.fsync, 0
+
+    def failing(handle: int) -> None:
+        nonlocal count
+        count += 1
+        if count >= nth:
+            raise OSError(code, os.strerror(code))
+        flush(handle)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(files.os, "fsync", failing)
+        with pytest.raises(DiskRefuses, match=os.strerror(code)):
+            execute(plan.configuration(name, {}), lambda _: None)
+    leftovers = [path.name for path in (tmp_path / "runs" / name).rglob(".*")]
+    assert leftovers == []
+    with contextlib.suppress(FileNotFoundError):
+        assert read_record(tmp_path / "runs" / name / "record.json").status == "running"
+    assert execute(plan.configuration(name, {}), lambda _: None).status == "done"
