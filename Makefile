@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys;
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup setup-test run test test-all lint clean
+.PHONY: help setup setup-test run test test-all lint study study-tables clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,22 @@ test-all: .venv/.test ## every test that this machine can run
 
 lint: .venv/.test ## ruff (lint and format) and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy sdsbench
+
+DATA ?= ../shared/data
+study: .venv/.test ## our own study from nothing: sweeps, records, tables, claims, report (an hour of two CPU cores; DATA=FOLDER of real GLUE)
+	$(BIN)/sdsbench plan sweep=study threads=1
+	$(BIN)/sdsbench sweep study --workers $$(nproc)
+	test ! -d $(DATA)/glue || $(BIN)/sdsbench plan sweep=study_glue data.root=$(DATA) threads=1
+	test ! -d $(DATA)/glue || $(BIN)/sdsbench sweep study_glue --workers $$(nproc)
+	$(BIN)/python scripts/keep_study.py results/study study $$(test ! -d $(DATA)/glue || echo study_glue)
+	$(MAKE) study-tables
+
+study-tables: .venv/.test ## tables, claims and report of results/study from its records alone
+	$(BIN)/sdsbench table grid --runs results/study/runs --where task=gsm8k --output results/study/tables/gsm8k
+	$(BIN)/sdsbench table grid --runs results/study/runs --where task=glue/rte --output results/study/tables/rte
+	$(BIN)/sdsbench table grid --runs results/study/runs --where task=glue/mrpc --output results/study/tables/mrpc
+	$(BIN)/sdsbench verdict --runs results/study/runs --output results/study/verdict.md
+	$(BIN)/sdsbench report --runs results/study/runs --output results/study/report --title "nine methods, tuned"
 
 clean: ## remove build leftovers (never results)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
