@@ -329,6 +329,18 @@ class Run:
         record.memory = Memory(peak_bytes=size, kind=kind)  # type: ignore[arg-type]
 
 
+def ready_to_train(config: RunConfig) -> tuple[Training, TrainState]:
+    """The loop and the state of a run at step 0, without a record or a folder (for `sdsbench profile`)."""
+    source, why = settle_source(config.data)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
+    stages = Run(config, Path(), None, None, say_now, why, load_model)  # type: ignore[arg-type]
+    adapted = stages._adapt(stages._load())
+    context = TrainingContext(adapted.training, torch.Generator().manual_seed(config.seeds.init))
+    adapted.state.method.prepare(adapted.state.layers, context)
+    adapted.state.optimizer.refresh_masters()
+    return adapted.training, adapted.state
+
+
 def other_trained(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
     """Trained tensors outside the adapted layers: a classifier head, or the weights of full fine-tuning."""
     adapted = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}

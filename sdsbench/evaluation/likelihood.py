@@ -1,14 +1,21 @@
-"""Log-likelihoods of continuations, without padding: prompts and choices laid end to end (training/attention.py)."""
+"""Log-likelihoods of continuations, without padding and each prompt once.
+
+A row is a prompt followed by all its continuations; each continuation sees the prompt and itself, at the positions that it
+has alone (training/attention.py). Rows lie end to end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sdsbench.training.attention import packed
 from sdsbench.training.causal import prompt_ids
+
+_Row = tuple[tuple[int, ...], list[int]]  # prompt, numbers of its pairs
 
 
 @torch.inference_mode()
@@ -25,33 +32,67 @@ def continuation_log_likelihoods(
         (prompt_ids(prompt, tokenizer), tokenizer(continuation, add_special_tokens=False)["input_ids"])
         for prompt, continuation in pairs
     ]
-    order = sorted(range(len(pairs)), key=lambda i: (-len(encoded[i][0]) - len(encoded[i][1]), i))
+    rows: dict[tuple[int, ...], list[int]] = {}  # prompt -> its pairs
+    for i, (prompt, _) in enumerate(encoded):
+        rows.setdefault(tuple(prompt), []).append(i)
+    by_size = sorted(rows.items(), key=lambda row: (-len(row[0]) - sum(len(encoded[i][1]) for i in row[1]), row[1]))
     results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        for i, result in zip(batch, _score(model, [encoded[i] for i in batch], device), strict=True):
+    for batch in _batches(by_size, batch_size):
+        found = _score(model, [(list(prompt), [encoded[i][1] for i in members]) for prompt, members in batch], device)
+        for i, result in zip([i for _, members in batch for i in members], found, strict=True):
             results[i] = result
-        progress(len(batch))
+        progress(sum(len(members) for _, members in batch))
     return results
 
 
-def _score(model: Any, batch: Sequence[tuple[list[int], list[int]]], device: torch.device) -> list[tuple[float, bool]]:
-    lengths = [len(prompt) + len(continuation) for prompt, continuation in batch]
-    ids = torch.tensor([t for prompt, continuation in batch for t in prompt + continuation], device=device)[None]
-    positions = torch.cat([torch.arange(length) for length in lengths]).to(device)[None]
+def _batches(rows: Sequence[_Row], pairs: int) -> Iterator[list[_Row]]:
+    """Rows in batches of at most `pairs` continuations, at least one row each."""
+    batch: list[_Row] = []
+    for row in rows:
+        if batch and sum(len(members) for _, members in batch) + len(row[1]) > pairs:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _score(
+    model: Any, rows: Sequence[tuple[list[int], list[list[int]]]], device: torch.device
+) -> list[tuple[float, bool]]:
+    """Results of every continuation, in order."""
+    lengths = [len(prompt) + sum(map(len, continuations)) for prompt, continuations in rows]
+    ids, positions = [], []
+    for prompt, continuations in rows:
+        ids += prompt + [token for continuation in continuations for token in continuation]
+        positions += list(range(len(prompt)))
+        for continuation in continuations:
+            positions += range(len(prompt), len(prompt) + len(continuation))
     with packed(model):
         hidden = model.base_model(
-            input_ids=ids, position_ids=positions, use_cache=False, segment_lengths=lengths
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+            segment_lengths=lengths,
+            continuations=[list(map(len, continuations)) for _, continuations in rows],
         ).last_hidden_state[0]
     results, start = [], 0
-    for (prompt, continuation), length in zip(batch, lengths, strict=True):
-        rows = hidden[start + len(prompt) - 1 : start + length - 1]
-        logits = model.get_output_embeddings()(rows).float()
-        softcap = getattr(model.config, "final_logit_softcapping", None)
-        if softcap is not None:
-            logits = softcap * torch.tanh(logits / softcap)
-        gold = torch.tensor(continuation, device=device)[:, None]
-        total = logits.log_softmax(-1).gather(1, gold).double().sum()
-        results.append((float(total), bool((logits.argmax(-1, keepdim=True) == gold).all())))
+    for (prompt, continuations), length in zip(rows, lengths, strict=True):
+        last, here = start + len(prompt) - 1, start + len(prompt)
+        for continuation in continuations:
+            predicting = torch.cat([hidden[last : last + 1], hidden[here : here + len(continuation) - 1]])
+            results.append(_result(model, predicting[: len(continuation)], continuation))
+            here += len(continuation)
         start += length
     return results
+
+
+def _result(model: Any, predicting: Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
+    """Summed log-probability of a continuation, and whether each token is the likeliest, from tokens x hidden states."""
+    logits = model.get_output_embeddings()(predicting).float()
+    softcap = getattr(model.config, "final_logit_softcapping", None)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    gold = torch.tensor(continuation, device=logits.device)[:, None]
+    total = logits.log_softmax(-1).gather(1, gold).double().sum()
+    return float(total), bool((logits.argmax(-1, keepdim=True) == gold).all())

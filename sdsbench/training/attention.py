@@ -7,8 +7,11 @@ lengths hold travels through the model's keyword arguments.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -27,6 +30,7 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     segment_lengths: Sequence[int],
+    continuations: Sequence[Sequence[int]] | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -36,22 +40,32 @@ def packed_attention(
     """Causal attention within each segment.
 
     query 1 x heads x tokens x head size; key and value with fewer heads where the model groups queries; returns
-    1 x tokens x heads x head size. `softcap` and `sliding_window` as Gemma-2 and Mistral use them.
+    1 x tokens x heads x head size. `softcap` and `sliding_window` as Gemma-2 and Mistral use them. `continuations`, if
+    given, holds for each segment the lengths of alternatives at its end, which see the beginning and themselves only.
     """
+    if continuations is None and softcap is None and _varlen_serves(query):
+        return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window), None
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [_attend(q, k, v, scaling, softcap, sliding_window) for q, k, v in pieces]
+    ends = continuations or [()] * len(segment_lengths)
+    outputs = [
+        _attend(q, k, v, scaling, softcap, sliding_window, end) for (q, k, v), end in zip(pieces, ends, strict=True)
+    ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, softcap: float | None, window: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scaling: float | None,
+    softcap: float | None,
+    window: int | None,
+    continuations: Sequence[int],
 ) -> Tensor:
     length, grouped = q.shape[2], q.shape[1] != k.shape[1]
-    if softcap is None and (window is None or length <= window):
+    if softcap is None and not continuations and (window is None or length <= window):
         return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-    positions = torch.arange(length, device=q.device)
-    distance = positions[:, None] - positions[None, :]
-    seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    seen = _seen(length, continuations, window, q.device)
     if softcap is None:
         return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=grouped)
     if grouped:
@@ -59,6 +73,54 @@ def _attend(
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~seen, float("-inf"))
     return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+def _seen(length: int, continuations: Sequence[int], window: int | None, device: torch.device) -> Tensor:
+    """length x length: whether the position of the row sees that of the column."""
+    start = length - sum(continuations)
+    owner, position = torch.zeros(length, dtype=torch.long), torch.arange(length)
+    for number, width in enumerate(continuations, 1):
+        owner[start : start + width] = number
+        position[start : start + width] = torch.arange(width) + length - sum(continuations)
+        start += width
+    distance = position[:, None] - position[None, :]
+    seen = (distance >= 0) & ((owner[None, :] == 0) | (owner[None, :] == owner[:, None]))
+    return (seen if window is None else seen & (distance < window)).to(device)
+
+
+def _varlen_serves(query: Tensor) -> bool:
+    """Whether one kernel for all segments is at hand: 16-bit CUDA tensors and a torch that has it with these options."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and _varlen_kernel() is not None
+
+
+@lru_cache(maxsize=1)
+def _varlen_kernel() -> Any:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    known = inspect.signature(varlen_attn).parameters
+    return varlen_attn if {"window_size", "enable_gqa", "scale"} <= set(known) else None
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None, window: int | None
+) -> Tensor:
+    """All segments by one kernel, without copies: 1 x tokens x heads x head size."""
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    starts, longest = _starts(lengths, query.device), max(lengths)
+    back = -1 if window is None else window - 1
+    grouped = query.shape[1] != key.shape[1]
+    kernel = _varlen_kernel()
+    return kernel(q, k, v, starts, starts, longest, longest, scale=scaling, window_size=(back, 0), enable_gqa=grouped)[
+        None
+    ]
+
+
+@lru_cache(maxsize=8)
+def _starts(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each segment starts, and the end; made once a micro-batch, not once a layer."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 AttentionInterface.register(NAME, packed_attention)

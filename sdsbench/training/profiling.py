@@ -1,0 +1,103 @@
+"""Where the time and the memory of one optimizer step go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from sdsbench.training.loop import Training
+from sdsbench.training.measure import PeakBytes, saved_bytes
+from sdsbench.training.state import TrainState
+
+PARTS = {  # names of autograd nodes and operators -> part of the forward and backward pass
+    "_LowRankLinear": "adapted layers",
+    "_LinearCrossEntropy": "head and cross-entropy",
+    "aten::_scaled_dot_product": "attention",
+    "torch_attn::_varlen_attn": "attention",
+}
+
+
+def time_table(training: Training, state: TrainState, steps: int = 3) -> dict[str, float]:
+    """Seconds of each part of a step: the median over `steps`, after one step that is not counted.
+
+    Forward and backward are divided by the profiler, which slows them by a little; the rest is timed directly.
+    """
+    seen: dict[str, list[float]] = {}
+    training.model.train()
+    for number in range(1 + steps):
+        for part, seconds in _one_step(training, state).items():
+            if number:
+                seen.setdefault(part, []).append(seconds)
+    return {part: sorted(values)[len(values) // 2] for part, values in seen.items()}
+
+
+def _one_step(training: Training, state: TrainState) -> dict[str, float]:
+    device, config, step = training.device, training.config, state.step + 1
+    batch = training.batch(step)
+    state.optimizer.zero_grad()
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    with training.dropout.of_step(step), profile(activities=activities) as profiler:
+        whole = _timed(device, lambda: training.backward(batch))
+    found = _divided(profiler.events(), whole, device)
+    found["method, before the step"] = _timed(device, lambda: state.method.before_step(state.layers, step))
+    found["clipping"] = _timed(device, lambda: state.optimizer.clip(config.clip_norm))
+    found["optimizer"] = _timed(device, lambda: state.optimizer.step(1.0))
+    found["method, after the step"] = _timed(
+        device, lambda: state.method.after_step(state.layers, step, training.total_steps, state.optimizer)
+    )
+    state.step += 1
+    return found
+
+
+def _divided(events: Any, whole: float, device: torch.device) -> dict[str, float]:
+    """The seconds of forward and backward by part; what no part claims is everything else."""
+    cuda = device.type == "cuda"
+    found = dict.fromkeys(PARTS.values(), 0.0)
+    for event in events:
+        for name, part in PARTS.items():
+            if event.name == f"{name}Backward" or event.name == name or (":" in name and event.name.startswith(name)):
+                found[part] += (event.device_time_total if cuda else event.cpu_time_total) / 1e6
+    return found | {"everything else": max(0.0, whole - sum(found.values()))}
+
+
+def memory_table(training: Training, state: TrainState) -> dict[str, int]:
+    """Bytes: weights, what the method and its optimizer hold, what backward keeps, and the peak of a step beyond them."""
+    batch = training.batch(state.step + 1)
+    held = _method_tensors(state)
+    named = {id(p) for p in training.model.parameters() if not p.requires_grad}
+    weights = sum(p.numel() * p.element_size() for p in training.model.parameters() if id(p) in named)
+    saved = saved_bytes(training.model, lambda: training.objective.loss(training.model, batch, training.device))
+    state.optimizer.zero_grad()
+    with PeakBytes() as peak:
+        training.backward(batch)
+    state.optimizer.zero_grad()
+    return {
+        "frozen weights": weights,
+        "trained tensors, gradients, optimizer, buffers": held,
+        "saved for backward": saved,
+        "peak of forward and backward": peak.peak,
+    }
+
+
+def _method_tensors(state: TrainState) -> int:
+    tensors: Mapping[str, torch.Tensor] = state.optimizer.tensors()
+    gradients = sum(flat.numel() * flat.element_size() for flat in state.optimizer.flat)
+    buffers = sum(b.numel() * b.element_size() for layer in state.layers.values() for b in layer.buffers())
+    return sum(t.numel() * t.element_size() for t in tensors.values()) + gradients + buffers
+
+
+def _timed(device: torch.device, work: Callable[[], object]) -> float:
+    _synchronize(device)
+    started = time.perf_counter()
+    work()
+    _synchronize(device)
+    return time.perf_counter() - started
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,86 @@
+"""Log-likelihoods: each prompt is computed once, and the numbers are those of every pair alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
+
+from sdsbench.configuration.compose import compose_run
+from sdsbench.evaluation.likelihood import continuation_log_likelihoods
+from sdsbench.models.load import load
+
+PROMPTS = ("Tom has 3 apples and", "A long prompt with more words than the other one, so that lengths differ:")
+CHOICES = (" buys 2 more apples.", " eats", " sells 10 of them to Ann.")
+PAIRS = [(prompt, choice) for prompt in PROMPTS for choice in CHOICES]
+
+
+@pytest.fixture(scope="module")
+def micro():
+    return load(compose_run(["model=micro", "method=lora", "task=gsm8k"]).model, torch.float32)
+
+
+def small(config_class, **keys):
+    """A random decoder with micro's vocabulary and a feature that micro lacks."""
+    config = config_class(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, vocab_size=1024, **keys,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            parameter.data.mul_(8 if parameter.ndim == 2 else 1)
+    return model.eval()
+
+
+def alone(model, tokenizer, prompt: str, continuation: str) -> tuple[float, bool]:
+    """The reference: one unpadded sequence through the model's own forward pass."""
+    begin = tokenizer.bos_token_id
+    head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if begin is not None and begin != tokenizer.eos_token_id:
+        head = [begin, *head]
+    tail = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([head + tail])).logits[0, len(head) - 1 : -1].float()
+    gold = torch.tensor(tail)[:, None]
+    return float(logits.log_softmax(-1).gather(1, gold).sum()), bool((logits.argmax(-1, keepdim=True) == gold).all())
+
+
+@pytest.mark.parametrize("batch_size", (1, 3, 7, 32))
+def test_equal_to_every_pair_alone(micro, batch_size: int) -> None:
+    found = continuation_log_likelihoods(micro.model, micro.tokenizer, PAIRS, batch_size)
+    for pair, (value, greedy) in zip(PAIRS, found, strict=True):
+        expected, expected_greedy = alone(micro.model, micro.tokenizer, *pair)
+        assert math.isclose(value, expected, rel_tol=1e-5)
+        assert greedy == expected_greedy
+
+
+@pytest.mark.parametrize(
+    "model",
+    (
+        small(MistralConfig, sliding_window=6),
+        small(Gemma2Config, sliding_window=6, attn_logit_softcapping=5.0, final_logit_softcapping=3.0),
+    ),
+    ids=("sliding window", "soft caps"),
+)
+def test_windows_and_soft_caps(micro, model) -> None:
+    model.set_attn_implementation("eager")
+    found = continuation_log_likelihoods(model, micro.tokenizer, PAIRS, 32)
+    expected = [alone(model, micro.tokenizer, *pair) for pair in PAIRS]
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], rel=1e-5)
+
+
+def test_a_prompt_is_computed_once(micro) -> None:
+    prompt = PROMPTS[1] * 4
+
+    def flops(pairs: list[tuple[str, str]]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            continuation_log_likelihoods(micro.model, micro.tokenizer, pairs, 32)
+        return counter.get_total_flops()
+
+    once = flops([(prompt, " 1")])
+    assert flops([(prompt, f" {number}") for number in range(4)]) < 1.5 * once

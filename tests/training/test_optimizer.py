@@ -1,0 +1,86 @@
+"""The flat optimizer: equal to torch's own, tensor by tensor; fp32 masters of low-precision weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sdsbench.training.config import TrainConfig
+from sdsbench.training.optimizer import FlatOptimizer, Group
+
+SHAPES = ((3, 4), (5,), (2, 2))
+REFERENCES = {
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, weight_decay=0.1),
+    "sgd": lambda p: torch.optim.SGD(p, lr=1e-2, weight_decay=0.1),
+}
+
+
+def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in SHAPES]
+
+
+def flat(mine: list[nn.Parameter], rule: str = "adamw") -> FlatOptimizer:
+    group = Group("adapter", mine, 1e-2, 0.1, rule)
+    return FlatOptimizer([group], TrainConfig(lr=1e-2, betas=[0.9, 0.99]))
+
+
+def backward(values: list[nn.Parameter], step: int) -> None:
+    sum((value.float() * (1 + step + i) ** 2).sin().sum() for i, value in enumerate(values)).backward()
+
+
+@pytest.mark.parametrize("rule", REFERENCES)
+def test_equal_to_torch_with_clipping_and_schedule(rule: str) -> None:
+    mine, theirs = parameters(), parameters()
+    optimizer, reference = flat(mine, rule), REFERENCES[rule](theirs)
+    for step in range(5):
+        optimizer.zero_grad()
+        reference.zero_grad()
+        backward(mine, step)
+        backward(theirs, step)
+        norm = torch.nn.utils.clip_grad_norm_(theirs, 0.5)
+        assert optimizer.clip(0.5) == pytest.approx(float(norm), rel=1e-6)
+        reference.param_groups[0]["lr"] = 1e-2 * 0.5**step
+        optimizer.step(0.5**step)
+        reference.step()
+        for left, right in zip(mine, theirs, strict=True):
+            assert torch.allclose(left, right, rtol=1e-6, atol=1e-7)
+
+
+def test_bf16_weights_have_fp32_masters() -> None:
+    """Updates far below bf16's resolution add up in the masters."""
+    mine = [nn.Parameter(torch.ones(4, dtype=torch.bfloat16))]
+    optimizer = FlatOptimizer([Group("weights", mine, 1e-4, 0.0, "sgd")], TrainConfig(lr=1e-4))
+    for _ in range(100):
+        optimizer.zero_grad()
+        mine[0].sum().backward()
+        optimizer.step(1.0)
+    assert optimizer.flat[0].data.tolist() == pytest.approx([0.99] * 4, rel=1e-5)
+    assert mine[0].dtype == torch.bfloat16 and mine[0].detach()[0] < 0.995
+
+
+def test_state_survives_a_checkpoint() -> None:
+    mine, again = parameters(), parameters()
+    first, second = flat(mine), flat(again)
+    for step in range(3):
+        first.zero_grad()
+        backward(mine, step)
+        first.step(1.0)
+    second.load_tensors({key: value.clone() for key, value in first.tensors().items()})
+    for optimizer, values in ((first, mine), (second, again)):
+        optimizer.zero_grad()
+        backward(values, 3)
+        optimizer.step(1.0)
+    assert all(torch.equal(left, right) for left, right in zip(mine, again, strict=True))
+
+
+def test_clearing_forgets_the_moments() -> None:
+    mine = parameters()
+    optimizer = flat(mine)
+    backward(mine, 0)
+    optimizer.step(1.0)
+    assert any(key.startswith("state") for key in optimizer.tensors())
+    optimizer.clear_state()
+    assert not any(key.startswith("state") for key in optimizer.tensors())

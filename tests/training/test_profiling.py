@@ -1,0 +1,50 @@
+"""`sdsbench profile`: the parts of a step add up, and the memory is counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdsbench.training.measure import PeakBytes, SavedBytes
+from sdsbench.verbs import profile
+
+
+def test_saved_bytes_count_storages_once() -> None:
+    x = torch.ones(1000, requires_grad=True)
+    counter = SavedBytes([x])
+    with counter.counting():
+        y = x * 2
+        y.sin() + y.view(10, 100).cos().view(-1)  # both keep y, x is not counted
+    assert counter.total == 4000
+
+
+def test_peak_bytes_follow_what_lives() -> None:
+    with PeakBytes() as peak:
+        kept = torch.ones(1000)
+        for _ in range(5):
+            del_me = kept * 2
+            del del_me
+        view = kept.view(10, 100)
+    assert view.numel() == 1000
+    assert (peak.peak, peak.now) == (8000, 4000)
+
+
+def test_peak_bytes_see_what_backward_keeps() -> None:
+    with PeakBytes() as peak:
+        x = torch.ones(1000, requires_grad=True)
+        y = (x * 2).sin()
+        assert peak.now == 12000  # x, x * 2 (kept by sin), y
+        del y
+        assert peak.now == 4000
+
+
+@pytest.mark.parametrize("method", ("sds_lora", "full_ft"))
+def test_profile_prints_both_tables(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [f"method={method}", "model=micro", "task=gsm8k", "data.source=embedded", "threads=1"]
+    assert profile.main([*overrides, "train.batch_size=2", "--steps", "1"]) == 0
+    text = capsys.readouterr().out
+    shares = [float(line.split("%")[0].split()[-1]) for line in text.splitlines() if "%" in line]
+    assert sum(shares) == pytest.approx(100, abs=1)
+    assert "attention" in text and "saved for backward" in text
+    adapted = next(line for line in text.splitlines() if line.startswith("adapted layers"))
+    assert ("  0.0 %" in adapted) == (method == "full_ft")
