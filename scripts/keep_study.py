@@ -2,8 +2,8 @@
 
     python scripts/keep_study.py results/study study study_glue
 
-Every run keeps its record; runs that tables report keep their configuration, metrics and answers too. Adapters, locks and
-checkpoints stay behind. Refuses a plan with unfinished runs.
+Every run keeps its record; runs that tables report keep their configuration, metrics and answers too. Adapters, locks
+and checkpoints stay behind. Refuses a plan with unfinished runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENDED = ("done", "failed", "oom", "timeout")
 
 
 def keep(plan: plans.Plan, runs: Path, destination: Path) -> int:
-    """Copy a plan's runs from `runs` to `destination`/<run id>; returns how many. Raises Refused if one has not ended."""
+    """Copy a plan's runs to `destination`/<run id>; returns how many. Raises Refused if one has not ended."""
     kept = 0
     for identity, planned in plan.manifest.runs.items():
         source = runs / identity

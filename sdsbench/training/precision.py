@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from sdsbench.errors import Unavailable
+
 SMALL_MODEL = 10_000_000  # below this many parameters bf16 saves no time on a CPU
 
 
@@ -25,8 +27,10 @@ class Place:
 def settle(device: str, dtype: str, threads: int, parameters: int) -> Place:
     """Resolve `auto` values for a model of `parameters` weights and set torch's thread count.
 
-    Raises RuntimeError from torch where `cuda` is asked for and absent (the configuration check comes first).
+    Raises Unavailable where `cuda` is asked for and absent.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Unavailable("device='cuda': this machine or this build of torch has no CUDA; accepted: cpu, auto")
     kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(threads or os.cpu_count() or 1)
     resolved, reason = _dtype(kind, dtype, parameters)
