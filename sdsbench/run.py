@@ -155,7 +155,7 @@ class Run:
         self._train(loaded, adapted, identity)
         self._save(loaded, adapted.state)
         with timed("eval"):
-            trained = self._evaluate(loaded, "trained")
+            trained = self._evaluate(loaded, "validation" if config.eval.split == "validation" else "trained")
         self._finish(adapted.state, trained)
 
     def _load(self) -> Loaded:

@@ -53,8 +53,8 @@ def choose(cell: Cell, record_of: Callable[[str], Record | None]) -> Choice | No
 
 
 def _headline(record: Record) -> float | None:
-    """Mean of the headline scores after training; None for a run that failed."""
-    values = [score.value for score in record.scores if score.headline and score.stage == "trained"]
+    """Mean of the headline scores on validation rows after training; None for a run that failed."""
+    values = [score.value for score in record.scores if score.headline and score.stage == "validation"]
     return _mean(list(values)) if record.status == "done" else None
 
 
