@@ -1,7 +1,7 @@
 """Log-likelihoods of continuations, without padding and each prompt once.
 
-A row is a prompt followed by all its continuations; each continuation sees the prompt and itself, at the positions that it
-has alone (training/attention.py). Rows lie end to end.
+A row is a prompt followed by all its continuations; each continuation sees the prompt and itself, at the positions that
+it has alone (training/attention.py). Rows lie end to end.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _score(
 
 
 def _result(model: Any, predicting: Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
-    """Summed log-probability of a continuation, and whether each token is the likeliest, from tokens x hidden states."""
+    """Summed log-probability of a continuation and whether each token is the likeliest, from hidden states (t x d)."""
     logits = model.get_output_embeddings()(predicting).float()
     softcap = getattr(model.config, "final_logit_softcapping", None)
     if softcap is not None:

@@ -48,7 +48,7 @@ def packed_attention(
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     ends = continuations or [()] * len(segment_lengths)
     outputs = [
-        _attend(q, k, v, scaling, softcap, sliding_window, end) for (q, k, v), end in zip(pieces, ends, strict=True)
+        _attend(*piece, scaling, softcap, sliding_window, end) for piece, end in zip(pieces, ends, strict=True)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
@@ -89,7 +89,7 @@ def _seen(length: int, continuations: Sequence[int], window: int | None, device:
 
 
 def _varlen_serves(query: Tensor) -> bool:
-    """Whether one kernel for all segments is at hand: 16-bit CUDA tensors and a torch that has it with these options."""
+    """Whether one kernel for all segments is at hand: 16-bit CUDA tensors and a torch whose kernel has our options."""
     return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and _varlen_kernel() is not None
 
 

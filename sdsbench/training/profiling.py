@@ -65,7 +65,7 @@ def _divided(events: Any, whole: float, device: torch.device) -> dict[str, float
 
 
 def memory_table(training: Training, state: TrainState) -> dict[str, int]:
-    """Bytes: weights, what the method and its optimizer hold, what backward keeps, and the peak of a step beyond them."""
+    """Bytes: weights, what method and optimizer hold, what backward keeps, and the peak of a step beyond them."""
     batch = training.batch(state.step + 1)
     held = _method_tensors(state)
     named = {id(p) for p in training.model.parameters() if not p.requires_grad}

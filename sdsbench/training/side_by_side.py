@@ -1,7 +1,7 @@
 """Several runs that share a frozen base, trained in one process: one forward and backward of the base for all.
 
 Every run keeps its own model object (around the same weights), method, optimizer, schedule, data order and dropout
-masks, and sees the losses that it sees alone. What is joint is one more model object whose adapted layers serve all runs.
+masks, and sees the losses that it sees alone. Joint is one more model object whose adapted layers serve all runs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,112 @@
+"""GSM8K questions answered by this project's generation and by lm-eval's HFLM with its defaults, on the same model.
+
+    python -m benchmarks.evaluation --limit 200 --data-root FOLDER
+
+Questions go in chunks, each answered by both one after the other; the same task object scores both. lm-eval's default
+is a batch of 1; --peer-batch gives it another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import report
+from benchmarks.workloads import loaded_model
+from sdsbench.configuration.compose import compose_run
+from sdsbench.data.sources import load
+from sdsbench.evaluation.generation import Generator, Request
+from sdsbench.tasks import base as tasks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2_135m")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--chunk", type=int, default=40, help="questions between two changes of the contestant")
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--peer-batch", type=int, default=1, help="lm-eval's default is 1")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data-root", help="folder with the real GSM8K; without it this package's word problems")
+    parser.add_argument("--out", default="benchmarks/results")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    source = ["data.source=local", f"data.root={given.data_root}"] if given.data_root else ["data.source=embedded"]
+    config = compose_run([f"model={given.model}", "method=lora", "task=gsm8k", *source])
+    model, tokenizer = loaded_model(given.model, torch.float32)
+    evaluation: Any = tasks.build(config.task).evaluations()[0]
+    rows = load(evaluation.dataset, evaluation.split, config.data).take(range(given.limit))
+    ours = _ours(model, tokenizer, given.batch)
+    peer = _peer(model, tokenizer, given.peer_batch)
+    taken: dict[str, list[float]] = {"sdsbench": [], "lm_eval": []}
+    answers: dict[str, list[str]] = {"sdsbench": [], "lm_eval": []}
+    for start in range(0, given.limit, given.chunk):
+        chunk = list(rows)[start : start + given.chunk]
+        prompts = [evaluation.prompt(row) for row in chunk]
+        contestants = [("sdsbench", ours), ("lm_eval", peer)]
+        for name, answer in contestants if (start // given.chunk) % 2 else contestants[::-1]:
+            began = time.perf_counter()
+            answers[name] += answer(prompts, given.max_new_tokens, evaluation.stop)
+            taken[name].append(time.perf_counter() - began)
+        print(start, {name: round(values[-1], 1) for name, values in taken.items()}, file=sys.stderr)
+    ratio = statistics.median(b / a for a, b in zip(taken["sdsbench"], taken["lm_eval"], strict=True))
+    lines = list(rows)
+    same_text = sum(a == b for a, b in zip(answers["sdsbench"], answers["lm_eval"], strict=True))
+    table = []
+    for name in taken:
+        verdicts = {
+            scorer: [scored(row, text) for row, text in zip(lines, answers[name], strict=True)]
+            for scorer, scored in evaluation.scorers.items()
+        }
+        table.append({"contestant": name, "seconds": round(sum(taken[name]), 2), "correct": verdicts})
+    disagreements = sum(
+        a != b for s in evaluation.scorers for a, b in zip(table[0]["correct"][s], table[1]["correct"][s], strict=True)
+    )
+    for row in table:
+        row["correct"] = " ".join(f"{s}={sum(found)}" for s, found in row["correct"].items())
+        row |= {"speed_ratio": round(ratio, 2), "questions": given.limit, "same_text": same_text}
+        row |= {"different_verdicts": disagreements}
+    facts = {
+        "model": given.model, "max_new_tokens": given.max_new_tokens, "batch": given.batch,
+        "peer_batch": given.peer_batch, "threads": given.threads, "data": "real" if given.data_root else "embedded",
+    }  # fmt: skip
+    path = Path(given.out) / f"evaluation-{given.model}-peer{given.peer_batch}.csv"
+    report.write(path, table, facts, torch.device("cpu"))
+    print(report.table(table))
+    return 0
+
+
+def _ours(model: Any, tokenizer: Any, batch: int) -> Any:
+    def answer(prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> list[str]:
+        return Generator(model, tokenizer, batch).answer([Request(p, new_tokens, tuple(stop)) for p in prompts])
+
+    return answer
+
+
+def _peer(model: Any, tokenizer: Any, batch: int) -> Any:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu")
+
+    def answer(prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> list[str]:
+        settings = {"until": list(stop), "max_gen_toks": new_tokens, "do_sample": False}
+        requests = [
+            Instance(request_type="generate_until", doc={}, arguments=(prompt, dict(settings)), idx=i)
+            for i, prompt in enumerate(prompts)
+        ]
+        return lm.generate_until(requests, disable_tqdm=True)
+
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())
