@@ -26,11 +26,14 @@ def tiny_plan(folder: Path, *words: str, config_dirs: tuple[str, ...] = ()) -> P
 
 def put_record(plan: Plan, root: Path, identity: str, status: str = "done", value: float | None = 0.5) -> Record:
     """A record of a planned run, as a worker would leave it."""
-    record = _new_record(plan.configuration(identity, {}), identity)
+    config = plan.configuration(identity, {})
+    record = _new_record(config, identity)
     record.status = status  # type: ignore[assignment]
     if value is not None:
+        stage = "validation" if config.eval.split == "validation" else "trained"
+        common = {"evaluation": "gsm8k", "version": 1, "stage": stage, "n": 2}
         record.scores = [
-            Score(evaluation="gsm8k", version=1, scorer="flexible", stage="trained", value=value, n=2, headline=True),
-            Score(evaluation="gsm8k", version=1, scorer="paper", stage="trained", value=0.99, n=2),
+            Score(**common, scorer="flexible", value=value, headline=True),
+            Score(**common, scorer="paper", value=0.99),
         ]
     return write_record(root / identity, record)
