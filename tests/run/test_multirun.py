@@ -1,0 +1,26 @@
+"""Hydra's own command line: multirun runs every combination, one failing run does not stop the others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FAST = [
+    "model=micro", "data.source=embedded", "data.train_limit=32", "train.max_steps=4", "eval.limit=2", "threads=1",
+    "eval.untrained=false", "task.max_new_tokens=4", "train.clip_norm=null",
+]  # fmt: skip
+
+
+def test_multirun(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "sdsbench", "-m", *FAST, "method=full_ft,lora", "train.lr=1e-3,1e38"]
+    done = subprocess.run(
+        [*command, f"output_root={tmp_path / 'runs'}"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert "not finite" in done.stderr and "Traceback" not in done.stderr
+    assert len(list(tmp_path.glob("runs/*/record.json"))) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"], "nothing is left where the command was started"
