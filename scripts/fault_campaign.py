@@ -4,7 +4,7 @@
     python scripts/fault_campaign.py FOLDER --runs 4 --kills 6     # the short form that CI runs
 
 Every tenth kill takes the sweep itself, whose workers then find themselves alone; the sweep is started again at once.
-Then each record is compared bitwise with that of an uninterrupted sweep of the same plan.
+Each record is compared bitwise with that of an uninterrupted sweep of the same plan, made first.
 """
 
 from __future__ import annotations
@@ -46,13 +46,16 @@ def finished(root: Path) -> dict[str, str]:
     return {record.run_id: record.checksum for record in records if record.status == "done"}
 
 
-def campaign(folder: Path, kills: int, runs: int, seed: int) -> int:
-    """Kill until `kills` kills are made, then let the sweep end; returns the number of kills made."""
+def campaign(folder: Path, kills: int, runs: int, seed: int, seconds: float) -> int:
+    """Kill until `kills` kills are made, then let the sweep end; returns the number of kills made.
+
+    `seconds`: what a run takes here; the time to the next kill is drawn around it, so that runs are hit at every stage.
+    """
     chance = random.Random(seed)
     root = folder / "runs"
     process, made, done = sweep(folder, root), 0, {}
     while len(done) < runs:
-        time.sleep(chance.uniform(0.5, 6.0) if made < kills else 2.0)
+        time.sleep(chance.uniform(0.1, 1.4) * seconds if made < kills else 2.0)
         now = finished(root)
         changed = [identity for identity in done if now.get(identity) != done[identity]]
         if changed:
@@ -97,9 +100,11 @@ def main() -> int:
     seeds = f"seed=range(0,{given.runs // 2})"
     if sdsbench("plan", *RUN, "method=lora,sds_lora", seeds, "--folder", str(plan)).wait():
         return 2
-    made = campaign(given.folder, given.kills, given.runs, given.seed)
+    started = time.monotonic()
     if sweep(given.folder, alone).wait():
         return 2
+    seconds = (time.monotonic() - started) / (given.runs / 2)
+    made = campaign(given.folder, given.kills, given.runs, given.seed, seconds)
     problems = [*differences(root, alone), *run_twice(root)]
     if made < given.kills:
         problems.append(f"only {made} kills before the plan was over: take more or longer runs")

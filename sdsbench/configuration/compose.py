@@ -7,6 +7,7 @@ dataclass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,9 @@ def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConf
         config = RunConfig(**sections)
         found += list(config.problems())
         found += list(cross_problems(config))
+        wrong = {problem.key for problem in found}
+        leaves = (leaf for leaf in iter_leaves(tree) if isinstance(leaf[1], float) and leaf[0] not in wrong)
+        found += [Problem(key, value, "a finite number") for key, value in leaves if not math.isfinite(value)]
         if not found:
             return config
     raise ConfigError(found)
@@ -155,14 +159,17 @@ def _parse(lines: Sequence[str]) -> tuple[list[Override], list[Problem]]:
     for line in lines:
         try:
             parsed += parser.parse_overrides([line])
-        except HydraException as error:
-            problems.append(Problem("command line", line, "key=value", _one_line(error)))
+        except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
+            problems.append(Problem("command line", line[:100], "key=value", _one_line(error)))
     return parsed, problems
 
 
 def _choice_problem(override: Override, config_dirs: Sequence[str]) -> Problem | None:
     group, choice = override.key_or_group, str(override.value())
     known = options(group, config_dirs)
+    if override.is_sweep_override():
+        line = str(override.input_line)
+        return Problem(group, line.split("=", 1)[-1], "one choice", "For several runs: `sdsbench plan`, or Hydra's -m.")
     if choice in known and override.type.name == "CHANGE":
         return None
     more = f" and {len(known) - MANY} more (sdsbench ls {group})" if len(known) > MANY else ""

@@ -51,7 +51,9 @@ class Rows:
 
     def take(self, positions: Sequence[int]) -> Rows:
         """These rows only, in this order."""
-        return Rows(self.dataset, self.split, self.source, self.revision, self.table, tuple(self.indices[p] for p in positions))
+        return Rows(
+            self.dataset, self.split, self.source, self.revision, self.table, tuple(self.indices[p] for p in positions)
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,10 +173,13 @@ def _from_folder(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any
             f"data set {data_set.name}: no file {path.relative_to(root)} below data.root={config.root}. It has: "
             f"{', '.join(have) or 'no parquet file'}. {_what_would_do(data_set)}"
         )
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
     try:
         return datasets.Dataset.from_parquet(str(path), keep_in_memory=True), None
     except Exception as error:  # pyarrow and datasets raise many kinds for damaged files
-        raise Unavailable(f"data set {data_set.name}: {path} cannot be read as parquet: {error}") from None
+        reason = error.__cause__ or error
+        raise Unavailable(f"data set {data_set.name}: {path} cannot be read as parquet: {reason}") from None
 
 
 def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, str]:
@@ -192,7 +197,9 @@ def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, s
             data_set.hub_id, data_set.hub_config, split=data_set.splits[split], revision=revision
         )
     except Exception as error:  # network, authorisation and format errors have no common class
-        raise Unavailable(f"data set {data_set.name}: the hub did not give it ({error}). {_what_would_do(data_set)}") from None
+        raise Unavailable(
+            f"data set {data_set.name}: the hub did not give it ({error}). {_what_would_do(data_set)}"
+        ) from None
     return table, revision
 
 

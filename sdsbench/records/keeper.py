@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sdsbench.configuration.identity import resolved
 from sdsbench.configuration.schema import RunConfig
 from sdsbench.errors import Interrupted, SdsbenchError, TrainingFailed
+from sdsbench.records.files import disk_reason
 from sdsbench.records.run_folder import find_record, write_record
 from sdsbench.records.schema import Attempt, Failure, Record
 
@@ -97,6 +98,8 @@ class Keeper:
             status = "preempted"
         elif _out_of_memory(error):
             status = "oom"
+        elif disk_reason(error, self.folder.parent):
+            status = "preempted"  # nothing is wrong with the run: it goes on when there is room
         self.record.failure = Failure(type=type(error).__name__, message=str(error)[:2000])
         self._last_metrics(self.record.failure)
         with suppress(OSError):  # a full disk refuses this too: the record stays `running`, and `error` is what counts

@@ -36,6 +36,8 @@ LIVE = (
 class SlurmRefused(SdsbenchError):
     """A SLURM command that failed."""
 
+    exit_code = 3
+
 
 @dataclass(frozen=True)
 class Submission:

@@ -61,7 +61,8 @@ def load(path: Path, state: TrainState, identity: Mapping[str, str]) -> None:
 
 def all_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+    found = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    return sorted((path for path in found if found[path].isdecimal()), key=lambda path: -int(found[path]))
 
 
 def remove_all(folder: Path) -> None:
@@ -78,7 +79,7 @@ def _facts(path: Path) -> dict[str, Any] | None:
         with (path / "state.safetensors").open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]
         return facts if whole and {"identity", "step", "counters", "method", "extra"} <= facts.keys() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
