@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sdsbench.errors import Unavailable
+from sdsbench.methods.base import lookup
 from sdsbench.records import samples
 from sdsbench.records.frames import Folders, load_runs, load_steps
 from sdsbench.tables.names import METHODS
@@ -63,7 +64,7 @@ def _probed(folder: str) -> bool:
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:
-    """Adds `line`: the method, and what else sets its runs apart from other runs of the same method."""
+    """Adds `line`: the method, and what else sets its runs apart from others of the method (its defaults unsaid)."""
     table = pd.DataFrame(
         {
             "run_id": runs["run_id"], "folder": runs["folder"], "method": runs["method"], "seed": runs["seed"],
@@ -76,6 +77,8 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
             continue
         varies = runs.groupby("method")[key].transform(lambda column: column.nunique(dropna=True) > 1)
         short = key.rsplit(".", 1)[-1]
+        defaults = [getattr(lookup(method)[1], short, None) for method in runs["method"]]
+        varies &= runs[key].ne(pd.Series(defaults, index=runs.index))
         texts = [f", {short} {value:g}" if isinstance(value, float) else f", {value}" for value in runs[key]]
         names = [name + (text if vary else "") for name, text, vary in zip(names, texts, varies, strict=True)]
     return table.assign(line=names)

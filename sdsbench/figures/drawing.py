@@ -25,13 +25,14 @@ LINES = ("-", "--", ":", "-.")
 
 
 def method_style(name: str, variant: int = 0) -> dict[str, Any]:
-    """Keywords of a line: the colour and mark of a method, and a dash pattern per variant of it."""
+    """Keywords of a line: the colour and mark of a method; dashes and hollow marks for its variants."""
     return {
         "label": METHODS.get(name, name),
         "color": COLOURS.get(name, OTHER_COLOURS[hash_free_index(name)]),
         "marker": MARKS.get(name, "x"),
         "linestyle": LINES[variant % len(LINES)],
         "linewidth": 1.2,
+        "markerfacecolor": "white" if variant else COLOURS.get(name, "white"),
     }
 
 
@@ -42,7 +43,7 @@ def hash_free_index(name: str) -> int:
 
 def new_figure(rows: int, columns: int, title: str, width: float = 3.2, height: float = 2.6) -> tuple[Figure, Any]:
     """A figure of rows x columns axes (a two-dimensional array) without any global state."""
-    figure = Figure(figsize=(max(4.5, width * columns + 1.6), height * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(6.8, width * columns + 1.9), height * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -57,7 +58,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     written = []
     for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=ending, dpi=130, metadata=metadata)
+        figure.savefig(buffer, format=ending, dpi=100, metadata=metadata)
         path = stem.with_name(f"{stem.name}.{ending}")
         write_atomic(path, buffer.getvalue())
         written.append(path)

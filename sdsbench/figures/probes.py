@@ -205,5 +205,5 @@ def _legend(figure: Figure, axes: Any) -> Figure:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc="outside right upper", fontsize=7)
+        figure.legend(list(entries.values()), list(entries), loc="outside right center", fontsize=7)
     return figure

@@ -22,8 +22,8 @@ from sdsbench.probes.spectra import (
     stable_rank,
 )
 
-KEPT = 32
-"""Singular values that are stored of a dense matrix."""
+KEPT = 16
+"""Singular values that are stored of a dense matrix: twice the usual rank."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def _ratio(left: Tensor, right: Tensor) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Six digits; None for what is not a finite number."""
+    """Five digits; None for what is not a finite number."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, int):
         return value
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -57,7 +57,9 @@ def markdown(cells: list[Cell], grid: Grid) -> str:
                 rates = " | ".join(_short(cell.rate) + ("*" if cell.diverged else "") for cell in row)
                 lines.append(f"| {METHODS[name]} | {rates} | {_short(p) if p else 'diverged'} |")
             lines.append("")
-    return "\n".join([*lines, "\\* some seeds diverged and are left out.", ""])
+    if any(cell.diverged for cell in cells):
+        lines += ["\\* some seeds diverged and are left out.", ""]
+    return "\n".join(lines)
 
 
 def _short(interval: Interval) -> str:
