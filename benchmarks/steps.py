@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     built: dict[str, Contestant] = {}
     for name in names:
         contestant = builder(name, base, tokenizer, given.rank, workload)()
-        rows[name] |= _alone(contestant, workload, device, given.generate)
+        if given.counts:
+            rows[name] |= _alone(contestant, workload, device, given.generate)
         if given.steps:
             built[name] = contestant
         print(f"{name}: {rows[name]}", file=sys.stderr)
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds = _interleaved(built, workload, given.warmup, given.steps, device)
         tokens = [sum(e.length for e in workload.batch(n)) for n in range(given.warmup, given.warmup + given.steps)]
         report.add_speeds(rows, seconds, tokens, REFERENCES)
-    for row in rows.values():
+    for row in rows.values() if given.counts else ():
         report.add_ratio(row, rows, "saved_bytes", REFERENCES)
         report.add_ratio(row, rows, "peak_bytes", REFERENCES)
     batches = max(1, given.steps)
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }  # fmt: skip
     path = Path(given.out) / f"steps-{given.model}-{given.device}-{given.dtype}-r{given.rank}-b{given.batch}.csv"
     report.write(path, list(rows.values()), facts, device)
-    if given.steps:
+    if given.steps and given.counts:
         report.plot_steps(path.with_suffix(".png"), list(rows.values()), facts, device)
     print(report.table(list(rows.values())))
     return 0
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", help="folder with the real GSM8K; without it this package's word problems")
     parser.add_argument("--steps", type=int, default=5, help="timed steps; 0: only exact counts")
     parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--counts", action=argparse.BooleanOptionalAction, default=True, help="memory and generation")
     parser.add_argument("--generate", type=int, default=0, help="prompts for generation speed; 0: not measured")
     parser.add_argument("--contestants", default=",".join((*METHODS, *PEFT)))
     parser.add_argument("--out", default="benchmarks/results")

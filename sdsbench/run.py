@@ -40,7 +40,7 @@ from sdsbench.records.schema import Losses, Memory, Parameters, Provenance, Reco
 from sdsbench.summary import summary
 from sdsbench.tasks import base as tasks
 from sdsbench.tracking.trackers import tracker_of
-from sdsbench.training import checkpoint
+from sdsbench.training import activation_checkpointing, checkpoint
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.loop import StepReport, Training
@@ -182,6 +182,8 @@ class Run:
         for layer in layers.values():
             layer.dropout_generator = dropout.generator
         training = Training(model, loaded.family, loaded.examples, order, config.train, loaded.place.device, dropout)
+        if config.train.activation_checkpointing:
+            activation_checkpointing.enable(model)
         groups = optimizer_groups(model, layers, method, head, config.train)
         state = TrainState(FlatOptimizer(groups, config.train), method, layers)
         probe = Probe(config.probe, model, layers, method) if config.probe.every is not None else None

@@ -24,6 +24,13 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
     """Every problem that needs two sections to be seen."""
     yield from _task_against_model(config)
     yield from _data(config)
+    if config.train.activation_checkpointing and getattr(config.method, "dropout", 0.0) > 0:
+        yield Problem(
+            "train.activation_checkpointing",
+            True,
+            "false where method.dropout is above 0",
+            "A block that is computed twice would draw two masks.",
+        )
     shapes = layer_shapes(config.model)
     if shapes is not None:
         yield from _method_against_layers(config, shapes)

@@ -9,7 +9,9 @@ from typing import Any
 
 from sdsbench.configuration.schema import RunConfig
 
-PLACING = ("output_root", "force", "tracker", "probe", "device", "threads", "data.root")
+PLACING = (
+    "output_root", "force", "tracker", "probe", "device", "threads", "data.root", "train.activation_checkpointing",
+)  # fmt: skip
 """Keys that say where and how a run happens, not what it computes; they are recorded beside the hash."""
 
 

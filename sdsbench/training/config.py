@@ -31,6 +31,7 @@ class TrainConfig:
     clip_norm: float | None = 1.0
     checkpoint_every: int = 50
     save: str = "adapter"
+    activation_checkpointing: bool = False
 
     def problems(self) -> Iterator[Problem]:
         for key in ("batch_size", "accumulation", "max_length", "checkpoint_every"):
