@@ -28,9 +28,9 @@ class ModelConfig:
             yield Problem("model.family", self.family, ", ".join(FAMILIES))
         if self.source not in SOURCES:
             yield Problem("model.source", self.source, ", ".join(SOURCES))
-        if self.source == "folder" and not self.location:
-            yield Problem("model.location", self.location, "a folder with config.json and model.safetensors")
-        elif self.source == "folder" and not (Path(str(self.location)) / "config.json").is_file():
+        if self.source == "folder" and not (self.location and (Path(self.location) / "config.json").is_file()):
             yield Problem("model.location", self.location, "a folder with config.json and model.safetensors")
         if self.source == "hub" and not self.revision:
-            yield Problem("model.revision", self.revision, "a commit of the hub repository", "Results need pinned weights.")
+            yield Problem(
+                "model.revision", self.revision, "a commit of the hub repository", "Results need pinned weights."
+            )

@@ -87,9 +87,7 @@ def load(config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None)
     except (OSError, ValueError, KeyError) as error:
         raise Unavailable(f"model={config.name}: its files cannot be loaded: {error}") from None
     model.train(False)
-    weights = Weights(
-        model=config.name, source=_source(config), revision=revision, fingerprint=_fingerprint(folder)
-    )
+    weights = Weights(model=config.name, source=_source(config), revision=revision, fingerprint=_fingerprint(folder))
     if tokenizer is not None and tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LoadedModel(model, tokenizer, weights, folder)
