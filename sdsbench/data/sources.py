@@ -1,7 +1,7 @@
 """Rows of a data set from one of three sources: the hub, a local folder of parquet, or this package's generators.
 
-One path for all: the same columns come out, with a fingerprint of their content. Nothing is ever substituted: a set that
-the chosen source lacks is an error that says what the source has.
+One path for all: the same columns come out, with a fingerprint of their content. Nothing is ever substituted: a set
+that the chosen source lacks is an error that says what the source has.
 """
 
 from __future__ import annotations
@@ -206,9 +206,8 @@ def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, s
 def _from_package(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, None]:
     if data_set.embedded is None:
         have = ", ".join(n for n in catalogue.names() if catalogue.get(n).embedded)
-        raise Unavailable(
-            f"data set {data_set.name}: the embedded source does not make it; it makes {have}. {_what_would_do(data_set)}"
-        )
+        lacks = f"data set {data_set.name}: the embedded source does not make it; it makes {have}."
+        raise Unavailable(f"{lacks} {_what_would_do(data_set)}")
     module, function = data_set.embedded.split(":")
     count = EMBEDDED_ROWS[split]
     if split == "train" and config.train_limit is not None:

@@ -37,7 +37,7 @@ class TrainingContext:
         return self.training.config.lr
 
     def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
-        """Over `rows` random training rows, the sum of the gradients of each row's mean target loss: m x n, fp32, CPU."""
+        """Gradients of the mean target loss of each of `rows` random rows, summed: m x n, fp32, on the CPU."""
         chosen = torch.randperm(self.train_rows, generator=self.generator)[:rows].tolist()
 
         def run_backward() -> None:
