@@ -14,6 +14,7 @@ tune:                          # optional
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,7 +152,7 @@ def _tune(tree: dict[str, Any] | None, problems: list[Problem]) -> Tune | None:
     problems += found
     if tune is None:
         return None
-    if len(set(tune.grid)) < 2:
+    if len(set(tune.grid)) < 2 or not all(map(math.isfinite, tune.grid)):
         problems.append(Problem("tune.grid", tune.grid, "two different numbers or more"))
     if not tune.seeds:
         problems.append(Problem("tune.seeds", tune.seeds, "one seed or more"))
