@@ -95,7 +95,8 @@ def _peer(model: Any, tokenizer: Any, batch: int) -> Any:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu")
+    begin = tokenizer.bos_token_id not in (None, tokenizer.eos_token_id)  # the same prompt tokens for both
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu", add_bos_token=begin)
 
     def answer(prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> list[str]:
         settings = {"until": list(stop), "max_gen_toks": new_tokens, "do_sample": False}
