@@ -1,7 +1,7 @@
 """kill -9 at random moments, over and over, on a plan with two workers: nothing lost, nothing twice, nothing changed.
 
     python scripts/fault_campaign.py FOLDER                        # 20 runs, 50 kills
-    python scripts/fault_campaign.py FOLDER --runs 4 --kills 6     # the short form that CI runs
+    python scripts/fault_campaign.py FOLDER --runs 4 --kills 4     # the short form that CI runs
 
 Every tenth kill takes the sweep itself, whose workers then find themselves alone; the sweep is started again at once.
 Each record is compared bitwise with that of an uninterrupted sweep of the same plan, made first.
@@ -55,7 +55,7 @@ def campaign(folder: Path, kills: int, runs: int, seed: int, seconds: float) -> 
     root = folder / "runs"
     process, made, done = sweep(folder, root), 0, {}
     while len(done) < runs:
-        time.sleep(chance.uniform(0.1, 1.4) * seconds if made < kills else 2.0)
+        time.sleep(chance.uniform(0.1, 0.7) * seconds if made < kills else 2.0)
         now = finished(root)
         changed = [identity for identity in done if now.get(identity) != done[identity]]
         if changed:
