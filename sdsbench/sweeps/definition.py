@@ -28,6 +28,7 @@ from hydra.errors import HydraException
 from sdsbench.configuration.compose import GROUPS, conf_folder, options
 from sdsbench.configuration.identity import PLACING
 from sdsbench.configuration.spelling import nearest
+from sdsbench.configuration.texts import text
 from sdsbench.configuration.typed import parse_section
 from sdsbench.errors import ConfigError, Problem
 
@@ -140,7 +141,7 @@ def _block(tree: dict[str, Any], where: str, problems: list[Problem]) -> Block:
     several = [line for line in fixed if len(next(iter(_axes_of([line], [], ()).values()), [])) > 1]
     for line in several:
         problems.append(Problem(f"{where}.fixed", line, "one value a key", "Several values belong under axes."))
-    return Block(_axes_of(fixed, problems, ()) | {str(key): [_text(v) for v in axes[key]] for key in axes})
+    return Block(_axes_of(fixed, problems, ()) | {str(key): [text(v) for v in axes[key]] for key in axes})
 
 
 def _tune(tree: dict[str, Any] | None, problems: list[Problem]) -> Tune | None:
@@ -220,17 +221,6 @@ def _values(override: Override, config_dirs: Sequence[str]) -> list[str]:
 
 def _places(key: str) -> bool:
     return any(key == place or key.startswith(f"{place}.") for place in _PLACING_KEYS)
-
-
-def _text(value: Any) -> str:
-    """A YAML value in Hydra's override syntax."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    return str(value)
 
 
 def _number(value: Any) -> Any:

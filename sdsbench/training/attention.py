@@ -48,7 +48,7 @@ def packed_attention(
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     ends = continuations or [()] * len(segment_lengths)
     outputs = [
-        _attend(*piece, scaling, softcap, sliding_window, end) for piece, end in zip(pieces, ends, strict=True)
+        _attend(q, k, v, scaling, softcap, sliding_window, end) for (q, k, v), end in zip(pieces, ends, strict=True)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from sdsbench.configuration.compose import compose_run, iter_leaves
 from sdsbench.configuration.identity import PLACING, run_id
+from sdsbench.configuration.texts import text
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,20 +27,10 @@ def main(arguments: Sequence[str]) -> int:
         note = (
             "   (where, not what: not part of the run's name)" if key.split(".")[0] in PLACING or key in PLACING else ""
         )
-        print(f"{key:<{width}}  {_text(value)}{note}")
+        print(f"{key:<{width}}  {text(value)}{note}")
     if paper:
         print(f"\n{config.protocol.source} says:")
         for key, value in iter_leaves(paper):
-            print(f"  {key:<{width}}  {_text(value)}")
+            print(f"  {key:<{width}}  {text(value)}")
     print(f"\nrun id {run_id(config)} (with data.source={config.data.source})")
     return 0
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_text, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)

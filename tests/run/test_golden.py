@@ -22,7 +22,7 @@ METHODS = {
     "rslora": [],
     "pissa": ["train.lr=5e-4"],
     "dora": [],
-    "lora_pro": ["train.lr=5e-4"],
+    "lora_pro": [],
     "lora_xs": ["method.rank=16"],
     "lora_sb": ["method.rank=16"],
     "sds_lora": ["method.warmup_steps=5"],
