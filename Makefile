@@ -47,9 +47,7 @@ study: .venv/.test ## our own study from nothing: sweeps, records, tables, claim
 	$(MAKE) study-tables
 
 study-tables: .venv/.test ## tables, claims and report of results/study from its records alone
-	$(BIN)/sdsbench table grid --runs results/study/runs --where task=gsm8k --output results/study/tables/gsm8k
-	$(BIN)/sdsbench table grid --runs results/study/runs --where task=glue/rte --output results/study/tables/rte
-	$(BIN)/sdsbench table grid --runs results/study/runs --where task=glue/mrpc --output results/study/tables/mrpc
+	$(BIN)/sdsbench table grid --runs results/study/runs --output results/study/tables
 	$(BIN)/sdsbench verdict --runs results/study/runs --output results/study/verdict.md
 	$(BIN)/sdsbench report --runs results/study/runs --output results/study/report --title "nine methods, tuned"
 
