@@ -228,9 +228,7 @@ class Run:
             watch = adapted.probe.watch(training, state, self.folder, file.write)
             training = dataclasses.replace(training, observer=watch)
         tracker = tracker_of(config.tracker, self.folder)
-        evaluation = (
-            self.keeper.record.seconds.eval
-        )  # of the untrained model, if asked for: the best guess of what comes
+        evaluation = self.keeper.record.seconds.eval  # spent on the untrained model: the best guess of what comes
         progress = Progress("train", training.total_steps, state.step, after=evaluation)
 
         def after_step(step: StepReport) -> None:
