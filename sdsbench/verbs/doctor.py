@@ -10,12 +10,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 
 from sdsbench.cache import cache_folder
-from sdsbench.configuration.compose import compose_run, options
+from sdsbench.configuration.compose import compose_run
 from sdsbench.data.sources import hub_reachable
-from sdsbench.errors import SdsbenchError, Unavailable
+from sdsbench.errors import SdsbenchError
 from sdsbench.models.load import folder_of
 from sdsbench.records.provenance import git_state, package_versions
 from sdsbench.training.precision import settle
+
+
+WITHOUT_A_HUB = ("micro", "smollm2_135m")
+"""Decoders whose weights come with a package."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,14 +59,9 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 
 def _models() -> Iterator[tuple[str, str]]:
-    for name in options("model"):
-        if name == "local":
-            continue
-        config = compose_run([f"model={name}", f"task={'gsm8k'}"]).model if name in ("micro", "smollm2_135m") else None
-        if config is None:
-            continue
+    for name in WITHOUT_A_HUB:
         try:
-            folder_of(config)
+            folder_of(compose_run([f"model={name}", "task=gsm8k"]).model)
             yield f"model {name}", "at hand"
-        except (Unavailable, SdsbenchError) as error:
+        except SdsbenchError as error:
             yield f"model {name}", str(error)
