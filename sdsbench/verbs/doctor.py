@@ -17,7 +17,6 @@ from sdsbench.models.load import folder_of
 from sdsbench.records.provenance import git_state, package_versions
 from sdsbench.training.precision import settle
 
-
 WITHOUT_A_HUB = ("micro", "smollm2_135m")
 """Decoders whose weights come with a package."""
 
