@@ -50,15 +50,23 @@ class Contestant(Protocol):
 
 
 class Ours:
-    """A method of this project in this project's training loop. SDS-LoRA is past its warm-up of one step."""
+    """A method of this project in this project's training loop, in a run of `total_steps`.
 
-    def __init__(self, name: str, base: Any, tokenizer: Any, rank: int, workload: Workload, keys: Mapping[str, Any]):
+    SDS-LoRA is past its warm-up after one step; if all steps are done, refreshes come as often as in any whole run.
+    """
+
+    def __init__(
+        self, name: str, base: Any, tokenizer: Any, rank: int, workload: Workload, keys: Mapping[str, Any],
+        total_steps: int,
+    ):  # fmt: skip
         self.name, self.tokenizer = name, tokenizer
         self.model = copy.deepcopy(base) if name in OWN_WEIGHTS else with_shared_weights(base)
         self.device = next(base.parameters()).device
         started = time.perf_counter()
         self.method = build(lookup(name)[1](name=name, **_method_keys(name, rank), **keys))
-        config = TrainConfig(lr=LEARNING_RATE, batch_size=workload.batch_size, max_steps=1000, clip_norm=CLIP_NORM)
+        config = TrainConfig(
+            lr=LEARNING_RATE, batch_size=workload.batch_size, max_steps=total_steps, clip_norm=CLIP_NORM
+        )
         layers = attach(self.model, self.method, 0)
         order = DataOrder(len(workload.examples), workload.batch_size, 0)
         self.objective = CausalObjective(None, tokenizer, 0)
@@ -143,12 +151,14 @@ class Pad:
     eos_token_id: int = 2
 
 
-def builder(name: str, base: Any, tokenizer: Any, rank: int, workload: Workload) -> Callable[[], Contestant]:
+def builder(
+    name: str, base: Any, tokenizer: Any, rank: int, workload: Workload, total_steps: int
+) -> Callable[[], Contestant]:
     """Makes the contestant of that name: ours by method, peft's as peft_METHOD."""
     if name in PEFT:
         return lambda: Peft(name, base, tokenizer, rank)
     keys = {"warmup_steps": 1, "refresh": "author"} if name == "sds_lora" else {}
-    return lambda: Ours(name, base, tokenizer, rank, workload, keys)
+    return lambda: Ours(name, base, tokenizer, rank, workload, keys, total_steps)
 
 
 def _method_keys(name: str, rank: int) -> dict[str, Any]:

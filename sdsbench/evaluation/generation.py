@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdsbench.evaluation.cache import reserved_cache
 from sdsbench.training.causal import prompt_ids
 
 
@@ -67,9 +68,8 @@ class Generator:
         return ids, mask
 
     def _greedy(self, ids: Tensor, mask: Tensor, requests: Sequence[Request]) -> list[list[int]]:
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self.model.config)
+        most = max(request.max_new_tokens for request in requests)
+        cache = reserved_cache(self.model.config, ids.shape[1] + most)
         generated: list[list[int]] = [[] for _ in requests]
         rows = list(range(len(requests)))  # which requests the rows of the batch belong to
         inputs, positions = ids, (mask.cumsum(1) - 1).clamp(min=0)

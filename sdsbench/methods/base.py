@@ -134,6 +134,10 @@ class Method:
         """The products whose sum, times s, is the update; gradients flow into parameters only."""
         raise NotImplementedError
 
+    def joint_rank(self) -> int:
+        """The summed widths of the branches, as most of training has them."""
+        return self.config.rank
+
     def forward(self, layer: AdaptedLinear, x_tn: Tensor) -> Tensor:
         """Output y_tm of an adapted layer. Default: base plus the branches."""
         return layer.low_rank_forward(x_tn, self.branches(layer), self.scale())

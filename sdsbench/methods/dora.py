@@ -40,19 +40,20 @@ class DoRA(LoRA):
         layer.add_parameter("magnitude", squares_m.sqrt())
 
     def forward(self, layer: AdaptedLinear, x_tn: Tensor) -> Tensor:
-        norm_m = self.row_norm(layer).clamp_min(torch.finfo(torch.float32).tiny)
-        return layer.low_rank_forward(x_tn, self.branches(layer), self.scale(), layer.magnitude / norm_m)
+        row_scale_m = layer.magnitude / self.row_norm(layer)
+        return layer.low_rank_forward(x_tn, self.branches(layer), self.scale(), row_scale_m)
 
     def row_norm(self, layer: AdaptedLinear) -> Tensor:
         """rownorm(W0 + s B A) without an m x n result: |w|^2 + 2 s b (A w) + s^2 b (A A^T) b for rows w, b.
 
-        A w is a product in the base's dtype, like the forward product.
+        A w is a product in the base's dtype, like the forward product. Above 0 for a row of zeros too.
         """
         with torch.no_grad():
             scale, a_rn, b_mr = self.scale(), layer.A.detach(), layer.B.detach()
             projected_mr = as_master(layer.weight @ a_rn.t().to(layer.weight.dtype))
             inner_mr = torch.addmm(projected_mr, b_mr, a_rn @ a_rn.t(), beta=2 * scale, alpha=scale * scale)
-            return (layer.base_squares + (inner_mr * b_mr).sum(1)).clamp_min(0).sqrt()
+            squares_m = inner_mr.mul_(b_mr).sum(1).add_(layer.base_squares)
+            return squares_m.clamp_min_(torch.finfo(torch.float32).tiny).sqrt_()
 
     def peft_tensors(self, layer: AdaptedLinear) -> dict[str, Tensor]:
         return super().peft_tensors(layer) | {"lora_magnitude_vector": layer.magnitude.detach()}

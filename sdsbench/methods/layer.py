@@ -3,9 +3,10 @@
 The layer knows how to apply and differentiate any sum of low-rank products; which products, and which of their
 factors train, is the method's business (methods/base.py).
 
-What the node keeps for the backward pass: the input x in its own dtype, and references to factors that exist
-anyway. x down^T is computed again in the backward pass (r / m of the work of the base product), dropout masks are
-drawn again from a stored seed, and no fp32 copy of an activation is ever made.
+What the node keeps for the backward pass: the input x in its own dtype and the factors as the product used them
+(the parameters themselves or, where they were joined or cast, copies made once a forward pass). x down^T is computed
+again in the backward pass (r / m of the work of the base product), dropout masks are drawn again from a stored seed,
+and no fp32 copy of an activation is ever made.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class AdaptedLinear(nn.Module):
         Dropout applies to the input of the update only. Gradients go to the factors that require them.
         """
         dropout = self.method.config.dropout if self.training else 0.0
-        call = _Call(scale, dropout, self._dropout_seed() if dropout else 0, self.gradient_sink)
+        call = Call(scale, dropout, self._dropout_seed() if dropout else 0, self.gradient_sink)
         blocks = [block for branch in branches for block in branch]
         return _LowRankLinear.apply(x_tn, self.weight, self.bias, row_scale_m, call, *blocks)
 
@@ -104,7 +105,7 @@ class AdaptedLinear(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """The arguments of one product that are not tensors."""
 
     scale: float
@@ -125,11 +126,12 @@ class _Call:
         return self.dropped(gradient_tn)
 
 
-def _joined(blocks: Sequence[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
-    """The blocks side by side, in the dtype of the product."""
-    if len(blocks) == 1:
-        return blocks[0].to(dtype)
-    return torch.cat([block.to(dtype) for block in blocks], dim)
+def joined(blocks: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(up_mK, down_Kn): the factors of all branches side by side, in the dtype of the product."""
+    if len(blocks) == 2:
+        return blocks[0].to(dtype), blocks[1].to(dtype)
+    ups, downs = ([block.to(dtype) for block in blocks[side::2]] for side in (0, 1))
+    return torch.cat(ups, 1), torch.cat(downs, 0)
 
 
 def _product_fp32(left: Tensor, right: Tensor) -> Tensor:
@@ -149,52 +151,49 @@ class _LowRankLinear(torch.autograd.Function):
         weight_mn: Tensor,
         bias_m: Tensor | None,
         row_scale_m: Tensor | None,
-        call: _Call,
+        call: Call,
         *blocks: Tensor,
     ) -> Tensor:
-        up_mK = _joined(blocks[0::2], 1, x_tn.dtype)
-        down_Kn = _joined(blocks[1::2], 0, x_tn.dtype)
+        up_mK, down_Kn = joined(blocks, x_tn.dtype)
         h_Kt = down_Kn @ call.dropped(x_tn).t()
         if row_scale_m is None:
             y_tm = nn.functional.linear(x_tn, weight_mn, bias_m)
             y_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale)
-            ctx.save_for_backward(x_tn, weight_mn, None, None, *blocks)
+            ctx.save_for_backward(x_tn, weight_mn, None, None, up_mK, down_Kn)
         else:
             scaled_tm = x_tn @ weight_mn.t()
             scaled_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale).mul_(row_scale_m.to(x_tn.dtype))
             y_tm = scaled_tm if bias_m is None else scaled_tm + bias_m
-            ctx.save_for_backward(x_tn, weight_mn, row_scale_m, scaled_tm, *blocks)
-        ctx.call = call
+            ctx.save_for_backward(x_tn, weight_mn, row_scale_m, scaled_tm, up_mK, down_Kn)
+        ctx.call, ctx.widths = call, widths_of(blocks)
         return y_tm
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_tm: Tensor) -> tuple[Tensor | None, ...]:
-        x_tn, weight_mn, row_scale_m, scaled_tm, *blocks = ctx.saved_tensors
-        call: _Call = ctx.call
+        x_tn, weight_mn, row_scale_m, scaled_tm, up_mK, down_Kn = ctx.saved_tensors
+        call: Call = ctx.call
         needs_x, _, _, needs_row_scale, _, *needs_block = ctx.needs_input_grad
         if call.sink is not None:
             call.sink(as_master(g_tm.t()) @ as_master(x_tn))
         row_gradient_m = None
         if row_scale_m is not None:
             if needs_row_scale:
-                row_gradient_m = _row_scale_gradient(g_tm, scaled_tm, row_scale_m)
+                row_gradient_m = row_scale_gradient(g_tm, scaled_tm, row_scale_m)
             g_tm = g_tm * row_scale_m.to(g_tm.dtype)
-        ups, downs = blocks[0::2], blocks[1::2]
-        u_Kt = (_joined(ups, 1, x_tn.dtype).t() @ g_tm.t()).mul_(call.scale)  # dL/dh
-        block_gradients = _block_gradients(call, g_tm, x_tn, u_Kt, downs, needs_block)
+        u_Kt = (up_mK.t() @ g_tm.t()).mul_(call.scale)  # dL/dh
+        gradients = block_gradients(call, g_tm, x_tn, u_Kt, down_Kn, ctx.widths, needs_block)
         dx_tn = None
         if needs_x:
             dx_tn = g_tm @ weight_mn
-            down_Kn = _joined(downs, 0, x_tn.dtype)
             if call.dropout:
                 dx_tn.add_(call.undropped(u_Kt.t() @ down_Kn))
             else:
                 dx_tn.addmm_(u_Kt.t(), down_Kn)
-        return dx_tn, None, None, row_gradient_m, None, *block_gradients
+        return dx_tn, None, None, row_gradient_m, None, *gradients
 
 
-def _row_scale_gradient(g_tm: Tensor, scaled_tm: Tensor, row_scale_m: Tensor) -> Tensor:
+def row_scale_gradient(g_tm: Tensor, scaled_tm: Tensor, row_scale_m: Tensor) -> Tensor:
     """dL/drow_scale = sum_t g * y0, with y0 = scaled / row_scale.
 
     The scaled output is often kept for the next layer anyway, the unscaled one never. Where the scale is 0 (a row
@@ -204,8 +203,19 @@ def _row_scale_gradient(g_tm: Tensor, scaled_tm: Tensor, row_scale_m: Tensor) ->
     return torch.where(row_scale_m == 0, 0.0, sums_m / row_scale_m)
 
 
-def _block_gradients(
-    call: _Call, g_tm: Tensor, x_tn: Tensor, u_Kt: Tensor, downs: Sequence[Tensor], needed: Sequence[bool]
+def widths_of(blocks: Sequence[Tensor]) -> list[int]:
+    """The rank of each branch."""
+    return [down_kn.shape[0] for down_kn in blocks[1::2]]
+
+
+def block_gradients(
+    call: Call,
+    g_tm: Tensor,
+    x_tn: Tensor,
+    u_Kt: Tensor,
+    down_Kn: Tensor,
+    widths: Sequence[int],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """fp32 gradients in the order up_1, down_1, up_2, ...: d up = s g^T (x down^T), d down = (s g up)^T x.
 
@@ -213,15 +223,12 @@ def _block_gradients(
     """
     dropped_tn = call.dropped(x_tn)
     gradients: list[Tensor | None] = []
-    start = 0
-    for index, down_kn in enumerate(downs):
-        width = down_kn.shape[0]
+    for index, (u_kt, down_kn) in enumerate(zip(u_Kt.split(widths), down_Kn.split(widths), strict=True)):
         up_gradient = down_gradient = None
         if needed[2 * index]:
-            h_kt = (down_kn.to(x_tn.dtype) @ dropped_tn.t()).mul_(call.scale)
+            h_kt = (down_kn @ dropped_tn.t()).mul_(call.scale)
             up_gradient = _product_fp32(h_kt, g_tm).t()
         if needed[2 * index + 1]:
-            down_gradient = _product_fp32(u_Kt[start : start + width], dropped_tn)
+            down_gradient = _product_fp32(u_kt, dropped_tn)
         gradients += [up_gradient, down_gradient]
-        start += width
     return gradients

@@ -106,6 +106,9 @@ class SDSLoRA(Method):
             return [(layer.Q_B, layer.A), (layer.B, layer.Q_A.t())]
         return [(layer.B, layer.A)]
 
+    def joint_rank(self) -> int:
+        return self.config.rank * (2 if self.two_branches() else 1)
+
     def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
         config = self.config
         if step == config.warmup_steps:

@@ -119,13 +119,21 @@ def block_bytes(method: Method, adapted: Shapes, facts: Mapping[str, Any], batch
         norms, scores = 4, sum(length * length for length in batch.lengths)
         total += tokens * (2 * (4 * hidden + 4) + 2 * c * queries) + heads * scores * (2 * c + 5) + 4 * 4 * hidden
     if not method.wraps_layers():  # norms keep what their weights are multiplied with
-        total += norms * tokens * _norm_bytes(facts, c) * hidden
-    elif method.name == "dora":  # outputs that nothing else keeps, and two vectors a layer
+        return total + norms * tokens * _norm_bytes(facts, c) * hidden
+    if method.name == "dora":  # outputs that nothing else keeps, and two vectors a layer
         kept = sum(m for name, (m, _) in adapted.items() if name.rsplit(".", 1)[-1] in _UNKEPT_OUTPUTS)
         total += (tokens * c * kept + 8 * sum(m for m, _ in adapted.values())) // layers
-    elif method.name in ("lora_xs", "lora_sb"):  # R A
-        total += sum(4 * method.config.rank * n for _, n in adapted.values()) // layers
-    return total
+    return total + sum(_factor_bytes(method, m, n, c) for m, n in adapted.values()) // layers
+
+
+def _factor_bytes(method: Method, m: int, n: int, c: int) -> int:
+    """Bytes of factors that an m x n layer's product used and that are no parameters (methods/layer.py): joined
+    (SDS-LoRA after its warm-up), cast, or computed (R A).
+    """
+    rank, joint_rank = method.config.rank, method.joint_rank()
+    if joint_rank > rank or c < 4:
+        return joint_rank * c * (m + n)
+    return 4 * rank * n if method.name in ("lora_xs", "lora_sb") else 0
 
 
 def _norm_bytes(facts: Mapping[str, Any], c: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sdsbench.methods.layer import AdaptedLinear, _block_gradients, _Call, _joined, _row_scale_gradient
+from sdsbench.methods.layer import AdaptedLinear, Call, block_gradients, joined, row_scale_gradient, widths_of
 
 
 @dataclass
@@ -52,7 +52,7 @@ class GroupedLinear(nn.Module):
 class _Asked:
     """What a method would compute on a layer."""
 
-    call: _Call
+    call: Call
     row_scale_m: Tensor | None
     blocks: list[Tensor]
 
@@ -71,7 +71,7 @@ class _Asking:
     ) -> _Asked:
         layer = self._layer
         dropout = layer.method.config.dropout if layer.training else 0.0
-        call = _Call(scale, dropout, layer._dropout_seed() if dropout else 0, None)
+        call = Call(scale, dropout, layer._dropout_seed() if dropout else 0, None)
         return _Asked(call, row_scale_m, [block for branch in branches for block in branch])
 
 
@@ -85,46 +85,50 @@ class _GroupedLowRank(torch.autograd.Function):
         bias_m: Tensor | None,
         weights: Sequence[Tensor],
         tokens: Sequence[int],
-        calls: Sequence[_Call],
+        calls: Sequence[Call],
         *tensors: Tensor | None,
     ) -> Tensor:
         y_tm = _each_with_its_weight(x_tn, [weight.t() for weight in weights], tokens)
         scaled = False
+        used: list[Tensor | None] = []
         for x_jn, y_jm, call, (row_scale_m, *blocks) in _runs(tokens, calls, tensors, x_tn, y_tm):
-            h_Kj = _joined(blocks[1::2], 0, x_tn.dtype) @ call.dropped(x_jn).t()
-            y_jm.addmm_(h_Kj.t(), _joined(blocks[0::2], 1, x_tn.dtype).t(), alpha=call.scale)
+            up_mK, down_Kn = joined(blocks, x_tn.dtype)
+            used += [row_scale_m, up_mK, down_Kn]
+            h_Kj = down_Kn @ call.dropped(x_jn).t()
+            y_jm.addmm_(h_Kj.t(), up_mK.t(), alpha=call.scale)
             if row_scale_m is not None:
                 scaled = True
                 y_jm.mul_(row_scale_m.to(x_tn.dtype))
-        ctx.save_for_backward(x_tn, y_tm if scaled else None, *tensors)
+        ctx.save_for_backward(x_tn, y_tm if scaled else None, *used)
         ctx.weights, ctx.tokens, ctx.calls = weights, tokens, calls
+        ctx.widths = widths_of(blocks)  # the same in all runs
         return y_tm if bias_m is None else y_tm + bias_m
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_tm: Tensor) -> tuple[Tensor | None, ...]:
-        x_tn, scaled_tm, *tensors = ctx.saved_tensors
+        x_tn, scaled_tm, *used = ctx.saved_tensors
         if scaled_tm is not None:
             g_tm = g_tm.clone()  # scaled in place below
         needs_x, *_ = ctx.needs_input_grad
         needed = ctx.needs_input_grad[5:]
         rows = (x_tn, g_tm) if scaled_tm is None else (x_tn, g_tm, scaled_tm)
         gradients: list[Tensor | None] = []
-        additions: list[tuple[_Call, Tensor, Tensor]] = []
-        for j, (x_jn, g_jm, *scaled, call, (row_scale_m, *blocks)) in enumerate(
-            _runs(ctx.tokens, ctx.calls, tensors, *rows)
+        additions: list[tuple[Call, Tensor, Tensor]] = []
+        for j, (x_jn, g_jm, *scaled, call, (row_scale_m, up_mK, down_Kn)) in enumerate(
+            _runs(ctx.tokens, ctx.calls, used, *rows)
         ):
-            width = 1 + len(blocks)
+            width = 1 + 2 * len(ctx.widths)
             needs_row_scale, *needs_block = needed[j * width : (j + 1) * width]
             row_gradient_m = None
             if row_scale_m is not None:
                 if needs_row_scale:
-                    row_gradient_m = _row_scale_gradient(g_jm, scaled[0], row_scale_m)
+                    row_gradient_m = row_scale_gradient(g_jm, scaled[0], row_scale_m)
                 g_jm.mul_(row_scale_m.to(g_jm.dtype))
-            u_Kj = (_joined(blocks[0::2], 1, x_tn.dtype).t() @ g_jm.t()).mul_(call.scale)
-            downs = blocks[1::2]
-            gradients += [row_gradient_m, *_block_gradients(call, g_jm, x_jn, u_Kj, downs, needs_block)]
-            additions.append((call, u_Kj, _joined(downs, 0, x_tn.dtype)))
+            u_Kj = (up_mK.t() @ g_jm.t()).mul_(call.scale)
+            found = block_gradients(call, g_jm, x_jn, u_Kj, down_Kn, ctx.widths, needs_block)
+            gradients += [row_gradient_m, *found]
+            additions.append((call, u_Kj, down_Kn))
         dx_tn = None
         if needs_x:
             dx_tn = _each_with_its_weight(g_tm, ctx.weights, ctx.tokens)
@@ -137,7 +141,7 @@ class _GroupedLowRank(torch.autograd.Function):
 
 
 def _runs(
-    tokens: Sequence[int], calls: Sequence[_Call], tensors: Sequence[Any], *rows: Tensor
+    tokens: Sequence[int], calls: Sequence[Call], tensors: Sequence[Any], *rows: Tensor
 ) -> Iterator[tuple[Any, ...]]:
     """Per run: its rows of every given tensor, its call, and its part of `tensors`."""
     width = len(tensors) // len(tokens)

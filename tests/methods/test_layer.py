@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sdsbench.methods.layer import AdaptedLinear, _Call
+from sdsbench.methods.layer import AdaptedLinear, Call
 
 
 def make_layer(m: int, n: int, dropout: float = 0.0, bias: bool = True, dtype: torch.dtype = torch.float64):
@@ -93,7 +93,7 @@ def test_dropout_drops_the_update_only_and_repeats_its_mask() -> None:
     x = torch.randn(40, 50, dtype=torch.float64, requires_grad=True)
     layer.dropout_generator = torch.Generator().manual_seed(4)
     seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(4)))
-    mask = _Call(1.0, 0.3, seed, None).dropped(torch.ones_like(x)).detach()
+    mask = Call(1.0, 0.3, seed, None).dropped(torch.ones_like(x)).detach()
     assert set(mask.unique().tolist()) == {0.0, 1 / 0.7}
     assert (mask == 0).double().mean() == pytest.approx(0.3, abs=0.03)
     found = layer.low_rank_forward(x, branches, 0.5)
@@ -119,18 +119,24 @@ def test_dropout_without_a_generator_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_keeps_only_the_input(dtype: torch.dtype) -> None:
-    """Saved for backward: x once, in its own dtype, and tensors that exist anyway (weight, fp32 factors)."""
-    layer, branches = make_layer(6, 8, dtype=dtype), factors(6, 8, [2, 3])
+@pytest.mark.parametrize("ranks", [[2], [2, 3]])
+def test_keeps_only_input_and_factors(ranks: list[int], dtype: torch.dtype) -> None:
+    """Saved for backward: x once, in its own dtype, tensors that exist anyway (weight, factors used as they are), and
+    factors that were joined or cast, once each.
+    """
+    layer, branches = make_layer(6, 8, dtype=dtype), factors(6, 8, ranks)
     for block in branches[0]:
         block.requires_grad_(True)
-    existing = {tensor.untyped_storage().data_ptr() for tensor in (layer.weight, *branches[0], *branches[1])}
+    blocks = [block for branch in branches for block in branch]
+    existing = {tensor.untyped_storage().data_ptr() for tensor in (layer.weight, *blocks)}
     saved: list[Tensor] = []
     x = torch.randn(10, 8, dtype=dtype, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         y = layer.low_rank_forward(x, branches, 1.0)
     new = [tensor for tensor in saved if tensor.untyped_storage().data_ptr() not in existing]
-    assert [tensor.data_ptr() for tensor in new] == [x.data_ptr()]
+    made = [] if len(ranks) == 1 and dtype == torch.float32 else [(6, sum(ranks)), (sum(ranks), 8)]
+    assert new[0].data_ptr() == x.data_ptr()
+    assert [(tuple(tensor.shape), tensor.dtype) for tensor in new[1:]] == [(shape, dtype) for shape in made]
     y.sum().backward()
     assert y.dtype == dtype and x.grad.dtype == dtype
     assert all(block.grad.dtype == torch.float32 for block in branches[0])

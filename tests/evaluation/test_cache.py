@@ -1,0 +1,51 @@
+"""The reserved key-value cache against transformers' growing one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, DynamicCache
+
+from sdsbench.evaluation.cache import ReservedLayer, reserved_cache
+
+LLAMA = AutoConfig.for_model("llama", num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+
+
+def states(columns: int, generator: torch.Generator, rows: int = 3) -> list[torch.Tensor]:
+    return [torch.randn(rows, 2, columns, 8, generator=generator) for _ in range(2)]
+
+
+def test_holds_what_the_growing_cache_holds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mine, theirs = reserved_cache(LLAMA, 9), DynamicCache(config=LLAMA)
+    rows = 3
+    for columns in (5, 1, 1, 1):
+        new = states(columns, generator, rows)
+        for found, expected in zip(mine.update(*new, 1), theirs.update(*new, 1), strict=True):
+            assert torch.equal(found, expected)
+        assert mine.get_seq_length(1) == theirs.get_seq_length(1)
+        assert mine.get_mask_sizes(1, 1) == theirs.get_mask_sizes(1, 1)
+        if columns == 1 and rows == 3:
+            for cache in (mine, theirs):
+                cache.batch_select_indices(torch.tensor([2, 0]))
+            rows = 2
+
+
+def test_a_step_copies_nothing_that_came_before() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cache = reserved_cache(LLAMA, 8)
+    keys, values = cache.update(*states(5, generator), 0)
+    more_keys, more_values = cache.update(*states(1, generator), 0)
+    assert (keys.data_ptr(), values.data_ptr()) == (more_keys.data_ptr(), more_values.data_ptr())
+
+
+def test_more_columns_than_reserved_are_refused() -> None:
+    cache = reserved_cache(LLAMA, 4)
+    with pytest.raises(RuntimeError, match="must match the existing size"):
+        cache.update(*states(5, torch.Generator().manual_seed(0)), 0)
+
+
+def test_sliding_windows_stay_with_transformers() -> None:
+    facts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    layers = reserved_cache(AutoConfig.for_model("gemma2", sliding_window=16, **facts), 32).layers
+    assert [isinstance(layer, ReservedLayer) for layer in layers] == [False, True]
