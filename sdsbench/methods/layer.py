@@ -134,9 +134,14 @@ def joined(blocks: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor
     return torch.cat(ups, 1), torch.cat(downs, 0)
 
 
+def scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """scale * left right, as one kernel."""
+    return torch.addmm(left.new_empty(1), left, right, beta=0, alpha=scale)
+
+
 def _product_fp32(left: Tensor, right: Tensor) -> Tensor:
     """left right in fp32; on CUDA the accumulator is written out without rounding to bf16 first."""
-    if left.is_cuda and left.dtype != master_dtype(left.dtype):
+    if left.device.type != "cpu" and left.dtype != master_dtype(left.dtype):
         return torch.mm(left, right, out_dtype=torch.float32)
     return as_master(left @ right)
 
@@ -181,7 +186,7 @@ class _LowRankLinear(torch.autograd.Function):
             if needs_row_scale:
                 row_gradient_m = row_scale_gradient(g_tm, scaled_tm, row_scale_m)
             g_tm = g_tm * row_scale_m.to(g_tm.dtype)
-        u_Kt = (up_mK.t() @ g_tm.t()).mul_(call.scale)  # dL/dh
+        u_Kt = scaled_product(up_mK.t(), g_tm.t(), call.scale)  # dL/dh
         gradients = block_gradients(call, g_tm, x_tn, u_Kt, down_Kn, ctx.widths, needs_block)
         dx_tn = None
         if needs_x:
@@ -226,7 +231,7 @@ def block_gradients(
     for index, (u_kt, down_kn) in enumerate(zip(u_Kt.split(widths), down_Kn.split(widths), strict=True)):
         up_gradient = down_gradient = None
         if needed[2 * index]:
-            h_kt = (down_kn @ dropped_tn.t()).mul_(call.scale)
+            h_kt = scaled_product(down_kn, dropped_tn.t(), call.scale)
             up_gradient = _product_fp32(h_kt, g_tm).t()
         if needed[2 * index + 1]:
             down_gradient = _product_fp32(u_kt, dropped_tn)

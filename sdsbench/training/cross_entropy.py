@@ -36,13 +36,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(h_td), CHUNK):
             rows = slice(start, start + CHUNK)
             logits, slope = _logits(h_td[rows], weight_vd, softcap)
-            log_z = logits.logsumexp(dim=-1, keepdim=True)
-            log_zs.append(log_z)
-            gold = logits.gather(1, labels_t[rows, None])
-            total += (log_z - gold).sum()
+            gold, largest = logits.gather(1, labels_t[rows, None]), logits.amax(dim=-1, keepdim=True)
+            shares = logits.sub_(largest).exp_()  # in place: a chunk of logits exists once
+            z = shares.sum(dim=-1, keepdim=True)
+            log_zs.append(largest + z.log())
+            total += (log_zs[-1] - gold).sum()
             if dh_td is None:
                 continue
-            dlogits = (logits - log_z).exp_()
+            dlogits = shares.div_(z)
             dlogits.scatter_add_(1, labels_t[rows, None], torch.full_like(gold, -1.0))
             if slope is not None:
                 dlogits *= slope
@@ -67,7 +68,7 @@ def _weight_gradient(
     for start in range(0, len(weight_vd), size):
         rows = slice(start, start + size)
         logits, slope = _logits(h_td, weight_vd[rows], softcap)
-        dlogits = (logits - log_z_t1).exp_()
+        dlogits = logits.sub_(log_z_t1).exp_()
         here = ((labels_t >= start) & (labels_t < start + size)).nonzero()[:, 0]
         dlogits[here, labels_t[here] - start] -= 1
         if slope is not None:

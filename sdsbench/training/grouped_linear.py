@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sdsbench.methods.layer import AdaptedLinear, Call, block_gradients, joined, row_scale_gradient, widths_of
+from sdsbench.methods.layer import (
+    AdaptedLinear,
+    Call,
+    block_gradients,
+    joined,
+    row_scale_gradient,
+    scaled_product,
+    widths_of,
+)
 
 
 @dataclass
@@ -125,7 +133,7 @@ class _GroupedLowRank(torch.autograd.Function):
                 if needs_row_scale:
                     row_gradient_m = row_scale_gradient(g_jm, scaled[0], row_scale_m)
                 g_jm.mul_(row_scale_m.to(g_jm.dtype))
-            u_Kj = (up_mK.t() @ g_jm.t()).mul_(call.scale)
+            u_Kj = scaled_product(up_mK.t(), g_jm.t(), call.scale)
             found = block_gradients(call, g_jm, x_jn, u_Kj, down_Kn, ctx.widths, needs_block)
             gradients += [row_gradient_m, *found]
             additions.append((call, u_Kj, down_Kn))

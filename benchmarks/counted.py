@@ -1,0 +1,164 @@
+"""What one step needs on a GPU, counted without one: real shapes on the meta device, CUDA's attention kernels.
+
+    python -m benchmarks.counted --model llama3.2_3b --batch 4 --max-length 768 --rank 32
+
+Every contestant does forward and backward passes on the same batches of drawn lengths, as in benchmarks.steps. Counted
+are bytes (base, what training holds, the peak of live tensors), operators that run a kernel, and operations in matrix
+products. A meta tensor has no values, so nothing here is a time, and an allocator's rounding is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import report
+from benchmarks.contestants import Contestant, Ours, Pad, builder
+from benchmarks.workloads import Workload, drawn, random_model
+from sdsbench.training import attention
+from sdsbench.training.measure import PeakBytes
+
+REFERENCES = ("peft_lora", "lora")
+CONTESTANTS = "lora,dora,sds_lora,lora_pro,lora_xs,peft_lora,peft_dora"
+META = torch.device("meta")
+aten = torch.ops.aten
+NO_KERNEL = (aten._unsafe_view, aten.promote_types, aten.empty, aten.empty_like, aten.new_empty)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    base = random_model(given.model, torch.bfloat16, META)
+    workload = drawn(base.config.vocab_size, given.batch, given.max_length)
+    if given.full_length:
+        workload = every_example_long(workload, given.max_length)
+    rows: dict[str, dict[str, Any]] = {}
+    with kernels_of_cuda():
+        for name in given.contestants.split(","):
+            contestant = builder(name, base, Pad(), given.rank, workload, 100)()
+            rows[name] = {"contestant": name, **count(contestant, workload, given.batches)}
+            print(f"{name}: {rows[name]}", file=sys.stderr)
+    for row in rows.values():
+        for key in ("peak_bytes", "product_operations", "operators"):
+            report.add_ratio(row, rows, key, REFERENCES)
+    facts = {
+        "model": given.model, "workload": workload.name, "batch": given.batch, "rank": given.rank, "dtype": "bfloat16",
+        "tensors": "meta, kernels of CUDA",
+        "padding_share_of_peft": round(workload.padding_share(given.batches), 4), "batches": given.batches,
+    }  # fmt: skip
+    length = f"-{given.max_length}" if given.full_length else ""
+    path = Path(given.out) / f"counted-{given.model}-bfloat16-r{given.rank}-b{given.batch}{length}.csv"
+    report.write(path, list(rows.values()), facts, META)
+    print(report.table(list(rows.values())))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.counted", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="llama3.2_3b", help="a shipped architecture")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=4, help="examples in a step")
+    parser.add_argument("--max-length", type=int, default=768)
+    parser.add_argument("--full-length", action="store_true", help="every example has the greatest length: no padding")
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--contestants", default=CONTESTANTS)
+    parser.add_argument("--out", default="benchmarks/results")
+    return parser
+
+
+def every_example_long(workload: Workload, length: int) -> Workload:
+    """The workload's batches with examples of `length` tokens only."""
+    tokens = tuple(range(3, 3 + length))
+    example = type(workload.examples[0])(tokens, int(length * 0.4))
+    return Workload(f"all of {length} tokens", [example] * len(workload.examples), workload.batch_size)
+
+
+@contextmanager
+def kernels_of_cuda() -> Iterator[None]:
+    """Inside: meta tensors in bfloat16 take the attention kernels that they would take on CUDA.
+
+    Ours: one kernel for all segments. transformers' padded batches: the memory-efficient kernel, the one that takes a
+    mask; whether a mask is needed at all depends on values, and batches of unequal lengths need one.
+    """
+    with (
+        mock.patch.object(attention, "_varlen_serves", lambda query: True),
+        mock.patch("torch.nn.functional.scaled_dot_product_attention", _memory_efficient),
+        mock.patch("transformers.masking_utils._ignore_causal_mask_sdpa", lambda *_, **__: False),
+    ):
+        yield
+
+
+def _memory_efficient(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float, is_causal: bool, scale: float,
+    **_: Any,
+) -> Tensor:  # fmt: skip
+    """What torch does with a boolean mask on CUDA: a bias in the type of the query, then the kernel."""
+    bias = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
+    bias = bias.expand(*query.shape[:3], key.shape[2])
+    kernel = aten._scaled_dot_product_efficient_attention
+    return kernel(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]
+
+
+class _Operators(TorchDispatchMode):
+    """Counts operators that compute: on CUDA each is a kernel or more."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not function.is_view and function.overloadpacket not in NO_KERNEL
+        return function(*args, **(kwargs or {}))
+
+
+def count(contestant: Contestant, workload: Workload, batches: int) -> dict[str, Any]:
+    """The largest counts over some batches; operations summed over them."""
+    if contestant.name == "sds_lora":
+        contestant.method.split_done = True  # past its warm-up: two branches
+    held = _held(contestant)
+    peak = operators = operations = 0
+    for number in range(batches):
+        batch = workload.batch(number)
+        with PeakBytes() as live:
+            contestant.loss(batch).backward()
+        peak = max(peak, live.peak)
+        _forget_gradients(contestant)
+        with _Operators() as counted, FlopCounterMode(display=False) as products:
+            contestant.loss(batch).backward()
+        operators = max(operators, counted.count)
+        found = products.get_flop_counts()["Global"]
+        operations += sum(count for operator, count in found.items() if "attention" not in str(operator))
+        _forget_gradients(contestant)
+    return {
+        "held_bytes": held, "passes_bytes": peak, "peak_bytes": held + peak, "operators": operators,
+        "product_operations": operations,
+    }  # fmt: skip
+
+
+def _held(contestant: Contestant) -> int:
+    """Bytes between steps: weights, adapters, AdamW's two fp32 moments, and the flat gradient where there is one."""
+    tensors: list[Tensor] = [*contestant.model.parameters(), *contestant.model.buffers()]
+    trained = sum(p.numel() for p in contestant.model.parameters() if p.requires_grad)
+    if isinstance(contestant, Ours):
+        flats = contestant.state.optimizer.flat  # type: ignore[union-attr]
+        tensors += [tensor for flat in flats for tensor in (flat.data, flat.grad) if tensor is not None]
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values()) + 2 * 4 * trained
+
+
+def _forget_gradients(contestant: Contestant) -> None:
+    """peft's loop starts every step without gradients; ours keeps one flat buffer."""
+    if not isinstance(contestant, Ours):
+        for parameter in contestant.model.parameters():
+            parameter.grad = None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
