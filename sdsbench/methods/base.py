@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Layers = Mapping[str, "AdaptedLinear"]
 Branch = tuple["Tensor", "Tensor"]  # (up_mk, down_kn)
+RowScale = tuple["Tensor", "Tensor"]  # (magnitude_m, which may train; norm_m, a constant above 0)
 
 
 @dataclass

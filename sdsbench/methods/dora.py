@@ -40,8 +40,8 @@ class DoRA(LoRA):
         layer.add_parameter("magnitude", squares_m.sqrt())
 
     def forward(self, layer: AdaptedLinear, x_tn: Tensor) -> Tensor:
-        row_scale_m = layer.magnitude / self.row_norm(layer)
-        return layer.low_rank_forward(x_tn, self.branches(layer), self.scale(), row_scale_m)
+        rows = (layer.magnitude, self.row_norm(layer))
+        return layer.low_rank_forward(x_tn, self.branches(layer), self.scale(), rows)
 
     def row_norm(self, layer: AdaptedLinear) -> Tensor:
         """rownorm(W0 + s B A) without an m x n result: |w|^2 + 2 s b (A w) + s^2 b (A A^T) b for rows w, b.

@@ -22,9 +22,10 @@ from torch.autograd.function import once_differentiable
 from sdsbench.methods.masters import as_master, master_dtype
 
 if TYPE_CHECKING:
-    from sdsbench.methods.base import Branch, Method
+    from sdsbench.methods.base import Branch, Method, RowScale
 
 _BASE = ("weight", "bias")
+UNSCALED = (None, None)  # in place of a RowScale
 GradientSink = Callable[[Tensor], None]
 
 
@@ -84,16 +85,16 @@ class AdaptedLinear(nn.Module):
         return self.method.forward(self, x_tn).view(*x.shape[:-1], self.out_features)
 
     def low_rank_forward(
-        self, x_tn: Tensor, branches: Sequence[Branch], scale: float, row_scale_m: Tensor | None = None
+        self, x_tn: Tensor, branches: Sequence[Branch], scale: float, rows: RowScale | None = None
     ) -> Tensor:
-        """y_tm = row_scale * (x W0^T + scale * sum_i dropout(x) down_i^T up_i^T) + bias.
+        """y_tm = magnitude / norm * (x W0^T + scale * sum_i dropout(x) down_i^T up_i^T) + bias.
 
         Dropout applies to the input of the update only. Gradients go to the factors that require them.
         """
         dropout = self.method.config.dropout if self.training else 0.0
         call = Call(scale, dropout, self._dropout_seed() if dropout else 0, self.gradient_sink)
         blocks = [block for branch in branches for block in branch]
-        return _LowRankLinear.apply(x_tn, self.weight, self.bias, row_scale_m, call, *blocks)
+        return _LowRankLinear.apply(x_tn, self.weight, self.bias, *(rows or UNSCALED), call, *blocks)
 
     def _dropout_seed(self) -> int:
         if self.dropout_generator is None:
@@ -155,37 +156,38 @@ class _LowRankLinear(torch.autograd.Function):
         x_tn: Tensor,
         weight_mn: Tensor,
         bias_m: Tensor | None,
-        row_scale_m: Tensor | None,
+        magnitude_m: Tensor | None,
+        norm_m: Tensor | None,
         call: Call,
         *blocks: Tensor,
     ) -> Tensor:
         up_mK, down_Kn = joined(blocks, x_tn.dtype)
         h_Kt = down_Kn @ call.dropped(x_tn).t()
-        if row_scale_m is None:
+        if magnitude_m is None or norm_m is None:
             y_tm = nn.functional.linear(x_tn, weight_mn, bias_m)
             y_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale)
-            ctx.save_for_backward(x_tn, weight_mn, None, None, up_mK, down_Kn)
+            scaled_tm = None
         else:
             scaled_tm = x_tn @ weight_mn.t()
-            scaled_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale).mul_(row_scale_m.to(x_tn.dtype))
+            scaled_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale).mul_((magnitude_m / norm_m).to(x_tn.dtype))
             y_tm = scaled_tm if bias_m is None else scaled_tm + bias_m
-            ctx.save_for_backward(x_tn, weight_mn, row_scale_m, scaled_tm, up_mK, down_Kn)
+        ctx.save_for_backward(x_tn, weight_mn, magnitude_m, norm_m, scaled_tm, up_mK, down_Kn)
         ctx.call, ctx.widths = call, widths_of(blocks)
         return y_tm
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_tm: Tensor) -> tuple[Tensor | None, ...]:
-        x_tn, weight_mn, row_scale_m, scaled_tm, up_mK, down_Kn = ctx.saved_tensors
+        x_tn, weight_mn, magnitude_m, norm_m, scaled_tm, up_mK, down_Kn = ctx.saved_tensors
         call: Call = ctx.call
-        needs_x, _, _, needs_row_scale, _, *needs_block = ctx.needs_input_grad
+        needs_x, _, _, needs_magnitude, _, _, *needs_block = ctx.needs_input_grad
         if call.sink is not None:
             call.sink(as_master(g_tm.t()) @ as_master(x_tn))
-        row_gradient_m = None
-        if row_scale_m is not None:
-            if needs_row_scale:
-                row_gradient_m = row_scale_gradient(g_tm, scaled_tm, row_scale_m)
-            g_tm = g_tm * row_scale_m.to(g_tm.dtype)
+        magnitude_gradient_m = None
+        if scaled_tm is not None:
+            if needs_magnitude:
+                magnitude_gradient_m = magnitude_gradient(g_tm, scaled_tm, magnitude_m)
+            g_tm = g_tm * (magnitude_m / norm_m).to(g_tm.dtype)
         u_Kt = scaled_product(up_mK.t(), g_tm.t(), call.scale)  # dL/dh
         gradients = block_gradients(call, g_tm, x_tn, u_Kt, down_Kn, ctx.widths, needs_block)
         dx_tn = None
@@ -195,17 +197,17 @@ class _LowRankLinear(torch.autograd.Function):
                 dx_tn.add_(call.undropped(u_Kt.t() @ down_Kn))
             else:
                 dx_tn.addmm_(u_Kt.t(), down_Kn)
-        return dx_tn, None, None, row_gradient_m, None, *gradients
+        return dx_tn, None, None, magnitude_gradient_m, None, None, *gradients
 
 
-def row_scale_gradient(g_tm: Tensor, scaled_tm: Tensor, row_scale_m: Tensor) -> Tensor:
-    """dL/drow_scale = sum_t g * y0, with y0 = scaled / row_scale.
+def magnitude_gradient(g_tm: Tensor, scaled_tm: Tensor, magnitude_m: Tensor) -> Tensor:
+    """dL/dmagnitude = sum_t g * y0 / norm, with y0 / norm = scaled / magnitude.
 
-    The scaled output is often kept for the next layer anyway, the unscaled one never. Where the scale is 0 (a row
+    The scaled output is often kept for the next layer anyway, the unscaled one never. Where the magnitude is 0 (a row
     of zeros in the base and no update) y0 is 0 too, and so is the gradient.
     """
     sums_m = (g_tm * scaled_tm).sum(0, dtype=master_dtype(g_tm.dtype))
-    return torch.where(row_scale_m == 0, 0.0, sums_m / row_scale_m)
+    return sums_m.div_(torch.where(magnitude_m == 0, torch.inf, magnitude_m))
 
 
 def widths_of(blocks: Sequence[Tensor]) -> list[int]:

@@ -120,9 +120,9 @@ def block_bytes(method: Method, adapted: Shapes, facts: Mapping[str, Any], batch
         total += tokens * (2 * (4 * hidden + 4) + 2 * c * queries) + heads * scores * (2 * c + 5) + 4 * 4 * hidden
     if not method.wraps_layers():  # norms keep what their weights are multiplied with
         return total + norms * tokens * _norm_bytes(facts, c) * hidden
-    if method.name == "dora":  # outputs that nothing else keeps, and two vectors a layer
+    if method.name == "dora":  # outputs that nothing else keeps, and the norm
         kept = sum(m for name, (m, _) in adapted.items() if name.rsplit(".", 1)[-1] in _UNKEPT_OUTPUTS)
-        total += (tokens * c * kept + 8 * sum(m for m, _ in adapted.values())) // layers
+        total += (tokens * c * kept + 4 * sum(m for m, _ in adapted.values())) // layers
     return total + sum(_factor_bytes(method, m, n, c) for m, n in adapted.values()) // layers
 
 

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sdsbench.methods.base import RowScale
 from sdsbench.methods.layer import (
+    UNSCALED,
     AdaptedLinear,
     Call,
     block_gradients,
     joined,
-    row_scale_gradient,
+    magnitude_gradient,
     scaled_product,
     widths_of,
 )
@@ -50,7 +52,7 @@ class GroupedLinear(nn.Module):
         for member, rows_tn in zip(self._members, x_tn.split(self.layout.tokens), strict=True):
             asked: Any = member.method.forward(_Asking(member), rows_tn)  # type: ignore[arg-type]
             calls.append(asked.call)
-            tensors += [asked.row_scale_m, *asked.blocks]
+            tensors += [*(asked.rows or UNSCALED), *asked.blocks]
         bias_m = self._members[0].bias
         y_tm = _GroupedLowRank.apply(x_tn, bias_m, self._weights, list(self.layout.tokens), calls, *tensors)
         return y_tm.view(*x.shape[:-1], self.out_features)
@@ -61,7 +63,7 @@ class _Asked:
     """What a method would compute on a layer."""
 
     call: Call
-    row_scale_m: Tensor | None
+    rows: RowScale | None
     blocks: list[Tensor]
 
 
@@ -75,12 +77,12 @@ class _Asking:
         return getattr(self._layer, name)
 
     def low_rank_forward(
-        self, x_tn: Tensor, branches: Sequence[tuple[Tensor, Tensor]], scale: float, row_scale_m: Tensor | None = None
+        self, x_tn: Tensor, branches: Sequence[tuple[Tensor, Tensor]], scale: float, rows: RowScale | None = None
     ) -> _Asked:
         layer = self._layer
         dropout = layer.method.config.dropout if layer.training else 0.0
         call = Call(scale, dropout, layer._dropout_seed() if dropout else 0, None)
-        return _Asked(call, row_scale_m, [block for branch in branches for block in branch])
+        return _Asked(call, rows, [block for branch in branches for block in branch])
 
 
 class _GroupedLowRank(torch.autograd.Function):
@@ -99,14 +101,14 @@ class _GroupedLowRank(torch.autograd.Function):
         y_tm = _each_with_its_weight(x_tn, [weight.t() for weight in weights], tokens)
         scaled = False
         used: list[Tensor | None] = []
-        for x_jn, y_jm, call, (row_scale_m, *blocks) in _runs(tokens, calls, tensors, x_tn, y_tm):
+        for x_jn, y_jm, call, (magnitude_m, norm_m, *blocks) in _runs(tokens, calls, tensors, x_tn, y_tm):
             up_mK, down_Kn = joined(blocks, x_tn.dtype)
-            used += [row_scale_m, up_mK, down_Kn]
+            used += [magnitude_m, norm_m, up_mK, down_Kn]
             h_Kj = down_Kn @ call.dropped(x_jn).t()
             y_jm.addmm_(h_Kj.t(), up_mK.t(), alpha=call.scale)
-            if row_scale_m is not None:
+            if magnitude_m is not None:
                 scaled = True
-                y_jm.mul_(row_scale_m.to(x_tn.dtype))
+                y_jm.mul_((magnitude_m / norm_m).to(x_tn.dtype))
         ctx.save_for_backward(x_tn, y_tm if scaled else None, *used)
         ctx.weights, ctx.tokens, ctx.calls = weights, tokens, calls
         ctx.widths = widths_of(blocks)  # the same in all runs
@@ -123,19 +125,19 @@ class _GroupedLowRank(torch.autograd.Function):
         rows = (x_tn, g_tm) if scaled_tm is None else (x_tn, g_tm, scaled_tm)
         gradients: list[Tensor | None] = []
         additions: list[tuple[Call, Tensor, Tensor]] = []
-        for j, (x_jn, g_jm, *scaled, call, (row_scale_m, up_mK, down_Kn)) in enumerate(
+        for j, (x_jn, g_jm, *scaled, call, (magnitude_m, norm_m, up_mK, down_Kn)) in enumerate(
             _runs(ctx.tokens, ctx.calls, used, *rows)
         ):
-            width = 1 + 2 * len(ctx.widths)
-            needs_row_scale, *needs_block = needed[j * width : (j + 1) * width]
-            row_gradient_m = None
-            if row_scale_m is not None:
-                if needs_row_scale:
-                    row_gradient_m = row_scale_gradient(g_jm, scaled[0], row_scale_m)
-                g_jm.mul_(row_scale_m.to(g_jm.dtype))
+            width = 2 + 2 * len(ctx.widths)
+            needs_magnitude, _, *needs_block = needed[j * width : (j + 1) * width]
+            magnitude_gradient_m = None
+            if magnitude_m is not None:
+                if needs_magnitude:
+                    magnitude_gradient_m = magnitude_gradient(g_jm, scaled[0], magnitude_m)
+                g_jm.mul_((magnitude_m / norm_m).to(g_jm.dtype))
             u_Kj = scaled_product(up_mK.t(), g_jm.t(), call.scale)
             found = block_gradients(call, g_jm, x_jn, u_Kj, down_Kn, ctx.widths, needs_block)
-            gradients += [row_gradient_m, *found]
+            gradients += [magnitude_gradient_m, None, *found]
             additions.append((call, u_Kj, down_Kn))
         dx_tn = None
         if needs_x:

@@ -35,7 +35,7 @@ class SavedBytes:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._existing:
                 self._saved[storage.data_ptr()] = (storage.nbytes(), storage)
-            return tensor
+            return tensor.detach()  # a node that keeps its own output would keep itself alive
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             yield self

@@ -28,14 +28,14 @@ def factors(m: int, n: int, widths: list[int], dtype: torch.dtype = torch.float3
     ]
 
 
-def dense_reference(layer, x, branches, scale, row_scale=None, mask=None):
+def dense_reference(layer, x, branches, scale, rows=None, mask=None):
     """The same output from separate differentiable products."""
     y = x @ layer.weight.t()
     dropped = x if mask is None else x * mask
     for up, down in branches:
         y = y + scale * dropped @ down.to(x.dtype).t() @ up.to(x.dtype).t()
-    if row_scale is not None:
-        y = y * row_scale.to(x.dtype)
+    if rows is not None:
+        y = y * (rows[0] / rows[1]).to(x.dtype)
     return y if layer.bias is None else y + layer.bias
 
 
@@ -55,8 +55,9 @@ def test_equals_plain_autograd(m, n, widths, trained, needs_x, bias, rows) -> No
     for index, block in enumerate(flat):
         block.requires_grad_(bool(trained >> index & 1))
     x = torch.randn(5, n, dtype=torch.float64, requires_grad=needs_x)
-    row_scale = torch.rand(m).add_(0.5).requires_grad_(True) if rows else None
-    leaves = [leaf for leaf in (x, row_scale, *flat) if leaf is not None and leaf.requires_grad]
+    magnitude, norm = torch.rand(m).add_(0.5).requires_grad_(True), torch.rand(m).add_(0.5)
+    row_scale = (magnitude, norm) if rows else None
+    leaves = [leaf for leaf in (x, *([magnitude] if rows else []), *flat) if leaf.requires_grad]
     found = layer.low_rank_forward(x, branches, 0.7, row_scale)
     expected = dense_reference(layer, x, branches, 0.7, row_scale)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
@@ -78,13 +79,14 @@ def test_leading_dimensions_are_kept() -> None:
     torch.testing.assert_close(layer(x), dense_reference(layer, x, branches, 1.0))
 
 
-def test_row_scale_of_zero_has_gradient_zero() -> None:
+def test_magnitude_of_zero_has_gradient_zero() -> None:
     layer = make_layer(3, 4, bias=False)
     layer.weight.data[1] = 0
     branches = [(torch.zeros(3, 2), torch.ones(2, 4))]
-    row_scale = torch.tensor([1.0, 0.0, 2.0], requires_grad=True)
-    layer.low_rank_forward(torch.randn(5, 4, dtype=torch.float64), branches, 1.0, row_scale).sum().backward()
-    assert row_scale.grad[1] == 0 and row_scale.grad.isfinite().all()
+    magnitude = torch.tensor([1.0, 0.0, 2.0], requires_grad=True)
+    rows = (magnitude, torch.ones(3))
+    layer.low_rank_forward(torch.randn(5, 4, dtype=torch.float64), branches, 1.0, rows).sum().backward()
+    assert magnitude.grad[1] == 0 and magnitude.grad.isfinite().all()
 
 
 def test_dropout_drops_the_update_only_and_repeats_its_mask() -> None:

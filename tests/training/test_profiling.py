@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
-from sdsbench.training.measure import PeakBytes, SavedBytes
+from sdsbench.training.measure import PeakBytes, SavedBytes, saved_bytes
 from sdsbench.verbs import profile
 
 
@@ -48,3 +50,17 @@ def test_profile_prints_both_tables(method: str, capsys: pytest.CaptureFixture[s
     assert "attention" in text and "saved for backward" in text
     adapted = next(line for line in text.splitlines() if line.startswith("adapted layers"))
     assert ("  0.0 %" in adapted) == (method == "full_ft")
+
+
+def test_counting_keeps_nothing_alive() -> None:
+    """Nodes that save their own output (here: exp) must not be kept by what counted them."""
+    x = torch.ones(1000, requires_grad=True)
+    outputs = []
+
+    def forward() -> torch.Tensor:
+        y = x.exp()
+        outputs.append(weakref.ref(y.untyped_storage()))
+        return y.sum()
+
+    assert saved_bytes(torch.nn.Module(), forward) == 4000
+    assert outputs[0]() is None
