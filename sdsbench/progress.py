@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
 
 import torch
@@ -12,13 +15,26 @@ import torch
 from sdsbench.clock import clock
 
 PLAIN_SECONDS = 10.0
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_memory() -> tuple[int, str]:
-    """(bytes, kind) of this process's peak: CUDA's allocator, or resident memory."""
+    """(bytes, kind) of the peak since `forget_peak_memory`: CUDA's allocator, or resident memory."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated(), "cuda_allocated"
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "rss"
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+    except OSError:
+        found = None
+    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024, "rss"
+
+
+def forget_peak_memory() -> None:
+    """Start the peak anew, for the next run of a worker's process. Where Linux does not do so, the process's stays."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        CLEAR.write_text("5")  # proc(5): resets the peak resident set size
 
 
 def say_now(text: str) -> None:

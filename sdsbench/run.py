@@ -33,7 +33,7 @@ from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
 from sdsbench.probes.observer import FOLDER as PROBES
 from sdsbench.probes.observer import Probe
-from sdsbench.progress import Progress, peak_memory, say_now
+from sdsbench.progress import Progress, forget_peak_memory, peak_memory, say_now
 from sdsbench.records import metrics, provenance, samples
 from sdsbench.records.files import disk_errors, write_atomic
 from sdsbench.records.keeper import Keeper
@@ -154,6 +154,7 @@ class Run:
 
     def go(self) -> Iterator[Member]:
         config, timed, record = self.config, self.keeper.timed, self.keeper.record
+        forget_peak_memory()
         write_atomic(self.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
         resume, remarks = checkpoint.newest(self.folder)
         for remark in remarks:

@@ -17,7 +17,7 @@ from sdsbench.sweeps.states import OVER, States
 
 def watch(pool: Pool, plan: Plan, states: States) -> None:
     """Show and drive a pool until its last worker has ended."""
-    tally = Tally(plan, states, len(pool.active))
+    tally = Tally(plan, states)
     console = Console(file=sys.stdout)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
@@ -40,16 +40,19 @@ def watch(pool: Pool, plan: Plan, states: States) -> None:
 class Tally:
     """Counts of a sweep, kept up without reading all records again."""
 
-    def __init__(self, plan: Plan, states: States, workers: int) -> None:
-        counts = states.counts()
-        self.plan, self.workers = plan, workers
-        self.total = sum(counts.values())
-        self.before = self.over = sum(counts.get(state, 0) for state in OVER)
+    def __init__(self, plan: Plan, states: States) -> None:
+        slots = list(states.all())
+        self.plan = plan
+        self.total = len(slots)
+        self.before = self.over = sum(slot.state in OVER for slot in slots)
+        self._counted = {slot.identity for slot in slots if slot.state in OVER}
         self.failed = 0
         self.started = time.monotonic()
 
     def add(self, run: Ended) -> None:
-        self.over += run.status in OVER
+        if run.status in OVER and run.run not in self._counted:  # a finished run may only get a new note on its tuning
+            self._counted.add(run.run)
+            self.over += 1
         self.failed += run.status in ("failed", "oom")
 
     def left(self) -> str:

@@ -105,7 +105,7 @@ class CommonsenseTask(Task):
     def _generation(self, benchmark: str) -> Generation:
         return Generation(
             name=benchmark,
-            version=1,
+            version=2,  # 1 took labels in capitals too
             dataset=benchmark,
             split="test",
             prompt=prompt,
@@ -160,6 +160,6 @@ def responses(row: Row) -> list[str]:
 
 
 def paper(benchmark: str, row: Row, text: str) -> bool:
-    """The papers' grader: the first label of the benchmark that occurs in the text, in small letters."""
-    found = re.search("|".join(BENCHMARKS[benchmark][1]), text.lower())
+    """The papers' grader: the first label of the benchmark that occurs in the text, letter for letter (TRUE is none)."""
+    found = re.search("|".join(BENCHMARKS[benchmark][1]), text)
     return found is not None and found.group() == row["answer"]

@@ -141,7 +141,7 @@ def test_normal_form_raises_where_the_published_one_does():
     ("benchmark", "answer", "text", "correct"),
     [
         ("boolq", "false", "the correct answer is false", True),
-        ("boolq", "false", "The correct answer is FALSE", True),
+        ("boolq", "false", "The correct answer is FALSE", False),  # labels are read letter for letter
         ("boolq", "false", "true or false? false", False),  # the first label counts
         ("hellaswag", "ending4", "the correct answer is ending4", True),
         ("openbookqa", "answer1", "answer10", True),  # the papers' pattern reads answer1
