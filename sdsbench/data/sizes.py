@@ -39,7 +39,7 @@ _COMMONSENSE = {
     "piqa": Size(16113, 1838, 120, 49, 6),
     "social_i_qa": Size(33410, 1954, 105, 8, 6),
     "hellaswag": Size(39905, 10042, 247, 62, 6),
-    "winogrande": Size(40398, 1267, 92, 4, 6),
+    "winogrande": Size(63238, 1267, 92, 4, 6),
     "arc_easy": Size(2251, 2376, 115, 21, 6),
     "arc_challenge": Size(1119, 1172, 125, 24, 6),
     "openbookqa": Size(4957, 500, 100, 12, 6),

@@ -160,6 +160,6 @@ def responses(row: Row) -> list[str]:
 
 
 def paper(benchmark: str, row: Row, text: str) -> bool:
-    """The papers' grader: the first label of the benchmark that occurs in the text, letter for letter (TRUE is none)."""
+    """The papers' grader: the first label of the benchmark in the text, letter for letter (TRUE is none)."""
     found = re.search("|".join(BENCHMARKS[benchmark][1]), text)
     return found is not None and found.group() == row["answer"]
