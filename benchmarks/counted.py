@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.full_length:
         workload = every_example_long(workload, given.max_length)
     rows: dict[str, dict[str, Any]] = {}
-    with kernels_of_cuda():
+    with kernels_of_cuda(padded=not given.full_length):
         for name in given.contestants.split(","):
             contestant = builder(name, base, Pad(), given.rank, workload, 100)()
             rows[name] = {"contestant": name, **count(contestant, workload, given.batches)}
@@ -83,25 +83,27 @@ def every_example_long(workload: Workload, length: int) -> Workload:
 
 
 @contextmanager
-def kernels_of_cuda() -> Iterator[None]:
+def kernels_of_cuda(padded: bool = True) -> Iterator[None]:
     """Inside: meta tensors in bfloat16 take the attention kernels that they would take on CUDA.
 
-    Ours: one kernel for all segments. transformers' padded batches: the memory-efficient kernel, the one that takes a
-    mask; whether a mask is needed at all depends on values, and batches of unequal lengths need one.
+    Ours: one kernel for all segments. transformers' batches: where they are `padded` the memory-efficient kernel, which
+    takes a mask, else flash attention. (Whether they are depends on values, which meta tensors do not have.)
     """
     with (
         mock.patch.object(attention, "_varlen_serves", lambda query: True),
-        mock.patch("torch.nn.functional.scaled_dot_product_attention", _memory_efficient),
-        mock.patch("transformers.masking_utils._ignore_causal_mask_sdpa", lambda *_, **__: False),
+        mock.patch("torch.nn.functional.scaled_dot_product_attention", _attention),
+        mock.patch("transformers.masking_utils._ignore_causal_mask_sdpa", lambda *_, **__: not padded),
     ):
         yield
 
 
-def _memory_efficient(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float, is_causal: bool, scale: float,
-    **_: Any,
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool,
+    scale: float, **_: Any,
 ) -> Tensor:  # fmt: skip
-    """What torch does with a boolean mask on CUDA: a bias in the type of the query, then the kernel."""
+    """What torch does on CUDA. A boolean mask becomes a bias in the type of the query."""
+    if attn_mask is None:
+        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
     bias = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
     bias = bias.expand(*query.shape[:3], key.shape[2])
     kernel = aten._scaled_dot_product_efficient_attention
