@@ -25,7 +25,19 @@ from sdsbench.training.order import DataOrder
 from sdsbench.training.parameters import optimizer_groups
 from sdsbench.training.state import TrainState
 
-METHODS = ("lora", "rslora", "dora", "pissa", "lora_pro", "lora_xs", "lora_sb", "sds_lora", "full_ft")
+METHODS = (
+    "lora",
+    "rslora",
+    "dora",
+    "pissa",
+    "lora_pro",
+    "lora_xs",
+    "lora_sb",
+    "sds_lora",
+    "sds_lora_refreshed",
+    "full_ft",
+)
+REFRESHED = "_refreshed"
 PEFT = {
     "peft_lora": {},
     "peft_rslora": {"use_rslora": True},
@@ -50,23 +62,16 @@ class Contestant(Protocol):
 
 
 class Ours:
-    """A method of this project in this project's training loop, in a run of `total_steps`.
+    """A method of this project in this project's training loop. SDS-LoRA is past its warm-up after one step."""
 
-    SDS-LoRA is past its warm-up after one step; if all steps are done, refreshes come as often as in any whole run.
-    """
-
-    def __init__(
-        self, name: str, base: Any, tokenizer: Any, rank: int, workload: Workload, keys: Mapping[str, Any],
-        total_steps: int,
-    ):  # fmt: skip
+    def __init__(self, name: str, base: Any, tokenizer: Any, rank: int, workload: Workload, keys: Mapping[str, Any]):
         self.name, self.tokenizer = name, tokenizer
         self.model = copy.deepcopy(base) if name in OWN_WEIGHTS else with_shared_weights(base)
         self.device = next(base.parameters()).device
         started = time.perf_counter()
-        self.method = build(lookup(name)[1](name=name, **_method_keys(name, rank), **keys))
-        config = TrainConfig(
-            lr=LEARNING_RATE, batch_size=workload.batch_size, max_steps=total_steps, clip_norm=CLIP_NORM
-        )
+        method = name.removesuffix(REFRESHED)
+        self.method = build(lookup(method)[1](name=method, **_method_keys(method, rank), **keys))
+        config = TrainConfig(lr=LEARNING_RATE, batch_size=workload.batch_size, max_steps=1000, clip_norm=CLIP_NORM)
         layers = attach(self.model, self.method, 0)
         order = DataOrder(len(workload.examples), workload.batch_size, 0)
         self.objective = CausalObjective(None, tokenizer, 0)
@@ -151,14 +156,18 @@ class Pad:
     eos_token_id: int = 2
 
 
-def builder(
-    name: str, base: Any, tokenizer: Any, rank: int, workload: Workload, total_steps: int
-) -> Callable[[], Contestant]:
-    """Makes the contestant of that name: ours by method, peft's as peft_METHOD."""
+def builder(name: str, base: Any, tokenizer: Any, rank: int, workload: Workload) -> Callable[[], Contestant]:
+    """Makes the contestant of that name: ours by method, peft's as peft_METHOD.
+
+    sds_lora never refreshes its bases, sds_lora_refreshed does so in every layer at every step: a run lies between the
+    two, at the share of its steps that the refresh rule names.
+    """
     if name in PEFT:
         return lambda: Peft(name, base, tokenizer, rank)
-    keys = {"warmup_steps": 1, "refresh": "author"} if name == "sds_lora" else {}
-    return lambda: Ours(name, base, tokenizer, rank, workload, keys, total_steps)
+    keys: dict[str, Any] = {}
+    if name.startswith("sds_lora"):
+        keys = {"warmup_steps": 1, "refresh": "every" if name.endswith(REFRESHED) else "never", "guard": 0.0}
+    return lambda: Ours(name, base, tokenizer, rank, workload, keys)
 
 
 def _method_keys(name: str, rank: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: dict[str, dict[str, Any]] = {}
     with kernels_of_cuda(padded=not given.full_length):
         for name in given.contestants.split(","):
-            contestant = builder(name, base, Pad(), given.rank, workload, 100)()
+            contestant = builder(name, base, Pad(), given.rank, workload)()
             rows[name] = {"contestant": name, **count(contestant, workload, given.batches)}
             print(f"{name}: {rows[name]}", file=sys.stderr)
     for row in rows.values():

@@ -19,9 +19,7 @@ Rows = Mapping[str, dict[str, Any]]
 
 
 def add_speeds(rows: Rows, seconds: Mapping[str, Sequence[float]], tokens: Sequence[int], references: Sequence[str]):
-    """tokens/s (20th, 50th, 80th percentile) and the time against each reference: the median over rounds, and of all
-    rounds together (which has what a method does in some steps only, such as SDS-LoRA's refreshes).
-    """
+    """tokens/s (20th, 50th, 80th percentile) and the median, over rounds, of the time against each reference."""
     for name, taken in seconds.items():
         speeds = [count / second for count, second in zip(tokens, taken, strict=True)]
         low, middle, high = np.percentile(speeds, [20, 50, 80])
@@ -33,7 +31,6 @@ def add_speeds(rows: Rows, seconds: Mapping[str, Sequence[float]], tokens: Seque
             if reference in seconds:
                 pairs = [mine / theirs for mine, theirs in zip(taken, seconds[reference], strict=True)]
                 rows[name][f"time_against_{reference}"] = round(statistics.median(pairs), 3)
-                rows[name][f"all_steps_against_{reference}"] = round(sum(taken) / sum(seconds[reference]), 3)
 
 
 def add_ratio(row: dict[str, Any], rows: Rows, key: str, references: Sequence[str]) -> None:

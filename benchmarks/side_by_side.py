@@ -44,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workload = drawn(base.config.vocab_size, given.batch, 512)
 
     def runs() -> list[Any]:
-        rounds = 1 + given.rounds
-        return [Ours(given.method, base, tokenizer, given.rank, workload, {}, rounds) for _ in range(given.runs)]
+        return [Ours(given.method, base, tokenizer, given.rank, workload, {}) for _ in range(given.runs)]
 
     alone = runs()
     group = SideBySide(base, [Member(run.training, run.state) for run in runs()])

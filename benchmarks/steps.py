@@ -26,7 +26,6 @@ from sdsbench.training.measure import PeakBytes, saved_bytes
 
 REFERENCES = ("peft_lora", "lora")
 NEW_TOKENS = 16
-ALONE = 2  # steps of a contestant before the interleaved ones
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,9 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = given.contestants.split(",")
     rows: dict[str, dict[str, Any]] = {name: {"contestant": name} for name in names}
     built: dict[str, Contestant] = {}
-    total_steps = ALONE + given.warmup + given.steps
     for name in names:
-        contestant = builder(name, base, tokenizer, given.rank, workload, total_steps)()
+        contestant = builder(name, base, tokenizer, given.rank, workload)()
         if given.counts:
             rows[name] |= _alone(contestant, workload, device, given.generate)
         if given.steps:

@@ -27,7 +27,7 @@ from sdsbench.data.sources import Rows
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.families import Family, family_of
 from sdsbench.methods import base as methods
-from sdsbench.methods.attach import attach, merged
+from sdsbench.methods.attach import adapted_layers, attach, merged
 from sdsbench.methods.export import save_adapter
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
@@ -151,6 +151,7 @@ class Run:
     say: Callable[[str], None]
     why_source: str
     load_model: Callable[..., LoadedModel]
+    loading_peak: int = 0  # bytes, until training starts
 
     def go(self) -> Iterator[Member]:
         config, timed, record = self.config, self.keeper.timed, self.keeper.record
@@ -263,7 +264,9 @@ class Run:
             self.stop.raise_if_received(f"the state after step {step.step} is saved; the same command continues")
 
         try:
+            self.loading_peak = peak_memory()[0]
             yield Member(training, state, after_step)
+            forget_peak_memory()  # other runs may have trained in between
             training.run(state, after_step)
         finally:
             file.close()
@@ -349,7 +352,7 @@ class Run:
         )
         if GROUP_SIZE not in record.facts:  # the peak of a group is no run's own
             size, kind = peak_memory()
-            record.memory = Memory(peak_bytes=size, kind=kind)  # type: ignore[arg-type]
+            record.memory = Memory(peak_bytes=max(size, self.loading_peak), kind=kind)  # type: ignore[arg-type]
 
 
 def ready_to_train(config: RunConfig) -> tuple[Training, TrainState]:
@@ -374,8 +377,8 @@ def evaluation_model(model: nn.Module, place: Place) -> nn.Module:
     """The model that is scored: a plain fp32 copy with the adapters folded in, on a GPU in 16 bits the trained model.
 
     Adapters are folded where that changes their update by less than 1 %: fp32 changes it by a hundredth of that at
-    most, bf16 by 3 to 60 % (docs/speed.md). On a CPU fp32 is also the faster type.
+    most, bf16 by 3 to 60 % (docs/speed.md). On a CPU fp32 is also the faster type. The copy is one model more.
     """
-    if place.device.type == "cuda" and place.dtype != torch.float32:
+    if place.device.type == "cuda" and (place.dtype != torch.float32 or not adapted_layers(model)):
         return model.eval()
     return merged(model, torch.float32).eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -31,6 +32,8 @@ class ReservedLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[2]
+        if end > self.capacity:  # a single column too many would be dropped without a word
+            raise ValueError(f"{end} columns do not fit a cache reserved for {self.capacity}")
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
         self._use(end)
@@ -39,8 +42,15 @@ class ReservedLayer(DynamicLayer):
     def batch_select_indices(self, indices: Tensor) -> None:
         if self.is_initialized:
             columns = self.get_seq_length()
-            self.buffers = [buffer[indices] for buffer in self.buffers]
+            self.buffers = [buffer[indices.to(buffer.device)] for buffer in self.buffers]
             self._use(columns)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.is_initialized:
+            self.batch_select_indices(torch.arange(self.keys.shape[0]).repeat_interleave(repeats))
 
     def _use(self, columns: int) -> None:
         self.keys, self.values = (buffer[:, :, :columns] for buffer in self.buffers)

@@ -70,7 +70,7 @@ def group_bytes(config: RunConfig, runs: int) -> int | None:
     joint = training_memory(config, lengths, sum(lengths), 4 if config.dtype == "float32" else 2)
     if joint is None:
         return None
-    own = joint.method + (joint.weights if config.method.name in OWN_WEIGHTS else 0)
+    own = joint.method + joint.factors + (joint.weights if config.method.name in OWN_WEIGHTS else 0)
     return joint.total + (runs - 1) * own
 
 

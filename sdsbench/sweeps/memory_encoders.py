@@ -17,7 +17,7 @@ from sdsbench.configuration.schema import RunConfig
 from sdsbench.methods import base as methods
 from sdsbench.methods.base import Method
 from sdsbench.methods.targets import matches
-from sdsbench.sweeps.memory_model import Memory, Shapes, method_bytes
+from sdsbench.sweeps.memory_model import Memory, Shapes, factor_bytes, method_bytes
 
 KINDS = ("bert", "roberta")
 DROPOUT = 0.1  # of both bases, where their config.json does not say
@@ -62,8 +62,6 @@ def saved_bytes(method: Method, adapted: Shapes, facts: Mapping[str, Any], lengt
     total += 4 + rows * (c * hidden * head_inputs + 4 * LABELS + 16)  # loss, classes, indices of first tokens, labels
     if trains_all:  # the embeddings' norm, and three kinds of ids
         total += tokens * (c * hidden + 2 * c + 24 + hidden * masks)
-    elif method.name == "dora":  # outputs of adapted layers, and two vectors a layer
-        total += sum((tokens * c + 8) * m for m, _ in adapted.values())
-    elif method.name in ("lora_xs", "lora_sb"):  # R A
-        total += sum(4 * method.config.rank * n for _, n in adapted.values())
-    return total
+    elif method.name == "dora":  # outputs of adapted layers, and the norm
+        total += sum((tokens * c + 4) * m for m, _ in adapted.values())
+    return total + factor_bytes(method, adapted, c)

@@ -48,6 +48,7 @@ class Memory:
     method: int  # masters, gradients, optimizer state, buffers and state of the method
     saved: int  # kept for backward
     transient: int  # the largest temporary: logits of one chunk, or gradients inside one layer
+    factors: int = 0  # the part of `saved` that is factors, joined or cast
 
     @property
     def total(self) -> int:
@@ -71,6 +72,7 @@ def training_memory(config: RunConfig, lengths: Sequence[int], targets: int, com
         method=method_bytes(method, adapted, shapes, facts, train.optimizer, compute_bytes),
         saved=saved_bytes(method, adapted, facts, batch, train.recomputes),
         transient=_transient_bytes(method, adapted, facts, batch, config),
+        factors=0 if train.recomputes else factor_bytes(method, adapted, compute_bytes),
     )
 
 
@@ -123,17 +125,19 @@ def block_bytes(method: Method, adapted: Shapes, facts: Mapping[str, Any], batch
     if method.name == "dora":  # outputs that nothing else keeps, and the norm
         kept = sum(m for name, (m, _) in adapted.items() if name.rsplit(".", 1)[-1] in _UNKEPT_OUTPUTS)
         total += (tokens * c * kept + 4 * sum(m for m, _ in adapted.values())) // layers
-    return total + sum(_factor_bytes(method, m, n, c) for m, n in adapted.values()) // layers
+    return total + factor_bytes(method, adapted, c) // layers
 
 
-def _factor_bytes(method: Method, m: int, n: int, c: int) -> int:
-    """Bytes of factors that an m x n layer's product used and that are no parameters (methods/layer.py): joined
-    (SDS-LoRA after its warm-up), cast, or computed (R A).
+def factor_bytes(method: Method, adapted: Shapes, c: int) -> int:
+    """Bytes of factors that the layers' products used and that are no parameters (methods/layer.py): joined (SDS-LoRA
+    after its warm-up), cast, or computed (R A).
     """
+    if not method.wraps_layers():
+        return 0
     rank, joint_rank = method.config.rank, method.joint_rank()
     if joint_rank > rank or c < 4:
-        return joint_rank * c * (m + n)
-    return 4 * rank * n if method.name in ("lora_xs", "lora_sb") else 0
+        return sum(joint_rank * c * (m + n) for m, n in adapted.values())
+    return sum(4 * rank * n for _, n in adapted.values()) if method.name in ("lora_xs", "lora_sb") else 0
 
 
 def _norm_bytes(facts: Mapping[str, Any], c: int) -> int:
@@ -192,7 +196,7 @@ def _transient_bytes(method: Method, adapted: Shapes, facts: Mapping[str, Any], 
     """
     c, hidden, inner = batch.c, facts["hidden_size"], facts["intermediate_size"]
     logits = min(CHUNK, batch.targets) * facts["vocab_size"]
-    logits *= (20 if facts.get("final_logit_softcapping") else 8) + (2 * c if c < 4 else 0)
+    logits *= 20 if facts.get("final_logit_softcapping") else 4 + (c if c < 4 else 0)
     in_layer = batch.tokens * c * (3 * inner + 2 * hidden)
     if config.train.recomputes:
         from sdsbench.training.activation_checkpointing import pieces

@@ -14,10 +14,12 @@ from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
 from sdsbench.sweeps.states import OVER, States
 
+FAILED = ("failed", "oom")
 
-def watch(pool: Pool, plan: Plan, states: States) -> None:
-    """Show and drive a pool until its last worker has ended."""
-    tally = Tally(plan, states)
+
+def watch(pool: Pool, plan: Plan, states: States, retry: bool) -> None:
+    """Show and drive a pool until its last worker has ended; with `retry` runs that failed are taken again."""
+    tally = Tally(plan, states, retry)
     console = Console(file=sys.stdout)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
@@ -40,20 +42,26 @@ def watch(pool: Pool, plan: Plan, states: States) -> None:
 class Tally:
     """Counts of a sweep, kept up without reading all records again."""
 
-    def __init__(self, plan: Plan, states: States) -> None:
+    def __init__(self, plan: Plan, states: States, retry: bool) -> None:
+        over = [state for state in OVER if not (retry and state in FAILED)]
         slots = list(states.all())
         self.plan = plan
         self.total = len(slots)
-        self.before = self.over = sum(slot.state in OVER for slot in slots)
-        self._counted = {slot.identity for slot in slots if slot.state in OVER}
-        self.failed = 0
+        self.before = self.over = sum(slot.state in over for slot in slots)
+        self._counted = {slot.identity for slot in slots if slot.state in over}
+        self._failed: set[str] = set()
         self.started = time.monotonic()
+
+    @property
+    def failed(self) -> int:
+        """Runs whose last attempt failed here."""
+        return len(self._failed)
 
     def add(self, run: Ended) -> None:
         if run.status in OVER and run.run not in self._counted:  # a finished run may only get a new note on its tuning
             self._counted.add(run.run)
             self.over += 1
-        self.failed += run.status in ("failed", "oom")
+        (self._failed.add if run.status in FAILED else self._failed.discard)(run.run)
 
     def left(self) -> str:
         """`1:02:03 left` from the throughput so far."""

@@ -42,12 +42,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             log_zs.append(largest + z.log())
             total += (log_zs[-1] - gold).sum()
             if dh_td is None:
+                del logits, shares, slope
                 continue
             dlogits = shares.div_(z)
             dlogits.scatter_add_(1, labels_t[rows, None], torch.full_like(gold, -1.0))
             if slope is not None:
                 dlogits *= slope
             torch.mm(dlogits.to(h_td.dtype), weight_vd, out=dh_td[rows])
+            del logits, shares, dlogits, slope  # before the next chunk is made
         ctx.save_for_backward(dh_td, *((h_td, weight_vd, labels_t, torch.cat(log_zs)) if need_weight else ()))
         ctx.softcap = softcap
         return total
@@ -74,6 +76,7 @@ def _weight_gradient(
         if slope is not None:
             dlogits *= slope
         torch.mm(dlogits.mul_(grad).to(h_td.dtype).T, h_td, out=dweight_vd[rows])
+        del logits, dlogits, slope  # before the next rows
     return dweight_vd
 
 

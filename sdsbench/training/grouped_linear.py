@@ -86,7 +86,10 @@ class _Asking:
 
 
 class _GroupedLowRank(torch.autograd.Function):
-    """`layer._LowRankLinear` for several runs. `tensors` holds for every run its row scale (or None) and its blocks."""
+    """`layer._LowRankLinear` for several runs.
+
+    `tensors` holds for every run its magnitude and norm (or two Nones), then its blocks.
+    """
 
     @staticmethod
     def forward(

@@ -44,7 +44,7 @@ def run_here(plan: Plan, given: argparse.Namespace, options: Sequence[str]) -> i
 
     before = {number: signal.signal(number, note) for number in _STOPPING}
     try:
-        watch(pool, plan, states)
+        watch(pool, plan, states, "--retry" in options)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -39,10 +39,25 @@ def test_a_step_copies_nothing_that_came_before() -> None:
     assert (keys.data_ptr(), values.data_ptr()) == (more_keys.data_ptr(), more_values.data_ptr())
 
 
-def test_more_columns_than_reserved_are_refused() -> None:
+@pytest.mark.parametrize(("first", "more"), [(4, 1), (2, 3)])
+def test_more_columns_than_reserved_are_refused(first: int, more: int) -> None:
+    generator = torch.Generator().manual_seed(0)
     cache = reserved_cache(LLAMA, 4)
-    with pytest.raises(RuntimeError, match="must match the existing size"):
-        cache.update(*states(5, torch.Generator().manual_seed(0)), 0)
+    cache.update(*states(first, generator), 0)
+    with pytest.raises(ValueError, match="5 columns do not fit a cache reserved for 4"):
+        cache.update(*states(more, generator), 0)
+
+
+def test_rows_are_reordered_and_repeated_as_in_the_growing_cache() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mine, theirs = reserved_cache(LLAMA, 9), DynamicCache(config=LLAMA)
+    first, more = states(4, generator), states(1, generator, rows=6)
+    for cache in (mine, theirs):
+        cache.update(*first, 0)
+        cache.reorder_cache(torch.tensor([2, 1, 0]))
+        cache.batch_repeat_interleave(2)
+    for found, expected in zip(mine.update(*more, 0), theirs.update(*more, 0), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_sliding_windows_stay_with_transformers() -> None:

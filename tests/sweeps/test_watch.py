@@ -15,12 +15,12 @@ def ended(run: str, status: str = "done") -> Ended:
     return Ended(run, status, "", 1.0)
 
 
-def started(folder: Path) -> tuple[Plan, list[str], Tally]:
-    """A plan of three runs, the first of them done."""
+def started(folder: Path, first: str = "done", retry: bool = False) -> tuple[Plan, list[str], Tally]:
+    """A plan of three runs, the first of them over."""
     plan = tiny_plan(folder, "seed=0,1,2")
     runs = list(plan.manifest.runs)
-    put_record(plan, folder / "runs", runs[0])
-    return plan, runs, Tally(plan, States(plan, folder / "runs"))
+    put_record(plan, folder / "runs", runs[0], first)
+    return plan, runs, Tally(plan, States(plan, folder / "runs"), retry)
 
 
 def test_counts_what_was_done_before_and_what_ends(tmp_path: Path) -> None:
@@ -38,7 +38,14 @@ def test_never_counts_a_run_twice(tmp_path: Path) -> None:
     tally.add(ended(runs[0]))
     tally.add(ended(runs[1], "failed"))
     tally.add(ended(runs[1]))
-    assert tally.over == 2
+    assert (tally.over, tally.failed) == (2, 0)
+
+
+def test_a_retry_starts_from_what_did_not_fail(tmp_path: Path) -> None:
+    _, runs, tally = started(tmp_path, "failed", retry=True)
+    assert tally.over == 0
+    tally.add(ended(runs[0]))
+    assert tally.over == 1 and tally.left() != "time left not known yet"
 
 
 def test_says_how_long_is_left_once_a_run_has_ended(tmp_path: Path) -> None:
