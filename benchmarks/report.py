@@ -83,6 +83,7 @@ def plot_steps(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str
     right.barh(names, [row["saved_bytes"] / 2**20 for row in rows], color=colours)
     right.set_xlabel("MiB saved for backward")
     for axis in (left, right):
+        axis.locator_params(axis="x", nbins=6)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
         f"{facts['model']}, {facts['dtype']}, rank {facts['rank']}, batch {facts['batch']}, {device.type}", fontsize=11
