@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from benchmarks.workloads import Workload, with_shared_weights
+from benchmarks.workloads import Workload
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.methods.attach import attach, merged
 from sdsbench.methods.base import build, lookup
@@ -23,6 +23,7 @@ from sdsbench.training.loop import Training
 from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.order import DataOrder
 from sdsbench.training.parameters import optimizer_groups
+from sdsbench.training.side_by_side import with_shared_weights
 from sdsbench.training.state import TrainState
 
 METHODS = (
@@ -44,6 +45,7 @@ PEFT = {
     "peft_dora": {"use_dora": True},
     "peft_pissa": {"init_lora_weights": "pissa_niter_4"},
 }
+REFERENCES = ("peft_lora", "lora")  # what ratios are taken against
 LEARNING_RATE = 1e-4
 CLIP_NORM = 1.0
 OWN_WEIGHTS = ("full_ft", "peft_pissa")  # these write into the base's weights

@@ -23,12 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import report
-from benchmarks.contestants import Contestant, Ours, Pad, builder
-from benchmarks.workloads import Workload, drawn, random_model
+from benchmarks.contestants import REFERENCES, Contestant, Ours, Pad, builder
+from benchmarks.workloads import Workload, drawn, every_example_long, random_model
 from sdsbench.training import attention
 from sdsbench.training.measure import PeakBytes
 
-REFERENCES = ("peft_lora", "lora")
 CONTESTANTS = "lora,dora,sds_lora,lora_pro,lora_xs,peft_lora,peft_dora"
 META = torch.device("meta")
 aten = torch.ops.aten
@@ -38,9 +37,10 @@ NO_KERNEL = (aten._unsafe_view, aten.promote_types, aten.empty, aten.empty_like,
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     base = random_model(given.model, torch.bfloat16, META)
-    workload = drawn(base.config.vocab_size, given.batch, given.max_length)
     if given.full_length:
-        workload = every_example_long(workload, given.max_length)
+        workload = every_example_long(given.batch, given.max_length)
+    else:
+        workload = drawn(base.config.vocab_size, given.batch, given.max_length)
     rows: dict[str, dict[str, Any]] = {}
     with kernels_of_cuda(padded=not given.full_length):
         for name in given.contestants.split(","):
@@ -73,13 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--contestants", default=CONTESTANTS)
     parser.add_argument("--out", default="benchmarks/results")
     return parser
-
-
-def every_example_long(workload: Workload, length: int) -> Workload:
-    """The workload's batches with examples of `length` tokens only."""
-    tokens = tuple(range(3, 3 + length))
-    example = type(workload.examples[0])(tokens, int(length * 0.4))
-    return Workload(f"all of {length} tokens", [example] * len(workload.examples), workload.batch_size)
 
 
 @contextmanager
@@ -122,7 +115,7 @@ class _Operators(TorchDispatchMode):
 
 def count(contestant: Contestant, workload: Workload, batches: int) -> dict[str, Any]:
     """The largest counts over some batches; operations summed over them."""
-    if contestant.name == "sds_lora":
+    if isinstance(contestant, Ours) and contestant.method.name == "sds_lora":
         contestant.method.split_done = True  # past its warm-up: two branches
     held = _held(contestant)
     peak = operators = operations = 0

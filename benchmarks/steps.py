@@ -20,11 +20,10 @@ from typing import Any
 import torch
 
 from benchmarks import report
-from benchmarks.contestants import METHODS, PEFT, Contestant, Pad, builder
+from benchmarks.contestants import METHODS, PEFT, REFERENCES, Contestant, Pad, builder
 from benchmarks.workloads import Workload, drawn, gsm8k, loaded_model, random_model
 from sdsbench.training.measure import PeakBytes, saved_bytes
 
-REFERENCES = ("peft_lora", "lora")
 NEW_TOKENS = 16
 
 

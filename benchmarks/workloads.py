@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +46,12 @@ def drawn(vocabulary: int, batch_size: int, max_length: int, count: int = 256, s
     return Workload(f"drawn lengths, at most {max_length}", examples, batch_size)
 
 
+def every_example_long(batch_size: int, length: int, count: int = 256) -> Workload:
+    """Examples of `length` tokens only: batches without padding."""
+    example = EncodedText(tuple(range(3, 3 + length)), int(length * (1 - RESPONSE_SHARE)))
+    return Workload(f"all of {length} tokens", [example] * count, batch_size)
+
+
 def gsm8k(model_name: str, tokenizer: Any, batch_size: int, max_length: int, root: str | None) -> Workload:
     """GSM8K training examples: the real ones where `root` holds them, else this package's own word problems."""
     from sdsbench.configuration.compose import compose_run
@@ -82,8 +87,3 @@ def loaded_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
     loaded = load(compose_run([f"model={name}", "method=lora", "task=gsm8k"]).model, dtype)
     return loaded.model, loaded.tokenizer
-
-
-def with_shared_weights(model: Any) -> Any:
-    """A copy of the modules around the very same weights: many contestants, one base in memory."""
-    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})

@@ -22,6 +22,8 @@ STATES = (
 """running: a living process has it. stopped: a process died in it. waiting: for tuning runs. impossible: no tuning run
 of its cell succeeded. preempted and timeout go on from their checkpoint; failed and oom wait for `retry --failed`."""
 OVER = ("done", "failed", "oom", "impossible")
+FAILED = ("failed", "oom")
+"""States that a retry takes again."""
 
 
 @dataclass(frozen=True)

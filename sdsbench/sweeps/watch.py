@@ -12,9 +12,7 @@ from rich.table import Table
 from sdsbench.clock import clock
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
-from sdsbench.sweeps.states import OVER, States
-
-FAILED = ("failed", "oom")
+from sdsbench.sweeps.states import FAILED, OVER, States
 
 
 def watch(pool: Pool, plan: Plan, states: States, retry: bool) -> None:
@@ -61,7 +59,10 @@ class Tally:
         if run.status in OVER and run.run not in self._counted:  # a finished run may only get a new note on its tuning
             self._counted.add(run.run)
             self.over += 1
-        (self._failed.add if run.status in FAILED else self._failed.discard)(run.run)
+        if run.status in FAILED:
+            self._failed.add(run.run)
+        else:
+            self._failed.discard(run.run)
 
     def left(self) -> str:
         """`1:02:03 left` from the throughput so far."""

@@ -33,7 +33,7 @@ from sdsbench.sweeps.group import LARGEST, OneBase, group_size, kinship, train_s
 from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
 from sdsbench.sweeps.plan import Plan, Slot, read
 from sdsbench.sweeps.pool import DISK
-from sdsbench.sweeps.states import OVER, SlotState, States, root_of
+from sdsbench.sweeps.states import FAILED, OVER, SlotState, States, root_of
 from sdsbench.training.side_by_side import Member
 from sdsbench.training.signals import StopRequest
 
@@ -102,7 +102,7 @@ class Worker:
         """Where a slot stands now; the state is TAKE where this worker may run it."""
         states = States(self.plan, root_of(self.plan, self.placing))
         now = states.of(slot)
-        again = self.retry and now.state in ("failed", "oom") and now.identity not in tried
+        again = self.retry and now.state in FAILED and now.identity not in tried
         if now.state == "done" and slot.cell is not None and now.record is not None:
             choice = states.choice(slot.cell)  # a larger budget may have chosen the same: its record shall say so
             again = choice is not None and choice.tuning != now.record.tuning

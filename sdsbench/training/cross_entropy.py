@@ -26,6 +26,26 @@ def _logits(h_td: Tensor, weight_vd: Tensor, softcap: float | None) -> tuple[Ten
     return softcap * squashed, 1 - squashed.square()
 
 
+def _chunk(
+    h_cd: Tensor, weight_vd: Tensor, labels_c1: Tensor, softcap: float | None, dh_cd: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(summed loss, log Z of each position); writes the gradient of h into `dh_cd`.
+
+    Everything happens in the one tensor of logits, which is gone when this returns.
+    """
+    logits, slope = _logits(h_cd, weight_vd, softcap)
+    gold, largest = logits.gather(1, labels_c1), logits.amax(dim=-1, keepdim=True)
+    shares = logits.sub_(largest).exp_()
+    z = shares.sum(dim=-1, keepdim=True)
+    log_z = largest + z.log()
+    if dh_cd is not None:
+        dlogits = shares.div_(z).scatter_add_(1, labels_c1, torch.full_like(gold, -1.0))
+        if slope is not None:
+            dlogits *= slope
+        torch.mm(dlogits.to(h_cd.dtype), weight_vd, out=dh_cd)
+    return (log_z - gold).sum(), log_z
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h_td: Tensor, weight_vd: Tensor, labels_t: Tensor, softcap: float | None) -> Tensor:
@@ -35,21 +55,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         log_zs = []
         for start in range(0, len(h_td), CHUNK):
             rows = slice(start, start + CHUNK)
-            logits, slope = _logits(h_td[rows], weight_vd, softcap)
-            gold, largest = logits.gather(1, labels_t[rows, None]), logits.amax(dim=-1, keepdim=True)
-            shares = logits.sub_(largest).exp_()  # in place: a chunk of logits exists once
-            z = shares.sum(dim=-1, keepdim=True)
-            log_zs.append(largest + z.log())
-            total += (log_zs[-1] - gold).sum()
-            if dh_td is None:
-                del logits, shares, slope
-                continue
-            dlogits = shares.div_(z)
-            dlogits.scatter_add_(1, labels_t[rows, None], torch.full_like(gold, -1.0))
-            if slope is not None:
-                dlogits *= slope
-            torch.mm(dlogits.to(h_td.dtype), weight_vd, out=dh_td[rows])
-            del logits, shares, dlogits, slope  # before the next chunk is made
+            out = None if dh_td is None else dh_td[rows]
+            loss, log_z = _chunk(h_td[rows], weight_vd, labels_t[rows, None], softcap, out)
+            total += loss
+            log_zs.append(log_z)
         ctx.save_for_backward(dh_td, *((h_td, weight_vd, labels_t, torch.cat(log_zs)) if need_weight else ()))
         ctx.softcap = softcap
         return total
@@ -69,15 +78,27 @@ def _weight_gradient(
     size = max(1, CHUNK * len(weight_vd) // len(h_td))
     for start in range(0, len(weight_vd), size):
         rows = slice(start, start + size)
-        logits, slope = _logits(h_td, weight_vd[rows], softcap)
-        dlogits = logits.sub_(log_z_t1).exp_()
-        here = ((labels_t >= start) & (labels_t < start + size)).nonzero()[:, 0]
-        dlogits[here, labels_t[here] - start] -= 1
-        if slope is not None:
-            dlogits *= slope
-        torch.mm(dlogits.mul_(grad).to(h_td.dtype).T, h_td, out=dweight_vd[rows])
-        del logits, dlogits, slope  # before the next rows
+        _rows_gradient(grad, softcap, h_td, weight_vd[rows], labels_t - start, log_z_t1, dweight_vd[rows])
     return dweight_vd
+
+
+def _rows_gradient(
+    grad: Tensor,
+    softcap: float | None,
+    h_td: Tensor,
+    weight_wd: Tensor,
+    labels_t: Tensor,
+    log_z_t1: Tensor,
+    out: Tensor,
+) -> None:
+    """dL/dW of some rows of W into `out`; a label outside of them is below 0 or too large."""
+    logits, slope = _logits(h_td, weight_wd, softcap)
+    dlogits = logits.sub_(log_z_t1).exp_()
+    here = ((labels_t >= 0) & (labels_t < len(weight_wd))).nonzero()[:, 0]
+    dlogits[here, labels_t[here]] -= 1
+    if slope is not None:
+        dlogits *= slope
+    torch.mm(dlogits.mul_(grad).to(h_td.dtype).T, h_td, out=out)
 
 
 def linear_cross_entropy(h_td: Tensor, weight_vd: Tensor, labels_t: Tensor, softcap: float | None = None) -> Tensor:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 from sdsbench.sweeps import placing as placings
 from sdsbench.sweeps.plan import find, read
-from sdsbench.sweeps.states import States, root_of
+from sdsbench.sweeps.states import FAILED, States, root_of
 from sdsbench.verbs.submit import send
 from sdsbench.verbs.sweep import run_here
-
-FAILED = ("failed", "oom")
 
 
 def main(arguments: Sequence[str]) -> int:

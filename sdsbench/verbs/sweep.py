@@ -12,7 +12,7 @@ from sdsbench.records.files import disk_errors
 from sdsbench.sweeps import placing as placings
 from sdsbench.sweeps.plan import Plan, find, read
 from sdsbench.sweeps.pool import Pool, Seat, cpu_seats, gpu_seats, gpus_here
-from sdsbench.sweeps.states import OVER, States, root_of
+from sdsbench.sweeps.states import FAILED, OVER, States, root_of
 from sdsbench.sweeps.watch import watch
 
 
@@ -55,7 +55,7 @@ def run_here(plan: Plan, given: argparse.Namespace, options: Sequence[str]) -> i
         raise DiskRefuses(pool.disk.removeprefix("sdsbench: "))
     if received:
         raise Interrupted(f"stopped by {signal.Signals(received[0]).name}; `sdsbench sweep {plan.folder}` continues")
-    failed = sum(counts.get(state, 0) for state in ("failed", "oom", "impossible"))
+    failed = sum(counts.get(state, 0) for state in (*FAILED, "impossible"))
     if failed:
         raise TrainingFailed(
             f"{failed} run(s) failed: `sdsbench status {plan.folder}` says why, `retry --failed` tries again"

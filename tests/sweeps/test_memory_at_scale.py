@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.contestants import Pad, builder
-from benchmarks.counted import META, count, every_example_long, kernels_of_cuda
-from benchmarks.workloads import drawn, random_model
+from benchmarks.counted import META, count, kernels_of_cuda
+from benchmarks.workloads import every_example_long, random_model
 from sdsbench.configuration.compose import compose_run
 from sdsbench.sweeps.memory_model import training_memory
 
@@ -19,7 +19,7 @@ BATCH, LENGTH, RANK = 4, 512, 32
 def test_the_model_is_a_little_above_the_count(architecture: str, name: str) -> None:
     """It has attention outputs twice, as on a CPU; the GPU's kernel keeps them once."""
     base = random_model(architecture, torch.bfloat16, META)
-    workload = every_example_long(drawn(base.config.vocab_size, BATCH, LENGTH), LENGTH)
+    workload = every_example_long(BATCH, LENGTH)
     with kernels_of_cuda():
         counted = count(builder(name, base, Pad(), RANK, workload)(), workload, 1)["peak_bytes"]
     config = compose_run([f"model={architecture}", f"method={name}", "task=gsm8k", f"method.rank={RANK}"])
