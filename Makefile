@@ -38,8 +38,8 @@ test-full-ft: .venv/.test ## the tests of train.optimizer=adamw8bit; torchao apa
 	test -d .venv/full-ft || $(PIP) --constraint requirements.lock --no-deps --target .venv/full-ft torchao
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/full-ft $(BIN)/python -m pytest tests/training/test_in_backward.py tests/sweeps/test_memory_model.py
 
-lint: .venv/.test ## ruff (lint and format) and mypy
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy sdsbench
+lint: .venv/.test ## ruff (lint and format), mypy and the contract of the layers
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy sdsbench && $(BIN)/lint-imports --no-logo
 
 DATA ?= ../shared/data
 study: .venv/.test ## our own study from nothing: sweeps, records, tables, claims, report (an hour of two CPU cores; DATA=FOLDER of real GLUE)

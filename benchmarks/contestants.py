@@ -16,7 +16,6 @@ from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.methods.attach import attach, merged
 from sdsbench.methods.base import build, lookup
 from sdsbench.training.causal import CausalObjective, EncodedText
-from sdsbench.training.config import TrainConfig
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.loop import Training
@@ -25,6 +24,7 @@ from sdsbench.training.order import DataOrder
 from sdsbench.training.parameters import optimizer_groups
 from sdsbench.training.side_by_side import with_shared_weights
 from sdsbench.training.state import TrainState
+from sdsbench.training.training_config import TrainConfig
 
 METHODS = (
     "lora",

@@ -26,7 +26,7 @@ from benchmarks import report
 from benchmarks.contestants import REFERENCES, Contestant, Ours, Pad, builder
 from benchmarks.workloads import Workload, drawn, every_example_long, random_model
 from sdsbench.training import attention
-from sdsbench.training.measure import PeakBytes
+from sdsbench.training.saved_bytes import PeakBytes
 
 CONTESTANTS = "lora,dora,sds_lora,lora_pro,lora_xs,peft_lora,peft_dora"
 META = torch.device("meta")

@@ -20,9 +20,9 @@ import torch
 
 from benchmarks import report
 from benchmarks.workloads import loaded_model
-from sdsbench.configuration.compose import compose_run
 from sdsbench.data.sources import load
 from sdsbench.evaluation.generation import Generator, Request
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.tasks import base as tasks
 
 

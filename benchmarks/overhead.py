@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from sdsbench.records.run_folder import checksum, read_record
+from sdsbench.core.run_folder import checksum, read_record
 
 SWEEP = ["method=lora,sds_lora,dora,pissa,rslora", "method.rank=4,8", "train.lr=1e-3,2e-3,4e-3,8e-3"]
 CELLS = 40  # of SWEEP

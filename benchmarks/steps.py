@@ -22,7 +22,7 @@ import torch
 from benchmarks import report
 from benchmarks.contestants import METHODS, PEFT, REFERENCES, Contestant, Pad, builder
 from benchmarks.workloads import Workload, drawn, gsm8k, loaded_model, random_model
-from sdsbench.training.measure import PeakBytes, saved_bytes
+from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
 
 NEW_TOKENS = 16
 

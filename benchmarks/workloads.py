@@ -54,8 +54,8 @@ def every_example_long(batch_size: int, length: int, count: int = 256) -> Worklo
 
 def gsm8k(model_name: str, tokenizer: Any, batch_size: int, max_length: int, root: str | None) -> Workload:
     """GSM8K training examples: the real ones where `root` holds them, else this package's own word problems."""
-    from sdsbench.configuration.compose import compose_run
     from sdsbench.data.held_back import load_training
+    from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.tasks import base as tasks
     from sdsbench.training.causal import CausalObjective
 
@@ -82,8 +82,8 @@ def random_model(name: str, dtype: torch.dtype, device: torch.device) -> Any:
 
 def loaded_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """(model, tokenizer) with pretrained weights."""
-    from sdsbench.configuration.compose import compose_run
     from sdsbench.models.load import load
+    from sdsbench.runs.configuration.compose import compose_run
 
     loaded = load(compose_run([f"model={name}", "method=lora", "task=gsm8k"]).model, dtype)
     return loaded.model, loaded.tokenizer

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sdsbench.records import metrics, samples
-from sdsbench.records.run_folder import read_record
+from sdsbench.core import samples
+from sdsbench.core import step_log as metrics
+from sdsbench.core.run_folder import read_record
 
 COMPARED = ("run_id", "status", "scores", "losses", "tokens", "parameters", "config", "tuning", "seed", "lr")
 

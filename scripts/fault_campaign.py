@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 from compare_runs import differences
 
-from sdsbench.records import metrics
-from sdsbench.records.run_folder import read_record
+from sdsbench.core import step_log as metrics
+from sdsbench.core.run_folder import read_record
 
 RUN = [
     "model=micro", "data.source=embedded", "threads=1", "device=cpu", "eval.limit=8", "eval.untrained=false",

@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sdsbench.errors import Refused, SdsbenchError
+from sdsbench.core.errors import Refused, SdsbenchError
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.states import States
 

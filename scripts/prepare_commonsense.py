@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdsbench.core.errors import SdsbenchError, Unavailable
 from sdsbench.data import catalogue
-from sdsbench.errors import SdsbenchError, Unavailable
 from sdsbench.tasks.commonsense import BENCHMARKS, COLUMNS
 
 MIXTURE = "commonsense_170k"

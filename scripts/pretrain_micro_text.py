@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sdsbench.data.embedded.word_problems import LARGEST, TEMPLATES, Problem, draw_problem
-from sdsbench.data.embedded.word_problems_math import draw_exercise
-from sdsbench.data.embedded.word_problems_templates import BOYS, DAYS, GIRLS, PLACES, THINGS
+from sdsbench.synthetic.word_problems import LARGEST, TEMPLATES, Problem, draw_problem
+from sdsbench.synthetic.word_problems_math import draw_exercise
+from sdsbench.synthetic.word_problems_templates import BOYS, DAYS, GIRLS, PLACES, THINGS
 
 HEADER = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from sdsbench.configuration.compose import compose_run
+from sdsbench.core.files import write_atomic
 from sdsbench.data.sources import load
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.models.load import load as load_model
-from sdsbench.records.files import write_atomic
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.tasks import base as tasks
 
 PATH = Path(__file__).parent.parent / "tests/tasks/golden/commonsense_generations.jsonl"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 import sdsbench
-from sdsbench.records.files import write_atomic
-from sdsbench.statistics import holm, seed_test, t_interval
-from sdsbench.tables.names import method_title
+from sdsbench.core.files import write_atomic
+from sdsbench.results.statistics import holm, seed_test, t_interval
+from sdsbench.results.tables.names import method_title
 
 ROOT = Path(__file__).parent.parent / "results/mechanism"
 PROBES = {

@@ -7,7 +7,7 @@ import io
 import sys
 from pathlib import Path
 
-from sdsbench.verbs.table import main as table
+from sdsbench.cli.table import main as table
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results: begin, written by scripts/write_readme_results.py -->", "<!-- results: end -->"

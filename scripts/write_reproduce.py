@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from sdsbench.configuration.check import known_architecture
-from sdsbench.configuration.schema import RunConfig
+from sdsbench.runs.configuration.check import known_architecture
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps import cost
 from sdsbench.sweeps.expand import Composer
 from sdsbench.sweeps.workload import ABOVE, LONGEST, workload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdsbench.records.frames import load_runs, load_samples, load_scores, load_steps
+    from sdsbench.results.frames import load_runs, load_samples, load_scores, load_steps
 
 __all__ = ["load_runs", "load_samples", "load_scores", "load_steps"]
 
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> Any:
     """pandas is imported when a frame is first asked for, not by `sdsbench --help`."""
     if name not in __all__:
         raise AttributeError(f"module 'sdsbench' has no attribute {name!r}")
-    from sdsbench.records import frames
+    from sdsbench.results import frames
 
     return getattr(frames, name)

@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from sdsbench.errors import SdsbenchError
+from sdsbench.core.errors import SdsbenchError
 
 HELP = """\
 sdsbench: does a low-rank method really beat LoRA, on your model and task, by how much, at what cost?
@@ -26,8 +26,8 @@ exit codes: 0 done, 2 bad configuration, 3 data or weights not available, 4 trai
 
 
 def verbs() -> list[str]:
-    """Names of the modules in sdsbench/verbs."""
-    from sdsbench import verbs as package
+    """Names of the modules in sdsbench/cli."""
+    from sdsbench import cli as package
 
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
@@ -55,22 +55,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verb(name: str, arguments: list[str]) -> int:
-    from sdsbench.configuration.spelling import nearest
-    from sdsbench.errors import ConfigError, Problem
+    from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.core.spelling import nearest
 
     if name not in verbs():
         raise ConfigError([Problem("verb", name, ", ".join(verbs()), nearest(name, verbs()))])
-    return importlib.import_module(f"sdsbench.verbs.{name}").main(arguments)
+    return importlib.import_module(f"sdsbench.cli.{name}").main(arguments)
 
 
 def _run(words: Sequence[str]) -> int:
-    from sdsbench.aggregate import execute_members, expand
+    from sdsbench.runs.aggregate import execute_members, expand
 
     overrides, config_dirs = split_config_dirs(words)
     configs = expand(overrides, config_dirs)
     if len(configs) > 1:
         return execute_members(overrides, config_dirs)
-    from sdsbench.run import execute
+    from sdsbench.runs.pipeline import execute
 
     execute(configs[0])
     return 0
@@ -94,8 +94,8 @@ def _hydra(words: Sequence[str]) -> int:
     import hydra
     from omegaconf import DictConfig
 
-    from sdsbench.configuration import resolvers
-    from sdsbench.configuration.compose import conf_folder, to_run_config
+    from sdsbench.runs.configuration import resolvers
+    from sdsbench.runs.configuration.compose import conf_folder, to_run_config
 
     resolvers.register()
     codes = [0]
@@ -107,7 +107,7 @@ def _hydra(words: Sequence[str]) -> int:
             if hasattr(config.task, "members"):  # a task of several runs (glue, vtab)
                 codes.append(_members_of_a_job(split_config_dirs(words)[1]))
                 return
-            from sdsbench.run import execute
+            from sdsbench.runs.pipeline import execute
 
             execute(config)
         except SdsbenchError as error:  # one failing run never stops the others
@@ -124,7 +124,7 @@ def _members_of_a_job(config_dirs: Sequence[str]) -> int:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
-    from sdsbench.aggregate import execute_members
+    from sdsbench.runs.aggregate import execute_members
 
     outer = GlobalHydra.instance().hydra  # composing the members replaces it
     try:

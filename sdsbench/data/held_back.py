@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.data.config import DataConfig
+from sdsbench.data.data_config import DataConfig
 from sdsbench.data.sources import Rows, has_validation, limited, load
-from sdsbench.errors import Unavailable
 
 SPLIT = "held_back"  # how such rows are named where they come from a training split
 SEED = 20240  # which training rows are held back must not move with a run's seed

@@ -18,11 +18,11 @@ from urllib.parse import urlparse
 
 import numpy as np
 
+from sdsbench.core.errors import Unavailable
+from sdsbench.core.record import DataUsed
 from sdsbench.data import catalogue, content
 from sdsbench.data.catalogue import DataSet
-from sdsbench.data.config import DataConfig
-from sdsbench.errors import Unavailable
-from sdsbench.records.schema import DataUsed
+from sdsbench.data.data_config import DataConfig
 
 Source = Literal["hub", "local", "embedded"]
 _COMMIT = re.compile("[0-9a-f]{40}")

@@ -16,7 +16,7 @@ def compute(metric: str, predictions: Sequence[float], references: Sequence[floa
     A correlation that is not defined, because all predictions are equal, is 0: a constant knows nothing.
     Raises KeyError for a metric that the local module does not have.
     """
-    from sdsbench.evaluation.labelled_metrics import FUNCTIONS, LabelledMetrics
+    from sdsbench.evaluation.metric_functions import FUNCTIONS, LabelledMetrics
 
     if metric not in FUNCTIONS:
         raise KeyError(f"metric {metric!r}: accepted: {', '.join(FUNCTIONS)}")

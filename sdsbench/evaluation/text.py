@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
-from sdsbench.records.schema import Score
 from sdsbench.tasks.base import Choice, Generation
 
 

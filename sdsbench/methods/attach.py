@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from sdsbench.errors import ConfigError, Problem, TrainingFailed
+from sdsbench.core.errors import ConfigError, Problem, TrainingFailed
 from sdsbench.methods.layer import AdaptedLinear
 from sdsbench.methods.linear_algebra import batch_length
 from sdsbench.methods.targets import matches, unmatched

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sdsbench.lazy import torch
+from sdsbench.core.lazy import torch
 from sdsbench.methods.base import LowRankConfig, register
 from sdsbench.methods.initial import add_lora_factors
 from sdsbench.methods.lora import LoRA

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdsbench.errors import DamagedFile, Refused
+from sdsbench.core.errors import DamagedFile, Refused
+from sdsbench.core.files import write_atomic
 from sdsbench.methods.attach import merged
 from sdsbench.methods.tensor_file import save_tensors
-from sdsbench.records.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

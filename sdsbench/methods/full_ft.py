@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdsbench.errors import Problem
+from sdsbench.core.errors import Problem
 from sdsbench.methods.base import Method, MethodConfig, register
 
 if TYPE_CHECKING:

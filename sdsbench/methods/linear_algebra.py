@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sdsbench.lazy import torch
+from sdsbench.core.lazy import torch
 from sdsbench.methods.masters import as_master
 
 if TYPE_CHECKING:

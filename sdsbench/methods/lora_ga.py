@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdsbench.errors import ConfigError, Problem
-from sdsbench.lazy import torch
+from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.lazy import torch
 from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, register
 from sdsbench.methods.linear_algebra import randomised_svd
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdsbench.errors import Problem
+from sdsbench.core.errors import Problem
 from sdsbench.methods.base import Layers, LowRankConfig, Optimizer, register
 from sdsbench.methods.lora import LoRA
 

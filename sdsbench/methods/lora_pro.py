@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sdsbench.errors import Problem
-from sdsbench.lazy import torch
+from sdsbench.core.errors import Problem
+from sdsbench.core.lazy import torch
 from sdsbench.methods.base import Layers, LowRankConfig, register
 from sdsbench.methods.linear_algebra import damped_eigh, inverse, sylvester
 from sdsbench.methods.lora import LoRA

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdsbench.errors import Problem
-from sdsbench.lazy import torch
+from sdsbench.core.errors import Problem
+from sdsbench.core.lazy import torch
 from sdsbench.methods.base import Branch, Method, register
 from sdsbench.methods.weight_svd import WeightSVDConfig, weight_svd
 

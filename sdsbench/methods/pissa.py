@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdsbench.lazy import torch
+from sdsbench.core.lazy import torch
 from sdsbench.methods.base import Branch, DataContext, Layers, Method, register
 from sdsbench.methods.masters import as_master
 from sdsbench.methods.weight_svd import WeightSVDConfig, weight_svd

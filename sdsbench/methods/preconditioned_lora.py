@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdsbench.errors import Problem
-from sdsbench.lazy import torch
+from sdsbench.core.errors import Problem
+from sdsbench.core.lazy import torch
 from sdsbench.methods.base import Layers, LowRankConfig, register
 from sdsbench.methods.lora import LoRA
 

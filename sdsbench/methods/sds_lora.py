@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sdsbench.errors import Problem
-from sdsbench.lazy import torch
+from sdsbench.core.errors import Problem
+from sdsbench.core.lazy import torch
 from sdsbench.methods.base import Branch, Layers, LowRankConfig, Method, Optimizer, register
 from sdsbench.methods.initial import add_lora_factors
 from sdsbench.methods.linear_algebra import orthonormal_columns, product_svd, sum_norm

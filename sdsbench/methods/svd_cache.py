@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sdsbench.cache import cache_folder
-from sdsbench.lazy import torch
+from sdsbench.core.cache import cache_folder
+from sdsbench.core.lazy import torch
 from sdsbench.methods.tensor_file import save_tensors
 
 if TYPE_CHECKING:

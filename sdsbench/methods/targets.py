@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sdsbench.configuration.spelling import nearest
-from sdsbench.errors import Problem
+from sdsbench.core.errors import Problem
+from sdsbench.core.spelling import nearest
 
 ALL_LINEAR = "all-linear"
 HEADS = frozenset({"lm_head", "classifier", "score", "pooler", "qa_outputs", "cls", "head", "embed_out"})

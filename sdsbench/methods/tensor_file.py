@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdsbench.records.files import write_atomic
+from sdsbench.core.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

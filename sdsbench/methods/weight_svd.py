@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdsbench.errors import Problem
-from sdsbench.lazy import torch
+from sdsbench.core.errors import Problem
+from sdsbench.core.lazy import torch
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
 from sdsbench.methods.svd_cache import cached_triples

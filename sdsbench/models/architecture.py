@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sdsbench.errors import Unavailable
+from sdsbench.core.errors import Unavailable
 
 FOLDER = Path(__file__).parent / "architectures"
 Shapes = dict[str, tuple[int, int]]  # name -> (m, n) = (output size, input size)

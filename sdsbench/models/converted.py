@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sdsbench.cache import cache_folder
+from sdsbench.core.cache import cache_folder
 
 
 def converted(source: Path, convert: Callable[[Path, Path], None]) -> Path:

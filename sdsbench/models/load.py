@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from sdsbench.errors import Unavailable
-from sdsbench.models.config import ModelConfig
+from sdsbench.core.errors import Unavailable
+from sdsbench.core.record import Weights
 from sdsbench.models.converted import converted
 from sdsbench.models.gguf import dequantise
+from sdsbench.models.model_config import ModelConfig
 from sdsbench.models.onnx import backbone
-from sdsbench.records.schema import Weights
 
 
 @dataclass

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdsbench.errors import Unavailable
+from sdsbench.core.errors import Unavailable
 from sdsbench.models.architecture import shipped
 
 if TYPE_CHECKING:

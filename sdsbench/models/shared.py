@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from sdsbench.lazy import torch
-from sdsbench.models.config import ModelConfig
+from sdsbench.core.lazy import torch
 from sdsbench.models.load import LoadedModel, load
+from sdsbench.models.model_config import ModelConfig
 
 
 class SharedWeights:

@@ -27,11 +27,11 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sdsbench.configuration.check import KnownArchitecture, known_architecture
-from sdsbench.configuration.schema import RunConfig
+from sdsbench.core.record import Record
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.methods.targets import matches
-from sdsbench.records.schema import Record
+from sdsbench.runs.configuration.check import KnownArchitecture, known_architecture
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.memory_encoders import encoder_memory
 from sdsbench.sweeps.memory_model import training_memory
 from sdsbench.sweeps.workload import Scoring, Workload, workload

@@ -25,12 +25,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from sdsbench.configuration.compose import GROUPS, conf_folder, options
-from sdsbench.configuration.identity import PLACING
-from sdsbench.configuration.spelling import nearest
-from sdsbench.configuration.texts import text
-from sdsbench.configuration.typed import parse_section
-from sdsbench.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.spelling import nearest
+from sdsbench.core.texts import text
+from sdsbench.runs.configuration.compose import GROUPS, conf_folder, options
+from sdsbench.runs.configuration.identity import PLACING
+from sdsbench.runs.configuration.typed import parse_section
 
 Axes = dict[str, list[str]]  # key -> values, in Hydra's override syntax
 _PLACING_KEYS = tuple(key for key in PLACING if key != "force")

@@ -16,9 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sdsbench.configuration.compose import GROUPS, compose_tree, flat_keys, from_tree, key_problem
-from sdsbench.configuration.schema import RunConfig
-from sdsbench.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.runs.configuration.compose import GROUPS, compose_tree, flat_keys, from_tree, key_problem
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.definition import Axes
 
 Point = dict[str, str]  # key -> value, in Hydra's override syntax

@@ -6,10 +6,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 
-from sdsbench.configuration.identity import canonical_json, name_of, named
-from sdsbench.data.settle import require_data, settled
-from sdsbench.errors import ConfigError, Problem, Unavailable
-from sdsbench.records import provenance
+from sdsbench.core.errors import ConfigError, Problem, Unavailable
+from sdsbench.core.hashing import canonical_json, sha256_of
+from sdsbench.runs import provenance
+from sdsbench.runs.configuration.identity import name_of, named
+from sdsbench.runs.data_source import require_data, settled
 from sdsbench.sweeps.definition import Sweep, Tune
 from sdsbench.sweeps.expand import Composer, Point, product
 from sdsbench.sweeps.plan import Cell, Manifest, PlannedRun, placing_of
@@ -101,7 +102,7 @@ class _Freezer:
 
         tuning = [[run("tuning", value, str(seed), "validation") for seed in tune.seeds] for value in tune.grid]
         final = {seed: [run("final", value, seed, "test") for value in tune.grid] for seed in seeds}
-        key = hashlib.sha256(canonical_json([point, dataclasses.asdict(tune)]).encode()).hexdigest()[:12]
+        key = sha256_of([point, dataclasses.asdict(tune)])[:12]
         self.cells[key] = Cell(point=point, key=tune.key, grid=tune.grid, seeds=tune.seeds, tuning=tuning, final=final)
 
 

@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
-from sdsbench.configuration.identity import canonical_json, named
-from sdsbench.configuration.schema import RunConfig
+from sdsbench.core.hashing import canonical_json
 from sdsbench.methods.base import LowRankConfig
-from sdsbench.models.config import ModelConfig
 from sdsbench.models.load import LoadedModel
+from sdsbench.models.model_config import ModelConfig
+from sdsbench.runs.configuration.identity import named
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.cost import RESERVE, USABLE
 from sdsbench.sweeps.memory_model import training_memory
 from sdsbench.sweeps.placing import AUTO
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.labelled import LabelledTask
+from sdsbench.tasks.classification import LabelledTask
 from sdsbench.training.side_by_side import Leave, Member, SideBySide, with_shared_weights
 
 LARGEST = 8  # runs that `auto` puts into a group

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sdsbench.configuration.check import known_architecture
-from sdsbench.configuration.schema import RunConfig
 from sdsbench.methods import base as methods
 from sdsbench.methods.base import Method
 from sdsbench.methods.targets import matches
+from sdsbench.runs.configuration.check import known_architecture
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.memory_model import Memory, Shapes, factor_bytes, method_bytes
 
 KINDS = ("bert", "roberta")

@@ -22,12 +22,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdsbench.configuration.check import known_architecture
-from sdsbench.configuration.schema import RunConfig
-from sdsbench.lazy import torch
+from sdsbench.core.lazy import torch
 from sdsbench.methods import base as methods
 from sdsbench.methods.base import Method
 from sdsbench.methods.targets import matches
+from sdsbench.runs.configuration.check import known_architecture
+from sdsbench.runs.configuration.schema import RunConfig
 
 Shapes = Mapping[str, tuple[int, int]]
 LLAMA_KIND = ("llama", "mistral", "gemma", "gemma2", "qwen3")

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sdsbench.clock import clock
-from sdsbench.records.provenance import code_hash
+from sdsbench.core.clock import clock
+from sdsbench.runs.provenance import code_hash
 from sdsbench.sweeps.cost import CARDS, REFERENCE, Cost, Estimator, fits
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import OVER, SlotState, States, root_of

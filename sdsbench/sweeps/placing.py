@@ -8,8 +8,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from sdsbench.configuration.spelling import nearest
-from sdsbench.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.spelling import nearest
 
 GROUP_SIZE = "sweep.group_size"
 """How many runs of a shared base train side by side: a whole number from 1, or AUTO (sweeps/group.py)."""

@@ -24,12 +24,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sdsbench.configuration.compose import from_tree
-from sdsbench.configuration.identity import PLACING, canonical_json, run_id
-from sdsbench.configuration.schema import RunConfig
-from sdsbench.errors import DamagedFile, Unavailable
-from sdsbench.records.files import disk_errors, sync_folder, write_atomic
-from sdsbench.records.lock import owned
+from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.files import disk_errors, sync_folder, write_atomic
+from sdsbench.core.hashing import sha256_of
+from sdsbench.core.lock import owned
+from sdsbench.runs.configuration.compose import from_tree
+from sdsbench.runs.configuration.identity import PLACING, run_id
+from sdsbench.runs.configuration.schema import RunConfig
 
 PLANS = Path("results/plans")
 
@@ -224,4 +225,4 @@ def _merged(old: Manifest, new: Manifest) -> Manifest:
 
 
 def _checksum(manifest: Manifest) -> str:
-    return hashlib.sha256(canonical_json({**manifest.model_dump(mode="json"), "checksum": ""}).encode()).hexdigest()
+    return sha256_of({**manifest.model_dump(mode="json"), "checksum": ""})

@@ -20,10 +20,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-import sdsbench
-from sdsbench.errors import DamagedFile, SdsbenchError, Unavailable
-from sdsbench.records.files import disk_errors, write_atomic
-from sdsbench.records.lock import owned
+from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
+from sdsbench.core.files import disk_errors, write_atomic
+from sdsbench.core.lock import owned
+from sdsbench.core.package import bundled_folder
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.slurm_config import SlurmConfig
 
@@ -84,7 +84,7 @@ def _script(plan: Plan, folder: Path, tasks: int, slurm: SlurmConfig, placing: M
         *container, python, "-m", "sdsbench.sweeps.worker", str(plan.folder.resolve()), *settings,
         *(["--retry"] if retry else []),
     ]  # fmt: skip
-    environment = Environment(loader=FileSystemLoader(template_folder()), undefined=StrictUndefined)
+    environment = Environment(loader=FileSystemLoader(bundled_folder("slurm")), undefined=StrictUndefined)
     return environment.get_template("array.sh.j2").render(
         name=f"sdsbench-{plan.manifest.name}".replace("/", "-").replace(" ", "-"),
         last=tasks - 1,
@@ -93,13 +93,6 @@ def _script(plan: Plan, folder: Path, tasks: int, slurm: SlurmConfig, placing: M
         here=shlex.quote(str(Path.cwd())),
         command=shlex.join(command),
     )
-
-
-def template_folder() -> Path:
-    """slurm/ of a checkout, or its copy inside an installed package."""
-    package = Path(sdsbench.__file__).parent
-    inside = package / "slurm"
-    return inside if inside.is_dir() else package.parent / "slurm"
 
 
 def submissions(plan: Plan) -> list[Submission]:

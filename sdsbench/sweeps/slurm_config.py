@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from sdsbench.configuration.compose import conf_folder, options
-from sdsbench.configuration.spelling import nearest
-from sdsbench.configuration.typed import parse_section
-from sdsbench.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.spelling import nearest
+from sdsbench.runs.configuration.compose import conf_folder, options
+from sdsbench.runs.configuration.typed import parse_section
 
 DEFAULT = "gpu"
 TEXTS = ("slurm.time", "slurm.memory")  # 00:10:00 is a number to YAML

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdsbench.errors import DamagedFile
-from sdsbench.records.lock import owner_lives
-from sdsbench.records.run_folder import read_record
-from sdsbench.records.schema import Record
+from sdsbench.core.errors import DamagedFile
+from sdsbench.core.lock import owner_lives
+from sdsbench.core.record import Record
+from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps.plan import Plan, PlannedRun, Slot
 from sdsbench.sweeps.tuning import Choice, choose
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sdsbench.records.schema import Record, Tuning
+from sdsbench.core.record import Record, Tuning
 from sdsbench.sweeps.plan import Cell
 
 ENDED = ("done", "failed", "oom")

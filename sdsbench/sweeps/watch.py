@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sdsbench.clock import clock
+from sdsbench.core.clock import clock
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
 from sdsbench.sweeps.states import FAILED, OVER, States

@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sdsbench.configuration.schema import RunConfig
-from sdsbench.errors import DiskRefuses, Interrupted, Owned, SdsbenchError
+from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError
+from sdsbench.core.files import disk_errors
+from sdsbench.core.lock import owned
+from sdsbench.core.record import Record
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.shared import SharedWeights
-from sdsbench.records.files import disk_errors
-from sdsbench.records.keeper import Keeper
-from sdsbench.records.lock import owned
-from sdsbench.records.schema import Record
-from sdsbench.run import Stages, Surroundings, stages
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.keeper import Keeper
+from sdsbench.runs.pipeline import Stages, Surroundings, stages
 from sdsbench.sweeps.group import LARGEST, OneBase, group_size, kinship, train_side_by_side
 from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
 from sdsbench.sweeps.plan import Plan, Slot, read

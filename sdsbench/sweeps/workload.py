@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdsbench.configuration.schema import RunConfig
 from sdsbench.data import sizes
 from sdsbench.data.sources import EMBEDDED_ROWS
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 from sdsbench.tasks.base import Evaluation, Generation
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from sdsbench.errors import Problem
+from sdsbench.core.errors import Problem
 
 Row = Mapping[str, Any]
 Kind = Literal["text", "classification", "vision"]

@@ -16,9 +16,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sdsbench.core.errors import Problem
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.errors import Problem
 from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Task, TextExample, TextTaskConfig, register
 from sdsbench.tasks.prompts import STOP, alpaca
 
@@ -47,7 +47,7 @@ catalogue.add(
         hub_id="zwhe99/commonsense_170k",
         splits={"train": "train"},
         folder="commonsense_170k",
-        embedded="sdsbench.data.embedded.commonsense:mixture_rows",
+        embedded="sdsbench.synthetic.commonsense:mixture_rows",
         question=QUESTION,
         built_from=tuple(BENCHMARKS),
         prepared_by=PREPARED_BY,
@@ -67,7 +67,7 @@ catalogue.add(
             name=benchmark,
             columns=COLUMNS,
             folder=folder,
-            embedded=f"sdsbench.data.embedded.commonsense:{benchmark}_rows",
+            embedded=f"sdsbench.synthetic.commonsense:{benchmark}_rows",
             question=QUESTION,
             prepared_by=PREPARED_BY,
             note=f"LLM-Adapters' dataset/{folder.split('/')[1]}/test.json as parquet (no hub set has this form)",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks.base import Evaluation, Labelled, register
-from sdsbench.tasks.labelled import Aggregate, AggregateConfig, LabelledTaskConfig
+from sdsbench.tasks.classification import Aggregate, AggregateConfig, LabelledTaskConfig
 from sdsbench.tasks.sentences import SentenceTask
 
 
@@ -53,7 +53,7 @@ def _data_set(name: str, source: str, splits: Mapping[str, str]) -> DataSet:
         hub_config=source,
         splits=splits,
         folder=f"glue/{name}",
-        embedded=f"sdsbench.data.embedded.sentences:{source}_rows",
+        embedded=f"sdsbench.synthetic.sentences:{source}_rows",
         held_back_from="glue/mnli" if name == MISMATCHED else None,
     )
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from sdsbench.core.lazy import torch
 from sdsbench.data.content import decoded
-from sdsbench.lazy import torch
 from sdsbench.tasks.base import Row
-from sdsbench.tasks.labelled import LabelledTask
+from sdsbench.tasks.classification import LabelledTask
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from sdsbench.core.errors import Problem
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.errors import Problem
 from sdsbench.tasks import symbolic
 from sdsbench.tasks.answers import after_last_mark, last_boxed
 from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, register
@@ -33,7 +33,7 @@ catalogue.add(
         hub_id="DigitalLearningGmbH/MATH-lighteval",  # the seven subjects of hendrycks/competition_math in one set
         revision="0530c78699ea5e8eb5530600900e1f328b48acad",
         folder="hendrycks_math",
-        embedded="sdsbench.data.embedded.word_problems_math:math_rows",
+        embedded="sdsbench.synthetic.word_problems_math:math_rows",
     ),
     DataSet(
         name="math500",
@@ -43,7 +43,7 @@ catalogue.add(
         splits={"test": "test"},
         folder="MATH-500",
         held_back_from="hendrycks_math",
-        embedded="sdsbench.data.embedded.word_problems_math:math_rows",
+        embedded="sdsbench.synthetic.word_problems_math:math_rows",
     ),
 )
 TEST_SETS = ("hendrycks_math", "math500")

@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sdsbench.core.errors import Problem, Unavailable
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.errors import Problem, Unavailable
 from sdsbench.tasks.answers import last_boxed
 from sdsbench.tasks.base import Row, TextExample, TextTaskConfig
 from sdsbench.tasks.prompts import THINK, alpaca
@@ -34,7 +34,7 @@ catalogue.add(
         revision="aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18",
         splits={"train": "train"},
         folder="metamathqa",
-        embedded="sdsbench.data.embedded.metamath:rows",
+        embedded="sdsbench.synthetic.metamath:rows",
         original="original_question",
         built_from=("gsm8k", "hendrycks_math"),
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sdsbench.errors import Problem
+from sdsbench.core.errors import Problem
 from sdsbench.tasks import gsm8k, math
 from sdsbench.tasks.base import Evaluation, Row, Task, TextExample, register
 from sdsbench.tasks.math_training import training_example

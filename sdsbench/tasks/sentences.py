@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdsbench.tasks.base import Row
-from sdsbench.tasks.labelled import LabelledTask
+from sdsbench.tasks.classification import LabelledTask
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Literal
 
-from sdsbench.errors import Unavailable
+from sdsbench.core.errors import Unavailable
 
 LONGEST_ANSWER = 400
 """Characters; no gold answer of MATH has half as many, and a longer text is no answer."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks.base import Evaluation, Labelled, register
+from sdsbench.tasks.classification import LabelledTaskConfig
 from sdsbench.tasks.images import ImageTask
-from sdsbench.tasks.labelled import LabelledTaskConfig
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ for _name, _set in SETS.items():
             revision=_set.revision,
             splits={"train": "train", "test": _set.test_split},
             folder=_name,
-            embedded=f"sdsbench.data.embedded.digits:{_set.embedded}",
+            embedded=f"sdsbench.synthetic.digits:{_set.embedded}",
             note="" if _set.hub_id else "local only",
         )
     )

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks.base import register
-from sdsbench.tasks.labelled import Aggregate, AggregateConfig
+from sdsbench.tasks.classification import Aggregate, AggregateConfig
 from sdsbench.tasks.vision import register_image_task
 
 # group -> task -> number of classes
@@ -36,7 +36,7 @@ for _tasks in GROUPS.values():
                 name=f"vtab/{_name}",
                 columns=("image", "label"),
                 folder=f"vtab/{_name}",
-                embedded=f"sdsbench.data.embedded.digits:rows{'' if _classes >= 10 else f'_{_classes}'}",
+                embedded=f"sdsbench.synthetic.digits:rows{'' if _classes >= 10 else f'_{_classes}'}",
                 note="VTAB-1k's 1,000 training images (train800val200) as train.parquet, the full test set as "
                 "test.parquet; no hub set with these lists is known",
             )

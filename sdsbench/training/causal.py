@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdsbench.errors import Unavailable
+from sdsbench.core.errors import Unavailable
 from sdsbench.tasks.base import TextExample
 from sdsbench.training.attention import packed
 from sdsbench.training.cross_entropy import linear_cross_entropy

@@ -12,8 +12,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from sdsbench.errors import Refused
-from sdsbench.records.files import sync_folder, write_atomic
+from sdsbench.core.errors import Refused
+from sdsbench.core.files import sync_folder, write_atomic
 from sdsbench.training.state import TrainState
 
 

@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdsbench.errors import Unavailable
+from sdsbench.core.errors import Unavailable
 from sdsbench.methods.masters import as_master
-from sdsbench.training.config import TrainConfig
 from sdsbench.training.optimizer import Group
+from sdsbench.training.training_config import TrainConfig
 
 BLOCK = 256  # values that share a scale
 SMALLEST = 4096  # torchao quantises moments from this size on

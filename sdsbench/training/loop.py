@@ -11,14 +11,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sdsbench.errors import TrainingFailed
-from sdsbench.training.config import TrainConfig
+from sdsbench.core.errors import TrainingFailed
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.order import DataOrder, micro_batches
 from sdsbench.training.schedule import factor, warmup_steps
 from sdsbench.training.state import TrainState
+from sdsbench.training.training_config import TrainConfig
 
 
 class Example(Protocol):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sdsbench.methods.masters import as_master
-from sdsbench.training.config import TrainConfig
+from sdsbench.training.training_config import TrainConfig
 
 MOMENTUM = 0.9
 

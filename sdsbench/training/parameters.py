@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from sdsbench.core.record import Parameters
 from sdsbench.methods.base import Method
-from sdsbench.records.schema import Parameters
-from sdsbench.training.config import TrainConfig
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.optimizer import FlatOptimizer, Group
+from sdsbench.training.training_config import TrainConfig
 
 
 def optimizer_groups(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sdsbench.errors import Unavailable
+from sdsbench.core.errors import Unavailable
 
 SMALL_MODEL = 10_000_000  # below this many parameters bf16 saves no time on a CPU
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sdsbench.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.training.loop import Training
-from sdsbench.training.measure import PeakBytes, saved_bytes
 from sdsbench.training.optimizer import FlatOptimizer
+from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
 from sdsbench.training.state import TrainState
 
 PARTS = {  # names of autograd nodes and operators -> part of the forward and backward pass

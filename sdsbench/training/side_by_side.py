@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdsbench.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.methods.attach import _replace
 from sdsbench.training import activation_checkpointing
 from sdsbench.training.grouped_linear import GroupedLinear, Layout

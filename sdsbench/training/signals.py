@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType
 
-from sdsbench.errors import Interrupted
+from sdsbench.core.errors import Interrupted
 
 STATUS = {
     signal.SIGINT: "preempted",

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.records.keeper import Keeper
-from sdsbench.records.run_folder import find_record, write_record
-from sdsbench.records.schema import Attempt
+from sdsbench.core.record import Attempt
+from sdsbench.core.run_folder import find_record, write_record
+from sdsbench.runs.keeper import Keeper
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.plan import Plan
 from sdsbench.training import checkpoint

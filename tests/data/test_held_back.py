@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdsbench.configuration.compose import compose_run, options
-from sdsbench.configuration.schema import RunConfig
+from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue
 from sdsbench.data.held_back import tuning_rows
-from sdsbench.data.run_data import RunData, load_run
-from sdsbench.data.settle import settled
 from sdsbench.data.sources import Rows
-from sdsbench.errors import Unavailable
+from sdsbench.runs.configuration.compose import compose_run, options
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.data_source import settled
+from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.tasks import base
-from sdsbench.tasks.labelled import Aggregate
+from sdsbench.tasks.classification import Aggregate
 
 MODELS = {"text": "micro", "classification": "minilm", "vision": "vit_micro"}
 TASKS = [name for name in options("task") if not issubclass(base.lookup(name)[0], Aggregate)]

@@ -10,10 +10,10 @@ from types import ModuleType
 
 import pytest
 
-from sdsbench.configuration.compose import compose_run
-from sdsbench.data.run_data import load_run
-from sdsbench.data.settle import require_data, settled
-from sdsbench.errors import Unavailable
+from sdsbench.core.errors import Unavailable
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.data_source import require_data, settled
+from sdsbench.runs.run_data import load_run
 from sdsbench.tasks.commonsense import BENCHMARKS
 
 ROOT = Path(__file__).parent.parent.parent

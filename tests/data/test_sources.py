@@ -13,10 +13,10 @@ import pytest
 
 import sdsbench.tasks.commonsense  # (these register their data sets)
 import sdsbench.tasks.gsm8k  # noqa: F401
+from sdsbench.core.errors import Unavailable
 from sdsbench.data import content, sources
-from sdsbench.data.config import DataConfig
+from sdsbench.data.data_config import DataConfig
 from sdsbench.data.held_back import load_training
-from sdsbench.errors import Unavailable
 
 
 def folder(root: Path, rows: int = 30, split: str = "train", **columns: list[str]) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdsbench.configuration.compose import compose_run
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.models.load import load
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.training.causal import prompt_ids
 
 PROMPTS = [f"Tom has {i} apples. He buys {'many ' * (i % 4)}more. How many apples does he have?" for i in range(9)]

@@ -9,9 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
-from sdsbench.configuration.compose import compose_run
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.models.load import load
+from sdsbench.runs.configuration.compose import compose_run
 
 PROMPTS = ("Tom has 3 apples and", "A long prompt with more words than the other one, so that lengths differ:")
 CHOICES = (" buys 2 more apples.", " eats", " sells 10 of them to Ann.")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.errors import DiskRefuses
-from sdsbench.records import files
-from sdsbench.records.run_folder import read_record
-from sdsbench.run import execute
+from sdsbench.core import files
+from sdsbench.core.errors import DiskRefuses
+from sdsbench.core.run_folder import read_record
+from sdsbench.runs.pipeline import execute
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
 from tests.conftest import ROOT

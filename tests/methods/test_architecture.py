@@ -16,7 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from sdsbench.errors import Unavailable
+from sdsbench.core.errors import Unavailable
 from sdsbench.methods.attach import attach, target_layers
 from sdsbench.methods.base import build, lookup
 from sdsbench.models.architecture import FOLDER, linear_layers, shipped

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from sdsbench.errors import ConfigError
+from sdsbench.core.errors import ConfigError
 from sdsbench.methods.attach import adapted_layers, attach, detach, group_by_shape, merged, target_layers
 from tests.methods.tiny import logits, make_method, start, tiny_model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdsbench.errors import ConfigError
+from sdsbench.core.errors import ConfigError
 from tests.methods.test_lora_xs_sb import gradients_of
 from tests.methods.tiny import start
 

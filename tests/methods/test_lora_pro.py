@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sdsbench.errors import TrainingFailed
+from sdsbench.core.errors import TrainingFailed
 from sdsbench.methods import attach as attach_module
 from sdsbench.methods.attach import attach
 from sdsbench.methods.lora_pro import adjusted_gradients

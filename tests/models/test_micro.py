@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sdsbench
-from sdsbench.data.embedded.word_problems import metamath_rows
+from sdsbench.synthetic.word_problems import metamath_rows
 from sdsbench.tasks.prompts import alpaca
 
 FOLDER = Path(sdsbench.__file__).parent / "models" / "micro"

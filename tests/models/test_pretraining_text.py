@@ -8,8 +8,8 @@ import re
 import numpy as np
 
 from scripts.pretrain_micro_text import HEADER, HELD_OUT, RESPONSE, documents, sample_equation, story
-from sdsbench.data.embedded.word_problems import TEMPLATES, rows
-from sdsbench.data.embedded.word_problems_math import math_rows
+from sdsbench.synthetic.word_problems import TEMPLATES, rows
+from sdsbench.synthetic.word_problems_math import math_rows
 from sdsbench.tasks.prompts import alpaca
 
 DOCUMENTS = list(itertools.islice(documents(np.random.default_rng(0)), 6000))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sdsbench.configuration.check import config_file
-from sdsbench.configuration.compose import compose_run
 from sdsbench.data import catalogue, sizes
+from sdsbench.runs.configuration.check import config_file
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.sweeps import cost
 from sdsbench.sweeps.workload import workload
 from sdsbench.tasks import base as tasks

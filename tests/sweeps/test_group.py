@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.configuration.compose import compose_run
-from sdsbench.errors import ConfigError, Interrupted, Unavailable
-from sdsbench.records import metrics
-from sdsbench.records.run_folder import read_record, write_record
-from sdsbench.records.schema import Attempt, Record
-from sdsbench.run import Run
+from sdsbench.core import step_log as metrics
+from sdsbench.core.errors import ConfigError, Interrupted, Unavailable
+from sdsbench.core.record import Attempt, Record
+from sdsbench.core.run_folder import read_record, write_record
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.pipeline import Run
 from sdsbench.sweeps import placing
 from sdsbench.sweeps.cost import RESERVE, USABLE
 from sdsbench.sweeps.group import LARGEST, group_bytes, group_size, kinship, most_that_fit
@@ -145,7 +145,7 @@ def test_a_run_of_another_living_process_is_left_out(
 ) -> None:
     first, *others = plan.manifest.runs
     hold = (
-        "import sys, time; from pathlib import Path; from sdsbench.records.lock import owned\n"
+        "import sys, time; from pathlib import Path; from sdsbench.core.lock import owned\n"
         "with owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
     )
     owner = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / first)], stdout=subprocess.PIPE, text=True)

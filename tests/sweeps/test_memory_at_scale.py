@@ -8,7 +8,7 @@ import torch
 from benchmarks.contestants import Pad, builder
 from benchmarks.counted import META, count, kernels_of_cuda
 from benchmarks.workloads import every_example_long, random_model
-from sdsbench.configuration.compose import compose_run
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.sweeps.memory_model import training_memory
 
 BATCH, LENGTH, RANK = 4, 512, 32

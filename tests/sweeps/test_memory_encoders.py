@@ -6,16 +6,16 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from sdsbench.configuration.compose import compose_run
 from sdsbench.methods import base as methods
 from sdsbench.methods.attach import attach
 from sdsbench.methods.targets import matches
 from sdsbench.models import architecture
 from sdsbench.models.head import unfreeze_head
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.sweeps import cost, memory_encoders
 from sdsbench.tasks.sentences import EncodedSentence
-from sdsbench.training.labelled import LabelledObjective
-from sdsbench.training.measure import saved_bytes
+from sdsbench.training.classifier_objective import LabelledObjective
+from sdsbench.training.saved_bytes import saved_bytes
 
 LENGTHS = (13, 4, 9, 2, 7)
 FACTS = {

@@ -9,19 +9,19 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sdsbench.configuration.check import layer_shapes
-from sdsbench.configuration.compose import compose_run
 from sdsbench.methods import base as methods
 from sdsbench.methods.attach import attach
 from sdsbench.models import architecture
+from sdsbench.runs.configuration.check import layer_shapes
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.sweeps import cost, memory_model
 from sdsbench.sweeps.memory_model import Batch
 from sdsbench.training import activation_checkpointing, cross_entropy, in_backward
 from sdsbench.training.causal import CausalObjective, EncodedText
-from sdsbench.training.config import TrainConfig
-from sdsbench.training.measure import PeakBytes, saved_bytes
 from sdsbench.training.optimizer import FlatOptimizer, Group
 from sdsbench.training.parameters import optimizer_groups, optimizer_of
+from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
+from sdsbench.training.training_config import TrainConfig
 
 METHODS = ("full_ft", "lora", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb", "sds_lora")
 LENGTHS = (37, 51, 20, 31)

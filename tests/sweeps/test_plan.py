@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.configuration.compose import compose_run
-from sdsbench.configuration.identity import run_id
-from sdsbench.data.settle import settled
-from sdsbench.errors import ConfigError, DamagedFile
+from sdsbench.core.errors import ConfigError, DamagedFile
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import run_id
+from sdsbench.runs.data_source import settled
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.definition import define
 from sdsbench.sweeps.expand import Composer, product

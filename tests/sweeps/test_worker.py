@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sdsbench.errors import DiskRefuses, Owned
-from sdsbench.records.run_folder import read_record
-from sdsbench.records.schema import Attempt
+from sdsbench.core.errors import DiskRefuses, Owned
+from sdsbench.core.record import Attempt
+from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps import worker as workers
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
@@ -164,7 +164,7 @@ def test_the_lock_of_a_living_owner_holds_and_that_of_a_dead_one_does_not(tmp_pa
     (name,) = plan.manifest.runs
     record = put_record(plan, tmp_path / "runs", name, "running", None)
     hold = (
-        "import sys, time; from pathlib import Path; from sdsbench.records.lock import owned\n"
+        "import sys, time; from pathlib import Path; from sdsbench.core.lock import owned\n"
         "with owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
     )
     owner = subprocess.Popen(

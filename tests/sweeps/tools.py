@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdsbench.records.keeper import _new_record
-from sdsbench.records.run_folder import write_record
-from sdsbench.records.schema import Record, Score
+from sdsbench.core.record import Record, Score
+from sdsbench.core.run_folder import write_record
+from sdsbench.runs.keeper import _new_record
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.definition import define
 from sdsbench.sweeps.freeze import freeze

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdsbench.configuration.compose import compose_run, options
+from sdsbench.core.errors import Unavailable
 from sdsbench.data import sources
-from sdsbench.data.config import DataConfig
+from sdsbench.data.data_config import DataConfig
 from sdsbench.data.held_back import load_training
-from sdsbench.errors import Unavailable
-from sdsbench.families import family_of
 from sdsbench.models.load import load as load_model
-from sdsbench.run import execute
+from sdsbench.runs.configuration.compose import compose_run, options
+from sdsbench.runs.families import family_of
+from sdsbench.runs.pipeline import execute
 from sdsbench.tasks import base, vtab
-from sdsbench.tasks.labelled import Aggregate, LabelledTask
+from sdsbench.tasks.classification import Aggregate, LabelledTask
 
 TASKS = options("task")
 AGGREGATES = [name for name in TASKS if issubclass(base.lookup(name)[0], Aggregate)]

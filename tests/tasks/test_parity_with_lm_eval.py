@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from sdsbench.configuration.compose import compose_run
 from sdsbench.data import sources
-from sdsbench.data.config import DataConfig
+from sdsbench.data.data_config import DataConfig
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.text import evaluate_text
 from sdsbench.models.load import load as load_model
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.tasks import base
 
 pytestmark = [pytest.mark.slow, pytest.mark.local_data]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 from transformers import AutoTokenizer
 
-from sdsbench.configuration.compose import compose_run, options
 from sdsbench.data import sources
-from sdsbench.data.config import DataConfig
+from sdsbench.data.data_config import DataConfig
 from sdsbench.models.load import folder_of
+from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.tasks import base
 from sdsbench.training.causal import encode, prompt_ids
 

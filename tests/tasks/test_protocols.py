@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdsbench.configuration.compose import compose_run, options
+from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.tasks import base
 
 PAPERS = ["sds_lora/commonsense", "sds_lora/math", "sds_lora/vision"]

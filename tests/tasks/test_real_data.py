@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdsbench.configuration.compose import compose_run
 from sdsbench.data import sources
 from sdsbench.data.held_back import load_training
-from sdsbench.families import family_of
 from sdsbench.models.load import load as load_model
-from sdsbench.run import execute
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.families import family_of
+from sdsbench.runs.pipeline import execute
 from sdsbench.tasks import base, commonsense, gsm8k, math
-from sdsbench.tasks.labelled import LabelledTask
+from sdsbench.tasks.classification import LabelledTask
 
 pytestmark = pytest.mark.local_data
 

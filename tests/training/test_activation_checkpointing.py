@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
-from sdsbench.configuration.compose import compose_run
-from sdsbench.configuration.identity import run_id
-from sdsbench.errors import ConfigError
-from sdsbench.run import ready_to_train
+from sdsbench.core.errors import ConfigError
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import run_id
+from sdsbench.runs.pipeline import ready_to_train
 from sdsbench.training import activation_checkpointing
-from sdsbench.training.measure import PeakBytes, saved_bytes
+from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
 
 RUN = ["model=micro", "task=gsm8k", "data.source=embedded", "train.batch_size=4", "train.max_steps=4", "threads=1"]
 

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
 
 from sdsbench.tasks.sentences import EncodedSentence
-from sdsbench.training import classify
-from sdsbench.training.labelled import LabelledObjective
+from sdsbench.training import classifier_logits as classify
+from sdsbench.training.classifier_objective import LabelledObjective
 
 SHAPE = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 60,

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sdsbench.training.cross_entropy import CHUNK, linear_cross_entropy
-from sdsbench.training.measure import SavedBytes
+from sdsbench.training.saved_bytes import SavedBytes
 
 
 def inputs(tokens: int, vocabulary: int = 50) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from sdsbench.configuration.compose import compose_run
-from sdsbench.errors import ConfigError, TrainingFailed, Unavailable
-from sdsbench.run import ready_to_train
+from sdsbench.core.errors import ConfigError, TrainingFailed, Unavailable
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.pipeline import ready_to_train
 from sdsbench.training import checkpoint, in_backward
-from sdsbench.training.config import TrainConfig
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.loop import Training
 from sdsbench.training.optimizer import FlatOptimizer, Group
 from sdsbench.training.state import TrainState
+from sdsbench.training.training_config import TrainConfig
 
 RUN = [
     "method=full_ft", "model=micro", "task=gsm8k", "data.source=embedded", "train.batch_size=4", "train.max_steps=30",

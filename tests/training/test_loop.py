@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdsbench.configuration.compose import compose_run
-from sdsbench.errors import TrainingFailed
-from sdsbench.records import metrics
-from sdsbench.run import execute
+from sdsbench.core import step_log as metrics
+from sdsbench.core.errors import TrainingFailed
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.pipeline import execute
 from sdsbench.training.order import DataOrder, micro_batches
 from sdsbench.training.schedule import factor
 
@@ -60,7 +60,7 @@ def test_global_generators_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_non_finite_loss_is_a_failed_record(tmp_path: Path) -> None:
-    from sdsbench.records.run_folder import read_record
+    from sdsbench.core.run_folder import read_record
 
     with pytest.raises(TrainingFailed, match=r"step \d+: loss .* not finite. Try a lower train.lr"):
         losses(tmp_path, "method=full_ft", "train.lr=1e30", "train.clip_norm=null", "train.max_steps=10")

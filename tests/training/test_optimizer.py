@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sdsbench.training.config import TrainConfig
 from sdsbench.training.optimizer import FlatOptimizer, Group
+from sdsbench.training.training_config import TrainConfig
 
 SHAPES = ((3, 4), (5,), (2, 2))
 REFERENCES = {

@@ -7,8 +7,8 @@ import weakref
 import pytest
 import torch
 
-from sdsbench.training.measure import PeakBytes, SavedBytes, saved_bytes
-from sdsbench.verbs import profile
+from sdsbench.cli import profile
+from sdsbench.training.saved_bytes import PeakBytes, SavedBytes, saved_bytes
 
 
 def test_saved_bytes_count_storages_once() -> None:

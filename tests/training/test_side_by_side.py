@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sdsbench.errors import ConfigError
+from sdsbench.core.errors import ConfigError
 from sdsbench.methods.attach import attach
 from sdsbench.training.causal import CausalObjective, EncodedText
-from sdsbench.training.config import TrainConfig
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.loop import Training
@@ -20,6 +19,7 @@ from sdsbench.training.order import DataOrder
 from sdsbench.training.parameters import optimizer_groups
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 from sdsbench.training.state import TrainState
+from sdsbench.training.training_config import TrainConfig
 from tests.methods.tiny import LOW_RANK, make_method, tiny_model
 
 STEPS = 5

@@ -1,0 +1,66 @@
+"""`sdsbench doctor`: what this machine has and lacks for runs; exit code 0 if the default run can start."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+
+from sdsbench.core.cache import cache_folder
+from sdsbench.core.errors import SdsbenchError
+from sdsbench.data.sources import hub_reachable
+from sdsbench.models.load import folder_of
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.provenance import git_state, package_versions
+from sdsbench.training.precision import settle
+
+WITHOUT_A_HUB = ("micro", "smollm2_135m")
+"""Decoders whose weights come with a package."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    argparse.ArgumentParser(prog="sdsbench doctor", description=__doc__).parse_args(arguments)
+    for name, value in [*_machine(), *_packages(), *_models()]:
+        print(f"{name:<22} {value}")
+    config = compose_run([])
+    folder_of(config.model)
+    print("the default run can start")
+    return 0
+
+
+def _machine() -> Iterator[tuple[str, str]]:
+    place = settle("auto", "auto", 0, 10**9)
+    free = shutil.disk_usage(cache_folder()).free
+    commit, dirty = git_state()
+    yield "python", platform.python_version()
+    yield "device", place.device_name
+    yield "compute type", f"{str(place.dtype).removeprefix('torch.')}: {place.dtype_reason}"
+    yield "cores", str(os.cpu_count())
+    yield "cache folder", f"{free / 1e9:.0f} GB free"
+    yield (
+        "hub",
+        "reachable" if hub_reachable() else "not reachable (models and data from packages, folders, generators)",
+    )
+    yield "code", f"commit {commit}{' with changes' if dirty else ''}" if commit else "installed package"
+    yield "SLURM", "sbatch found" if shutil.which("sbatch") else "no sbatch"
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    yield from package_versions().items()
+    for name in ("wandb", "peft"):
+        try:
+            yield name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield name, "not installed (optional)"
+
+
+def _models() -> Iterator[tuple[str, str]]:
+    for name in WITHOUT_A_HUB:
+        try:
+            folder_of(compose_run([f"model={name}", "task=gsm8k"]).model)
+            yield f"model {name}", "at hand"
+        except SdsbenchError as error:
+            yield f"model {name}", str(error)

@@ -1,0 +1,17 @@
+"""One text, and so one hash, for equal values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical_json(tree: Any) -> str:
+    """One text for equal values: sorted keys, no spaces, exact floats."""
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def sha256_of(tree: Any) -> str:
+    """sha256, in hexadecimal digits, of the canonical JSON of plain values."""
+    return hashlib.sha256(canonical_json(tree).encode()).hexdigest()

@@ -1,0 +1,26 @@
+"""Heavy packages, imported when first touched.
+
+Configuration classes live beside the code that they configure; a bad configuration must be reported within
+seconds and `--help` within one. So files that hold both write `from sdsbench.core.lazy import torch` and pay for
+torch only when a tensor is made. Type checkers see the real module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+else:
+
+    class _LazyModule:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(importlib.import_module(self._name), attribute)
+
+    torch = _LazyModule("torch")
+
+__all__ = ["torch"]

@@ -1,0 +1,68 @@
+"""The folder of one run and its record: results/runs/<run id>/.
+
+record.json     the record (schema.py); the only file that tables need
+config.yaml     the resolved configuration, for people
+metrics.jsonl   one line a step, flushed as written
+samples/        per-question outputs, compressed
+adapter/        the trained tensors
+checkpoint-N/   the state after step N while the run is unfinished
+lock            held by the process that works on the run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sdsbench.core.errors import DamagedFile
+from sdsbench.core.files import write_atomic
+from sdsbench.core.hashing import sha256_of
+from sdsbench.core.record import Record
+
+
+def checksum(record: Record) -> str:
+    """sha256 of the record's canonical JSON, its checksum left empty."""
+    return sha256_of({**record.model_dump(mode="json"), "checksum": ""})
+
+
+def write_record(folder: Path, record: Record) -> Record:
+    """Validate, seal with a checksum and write record.json atomically; returns the sealed record."""
+    sealed = Record.model_validate({**record.model_dump(), "checksum": ""})
+    sealed.checksum = checksum(sealed)
+    write_atomic(folder / "record.json", json.dumps(sealed.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+    return sealed
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file. Raises DamagedFile where it does not match its schema or its checksum."""
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise DamagedFile(f"{path}: not a record of schema version 1: {where}: {first['msg']}.") from None
+    if record.checksum != checksum(record):
+        raise DamagedFile(f"{path}: its content does not match its checksum.")
+    return record
+
+
+def find_record(folder: Path, say: Callable[[str], None]) -> Record | None:
+    """The record of a run folder, or None where the run has not begun.
+
+    A damaged record is named, renamed to record.damaged-<hash>.json, so that it is neither counted nor lost, and counts
+    as absent.
+    """
+    path = folder / "record.json"
+    if not path.exists():
+        return None
+    try:
+        return read_record(path)
+    except DamagedFile as error:
+        aside = folder / f"record.damaged-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.json"
+        path.rename(aside)
+        say(f"{error} It is set aside as {aside.name}; the run starts from its newest checkpoint, or anew.")
+        return None

@@ -1,0 +1,92 @@
+"""Evaluation of classifiers of sentences and images: predictions of a model in memory, scored by standard metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from sdsbench.core.record import Score
+from sdsbench.data.sources import Rows
+from sdsbench.evaluation import metrics
+from sdsbench.evaluation.text import Evaluated
+from sdsbench.tasks.base import Labelled
+from sdsbench.tasks.classification import Batcher
+from sdsbench.training.classifier_logits import class_logits
+
+
+def evaluate_labelled(
+    model: Any,
+    batcher: Batcher,
+    evaluation: Labelled,
+    rows: Rows,
+    stage: str,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Evaluated:
+    """Scores of every metric, and per row the true label, the prediction and whether they agree.
+
+    A model with one output is a regressor; one with more predicts the class of its largest output.
+    """
+    examples = batcher.encode_all(rows)
+    predictions, labels = predict(model, batcher, examples, batch_size, progress)
+    scores = []
+    for name in evaluation.metrics:
+        value = metrics.compute(name, predictions, labels)
+        scores.append(
+            Score(
+                evaluation=evaluation.name,
+                version=evaluation.version,
+                scorer=name,
+                stage=stage,  # type: ignore[arg-type]
+                value=value,
+                stderr=_standard_error(name, value, len(labels)),
+                n=len(labels),
+                headline=name == evaluation.headline,
+            )
+        )
+    return Evaluated(
+        scores, [_sample(index, *pair) for index, pair in enumerate(zip(labels, predictions, strict=True))]
+    )
+
+
+@torch.inference_mode()
+def predict(
+    model: Any, batcher: Batcher, examples: Sequence[Any], batch_size: int, progress: Callable[[int], None]
+) -> tuple[list[float], list[float]]:
+    """The predicted and the true class number, or value, of every example.
+
+    Batches hold examples of like length, longest first; each example is encoded once.
+    """
+    device = next(model.parameters()).device
+    predictions, labels = [0.0] * len(examples), [0.0] * len(examples)
+    lengths = batcher.lengths(examples)
+    order = sorted(range(len(examples)), key=lambda i: (-lengths[i], i))
+    for start in range(0, len(order), batch_size):
+        positions = order[start : start + batch_size]
+        batch = [examples[i] for i in positions]
+        logits_bc = class_logits(model, batcher, batch, device)
+        answers_b = logits_bc[:, 0] if logits_bc.shape[1] == 1 else logits_bc.argmax(-1)
+        for position, example, answer in zip(positions, batch, answers_b.tolist(), strict=True):
+            predictions[position], labels[position] = float(answer), float(example.label)
+        progress(len(batch))
+    return predictions, labels
+
+
+def _standard_error(metric: str, value: float, count: int) -> float | None:
+    """Of a mean of right and wrong answers; the other metrics have no such simple one."""
+    if metric != "accuracy" or count < 2:
+        return None
+    return math.sqrt(value * (1 - value) / (count - 1))
+
+
+def _sample(index: int, label: float, prediction: float) -> dict[str, Any]:
+    return {
+        "index": index,
+        "id": str(index),
+        "target": label,
+        "response": prediction,
+        "scores": {"accuracy": float(label == prediction)},
+    }

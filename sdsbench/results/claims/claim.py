@@ -1,0 +1,67 @@
+"""A claim as it stands in claims.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.results.tables import published
+
+Test = Literal["higher", "not_lower", "within", "below", "spread", "file"]
+
+
+class Claim(BaseModel):
+    """One checkable sentence; the head of claims.yaml explains the keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    paper: str
+    sentence: str
+    test: Test
+    measure: str = ""
+    evaluation: str = ""
+    ours: dict[str, Any] = Field(default_factory=dict)
+    theirs: dict[str, Any] = Field(default_factory=dict)
+    same: list[str] = Field(default_factory=list)
+    setting: dict[str, list[Any]] = Field(default_factory=dict)
+    margin: float = 0.0
+    fewer_parameters: float | None = None
+    file: str = ""
+    row: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)
+    bounds: tuple[float | None, float | None] = (None, None)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Claim:
+        if self.test == "file":
+            missing = [key for key in ("file", "row", "columns") if not getattr(self, key)]
+        else:
+            needed = ["measure", "ours", "same"] + (
+                ["theirs"] if self.test in ("higher", "not_lower", "within") else []
+            )
+            missing = [key for key in needed if not getattr(self, key)]
+        if missing:
+            raise ValueError(f"a claim with test {self.test} needs {', '.join(missing)}")
+        return self
+
+
+def default_file() -> Path:
+    """results/claims.yaml of the checkout."""
+    return published.folder().parent / "claims.yaml"
+
+
+def read(path: Path) -> list[Claim]:
+    """All claims of a file. Raises Unavailable without the file, DamagedFile where a claim does not fit."""
+    if not path.is_file():
+        raise Unavailable(
+            f"{path}: no such file of claims. Give one with --claims (results/claims.yaml of a checkout)."
+        )
+    try:
+        return [Claim.model_validate(entry) for entry in yaml.safe_load(path.read_text())["claims"]]
+    except (ValidationError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise DamagedFile(f"{path}: not a list of claims: {error}") from None

@@ -1,0 +1,71 @@
+"""Result files of peft's method_comparison (run_info, train_info, meta_info), such as MetaMathQA/results/*.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sdsbench.core.errors import DamagedFile
+from sdsbench.results.importers.external import ExternalRecord, number, origin
+
+
+def read(path: Path) -> ExternalRecord:
+    """One result file. Its train time includes the evaluations on the way and the final test, as the tool counts it.
+
+    Raises DamagedFile for a file that is no such result.
+    """
+    try:
+        tree: dict[str, Any] = json.loads(path.read_text())
+        run, train, meta = tree["run_info"], tree["train_info"], tree["meta_info"]
+        config, adapter = run["train_config"], run["peft_config"] or {}
+        name = run["experiment_name"]
+        scores = _last_numbers(train["metrics"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise DamagedFile(f"{path}: not a result of peft's method_comparison ({error!r}).") from None
+    memory = number(train.get("cuda_memory_max", train.get("accelerator_memory_max")))
+    trainable = number(train.get("num_trainable_params"))
+    return ExternalRecord(
+        tool="peft method_comparison",
+        name=name,
+        model=str(config.get("model_id", "")),
+        method=str(adapter.get("peft_type") or "full fine-tuning"),
+        task=_task(path, meta),
+        rank=adapter.get("r"),
+        seed=config.get("seed"),
+        lr=number((config.get("optimizer_kwargs") or {}).get("lr")),
+        scores=scores,
+        train_seconds=number(train.get("train_time")),
+        memory_bytes=None if memory is None else int(memory),
+        trainable=None if trainable is None else int(trainable),
+        status=str(train.get("status", "")),
+        made_with=_made_with(meta),
+        origin=origin(path),
+    )
+
+
+def _last_numbers(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """The last value of every test metric, and of the loss."""
+    found: dict[str, float] = {}
+    for line in lines:
+        for key, value in line.items():
+            usable = number(value)
+            if usable is not None and (key.startswith("test ") or key == "train loss"):
+                found[key] = usable
+    return found
+
+
+def _task(path: Path, meta: dict[str, Any]) -> str:
+    data = ", ".join(sorted(meta.get("dataset_info") or {}))
+    return data or path.parent.parent.name
+
+
+def _made_with(meta: dict[str, Any]) -> str:
+    packages = meta.get("package_info") or {}
+    parts = [
+        f"{name} {packages[f'{name}-version']}"
+        for name in ("peft", "transformers", "torch")
+        if f"{name}-version" in packages
+    ]
+    gpu = (meta.get("system_info") or {}).get("gpu")
+    return ", ".join([*parts, *([gpu] if gpu else [])])

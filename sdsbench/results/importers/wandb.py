@@ -1,0 +1,79 @@
+"""W&B run folders (run-* or offline-run-*): the last value of everything logged, and the configuration.
+
+Where W&B left files/wandb-summary.json and files/config.yaml as text, these are read; an offline run has only its
+.wandb file (wandb_log.py).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.results.importers import wandb_log
+from sdsbench.results.importers.external import ExternalRecord, number, origin
+
+_SECONDS = ("_runtime",)
+
+
+def read(folder: Path) -> ExternalRecord:
+    """One run folder. Numbers of the summary become scores; keys of the config are looked for under usual names.
+
+    Raises Unavailable where the folder holds neither a summary nor a .wandb file, DamagedFile where they are bad.
+    """
+    source, summary, raw = _contents(folder)
+    config = _flat(raw)
+    numbers = {key: usable for key, value in _flat(summary).items() if (usable := number(value)) is not None}
+    rank, seed = number(_first(config, "method.rank", "rank", "lora_r", "r")), number(_first(config, "seed"))
+    return ExternalRecord(
+        tool="wandb",
+        name=folder.name,
+        model=str(_first(config, "model.name", "model", "model_name_or_path", "model_name") or ""),
+        method=str(_first(config, "method.name", "method", "peft_type") or ""),
+        task=str(_first(config, "task.name", "task", "dataset") or ""),
+        rank=None if rank is None else int(rank),
+        seed=None if seed is None else int(seed),
+        lr=number(_first(config, "train.lr", "lr", "learning_rate")),
+        scores={key: value for key, value in sorted(numbers.items()) if not key.startswith("_")},
+        train_seconds=next((numbers[key] for key in _SECONDS if key in numbers), None),
+        origin=origin(source),
+    )
+
+
+def _contents(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The file that was read, the summary and the configuration."""
+    summary_path, config_path = folder / "files" / "wandb-summary.json", folder / "files" / "config.yaml"
+    logs = sorted(folder.glob("*.wandb"))
+    if not summary_path.is_file():
+        if not logs:
+            raise Unavailable(f"{folder}: neither files/wandb-summary.json nor a .wandb file")
+        return (logs[0], *wandb_log.read(logs[0]))
+    try:
+        summary = json.loads(summary_path.read_text())
+        loaded = yaml.safe_load(config_path.read_text()) if config_path.is_file() else {}
+        config = {key: value.get("value", value) if isinstance(value, dict) else value for key, value in loaded.items()}
+    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise DamagedFile(f"{folder}: its summary or config cannot be read ({error}).") from None
+    return summary_path, summary, config
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folder itself if it is a run, else the runs in it."""
+    if (folder / "files").is_dir():
+        return [folder]
+    return sorted(path for path in folder.glob("*run-*") if (path / "files").is_dir())
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _first(config: dict[str, Any], *names: str) -> Any:
+    return next((config[name] for name in names if config.get(name) is not None), None)

@@ -1,0 +1,91 @@
+"""On which questions two methods disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.results.frames import samples_of
+from sdsbench.results.report.boards import Board
+from sdsbench.results.statistics import mcnemar
+from sdsbench.results.tables.measures import score_of
+from sdsbench.results.tables.runs import Run
+
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Question:
+    id: str
+    prompt: str
+    target: str
+    ours: str
+    theirs: str
+    winner: str
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """The best method against another at one common seed: counts, McNemar's mid-p, and some of the questions."""
+
+    ours: str
+    theirs: str
+    seed: int
+    runs: tuple[str, str]
+    only_ours: int
+    only_theirs: int
+    both: int
+    neither: int
+    p_value: float
+    questions: tuple[Question, ...]
+
+
+def disagreements(board: Board) -> list[Disagreement]:
+    """The first row against each other row; rows without right/wrong answers at a common seed are left out."""
+    valued = board.valued
+    found = []
+    for row, cell in valued[1:]:
+        best_row, best = valued[0]
+        common = sorted(set(best.by_seed) & set(cell.by_seed))
+        if not common:
+            continue
+        a, b = _run(best.runs, common[0]), _run(cell.runs, common[0])
+        result = _between(board, a, b, best_row.title, row.title, common[0])
+        if result is not None:
+            found.append(result)
+    return found
+
+
+def _between(board: Board, a: Run, b: Run, ours: str, theirs: str, seed: int) -> Disagreement | None:
+    try:
+        answers = [samples_of(run.folder, board.column.evaluation, board.column.stage) for run in (a, b)]
+    except (Unavailable, DamagedFile):
+        return None
+    score = score_of(a, board.column)
+    if score is None or len(answers[0]) != len(answers[1]):
+        return None
+    if any(answer.get("scores", {}).get(score.scorer) not in (0, 1) for side in answers for answer in side):
+        return None
+    right = [[bool(answer["scores"][score.scorer]) for answer in side] for side in answers]
+    pairs = list(zip(*right, strict=True))
+    apart = [i for i, (x, y) in enumerate(pairs) if x != y][:SHOWN]
+    questions = tuple(
+        Question(
+            str(answers[0][i].get("id", i)),
+            str(answers[0][i].get("prompt", "")),
+            str(answers[0][i].get("target", "")),
+            str(answers[0][i].get("response", "")),
+            str(answers[1][i].get("response", "")),
+            ours if pairs[i][0] else theirs,
+        )
+        for i in apart
+    )
+    counts = {pair: pairs.count(pair) for pair in ((True, False), (False, True), (True, True), (False, False))}
+    p_value = mcnemar(right[0], right[1]).p_value
+    return Disagreement(ours, theirs, seed, (a.id, b.id), counts[True, False], counts[False, True], counts[True, True],
+                        counts[False, False], p_value, questions)  # fmt: skip
+
+
+def _run(runs: Sequence[Run], seed: int) -> Run:
+    return next(run for run in runs if run.record.seed == seed)

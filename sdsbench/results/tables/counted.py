@@ -1,0 +1,46 @@
+"""Numbers of a cell that follow from an architecture alone: trainable parameters and multiply-adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sdsbench.models.architecture import linear_layers, shipped
+from sdsbench.results.tables.published import parameter_counts
+
+LENGTH = 256  # tokens of the forward pass in LoRA-SB's Table 7
+
+
+def count(measure: str, where: Mapping[str, Any]) -> float | None:
+    """The counted value of a measure for a model, method and rank; None where it cannot be counted."""
+    counter = _COUNTERS.get(measure)
+    key = (where.get("model", ""), where.get("method", ""), where.get("rank"))
+    return counter(*key) if counter and key in parameter_counts() else None
+
+
+def _parameters(model: str, method: str, rank: int | None) -> float:
+    return parameter_counts()[model, method, rank]
+
+
+def _multiply_adds(model: str, method: str, rank: int | None) -> float:
+    """One per weight and token over all linear layers, a decoder's output layer included and attention itself left out.
+
+    An unmerged adapter adds its factors: A and B at this rank (as LoRA's), and R for LoRA-XS and LoRA-SB.
+    """
+    config = shipped(model)
+    weights = sum(m * n for m, n in linear_layers(config).values())
+    if config["model_type"] not in ("bert", "roberta", "vit"):
+        weights += config["hidden_size"] * config["vocab_size"]
+    if rank is not None:
+        counts = parameter_counts()
+        base_rank = next(r for (m, name, r) in counts if m == model and name == "lora" and r)
+        weights += counts[model, "lora", base_rank] * rank // base_rank
+        weights += counts[model, method, rank] if method in ("lora_xs", "lora_sb") else 0
+    return float(LENGTH * weights)
+
+
+_COUNTERS: dict[str, Callable[[str, str, int | None], float]] = {
+    "parameters.adapter": _parameters,
+    "macs": _multiply_adds,
+    "flops": lambda model, method, rank: 2 * _multiply_adds(model, method, rank),
+}

@@ -1,0 +1,46 @@
+"""SDS-LoRA (arXiv 2606.16454): its comparisons. None of its printed numbers could be obtained: no paper's column."""
+
+from __future__ import annotations
+
+from sdsbench.results.tables.definition import Row, Table
+from sdsbench.results.tables.definitions.lora_sb import COMMONSENSE, average, method_row, score_column
+from sdsbench.results.tables.names import model_title
+
+METHODS = (
+    "lora", "rslora", "pissa", "dora", "lora_plus", "lora_ga", "preconditioned_lora", "lora_pro", "sds_lora",
+)  # fmt: skip
+MODELS = ("gemma_2b", "llama3_8b")
+IMAGES = ("cifar100", "resisc45", "food101", "dtd", "cub200", "cars", "sun397")
+
+
+def _rows(ranks: tuple[int, ...]) -> tuple[Row, ...]:
+    return (method_row("full_ft", None), *(method_row(method, rank) for rank in ranks for method in METHODS))
+
+
+def _math() -> Table:
+    columns = [
+        score_column(model, "metamath", "sds_lora/math", name, scorer="paper", group=model_title(model))
+        for model in MODELS
+        for name in ("gsm8k", "math")
+    ]
+    title = "Trained on 100,000 rows of MetaMathQA, tested on GSM8K and MATH"
+    return Table("sds_lora/math", title, _rows((8, 32)), tuple(columns), "sds_lora")
+
+
+def _commonsense(model: str) -> Table:
+    columns = [score_column(model, "commonsense", "sds_lora/commonsense", name, scorer="paper") for name in COMMONSENSE]
+    title = f"{model_title(model)} trained on Commonsense170K"
+    name = f"sds_lora/commonsense_{model}"
+    return Table(name, title, _rows((8, 32)), (*columns, average(model, columns, "accuracy")), "sds_lora")
+
+
+def _vision(model: str) -> Table:
+    columns = [
+        score_column(model, f"vision/{name}", "sds_lora/vision", f"vision/{name}", scorer="accuracy") for name in IMAGES
+    ]
+    title = f"Image classification, {model_title(model)}"
+    name = f"sds_lora/vision_{model}"
+    return Table(name, title, _rows((8, 16, 32)), (*columns, average(model, columns, "accuracy")), "sds_lora")
+
+
+TABLES = (_math(), *(_commonsense(model) for model in MODELS), *(_vision(model) for model in ("vit_base", "vit_large")))

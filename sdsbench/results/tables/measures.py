@@ -1,0 +1,46 @@
+"""The number that one run puts into one column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from sdsbench.core.record import Score
+from sdsbench.results.tables.definition import Column
+from sdsbench.results.tables.runs import Run
+
+
+def value(run: Run, column: Column) -> float | None:
+    """The run's number, or None where it has none."""
+    if column.measure == "score":
+        score = score_of(run, column)
+        return None if score is None else score.value
+    special = _SPECIAL.get(column.measure)
+    number = special(run) if special else run.flat.get(column.measure)
+    return None if not isinstance(number, int | float) or math.isnan(number) else float(number)
+
+
+def score_of(run: Run, column: Column) -> Score | None:
+    """The score that a column shows: its scorer, or the evaluation's headline."""
+    for score in run.record.scores:
+        wanted = score.scorer == column.scorer if column.scorer else score.headline
+        if wanted and score.evaluation == column.evaluation and score.stage == column.stage:
+            return score
+    return None
+
+
+def _epoch_seconds(run: Run) -> float | None:
+    """Training seconds per epoch of the training set; None for runs cut by train.max_steps."""
+    epochs = run.flat.get("config.train.epochs")
+    if not epochs or run.flat.get("config.train.max_steps") is not None:
+        return None
+    return run.record.seconds.train / epochs
+
+
+def _init_share(run: Run) -> float | None:
+    """Seconds spent on a method's start, as a share of the training that follows."""
+    return run.record.seconds.init / run.record.seconds.train if run.record.seconds.train > 0 else None
+
+
+_SPECIAL: dict[str, Callable[[Run], Any]] = {"epoch_seconds": _epoch_seconds, "init_share": _init_share}

@@ -1,0 +1,15 @@
+"""One frame -> Markdown, LaTeX, HTML, CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sdsbench.results.tables.build import Built
+from sdsbench.results.tables.render import csv, html, latex, markdown
+
+FORMATS: dict[str, tuple[str, Callable[[Built], str]]] = {
+    "markdown": ("md", markdown.render),
+    "latex": ("tex", latex.render),
+    "html": ("html", html.render),
+    "csv": ("csv", csv.render),
+}

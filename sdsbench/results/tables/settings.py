@@ -1,0 +1,65 @@
+"""LoRA-SB's Tables 8 and 9: the settings that this project's protocols use, beside those that the paper prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import pandas as pd
+
+from sdsbench.runs.configuration.compose import compose_run, iter_leaves
+from sdsbench.results.tables.published import hyperparameters
+from sdsbench.results.tables.render import latex, markdown
+
+NAMES = {"lora_sb/table8": "8", "lora_sb/table9": "9"}
+_TITLE = "Training settings: ours beside the paper's (arXiv 2411.19557 v4, Table {})"
+FORMATS = {"markdown": "md", "latex": "tex", "html": "html", "csv": "csv"}
+
+
+def frame(number: str) -> pd.DataFrame:
+    """A row a setting and key: ours, paper, equal, note. Ours is composed from conf/protocol."""
+    printed = hyperparameters()
+    rows = []
+    for row in printed[printed["table"] == number].to_dict("records"):
+        ours = _composed(row["setting"])[row["key"]]
+        rows.append(
+            {
+                "protocol": f"lora_sb/{row['setting']}",
+                "key": row["key"],
+                "ours": str(ours),
+                "paper": row["value"],
+                "equal": _same(str(ours), row["value"]),
+                "note": row["note"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def render(name: str, kind: str) -> str:
+    """One of the two tables in one of the four formats."""
+    data = frame(NAMES[name])
+    title = _TITLE.format(NAMES[name])
+    if kind == "csv":
+        return data.to_csv(index=False, lineterminator="\n")
+    shown = data.assign(equal=["yes" if equal else "NO" for equal in data["equal"]])
+    if kind == "html":
+        return f"<h2>{title}</h2>\n{shown.to_html(index=False, border=0)}\n"
+    if kind == "latex":
+        escaped = shown.map(latex.escape)
+        return escaped.to_latex(index=False, caption=title, column_format="llrrll", position="p")
+    lines = [markdown.line(list(shown.columns)), markdown.line(["---"] * shown.shape[1])]
+    lines += [markdown.line([str(value) for value in row]) for row in shown.to_numpy().tolist()]
+    return "\n".join([f"**{title}** (`{name}`)", "", *lines]) + "\n"
+
+
+@functools.cache
+def _composed(setting: str) -> dict[str, object]:
+    task = ["task=glue/rte"] if setting == "glue" else []
+    return dict(iter_leaves(dataclasses.asdict(compose_run([f"protocol=lora_sb/{setting}", "method=lora", *task]))))
+
+
+def _same(ours: str, paper: str) -> bool:
+    try:
+        return float(ours) == float(paper)
+    except ValueError:
+        return ours == paper

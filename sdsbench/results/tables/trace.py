@@ -1,0 +1,59 @@
+"""From a cell of a table to what it was made from."""
+
+from __future__ import annotations
+
+from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.results.frames import evaluations_with_samples
+from sdsbench.results.tables.build import Built
+from sdsbench.results.tables.measures import value
+from sdsbench.results.tables.runs import Run
+
+
+def trace(built: Built, row: str, column: str) -> str:
+    """The cell, then per run: its number, seed, status, record, configuration, metrics and answers.
+
+    Raises ConfigError where the table has no such row or column.
+    """
+    rows, columns = [r.name for r in built.table.rows], [c.name for c in built.table.columns]
+    problems = []
+    if row not in rows:
+        problems.append(Problem("ROW", row, ", ".join(rows)))
+    if column not in columns:
+        problems.append(Problem("COLUMN", column, ", ".join(columns)))
+    if problems:
+        raise ConfigError(problems)
+    cell = built.cells[row, column]
+    lines = [f"table {built.table.name}, row {row}, column {column}: {cell.status}"]
+    if cell.ours is not None:
+        lines.append(f"ours {cell.ours.mean:.6g} [{cell.ours.low:.6g}, {cell.ours.high:.6g}], {cell.ours.n} seeds")
+    if cell.paper is not None:
+        lines.append(
+            f"paper {cell.paper.value:g} ({cell.paper.source}) tolerance {cell.paper.tolerance} {cell.paper.note}"
+        )
+    definition = next(c for c in built.table.columns if c.name == column)
+    for run in sorted((*cell.runs, *cell.unfinished), key=lambda run: (run.record.seed, run.id)):
+        lines += _run(run, None if definition.parts else value(run, definition))
+    return "\n".join(lines)
+
+
+def _run(run: Run, number: float | None) -> list[str]:
+    record, provenance = run.record, run.record.provenance
+    head = f"run {run.id}  seed {record.seed}  {record.status}" + (f"  {number:.6g}" if number is not None else "")
+    lines = ["", head, f"  record   {run.folder / 'record.json'}"]
+    for name in ("config.yaml", "metrics.jsonl"):
+        if (run.folder / name).is_file():
+            lines.append(f"  {name.split('.')[0]:<8} {run.folder / name}")
+    stages = ("trained", "best_epoch", "validation", "untrained")
+    samples = [f"{name}.{stage}" for stage in stages for name in evaluations_with_samples(run.folder, stage)]
+    if samples:
+        lines.append(f"  answers  {run.folder / 'samples'}: {', '.join(samples)}")
+    if provenance is not None:
+        dirty = " (changed working tree)" if provenance.git_dirty else ""
+        lines.append(f"  code     commit {provenance.git_commit or 'unknown'}{dirty}, {provenance.code_hash[:12]}")
+        lines += [
+            f"  data     {d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:12]}"
+            for d in provenance.data
+        ]
+    if record.failure is not None:
+        lines.append(f"  failure  {record.failure.type}: {record.failure.message}")
+    return lines

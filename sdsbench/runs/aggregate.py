@@ -1,0 +1,86 @@
+"""Tasks that are several runs (task=glue, task=vtab): expanded into their members, and their means.
+
+A mean is defined once, by the task (Task.means); it is printed here after a direct run of all members, and a grid table
+makes it from records (tables/means.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from omegaconf import OmegaConf
+
+from sdsbench.core.errors import Interrupted, SdsbenchError
+from sdsbench.core.record import Record
+from sdsbench.runs.configuration.compose import compose_run, compose_tree, options
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.configuration.typed import parse_section
+from sdsbench.tasks import base as tasks
+
+
+def expand(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[RunConfig]:
+    """The runs that overrides ask for: one, or one a member where the task lists members.
+
+    Raises ConfigError if any of them is wrong.
+    """
+    config = compose_run(overrides, config_dirs)
+    members = getattr(config.task, "members", None)
+    if members is None:
+        return [config]
+    others = [line for line in overrides if not line.startswith(("task=", "task.members="))]
+    return [compose_run([*others, f"task={member}"], config_dirs) for member in members]
+
+
+@lru_cache(maxsize=256)
+def means_of(task: str) -> Mapping[str, Sequence[str]]:
+    """The means that a task of conf/task defines, in the order in which they need each other; empty for others."""
+    try:
+        kind, config_class = tasks.lookup(task)
+    except KeyError:
+        return {}
+    if kind.means is tasks.Task.means or task not in options("task"):
+        return {}
+    composed, _ = compose_tree([f"task={task}"])
+    assert composed is not None
+    tree = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(tree, dict)
+    config, _ = parse_section(config_class, tree["task"], "task")
+    return kind(config).means()
+
+
+def execute_members(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> int:
+    """Run every member of an aggregate task, one after the other; a member that fails does not stop the others.
+
+    Returns the highest exit code of the members.
+    """
+    from sdsbench.runs.pipeline import execute
+
+    aggregate = tasks.build(compose_run(overrides, config_dirs).task)
+    records, codes = [], [0]
+    for config in expand(overrides, config_dirs):
+        try:
+            records.append(execute(config))
+        except Interrupted:
+            raise
+        except SdsbenchError as error:
+            print(f"sdsbench: {config.task.name}: {error}", file=sys.stderr)
+            codes.append(error.exit_code)
+    print(means_text(aggregate.name, aggregate.means(), records))
+    return max(codes)
+
+
+def means_text(name: str, means: Mapping[str, Sequence[str]], records: Sequence[Record]) -> str:
+    """Headline scores after training, and every mean whose parts are all there."""
+    values = {s.evaluation: s.value for r in records for s in r.scores if s.headline and s.stage == "trained"}
+    lines = [f"{name}: headline scores after training"]
+    lines += [f"  {evaluation:<24} {100 * value:.2f}" for evaluation, value in values.items()]
+    for mean, parts in means.items():
+        missing = [part for part in parts if part not in values]
+        if missing:
+            lines.append(f"  mean {mean:<19} not known: {', '.join(missing)} missing")
+        else:
+            values[mean] = sum(values[part] for part in parts) / len(parts)
+            lines.append(f"  mean {mean:<19} {100 * values[mean]:.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""Combinations that cannot work, found from names and shapes alone: no weights, no torch, no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sdsbench.core.errors import Problem
+from sdsbench.core.spelling import nearest
+from sdsbench.data import catalogue
+from sdsbench.methods.base import LowRankConfig
+from sdsbench.methods.targets import matches, unmatched
+from sdsbench.models import architecture
+from sdsbench.models.model_config import ModelConfig
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.tasks import base as tasks
+
+FAMILY_OF_KIND = {"text": "decoder", "classification": "encoder", "vision": "vision"}
+
+
+def cross_problems(config: RunConfig) -> Iterator[Problem]:
+    """Every problem that needs two sections to be seen."""
+    yield from _task_against_model(config)
+    yield from _data(config)
+    if config.train.activation_checkpointing and getattr(config.method, "dropout", 0.0) > 0:
+        yield Problem(
+            "train.activation_checkpointing",
+            True,
+            "false where method.dropout is above 0",
+            "A block that is computed twice would draw two masks.",
+        )
+    if config.train.optimizer == "adamw8bit":
+        yield from _weights_that_change_in_backward(config)
+    shapes = layer_shapes(config.model)
+    if shapes is not None:
+        yield from _method_against_layers(config, shapes)
+
+
+def _weights_that_change_in_backward(config: RunConfig) -> Iterator[Problem]:
+    if isinstance(config.method, LowRankConfig):
+        accepted = f"adamw, momentum or sgd with method={config.method.name} (adamw8bit: method=full_ft)"
+        yield Problem("train.optimizer", "adamw8bit", accepted, "Adapters have fp32 masters; they are small.")
+    if config.probe.every is not None:
+        yield Problem("probe.every", config.probe.every, "null with train.optimizer=adamw8bit", "No gradient is kept.")
+
+
+@dataclass(frozen=True)
+class KnownArchitecture:
+    """What a model's config.json says before download: its facts, and (m, n) of every nn.Linear by name."""
+
+    facts: dict[str, Any]
+    shapes: dict[str, tuple[int, int]]
+
+
+def known_architecture(model: ModelConfig) -> KnownArchitecture | None:
+    """The model's architecture, or None where it is not known before download."""
+    path = config_file(model)
+    return _read(path, path.stat().st_mtime_ns) if path else None
+
+
+def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
+    """(m, n) of every nn.Linear by name, or None where the architecture is not known before download."""
+    known = known_architecture(model)
+    return known.shapes if known else None
+
+
+def config_file(model: ModelConfig) -> Path | None:
+    """The model's config.json, or None where it is not here before download."""
+    folder = Path(architecture.__file__).parent
+    if model.architecture:
+        path = folder / "architectures" / f"{model.architecture}.json"
+    elif model.source == "shipped":
+        path = folder / str(model.location) / "config.json"
+    elif model.source == "folder":
+        path = Path(str(model.location)) / "config.json"
+    else:
+        return None
+    return path if path.is_file() else None
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, _changed: int) -> KnownArchitecture:
+    facts = json.loads(path.read_text())
+    return KnownArchitecture(facts, architecture.linear_layers(facts))
+
+
+def _task_against_model(config: RunConfig) -> Iterator[Problem]:
+    kind = tasks.lookup(config.task.name)[0].kind
+    wanted = FAMILY_OF_KIND[kind]
+    if config.model.family in FAMILY_OF_KIND.values() and config.model.family != wanted:
+        fitting = {
+            "decoder": "micro or smollm2_135m",
+            "encoder": "minilm or roberta_large",
+            "vision": "vit_micro or vit_base",
+        }
+        yield Problem(
+            "model",
+            config.model.name,
+            f"a {wanted} model for task={config.task.name} ({kind}), such as {fitting[wanted]}",
+            f"{config.model.name} is a {config.model.family} model.",
+        )
+
+
+def _data(config: RunConfig) -> Iterator[Problem]:
+    if not hasattr(config.task, "members") and config.task.train_set not in catalogue.names():
+        yield Problem(
+            "task.train_set",
+            config.task.train_set,
+            ", ".join(catalogue.names()),
+            nearest(config.task.train_set, catalogue.names()),
+        )
+
+
+def _method_against_layers(config: RunConfig, shapes: Mapping[str, tuple[int, int]]) -> Iterator[Problem]:
+    method = config.method
+    yield from unmatched(list(shapes), method.targets)
+    matched = {name: shape for name, shape in shapes.items() if matches(name, method.targets)}
+    if isinstance(method, LowRankConfig) and matched:
+        name, (m, n) = min(matched.items(), key=lambda item: min(item[1]))
+        if method.rank > min(m, n):
+            accepted = f"1 to {min(m, n)} on {config.model.name}"
+            yield Problem("method.rank", method.rank, accepted, f"{name} is {m} x {n}.")

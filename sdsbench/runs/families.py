@@ -1,0 +1,80 @@
+"""The three families of tasks behind one interface: how rows become loss, and how a model becomes scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sdsbench.data.sources import Rows
+from sdsbench.evaluation.classification import evaluate_labelled
+from sdsbench.evaluation.text import Evaluated, evaluate_text
+from sdsbench.models.head import initialise_head, unfreeze_head
+from sdsbench.models.load import LoadedModel
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.tasks.base import Evaluation, Task
+from sdsbench.tasks.classification import Batcher, LabelledTask
+from sdsbench.tasks.images import ImageBatcher, ImageTask, Transform
+from sdsbench.tasks.sentences import SentenceBatcher, SentenceTask
+from sdsbench.training.causal import CausalObjective
+from sdsbench.training.classifier_objective import LabelledObjective
+
+
+class Family(Protocol):
+    """What a run asks of its task's family."""
+
+    def encode_all(self, rows: Rows) -> Sequence[Any]: ...
+    def positions(self, examples: Sequence[Any]) -> int: ...
+    def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
+    def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]: ...
+    def evaluate(
+        self,
+        model: Any,
+        evaluation: Evaluation,
+        rows: Rows,
+        stage: str,
+        batch_size: int,
+        progress: Callable[[int], None],
+    ) -> Evaluated: ...
+
+
+class TextFamily(CausalObjective):
+    """Decoders on prompts and responses."""
+
+    def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
+        """A language model's head is part of the base: nothing new trains."""
+        return []
+
+    def evaluate(
+        self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]
+    ) -> Evaluated:
+        return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress)
+
+
+class LabelledFamily(LabelledObjective):
+    """Encoders on sentences, vision models on images: a new head, trained with the method."""
+
+    def __init__(self, batcher: Batcher, task: LabelledTask, model: Any, seed: int) -> None:
+        super().__init__(batcher, task.regression, model)
+        initialise_head(model, seed)
+
+    def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
+        return unfreeze_head(model)
+
+    def evaluate(
+        self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]
+    ) -> Evaluated:
+        return evaluate_labelled(model, self.batcher, evaluation, rows, stage, batch_size, progress)
+
+
+def family_of(task: Task, loaded: LoadedModel, config: RunConfig) -> Family:
+    """The family that a task belongs to, ready for this model (whose new head, if any, gets its first values here)."""
+    if isinstance(task, SentenceTask):
+        sentences = SentenceBatcher(task, loaded.tokenizer, config.train.max_length)
+        return LabelledFamily(sentences, task, loaded.model, config.seeds.init)
+    if isinstance(task, ImageTask):
+        images = ImageBatcher(task, Transform.of(loaded.model.config, loaded.folder))
+        return LabelledFamily(images, task, loaded.model, config.seeds.init)
+    return TextFamily(task, loaded.tokenizer, config.train.max_length)

@@ -1,0 +1,155 @@
+"""Keeps a run's record true while the run goes on: attempts, status, failures."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sdsbench.core.errors import Interrupted, SdsbenchError, TrainingFailed
+from sdsbench.core.files import disk_reason
+from sdsbench.core.record import Attempt, Failure, Record
+from sdsbench.core.run_folder import find_record, write_record
+from sdsbench.runs.configuration.identity import resolved
+from sdsbench.runs.configuration.schema import RunConfig
+
+
+class Keeper:
+    """The record of one run folder, written at every change of state. The caller holds the folder's lock."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        identity: str,
+        say: Callable[[str], None] = print,
+        lost_as: Literal["killed", "node_failure"] = "killed",
+    ) -> None:
+        """`lost_as`: how an earlier attempt ended that still says `running`, now that its lock is free."""
+        self.folder = folder
+        self.record = find_record(folder, say) or _new_record(config, identity)
+        for attempt in self.record.attempts:
+            if attempt.status == "running":
+                attempt.status = lost_as
+
+    @property
+    def finished(self) -> bool:
+        return self.record.status == "done"
+
+    def start_over(self, config: RunConfig) -> None:
+        """Put the old record aside (nothing measured is ever deleted) and begin a new one."""
+        path = self.folder / "record.json"
+        if path.exists():
+            path.rename(self.folder / f"record.replaced-{self.record.checksum[:8]}.json")
+        self.record = _new_record(config, self.record.run_id)
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """One process's work on the run: `running` inside, then done or what went wrong; errors go on to the caller."""
+        self._begin()
+        try:
+            yield
+        except (SdsbenchError, KeyboardInterrupt, MemoryError) as error:
+            self._fail(error)
+            raise
+        except Exception as error:
+            self._fail(error)
+            if _out_of_memory(error):
+                raise TrainingFailed(f"out of memory: {error}", kind="oom") from None
+            raise
+        self.record.failure = None
+        self._end("done")
+
+    def give_up(self, message: str) -> None:
+        """Record that the run is not tried any more by itself."""
+        self.record.failure = Failure(type="Died", message=message)
+        self._last_metrics(self.record.failure)
+        self.record.status = self.record.attempts[-1].status = "failed"
+        self.write()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds spent inside to `seconds.<stage>`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            setattr(self.record.seconds, stage, getattr(self.record.seconds, stage) + spent)
+
+    def write(self) -> None:
+        self.record.checksum = write_record(self.folder, self.record).checksum
+
+    def _begin(self) -> None:
+        attempt = Attempt(started=_now(), status="running", host=os.uname().nodename, slurm_job=_slurm_job())
+        self.record.attempts.append(attempt)
+        self.record.status = "running"
+        self.write()
+
+    def _fail(self, error: BaseException) -> None:
+        status = "failed"
+        if isinstance(error, Interrupted | TrainingFailed):
+            status = error.kind
+        elif isinstance(error, KeyboardInterrupt):
+            status = "preempted"
+        elif _out_of_memory(error):
+            status = "oom"
+        elif disk_reason(error, self.folder.parent):
+            status = "preempted"  # nothing is wrong with the run: it goes on when there is room
+        self.record.failure = Failure(type=type(error).__name__, message=str(error)[:2000])
+        self._last_metrics(self.record.failure)
+        with suppress(OSError):  # a full disk refuses this too: the record stays `running`, and `error` is what counts
+            self._end(status)
+
+    def _last_metrics(self, failure: Failure) -> None:
+        from sdsbench.core import step_log as metrics
+
+        lines = [line for line in metrics.read(self.folder / "metrics.jsonl") if line["kind"] == "train"]
+        if lines:
+            failure.step = lines[-1]["step"]
+            failure.last_metrics = {key: lines[-1][key] for key in ("loss", "lr", "grad_norm")}
+
+    def _end(self, status: Any) -> None:
+        self.record.status = status
+        self.record.attempts[-1].status = status
+        self.record.attempts[-1].ended = _now()
+        self.write()
+
+
+def _new_record(config: RunConfig, identity: str) -> Record:
+    method = config.method
+    return Record(
+        run_id=identity,
+        status="running",
+        model=config.model.name,
+        method=method.name,
+        task=config.task.name,
+        train_set=config.task.train_set,
+        protocol=config.protocol.name,
+        seed=config.seed,
+        rank=getattr(method, "rank", None),
+        alpha=getattr(method, "alpha", None),
+        lr=config.train.lr,
+        config=resolved(config),
+    )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _slurm_job() -> str | None:
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

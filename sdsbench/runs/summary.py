@@ -1,0 +1,30 @@
+"""What a finished run says at its end."""
+
+from __future__ import annotations
+
+from sdsbench.core.clock import clock
+from sdsbench.core.record import Record
+
+
+def summary(record: Record) -> str:
+    """Scores before and after training, cost and where the record is, as aligned text."""
+    lines = [f"run {record.run_id}  {record.status}  {record.model} {record.method} {record.task} seed {record.seed}"]
+    stages = {(s.evaluation, s.scorer): {} for s in record.scores}  # type: dict[tuple[str, str], dict[str, str]]
+    for score in record.scores:
+        error = f" ± {100 * score.stderr:.1f}" if score.stderr is not None else ""
+        mark = " *" if score.headline else ""
+        stages[score.evaluation, score.scorer][score.stage] = f"{100 * score.value:.2f}{error} (n {score.n}){mark}"
+    for (evaluation, scorer), found in stages.items():
+        values = "   ".join(f"{stage} {value}" for stage, value in found.items())
+        lines.append(f"  {evaluation:<14} {scorer:<10} {values}")
+    if record.losses:
+        losses = record.losses
+        lines.append(f"  loss           {losses.first:.4f} -> {losses.tail_mean:.4f} in {losses.steps} steps")
+    seconds = record.seconds
+    lines.append(
+        f"  time           load {clock(seconds.load)}, init {clock(seconds.init)}, "
+        f"train {clock(seconds.train)}, eval {clock(seconds.eval)}"
+    )
+    if record.memory:
+        lines.append(f"  peak memory    {record.memory.peak_bytes / 2**30:.2f} GiB ({record.memory.kind})")
+    return "\n".join(lines)

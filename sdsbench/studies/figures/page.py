@@ -1,0 +1,51 @@
+"""All figures on one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping
+from pathlib import Path
+
+from sdsbench.studies.figures.data import ProbedRuns
+
+CAPTIONS = {
+    "effective_rank": "exp(entropy of the normalised singular values) of the first-order change that the method makes "
+    "of G, and of G itself. Line: mean over seeds of the median over layers; band: range over seeds.",
+    "alignment": "1: the weight moves along the full gradient. Above: first-order change under plain gradient descent; "
+    "below: the step that the optimizer really made, against G of the probe rows.",
+    "anisotropy": "Flat: the method treats all singular directions of its update alike. Falling: directions that are "
+    "large already get more of the gradient.",
+    "spectra": "Median over layers and seeds, relative to the largest singular value.",
+    "factors": "Ratio of the largest to the smallest singular value; undefined while B is 0.",
+    "bases": "Mean squared cosine between the space that the method sees G through and G's leading space of that size.",
+    "updates": "Size and effective rank of the change of W since the start.",
+    "loss": "The training loss of the same runs.",
+    "refresh_jumps": "A refresh renews the bases and does not keep dW; variants without refreshes have no marks.",
+    "by_layer_type": "Mean over looks, layers of the type, and seeds.",
+    "by_depth": "Mean over looks, layers of the block, and seeds.",
+}
+
+
+def page(data: ProbedRuns, pictures: Mapping[str, Path]) -> str:
+    """HTML with every figure (PNG inside), its caption, and the runs that it was drawn from."""
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Geometry of training</title>",
+        "<style>body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}img{max-width:100%}"
+        "table{border-collapse:collapse;font-size:13px}td,th{padding:2px 8px;text-align:left}"
+        "td,th{border-bottom:1px solid #ddd}</style><h1>Geometry of training</h1>",
+        "<p>Of several learning rates per line, the one with the lowest mean final training loss is drawn.</p>",
+    ]
+    for name, path in pictures.items():
+        picture = base64.b64encode(path.read_bytes()).decode()
+        title = html.escape(name.replace("_", " "))
+        parts.append(f"<h2 id='{name}'>{title}</h2><p>{html.escape(CAPTIONS[name])}</p>")
+        parts.append(f"<img alt='{title}' src='data:image/png;base64,{picture}'>")
+    parts.append(f"<h2>Runs</h2>{_runs(data)}</html>")
+    return "\n".join(parts)
+
+
+def _runs(data: ProbedRuns) -> str:
+    columns = ["line", "optimizer", "lr", "seed", "tail_loss", "run_id"]
+    table = data.runs[columns].sort_values(["optimizer", "line", "seed"])
+    return table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")

@@ -1,0 +1,209 @@
+"""The figures of probed runs. Each function takes all runs and returns one figure, columns for optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sdsbench.studies.figures.data import ProbedRuns
+from sdsbench.studies.figures.drawing import Figure, method_style, new_figure
+
+Draw = Callable[[ProbedRuns], Figure]
+
+
+def style_of(line: str, method: str, lines: list[tuple[str, str]]) -> dict[str, Any]:
+    """The method's colour; dashes tell its variants apart."""
+    variants = [other for other, of in lines if of == method]
+    return method_style(method, variants.index(line)) | {"label": line, "markersize": 3.5}
+
+
+def over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: bool = False) -> Figure:
+    """Measures (key -> axis label) against the step: median over layers, then mean and range over seeds."""
+    optimizers = data.optimizers
+    figure, axes = new_figure(len(measures), len(optimizers), title)
+    for row, (key, label) in enumerate(measures.items()):
+        for column, optimizer in enumerate(optimizers):
+            axis, lines = axes[row][column], data.lines(optimizer)
+            for line, method in lines:
+                table = _median_over_layers(data, data.of(optimizer, line), key)
+                if table.empty:
+                    continue
+                style = style_of(line, method, lines)
+                axis.plot(table.index, table.mean(axis=1), **style)
+                axis.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style["color"], alpha=0.12)
+            if log:
+                axis.set_yscale("log")
+            _labels(axis, row, column, optimizer, label)
+    return _legend(figure, axes)
+
+
+def effective_rank(data: ProbedRuns) -> Figure:
+    keys = {
+        "equivalent_effective_rank": "effective rank of the change for G",
+        "gradient_effective_rank": "effective rank of G itself",
+    }
+    return over_training(data, "Effective rank of what a gradient does to W", keys)
+
+
+def alignment(data: ProbedRuns) -> Figure:
+    keys = {
+        "alignment": "cos(first-order change, G)",
+        "actual_alignment": "cos(optimizer's step, -G)",
+    }
+    return over_training(data, "Alignment with the full gradient G", keys)
+
+
+def factors(data: ProbedRuns) -> Figure:
+    keys = {"condition_A": "condition number of A", "condition_B": "condition number of B"}
+    return over_training(data, "Condition of the factors", keys, log=True)
+
+
+def bases(data: ProbedRuns) -> Figure:
+    keys = {
+        "up_overlap": "output side: mean cos^2",
+        "down_overlap": "input side: mean cos^2",
+    }
+    return over_training(data, "How much of G's leading subspace the bases see", keys)
+
+
+def updates(data: ProbedRuns) -> Figure:
+    keys = {"update_norm_relative": "|dW| / |W0|", "update_effective_rank": "effective rank of dW"}
+    return over_training(data, "The update", keys)
+
+
+def loss(data: ProbedRuns) -> Figure:
+    figure, axes = new_figure(1, len(data.optimizers), "Training loss (mean over seeds, running mean of 5 steps)")
+    train = data.steps[data.steps["kind"] == "train"]
+    for column, optimizer in enumerate(data.optimizers):
+        axis, lines = axes[0][column], data.lines(optimizer)
+        for line, method in lines:
+            rows = train[train["run_id"].isin(data.of(optimizer, line))]
+            curve = rows.groupby("step")["loss"].mean().rolling(5, min_periods=1).mean()
+            axis.plot(curve.index, curve, **style_of(line, method, lines) | {"marker": ""})
+        axis.set_yscale("log")
+        _labels(axis, 0, column, optimizer, "loss")
+    return _legend(figure, axes)
+
+
+def refresh_jumps(data: ProbedRuns) -> Figure:
+    """Relative change of dW at each refresh of the bases."""
+    figure, axes = new_figure(1, len(data.optimizers), "Jump of dW at a refresh, relative to |dW| (mean over layers)")
+    events = data.steps[data.steps["kind"] == "method"]
+    for column, optimizer in enumerate(data.optimizers):
+        axis, lines = axes[0][column], data.lines(optimizer)
+        for line, method in lines:
+            rows = events[events["run_id"].isin(data.of(optimizer, line))]
+            rows = rows[rows["jump_mean"].notna()] if "jump_mean" in rows else rows.iloc[:0]
+            if not rows.empty:
+                style = style_of(line, method, lines) | {"linestyle": ""}
+                axis.plot(rows["step"], rows["jump_mean"], **style)
+                axis.set_yscale("log")
+        _labels(axis, 0, column, optimizer, "|jump| / |dW|")
+    return _legend(figure, axes)
+
+
+def spectra(data: ProbedRuns) -> Figure:
+    """Singular values of A, B and dW at the last look, relative to the largest: median over layers and seeds."""
+    keys = {"A_values": "A", "B_values": "B", "update_values": "dW"}
+    figure, axes = new_figure(len(data.optimizers), len(keys), "Spectra at the last look")
+    for row, optimizer in enumerate(data.optimizers):
+        lines = data.lines(optimizer)
+        for column, (key, name) in enumerate(keys.items()):
+            axis = axes[row][column]
+            for line, method in lines:
+                values = _last_lists(data, data.of(optimizer, line), key)
+                if values.size:
+                    relative = np.nanmedian(values / values[:, :1], axis=0)
+                    shown = relative > 1e-5
+                    axis.plot(1 + np.flatnonzero(shown), relative[shown], **style_of(line, method, lines))
+            axis.set(yscale="log", title=f"{optimizer}: {name}")
+            axis.set_xlabel("index of the singular value", fontsize=8)
+        axes[row][0].set_ylabel("relative to the largest", fontsize=8)
+    return _legend(figure, axes)
+
+
+def anisotropy(data: ProbedRuns) -> Figure:
+    """Gain of G along dW's singular directions: flat is isotropic."""
+    figure, axes = new_figure(
+        1, len(data.optimizers), "How strongly G passes along dW's singular directions (last look)"
+    )
+    for column, optimizer in enumerate(data.optimizers):
+        axis, lines = axes[0][column], data.lines(optimizer)
+        for line, method in lines:
+            gains = _last_lists(data, data.of(optimizer, line), "singular_gains")
+            if gains.size:
+                relative = np.nanmedian(gains / gains[:, :1], axis=0)
+                axis.plot(1 + np.arange(len(relative)), relative, **style_of(line, method, lines))
+        axis.set_ylim(bottom=0)
+        _labels(axis, 0, column, optimizer, "gain relative to the first direction")
+        axis.set_xlabel("singular direction of dW, largest first", fontsize=8)
+    return _legend(figure, axes)
+
+
+def by_kind(data: ProbedRuns) -> Figure:
+    return _by(data, "kind", "By layer type: alignment of the first-order change with G (mean over looks)")
+
+
+def by_depth(data: ProbedRuns) -> Figure:
+    return _by(data, "depth", "By depth: alignment of the first-order change with G (mean over looks)")
+
+
+FIGURES: dict[str, Draw] = {
+    "effective_rank": effective_rank, "alignment": alignment, "anisotropy": anisotropy, "spectra": spectra,
+    "factors": factors, "bases": bases, "updates": updates, "loss": loss, "refresh_jumps": refresh_jumps,
+    "by_layer_type": by_kind, "by_depth": by_depth,
+}  # fmt: skip
+
+
+def _by(data: ProbedRuns, part: str, title: str) -> Figure:
+    figure, axes = new_figure(1, len(data.optimizers), title, width=4.2)
+    for column, optimizer in enumerate(data.optimizers):
+        axis, lines = axes[0][column], data.lines(optimizer)
+        for line, method in lines:
+            rows = data.looks[data.looks["run_id"].isin(data.of(optimizer, line))]
+            means = rows.assign(alignment=pd.to_numeric(rows["alignment"])).groupby(part)["alignment"].mean()
+            axis.plot([str(name) for name in means.index], means, **style_of(line, method, lines))
+        _labels(axis, 0, column, optimizer, "cos(first-order change, G)")
+        axis.set_xlabel({"kind": "layer type", "depth": "block"}[part], fontsize=8)
+        axis.tick_params(axis="x", rotation=30 if part == "kind" else 0)
+    return _legend(figure, axes)
+
+
+def _median_over_layers(data: ProbedRuns, run_ids: list[str], key: str) -> pd.DataFrame:
+    """Rows: steps, columns: runs; looks where the measure is undefined (0 / 0) are left out."""
+    if key not in data.looks:
+        return pd.DataFrame()
+    rows = data.looks[data.looks["run_id"].isin(run_ids)]
+    numbers = rows.assign(value=pd.to_numeric(rows[key]))
+    return numbers.pivot_table(index="step", columns="run_id", values="value", aggfunc="median")
+
+
+def _last_lists(data: ProbedRuns, run_ids: list[str], key: str) -> np.ndarray:
+    """Spectra of every layer and run at its last look, cut to the shortest; empty where there are none."""
+    rows = data.looks[data.looks["run_id"].isin(run_ids)]
+    rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    lists = [values for values in rows.get(key, []) if isinstance(values, list) and len(values) > 1]
+    shortest = min(map(len, lists), default=0)
+    return np.array([values[:shortest] for values in lists], dtype=float)
+
+
+def _labels(axis: Any, row: int, column: int, optimizer: str, label: str) -> None:
+    axis.set_xlabel("step", fontsize=8)
+    if row == 0:
+        axis.set_title(optimizer, fontsize=9)
+    if column == 0:
+        axis.set_ylabel(label, fontsize=8)
+
+
+def _legend(figure: Figure, axes: Any) -> Figure:
+    """One legend for all axes, at the right."""
+    entries: dict[str, Any] = {}
+    for axis in axes.flat:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(list(entries.values()), list(entries), loc="outside right center", fontsize=7)
+    return figure

@@ -1,0 +1,43 @@
+"""The numbers behind the figures: a row a line, with t-intervals over seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pandas as pd
+
+from sdsbench.results.statistics.intervals import t_interval
+from sdsbench.studies.figures.data import ProbedRuns
+
+MEASURES = (
+    "alignment", "actual_alignment", "equivalent_effective_rank", "gradient_effective_rank", "condition_A",
+    "condition_B", "up_overlap", "update_effective_rank", "update_norm_relative", "intruders",
+)  # fmt: skip
+
+
+def summary_csv(data: ProbedRuns) -> str:
+    """Per line and measure: mean over seeds (of the mean over looks after the first, of the median over layers)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["optimizer", "line", "lr", "measure", "mean", "low", "high", "seeds"])
+    for optimizer in data.optimizers:
+        for line, _ in data.lines(optimizer):
+            runs = data.runs[data.runs["run_id"].isin(data.of(optimizer, line))]
+            per_seed = {"tail_loss": runs["tail_loss"].tolist()}
+            for measure in MEASURES:
+                per_seed[measure] = _per_run(data.looks[data.looks["run_id"].isin(runs["run_id"])], measure)
+            for measure, values in per_seed.items():
+                if values:
+                    interval = t_interval(values)
+                    numbers = [f"{x:.4g}" for x in (interval.mean, interval.low, interval.high)]
+                    writer.writerow([optimizer, line, f"{runs['lr'].iloc[0]:g}", measure, *numbers, interval.n])
+    return text.getvalue()
+
+
+def _per_run(looks: pd.DataFrame, measure: str) -> list[float]:
+    if measure not in looks:
+        return []
+    later = looks[looks["step"] > looks.groupby("run_id")["step"].transform("min")]
+    medians = later.assign(value=pd.to_numeric(later[measure])).groupby(["run_id", "step"])["value"].median()
+    return medians.groupby("run_id").mean().dropna().tolist()

@@ -1,0 +1,119 @@
+"""Gradient descent on many small problems at once, with the methods, layers and optimizers of real training.
+
+Every problem is an nn.Linear of one model; the method is attached to that model as to any other. Problems share no
+parameter and the loss is their sum, so each follows its own path; the method's small linear algebra runs as one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdsbench.methods.attach import attach
+from sdsbench.methods.base import Layers, MethodConfig, build
+from sdsbench.methods.gradients import summed_gradients
+from sdsbench.studies.theory.floors import adapter_floor, dense_floor
+from sdsbench.studies.theory.problems import LinearProblem
+from sdsbench.training.optimizer import FlatOptimizer
+from sdsbench.training.parameters import optimizer_groups
+from sdsbench.training.schedule import factor
+from sdsbench.training.training_config import TrainConfig
+
+DIVERGED = 1e8
+"""A loss this many times its first value is given up: the problem goes back to its start and counts as diverged."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a descent did, per problem."""
+
+    loss_Tp: np.ndarray  # before each step, and after the last: (steps + 1) x problems; inf once diverged
+    floor_p: np.ndarray  # least loss that the method can reach
+
+    @property
+    def excess_Tp(self) -> np.ndarray:
+        return self.loss_Tp - self.floor_p
+
+
+@dataclass
+class _Context:
+    """The DataContext of a descent: its one batch is all the data there is."""
+
+    total_steps: int
+    learning_rate: float
+    generator: torch.Generator
+    session: _Session
+    train_rows: int = 1
+    warmup_steps: int = 0
+
+    def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
+        return summed_gradients(layers, self.session.backward)  # type: ignore[arg-type]
+
+
+class _Session:
+    """The problems as layers of one model."""
+
+    def __init__(self, problems: Sequence[LinearProblem]) -> None:
+        self.problems = problems
+        self.model = nn.ModuleDict({f"problem{index}": _linear(problem) for index, problem in enumerate(problems)})
+
+    def backward(self) -> list[float]:
+        """Gradients of every problem's loss; returns the losses."""
+        outputs = [layer(problem.x_tn) for layer, problem in zip(self.model.values(), self.problems, strict=True)]
+        pairs = list(zip(outputs, self.problems, strict=True))
+        torch.autograd.backward(outputs, [problem.residual(output.detach()) for output, problem in pairs])
+        return torch.stack([problem.loss(output.detach()) for output, problem in pairs]).tolist()
+
+
+def descend(
+    problems: Sequence[LinearProblem], method_config: MethodConfig, train: TrainConfig, seed: int = 0
+) -> Curves:
+    """train.max_steps optimizer steps of train.optimizer at train.lr on every problem; `seed` draws initial factors."""
+    assert train.max_steps is not None
+    session, method = _Session(problems), build(method_config)
+    layers = attach(session.model, method, seed)
+    optimizer = FlatOptimizer(optimizer_groups(session.model, layers, method, [], train), train)
+    generator = torch.Generator().manual_seed(seed)
+    method.prepare(layers, _Context(train.max_steps, train.lr, generator, session))
+    floors = [
+        adapter_floor(problem, layers[name]) if layers else dense_floor(problem)
+        for problem, name in zip(problems, session.model, strict=True)
+    ]
+    start = [[p.detach().clone() for p in layer.parameters()] for layer in session.model.values()]
+    losses: list[np.ndarray] = []
+    diverged = np.zeros(len(problems), bool)
+    for step in range(1, train.max_steps + 2):
+        optimizer.zero_grad()
+        loss_p = np.array(session.backward())
+        first_p = losses[0] if losses else loss_p
+        diverged |= ~(loss_p <= DIVERGED * first_p)  # NaN included
+        losses.append(np.where(diverged, np.inf, loss_p))
+        if step > train.max_steps:
+            break
+        _put_back(session, start, diverged)
+        method.before_step(layers, step)
+        optimizer.step(factor(train.schedule, step, train.max_steps, 0))
+        method.after_step(layers, step, train.max_steps, optimizer)
+    return Curves(np.stack(losses), np.array(floors))
+
+
+def _linear(problem: LinearProblem) -> nn.Linear:
+    m, n = problem.base_mn.shape
+    linear = nn.Linear(n, m, bias=False, device="meta")
+    linear.weight = nn.Parameter(problem.base_mn.clone())
+    return linear
+
+
+def _put_back(session: _Session, start: Sequence[Sequence[Tensor]], diverged: np.ndarray) -> None:
+    """Diverged problems to their start with no gradient, so that no linear algebra ever meets an infinity."""
+    layers = list(session.model.values())
+    with torch.no_grad():
+        for index in np.flatnonzero(diverged).tolist():
+            for parameter, value in zip(layers[index].parameters(), start[index], strict=True):
+                parameter.copy_(value)
+                if parameter.grad is not None:
+                    parameter.grad.zero_()

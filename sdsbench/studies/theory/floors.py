@@ -1,0 +1,49 @@
+"""The least loss that a method can reach on a problem: what is left of a curve above it is the method's to remove.
+
+With C = (weight X^T X)^1/2 and the least-squares solution W_ls:  loss(W) = loss(W_ls) + 1/2 |(W - W_ls) C|^2, so a
+rank limit is answered by the singular values of (W_ls - W_base) C (Eckart-Young), fixed factors B R A by projection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sdsbench.studies.theory.problems import LinearProblem
+
+if TYPE_CHECKING:
+    from sdsbench.methods.layer import AdaptedLinear
+
+
+def dense_floor(problem: LinearProblem) -> float:
+    """The least loss over all W: what full fine-tuning can reach."""
+    return float(problem.loss(problem.x_tn @ _least_squares(problem).T))
+
+
+def adapter_floor(problem: LinearProblem, layer: AdaptedLinear) -> float:
+    """The least loss over the layer's trainable tensors.
+
+    Factors A, B: any update of rank r (2r for two branches, which is a lower bound there: their bases move only at
+    refreshes). R between fixed A and B: any update within their spans.
+    """
+    missing_mn = _least_squares(problem) - layer.weight.detach()
+    root_nn = _metric_root(problem)
+    wanted_mn = missing_mn @ root_nn
+    if "R" in dict(layer.named_parameters()):
+        q_mr = torch.linalg.qr(layer.B)[0]
+        q_nr = torch.linalg.qr((layer.A @ root_nn).T)[0]
+        kept_mn = q_mr @ (q_mr.T @ wanted_mn @ q_nr) @ q_nr.T
+        return dense_floor(problem) + 0.5 * float((wanted_mn - kept_mn).square().sum())
+    width = layer.A.shape[0] * (2 if hasattr(layer, "Q_A") else 1)
+    return dense_floor(problem) + 0.5 * float(torch.linalg.svdvals(wanted_mn)[width:].square().sum())
+
+
+def _least_squares(problem: LinearProblem) -> Tensor:
+    return torch.linalg.lstsq(problem.x_tn, problem.y_tm).solution.T
+
+
+def _metric_root(problem: LinearProblem) -> Tensor:
+    eigenvalues_n, vectors_nn = torch.linalg.eigh(problem.weight * problem.x_tn.T @ problem.x_tn)
+    return (vectors_nn * eigenvalues_n.clamp_min(0).sqrt()) @ vectors_nn.T

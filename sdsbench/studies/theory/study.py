@@ -1,0 +1,178 @@
+"""The grid: problem x condition number x method x optimizer, a tuned learning rate per cell, many seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sdsbench.core.errors import Problem
+from sdsbench.methods.base import MethodConfig, lookup
+from sdsbench.results.statistics.intervals import Interval, t_interval
+from sdsbench.studies.theory.descent import Curves, descend
+from sdsbench.studies.theory.problems import Setting, make
+from sdsbench.studies.theory.rates import asymptotic_rate, clipped, exponent, score
+from sdsbench.training.training_config import OPTIMIZERS, TrainConfig
+
+METHODS = ("full_ft", "lora", "rslora", "pissa", "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
+SCHEDULES = {"sgd": "constant", "momentum": "constant", "adamw": "cosine"}
+"""A constant rate shows a rate of convergence; Adam's steps do not shrink by themselves, so its rate decays."""
+TUNING_SEED = 1_000_000  # tuning problems are none of the measured ones
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is run. The defaults take seconds; `FULL` is the study in docs/mechanism.md."""
+
+    kinds: tuple[str, ...] = ("factorisation",)
+    methods: tuple[str, ...] = ("full_ft", "lora", "preconditioned_lora", "sds_lora")
+    optimizers: tuple[str, ...] = ("sgd", "adamw")
+    conditions: tuple[float, ...] = (1.0, 100.0, 10000.0)
+    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    seeds: int = 10
+    tuning_seeds: int = 3
+    steps: int = 200
+    setting: Setting = field(default_factory=Setting)
+
+    def problems(self) -> Iterator[Problem]:
+        for kind in self.kinds:
+            yield from Setting(kind=kind, m=self.setting.m, n=self.setting.n, rank=self.setting.rank).problems()
+        for condition in self.conditions:
+            yield from Setting(condition=condition, noise=self.setting.noise).problems()
+        for key, found, known in (("method", self.methods, METHODS), ("optimizer", self.optimizers, OPTIMIZERS)):
+            for name in found:
+                if name not in known:
+                    yield Problem(key, name, ", ".join(known))
+        for rate in self.learning_rates:
+            if not rate > 0:
+                yield Problem("rates", rate, "numbers above 0")
+        for key in ("seeds", "tuning_seeds", "steps"):
+            if getattr(self, key) < 1:
+                yield Problem(key, getattr(self, key), "a whole number from 1")
+
+
+FULL = Grid(
+    kinds=("factorisation", "regression"),
+    methods=METHODS,
+    optimizers=("sgd", "momentum", "adamw"),
+    conditions=(1.0, 10.0, 100.0, 1000.0, 10000.0),
+    learning_rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    tuning_seeds=3,
+    steps=300,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method, optimizer and condition number, over seeds."""
+
+    kind: str
+    method: str
+    optimizer: str
+    condition: float
+    lr: float
+    lr_at_edge: bool  # the tuned rate is an end of the grid: a wider grid might do better
+    rates: tuple[float, ...]  # nats a step, per seed; NaN where diverged
+    final: tuple[float, ...]  # log10 of the last excess loss relative to the first, per seed
+    median_curve: tuple[float, ...]  # log10 relative excess before each step, median over seeds
+
+    @property
+    def rate(self) -> Interval:
+        return _interval(self.rates)
+
+    @property
+    def final_log10(self) -> Interval:
+        return _interval(self.final)
+
+    @property
+    def diverged(self) -> int:
+        return int(np.isnan(self.rates).sum())
+
+
+def run(grid: Grid, progress: Callable[[str], None] = lambda line: None) -> list[Cell]:
+    """Every cell of the grid."""
+    cells = []
+    for kind in grid.kinds:
+        for optimizer in grid.optimizers:
+            for name in grid.methods:
+                progress(f"{kind}, {optimizer}, {name}")
+                cells += _cells(grid, kind, optimizer, name)
+    return cells
+
+
+def exponents(cells: list[Cell]) -> dict[tuple[str, str, str], Interval]:
+    """p in rate ~ condition^-p, per (kind, method, optimizer)."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.kind, cell.method, cell.optimizer), []).append(cell)
+    found = {}
+    for key, group in groups.items():
+        whole = np.isfinite([cell.rates for cell in group]).all(axis=0)
+        if len(group) > 1 and whole.any():
+            found[key] = exponent([cell.condition for cell in group], [cell.rates for cell in group])
+    return found
+
+
+def method_config(name: str, rank: int) -> MethodConfig:
+    """The method as the bench runs it: alpha = rank (s = 1, or sqrt r for the alpha / sqrt r methods), exact SVDs."""
+    keys: dict[str, Any] = {"name": name}
+    if name != "full_ft":
+        keys |= {"rank": rank, "alpha": 1.0 if name == "lora_sb" else float(rank)}
+    if name in ("pissa", "lora_xs"):
+        keys["svd"] = "exact"
+    if name == "lora_sb":
+        keys |= {"svd": "exact", "eta": "paper"}
+    return lookup(name)[1](**keys)
+
+
+def _cells(grid: Grid, kind: str, optimizer: str, name: str) -> list[Cell]:
+    """The cells of all condition numbers: one descent per learning rate, all problems side by side."""
+    tuning = _problems(grid, kind, [TUNING_SEED + index for index in range(grid.tuning_seeds)])
+    scores = []  # learning rate x condition
+    for lr in grid.learning_rates:
+        curves = _descend(grid, name, optimizer, lr, tuning)
+        each = [score(excess, floor) for excess, floor in zip(curves.excess_Tp.T, curves.floor_p, strict=True)]
+        scores.append(np.reshape(each, (len(grid.conditions), -1)).max(axis=1))  # a rate must do for every seed
+    best = np.argmin(scores, axis=0)
+    measured = _problems(grid, kind, range(grid.seeds))
+    cells: dict[int, Cell] = {}
+    for choice in sorted(set(best.tolist())):
+        chosen = np.flatnonzero(best == choice)
+        problems = [measured[c * grid.seeds + seed] for c in chosen for seed in range(grid.seeds)]
+        lr = grid.learning_rates[choice]
+        curves = _descend(grid, name, optimizer, lr, problems)
+        for position, condition in enumerate(chosen):
+            columns = range(position * grid.seeds, (position + 1) * grid.seeds)
+            edge = choice in (0, len(grid.learning_rates) - 1)
+            key = (kind, name, optimizer, grid.conditions[condition], lr, edge)
+            cells[int(condition)] = _cell(key, curves, columns)
+    return [cells[index] for index in sorted(cells)]
+
+
+def _cell(key: tuple[str, str, str, float, float, bool], curves: Curves, columns: range) -> Cell:
+    pairs = [(curves.excess_Tp[:, column], float(curves.floor_p[column])) for column in columns]
+    with np.errstate(invalid="ignore"):
+        relative = np.log10([clipped(excess, floor) for excess, floor in pairs])
+    rates = tuple(asymptotic_rate(excess, floor) for excess, floor in pairs)
+    return Cell(*key, rates, tuple(relative[:, -1].tolist()), tuple(np.median(relative, axis=0).tolist()))
+
+
+def _problems(grid: Grid, kind: str, seeds: Any) -> list[Any]:
+    s = grid.setting
+    return [
+        make(Setting(kind, s.m, s.n, s.rank, condition, s.size, s.noise), seed)
+        for condition in grid.conditions
+        for seed in seeds
+    ]
+
+
+def _descend(grid: Grid, name: str, optimizer: str, lr: float, problems: list[Any]) -> Curves:
+    train = TrainConfig(lr=lr, optimizer=optimizer, max_steps=grid.steps, schedule=SCHEDULES[optimizer])
+    return descend(problems, method_config(name, grid.setting.rank), train)
+
+
+def _interval(values: tuple[float, ...]) -> Interval:
+    finite = [value for value in values if np.isfinite(value)]
+    return t_interval(finite) if finite else Interval(float("nan"), float("nan"), float("nan"), 0)

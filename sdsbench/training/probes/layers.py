@@ -1,0 +1,144 @@
+"""The two kinds of probed layer: an adapted one, and a plain nn.Linear whose weight trains (full fine-tuning)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sdsbench.methods.attach import target_layers
+from sdsbench.methods.masters import as_master
+from sdsbench.training.probes.change import change_between, first_order_change, method_direction
+from sdsbench.training.probes.measurement import LayerView
+
+if TYPE_CHECKING:
+    from sdsbench.methods.base import Method
+    from sdsbench.methods.layer import AdaptedLinear
+
+Arrived = Callable[[str, Tensor, Mapping[str, Tensor]], None]
+
+
+def probed_layers(
+    model: nn.Module, layers: Mapping[str, AdaptedLinear], method: Method
+) -> dict[str, AdapterProbe | DenseProbe]:
+    """The adapted layers of a model, or without any the target layers whose weights train."""
+    if layers:
+        return {name: AdapterProbe(layer) for name, layer in layers.items()}
+    targets = target_layers(model, method.config.targets)
+    return {name: DenseProbe(name, linear) for name, linear in targets.items() if linear.weight.requires_grad}
+
+
+class AdapterProbe:
+    """An adapted layer, looked at through its method's own verbs."""
+
+    def __init__(self, layer: AdaptedLinear) -> None:
+        self.layer = layer
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What trains on the layer."""
+        return {name: p for name, p in self.layer.named_parameters() if p.requires_grad}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of what trains."""
+        return {name: parameter.detach().clone() for name, parameter in self.parameters().items()}
+
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters().items():
+                parameter.copy_(values[name])
+
+    def listen(self, arrived: Arrived) -> list[Any]:
+        """Call `arrived` during a backward pass as soon as this layer's G and all factor gradients are there."""
+        waiting: dict[str, Tensor] = {}
+        wanted = {"", *self.parameters()}  # "" stands for G
+
+        def take(name: str, gradient: Tensor) -> None:
+            waiting[name] = gradient.detach()
+            if waiting.keys() == wanted:
+                arrived(self.layer.name, waiting.pop(""), dict(waiting))
+                waiting.clear()
+
+        self.layer.gradient_sink = lambda gradient_mn: take("", gradient_mn)
+        hooks = [
+            parameter.register_hook(lambda gradient, name=name: take(name, gradient))
+            for name, parameter in self.parameters().items()
+        ]
+        return [*hooks, _Unset(self.layer)]
+
+    def view(
+        self,
+        old: Mapping[str, Tensor],
+        new: Mapping[str, Tensor],
+        gradient_mn: Tensor,
+        raw: Mapping[str, Tensor],
+        step: int,
+    ) -> LayerView:
+        """The layer around one step; its parameters hold the old values."""
+        layer, method = self.layer, self.layer.method
+        branches = method.branches(layer)
+        extra = method.untouched_branches(layer)[len(branches) :]
+        update_mn = method.delta(layer)
+        from_own_mn = torch.zeros_like(update_mn)  # the layer's weight minus the model's own W0 (PiSSA), negated
+        for up_mk, down_kn in extra:
+            from_own_mn.addmm_(up_mk, down_kn, alpha=method.scale())
+        known = layer.method_tensors()
+        return LayerView(
+            gradient_mn=gradient_mn,
+            equivalent_mn=first_order_change(layer, old, method_direction(layer, raw, step)),
+            actual_mn=change_between(layer, old, new),
+            update_mn=update_mn + from_own_mn,
+            base_mn=as_master(layer.weight.detach()) - from_own_mn,
+            factor_gradients=raw,
+            factors={name: known[name] for name in ("A", "B") if name in known},
+            bases=(branches[0][0].detach(), branches[-1][1].detach()),
+        )
+
+
+class DenseProbe:
+    """A plain layer whose weight trains; W0 is the weight at construction."""
+
+    def __init__(self, name: str, linear: nn.Linear) -> None:
+        self.name, self.linear = name, linear
+        self.start_mn = linear.weight.detach().cpu().clone()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return {"weight": self.linear.weight.detach().clone()}
+
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            self.linear.weight.copy_(values["weight"])
+
+    def listen(self, arrived: Arrived) -> list[Any]:
+        return [self.linear.weight.register_hook(lambda gradient: arrived(self.name, gradient.detach().float(), {}))]
+
+    def view(
+        self,
+        old: Mapping[str, Tensor],
+        new: Mapping[str, Tensor],
+        gradient_mn: Tensor,
+        raw: Mapping[str, Tensor],
+        step: int,
+    ) -> LayerView:
+        base_mn = self.start_mn.to(gradient_mn.device).float()
+        return LayerView(
+            gradient_mn=gradient_mn,
+            equivalent_mn=gradient_mn,
+            actual_mn=new["weight"].float() - old["weight"].float(),
+            update_mn=old["weight"].float() - base_mn,
+            base_mn=base_mn,
+            factor_gradients={},
+            factors={},
+            bases=None,
+        )
+
+
+class _Unset:
+    """Takes the gradient sink off again, under the name that hooks have for it."""
+
+    def __init__(self, layer: AdaptedLinear) -> None:
+        self.layer = layer
+
+    def remove(self) -> None:
+        self.layer.gradient_sink = None

@@ -1,0 +1,134 @@
+"""The probe of a run: stands around optimizer steps, looks, and leaves everything bit for bit as it was.
+
+A look costs one forward and backward pass over `probe.rows` fixed training rows. It takes place after the optimizer
+moved the parameters and before the method reacts (refreshes): the old values are put back, each layer's G, first-order
+change and step are measured inside its own backward step, and the new values return. So one dense G exists at a time,
+however deep the model is. Full fine-tuning also needs W0 and the old weights: two copies of the probed weights in main
+memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdsbench.core import samples
+from sdsbench.training.loop import Training
+from sdsbench.training.probes.layers import AdapterProbe, DenseProbe, probed_layers
+from sdsbench.training.probes.measurement import measure
+from sdsbench.training.probes.probe_config import ProbeConfig
+from sdsbench.training.state import TrainState
+
+Write = Callable[..., None]
+FOLDER = "probes"
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """probes/<step>.jsonl.zst of a run folder: a line a layer."""
+    return folder / FOLDER / f"{step:06d}.jsonl.zst"
+
+
+class Probe:
+    """Measures every layer around optimizer steps 1, every, 2 every, ...
+
+    Build it before a checkpoint is loaded: full fine-tuning's W0 is the weight that it then finds.
+    """
+
+    def __init__(self, config: ProbeConfig, model: nn.Module, layers: Mapping[str, Any], method: Any) -> None:
+        assert config.every is not None
+        self.every, self.rows = config.every, config.rows
+        self.layers = probed_layers(model, layers, method)
+
+    def watch(self, training: Training, state: TrainState, folder: Path, write: Write) -> Watch:
+        """The observer for one training; rows go to `folder`, means over layers to `write` (kind "probe")."""
+        return Watch(self, training, state, folder, write)
+
+
+class Watch:
+    """The Observer (training/loop.py) of a run with probes."""
+
+    def __init__(self, probe: Probe, training: Training, state: TrainState, folder: Path, write: Write) -> None:
+        self.probe, self.training, self.state = probe, training, state
+        self.folder, self.write = folder, write
+
+    def around(self, step: int, update: Callable[[], None]) -> float:
+        """Do `update`, the optimizer's; returns the seconds spent on looking."""
+        if step != 1 and step % self.probe.every:
+            update()
+            return 0.0
+        started = time.perf_counter()
+        before = {name: layer.snapshot() for name, layer in self.probe.layers.items()}
+        started_update = time.perf_counter()
+        update()
+        updated = time.perf_counter()
+        rows = self._look(step, before)
+        self._keep(step, rows, seconds := time.perf_counter() - updated + started_update - started)
+        return seconds
+
+    def _look(self, step: int, before: Mapping[str, dict[str, Tensor]]) -> list[dict[str, Any]]:
+        rows: dict[str, dict[str, Any]] = {}
+        after = {name: layer.snapshot() for name, layer in self.probe.layers.items()}
+
+        def arrived(name: str, gradient_mn: Tensor, factor_gradients: Mapping[str, Tensor]) -> None:
+            layer = self.probe.layers[name]
+            with torch.no_grad():
+                rows[name] = measure(layer.view(before[name], after[name], gradient_mn, factor_gradients, step))
+
+        with _values(self.probe.layers, before, after), _evaluating(self.training.model):
+            handles = [handle for layer in self.probe.layers.values() for handle in layer.listen(arrived)]
+            try:
+                self._backward()
+            finally:
+                for handle in handles:
+                    handle.remove()
+        return [{"layer": name, **rows[name]} for name in self.probe.layers if name in rows]
+
+    def _backward(self) -> None:
+        """Gradients of the mean target loss over the probe rows: the first `probe.rows` training examples."""
+        examples = self.training.examples[: self.probe.rows]
+        loss = self.training.objective.loss(self.training.model, examples, self.training.device)
+        (loss / sum(example.targets for example in examples)).backward()
+
+    def _keep(self, step: int, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+        samples.write(path_of(self.folder, step), rows)
+        self.write("probe", step, **means(rows), seconds=seconds)
+
+
+def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean over layers of every number that at least one layer has."""
+    keys = sorted({key for row in rows for key, value in row.items() if isinstance(value, int | float)})
+    found = {key: [row[key] for row in rows if isinstance(row.get(key), int | float)] for key in keys}
+    return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+Probed = Mapping[str, AdapterProbe | DenseProbe]
+
+
+@contextmanager
+def _values(layers: Probed, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[None]:
+    """Inside: parameters as before the step."""
+    for name, layer in layers.items():
+        layer.put(before[name])
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.put(after[name])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside: no dropout, so that nothing is drawn from any generator and G is that of the model without noise."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was in training.items():
+            module.training = was

@@ -1,0 +1,64 @@
+"""A finished run's adapter opens in peft with the run's own outputs; its metrics can be replayed to wandb, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdsbench.__main__ import main
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.pipeline import execute
+
+FAST = [
+    "model=micro", "data.source=embedded", "data.train_limit=32", "train.max_steps=3", "eval.limit=2", "threads=1",
+    "eval.untrained=false", "task.max_new_tokens=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    overrides = [*FAST, "method=sds_lora", "method.warmup_steps=2", f"output_root={root}"]
+    return root / execute(compose_run(overrides), say=lambda _: None).run_id
+
+
+def test_peft_and_merged_exports_agree(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import sdsbench.models
+
+    assert main(["export", str(run), str(tmp_path / "peft")]) == 0
+    assert "drift" in capsys.readouterr().out
+    assert main(["export", str(run), str(tmp_path / "merged"), "--form", "merged"]) == 0
+    micro = Path(sdsbench.models.__file__).parent / "micro"
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(micro), tmp_path / "peft")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    base = AutoModelForCausalLM.from_pretrained(micro)
+    ids = AutoTokenizer.from_pretrained(tmp_path / "merged")("Tom has 12 apples.", return_tensors="pt").input_ids
+    with torch.no_grad():
+        one, two, three = (model(input_ids=ids).logits for model in (adapted, merged, base))
+    assert torch.allclose(one, two, atol=1e-4)
+    assert not torch.allclose(one, three, atol=1e-3), "the adapter does something"
+
+
+def test_export_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    assert main(["export", str(run), str(tmp_path / "full")]) == 2
+    assert main(["export", str(tmp_path), str(tmp_path / "new")]) == 2
+    assert "run folder with adapter/" in capsys.readouterr().err
+
+
+def test_wandb_is_a_view_that_can_be_made_again(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main(["replay", str(run)]) == 0
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    tracked = [*FAST, "method=lora", "tracker=wandb", f"output_root={tmp_path}"]
+    folder = tmp_path / execute(compose_run(tracked), say=lambda _: None).run_id
+    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+    plain = execute(compose_run([*FAST, "method=lora", f"output_root={tmp_path / 'plain'}"]), say=lambda _: None)
+    assert plain.run_id == folder.name, "a tracker is no part of a run's name"

@@ -1,0 +1,190 @@
+"""The report: whole, linked, without a network, the same bytes twice, and readable in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.results.claims.claim import default_file, read
+from sdsbench.results.claims.verdict import judge
+from sdsbench.results.importers.external import ExternalRecord
+from sdsbench.core.record import Tuning
+from sdsbench.results.report.boards import boards
+from sdsbench.results.report.build import build
+from sdsbench.results.report.disagreement import disagreements
+from sdsbench.results.tables.runs import load
+from tests.results.tables.fixtures import make_record, make_samples, write_run
+
+METHODS = ("lora", "sds_lora", "full_ft")
+
+
+@pytest.fixture(scope="module")
+def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tuned study of three methods with one accident, a second task, and a damaged record."""
+    root = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(1)
+    difficulty = rng.random(60)
+    for number, method in enumerate(METHODS):
+        rank = None if method == "full_ft" else 8
+        for lr in (1e-4, 1e-3):
+            write_run(root, make_record(method, 9, {"gsm8k": 0.4 + 100 * lr}, lr=lr, rank=rank, stage="validation"))
+        chosen = Tuning(
+            key="train.lr",
+            grid=[1e-4, 1e-3],
+            budget=2,
+            seeds=[9],
+            chosen=1e-3,
+            scores=[0.4, 0.5],
+            evaluation="gsm8k",
+            scorer="flexible",
+        )
+        for seed in range(3):
+            right = difficulty + rng.normal(0, 0.1, 60) < 0.4 + 0.15 * number
+            done = (method, seed) != ("full_ft", 2)
+            record = make_record(
+                method,
+                seed,
+                {"gsm8k": float(right.mean())} if done else None,
+                rank=rank,
+                status="done" if done else "oom",
+                tuning=chosen,
+                config={"eval": {"split": "test"}},
+            )
+            steps = [{"kind": "train", "step": i + 1, "loss": 2 / (i + 1)} for i in range(30)]
+            write_run(root, record, {"gsm8k": make_samples(right)} if done else None, steps)
+    for seed in (0, 1):
+        write_run(root, make_record("lora", seed, {"glue/rte": 0.6}, model="minilm", task="glue/rte", source="local"))
+    (write_run(root, make_record("lora", 50)) / "record.json").write_text("{")
+    return root
+
+
+def write_report(runs_folder: Path, output: Path) -> Path:
+    runs, damaged = load(runs_folder)
+    verdicts = [judge(claim, runs, runs_folder) for claim in read(default_file())]
+    other = ExternalRecord(
+        tool="peft", name="lora <b>", model="m", method="LORA", task="t", scores={"test accuracy": 0.48}, origin="0"
+    )
+    return build(output, runs, damaged, verdicts, [other])
+
+
+@pytest.fixture(scope="module")
+def report(runs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(runs_folder, tmp_path_factory.mktemp("report"))
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.ids: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name in ("href", "xlink:href", "src") and value:
+                self.found.append(value)
+            if name == "id" and value:
+                self.ids.add(value)
+
+
+def test_every_link_leads_somewhere_and_none_outside(runs_folder: Path, report: Path) -> None:
+    pages = [report, *(report.parent / "runs").glob("*.html")]
+    assert len(pages) == 1 + len(load(runs_folder)[0])
+    for page in pages:
+        links = Links()
+        links.feed(page.read_text())
+        for link in links.found:
+            if link.startswith("#"):
+                assert link[1:] in links.ids, link
+            elif not link.startswith("data:"):
+                assert not re.match(r"[a-z]+:|//", link), link
+                assert (page.parent / link).is_file(), link
+
+
+def test_each_score_links_to_its_runs(runs_folder: Path, report: Path) -> None:
+    text = report.read_text()
+    for run in load(runs_folder)[0]:
+        if run.record.tuning or run.record.task == "glue/rte":
+            assert f'href="runs/{run.id}.html"' in text
+            if run.record.status == "done":  # and from its point in the figure
+                assert text.count(f'xlink:href="runs/{run.id}.html"') >= 1
+
+
+def test_what_it_says(report: Path) -> None:
+    text = report.read_text()
+    assert "GSM8K (embedded)" in text and "1 oom" in text
+    assert "undecided (no runs)" in text and "Damaged records" in text
+    assert "lora &lt;b&gt;" in text and "never averaged or ranked" in text
+    assert "<script" not in text
+    names = {path.name for path in (report.parent / "figures").iterdir()}
+    for figure in ("seeds", "losses", "learning_rates", "pareto_parameters", "pareto_memory", "pareto_time"):
+        assert {f"board1_{figure}.{ending}" for ending in ("svg", "png", "pdf")} <= names
+
+
+def test_the_same_records_give_the_same_bytes(runs_folder: Path, report: Path, tmp_path: Path) -> None:
+    write_report(runs_folder, tmp_path)
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert len(files) > 20
+    for file in files:
+        assert (tmp_path / file).read_bytes() == (report.parent / file).read_bytes(), file
+
+
+def test_boards_rank_and_disagreements_count(runs_folder: Path) -> None:
+    runs, _ = load(runs_folder)
+    board = next(b for b in boards(runs) if b.column.evaluation == "gsm8k")
+    assert [row.where and cell.runs[0].record.method for row, cell in board.valued] == ["full_ft", "sds_lora", "lora"]
+    found = disagreements(board)
+    assert [d.theirs for d in found] == ["SDS-LoRA, r 8", "LoRA, r 8"]
+    for d in found:
+        assert d.only_ours + d.only_theirs + d.both + d.neither == 60
+        best = next(run for run in runs if run.id == d.runs[0])
+        assert (d.only_ours + d.both) / 60 == pytest.approx(best.record.scores[0].value)
+
+
+def test_a_refused_board_says_why_and_leaves_the_others(runs_folder: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for code in ("c0", "c9"):
+            write_run(
+                tmp_path,
+                make_record(
+                    "lora", seed, {"gsm8k": 0.6}, model=f"m{seed}" if code == "c0" else "micro", code_hash=code
+                ),
+            )
+    write_run(tmp_path, make_record("lora", 3, {"gsm8k": 0.6}))
+    found = boards(load(tmp_path)[0])
+    assert [bool(board.refusal) for board in found] == [False, False, True]
+    assert "code_hash: c0 in" in found[2].refusal
+    text = build(tmp_path / "out", load(tmp_path)[0], {}).read_text()
+    assert "code_hash: c0 in" in text
+
+
+def test_the_verb(runs_folder: Path, tmp_path: Path) -> None:
+    assert main(["report", "--runs", str(runs_folder), "--output", str(tmp_path / "r"), "--where", "model=minilm"]) == 0
+    assert (tmp_path / "r" / "index.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_nothing_is_wider_than_the_window(report: Path, tmp_path: Path, width: int) -> None:
+    """The page itself must not scroll sideways (wide tables scroll in their own frame)."""
+    shutil.copy(report.parent / "style.css", tmp_path)
+    measure = "parent.document.body.dataset.width = document.documentElement.scrollWidth + ' of ' + window.innerWidth"
+    page = report.read_text().replace("</body>", f"<script>{measure}</script></body>")
+    (tmp_path / "page.html").write_text(page)
+    frame = f'<iframe src="page.html" style="width:{width}px;height:4000px;border:0"></iframe>'
+    (tmp_path / "frame.html").write_text(f"<!doctype html><body>{frame}</body>")
+    switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking dump-dom"
+    switches += " disable-component-update disable-sync allow-file-access-from-files virtual-time-budget=5000"
+    command = ["chromium", *(f"--{switch}" for switch in switches.split()), f"--user-data-dir={tmp_path / 'profile'}"]
+    command.append((tmp_path / "frame.html").as_uri())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'data-width="(\d+) of (\d+)"', done.stdout)
+    assert found, done.stderr[-500:]
+    assert int(found.group(1)) <= int(found.group(2)) == width

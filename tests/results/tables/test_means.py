@@ -1,0 +1,75 @@
+"""Mean columns of a grid: the means that tasks define, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sdsbench.runs.aggregate import means_text
+from sdsbench.core.record import Record
+from sdsbench.results.tables.render import FORMATS
+from tests.results.tables.fixtures import built, make_record, write_run
+
+GLUE = ("cola", "rte", "mrpc", "stsb", "qnli", "sst2")
+
+
+def write_glue(root: Path, method: str, seed: int, tasks: Sequence[str] = GLUE) -> list[Record]:
+    """One record a GLUE task, with scores that differ by task and seed."""
+    records = []
+    for task in tasks:
+        name = f"glue/{task}"
+        value = 0.5 + 0.01 * GLUE.index(task) + 0.1 * seed
+        records.append(make_record(method, seed, {name: value}, model="minilm", task=name, scorer="accuracy"))
+        write_run(root, records[-1])
+    return records
+
+
+def test_a_grid_has_the_means_that_tasks_define(tmp_path: Path) -> None:
+    """Over the seeds of which every member is there, the value that a direct run prints; else what is missing."""
+    printed = means_text("glue", {"glue": [f"glue/{task}" for task in GLUE]}, write_glue(tmp_path, "lora", 0))
+    write_glue(tmp_path, "lora", 1)
+    write_glue(tmp_path, "lora", 2, GLUE[:5])
+    write_glue(tmp_path, "dora", 0, [task for task in GLUE if task not in ("rte", "qnli")])
+    table = built("grid", tmp_path)
+    cell = table.cells["lora_r8", "minilm/mean of glue"]
+    assert cell.by_seed == {0: pytest.approx(52.5), 1: pytest.approx(62.5)}
+    assert "mean glue" in printed and float(printed.split()[-1]) == pytest.approx(cell.by_seed[0])
+    assert cell.ours is not None and cell.ours.n == 2 and cell.ours.low < 57.5 < cell.ours.high
+    assert cell.note == "2 of 3 seeds have all parts"
+    lacking = table.cells["dora_r8", "minilm/mean of glue"]
+    assert lacking.ours is None and lacking.note == "without glue/rte, glue/qnli"
+    for _, render in FORMATS.values():
+        assert "without glue/rte, glue/qnli" in render(table).replace("\\", "")
+
+
+def test_vtab_groups_and_their_mean(tmp_path: Path) -> None:
+    from sdsbench.tasks.vtab import GROUPS
+
+    score = {f"vtab/{name}": 0.3 + 0.01 * i for i, name in enumerate(n for g in GROUPS.values() for n in g)}
+    for task, value in score.items():
+        write_run(tmp_path, make_record("lora", 0, {task: value}, model="vit_micro", task=task, scorer="accuracy"))
+    cells = built("grid", tmp_path).cells
+    groups = [100 * sum(score[f"vtab/{name}"] for name in names) / len(names) for names in GROUPS.values()]
+    for group, mean in zip(GROUPS, groups, strict=True):
+        assert cells["lora_r8", f"vit_micro/mean of vtab/{group}"].by_seed == {0: pytest.approx(mean)}
+    assert cells["lora_r8", "vit_micro/mean of vtab"].by_seed == {0: pytest.approx(sum(groups) / 3)}
+
+
+def test_means_that_no_row_could_have_are_left_out(tmp_path: Path) -> None:
+    from sdsbench.tasks.vtab import GROUPS
+
+    for task in (*(f"vtab/{name}" for name in GROUPS["natural"]), "vtab/camelyon"):
+        write_run(tmp_path, make_record("lora", 0, {task: 0.5}, model="vit_micro", task=task, scorer="accuracy"))
+    means = {column for _, column in built("grid", tmp_path).cells if "mean" in column}
+    assert means == {"vit_micro/mean of vtab/natural"}
+
+
+def test_a_single_run_of_a_task_with_means_has_its_mean(tmp_path: Path) -> None:
+    from sdsbench.tasks.commonsense import BENCHMARKS
+
+    score = {name: 0.4 + 0.01 * i for i, name in enumerate(BENCHMARKS)}
+    write_run(tmp_path, make_record("lora", 0, score, task="commonsense", scorer="paper"))
+    cell = built("grid", tmp_path).cells["lora_r8", "micro/mean of commonsense"]
+    assert cell.by_seed == {0: pytest.approx(100 * sum(score.values()) / 8)}

@@ -1,0 +1,361 @@
+"""Tables from records made by hand: contents, refusals, marks, formats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.core.errors import ConfigError, Refused, Unavailable
+from sdsbench.core.record import Seconds, Tuning
+from sdsbench.results.tables import settings
+from sdsbench.results.tables.build import build
+from sdsbench.results.tables.definitions import TABLES, get
+from sdsbench.results.tables.definitions.grid import grid
+from sdsbench.results.tables.published import values
+from sdsbench.results.tables.render import FORMATS
+from sdsbench.results.tables.rescore import rescored
+from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.trace import trace
+from tests.results.tables.fixtures import built, make_record, make_samples, write_run
+from tests.results.tables.papers import write_paper_runs
+
+
+@pytest.fixture(scope="module")
+def paper_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    write_paper_runs(root, "lora_sb/table1")
+    for name in ("lora_sb/table2", "lora_sb/table3"):
+        write_paper_runs(root, name, seeds=2)
+    return root
+
+
+def test_table_1_shows_ours_paper_difference_and_accidents(paper_runs: Path) -> None:
+    frame = built("lora_sb/table1", paper_runs).frame.set_index(["row", "column"])
+    lora = frame.loc[("lora_r32", "mistral_7b/gsm8k")]
+    assert lora["n"] == 3 and lora["paper"] == 61.94
+    assert lora["difference"] == pytest.approx(lora["ours"] - 61.94)
+    assert lora["low"] < lora["ours"] < lora["high"]
+    assert frame.loc[("full_ft", "gemma2_9b/math"), "status"] == "oom"
+    assert frame.loc[("pissa_r32", "gemma2_9b/math"), "status"] == "missing"
+    assert frame.loc[("pissa_r32", "gemma2_9b/params"), "status"] == "counted"
+    assert math.isnan(frame.loc[("sds_lora_r32", "mistral_7b/gsm8k"), "paper"])
+    failed = built("lora_sb/table2", paper_runs).frame.set_index(["row", "column"])
+    assert failed.loc[("dora_r32", "llama3.2_3b/average"), "status"] == "failed"
+
+
+def test_every_printed_number_of_tables_1_to_7_has_its_cell() -> None:
+    for number in "1234567":
+        printed = values("lora_sb")
+        printed = printed[printed["table"] == number]
+        shown = build(get(f"lora_sb/table{number}"), []).frame["paper"].dropna()
+        assert sorted(shown) == sorted(printed["value"]), number
+
+
+def test_parameter_columns_agree_with_the_printed_ones_but_for_one_slip() -> None:
+    """The paper prints 55.20K for 24 x 24 x 96 = 55,296."""
+    wrong = {}
+    for number in "123":
+        frame = build(get(f"lora_sb/table{number}"), []).frame
+        for cell in frame[frame["format"] == "count"].dropna(subset="paper").to_dict("records"):
+            if not cell["within_tolerance"]:
+                wrong[cell["row"]] = (cell["ours"], cell["paper"])
+    assert wrong == {"lora_xs_r24": (55296, 55200), "lora_sb_r24": (55296, 55200)}
+
+
+def test_means_are_over_seeds_and_averages_seed_by_seed(tmp_path: Path) -> None:
+    records = write_paper_runs(tmp_path, "lora_sb/table3", seeds=2)
+    frame = built("lora_sb/table3", tmp_path).frame.set_index(["row", "column"])
+    mine = {
+        seed: np.mean([100 * r.scores[0].value for r in records if r.method == "lora" and r.seed == seed])
+        for seed in (0, 1)
+    }
+    cell = frame.loc[("lora_r8", "roberta_large/average")]
+    assert cell["ours"] == pytest.approx((mine[0] + mine[1]) / 2)
+    deviation = abs(mine[0] - mine[1]) / math.sqrt(2)
+    assert (cell["high"] - cell["low"]) / 2 == pytest.approx(12.706 * deviation / math.sqrt(2), rel=1e-4)
+    assert len(cell["runs"].split()) == 12
+
+
+def test_footer(paper_runs: Path) -> None:
+    text = "\n".join(built("lora_sb/table1", paper_runs).footer)
+    assert "Commit (runs): abc1234 (66); runs from a changed working tree: 6; code: c0." in text
+    assert "Runs: 66 finished, 6 not (6 oom)" in text
+    assert "Devices (runs): cpu: test, float32 (66)" in text
+    assert "metamath test: local, 80 rows" in text
+    assert "Tuning: none" in text and "Excluded runs: none." in text
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("number", "123")
+def test_rebuilding_is_byte_identical(paper_runs: Path, tmp_path: Path, kind: str, number: str) -> None:
+    """Also from a copy in another folder."""
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(paper_runs, copy)
+    render = FORMATS[kind][1]
+    assert render(built(f"lora_sb/table{number}", paper_runs)) == render(built(f"lora_sb/table{number}", copy))
+
+
+def test_the_formats_say_the_same(paper_runs: Path) -> None:
+    table = built("lora_sb/table1", paper_runs)
+    texts = {name: render(table) for name, (_, render) in FORMATS.items()}
+    cell = next(row for row in csv.DictReader(io.StringIO(texts["csv"]))
+                if (row["row"], row["column"]) == ("lora_sb_r96", "gemma2_9b/gsm8k"))  # fmt: skip
+    number = f"{float(cell['ours']):.2f}"
+    for name, printed in (("markdown", "paper 78.40"), ("latex", r"\textit{78.40}"), ("html", "paper 78.40")):
+        assert number in texts[name] and printed in texts[name] and "OOM" in texts[name]
+    assert "| OOM<br>paper 63.87 |" in texts["markdown"]
+    assert "\\toprule" in texts["latex"] and "\\begin{tabular}{lrrrrrr}" in texts["latex"]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"protocol": "other"}, "protocol"),
+        ({"version": 2}, "evaluation version: 1 in {a}; 2 in {b}"),
+        ({"source": "hub"}, "data source"),
+        ({"code_hash": "c9"}, "code_hash: c0 in {a}; c9 in {b}"),
+        ({"lr": 5e-3}, "lr: 0.001 in {a}; 0.005 in {b}"),
+        ({"n": 100}, "questions"),
+    ],
+)
+def test_unlike_runs_are_not_averaged(tmp_path: Path, change: dict, words: str) -> None:
+    from dataclasses import replace
+
+    a = make_record("lora", 0, {"gsm8k": 0.5})
+    b = make_record("lora", 1, {"gsm8k": 0.6}, **change)
+    for record in (a, b):
+        write_run(tmp_path, record)
+    runs, _ = load(tmp_path)
+    table = grid(runs)
+    row = replace(table.rows[0], where={"method": "lora"})
+    column = replace(table.columns[0], where={"model": "micro"})
+    with pytest.raises(Refused) as refusal:
+        build(replace(table, rows=(row,), columns=(column,)), runs)
+    assert words.format(a=a.run_id, b=b.run_id) in str(refusal.value)
+
+
+@pytest.mark.parametrize("reported", ["test", "validation"])  # GLUE reports its validation split
+def test_unlike_columns_are_not_compared_and_where_narrows(tmp_path: Path, reported: str) -> None:
+    for method, fingerprint in (("lora", "d0"), ("dora", "d1")):
+        record = make_record(method, 0, {"gsm8k": 0.5}, fingerprint=fingerprint)
+        assert record.provenance is not None
+        record.provenance.data[-1].split = reported
+        write_run(tmp_path, record)
+    runs, _ = load(tmp_path)
+    with pytest.raises(Refused, match=r"column micro/gsm8k: evaluated data"):
+        build(grid(runs), runs)
+    narrowed, _ = load(tmp_path, ["method=lora"])
+    assert len(narrowed) == 1
+    with pytest.raises(Refused, match="no run has the key metod"):
+        load(tmp_path, ["metod=lora"])
+
+
+def test_twice_the_same_seed_is_refused(tmp_path: Path) -> None:
+    for order in (0, 1):
+        write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.5}, config={"seeds": {"data": order}}))
+    with pytest.raises(Refused, match="seed 0 occurs in"):
+        built("grid", tmp_path)
+
+
+def write_contest(root: Path, gap: float, seeds: int = 3) -> None:
+    rng = np.random.default_rng(4)
+    difficulty = rng.random(300)
+    for method, skill in (("lora", 0.5), ("dora", 0.5 + gap), ("pissa", 0.3)):
+        for seed in range(seeds):
+            right = difficulty + rng.normal(0, 0.05, 300) < skill
+            write_run(root, make_record(method, seed, {"gsm8k": float(right.mean())}), {"gsm8k": make_samples(right)})
+
+
+def test_bold_needs_a_difference_that_the_test_sees(tmp_path: Path) -> None:
+    write_contest(tmp_path / "clear", 0.1)
+    cells = built("grid", tmp_path / "clear").cells
+    assert cells["dora_r8", "micro/gsm8k"].mark == "best" and cells["lora_r8", "micro/gsm8k"].mark == "second"
+    assert cells["dora_r8", "micro/gsm8k"].test.startswith("hierarchical")
+    write_contest(tmp_path / "close", 0.004)
+    cells = built("grid", tmp_path / "close").cells
+    assert sorted(cell.mark for cell in cells.values()) == ["", "", "second"]
+    assert next(c for c in cells.values() if c.test).p_value > 0.05  # type: ignore[operator]
+
+
+def test_one_seed_is_tested_per_question_and_no_answers_by_seed(tmp_path: Path) -> None:
+    write_contest(tmp_path, 0.1, seeds=1)
+    assert built("grid", tmp_path).cells["dora_r8", "micro/gsm8k"].test == "McNemar mid-p"
+    for folder in tmp_path.iterdir():
+        shutil.rmtree(folder / "samples")
+    cell = built("grid", tmp_path).cells["dora_r8", "micro/gsm8k"]
+    assert cell.test == "paired t over seeds" and cell.p_value is None and cell.mark == ""
+
+
+def test_tuning_runs_and_stand_ins_are_left_out_and_said(tmp_path: Path) -> None:
+    chosen = Tuning(
+        key="train.lr",
+        grid=[1e-3, 2e-3],
+        budget=2,
+        seeds=[9],
+        chosen=2e-3,
+        scores=[0.1, 0.2],
+        evaluation="gsm8k",
+        scorer="flexible",
+    )
+    write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.5}, lr=2e-3, tuning=chosen))
+    write_run(tmp_path, make_record("lora", 1, {"gsm8k": 0.6}, lr=2e-3, tuning=chosen))
+    grid_run = make_record("lora", 9, {"gsm8k": 0.9}, lr=1e-3)
+    write_run(tmp_path, grid_run)
+    table = built("grid", tmp_path)
+    assert table.frame["ours"].tolist() == [pytest.approx(55.0)]
+    assert grid_run.run_id in table.excluded
+    assert "Tuning budget per method: 2 runs for train.lr on gsm8k (flexible), seeds [9]." in table.footer
+    paper = make_record(
+        "lora",
+        0,
+        {"gsm8k": 0.5},
+        model="mistral_7b",
+        task="metamath",
+        rank=32,
+        protocol="lora_sb/arithmetic",
+        scorer="paper",
+    )
+    write_run(tmp_path, paper)
+    strict = built("lora_sb/table1", tmp_path)
+    assert strict.cells["lora_r32", "mistral_7b/gsm8k"].status == "missing"
+    assert "embedded data stands in" in strict.excluded[paper.run_id]
+
+
+def test_partly_failed_cells_say_so(tmp_path: Path) -> None:
+    for seed, status in enumerate(["done", "done", "oom", "failed"]):
+        write_run(tmp_path, make_record("lora", seed, {"gsm8k": 0.5} if status == "done" else None, status=status))
+    table = built("grid", tmp_path)
+    assert table.frame.iloc[0]["note"] == "1 failed, 1 oom"
+    assert "[1 failed, 1 oom]" in FORMATS["markdown"][1](table)
+
+
+def test_variants_of_a_method_are_rows_of_their_own(tmp_path: Path) -> None:
+    for lr in (1e-3, 2e-3):
+        for seed in (0, 1):
+            write_run(tmp_path, make_record("lora", seed, {"gsm8k": 0.5 + 10 * lr}, lr=lr))
+    frame = built("grid", tmp_path).frame
+    assert frame["row"].tolist() == ["lora_r8[train.lr=0.001]", "lora_r8[train.lr=0.002]"]
+    assert frame["n"].tolist() == [2, 2]
+
+
+def test_damaged_records_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.5}))
+    bad = write_run(tmp_path, make_record("lora", 1, {"gsm8k": 0.7}))
+    (bad / "record.json").write_text("{}")
+    table = built("grid", tmp_path)
+    assert table.frame.iloc[0]["n"] == 1
+    assert any(bad.name in line and "damaged" in line for line in table.footer)
+
+
+def test_rescoring_from_answers(tmp_path: Path) -> None:
+    task = {"name": "gsm8k", "train_set": "gsm8k"}
+    write_run(
+        tmp_path,
+        make_record("lora", 0, {"gsm8k": 0.75}, config={"task": task}),
+        {"gsm8k": make_samples([True, True, False, True])},
+    )
+    runs, _ = load(tmp_path)
+    again = rescored(runs, "gsm8k=paper")
+    score = next(s for s in again[0].record.scores if s.headline)
+    assert (score.scorer, score.value, score.n) == ("paper", 0.75, 4)
+    strict = rescored(runs, "gsm8k=strict")  # the answers hold no "####"
+    assert next(s for s in strict[0].record.scores if s.headline).value == 0.0
+    own = rescored(runs, "gsm8k=tests.results.tables.test_tables:longer_than_target")
+    assert next(s for s in own[0].record.scores if s.headline).value == 1.0
+    for wrong in ("gsm8k=nonsense", "gsm8k", "gsm8k=no_module:f"):
+        with pytest.raises(ConfigError, match="--scorer"):
+            rescored(runs, wrong)
+    shutil.rmtree(runs[0].folder / "samples")
+    with pytest.raises(Unavailable, match="no answers"):
+        rescored(runs, "gsm8k=strict")
+
+
+def longer_than_target(target: str, response: str) -> bool:
+    return len(response) > len(target)
+
+
+def test_trace_leads_to_the_files(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, make_record("lora", 3, {"gsm8k": 0.5}), {"gsm8k": make_samples([True, False])}, [])
+    text = trace(built("grid", tmp_path), "lora_r8", "micro/gsm8k")
+    for part in (
+        folder.name,
+        "seed 3",
+        str(folder / "config.yaml"),
+        str(folder / "metrics.jsonl"),
+        "gsm8k.trained",
+        "0.5",
+    ):
+        assert part in text
+    with pytest.raises(ConfigError, match=r"ROW='lara'.*\n.*COLUMN='x'"):
+        trace(built("grid", tmp_path), "lara", "x")
+
+
+def test_times_and_shares_of_table_6(tmp_path: Path) -> None:
+    start = dict(get("lora_sb/table6").rows[0].where)
+    method = {key.removeprefix("config.method."): value for key, value in start.items() if key.startswith("config.")}
+    for seed in (0, 1):
+        record = make_record(
+            "lora_sb",
+            seed,
+            model="mistral_7b",
+            task="metamath",
+            rank=96,
+            protocol="lora_sb/arithmetic",
+            source="local",
+            seconds=Seconds(init=100.0, train=8000.0 + seed),
+            config={"method": {"name": "lora_sb", "rank": 96, **method}},
+        )
+        write_run(tmp_path, record)
+    frame = built("lora_sb/table6", tmp_path).frame.set_index(["row", "column"])
+    assert frame.loc[("mistral_7b", "init_seconds"), "ours"] == 100.0
+    assert frame.loc[("mistral_7b", "epoch_seconds"), "paper"] == 11037
+    assert frame.loc[("mistral_7b", "init_share"), "ours"] == pytest.approx(1.25, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", settings.NAMES)
+def test_settings_tables_equal_the_papers(name: str) -> None:
+    frame = settings.frame(settings.NAMES[name])
+    assert frame["equal"].all() and len(frame) >= 8
+    for kind in settings.FORMATS:
+        assert "warmup" in settings.render(name, kind)
+
+
+def test_verbs_from_the_command_line(paper_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "lora_sb/table1", "--runs", str(paper_runs), "--output", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"lora_sb_table1.{e}" for e in ("csv", "html", "md", "tex")
+    ]
+    assert main(["trace", "lora_sb/table1", "lora_r32", "mistral_7b/math", "--runs", str(paper_runs)]) == 0
+    assert "paper 15.98" in capsys.readouterr().out
+    assert main(["table", "lora_sb/table11", "--runs", str(paper_runs)]) == 2
+    assert "Did you mean lora_sb/table1?" in capsys.readouterr().err
+    assert main(["table", "grid", "--runs", str(tmp_path / "none")]) == 3
+
+
+def test_all_definitions_have_unique_names() -> None:
+    for table in TABLES.values():
+        for names in ([r.name for r in table.rows], [c.name for c in table.columns]):
+            assert len(names) == len(set(names)), table.name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
+def test_latex_compiles(paper_runs: Path, tmp_path: Path) -> None:
+    parts = [FORMATS["latex"][1](built(f"lora_sb/table{number}", paper_runs)) for number in "1234567"]
+    parts += [settings.render(name, "latex") for name in settings.NAMES]
+    head = (
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\usepackage[margin=2cm]{geometry}\\begin{document}\n"
+    )
+    (tmp_path / "tables.tex").write_text(head + "\n\\clearpage\n".join(parts) + "\\end{document}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert "Overfull \\hbox" not in done.stdout

@@ -1,0 +1,99 @@
+"""Run folders as frames: what is in them, what is damaged, how fast."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+import sdsbench
+from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.results.frames import samples_of
+from sdsbench.core.run_folder import checksum
+from tests.results.tables.fixtures import make_record, make_samples, write_run
+
+
+def test_a_row_a_run(tmp_path: Path) -> None:
+    write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.25}, facts={"refreshes": 3.0}))
+    write_run(tmp_path, make_record("sds_lora", 1, status="oom"))
+    runs = sdsbench.load_runs(tmp_path).set_index("method")
+    assert runs.loc["lora", "score.gsm8k.trained"] == 0.25
+    assert runs.loc["lora", "facts.refreshes"] == 3.0
+    assert runs.loc["lora", "config.train.batch_size"] == 8
+    assert runs.loc["lora", "provenance.weights.fingerprint"] == "w0"
+    assert runs.loc["sds_lora", "status"] == "oom" and runs.loc["sds_lora", "failure.message"] == "oom on purpose"
+    scores = sdsbench.load_scores(tmp_path)
+    assert scores[["method", "evaluation", "value"]].to_numpy().tolist() == [["lora", "gsm8k", 0.25]]
+
+
+def test_damage_is_named_and_left_out(tmp_path: Path) -> None:
+    good = write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.25}))
+    altered = write_run(tmp_path, make_record("lora", 1, {"gsm8k": 0.25}))
+    cut = write_run(tmp_path, make_record("lora", 2, {"gsm8k": 0.25}))
+    tree = json.loads((altered / "record.json").read_text())
+    tree["scores"][0]["value"] = 0.99
+    (altered / "record.json").write_text(json.dumps(tree))
+    (cut / "record.json").write_bytes((cut / "record.json").read_bytes()[:200])
+    runs = sdsbench.load_runs(tmp_path)
+    assert runs["run_id"].tolist() == [good.name]
+    assert set(runs.attrs["damaged"]) == {altered.name, cut.name}
+    assert "checksum" in runs.attrs["damaged"][altered.name]
+
+
+def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
+    record = make_record("lora", 0, {"gsm8k": 0.25})
+    write_run(tmp_path / "a", record)
+    write_run(tmp_path / "b", record)
+    assert len(sdsbench.load_runs([tmp_path / "a", tmp_path / "b"])) == 1
+    record.scores[0].value = 0.5
+    write_run(tmp_path / "c", record)
+    runs = sdsbench.load_runs([tmp_path / "a", tmp_path / "c"])
+    assert len(runs) == 1 and "another record" in next(iter(runs.attrs["damaged"].values()))
+
+
+def test_steps_and_samples(tmp_path: Path) -> None:
+    steps = [{"kind": "train", "step": 1, "loss": 2.0}, {"kind": "probe", "step": 1, "rank": 3.0}]
+    folder = write_run(tmp_path, make_record(), {"glue/rte": make_samples([True, False])}, steps)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')
+    assert sdsbench.load_steps(tmp_path)["kind"].tolist() == ["train", "probe"]
+    assert sdsbench.load_steps(tmp_path, kind="train")["loss"].tolist() == [2.0]
+    samples = sdsbench.load_samples(tmp_path)
+    assert samples["evaluation"].tolist() == ["glue/rte"] * 2
+    assert samples["scorer.flexible"].tolist() == [1.0, 0.0]
+    assert sdsbench.load_samples(tmp_path, evaluation="gsm8k").empty
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no such folder of runs"):
+        sdsbench.load_runs(tmp_path / "nothing")
+    assert sdsbench.load_runs(tmp_path).empty
+    folder = write_run(tmp_path, make_record(), {"gsm8k": make_samples([True])})
+    with pytest.raises(Unavailable, match="no answers"):
+        samples_of(folder, "math")
+    path = folder / "samples" / "gsm8k.trained.jsonl.zst"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(DamagedFile, match="cut short"):
+        samples_of(folder, "gsm8k")
+    path.write_bytes(b"no zstd")
+    with pytest.raises(DamagedFile, match="not a list of answers"):
+        samples_of(folder, "gsm8k")
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs(tmp_path: Path) -> None:
+    """Prints the time (a figure for the documents); asserts only that none is lost."""
+    text = [make_record("lora", seed, {"gsm8k": 0.25}) for seed in range(50)]
+    for copy in range(200):
+        for record in text:
+            renamed = record.model_copy(update={"run_id": f"{copy:03d}{record.run_id[:13]}"})
+            folder = tmp_path / renamed.run_id
+            folder.mkdir()
+            renamed.checksum = checksum(renamed)
+            (folder / "record.json").write_text(renamed.model_dump_json())
+    start = time.perf_counter()
+    runs = sdsbench.load_runs(tmp_path)
+    print(f"10,000 records in {time.perf_counter() - start:.1f} s")
+    assert len(runs) == 10_000 and not runs.attrs["damaged"]

@@ -1,0 +1,156 @@
+"""Results of other tools: read from the shapes that the tools really write."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.results.importers import external, peft, wandb
+
+# Keys and nesting as in peft's method_comparison/MetaMathQA/results/lora--llama-3.2-3B-rank32.json.
+RESULT = {
+    "run_info": {
+        "experiment_name": "lora/llama-3.2-3B-rank32",
+        "train_config": {"model_id": "meta-llama/Llama-3.2-3B", "seed": 0, "optimizer_kwargs": {"lr": 0.0001}},
+        "peft_config": {"peft_type": "LORA", "r": 32},
+    },
+    "train_info": {
+        "cuda_memory_max": 22273851392,
+        "train_time": 1796.1,
+        "num_trainable_params": 9175040,
+        "status": "success",
+        "metrics": [
+            {"step": 250, "valid accuracy": 0.34, "train loss": 0.98},
+            {"step": 5000, "test accuracy": 0.482, "train loss": 0.607},
+        ],
+    },
+    "meta_info": {
+        "dataset_info": {"metamath": {}, "gsm8k": {}},
+        "package_info": {"peft-version": "0.15.2", "torch-version": "2.7.1"},
+        "system_info": {"gpu": "NVIDIA L40S"},
+    },
+}
+
+
+def test_peft_result(tmp_path: Path) -> None:
+    path = tmp_path / "lora.json"
+    path.write_text(json.dumps(RESULT))
+    record = peft.read(path)
+    assert (record.method, record.rank, record.seed, record.lr) == ("LORA", 32, 0, 1e-4)
+    assert record.scores == {"test accuracy": 0.482, "train loss": 0.607}
+    assert record.trainable == 9175040 and record.task == "gsm8k, metamath"
+    assert record.made_with == "peft 0.15.2, torch 2.7.1, NVIDIA L40S"
+
+
+def test_full_fine_tuning_has_no_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "full.json"
+    path.write_text(json.dumps({**RESULT, "run_info": {**RESULT["run_info"], "peft_config": None}}))
+    assert peft.read(path).method == "full fine-tuning"
+
+
+@pytest.mark.parametrize("text", ["{}", "no json", '{"run_info": 3, "train_info": {}, "meta_info": {}}', "[]"])
+def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(DamagedFile, match="not a result"):
+        peft.read(path)
+
+
+def wandb_file(messages: list[bytes]) -> bytes:
+    """Messages in the framing of a .wandb file."""
+    content = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
+    for message in messages:
+        first = True
+        while True:
+            room = 32768 - len(content) % 32768
+            if room < 7:
+                content += bytes(room)
+                continue
+            part, message = message[: room - 7], message[room - 7 :]
+            kind = (1 if first else 4) if not message else (2 if first else 3)
+            content += struct.pack("<IHB", zlib.crc32(part, zlib.crc32(bytes([kind]))), len(part), kind) + part
+            first = False
+            if not message:
+                break
+    return content
+
+
+def test_the_file_of_an_offline_run(tmp_path: Path) -> None:
+    """Long enough to cross the blocks of the file; then cut short, then altered."""
+    protocol = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    start = protocol.Record()
+    for key, value in {"train": {"lr": 0.1}, "seed": 3, "method": "lora"}.items():
+        start.run.config.update.add(key=key, value_json=json.dumps(value))
+    messages = [start.SerializeToString()]
+    for step in range(1500):
+        record = protocol.Record()
+        record.history.item.add(nested_key=["eval", "accuracy"], value_json=str(step / 1500))
+        record.history.item.add(key="text", value_json=json.dumps("x" * (step % 61)))
+        messages.append(record.SerializeToString())
+    log = tmp_path / "offline-run-1" / "run-1.wandb"
+    (log.parent / "files").mkdir(parents=True)
+    content = wandb_file(messages)
+    log.write_bytes(content)
+    (folder,) = wandb.run_folders(tmp_path)
+    record = wandb.read(folder)
+    assert len(content) > 3 * 32768
+    assert record.scores == {"eval.accuracy": 1499 / 1500}
+    assert (record.lr, record.seed, record.method) == (0.1, 3, "lora")
+    log.write_bytes(content[: len(content) // 2])
+    assert 0.3 < wandb.read(folder).scores["eval.accuracy"] < 0.7
+    log.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    with pytest.raises(DamagedFile, match="wrong checksum"):
+        wandb.read(folder)
+    log.write_bytes(b"something else")
+    with pytest.raises(DamagedFile, match=r"not a \.wandb file"):
+        wandb.read(folder)
+    log.unlink()
+    with pytest.raises(Unavailable):
+        wandb.read(folder)
+
+
+@pytest.mark.slow
+def test_a_real_wandb_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = pytest.importorskip("wandb")
+    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    settings = package.Settings(console="off", silent=True)
+    run = package.init(mode="offline", dir=str(tmp_path), project="p", config={"seed": 3}, settings=settings)
+    run.log({"accuracy": 0.5})
+    run.log({"accuracy": 0.75})
+    run.finish()
+    (folder,) = wandb.run_folders(tmp_path / "wandb")
+    record = wandb.read(folder)
+    assert record.scores["accuracy"] == 0.75 and record.seed == 3
+
+
+def test_wandb_folder_with_summary(tmp_path: Path) -> None:
+    files = tmp_path / "run-1" / "files"
+    files.mkdir(parents=True)
+    (files / "wandb-summary.json").write_text('{"eval": {"accuracy": 0.7}, "_runtime": 12, "note": "x", "bad": NaN}')
+    (files / "config.yaml").write_text(
+        "method:\n  value: {name: lora, rank: 8}\nseed:\n  value: 1\n_wandb:\n  value: {}\n"
+    )
+    record = wandb.read(tmp_path / "run-1")
+    assert record.scores == {"eval.accuracy": 0.7} and record.train_seconds == 12
+    assert (record.method, record.rank, record.seed) == ("lora", 8, 1)
+    (files / "wandb-summary.json").write_text("{")
+    with pytest.raises(DamagedFile):
+        wandb.read(tmp_path / "run-1")
+
+
+def test_the_verb_writes_records_that_reports_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.json").write_text(json.dumps(RESULT))
+    assert main(["external", "peft", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
+    assert [record.name for record in external.read_all(tmp_path / "out")] == ["lora/llama-3.2-3B-rank32"]
+    assert main(["external", "wandb", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 3
+    (tmp_path / "out" / "peft" / "broken.json").write_text("{}")
+    with pytest.raises(DamagedFile):
+        external.read_all(tmp_path / "out")

@@ -1,0 +1,130 @@
+"""Bad configurations: every problem in one message, each with key, value, what is accepted, nearest spelling."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from sdsbench.core.errors import ConfigError
+from sdsbench.runs.configuration.compose import compose_run, conf_folder, flat_keys, options
+from sdsbench.runs.configuration.identity import run_id
+
+MICRO = ["model=micro", "data.source=embedded"]
+
+
+def problems(*overrides: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        compose_run([*MICRO, *overrides])
+    return {problem.key: str(problem) for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "says"),
+    [
+        ("metod.rank=3", "metod.rank", "Did you mean 'method.rank'?"),
+        ("rank=3", "rank", "Did you mean 'method.rank'?"),
+        ("method=lroa", "method", "Did you mean 'lora'?"),
+        ("task=gsmk8", "task", "Did you mean 'gsm8k'?"),
+        ("method.rank=abc", "method.rank", "a whole number"),
+        ("method.rank=2.5", "method.rank", "a whole number"),
+        ("method.rank=0", "method.rank", "from 1"),
+        ("method.rank=1000", "method.rank", "1 to"),
+        ("method.alpha=0", "method.alpha", "above 0"),
+        ("method.alpha=null", "method.alpha", "a number"),
+        ("method.dropout=1", "method.dropout", "below 1"),
+        ("method.targets=[q_prj]", "method.targets", "Did you mean 'q_proj'?"),
+        ("method.targets=[]", "method.targets", "all-linear"),
+        ("train.lr=-1", "train.lr", "above 0"),
+        ("train.lr=nan", "train.lr", "above 0"),
+        ("train.schedule=cosin", "train.schedule", "cosine"),
+        ("train.betas=[0.9]", "train.betas", "two numbers"),
+        ("train.max_steps=0", "train.max_steps", "from 1"),
+        ("train=5", "train", "one key below it"),
+        ("data.source=s3", "data.source", "embedded"),
+        ("data.source=local", "data.root", "needs it"),
+        ("task.train_set=gsm9k", "task.train_set", "Did you mean 'gsm8k'?"),
+        ("device=tpu", "device", "cpu"),
+        ("seed=-1", "seed", "from 0"),
+        ("+new=1", "new", "Keys cannot be added"),
+        ("~seed", "seed", "Keys cannot be added"),
+        ("method=[", "command line", "key=value"),
+        ("model=minilm", "model", "decoder model"),
+    ],
+)
+def test_one_problem(override: str, key: str, says: str) -> None:
+    found = problems(override)
+    assert key in found
+    assert says in found[key]
+
+
+def test_all_problems_at_once() -> None:
+    found = problems("method.rank=abc", "method.alpha=-1", "train.lr=0", "tran.lr=1", "task=nothing", "seeds.data=-2")
+    assert found.keys() == {"method.rank", "method.alpha", "train.lr", "tran.lr", "task", "seeds.data"}
+
+
+def test_command_line_refuses_within_three_seconds_and_without_torch() -> None:
+    code = (
+        "import sys; from sdsbench.__main__ import main; code = main(['model=micro', 'method.rank=9999']);"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "method.rank=9999" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_light_imports() -> None:
+    """--help and the core need neither CUDA, wandb, peft nor lm-eval."""
+    code = (
+        "import sys; from sdsbench.__main__ import main; main(['--help']);"
+        "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules);"
+        "import sdsbench.runs.pipeline; assert not {'wandb', 'peft', 'lm_eval', 'evaluate'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_command_line_beats_protocol_and_protocol_beats_defaults() -> None:
+    assert compose_run([*MICRO]).train.max_steps == 200
+    assert compose_run([*MICRO, "train.max_steps=7", "method.rank=3"]).train.max_steps == 7
+    assert compose_run([*MICRO, "train.lr=0.5"]).train.lr == 0.5
+
+
+def test_run_id_names_what_decides_numbers_and_nothing_else() -> None:
+    base = run_id(compose_run(MICRO))
+    for same in (["output_root=elsewhere"], ["threads=1"], ["force=true"], ["device=cpu"], ["tracker=wandb"]):
+        assert run_id(compose_run([*MICRO, *same])) == base
+    for other in ("seed=1", "train.lr=0.1", "method=lora", "method.rank=4", "eval.limit=3", "dtype=float32"):
+        assert run_id(compose_run([*MICRO, other])) != base
+
+
+def test_seeds_follow_seed_and_move_apart() -> None:
+    config = compose_run([*MICRO, "seed=7", "seeds.init=1"])
+    assert (config.seeds.data, config.seeds.init, config.seeds.dropout) == (7, 1, 7)
+
+
+@pytest.mark.parametrize("choice", options("model"))
+def test_every_model_composes(choice: str, tmp_path) -> None:
+    (tmp_path / "config.json").write_text((conf_folder().parent / "sdsbench/models/micro/config.json").read_text())
+    tasks = {"encoder": "glue/rte", "vision": "vtab/dtd", "decoder": "gsm8k"}
+    other = "vision" if choice.startswith(("vit", "dino")) else "decoder"
+    family = {"minilm": "encoder", "roberta_large": "encoder"}.get(choice, other)
+    extra = [f"model.location={tmp_path}"] if choice == "local" else []
+    config = compose_run([f"model={choice}", f"task={tasks[family]}", *extra])
+    assert config.model.family == family
+
+
+def test_own_config_folder(tmp_path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text((conf_folder() / "method" / "lora.yaml").read_text())
+    assert compose_run([*MICRO, "method=mine"], [str(tmp_path)]).method.name == "lora"
+
+
+def test_flat_keys_reach_every_leaf() -> None:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        keys = flat_keys(compose("config"))
+    assert {"train.lr", "method.rank", "data.root", "seeds.init", "seed"} <= set(keys)

@@ -1,0 +1,139 @@
+"""kill -9 at any step, the same command again: bitwise the losses, weights and scores of an uninterrupted run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from sdsbench.core import samples
+from sdsbench.core import step_log as metrics
+from sdsbench.core.errors import Interrupted, Refused
+from sdsbench.core.run_folder import read_record
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.pipeline import execute
+from sdsbench.training.loop import StepReport, Training
+from sdsbench.training.state import TrainState
+
+COMMAND = [
+    "model=micro", "data.source=embedded", "train.max_steps=14", "train.checkpoint_every=3", "threads=1",
+    "eval.limit=6", "eval.untrained=false", "task.max_new_tokens=20", "data.train_limit=64",
+]  # fmt: skip
+
+
+def start(root: Path, *extra: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "sdsbench", *COMMAND, f"output_root={root}", *extra]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(root: Path, *extra: str) -> Path:
+    """The same run in this process; that a killed run of another process equals it shows the more."""
+    execute(compose_run([*COMMAND, f"output_root={root}", *extra]), say=lambda _: None)
+    return next(path.parent for path in root.glob("*/record.json"))
+
+
+def stop_after(root: Path, step: int, number: int, *extra: str) -> int:
+    """Start the run and send it a signal once `step` steps are in metrics.jsonl; returns its exit code."""
+    process = start(root, *extra)
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(len(metrics.read(path)) >= step for path in root.glob("*/metrics.jsonl")):
+            break
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.communicate(timeout=100)
+    return process.returncode
+
+
+def interrupt(root: Path, *extra: str) -> None:
+    """Leave a run unfinished after its fourth step, as a signal in this process does."""
+    step = Training.step
+
+    def step_and_signal(self: Training, state: TrainState) -> StepReport:
+        if state.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, state)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Training, "step", step_and_signal)
+        finish(root, *extra)
+
+
+def outcome(folder: Path) -> tuple:
+    record = read_record(folder / "record.json")
+    lines = metrics.read(folder / "metrics.jsonl")
+    steps = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    tensors = load_file(next((folder / "adapter").glob("*.safetensors")))
+    answers = samples.read(samples.path_of(folder, "gsm8k", "trained"))
+    return (
+        record.status, [s.model_dump() for s in record.scores], steps,
+        {k: v.numpy().tobytes() for k, v in tensors.items()}, json.dumps(answers),
+        record.losses.model_dump(), record.tokens.model_dump(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["lora", "sds_lora"])
+def test_killed_runs_end_bitwise_equal(tmp_path: Path, method: str) -> None:
+    extra = [f"method={method}", "method.dropout=0.1"]
+    whole = finish(tmp_path / "whole", *extra)
+    for step in (2, 11):  # before the first checkpoint; between two checkpoints, after SDS-LoRA's split
+        assert stop_after(tmp_path / "killed", step, signal.SIGKILL, *extra) == -signal.SIGKILL
+    killed = finish(tmp_path / "killed", *extra)
+    assert outcome(killed) == outcome(whole)
+    attempts = read_record(killed / "record.json").attempts
+    assert len(attempts) == 3
+    assert attempts[-1].from_step > 0, "it really continued"
+
+
+@pytest.mark.parametrize("method", ["full_ft", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb"])
+def test_every_method_continues_where_it_stopped(tmp_path: Path, method: str) -> None:
+    extra = [f"method={method}", "train.save=all"]
+    interrupt(tmp_path / "a", *extra)
+    assert outcome(finish(tmp_path / "a", *extra)) == outcome(finish(tmp_path / "b", *extra))
+
+
+def test_sigterm_saves_and_says_so(tmp_path: Path) -> None:
+    assert stop_after(tmp_path / "a", 2, signal.SIGTERM, "method=lora") == 130
+    record = read_record(next(tmp_path.glob("a/*/record.json")))
+    assert record.status == "preempted"
+    assert record.failure is not None and "SIGTERM" in record.failure.message
+    assert outcome(finish(tmp_path / "a", "method=lora")) == outcome(finish(tmp_path / "b", "method=lora"))
+
+
+def test_finished_run_is_found_and_kept(tmp_path: Path) -> None:
+    folder = finish(tmp_path, "method=lora")
+    before = (folder / "record.json").read_bytes()
+    said: list[str] = []
+    execute(compose_run([*COMMAND, f"output_root={tmp_path}", "method=lora"]), say=said.append)
+    assert "nothing trained" in said[0]
+    assert (folder / "record.json").read_bytes() == before
+    finish(tmp_path, "method=lora", "force=true")
+    assert len(list(folder.glob("record.replaced-*.json"))) == 1, "the old record is kept beside the new one"
+    assert not list(folder.glob("checkpoint-*")), "a finished run keeps no checkpoint"
+
+
+def test_checkpoint_of_other_code_is_refused(tmp_path: Path) -> None:
+    interrupt(tmp_path, "method=lora")
+    state = next(tmp_path.glob("*/checkpoint-*/state.json"))
+    facts = json.loads(state.read_text())
+    facts["identity"]["code"] = "0" * 64
+    state.write_text(json.dumps(facts))
+    with pytest.raises(Refused, match=r"another code .*force=true"):
+        finish(tmp_path, "method=lora")
+    assert state.exists(), "nothing is deleted"
+
+
+def test_damaged_checkpoint_is_set_aside(tmp_path: Path) -> None:
+    interrupt(tmp_path, "method=lora")
+    tensors = next(tmp_path.glob("*/checkpoint-*/state.safetensors"))
+    tensors.write_bytes(tensors.read_bytes()[:-7])
+    folder = finish(tmp_path, "method=lora")
+    assert outcome(folder) == outcome(finish(tmp_path / "fresh", "method=lora"))

@@ -1,0 +1,61 @@
+"""data.root is not in a run's name: a finished run is taken for this one only if it read the rows that are here now."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sdsbench.core.errors import Refused
+from sdsbench.core.record import Record
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.pipeline import execute
+
+
+def folder(root: Path, question: str, split: str = "", answer: str = "#### 1") -> Path:
+    """GSM8K's splits, one of them with another question."""
+    for name in ("train", "test"):
+        path = root / "gsm8k" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = question if name == split else name
+        pq.write_table(pa.table({"question": [f"{text} {i}" for i in range(8)], "answer": [answer] * 8}), path)
+    return root
+
+
+def run(tmp_path: Path, root: Path, *words: str) -> tuple[Record, str]:
+    said: list[str] = []
+    config = compose_run(
+        [
+            "model=micro", "method=lora", "task=gsm8k", "data.source=local", f"data.root={root}", "train.max_steps=1",
+            "train.batch_size=2", "eval.limit=2", "eval.untrained=false", "task.max_new_tokens=2", "threads=1",
+            f"output_root={tmp_path / 'runs'}", *words,
+        ]
+    )  # fmt: skip
+    return execute(config, say=said.append), "\n".join(said)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_finished_run_on_other_rows_is_refused(tmp_path: Path, split: str) -> None:
+    first, _ = run(tmp_path, folder(tmp_path / "a", "same"))
+    same, said = run(tmp_path, folder(tmp_path / "b", "same"))
+    assert same == first and "found finished run" in said, "equal rows in another folder"
+    other = folder(tmp_path / "c", "other", split)
+    with pytest.raises(Refused, match=r"read other data than data\.root=.*force=true.*output_root") as caught:
+        run(tmp_path, other)
+    assert first.provenance is not None and caught.value.exit_code == 2
+    (before,) = [used.fingerprint for used in first.provenance.data if used.split == split]
+    assert before in str(caught.value)
+    forced, _ = run(tmp_path, other, "force=true")
+    assert forced.provenance is not None
+    (after,) = [used.fingerprint for used in forced.provenance.data if used.split == split]
+    assert after in str(caught.value) and after != before
+
+
+def test_a_finished_run_without_its_folder_says_that_nothing_was_compared(tmp_path: Path) -> None:
+    first, _ = run(tmp_path, folder(tmp_path / "a", "same"))
+    shutil.rmtree(tmp_path / "a")
+    again, said = run(tmp_path, tmp_path / "a")
+    assert again == first and "could not be compared" in said

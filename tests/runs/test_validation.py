@@ -1,0 +1,23 @@
+"""Tuning runs are scored on rows held back from training, and never pass for test scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.pipeline import execute
+
+FAST = [
+    "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2", "eval.limit=4",
+    "eval.untrained=false", "task.max_new_tokens=4", "threads=1",
+]  # fmt: skip
+
+
+def test_scores_name_the_split_that_they_are_on(tmp_path: Path) -> None:
+    tuning = execute(compose_run([*FAST, "eval.split=validation", f"output_root={tmp_path}"]), say=lambda _: None)
+    final = execute(compose_run([*FAST, f"output_root={tmp_path}"]), say=lambda _: None)
+    assert {score.stage for score in tuning.scores} == {"validation"}
+    assert {score.stage for score in final.scores} == {"trained"}
+    assert tuning.provenance is not None and final.provenance is not None
+    assert [data.split for data in tuning.provenance.data] == ["train", "validation"]
+    assert tuning.provenance.data[1].fingerprint != final.provenance.data[1].fingerprint

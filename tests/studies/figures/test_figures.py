@@ -1,0 +1,80 @@
+"""Figures from records: which runs are drawn, as which line, with which numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.core.errors import Unavailable
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.pipeline import execute
+from sdsbench.studies.figures.data import depth_of, kind_of, load
+from sdsbench.studies.figures.drawing import save
+from sdsbench.studies.figures.probes import FIGURES, _median_over_layers
+from sdsbench.studies.figures.summary import summary_csv
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LoRA at two rates and SDS-LoRA, four steps each."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = [
+        "model=micro", "data.source=embedded", "train.max_steps=4", "train.batch_size=2", "train.warmup_ratio=0",
+        "eval.limit=1", "eval.untrained=false", "threads=1", "probe.every=2", "probe.rows=2", f"output_root={folder}",
+    ]  # fmt: skip
+    for more in (
+        ["method=lora", "train.lr=1e-2"],
+        ["method=lora", "train.lr=1e-7"],
+        ["method=sds_lora", "method.warmup_steps=1", "method.guard=0", "method.refresh=every"],
+    ):
+        execute(compose_run([*common, *more]), say=lambda _: None)
+    execute(compose_run([*common, "method=rslora", "probe.every=null"]), say=lambda _: None)
+    return folder
+
+
+def test_lines_best_rate_and_runs_without_probes(runs: Path) -> None:
+    data = load(str(runs))
+    assert data.optimizers == ["adamw"]
+    assert data.lines("adamw") == [("LoRA", "lora"), ("SDS-LoRA", "sds_lora")]
+    assert data.runs.set_index("line").loc["LoRA", "lr"] == 1e-2
+    assert set(data.looks["step"]) == {1, 2, 4} and len(data.looks) == 2 * 3 * 35
+
+
+def test_medians_are_those_of_the_stored_rows(runs: Path) -> None:
+    data = load(str(runs))
+    run_id = data.of("adamw", "SDS-LoRA")[0]
+    rows = data.looks[(data.looks["run_id"] == run_id) & (data.looks["step"] == 4)]
+    assert _median_over_layers(data, [run_id], "alignment").loc[4, run_id] == pytest.approx(rows["alignment"].median())
+    assert _median_over_layers(data, [run_id], "no_such_measure").empty
+
+
+def test_summary_has_every_line(runs: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(summary_csv(load(str(runs))))))
+    assert {row["line"] for row in rows} == {"LoRA", "SDS-LoRA"}
+    ranks = {row["line"]: float(row["mean"]) for row in rows if row["measure"] == "equivalent_effective_rank"}
+    assert ranks["SDS-LoRA"] > ranks["LoRA"], "the projectors pass more directions of G"
+
+
+def test_verb_writes_every_figure_and_the_same_bytes_again(runs: Path, tmp_path: Path) -> None:
+    assert main(["figures", "--runs", str(runs), "--out", str(tmp_path)]) == 0
+    assert (
+        {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.pdf")} == {*FIGURES}
+    )
+    for again in save(FIGURES["anisotropy"](load(str(runs))), tmp_path / "again"):
+        assert again.read_bytes() == (tmp_path / f"anisotropy{again.suffix}").read_bytes()
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("data:image/png;base64") == len(FIGURES) and "SDS-LoRA" in page
+
+
+def test_no_probed_run_is_an_error_that_helps(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"probe\.every=N"):
+        load(str(tmp_path))
+
+
+def test_names_of_layers() -> None:
+    name = "model.layers.3.self_attn.q_proj"
+    assert (kind_of(name), depth_of(name)) == ("q_proj", 3) and depth_of("classifier") == -1

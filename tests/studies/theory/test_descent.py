@@ -1,0 +1,83 @@
+"""The theory bench against known reference values, a hand-written descent, and closed-form floors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sdsbench.methods.base import lookup
+from sdsbench.studies.theory.descent import descend
+from sdsbench.studies.theory.problems import LinearProblem, Setting, make
+from sdsbench.training.training_config import TrainConfig
+
+REFERENCE = {  # method: log10 of the final loss at condition number 1, 10, 100 (m 96, n 80, r 8, s sqrt 2)
+    "rslora": (-29, math.log10(6e-13), math.log10(2.4e-2)),
+    "sds_lora": (-28, math.log10(5e-29), math.log10(3e-29)),
+}
+
+
+def train(lr: float, steps: int, optimizer: str = "sgd", schedule: str = "constant") -> TrainConfig:
+    return TrainConfig(lr=lr, max_steps=steps, optimizer=optimizer, schedule=schedule)
+
+
+def config(name: str, rank: int, **keys: object):
+    return lookup(name)[1](name=name, rank=rank, **keys)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_reference_values(name: str) -> None:
+    """LoRA there has s = alpha / sqrt r, which is rsLoRA's: same forward pass, same descent."""
+    problems = [make(Setting(m=96, n=80, rank=8, condition=kappa), seed=0) for kappa in (1, 10, 100)]
+    curves = descend(problems, config(name, 8, alpha=4.0), train(0.03, 1000, schedule="cosine"))
+    found = np.log10(curves.loss_Tp[-1])
+    tolerance = np.where(np.array(REFERENCE[name]) < -25, 1.5, 1.0)  # rounding level, or an order of magnitude
+    assert (np.abs(found - REFERENCE[name]) < tolerance).all(), found
+
+
+def test_lora_equals_descent_by_hand() -> None:
+    problem = make(Setting(kind="regression", condition=10, noise=0.1), seed=3)
+    curves = descend([problem], config("lora", 4, alpha=8.0), train(1e-3, 20))
+    from sdsbench.methods.attach import layer_generator
+    from sdsbench.methods.initial import kaiming_uniform
+
+    a = kaiming_uniform(4, 20, layer_generator(0, "problem0")).double()
+    b = torch.zeros(24, 4, dtype=torch.float64)
+    for _ in range(20):
+        output = problem.x_tn @ (problem.base_mn + 2 * b @ a).T
+        gradient = problem.residual(output).T @ problem.x_tn
+        a, b = a - 1e-3 * 2 * b.T @ gradient, b - 1e-3 * 2 * gradient @ a.T
+    expected = problem.loss(problem.x_tn @ (problem.base_mn + 2 * b @ a).T)
+    assert curves.loss_Tp[-1, 0] == pytest.approx(float(expected), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["lora", "pissa", "lora_xs", "lora_sb", "full_ft", "sds_lora"])
+@pytest.mark.parametrize("kind", ["factorisation", "regression"])
+def test_floor_is_reached_and_never_undercut(name: str, kind: str) -> None:
+    problem = make(Setting(kind=kind, condition=2, noise=0.3, size=3), seed=1)
+    keys = {"eta": "paper"} if name == "lora_sb" else {"svd": "exact"} if name in ("pissa", "lora_xs") else {}
+    method = lookup(name)[1](name=name, **({} if name == "full_ft" else {"rank": 4, "alpha": 4.0, **keys}))
+    curves = descend([problem], method, train(0.05, 1500, "sgd", "cosine"))
+    excess = curves.excess_Tp[:, 0]
+    assert excess.min() > -1e-9 * curves.loss_Tp[0, 0]
+    if name != "sds_lora":  # its floor is a lower bound
+        assert excess[-1] < 1e-2 * excess[0]
+
+
+def test_a_diverging_problem_leaves_the_others_alone() -> None:
+    calm, wild = make(Setting(), seed=0), make(Setting(size=1e5), seed=1)
+    for name in ("lora", "lora_pro", "sds_lora", "preconditioned_lora"):
+        keys = {"alpha": 4.0}
+        together = descend([calm, wild], config(name, 4, **keys), train(0.02, 60))
+        alone = descend([calm], config(name, 4, **keys), train(0.02, 60))
+        if name == "lora":
+            assert np.isinf(together.loss_Tp[-1, 1])
+        assert np.allclose(together.loss_Tp[:, 0], alone.loss_Tp[:, 0], rtol=1e-6)
+
+
+def test_problem_has_the_condition_number_asked_for() -> None:
+    problem: LinearProblem = make(Setting(condition=1000, rank=5), seed=2)
+    sigma = torch.linalg.svdvals(problem.y_tm.T - problem.base_mn)[:5]
+    assert float(sigma[0] / sigma[-1]) == pytest.approx(1000, rel=1e-9)

@@ -1,0 +1,65 @@
+"""Rates and exponents of curves whose rate is known, and a small study from end to end."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.studies.theory.rates import SLOWEST, asymptotic_rate, exponent, score
+
+
+def test_rate_of_a_geometric_curve_with_and_without_an_end() -> None:
+    steps = np.arange(201)
+    assert asymptotic_rate(7 * np.exp(-0.05 * steps)) == pytest.approx(0.05)
+    ends = np.maximum(7 * np.exp(-1.0 * steps), 1e-30)  # at rounding level after 47 steps
+    assert asymptotic_rate(ends) == pytest.approx(1.0, rel=0.05)
+
+
+def test_rate_belongs_to_the_slow_direction() -> None:
+    steps = np.arange(401)
+    assert asymptotic_rate(np.exp(-0.5 * steps) + 1e-3 * np.exp(-0.01 * steps)) == pytest.approx(0.01, rel=1e-6)
+
+
+def test_a_curve_that_stands_or_diverges() -> None:
+    assert asymptotic_rate(np.ones(50)) == SLOWEST
+    assert np.isnan(asymptotic_rate(np.array([1.0, 2.0, np.inf])))
+    assert score(np.array([1.0, 2.0, np.inf])) == np.inf
+    assert score(np.exp(-0.2 * np.arange(50))) < score(np.exp(-0.1 * np.arange(50)))
+
+
+def test_one_step_to_the_optimum() -> None:
+    assert asymptotic_rate(np.array([50.0, 1e-31, 1e-31])) == pytest.approx(np.log(1e20))
+
+
+def test_exponent_is_recovered_and_covers_its_truth() -> None:
+    rng = np.random.default_rng(0)
+    conditions = (1.0, 10.0, 100.0)
+    hits = 0
+    for _ in range(200):
+        rates = [[0.3 * c**-0.7 * np.exp(0.2 * rng.standard_normal()) for _ in range(6)] for c in conditions]
+        interval = exponent(conditions, rates)
+        hits += interval.low < 0.7 < interval.high
+    assert 180 <= hits <= 198  # 95 % of 200, within three standard deviations
+    rates[1][2] = float("nan")
+    assert exponent(conditions, rates).n == 5
+
+
+def test_study_shows_the_mechanism(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "theory --optimizer sgd --method lora sds_lora --condition 1 100 --seeds 4 --steps 120 --rates 0.03 0.1 0.3"
+    assert main([*words.split(), "--out", str(tmp_path)]) == 0
+    with (tmp_path / "exponents.csv").open() as file:
+        p = {row["method"]: (float(row["p_low"]), float(row["p_high"])) for row in csv.DictReader(file)}
+    assert p["lora"][0] > 0.5, "LoRA's rate falls with the condition number"
+    assert p["sds_lora"][1] < 0.3, "SDS-LoRA's does not"
+    assert (tmp_path / "rate_factorisation.png").read_bytes()[:4] == b"\x89PNG"
+    assert "| SDS-LoRA |" in capsys.readouterr().out
+
+
+def test_what_cannot_be_run_is_refused_with_every_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["theory", "--method", "lorra", "--optimizer", "adam", "--condition", "0.5"]) == 2
+    message = capsys.readouterr().err
+    assert "3 problems" in message and "lorra" in message and "0.5" in message

@@ -1,0 +1,155 @@
+"""Embedded problems: right by a calculator, disjoint by construction, the same on every machine."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdsbench.synthetic import word_problems, word_problems_math
+from sdsbench.synthetic.word_problems_splits import PARTS, split_of
+from sdsbench.synthetic.word_problems_templates import TEMPLATES
+
+SPLITS = st.sampled_from(sorted(PARTS))
+SEEDS = st.integers(0, 2**31)
+ANNOTATION = re.compile(r"(\d+) ([-+*/]) (\d+) = <<(\d+)([-+*/])(\d+)=(\d+)>>(\d+) ")
+
+
+def calculate(left: str, sign: str, right: str) -> Fraction:
+    a, b = Fraction(left), Fraction(right)
+    return {"+": a + b, "-": a - b, "*": a * b, "/": a / b}[sign]
+
+
+@settings(max_examples=40, deadline=None)
+@given(SPLITS, SEEDS)
+def test_every_annotation_is_right_and_the_last_one_is_the_answer(split: str, seed: int) -> None:
+    for row in word_problems.rows(split, 20, seed):
+        lines = row["answer"].split("\n")
+        result = None
+        for line in lines[:-1]:
+            match = ANNOTATION.search(line)
+            assert match is not None, line
+            left, sign, right, *inside, result = match.groups()
+            assert inside[:3] == [left, sign, right] and inside[3] == result
+            assert calculate(left, sign, right) == int(result)
+        assert 2 <= len(lines) - 1 <= 4
+        assert lines[-1] == f"#### {result}"
+        assert row["answer"].count("<<") == len(lines) - 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, SEEDS)
+def test_splits_share_no_question_whatever_the_seed(one: int, other: int) -> None:
+    questions = [
+        {row["question"] for row in word_problems.rows(split, 150, seed)} for split in PARTS for seed in (one,)
+    ]
+    questions += [{row["problem"] for row in word_problems_math.math_rows(split, 100, other)} for split in PARTS]
+    assert sum(map(len, questions)) == len(set().union(*questions))
+
+
+def test_a_problem_belongs_to_the_split_that_it_was_drawn_for() -> None:
+    for split in PARTS:
+        rng = word_problems.generator(split, 3)
+        for _ in range(200):
+            problem = word_problems.draw_problem(split, rng)
+            assert split_of(word_problems.canonical(problem.template, problem.values)) == split
+
+
+def test_the_canonical_form_is_seen_in_the_question() -> None:
+    """Numbers that the story does not show would let one question sit in two splits."""
+    for template in TEMPLATES:
+        for name in template.ranges:
+            assert f"{{{name}}}" in template.story
+    assert len({template.story for template in TEMPLATES}) == len({template.name for template in TEMPLATES})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        word_problems.rows,
+        word_problems.metamath_rows,
+        word_problems_math.math_rows,
+        word_problems_math.math_metamath_rows,
+    ],
+)
+def test_rows_are_the_same_again_and_a_longer_list_starts_with_a_shorter_one(make) -> None:
+    assert make("test", 30, 5) == make("test", 60, 5)[:30]
+    assert make("test", 30, 5) != make("test", 30, 6)
+    assert make("test", 30, 5) != make("train", 30, 5)
+
+
+def test_rows_do_not_change_between_versions() -> None:
+    """Published numbers on embedded data refer to these rows."""
+    assert word_problems.rows("test", 1) == [FIRST_TEST_ROW]
+
+
+FIRST_TEST_ROW = {
+    "question": "George walks 3 miles in the morning and 5 miles in the evening every day. "
+    "After 2 days he has walked how many miles?",
+    "answer": "Every day he walks 3 + 5 = <<3+5=8>>8 miles.\n"
+    "After all days he has walked 8 * 2 = <<8*2=16>>16 miles.\n#### 16",
+}
+
+
+def test_columns() -> None:
+    metamath = {"type", "query", "original_question", "response"}
+    assert all(set(row) == {"question", "answer"} for row in word_problems.rows("train", 50))
+    assert all(set(row) == metamath for row in word_problems.metamath_rows("train", 50))
+    assert all(
+        set(row) == {"problem", "level", "type", "solution"} for row in word_problems_math.math_rows("train", 50)
+    )
+    assert all(set(row) == metamath for row in word_problems_math.math_metamath_rows("train", 50))
+
+
+def test_metamath_rows_are_the_same_problems_with_the_metamath_ending() -> None:
+    pairs = zip(word_problems.rows("train", 100), word_problems.metamath_rows("train", 100), strict=True)
+    for row, metamath in pairs:
+        number = row["answer"].rsplit("#### ", 1)[1]
+        assert metamath["query"] == row["question"]
+        assert "<<" not in metamath["response"]
+        assert metamath["response"].endswith(f"\n#### {number}\nThe answer is: {number}")
+
+
+@settings(max_examples=20, deadline=None)
+@given(SPLITS, SEEDS)
+def test_steps_of_exercises_are_right_and_the_box_holds_the_metamath_answer(split: str, seed: int) -> None:
+    rows = word_problems_math.math_rows(split, 40, seed)
+    assert len({row["problem"] for row in rows}) == 40
+    for row, metamath in zip(rows, word_problems_math.math_metamath_rows(split, 40, seed), strict=True):
+        for left, sign, right, result in re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)(?!\d)", row["solution"]):
+            assert calculate(left, sign, right) == int(result)
+        boxed = row["solution"].rsplit("\\boxed{", 1)[1].removesuffix("}$.")
+        assert metamath["response"].endswith(f"\nThe answer is: {boxed}")
+
+
+def test_some_exercises_have_fractions_in_lowest_terms_as_answers() -> None:
+    found = 0
+    for row in word_problems_math.math_rows("train", 300):
+        for top, bottom in re.findall(r"\\boxed\{\\frac\{(\d+)\}\{(\d+)\}\}", row["solution"]):
+            assert Fraction(int(top), int(bottom)).denominator == int(bottom)
+            found += 1
+    assert found > 50
+
+
+def test_sums_of_fractions_are_right() -> None:
+    shown = re.compile(r"^Compute \$\\frac\{(\d+)\}\{(\d+)\} \+ \\frac\{(\d+)\}\{(\d+)\}\$\.$")
+    checked = 0
+    for row in word_problems_math.math_rows("train", 500):
+        if match := shown.match(row["problem"]):
+            a, b, c, d = map(int, match.groups())
+            assert f"\\boxed{{{word_problems_math.latex(Fraction(a, b) + Fraction(c, d))}}}" in row["solution"]
+            checked += 1
+    assert checked > 10
+
+
+def test_an_unknown_split_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="train, validation, test"):
+        word_problems.rows("dev", 1)
+
+
+def test_a_count_beyond_the_generator_says_how_many_there_are() -> None:
+    with pytest.raises(ValueError, match="accepted: at most about"):
+        word_problems_math.math_rows("test", 50_000)

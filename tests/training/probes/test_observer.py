@@ -1,0 +1,111 @@
+"""Probes on a real run of the micro model: nothing of training changes, and what is stored is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdsbench.core import samples
+from sdsbench.core import step_log as metrics
+from sdsbench.core.errors import ConfigError
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import run_id
+from sdsbench.runs.pipeline import execute
+from sdsbench.training.probes.observer import means, path_of
+
+METHODS = ("sds_lora", "lora_pro", "dora", "full_ft")
+
+
+def overrides(folder: Path, method: str, *more: str) -> list[str]:
+    return [
+        "model=micro", f"method={method}", "data.source=embedded", "train.max_steps=6", "train.batch_size=2",
+        "train.warmup_ratio=0", "eval.limit=1", "eval.untrained=false", "threads=1", f"output_root={folder}", *more,
+    ]  # fmt: skip
+
+
+def run(folder: Path, method: str, *more: str) -> tuple[Path, list[dict]]:
+    config = compose_run(overrides(folder, method, *more))
+    execute(config, say=lambda _: None)
+    found = folder / run_id(config)
+    return found, metrics.read(found / "metrics.jsonl")
+
+
+def training(lines: list[dict]) -> list[tuple[float, float]]:
+    return [(line["loss"], line["grad_norm"]) for line in lines if line["kind"] == "train"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_losses_and_weights_are_bitwise_equal_with_probes(tmp_path: Path, method: str) -> None:
+    warm = ["method.warmup_steps=2", "method.dropout=0.1"] if method == "sds_lora" else []
+    plain_folder, plain = run(tmp_path / "plain", method, "train.save=all", *warm)
+    probed_folder, probed = run(tmp_path / "probed", method, "train.save=all", "probe.every=2", "probe.rows=2", *warm)
+    assert plain_folder.name == probed_folder.name, "probes are no part of a run's name"
+    assert training(plain) == training(probed)
+    for path in sorted((plain_folder / "adapter").rglob("*.safetensors")):
+        assert path.read_bytes() == (probed_folder / "adapter" / path.name).read_bytes()
+    looks = [line for line in probed if line["kind"] == "probe"]
+    assert [line["step"] for line in looks] == [1, 2, 4, 6]
+    assert all(0 <= line["alignment"] <= 1 + 1e-9 and line["seconds"] > 0 for line in looks)
+    assert not [line for line in plain if line["kind"] == "probe"] and not (plain_folder / "probes").exists()
+    rows = samples.read(path_of(probed_folder, 6))
+    assert len(rows) == 35 and len({row["layer"] for row in rows}) == 35
+    assert looks[-1]["alignment"] == pytest.approx(means(rows)["alignment"], rel=1e-6)
+    assert all(row["actual_norm"] > 0 for row in rows)
+    if method == "full_ft":
+        assert all(row["alignment"] == pytest.approx(1) for row in rows)
+
+
+def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
+    """G of one layer by plain autograd on a merged model at step 1, where LoRA's B is 0: E = s^2 G A^T A."""
+    from sdsbench.data.held_back import load_training
+    from sdsbench.methods.attach import attach, merged, target_layers
+    from sdsbench.methods.base import build
+    from sdsbench.models.load import load
+    from sdsbench.runs.families import family_of
+    from sdsbench.tasks import base as tasks
+
+    folder, _ = run(tmp_path, "lora", "probe.every=6", "probe.rows=3")
+    config = compose_run(overrides(tmp_path, "lora"))
+    loaded = load(config.model, torch.float32, None)
+    rows = load_training(config.task.train_set, config.data, 0)
+    family = family_of(tasks.build(config.task), loaded, config)
+    examples = family.encode_all(rows)[:3]
+    method = build(config.method)
+    layers = attach(loaded.model, method, 0)
+    plain = merged(loaded.model, torch.float64)
+    linears = target_layers(plain, ["all-linear"])
+    for linear in linears.values():
+        linear.weight.requires_grad_(True)
+    loss = family.loss(plain, examples, torch.device("cpu")) / sum(example.targets for example in examples)
+    loss.backward()
+    for row in samples.read(path_of(folder, 1)):
+        g = linears[row["layer"]].weight.grad.double()
+        a = layers[row["layer"]].A.detach().double()
+        equivalent = method.scale() ** 2 * g @ a.T @ a
+        sigma = torch.linalg.svdvals(equivalent)
+        share = sigma / sigma.sum()
+        assert row["gradient_norm"] == pytest.approx(float(g.norm()), rel=1e-4)
+        assert row["alignment"] == pytest.approx(float((equivalent * g).sum() / equivalent.norm() / g.norm()), rel=1e-4)
+        assert row["equivalent_effective_rank"] == pytest.approx(float(torch.special.entr(share).sum().exp()), rel=1e-3)
+        assert row["gradient_values"][:5] == pytest.approx(torch.linalg.svdvals(g)[:5].tolist(), rel=1e-4)
+        assert row["up_overlap"] is None and row["condition_B"] is None and row["singular_gains"] == []
+
+
+def test_a_finished_run_without_probes_says_so(tmp_path: Path) -> None:
+    run(tmp_path, "lora")
+    said: list[str] = []
+    execute(compose_run(overrides(tmp_path, "lora", "probe.every=2")), say=said.append)
+    assert "no probes" in said[0] and "force=true" in said[0]
+
+
+def test_bad_values_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"probe\.every=0.*\n.*probe\.rows=0"):
+        compose_run(["model=micro", "probe.every=0", "probe.rows=0"])
+
+
+def test_rows_are_json_without_nan(tmp_path: Path) -> None:
+    folder, lines = run(tmp_path, "lora_xs", "probe.every=6")
+    json.dumps([*lines, *samples.read(path_of(folder, 6))], allow_nan=False)
