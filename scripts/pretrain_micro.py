@@ -1,7 +1,7 @@
 """Make the `micro` model from nothing: `python -m scripts.pretrain_micro`.
 
 A Llama of about 1.1 million parameters, trained on generated text (pretrain_micro_text.py) and written to
-sdsbench/models/micro/ with its tokenizer and a model card. One seed, one thread and bf16 compute give the same file
+sdsbench/synthetic/micro/ with its tokenizer and a model card. One seed, one thread and bf16 compute give the same file
 again on the same kind of processor.
 """
 
@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from scripts.pretrain_micro_text import HELD_OUT, documents
 from scripts.pretrain_micro_tokenizer import POSITIONS, SPECIAL, VOCABULARY, save_tokenizer, train_tokenizer
 
-FOLDER = Path(__file__).parent.parent / "sdsbench" / "models" / "micro"
+FOLDER = Path(__file__).parent.parent / "sdsbench" / "synthetic" / "micro"
 ROWS, COLUMNS = 12, 192  # tokens per step: 2304
 PEAK_RATE, WARMUP, COOLDOWN = 4e-3, 100, 0.4  # the last 40 % of the steps go down to zero
 IGNORED = -100

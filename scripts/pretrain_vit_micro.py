@@ -1,7 +1,7 @@
 """Make the `vit_micro` model from nothing: `python -m scripts.pretrain_vit_micro`.
 
 A Vision Transformer of about 0.2 million parameters that tells generated patterns apart
-(pretrain_vit_micro_images.py), written to sdsbench/models/vit_micro/ with its preprocessor's facts and a model card.
+(pretrain_vit_micro_images.py), written to sdsbench/synthetic/vit_micro/ with its preprocessor's facts and a model card.
 One seed and one thread give the same file again on the same kind of processor.
 """
 
@@ -22,7 +22,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from scripts.pretrain_vit_micro_images import PATTERNS, SIDE, batch
 
-FOLDER = Path(__file__).parent.parent / "sdsbench" / "models" / "vit_micro"
+FOLDER = Path(__file__).parent.parent / "sdsbench" / "synthetic" / "vit_micro"
 MEAN = STD = 0.5  # of every channel, as google/vit-base-patch16-224-in21k
 IMAGES, PEAK_RATE, WARMUP = 64, 1.5e-3, 100
 

@@ -70,7 +70,7 @@ def _run(words: Sequence[str]) -> int:
     configs = expand(overrides, config_dirs)
     if len(configs) > 1:
         return execute_members(overrides, config_dirs)
-    from sdsbench.runs.pipeline import execute
+    from sdsbench.runs.execute import execute
 
     execute(configs[0])
     return 0
@@ -107,7 +107,7 @@ def _hydra(words: Sequence[str]) -> int:
             if hasattr(config.task, "members"):  # a task of several runs (glue, vtab)
                 codes.append(_members_of_a_job(split_config_dirs(words)[1]))
                 return
-            from sdsbench.runs.pipeline import execute
+            from sdsbench.runs.execute import execute
 
             execute(config)
         except SdsbenchError as error:  # one failing run never stops the others

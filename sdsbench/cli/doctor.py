@@ -14,8 +14,8 @@ from sdsbench.core.errors import SdsbenchError
 from sdsbench.data.sources import hub_reachable
 from sdsbench.models.load import folder_of
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.provenance import git_state, package_versions
-from sdsbench.training.precision import settle
+from sdsbench.runs.origin import commit, package_versions, uncommitted
+from sdsbench.training.precision import select_device
 
 WITHOUT_A_HUB = ("micro", "smollm2_135m")
 """Decoders whose weights come with a package."""
@@ -32,19 +32,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _machine() -> Iterator[tuple[str, str]]:
-    place = settle("auto", "auto", 0, 10**9)
+    device = select_device("auto", "auto", 0, 10**9)
     free = shutil.disk_usage(cache_folder()).free
-    commit, dirty = git_state()
     yield "python", platform.python_version()
-    yield "device", place.device_name
-    yield "compute type", f"{str(place.dtype).removeprefix('torch.')}: {place.dtype_reason}"
+    yield "device", device.device_name
+    yield "compute type", f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}"
     yield "cores", str(os.cpu_count())
     yield "cache folder", f"{free / 1e9:.0f} GB free"
     yield (
         "hub",
         "reachable" if hub_reachable() else "not reachable (models and data from packages, folders, generators)",
     )
-    yield "code", f"commit {commit}{' with changes' if dirty else ''}" if commit else "installed package"
+    changes = " with changes" if uncommitted(compose_run([])) else ""
+    yield "code", f"commit {commit()}{changes}" if commit() else "installed package"
     yield "SLURM", "sbatch found" if shutil.which("sbatch") else "no sbatch"
 
 

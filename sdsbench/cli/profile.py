@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     config = compose_run(given.overrides, given.config_dir)
 
-    from sdsbench.runs.pipeline import ready_to_train
+    from sdsbench.runs.prepare import ready_to_train
     from sdsbench.training.profiling import memory_table, time_table
 
     training, state = ready_to_train(config)

@@ -12,7 +12,7 @@ from sdsbench.runs.configuration.compose import compose_run, iter_leaves
 from sdsbench.runs.configuration.identity import PLACING, run_id
 from sdsbench.runs.configuration.paper import beside
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.data_source import require_data, settled
+from sdsbench.runs.data_source import require_data, resolve_source
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,12 +44,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _named(config: RunConfig) -> str:
-    """The run's name, which holds the settled source; where there is none, what would do."""
+    """The run's name, which holds the source of data; where there is none, what would do."""
     members = getattr(config.task, "members", None)
     if members is not None:
         return f"task={config.task.name} is {len(members)} runs, each with an id of its own (task={members[0]} ...)"
     try:
-        config, why = settled(config)
+        config, why = resolve_source(config)
         require_data(config)
     except Unavailable as error:
         return f"no run id: {error}"

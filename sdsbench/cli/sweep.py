@@ -7,12 +7,12 @@ import signal
 from collections.abc import Sequence
 from types import FrameType
 
-from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, TrainingFailed
+from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, Refused, TrainingFailed
 from sdsbench.core.files import disk_errors
 from sdsbench.sweeps import placing as placings
 from sdsbench.sweeps.plan import Plan, find, read
 from sdsbench.sweeps.pool import Pool, Seat, cpu_seats, gpu_seats, gpus_here
-from sdsbench.sweeps.states import FAILED, OVER, States, root_of
+from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
 from sdsbench.sweeps.watch import watch
 
 
@@ -25,9 +25,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("placing", nargs="*", help=f"KEY=VALUE for {', '.join(placings.KEYS)}")
     parser.add_argument("--workers", type=int, help="CPU workers; default: 1, or one a GPU where there are GPUs")
     parser.add_argument("--gpus", help="indices of the GPUs to use, by commas; default: all")
+    parser.add_argument("--force", action="store_true", help="run stale runs again; their records are set aside")
     parser.add_argument("--deaths", type=int, default=5, help="give a run up whose process died so often at one step")
     given = parser.parse_intermixed_args(arguments)
-    return run_here(read(find(given.plan)), given, [])
+    return run_here(read(find(given.plan)), given, ["--force"] if given.force else [])
 
 
 def run_here(plan: Plan, given: argparse.Namespace, options: Sequence[str]) -> int:
@@ -44,7 +45,7 @@ def run_here(plan: Plan, given: argparse.Namespace, options: Sequence[str]) -> i
 
     before = {number: signal.signal(number, note) for number in _STOPPING}
     try:
-        watch(pool, plan, states, "--retry" in options)
+        watch(pool, plan, states, _taken_again(options))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -60,12 +61,22 @@ def run_here(plan: Plan, given: argparse.Namespace, options: Sequence[str]) -> i
         raise TrainingFailed(
             f"{failed} run(s) failed: `sdsbench status {plan.folder}` says why, `retry --failed` tries again"
         )
+    if counts.get(STALE):
+        raise Refused(
+            f"{counts[STALE]} run(s) are stale, made with code or base weights that have changed: `sdsbench status "
+            f"{plan.folder}` names the parts, `sdsbench sweep {plan.folder} --force` runs them again"
+        )
     left = sum(number for state, number in counts.items() if state not in OVER)
     if left:
         raise TrainingFailed(
             f"{left} run(s) are not over: other processes have them, or workers died (logs: {plan.folder}/logs)"
         )
     return 0
+
+
+def _taken_again(options: Sequence[str]) -> tuple[str, ...]:
+    """States that count as over elsewhere and that these workers take."""
+    return (FAILED if "--retry" in options else ()) + ((STALE,) if "--force" in options else ())
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

@@ -1,7 +1,7 @@
 """The record of a run: the one file that tables, statistics and reports are built from.
 
 A record holds no secret, no path of a machine, and nothing that cannot be recomputed or traced: the resolved
-configuration, what came out, what it cost, and what produced it. Version 1; readers refuse other versions.
+configuration, what came out, what it cost, and what produced it. Version 2; readers refuse other versions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]
 
@@ -87,14 +87,20 @@ class Provenance(_Strict):
     packages: dict[str, str]
     python: str
     git_commit: str | None
-    git_dirty: bool | None
-    code_hash: str  # sha256 over the package's source files
+    uncommitted: list[str] | None  # modules of `code` that are in no commit as they were; None: no checkout
+    code: dict[str, str]  # part of the code -> sha256 of its syntax trees (runs/origin.py)
     device: str  # e.g. "cpu: AMD EPYC" or "cuda: NVIDIA RTX A6000"
     device_kind: Literal["cpu", "cuda"]
     dtype: str
     threads: int
     data: list[DataUsed]
     weights: Weights
+
+    def code_text(self) -> str:
+        """Commit and code in a line for people."""
+        changed = f" with {len(self.uncommitted)} changed module(s)" if self.uncommitted else ""
+        parts = ", ".join(f"{part} {digest[:12]}" for part, digest in self.code.items())
+        return f"commit {self.git_commit or 'unknown'}{changed}; {parts}"
 
 
 class Tuning(_Strict):
@@ -129,7 +135,7 @@ class Attempt(_Strict):
 
 
 class Record(_Strict):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: str
     status: Status
     model: str
@@ -142,6 +148,8 @@ class Record(_Strict):
     alpha: float | None
     lr: float
     config: dict[str, Any]
+    placing: dict[str, Any] = Field(default_factory=dict)  # keys that change what the run costs and not its numbers
+    means: dict[str, dict[str, list[str]]] = Field(default_factory=dict)  # task -> mean -> the evaluations it is over
     scores: list[Score] = Field(default_factory=list)
     losses: Losses | None = None
     tokens: Tokens | None = None

@@ -44,7 +44,7 @@ def read_record(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise DamagedFile(f"{path}: not a record of schema version 1: {where}: {first['msg']}.") from None
+        raise DamagedFile(f"{path}: not a record of schema version 2: {where}: {first['msg']}.") from None
     if record.checksum != checksum(record):
         raise DamagedFile(f"{path}: its content does not match its checksum.")
     return record

@@ -1,7 +1,7 @@
 """Every data set that a task may name, with its three sources under the same column names.
 
-hub: id, configuration and pinned revision. local: a folder below `data.root` with <split>.parquet. embedded: a function
-`rows(split, count, seed)` of this package; it makes data in the same columns and is never labelled as the real set.
+hub: id, configuration and pinned revision. local: a folder below `data.root` with <split>.parquet. embedded: a
+generator (generators.py); it makes data in the same columns and is never labelled as the real set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ class DataSet:
     revision: str | None = None
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     folder: str | None = None  # below data.root
-    embedded: str | None = None  # "module:function"
     note: str = ""
     prepared_by: str = ""  # what writes the local files
     question: tuple[str, ...] = ()  # what makes two rows the same question; empty: every column but the last

@@ -6,7 +6,6 @@ that the chosen source lacks is an error that says what the source has.
 
 from __future__ import annotations
 
-import importlib
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from sdsbench.core.record import DataUsed
 from sdsbench.data import catalogue, content
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.data_config import DataConfig
+from sdsbench.data.generators import generated_sets, generator_of, is_generated
 
 Source = Literal["hub", "local", "embedded"]
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -96,7 +96,7 @@ def load(name: str, split: str, config: DataConfig) -> Rows:
     data_set = catalogue.get(name)
     source: Any = config.source
     require(data_set, split, config)
-    readers = {"hub": _from_hub, "local": _from_folder, "embedded": _from_package}
+    readers = {"hub": _from_hub, "local": _from_folder, "embedded": _generated}
     table, revision = readers[source](data_set, split, config)
     rows = Rows(name, split, source, revision, table, tuple(range(len(table))))
     if not len(rows):
@@ -136,8 +136,8 @@ def require(data_set: DataSet, split: str, config: DataConfig) -> None:
             f"data set {data_set.name}: the hub source has no split {split!r}; it has "
             f"{', '.join(data_set.splits) if data_set.hub_id else 'nothing of this set'}. {what_would_do(data_set)}"
         )
-    if config.source == "embedded" and data_set.embedded is None:
-        have = ", ".join(n for n in catalogue.names() if catalogue.get(n).embedded)
+    if config.source == "embedded" and not is_generated(data_set.name):
+        have = ", ".join(generated_sets())
         lacks = f"data set {data_set.name}: the embedded source does not make it; it makes {have}."
         raise Unavailable(f"{lacks} {what_would_do(data_set)}")
     folder = _folder(data_set, config)
@@ -213,12 +213,11 @@ def _cached_commit(table: Any) -> str | None:
     return None
 
 
-def _from_package(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, None]:
-    module, function = str(data_set.embedded).split(":")
+def _generated(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, None]:
     count = EMBEDDED_ROWS[split]
     if split == "train" and config.train_limit is not None:
         count = max(count, config.train_limit)
-    return getattr(importlib.import_module(module), function)(split, count), None
+    return generator_of(data_set.name)(split, count), None
 
 
 def what_would_do(data_set: DataSet) -> str:
@@ -233,6 +232,6 @@ def ways(data_set: DataSet) -> str:
     if data_set.hub_id:
         name = " ".join(filter(None, [data_set.hub_id, data_set.hub_config]))
         found.append(f"data.source=hub ({name}, revision {data_set.revision or 'main'})")
-    if data_set.embedded:
+    if is_generated(data_set.name):
         found.append("data.source=embedded (generated, not the real set)")
     return "; ".join(found)

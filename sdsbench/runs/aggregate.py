@@ -50,12 +50,18 @@ def means_of(task: str) -> Mapping[str, Sequence[str]]:
     return kind(config).means()
 
 
+def means_around(task: str) -> dict[str, dict[str, list[str]]]:
+    """The means that a task's evaluations are part of: its own, and those of the aggregate task that it belongs to."""
+    found = {name: means_of(name) for name in dict.fromkeys([task, task.partition("/")[0]])}
+    return {name: {mean: list(parts) for mean, parts in means.items()} for name, means in found.items() if means}
+
+
 def execute_members(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> int:
     """Run every member of an aggregate task, one after the other; a member that fails does not stop the others.
 
     Returns the highest exit code of the members.
     """
-    from sdsbench.runs.pipeline import execute
+    from sdsbench.runs.execute import execute
 
     aggregate = tasks.build(compose_run(overrides, config_dirs).task)
     records, codes = [], [0]

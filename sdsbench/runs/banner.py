@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import torch
 
 from sdsbench.core.clock import clock
 from sdsbench.core.record import Parameters
-from sdsbench.data.sources import Rows
-from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.training.loop import Training
-from sdsbench.training.precision import Place
+from sdsbench.training.precision import Device
+
+if TYPE_CHECKING:
+    from sdsbench.runs.prepare import Loaded
 
 
 def banner(
-    run_id: str, config: RunConfig, loaded: LoadedModel, rows: Rows, why_source: str, place: Place,
-    parameters: Parameters, training: Training,
-) -> str:  # fmt: skip
+    run_id: str, config: RunConfig, loaded: Loaded, source_reason: str, parameters: Parameters, training: Training
+) -> str:
     """The decisions of a run as text, one a line."""
-    train, method = config.train, config.method
+    train, method, device = config.train, config.method, loaded.device
+    rows, weights = loaded.data.training, loaded.model.weights
     tokens = sum(example.length for example in training.examples) / len(training.examples)
     steps, batch = training.total_steps, train.batch_size * train.accumulation
     settings = ", ".join(f"{k} {getattr(method, k)}" for k in ("rank", "alpha", "dropout") if hasattr(method, k))
-    seconds = expected_seconds(parameters.total, tokens * batch, steps, place)
+    seconds = expected_seconds(parameters.total, tokens * batch, steps, device)
     data = {"embedded": "embedded (generated, not the real set)"}.get(rows.source, rows.source)
     lines = {
         "run": run_id,
-        "model": f"{config.model.name} from {loaded.weights.source}, {parameters.total / 1e6:.1f} M parameters",
+        "model": f"{config.model.name} from {weights.source}, {parameters.total / 1e6:.1f} M parameters",
         "method": f"{method.name}{' (' + settings + ')' if settings else ''}, {parameters.trainable:,} trainable",
-        "data": f"{rows.dataset}, {data}: {len(rows)} rows; {why_source}; fingerprint {rows.fingerprint[:12]}",
-        "compute": f"{place.device_name}, {place.threads} threads, "
-        f"{str(place.dtype).removeprefix('torch.')}: {place.dtype_reason}",
+        "data": f"{rows.dataset}, {data}: {len(rows)} rows; {source_reason}; fingerprint {rows.fingerprint[:12]}",
+        "compute": f"{device.device_name}, {device.threads} threads, "
+        f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}",
         "train": f"{steps} steps of {train.batch_size} x {train.accumulation} = {batch} examples, "
         f"{train.optimizer} lr {train.lr:g} {train.schedule}, seed {config.seed}",
         "expected": f"about {clock(seconds)} of training (from a matrix product measured now), then evaluation",
@@ -40,10 +42,10 @@ def banner(
     return "\n".join(f"{key:>9}  {value}" for key, value in lines.items())
 
 
-def expected_seconds(parameters: int, tokens_per_step: float, steps: int, place: Place) -> float:
+def expected_seconds(parameters: int, tokens_per_step: float, steps: int, device: Device) -> float:
     """6 operations a parameter and token, at half the speed of a 1024 x 1024 x 1024 product here."""
     size = 1024
-    left, right = (torch.ones(size, size, device=place.device, dtype=place.dtype) for _ in range(2))
+    left, right = (torch.ones(size, size, device=device.device, dtype=device.dtype) for _ in range(2))
     left @ right
     started = time.perf_counter()
     float((left @ right)[0, 0])

@@ -19,17 +19,17 @@ from sdsbench.tasks import base as tasks
 OWN_PROTOCOL = "quick"
 
 
-def settled(config: RunConfig) -> tuple[RunConfig, str]:
+def resolve_source(config: RunConfig) -> tuple[RunConfig, str]:
     """The configuration with the source that it will read, which is part of its name, and why that one.
 
     Raises Unavailable where `auto` has no source that is the protocol's.
     """
-    source, why = _source(config)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=source)), why
+    source, reason = _source(config)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=source)), reason
 
 
 def require_data(config: RunConfig) -> None:
-    """Raises Unavailable where a settled source cannot have what the run reads; looks at names and folders only."""
+    """Raises Unavailable where a resolved source cannot have what the run reads; looks at names and folders only."""
     for data_set, split in _needs(config):
         sources.require(data_set, split, config.data)
 

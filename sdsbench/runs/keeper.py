@@ -10,15 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from sdsbench.core import step_log
 from sdsbench.core.errors import Interrupted, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_reason
-from sdsbench.core.record import Attempt, Failure, Record
+from sdsbench.core.record import Attempt, Failure, Parameters, Provenance, Record
 from sdsbench.core.run_folder import find_record, write_record
-from sdsbench.runs.configuration.identity import resolved
+from sdsbench.runs.aggregate import means_around
+from sdsbench.runs.configuration.identity import cost_keys, resolved
 from sdsbench.runs.configuration.schema import RunConfig
 
 
-class Keeper:
+class RecordKeeper:
     """The record of one run folder, written at every change of state. The caller holds the folder's lock."""
 
     def __init__(
@@ -26,12 +28,12 @@ class Keeper:
         folder: Path,
         config: RunConfig,
         identity: str,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
         lost_as: Literal["killed", "node_failure"] = "killed",
     ) -> None:
         """`lost_as`: how an earlier attempt ended that still says `running`, now that its lock is free."""
         self.folder = folder
-        self.record = find_record(folder, say) or _new_record(config, identity)
+        self.record = find_record(folder, log) or _new_record(config, identity)
         for attempt in self.record.attempts:
             if attempt.status == "running":
                 attempt.status = lost_as
@@ -49,7 +51,10 @@ class Keeper:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """One process's work on the run: `running` inside, then done or what went wrong; errors go on to the caller."""
+        """One process's work on the run: `running` inside; what goes wrong is recorded and goes on to the caller.
+
+        Whoever brings the run to its end calls `end` inside.
+        """
         self._begin()
         try:
             yield
@@ -61,6 +66,15 @@ class Keeper:
             if _out_of_memory(error):
                 raise TrainingFailed(f"out of memory: {error}", kind="oom") from None
             raise
+
+    def begin_training(self, parameters: Parameters, provenance: Provenance, step: int) -> None:
+        """Note what trains, what it is made from, and the step that this attempt starts from."""
+        self.record.parameters, self.record.provenance = parameters, provenance
+        self.record.attempts[-1].from_step = step
+        self.write()
+
+    def end(self) -> None:
+        """The run is done."""
         self.record.failure = None
         self._end("done")
 
@@ -106,9 +120,7 @@ class Keeper:
             self._end(status)
 
     def _last_metrics(self, failure: Failure) -> None:
-        from sdsbench.core import step_log as metrics
-
-        lines = [line for line in metrics.read(self.folder / "metrics.jsonl") if line["kind"] == "train"]
+        lines = [line for line in step_log.read(self.folder / "metrics.jsonl") if line["kind"] == "train"]
         if lines:
             failure.step = lines[-1]["step"]
             failure.last_metrics = {key: lines[-1][key] for key in ("loss", "lr", "grad_norm")}
@@ -135,6 +147,8 @@ def _new_record(config: RunConfig, identity: str) -> Record:
         alpha=getattr(method, "alpha", None),
         lr=config.train.lr,
         config=resolved(config),
+        placing=cost_keys(config),
+        means=means_around(config.task.name),
     )
 
 

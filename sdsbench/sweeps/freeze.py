@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.hashing import canonical_json, sha256_of
-from sdsbench.runs import provenance
+from sdsbench.runs import origin
 from sdsbench.runs.configuration.identity import name_of, named
-from sdsbench.runs.data_source import require_data, settled
+from sdsbench.runs.data_source import require_data, resolve_source
 from sdsbench.sweeps.definition import Sweep, Tune
 from sdsbench.sweeps.expand import Composer, Point, product
 from sdsbench.sweeps.plan import Cell, Manifest, PlannedRun, placing_of
@@ -43,12 +43,10 @@ def freeze(
         say(line)
     if not freezer.runs:
         raise ConfigError([Problem("blocks", 0, "at least one run")])
-    commit, _ = provenance.git_state()
     manifest = Manifest(
         name=sweep.name or _name(freezer.runs),
         description=sweep.description,
-        code_hash=provenance.code_hash(),
-        git_commit=commit,
+        git_commit=origin.commit(),
         placing=freezer.placing,
         runs=freezer.runs,
         cells=freezer.cells,
@@ -65,7 +63,7 @@ class _Freezer:
         self.cells: dict[str, Cell] = {}
         self.texts: dict[str, str] = {}
         self.placing: dict[str, object] = {}
-        self.sources: dict[str, None] = {}  # each settled source with its reason, once
+        self.sources: dict[str, None] = {}  # each source with its reason, once
         self.unavailable: dict[str, None] = {}
 
     def add(self, role: str, point: Point) -> str:
@@ -74,12 +72,12 @@ class _Freezer:
         if config is None:
             return ""
         try:
-            config, why = settled(config)
+            config, reason = resolve_source(config)
             require_data(config)
         except Unavailable as error:
             self.unavailable |= dict.fromkeys(str(error).splitlines())  # a set is named once
             return ""
-        self.sources[f"data.source={config.data.source}: {why}"] = None
+        self.sources[f"data.source={config.data.source}: {reason}"] = None
         tree = named(config)
         identity = name_of(tree)
         self.placing = self.placing or placing_of(config)

@@ -1,37 +1,41 @@
 """Runs of a plan that share a frozen base and train side by side in one process.
 
-A member of a group is a run like any other: its own folder, lock, record, metrics, checkpoints and evaluation, all made
-by the stages of run.py. The group adds one thing, joint training, at the one place where a run stops for it. Whatever
-goes wrong with the group as a whole, its runs go on alone from their last step.
+A member of a group is a run like any other: its own folder, lock, record, step log, checkpoints and evaluation, all
+made by the stages of runs/. The group adds joint training between `prepare` and `train`. Whatever goes wrong with the
+group as a whole, its runs continue alone from their last step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch import nn
 
 from sdsbench.core.hashing import canonical_json
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.models.load import LoadedModel
-from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.configuration.identity import named
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.run_context import LoadModel, RunContext
+from sdsbench.runs.train import training_member
+from sdsbench.sweeps.active import DrivenRun
 from sdsbench.sweeps.cost import RESERVE, USABLE
 from sdsbench.sweeps.memory_model import training_memory
 from sdsbench.sweeps.placing import AUTO
 from sdsbench.tasks import base as tasks
 from sdsbench.tasks.classification import LabelledTask
-from sdsbench.training.side_by_side import Leave, Member, SideBySide, with_shared_weights
+from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 
 LARGEST = 8  # runs that `auto` puts into a group
-OWN_WEIGHTS = ("pissa",)  # methods that change the weights of adapted layers: nothing of the base is shared there
+OWN_WEIGHTS = ("pissa",)  # methods that replace the weights of adapted layers: nothing of the base is shared there
 
 
-def kinship(config: RunConfig) -> str | None:
+def group_key(config: RunConfig) -> str | None:
     """The same text for runs that may share a base, since they differ in seeds and learning rates alone.
 
     None for a run that trains alone: the base itself trains, or a new head does.
@@ -75,32 +79,81 @@ def group_bytes(config: RunConfig, runs: int) -> int | None:
     return joint.total + (runs - 1) * own
 
 
-class OneBase:
-    """Loads as `load` does, once: every member gets modules of its own around the same weights."""
+class SharedBase:
+    """Loads a model as `load` does, once: every member gets modules of its own around the same weights.
 
-    def __init__(self, load: Callable[..., LoadedModel]) -> None:
-        self._load = load
-        self.loaded: LoadedModel | None = None
-
-    def __call__(self, config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None) -> LoadedModel:
-        if self.loaded is None:
-            self.loaded = self._load(config, dtype, num_labels)
-        return dataclasses.replace(self.loaded, model=with_shared_weights(self.loaded.model))
-
-
-def train_side_by_side(members: Sequence[Member], base: OneBase, leave: Leave, say: Callable[[str], None]) -> None:
-    """Train what goes at the same pace together; what is left over trains alone later.
-
-    `leave` hears of every member that its own error ends.
+    A method that writes into those weights would change the other members' model. `restore` finds that out, by identity
+    and version of every tensor, and puts the loaded values back.
     """
-    paces: dict[Any, list[Member]] = defaultdict(list)
-    for member in members:
-        paces[member.pace].append(member)
-    for group in paces.values():
-        if len(group) == 1:
-            continue
-        assert base.loaded is not None, "the members loaded it"
-        try:
-            SideBySide(base.loaded.model.to(group[0].training.device), group).run(leave)
-        except Exception as error:
-            say(f"{len(group)} runs side by side: {type(error).__name__}: {error}. They go on alone.")
+
+    def __init__(self, load: LoadModel) -> None:
+        self._load = load
+        self._loaded: LoadedModel | None = None
+        self._arguments: tuple[Any, ...] = ()
+        self._seen: dict[str, tuple[int, int]] = {}
+        self.members: list[DrivenRun] = []
+
+    @property
+    def model(self) -> nn.Module:
+        assert self._loaded is not None, "the members loaded it"
+        return self._loaded.model
+
+    def __call__(self, *arguments: Any) -> LoadedModel:
+        if self._loaded is None:
+            self._arguments = arguments
+            self._loaded = self._load(*arguments)
+            self._seen = _versions(self._loaded.model)
+        return dataclasses.replace(self._loaded, model=with_shared_weights(self._loaded.model))
+
+    def restore(self) -> bool:
+        """Whether some weight was changed since it was loaded; if so, all have their loaded values again."""
+        if self._loaded is None or _versions(self.model) == self._seen:
+            return False
+        loaded = dict(self._load(*self._arguments).model.named_parameters())
+        for name, parameter in self.model.named_parameters():
+            parameter.data = loaded[name].data
+        self._seen = _versions(self.model)
+        return True
+
+
+def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Place and version of every weight: one of the two changes whenever a value does."""
+    return {name: (parameter.data_ptr(), parameter._version) for name, parameter in model.named_parameters()}
+
+
+def prepare_on_shared_base(run: DrivenRun, config: RunConfig, context: RunContext, base: SharedBase) -> None:
+    """Prepare a run around the shared weights; a run whose method writes into them gets weights of its own instead."""
+    run.prepare(config, dataclasses.replace(context, load_model=base))
+    if base.restore():
+        context.log(f"{run.identity}: its method changes the base weights in place, so it shares none and trains alone")
+        run.prepare_again(context)
+    elif run.prepared is not None:
+        base.members.append(run)
+
+
+def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
+    """Train members with equal batch size and step count as one group. Members without a partner train alone later.
+
+    A member whose own part of a step fails is ended with that error; the others continue.
+    """
+    with ExitStack() as all_open:
+        driven: dict[Member, tuple[DrivenRun, ExitStack]] = {}
+        groups: dict[Any, list[Member]] = defaultdict(list)
+        for run in base.members:
+            assert run.prepared is not None
+            own = all_open.enter_context(ExitStack())
+            member = own.enter_context(training_member(run.prepared))
+            driven[member] = run, own
+            groups[member.group_key].append(member)
+
+        def leave(member: Member, error: Exception) -> None:
+            run, own = driven[member]
+            own.close()  # first: what the training measured goes into the record that `fail` writes
+            run.fail(error)
+
+        for group in groups.values():
+            if len(group) > 1:
+                try:
+                    SideBySide(base.model, group, base.restore).run(leave)
+                except Exception as error:
+                    log(f"{len(group)} runs side by side: {type(error).__name__}: {error}. They continue alone.")

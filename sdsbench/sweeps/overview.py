@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sdsbench.core.clock import clock
-from sdsbench.runs.provenance import code_hash
 from sdsbench.sweeps.cost import CARDS, REFERENCE, Cost, Estimator, fits
 from sdsbench.sweeps.plan import Plan
-from sdsbench.sweeps.states import OVER, SlotState, States, root_of
+from sdsbench.sweeps.states import OVER, STALE, SlotState, States, root_of
 from sdsbench.sweeps.workload import ABOVE
 
 FEW = 40  # slots listed without --all
@@ -36,8 +35,11 @@ def print_overview(
     print(f"{len(slots)} runs: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
     if plan.manifest.cells:
         print(_tuning_text(plan))
-    if plan.manifest.code_hash != code_hash():
-        print("note: the code that decides numbers has changed since this was planned; runs use today's code")
+    if changed := sorted({part for slot in slots if slot.state == STALE for part in slot.changed}):
+        print(
+            f"stale: made with other {', '.join(changed)} than today's. `sdsbench sweep {plan.folder} --force` runs "
+            "them again and sets their records aside"
+        )
     shown = slots if everything else slots[:FEW]
     if len(plan.varying) or len(slots) == 1:
         _console().print(_differences(plan, shown, notes))

@@ -57,10 +57,9 @@ class Cell(_Strict):
 
 
 class Manifest(_Strict):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     description: str
-    code_hash: str
     git_commit: str | None
     placing: dict[str, Any]  # key of identity.PLACING -> value
     runs: dict[str, PlannedRun]  # in order
@@ -115,7 +114,7 @@ class Plan:
         if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
             raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
         tree = json.loads(content)
-        for key, value in (self.manifest.placing | dict(placing) | {"force": False}).items():
+        for key, value in ({"force": False} | self.manifest.placing | dict(placing)).items():
             *sections, last = key.split(".")
             branch = tree
             for section in sections:
@@ -159,7 +158,7 @@ def read(folder: Path) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise DamagedFile(f"{path}: not a manifest of schema version 1: {where}: {first['msg']}. {_AGAIN}") from None
+        raise DamagedFile(f"{path}: not a manifest of schema version 2: {where}: {first['msg']}. {_AGAIN}") from None
     except OSError as error:
         raise Unavailable(f"{path}: cannot be read ({error.strerror}).") from None
     if manifest.checksum != _checksum(manifest):

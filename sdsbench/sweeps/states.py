@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdsbench.core.errors import DamagedFile
+from sdsbench.core.errors import DamagedFile, SdsbenchError
+from sdsbench.core.hashing import canonical_json
 from sdsbench.core.lock import owner_lives
 from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
+from sdsbench.runs.reuse import changed_parts
 from sdsbench.sweeps.plan import Plan, PlannedRun, Slot
 from sdsbench.sweeps.tuning import Choice, choose
 
 STATES = (
     "done", "running", "waiting", "missing", "stopped", "preempted", "timeout", "failed", "oom", "damaged",
-    "impossible",
+    "impossible", "stale",
 )  # fmt: skip
 """running: a living process has it. stopped: a process died in it. waiting: for tuning runs. impossible: no tuning run
-of its cell succeeded. preempted and timeout go on from their checkpoint; failed and oom wait for `retry --failed`."""
-OVER = ("done", "failed", "oom", "impossible")
+of its cell succeeded. stale: its code or base weights are not those of today (runs/reuse.py). preempted and timeout go
+on from their checkpoint; failed and oom wait for `retry --failed`, stale for `sweep --force`."""
+STALE = "stale"
+OVER = ("done", "failed", "oom", "impossible", STALE)
 FAILED = ("failed", "oom")
 """States that a retry takes again."""
 
@@ -35,6 +39,7 @@ class SlotState:
     identity: str | None
     run: PlannedRun | None
     record: Record | None
+    changed: tuple[str, ...] = ()  # parts of what its record is made from that differ today
 
 
 class States:
@@ -45,6 +50,7 @@ class States:
         self.damaged: dict[str, str] = {}
         self._records: dict[str, Record | None] = {}
         self._choices: dict[str, Choice | None] = {}
+        self._parts: dict[str, tuple[str, ...]] = {}
 
     def all(self) -> Iterator[SlotState]:
         """Every slot in the plan's order."""
@@ -69,7 +75,10 @@ class States:
                 return SlotState(slot, "impossible" if choice else "waiting", None, None, None)
             identity = self.plan.manifest.cells[slot.cell].final[str(slot.seed)][choice.position]
         record = self.record(identity)
-        return SlotState(slot, self._state(identity, record), identity, self.plan.manifest.runs[identity], record)
+        state, changed = self._state(identity, record), self._changed(identity, record)
+        if changed and state not in ("running", *FAILED):
+            state = STALE
+        return SlotState(slot, state, identity, self.plan.manifest.runs[identity], record, changed)
 
     def choice(self, cell: str) -> Choice | None:
         """What tuning chose for a cell; None while it is undecided."""
@@ -87,6 +96,20 @@ class States:
                 self._records[identity] = None
                 self.damaged[identity] = str(error)
         return self._records[identity]
+
+    def _changed(self, identity: str, record: Record | None) -> tuple[str, ...]:
+        """Parts of a record's origin that differ now; looked up once for runs that differ in seeds and rates alone."""
+        if record is None or record.provenance is None:
+            return ()
+        used = {key: record.config.get(key) for key in ("model", "task", "data", "plugins")}
+        kind = canonical_json([record.method, used, record.provenance.code, record.provenance.weights.fingerprint])
+        if kind not in self._parts:
+            try:
+                parts = changed_parts(self.plan.configuration(identity, {}), record)
+            except SdsbenchError:  # told when the run is taken
+                parts = []
+            self._parts[kind] = tuple(parts)
+        return self._parts[kind]
 
     def _state(self, identity: str, record: Record | None) -> str:
         if record is None:

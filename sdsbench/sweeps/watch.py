@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -15,9 +16,9 @@ from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
 from sdsbench.sweeps.states import FAILED, OVER, States
 
 
-def watch(pool: Pool, plan: Plan, states: States, retry: bool) -> None:
-    """Show and drive a pool until its last worker has ended; with `retry` runs that failed are taken again."""
-    tally = Tally(plan, states, retry)
+def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
+    """Show and drive a pool until its last worker has ended; runs in the states `again` are taken once more."""
+    tally = Tally(plan, states, again)
     console = Console(file=sys.stdout)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
@@ -40,8 +41,8 @@ def watch(pool: Pool, plan: Plan, states: States, retry: bool) -> None:
 class Tally:
     """Counts of a sweep, kept up without reading all records again."""
 
-    def __init__(self, plan: Plan, states: States, retry: bool) -> None:
-        over = [state for state in OVER if not (retry and state in FAILED)]
+    def __init__(self, plan: Plan, states: States, again: Sequence[str]) -> None:
+        over = [state for state in OVER if state not in again]
         slots = list(states.all())
         self.plan = plan
         self.total = len(slots)

@@ -1,6 +1,6 @@
 """One process that takes runs of a plan, one after the other, until none is left that it may take.
 
-    python -m sdsbench.sweeps.worker PLAN [--slots FILE] [--set KEY=JSON ...] [--retry]
+    python -m sdsbench.sweeps.worker PLAN [--slots FILE] [--set KEY=JSON ...] [--retry] [--force]
 
 What happens is told on standard output as lines of JSON (`events` below), what runs say goes to standard error. A run
 that fails leaves its record and the worker goes on. Exit codes: 0 nothing left to take, 130 stopped by a signal (state
@@ -14,8 +14,8 @@ import dataclasses
 import json
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,24 +24,21 @@ from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError
 from sdsbench.core.files import disk_errors
 from sdsbench.core.lock import owned
 from sdsbench.core.record import Record
-from sdsbench.models.load import LoadedModel
 from sdsbench.models.shared import SharedWeights
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.keeper import Keeper
-from sdsbench.runs.pipeline import Stages, Surroundings, stages
-from sdsbench.sweeps.group import LARGEST, OneBase, group_size, kinship, train_side_by_side
+from sdsbench.runs.keeper import RecordKeeper
+from sdsbench.runs.run_context import RunContext
+from sdsbench.sweeps.active import DrivenRun
+from sdsbench.sweeps.group import LARGEST, SharedBase, group_key, group_size, prepare_on_shared_base, train_side_by_side
 from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
 from sdsbench.sweeps.plan import Plan, Slot, read
 from sdsbench.sweeps.pool import DISK
-from sdsbench.sweeps.states import FAILED, OVER, SlotState, States, root_of
-from sdsbench.training.side_by_side import Member
+from sdsbench.sweeps.states import FAILED, OVER, STALE, SlotState, States, root_of
 from sdsbench.training.signals import StopRequest
 
 TAKE = "take"
 SUSPECT = 2  # a run whose process died this often at one step trains alone: it may be the one that kills
 LOOK_AGAIN = 1.0  # seconds between looks at tuning runs that others work on
-
-LoadModel = Callable[..., LoadedModel]
 
 
 @dataclass
@@ -53,6 +50,7 @@ class Worker:
     placing: Mapping[str, Any]
     tell: Callable[..., None]
     retry: bool = False  # also take runs that failed
+    force: bool = False  # also take runs whose code or base weights have changed since
     deaths: int = 5  # a run whose processes died this often without a step forward is given up
     lost_as: Literal["killed", "node_failure"] = "killed"
     group_size: int | str = 1
@@ -86,11 +84,11 @@ class Worker:
             stop.raise_if_received("no run was in progress")
             now = self._look(slot, tried)
             if now.state == TAKE:
-                kin, size = self._kin(now)
-                group = gathered.setdefault(kin, {})
+                key, runs_together = self._group_of(now)
+                group = gathered.setdefault(key, {})
                 group[str(now.identity)] = slot
-                if len(group) >= size:
-                    run(gathered.pop(kin))
+                if len(group) >= runs_together:
+                    run(gathered.pop(key))
             elif now.state not in OVER:
                 left.append(slot)
         for group in gathered.values():
@@ -102,7 +100,8 @@ class Worker:
         """Where a slot stands now; the state is TAKE where this worker may run it."""
         states = States(self.plan, root_of(self.plan, self.placing))
         now = states.of(slot)
-        again = self.retry and now.state in FAILED and now.identity not in tried
+        again = (self.retry and now.state in FAILED) or (self.force and now.state == STALE)
+        again = again and now.identity not in tried
         if now.state == "done" and slot.cell is not None and now.record is not None:
             choice = states.choice(slot.cell)  # a larger budget may have chosen the same: its record shall say so
             again = choice is not None and choice.tuning != now.record.tuning
@@ -110,7 +109,7 @@ class Worker:
             return dataclasses.replace(now, state=TAKE)
         return now
 
-    def _kin(self, now: SlotState) -> tuple[str, int]:
+    def _group_of(self, now: SlotState) -> tuple[str, int]:
         """A text that runs of one group share, and how many of them make a group."""
         alone = str(now.identity), 1
         if self.group_size == 1 or (now.record is not None and _deaths(now.record) >= SUSPECT):
@@ -119,8 +118,8 @@ class Worker:
             config = self.plan.configuration(str(now.identity), self.placing)
         except SdsbenchError:  # told when it is run
             return alone
-        kin = kinship(config)
-        return alone if kin is None else (kin, group_size(self.group_size, config))
+        key = group_key(config)
+        return alone if key is None else (key, group_size(self.group_size, config))
 
     def _others_tune(self, slots: Iterable[Slot]) -> bool:
         """Whether some slot waits for tuning runs that living processes work on."""
@@ -141,82 +140,55 @@ class Worker:
         """
         states = {identity: self._look(slot, tried) for identity, slot in group.items()}  # before any lock is held
         tried |= group.keys()
-        base = OneBase(self.weights) if len(group) > 1 else None
-        taken = [
-            Taken(identity, self._stages(group[identity], now, base or self.weights, stop), self.tell)
-            for identity, now in states.items()
-            if now.state == TAKE
-        ]
-        for run in taken:
-            run.go_on()
-        training = {run.member: run for run in taken if run.member is not None}
-        if base is not None:
-            train_side_by_side(list(training), base, lambda member, error: training[member].end(error), _say)
-        for run in taken:
-            while run.member is not None:
-                run.go_on()
-        for run in taken:
+        base = SharedBase(self.weights) if len(group) > 1 else None
+        with ExitStack() as held:
+            runs = [
+                held.enter_context(DrivenRun(identity, self.tell))
+                for identity, now in states.items()
+                if now.state == TAKE
+            ]
+            for run in runs:
+                self._prepare(run, group[run.identity], states[run.identity], base, stop)
+            if base is not None:
+                train_side_by_side(base, _log)
+            for run in runs:
+                run.complete()
+        for run in runs:
             if isinstance(run.error, Interrupted | DiskRefuses):
                 raise run.error
-        kept = {run.identity for run in taken if isinstance(run.error, Owned)}
+        kept = {run.identity for run in runs if isinstance(run.error, Owned)}
         kept |= {identity for identity, now in states.items() if now.state != TAKE and now.state not in OVER}
         return [group[identity] for identity in group if identity in kept]
 
-    def _stages(self, slot: Slot, now: SlotState, load_model: LoadModel, stop: StopRequest) -> Stages:
-        """The stages of one run of the plan."""
-        stop.raise_if_received("it had not begun")
-        root, identity = root_of(self.plan, self.placing), str(now.identity)
-        config = self.plan.configuration(identity, self.placing)
+    def _prepare(self, run: DrivenRun, slot: Slot, now: SlotState, base: SharedBase | None, stop: StopRequest) -> None:
+        """Bring one run of the plan to where training starts; a run that keeps killing its processes is given up."""
+        root = root_of(self.plan, self.placing)
+        try:
+            stop.raise_if_received("it had not begun")
+            config = self.plan.configuration(run.identity, {**self.placing, "force": bool(now.changed)})
+        except SdsbenchError as error:
+            run.fail(error)
+            return
         if now.record is not None and _deaths(now.record) >= self.deaths:
-            return self._give_up(root / identity, config, identity)
+            run.record_only(lambda: self._give_up(root / run.identity, config, run.identity))
+            return
         choice = States(self.plan, root).choice(slot.cell) if slot.cell is not None else None
-        around = Surroundings(stop, load_model, choice.tuning if choice else None, self.lost_as)
-        return (yield from stages(config, _say, around))
+        tuning = choice.tuning if choice else None
+        context = RunContext(_log, stop, self.weights, tuning, self.lost_as)
+        if base is None:
+            run.prepare(config, context)
+        else:
+            prepare_on_shared_base(run, config, context, base)
 
     def _give_up(self, folder: Path, config: RunConfig, identity: str) -> Record:
         """Record a run that kills its processes (native code, the out-of-memory killer) as failed."""
         with disk_errors(folder.parent), owned(folder):
-            keeper = Keeper(folder, config, identity, _say, self.lost_as)
+            keeper = RecordKeeper(folder, config, identity, _log, self.lost_as)
             keeper.give_up(
                 f"its process died {self.deaths} times at step {keeper.record.attempts[-1].from_step} without an error "
                 "(killed, or a crash in native code)"
             )
             return keeper.record
-
-
-class Taken:
-    """A run that a worker has taken, driven stage by stage. What ends it is told, and kept in `error`."""
-
-    def __init__(self, identity: str, stages: Stages, tell: Callable[..., None]) -> None:
-        self.identity, self._stages, self._tell = identity, stages, tell
-        self.member: Member | None = None  # set while its training waits or goes on
-        self.error: Exception | None = None
-        tell("take", run=identity)
-
-    def go_on(self) -> None:
-        """To its training, or from there to its end."""
-        self._drive(lambda: next(self._stages))
-
-    def end(self, error: Exception) -> None:
-        """Its training, driven from outside, raised."""
-        self._drive(lambda: self._stages.throw(error))
-
-    def _drive(self, stage: Callable[[], Member]) -> None:
-        self.member = None
-        try:
-            self.member = stage()
-        except StopIteration as finished:
-            self._tell("end", run=self.identity, status=finished.value.status, message="")
-        except (Owned, DiskRefuses) as error:
-            self.error = error
-            self._tell("leave", run=self.identity)
-        except SdsbenchError as error:
-            self.error = error
-            self._tell("end", run=self.identity, status=getattr(error, "kind", "failed"), message=str(error))
-        except Exception as error:  # one failing run never stops a sweep; its record has the message
-            self.error = error
-            traceback.print_exc()
-            self._tell("end", run=self.identity, status="failed", message=f"{type(error).__name__}: {error}")
 
 
 def _deaths(record: Record) -> int:
@@ -229,7 +201,7 @@ def _deaths(record: Record) -> int:
     return count
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -247,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="leave so many slots (groups) to others, go round")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a placing key")
     parser.add_argument("--retry", action="store_true", help="also take runs that failed")
+    parser.add_argument("--force", action="store_true", help="also take runs whose code or base weights have changed")
     parser.add_argument("--deaths", type=int, default=Worker.deaths)
     parser.add_argument("--lost-as", choices=("killed", "node_failure"), default="killed")
     given = parser.parse_args(arguments)
@@ -263,13 +236,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             size = placing.pop(GROUP_SIZE, 1)
             first = given.first * (LARGEST if size == AUTO else size) % max(1, len(slots))
             slots = slots[first:] + slots[:first]
-            Worker(plan, slots, placing, _tell, given.retry, given.deaths, given.lost_as, size).work(stop)
+            worker = Worker(plan, slots, placing, _tell, given.retry, given.force, given.deaths, given.lost_as, size)
+            worker.work(stop)
     except DiskRefuses as error:
-        _say(f"sdsbench: {error}")
+        _log(f"sdsbench: {error}")
         _tell("disk", message=str(error))
         return DISK
     except SdsbenchError as error:
-        _say(f"sdsbench: {error}")
+        _log(f"sdsbench: {error}")
         _tell("stopped", message=str(error))
         return error.exit_code
     return 0

@@ -53,7 +53,6 @@ def _data_set(name: str, source: str, splits: Mapping[str, str]) -> DataSet:
         hub_config=source,
         splits=splits,
         folder=f"glue/{name}",
-        embedded=f"sdsbench.synthetic.sentences:{source}_rows",
         held_back_from="glue/mnli" if name == MISMATCHED else None,
     )
 

@@ -30,7 +30,6 @@ catalogue.add(
         hub_config="main",
         revision="740312add88f781978c0658806c59bc2815b9866",
         folder="gsm8k",
-        embedded="sdsbench.synthetic.word_problems:rows",
     )
 )
 

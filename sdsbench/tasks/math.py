@@ -33,7 +33,6 @@ catalogue.add(
         hub_id="DigitalLearningGmbH/MATH-lighteval",  # the seven subjects of hendrycks/competition_math in one set
         revision="0530c78699ea5e8eb5530600900e1f328b48acad",
         folder="hendrycks_math",
-        embedded="sdsbench.synthetic.word_problems_math:math_rows",
     ),
     DataSet(
         name="math500",
@@ -43,7 +42,6 @@ catalogue.add(
         splits={"test": "test"},
         folder="MATH-500",
         held_back_from="hendrycks_math",
-        embedded="sdsbench.synthetic.word_problems_math:math_rows",
     ),
 )
 TEST_SETS = ("hendrycks_math", "math500")

@@ -34,7 +34,6 @@ catalogue.add(
         revision="aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18",
         splits={"train": "train"},
         folder="metamathqa",
-        embedded="sdsbench.synthetic.metamath:rows",
         original="original_question",
         built_from=("gsm8k", "hendrycks_math"),
     ),

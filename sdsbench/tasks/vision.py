@@ -23,7 +23,6 @@ class ImageSet:
     classes: int
     hub_id: str | None
     columns: tuple[str, str] = ("image", "label")
-    embedded: str = "rows"
     test_split: str = "test"
     revision: str | None = None  # of the hub repository; without one the commit that was read is recorded
 
@@ -33,7 +32,6 @@ SETS: Mapping[str, ImageSet] = {
         100,
         "uoft-cs/cifar100",
         ("img", "fine_label"),
-        "cifar100_rows",
         revision="aadb3af77e9048adbea6b47c21a81e47dd092ae5",
     ),
     "resisc45": ImageSet(45, "timm/resisc45"),
@@ -44,9 +42,7 @@ SETS: Mapping[str, ImageSet] = {
     "cub200": ImageSet(200, "bentrevett/caltech-ucsd-birds-200-2011"),
     "cars": ImageSet(196, "tanganke/stanford_cars"),
     "sun397": ImageSet(397, "tanganke/sun397"),
-    "cifar10": ImageSet(
-        10, "uoft-cs/cifar10", ("img", "label"), "cifar10_rows", revision="0b2714987fa478483af9968de7c934580d0bb9a2"
-    ),
+    "cifar10": ImageSet(10, "uoft-cs/cifar10", ("img", "label"), revision="0b2714987fa478483af9968de7c934580d0bb9a2"),
     "dtd10": ImageSet(10, None),
 }
 
@@ -59,7 +55,6 @@ for _name, _set in SETS.items():
             revision=_set.revision,
             splits={"train": "train", "test": _set.test_split},
             folder=_name,
-            embedded=f"sdsbench.synthetic.digits:{_set.embedded}",
             note="" if _set.hub_id else "local only",
         )
     )

@@ -36,7 +36,6 @@ for _tasks in GROUPS.values():
                 name=f"vtab/{_name}",
                 columns=("image", "label"),
                 folder=f"vtab/{_name}",
-                embedded=f"sdsbench.synthetic.digits:rows{'' if _classes >= 10 else f'_{_classes}'}",
                 note="VTAB-1k's 1,000 training images (train800val200) as train.parquet, the full test set as "
                 "test.parquet; no hub set with these lists is known",
             )

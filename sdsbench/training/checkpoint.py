@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, checked on read, refused where they belong to another configuration, code or data."""
+"""Checkpoints: whole or absent, checked on read; each says which code, weights and data its state is made from."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from sdsbench.core.errors import Refused
 from sdsbench.core.files import sync_folder, write_atomic
 from sdsbench.training.state import TrainState
 
 
-def save(folder: Path, state: TrainState, identity: Mapping[str, str]) -> None:
-    """Write checkpoint-<step> and remove older ones. `identity` names the configuration, code and data."""
+def save(folder: Path, state: TrainState, made_from: Mapping[str, str]) -> None:
+    """Write checkpoint-<step> and remove older ones. `made_from`: hashes of code, weights and data, by name."""
     final, temporary = folder / f"checkpoint-{state.step}", folder / f".checkpoint-{state.step}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -27,7 +26,7 @@ def save(folder: Path, state: TrainState, identity: Mapping[str, str]) -> None:
         with (temporary / "state.safetensors").open("rb+") as file:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        facts = {"identity": dict(identity), "sha256": digest, **state.facts()}
+        facts = {"origin": dict(made_from), "sha256": digest, **state.facts()}
         write_atomic(temporary / "state.json", json.dumps(facts))
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
@@ -51,18 +50,27 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, remarks
 
 
-def load(path: Path, state: TrainState, identity: Mapping[str, str]) -> None:
-    """Restore a checkpoint into `state`. Raises Refused where it has another identity."""
+def load(path: Path, state: TrainState) -> None:
+    """Restore a checkpoint that `newest` found into `state`."""
     facts = _facts(path)
     assert facts is not None, "newest() checked it"
-    _refuse_others(path, facts["identity"], identity)
     state.load(load_file(path / "state.safetensors"), facts)
+
+
+def origin(path: Path) -> dict[str, str]:
+    """What a whole checkpoint's state is made from, as `save` was told."""
+    return json.loads((path / "state.json").read_text())["origin"]
+
+
+def step_of(path: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(path.name.removeprefix("checkpoint-"))
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
-    found = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
-    return sorted((path for path in found if found[path].isdecimal()), key=lambda path: -int(found[path]))
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=step_of, reverse=True)
 
 
 def remove_all(folder: Path) -> None:
@@ -78,16 +86,6 @@ def _facts(path: Path) -> dict[str, Any] | None:
         facts = json.loads((path / "state.json").read_text())
         with (path / "state.safetensors").open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]
-        return facts if whole and {"identity", "step", "counters", "method", "extra"} <= facts.keys() else None
+        return facts if whole and {"origin", "step", "counters", "method", "group_size"} <= facts.keys() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _refuse_others(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    different = [key for key in wanted if found.get(key) != wanted[key]]
-    if different:
-        what = "; ".join(f"{key} was {str(found.get(key))[:12]}, now {wanted[key][:12]}" for key in different)
-        raise Refused(
-            f"{path.parent.name}/{path.name}: it was written with another {' and '.join(different)} ({what}). "
-            "Go back to that version to continue it, or start over with force=true."
-        )

@@ -14,7 +14,7 @@ SMALL_MODEL = 10_000_000  # below this many parameters bf16 saves no time on a C
 
 
 @dataclass(frozen=True)
-class Place:
+class Device:
     """Where and how a run computes."""
 
     device: torch.device
@@ -24,7 +24,7 @@ class Place:
     threads: int
 
 
-def settle(device: str, dtype: str, threads: int, parameters: int) -> Place:
+def select_device(device: str, dtype: str, threads: int, parameters: int) -> Device:
     """Resolve `auto` values for a model of `parameters` weights and set torch's thread count.
 
     Raises Unavailable where `cuda` is asked for and absent.
@@ -35,7 +35,7 @@ def settle(device: str, dtype: str, threads: int, parameters: int) -> Place:
     torch.set_num_threads(threads or os.cpu_count() or 1)
     resolved, reason = _dtype(kind, dtype, parameters)
     name = torch.cuda.get_device_name() if kind == "cuda" else processor_name()
-    return Place(torch.device(kind), f"{kind}: {name}", resolved, reason, torch.get_num_threads())
+    return Device(torch.device(kind), f"{kind}: {name}", resolved, reason, torch.get_num_threads())
 
 
 def _dtype(kind: str, dtype: str, parameters: int) -> tuple[torch.dtype, str]:

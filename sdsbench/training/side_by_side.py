@@ -16,16 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem, TrainingFailed
 from sdsbench.methods.attach import _replace
 from sdsbench.training import activation_checkpointing
 from sdsbench.training.grouped_linear import GroupedLinear, Layout
 from sdsbench.training.loop import Parts, StepReport, Training, targets_of
 from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.state import TrainState
-
-GROUP_SIZE = "group_size"
-"""Key of `state.extra`, and fact of the record: the most runs that this one shared a step with."""
 
 
 def with_shared_weights(model: nn.Module) -> Any:
@@ -42,8 +39,8 @@ class Member:
     after_step: Callable[[StepReport], None] = lambda report: None
 
     @property
-    def pace(self) -> tuple[int, ...]:
-        """What runs must have in common to go step by step together."""
+    def group_key(self) -> tuple[int, ...]:
+        """What runs must have in common to be trained step by step together."""
         training, order = self.training, self.training.order
         return self.state.step, training.total_steps, order.rows, order.batch, training.config.accumulation
 
@@ -59,12 +56,13 @@ class SideBySide:
     """The joint training of runs that differ in seeds and learning rates alone.
 
     `base` is a model without adapters around the weights that the members share. Raises ConfigError where runs cannot
-    share a forward pass: no adapters, different steps, or dropout inside the base.
+    share a forward pass: no adapters, different steps, or dropout inside the base. `restore` says whether the base was
+    written into, and puts it right: the member whose step did so leaves.
     """
 
-    def __init__(self, base: nn.Module, members: Sequence[Member]) -> None:
+    def __init__(self, base: nn.Module, members: Sequence[Member], restore: Callable[[], bool] = lambda: False) -> None:
         _check(members)
-        self.base = base
+        self.base, self._restore = base, restore
         self._join(members)
 
     def _join(self, members: Sequence[Member]) -> None:
@@ -108,9 +106,11 @@ class SideBySide:
         size = len(self.members)
         stay, reports = [], []
         for member, parts, loss in zip(self.members, steps, losses, strict=True):
-            member.state.extra[GROUP_SIZE] = max(size, member.state.extra.get(GROUP_SIZE, 1))
+            member.state.group_size = max(size, member.state.group_size)
             try:
                 report = member.training.update(member.state, parts, loss, seconds)
+                if self._restore():
+                    raise _writes_into_base(member)
                 member.after_step(report)
             except Exception as error:
                 leave(member, error)
@@ -145,10 +145,17 @@ def _check(members: Sequence[Member]) -> None:
         raise _refusal("model", "dropout inside the base", "a base without dropout (its masks differ from run to run)")
     if not hasattr(first.training.objective, "losses"):
         raise _refusal("task", "a head that trains", "a text task (its runs can lie end to end)")
-    paces = {member.pace for member in members}
-    if len(paces) > 1:
+    keys = {member.group_key for member in members}
+    if len(keys) > 1:
         accepted = "the same steps done, steps, examples, batch and accumulation in all runs of a group"
-        raise _refusal("train", sorted(paces), accepted)
+        raise _refusal("train", sorted(keys), accepted)
+
+
+def _writes_into_base(member: Member) -> TrainingFailed:
+    return TrainingFailed(
+        f"step {member.state.step}: method={member.state.method.name} changes base weights that other runs share. It "
+        "cannot train side by side: sweep.group_size=1. The state of an earlier step is saved."
+    )
 
 
 def _refusal(key: str, value: object, accepted: str) -> ConfigError:

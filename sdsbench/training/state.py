@@ -32,7 +32,7 @@ class TrainState:
     layers: Mapping[str, Any]
     step: int = 0
     counters: Counters = field(default_factory=Counters)
-    extra: dict[str, Any] = field(default_factory=dict)  # best epoch so far and the like (JSON values)
+    group_size: int = 1  # the most runs that this one shared a step with (side_by_side.py)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name."""
@@ -46,7 +46,7 @@ class TrainState:
             "step": self.step,
             "counters": vars(self.counters),
             "method": self.method.state(),
-            "extra": self.extra,
+            "group_size": self.group_size,
         }
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ class TrainState:
             buffer.copy_(tensors[f"buffer.{key}"])
         self.step = facts["step"]
         self.counters = Counters(**facts["counters"])
-        self.extra = dict(facts["extra"])
+        self.group_size = facts["group_size"]
 
 
 def _buffers(layers: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ import torch
 
 from sdsbench.__main__ import main
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.execute import execute
+from tests.tools import QUIET
 
 FAST = [
     "model=micro", "data.source=embedded", "data.train_limit=32", "train.max_steps=3", "eval.limit=2", "threads=1",
@@ -21,19 +22,19 @@ FAST = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     overrides = [*FAST, "method=sds_lora", "method.warmup_steps=2", f"output_root={root}"]
-    return root / execute(compose_run(overrides), say=lambda _: None).run_id
+    return root / execute(compose_run(overrides), QUIET).run_id
 
 
 def test_peft_and_merged_exports_agree(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    import sdsbench.models
+    import sdsbench
 
     assert main(["export", str(run), str(tmp_path / "peft")]) == 0
     assert "drift" in capsys.readouterr().out
     assert main(["export", str(run), str(tmp_path / "merged"), "--form", "merged"]) == 0
-    micro = Path(sdsbench.models.__file__).parent / "micro"
+    micro = Path(sdsbench.__file__).parent / "synthetic" / "micro"
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(micro), tmp_path / "peft")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     base = AutoModelForCausalLM.from_pretrained(micro)
@@ -58,7 +59,7 @@ def test_wandb_is_a_view_that_can_be_made_again(run: Path, tmp_path: Path, monke
     assert main(["replay", str(run)]) == 0
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
     tracked = [*FAST, "method=lora", "tracker=wandb", f"output_root={tmp_path}"]
-    folder = tmp_path / execute(compose_run(tracked), say=lambda _: None).run_id
+    folder = tmp_path / execute(compose_run(tracked), QUIET).run_id
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
-    plain = execute(compose_run([*FAST, "method=lora", f"output_root={tmp_path / 'plain'}"]), say=lambda _: None)
+    plain = execute(compose_run([*FAST, "method=lora", f"output_root={tmp_path / 'plain'}"]), QUIET)
     assert plain.run_id == folder.name, "a tracker is no part of a run's name"

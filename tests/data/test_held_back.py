@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.data import catalogue
+from sdsbench.data.generators import generator_name
 from sdsbench.data.held_back import tuning_rows
 from sdsbench.data.sources import Rows
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.data_source import settled
+from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.tasks import base
 from sdsbench.tasks.classification import Aggregate
@@ -39,7 +39,7 @@ OFFICIAL_OVERLAPS = {"commonsense/arc_easy", "metamath", "glue/sst2", "glue/cola
 
 def config_of(name: str, *overrides: str) -> RunConfig:
     model = MODELS[base.lookup(name)[0].kind]
-    return settled(compose_run([f"task={name}", f"model={model}", *overrides]))[0]
+    return resolve_source(compose_run([f"task={name}", f"model={model}", *overrides]))[0]
 
 
 def contents(rows: Rows) -> set[str]:
@@ -75,7 +75,7 @@ def _makers(name: str) -> tuple[str, ...]:
     task = config_of(name, "data.source=embedded").task
     sets = [task.train_set, *(evaluation.dataset for evaluation in base.build(task).evaluations())]
     splits = [evaluation.split for evaluation in base.build(task).evaluations()]
-    return (*(re.sub(r"_\d+$", "", str(catalogue.get(name).embedded)) for name in sets), *splits)
+    return (*(re.sub(r"_\d+$", "", generator_name(name)) for name in sets), *splits)
 
 
 ONE_OF_EACH = sorted({_makers(name): name for name in TASKS}.values())

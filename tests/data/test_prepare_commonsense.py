@@ -12,7 +12,7 @@ import pytest
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.data_source import require_data, settled
+from sdsbench.runs.data_source import require_data, resolve_source
 from sdsbench.runs.run_data import load_run
 from sdsbench.tasks.commonsense import BENCHMARKS
 
@@ -64,10 +64,12 @@ def test_the_task_reads_what_is_written(script: ModuleType, adapters: Path, tmp_
     said = script.convert(adapters, tmp_path / "data", counts(script))
     assert len(said) == 1 + 8 + 7 and "commonsense/ARC-Easy/test.parquet: 3 rows" in said
     words = ["model=micro", "data.source=local", f"data.root={tmp_path / 'data'}"]
-    run = load_run(settled(compose_run([*words, "task=commonsense"]))[0])
+    run = load_run(resolve_source(compose_run([*words, "task=commonsense"]))[0])
     assert len(run.training) == 24 and [len(found) for _, found in run.evaluations] == [3] * 8
     tuned = load_run(
-        settled(compose_run([*words, "task=commonsense/piqa", "eval.split=validation", "data.validation_rows=2"]))[0]
+        resolve_source(
+            compose_run([*words, "task=commonsense/piqa", "eval.split=validation", "data.validation_rows=2"])
+        )[0]
     )
     assert len(tuned.training) == 22, "the two rows that tuning is scored on are not trained on"
 

@@ -16,7 +16,7 @@ from sdsbench.__main__ import main
 from sdsbench.core import files
 from sdsbench.core.errors import DiskRefuses
 from sdsbench.core.run_folder import read_record
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.execute import execute
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
 from tests.conftest import ROOT

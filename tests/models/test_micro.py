@@ -14,7 +14,7 @@ import sdsbench
 from sdsbench.synthetic.word_problems import metamath_rows
 from sdsbench.tasks.prompts import alpaca
 
-FOLDER = Path(sdsbench.__file__).parent / "models" / "micro"
+FOLDER = Path(sdsbench.__file__).parent / "synthetic" / "micro"
 
 
 @pytest.fixture(scope="module")

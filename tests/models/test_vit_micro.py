@@ -13,7 +13,7 @@ from transformers import ViTForImageClassification
 import sdsbench
 from scripts.pretrain_vit_micro_images import PATTERNS, SIDE, batch
 
-FOLDER = Path(sdsbench.__file__).parent / "models" / "vit_micro"
+FOLDER = Path(sdsbench.__file__).parent / "synthetic" / "vit_micro"
 
 
 @pytest.fixture(scope="module")

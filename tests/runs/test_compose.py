@@ -80,7 +80,7 @@ def test_light_imports() -> None:
     code = (
         "import sys; from sdsbench.__main__ import main; main(['--help']);"
         "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules);"
-        "import sdsbench.runs.pipeline; assert not {'wandb', 'peft', 'lm_eval', 'evaluate'} & set(sys.modules)"
+        "import sdsbench.runs.execute; assert not {'wandb', 'peft', 'lm_eval', 'evaluate'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -107,7 +107,7 @@ def test_seeds_follow_seed_and_move_apart() -> None:
 
 @pytest.mark.parametrize("choice", options("model"))
 def test_every_model_composes(choice: str, tmp_path) -> None:
-    (tmp_path / "config.json").write_text((conf_folder().parent / "sdsbench/models/micro/config.json").read_text())
+    (tmp_path / "config.json").write_text((conf_folder().parent / "sdsbench/synthetic/micro/config.json").read_text())
     tasks = {"encoder": "glue/rte", "vision": "vtab/dtd", "decoder": "gsm8k"}
     other = "vision" if choice.startswith(("vit", "dino")) else "decoder"
     family = {"minilm": "encoder", "roberta_large": "encoder"}.get(choice, other)

@@ -9,8 +9,8 @@ from torch import nn
 from sdsbench.methods import base as methods
 from sdsbench.methods.attach import adapted_layers, attach
 from sdsbench.methods.export import merge_drift
-from sdsbench.runs.pipeline import evaluation_model
-from sdsbench.training.precision import Place
+from sdsbench.runs.evaluate import evaluation_model
+from sdsbench.training.precision import Device
 
 BOUND = 0.01  # of the update's norm
 
@@ -29,8 +29,8 @@ def adapted(dtype: torch.dtype, change: float) -> tuple[nn.Module, dict]:
     return model, layers
 
 
-def place(device: str, dtype: torch.dtype) -> Place:
-    return Place(torch.device(device), "", dtype, "", 1)
+def place(device: str, dtype: torch.dtype) -> Device:
+    return Device(torch.device(device), "", dtype, "", 1)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import torch
 
 from sdsbench.core import step_log as metrics
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.execute import execute
+from tests.tools import QUIET
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 METHODS = {
@@ -37,7 +38,7 @@ def losses(method: str, root: Path) -> list[float]:
         "threads=1", "dtype=float32", "train.max_steps=20", "train.batch_size=4", "train.accumulation=2",
         "eval.limit=2",        "eval.untrained=false", "task.max_new_tokens=4", f"output_root={root}",
     ]  # fmt: skip
-    record = execute(compose_run(overrides), say=lambda _: None)
+    record = execute(compose_run(overrides), QUIET)
     assert record.status == "done"
     lines = metrics.read(root / record.run_id / "metrics.jsonl")
     return [line["loss"] for line in lines if line["kind"] == "train"]

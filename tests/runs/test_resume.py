@@ -18,9 +18,11 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.errors import Interrupted, Refused
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.execute import execute
+from sdsbench.runs.run_context import RunContext
 from sdsbench.training.loop import StepReport, Training
 from sdsbench.training.state import TrainState
+from tests.tools import QUIET
 
 COMMAND = [
     "model=micro", "data.source=embedded", "train.max_steps=14", "train.checkpoint_every=3", "threads=1",
@@ -36,7 +38,7 @@ def start(root: Path, *extra: str) -> subprocess.Popen[str]:
 
 def finish(root: Path, *extra: str) -> Path:
     """The same run in this process; that a killed run of another process equals it shows the more."""
-    execute(compose_run([*COMMAND, f"output_root={root}", *extra]), say=lambda _: None)
+    execute(compose_run([*COMMAND, f"output_root={root}", *extra]), QUIET)
     return next(path.parent for path in root.glob("*/record.json"))
 
 
@@ -112,7 +114,7 @@ def test_finished_run_is_found_and_kept(tmp_path: Path) -> None:
     folder = finish(tmp_path, "method=lora")
     before = (folder / "record.json").read_bytes()
     said: list[str] = []
-    execute(compose_run([*COMMAND, f"output_root={tmp_path}", "method=lora"]), say=said.append)
+    execute(compose_run([*COMMAND, f"output_root={tmp_path}", "method=lora"]), RunContext(log=said.append))
     assert "nothing trained" in said[0]
     assert (folder / "record.json").read_bytes() == before
     finish(tmp_path, "method=lora", "force=true")

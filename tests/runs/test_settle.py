@@ -11,8 +11,8 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.data import sources
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.identity import run_id
-from sdsbench.runs.data_source import require_data, settled
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.data_source import require_data, resolve_source
+from sdsbench.runs.execute import execute
 from sdsbench.sweeps.definition import define
 from sdsbench.sweeps.freeze import freeze
 
@@ -25,11 +25,11 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_takes_the_folder_then_the_hub_then_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settled(compose_run([f"data.root={tmp_path}"]))[0].data.source == "local"
+    assert resolve_source(compose_run([f"data.root={tmp_path}"]))[0].data.source == "local"
     monkeypatch.setattr(sources, "hub_reachable", lambda: True)
-    assert settled(compose_run([]))[0].data.source == "hub"
+    assert resolve_source(compose_run([]))[0].data.source == "hub"
     monkeypatch.setattr(sources, "hub_reachable", lambda: False)
-    config, why = settled(compose_run([]))
+    config, why = resolve_source(compose_run([]))
     assert config.data.source == "embedded" and "not the real set" in why
 
 
@@ -38,24 +38,28 @@ def test_a_paper_s_protocol_never_falls_back_to_generated_data(protocol: str, no
     task = {"lora_sb/glue": ["task=glue/rte"], "sds_lora/vision": ["task=vision/dtd"]}.get(protocol, [])
     words = [f"protocol={protocol}", *task, f"output_root={tmp_path}"]
     config = compose_run(words)
-    for attempt in (lambda: settled(config), lambda: execute(config), lambda: freeze(define([*words, "seed=0"]))):
+    for attempt in (
+        lambda: resolve_source(config),
+        lambda: execute(config),
+        lambda: freeze(define([*words, "seed=0"])),
+    ):
         with pytest.raises(Unavailable, match=r"data\.source=auto: .*data\.source=local data\.root=FOLDER") as caught:
             attempt()
         assert f"protocol={protocol}" in str(caught.value) and caught.value.exit_code == 3
     assert not list(tmp_path.iterdir()), "nothing is left of a run that was refused"
-    assert settled(compose_run([*words, "data.source=embedded"]))[0].data.source == "embedded", "when asked for"
+    assert resolve_source(compose_run([*words, "data.source=embedded"]))[0].data.source == "embedded", "when asked for"
 
 
 def test_the_refusal_names_id_revision_and_folder_of_every_set(no_hub: None) -> None:
     with pytest.raises(Unavailable) as caught:
-        settled(compose_run(["protocol=lora_sb/arithmetic"]))
+        resolve_source(compose_run(["protocol=lora_sb/arithmetic"]))
     for part in (
         "meta-math/MetaMathQA, revision aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18", "metamathqa/<split>.parquet",
         "openai/gsm8k main, revision 740312add", "gsm8k/<split>.parquet", "hendrycks_math/<split>.parquet",
     ):  # fmt: skip
         assert part in str(caught.value)
     with pytest.raises(Unavailable, match="nyu-mll/glue cola"):
-        settled(compose_run(["protocol=lora_sb/glue", "task=glue"]))
+        resolve_source(compose_run(["protocol=lora_sb/glue", "task=glue"]))
 
 
 def test_show_prints_the_id_of_the_settled_run(no_hub: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,6 +82,6 @@ def test_what_no_source_has_is_refused_when_planning(monkeypatch: pytest.MonkeyP
     with pytest.raises(Unavailable, match="data set boolq: the hub source has no split 'test'"):
         freeze(define(["model=micro", "task=commonsense", "data.source=hub", "seed=0"]))
     local = ["model=micro", "task=commonsense", f"data.root={data_root}", "task.train_set=commonsense_170k_sample"]
-    require_data(settled(compose_run(local))[0])
+    require_data(resolve_source(compose_run(local))[0])
     with pytest.raises(Unavailable, match=r"data set piqa: no file commonsense/piqa/train\.parquet"):
         freeze(define([*local, "seed=0", "eval.split=validation"]))

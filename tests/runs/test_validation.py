@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.execute import execute
+from tests.tools import QUIET
 
 FAST = [
     "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2", "eval.limit=4",
@@ -14,8 +15,8 @@ FAST = [
 
 
 def test_scores_name_the_split_that_they_are_on(tmp_path: Path) -> None:
-    tuning = execute(compose_run([*FAST, "eval.split=validation", f"output_root={tmp_path}"]), say=lambda _: None)
-    final = execute(compose_run([*FAST, f"output_root={tmp_path}"]), say=lambda _: None)
+    tuning = execute(compose_run([*FAST, "eval.split=validation", f"output_root={tmp_path}"]), QUIET)
+    final = execute(compose_run([*FAST, f"output_root={tmp_path}"]), QUIET)
     assert {score.stage for score in tuning.scores} == {"validation"}
     assert {score.stage for score in final.scores} == {"trained"}
     assert tuning.provenance is not None and final.provenance is not None

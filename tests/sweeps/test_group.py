@@ -18,11 +18,12 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.errors import ConfigError, Interrupted, Unavailable
 from sdsbench.core.record import Attempt, Record
 from sdsbench.core.run_folder import read_record, write_record
+from sdsbench.runs import prepare as preparation
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.pipeline import Run
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps import placing
 from sdsbench.sweeps.cost import RESERVE, USABLE
-from sdsbench.sweeps.group import LARGEST, group_bytes, group_size, kinship, most_that_fit
+from sdsbench.sweeps.group import LARGEST, group_bytes, group_key, group_size, most_that_fit
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
 from sdsbench.sweeps.worker import Worker
@@ -47,7 +48,7 @@ def alone(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
     """Run id -> losses of the run alone."""
     root = tmp_path_factory.mktemp("alone")
     assert work(plan, root, 1) == {name: "done" for name in plan.manifest.runs}
-    assert not any("group_size" in record(root, name).facts for name in plan.manifest.runs)
+    assert all(record(root, name).placing["group_size"] == 1 for name in plan.manifest.runs)
     return {name: losses(root, name) for name in plan.manifest.runs}
 
 
@@ -102,7 +103,7 @@ def test_four_runs_are_complete_and_see_the_losses_that_they_see_alone(
     for name, expected in alone.items():
         found = record(tmp_path, name)
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
-        assert (found.status, found.facts["group_size"], found.losses.steps) == ("done", 4.0, STEPS)  # type: ignore[union-attr]
+        assert (found.status, found.placing["group_size"], found.losses.steps) == ("done", 4, STEPS)  # type: ignore[union-attr]
         assert found.scores
         assert found.memory is None
         assert found.seconds.train > 0
@@ -118,25 +119,25 @@ def test_a_run_that_fails_leaves_and_one_that_cannot_start_never_joins(
     plan = tiny_plan(
         tmp_path, "train.lr=1e-3,1e30,2e-3,3e-3", "train.clip_norm=null", "train.max_steps=4", "train.schedule=constant"
     )
-    load = Run._load
+    load = preparation.load
 
-    def unavailable(self: Run) -> Any:
-        if self.config.train.lr == 3e-3:
+    def unavailable(config: RunConfig, read_model: Any) -> Any:
+        if config.train.lr == 3e-3:
             raise Unavailable("no data")
-        return load(self)
+        return load(config, read_model)
 
-    monkeypatch.setattr(Run, "_load", unavailable)
+    monkeypatch.setattr(preparation, "load", unavailable)
     sizes = groups(monkeypatch)
     ends = work(plan, tmp_path / "runs", 4)
     good, bad, other, unread = plan.manifest.runs
     assert ends == {good: "done", bad: "failed", other: "done", unread: "failed"}
     assert list(ends)[:2] == [unread, bad]  # told, and its lock free, while the others train
     assert sizes == [3]
-    assert "They go on alone" not in capsys.readouterr().err
+    assert "They continue alone" not in capsys.readouterr().err
     found = record(tmp_path / "runs", bad)
     assert "not finite" in found.failure.message  # type: ignore[union-attr]
     assert found.failure.last_metrics["lr"] == 1e30  # type: ignore[union-attr]
-    assert found.facts["group_size"] == 3.0
+    assert found.placing["group_size"] == 3
     assert record(tmp_path / "runs", other).losses.steps == 4  # type: ignore[union-attr]
 
 
@@ -158,7 +159,7 @@ def test_a_run_of_another_living_process_is_left_out(
     owner.kill()
     owner.wait()
     assert work(plan, tmp_path, 4) == {first: "done"}
-    assert "group_size" not in record(tmp_path, first).facts
+    assert record(tmp_path, first).placing["group_size"] == 1
 
 
 def test_a_signal_saves_all_and_each_goes_on_alone_or_in_a_group(
@@ -202,7 +203,7 @@ def test_where_the_group_fails_as_a_whole_its_runs_go_on_alone(
 
     at_step(monkeypatch, 3, fail)
     assert work(plan, tmp_path, 4) == {name: "done" for name in plan.manifest.runs}
-    assert "4 runs side by side: RuntimeError: out of room. They go on alone." in capsys.readouterr().err
+    assert "4 runs side by side: RuntimeError: out of room. They continue alone." in capsys.readouterr().err
     for name, expected in alone.items():
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
 
@@ -228,7 +229,7 @@ def test_kill_9_and_the_sweep_command_goes_on_together(
     assert "4/4" in capsys.readouterr().out
     for name, expected in alone.items():
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
-        assert record(tmp_path, name).facts["group_size"] == 4.0
+        assert record(tmp_path, name).placing["group_size"] == 4
         first, second = record(tmp_path, name).attempts
         assert (first.status, second.status) == ("killed", "done")
         assert second.from_step == 2
@@ -251,14 +252,14 @@ def test_a_run_whose_process_died_twice_at_one_step_trains_alone(
 
 def test_only_seeds_and_learning_rates_may_differ() -> None:
     config = compose_run([*TINY, "method=lora"])
-    lora = kinship(config)
+    lora = group_key(config)
     assert lora is not None
-    assert kinship(compose_run([*TINY, "method=lora", "seed=3", "train.lr=1", "seeds.dropout=4"])) == lora
+    assert group_key(compose_run([*TINY, "method=lora", "seed=3", "train.lr=1", "seeds.dropout=4"])) == lora
     for section, key, value in (("method", "rank", 4), ("train", "batch_size", 4), ("eval", "split", "validation")):
         changed = dataclasses.replace(getattr(config, section), **{key: value})
-        assert kinship(dataclasses.replace(config, **{section: changed})) not in (lora, None)
-    assert kinship(compose_run([*TINY, "method=full_ft"])) is None
-    assert kinship(compose_run(["model=minilm", "task=glue/rte"])) is None
+        assert group_key(dataclasses.replace(config, **{section: changed})) not in (lora, None)
+    assert group_key(compose_run([*TINY, "method=full_ft"])) is None
+    assert group_key(compose_run(["model=minilm", "task=glue/rte"])) is None
 
 
 @pytest.mark.parametrize("word", ["sweep.group_size=0", "sweep.group_size=many", "sweep.group_size=1.5"])

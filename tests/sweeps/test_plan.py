@@ -13,7 +13,7 @@ from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError, DamagedFile
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id
-from sdsbench.runs.data_source import settled
+from sdsbench.runs.data_source import resolve_source
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.definition import define
 from sdsbench.sweeps.expand import Composer, product
@@ -49,7 +49,7 @@ def test_planned_run_ids_are_those_that_running_computes(tmp_path: Path) -> None
     assert len(names) == 4
     for name, (method, seed) in zip(names, itertools.product(["lora", "dora"], [0, 1]), strict=True):
         config = compose_run([*TINY, f"method={method}", f"seed={seed}"])
-        assert run_id(settled(config)[0]) == name == run_id(plan.configuration(name, {"threads": 3}))
+        assert run_id(resolve_source(config)[0]) == name == run_id(plan.configuration(name, {"threads": 3}))
 
 
 def test_source_auto_is_settled_when_planning(tmp_path: Path) -> None:

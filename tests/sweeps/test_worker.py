@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from sdsbench.core.errors import DiskRefuses, Owned
 from sdsbench.core.record import Attempt
 from sdsbench.core.run_folder import read_record
+from sdsbench.sweeps import active
 from sdsbench.sweeps import worker as workers
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
@@ -146,14 +148,17 @@ def test_a_run_of_another_process_is_left_to_it(tmp_path: Path, monkeypatch: pyt
     plan = tiny_plan(tmp_path, "seed=0,1")
     taken: list[str] = []
 
-    def stages(config: Any, *_: Any) -> Any:
+    opened = active.open_run
+
+    @contextmanager
+    def open_run(config: Any, context: Any) -> Any:
         taken.append(str(config.seed))
         if config.seed == 0:
             raise Owned("another process works on this run")
-        return put_record(plan, tmp_path / "runs", list(plan.manifest.runs)[1])
-        yield
+        with opened(config, context) as run:
+            yield run
 
-    monkeypatch.setattr(workers, "stages", stages)
+    monkeypatch.setattr(active, "open_run", open_run)
     _, told = work(plan)
     assert taken == ["0", "1", "0"]  # looked at once more, then left
     assert ends(told) == ["done"]
@@ -187,9 +192,9 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(tmp_path: Path) -> Non
     record = put_record(plan, tmp_path / "runs", name, "running", None)
     record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="killed", host="h") for _ in range(4)]
     record.attempts.append(Attempt(started="2026-01-01T00:00:00+00:00", status="running", host="h"))
-    workers.Keeper.write(_keeper(tmp_path / "runs" / name, record))
+    workers.RecordKeeper.write(_keeper(tmp_path / "runs" / name, record))
     assert ends(work(plan, deaths=6)[1]) == ["done"]  # five deaths are not six
-    workers.Keeper.write(_keeper(tmp_path / "runs" / name, record))
+    workers.RecordKeeper.write(_keeper(tmp_path / "runs" / name, record))
     assert ends(work(plan, deaths=5)[1]) == ["failed"]
     failure = read_record(tmp_path / "runs" / name / "record.json").failure
     assert failure is not None
@@ -197,7 +202,7 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(tmp_path: Path) -> Non
 
 
 def _keeper(folder: Path, record: Any) -> Any:
-    keeper = object.__new__(workers.Keeper)
+    keeper = object.__new__(workers.RecordKeeper)
     keeper.folder, keeper.record = folder, record.model_copy(deep=True)
     return keeper
 
@@ -205,10 +210,9 @@ def _keeper(folder: Path, record: Any) -> Any:
 def test_a_refusing_disk_stops_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = tiny_plan(tmp_path, "seed=0,1")
 
-    def stages(*_: Any) -> Any:
+    def open_run(*_: Any) -> Any:
         raise DiskRefuses("the disk refuses")
-        yield
 
-    monkeypatch.setattr(workers, "stages", stages)
+    monkeypatch.setattr(active, "open_run", open_run)
     with pytest.raises(DiskRefuses):
         work(plan)

@@ -14,10 +14,11 @@ from sdsbench.data.data_config import DataConfig
 from sdsbench.data.held_back import load_training
 from sdsbench.models.load import load as load_model
 from sdsbench.runs.configuration.compose import compose_run, options
+from sdsbench.runs.execute import execute
 from sdsbench.runs.families import family_of
-from sdsbench.runs.pipeline import execute
 from sdsbench.tasks import base, vtab
 from sdsbench.tasks.classification import Aggregate, LabelledTask
+from tests.tools import QUIET
 
 TASKS = options("task")
 AGGREGATES = [name for name in TASKS if issubclass(base.lookup(name)[0], Aggregate)]
@@ -118,7 +119,7 @@ def test_a_set_that_cannot_be_had_says_what_would_do(tmp_path):
 def trained(overrides: list[str], folder: Path) -> dict[str, tuple[float, float]]:
     """Headline scores (untrained, trained) by evaluation after a short run."""
     config = compose_run([*overrides, "eval.untrained=true", "seed=0", "threads=1", f"output_root={folder}"])
-    record = execute(config, say=lambda _: None)
+    record = execute(config, QUIET)
     found: dict[str, dict[str, float]] = {}
     for score in record.scores:
         if score.headline:

@@ -11,10 +11,11 @@ from sdsbench.data import sources
 from sdsbench.data.held_back import load_training
 from sdsbench.models.load import load as load_model
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.execute import execute
 from sdsbench.runs.families import family_of
-from sdsbench.runs.pipeline import execute
 from sdsbench.tasks import base, commonsense, gsm8k, math
 from sdsbench.tasks.classification import LabelledTask
+from tests.tools import QUIET
 
 pytestmark = pytest.mark.local_data
 
@@ -90,5 +91,5 @@ def test_textures_are_learned(data_root, tmp_path):
         ["task=vision/dtd10", "model=vit_micro", "method=lora", "data.source=local", f"data.root={data_root}",
          "eval.untrained=true", "eval.limit=null", "threads=1", f"output_root={tmp_path}"]
     )  # fmt: skip
-    before, after = (score.value for score in execute(config, say=lambda _: None).scores)
+    before, after = (score.value for score in execute(config, QUIET).scores)
     assert before < 0.2 < after

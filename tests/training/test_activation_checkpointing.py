@@ -9,7 +9,7 @@ import pytest
 from sdsbench.core.errors import ConfigError
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id
-from sdsbench.runs.pipeline import ready_to_train
+from sdsbench.runs.prepare import ready_to_train
 from sdsbench.training import activation_checkpointing
 from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from sdsbench.core.errors import ConfigError, TrainingFailed, Unavailable
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.pipeline import ready_to_train
+from sdsbench.runs.prepare import ready_to_train
 from sdsbench.training import checkpoint, in_backward
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.loop import Training

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sdsbench.core import step_log as metrics
 from sdsbench.core.errors import TrainingFailed
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.execute import execute
 from sdsbench.training.order import DataOrder, micro_batches
 from sdsbench.training.schedule import factor
+from tests.tools import QUIET
 
 FAST = [
     "model=micro", "data.source=embedded", "data.train_limit=64", "train.max_steps=4", "eval.limit=1", "threads=1",
@@ -23,7 +24,7 @@ FAST = [
 
 
 def losses(root: Path, *extra: str) -> list[float]:
-    record = execute(compose_run([*FAST, f"output_root={root}", *extra]), say=lambda _: None)
+    record = execute(compose_run([*FAST, f"output_root={root}", *extra]), QUIET)
     return [line["loss"] for line in metrics.read(root / record.run_id / "metrics.jsonl") if line["kind"] == "train"]
 
 

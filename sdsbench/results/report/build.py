@@ -118,8 +118,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
             facts.append((part, ", ".join(f"{key} {_number(number)}" for key, number in value.model_dump().items())))
     if record.provenance is not None:
         p = record.provenance
-        dirty = " (changed working tree)" if p.git_dirty else ""
-        facts += [("commit", f"{p.git_commit or 'unknown'}{dirty}"), ("code", p.code_hash[:16])]
+        facts += [("code", p.code_text())]
         facts += [("device", f"{p.device}, {p.dtype}, {p.threads} threads")]
         facts += [("data", f"{d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:16]}") for d in p.data]
     settings = [(key.removeprefix("config."), value) for key, value in run.flat.items() if key.startswith("config.")]

@@ -54,7 +54,7 @@ def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = No
             f"table {table.name}: these runs must not be averaged or compared:\n"
             + "\n".join(f"  {line}" for line in problems[:SHOWN])
             + (f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else "")
-            + "\nNarrow the runs with --where KEY=VALUE (such as provenance.code_hash=...), or give other --runs."
+            + "\nNarrow the runs with --where KEY=VALUE (such as provenance.code.core=...), or give other --runs."
         )
     made = ranking.mark(table.columns, made)
     used = {run.id for cell in made.values() for run in (*cell.runs, *cell.unfinished)}

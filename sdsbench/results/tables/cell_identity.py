@@ -23,7 +23,8 @@ def averaged(run: Run, column: Column) -> dict[str, Any]:
     }
     facts |= {"lr": record.lr, "alpha": record.alpha, "rank": record.rank, "train_set": record.train_set}
     if provenance is not None:
-        facts |= {"code_hash": provenance.code_hash, "dtype": provenance.dtype}
+        facts |= {f"code.{part}": digest for part, digest in provenance.code.items()}
+        facts["dtype"] = provenance.dtype
         facts["weights"] = provenance.weights.fingerprint
         facts["training data"] = _hashable(
             [(used.dataset, used.source, used.revision, used.rows) for used in provenance.data if used.split == "train"]
@@ -48,7 +49,7 @@ def compared(run: Run, column: Column) -> dict[str, Any]:
 
 
 def differences(runs: Sequence[Run], facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line a fact in which the runs differ: `code_hash: a1 in run1, run2; b2 in run3`."""
+    """One line a fact in which the runs differ: `code.core: a1 in run1, run2; b2 in run3`."""
     lines = []
     for key in sorted({key for fact in facts for key in fact}):
         holders: dict[str, list[str]] = {}

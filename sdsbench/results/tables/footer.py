@@ -51,10 +51,10 @@ def _statuses(runs: list[Run]) -> str:
 def _commits(runs: list[Run]) -> str:
     known = [run.record.provenance for run in runs if run.record.provenance]
     commits = Counter(p.git_commit or "unknown" for p in known)
-    codes = sorted({p.code_hash[:12] for p in known})
-    dirty = sum(bool(p.git_dirty) for p in known)
+    codes = sorted({p.code["core"][:12] for p in known})
+    dirty = sum(bool(p.uncommitted) for p in known)
     text = ", ".join(f"{commit[:12]} ({count})" for commit, count in sorted(commits.items()))
-    return f"Commit (runs): {text}; runs from a changed working tree: {dirty}; code: {', '.join(codes)}."
+    return f"Commit (runs): {text}; runs of code that was not committed: {dirty}; core code: {', '.join(codes)}."
 
 
 def _devices(runs: list[Run]) -> str:

@@ -48,8 +48,7 @@ def _run(run: Run, number: float | None) -> list[str]:
     if samples:
         lines.append(f"  answers  {run.folder / 'samples'}: {', '.join(samples)}")
     if provenance is not None:
-        dirty = " (changed working tree)" if provenance.git_dirty else ""
-        lines.append(f"  code     commit {provenance.git_commit or 'unknown'}{dirty}, {provenance.code_hash[:12]}")
+        lines.append(f"  code     {provenance.code_text()}")
         lines += [
             f"  data     {d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:12]}"
             for d in provenance.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -73,8 +74,9 @@ def config_file(model: ModelConfig) -> Path | None:
     folder = Path(architecture.__file__).parent
     if model.architecture:
         path = folder / "architectures" / f"{model.architecture}.json"
-    elif model.source == "shipped":
-        path = folder / str(model.location) / "config.json"
+    elif model.source == "package" and (package := importlib.util.find_spec(str(model.location).partition("/")[0])):
+        inside = str(model.location).partition("/")[2]
+        path = Path(next(iter(package.submodule_search_locations or [""]))) / inside / "config.json"
     elif model.source == "folder":
         path = Path(str(model.location)) / "config.json"
     else:

@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sdsbench.core import plugins
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.package import bundled_folder
 from sdsbench.core.spelling import nearest
@@ -42,7 +43,7 @@ def conf_folder() -> Path:
 def options(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
     """The choices of a group: `glue/rte` for conf/task/glue/rte.yaml."""
     found = set()
-    for folder in (conf_folder(), *map(Path, config_dirs)):
+    for folder in (conf_folder(), *map(Path, config_dirs), *plugins.conf_folders([])):
         root = folder / group
         found |= {path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")}
     return sorted(found)
@@ -74,6 +75,8 @@ def to_run_config(composed: DictConfig, problems: Sequence[Problem] = ()) -> Run
 def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConfig:
     """A resolved tree (plain dicts) as a checked RunConfig; raises ConfigError."""
     found = list(problems)
+    if isinstance(modules := tree.get("plugins"), list):
+        plugins.load([str(module) for module in modules])
     sections, type_problems = typed_sections(tree)
     found += type_problems
     wrong = {problem.key for problem in type_problems}
@@ -96,6 +99,9 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
     """Hydra's composition of the overrides that it can take, and problems for those that it cannot."""
     resolvers.register()
     parsed, problems = _parse(overrides)
+    modules = _plugins_of(parsed)
+    plugins.load(modules)
+    config_dirs = [*config_dirs, *map(str, plugins.conf_folders(modules))]
     groups = [override for override in parsed if override.key_or_group in GROUPS]
     group_overrides = _accepted(groups, lambda override: _choice_problem(override, config_dirs), problems)
     search = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).resolve()}' for folder in config_dirs)}]"]
@@ -121,6 +127,12 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
                     Problem(line.split("=")[0], line.split("=", 1)[-1], "a value of the right kind", _one_line(error))
                 )
         return (compose("config", [*base_overrides, *accepted]) if accepted else base), problems
+
+
+def _plugins_of(parsed: Sequence[Override]) -> list[str]:
+    """The modules that the overrides name as plugins; they bring choices and keys that the other overrides may use."""
+    values = [override.value() for override in parsed if override.key_or_group == "plugins"]
+    return [str(module) for module in values[-1]] if values and isinstance(values[-1], list) else []
 
 
 def _accepted(

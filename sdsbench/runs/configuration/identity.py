@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from sdsbench.core.hashing import sha256_of
 from sdsbench.runs.configuration.schema import RunConfig
 
 PLACING = (
-    "output_root", "force", "tracker", "probe", "device", "threads", "data.root", "train.activation_checkpointing",
+    "output_root", "force", "plugins", "tracker", "probe", "device", "threads", "data.root",
+    "train.activation_checkpointing",
 )  # fmt: skip
 """Keys that say where and how a run happens, not what it computes; they are recorded beside the hash."""
+
+
+COST_KEYS = ("device", "threads", "eval.batch_size", "train.activation_checkpointing")
+"""Keys whose value changes what a run costs and not its numbers; records keep them."""
+
+
+def cost_keys(config: RunConfig) -> dict[str, Any]:
+    """The values of COST_KEYS."""
+    return {key: functools.reduce(getattr, key.split("."), config) for key in COST_KEYS}
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:

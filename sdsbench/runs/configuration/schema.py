@@ -77,6 +77,7 @@ class RunConfig:
     threads: int
     output_root: str
     force: bool
+    plugins: list[str]
 
     def problems(self) -> Iterator[Problem]:
         if self.seed < 0:

@@ -128,7 +128,7 @@ def test_runs_of_two_codes_are_not_averaged(tmp_path: Path) -> None:
     write(tmp_path, "sds_lora", [0.6, 0.61])
     write_run(tmp_path, make_record("sds_lora", 2, {"gsm8k": 0.6}, code_hash="other"))
     finding = verdict(tmp_path, claim()).findings[0]
-    assert finding.answer == "undecided" and "code_hash" in finding.note
+    assert finding.answer == "undecided" and "code.core" in finding.note
 
 
 def test_fewer_parameters_are_part_of_the_claim(tmp_path: Path) -> None:

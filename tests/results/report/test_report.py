@@ -159,9 +159,9 @@ def test_a_refused_board_says_why_and_leaves_the_others(runs_folder: Path, tmp_p
     write_run(tmp_path, make_record("lora", 3, {"gsm8k": 0.6}))
     found = boards(load(tmp_path)[0])
     assert [bool(board.refusal) for board in found] == [False, False, True]
-    assert "code_hash: c0 in" in found[2].refusal
+    assert "code.core: c0 in" in found[2].refusal
     text = build(tmp_path / "out", load(tmp_path)[0], {}).read_text()
-    assert "code_hash: c0 in" in text
+    assert "code.core: c0 in" in text
 
 
 def test_the_verb(runs_folder: Path, tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ def make_record(
             packages={"torch": "2.13.0"},
             python="3.11",
             git_commit="abc1234",
-            git_dirty=dirty,
-            code_hash=code_hash,
+            uncommitted=["sdsbench.training.loop"] if dirty else [],
+            code={"core": code_hash},
             device="cpu: test",
             device_kind="cpu",
             dtype="float32",
@@ -106,7 +106,7 @@ def make_record(
                 DataUsed(dataset=task, split=split, source=source, rows=n, fingerprint=fingerprint + split)
                 for split in ("train", "test")
             ],
-            weights=Weights(model=model, source="shipped", fingerprint="w0"),
+            weights=Weights(model=model, source="package:sdsbench/synthetic/micro", fingerprint="w0"),
         ),
         tuning=tuning,
         failure=None if done else Failure(type=status, message=f"{status} on purpose", step=3),

@@ -121,7 +121,7 @@ def test_the_formats_say_the_same(paper_runs: Path) -> None:
         ({"protocol": "other"}, "protocol"),
         ({"version": 2}, "evaluation version: 1 in {a}; 2 in {b}"),
         ({"source": "hub"}, "data source"),
-        ({"code_hash": "c9"}, "code_hash: c0 in {a}; c9 in {b}"),
+        ({"code_hash": "c9"}, "code.core: c0 in {a}; c9 in {b}"),
         ({"lr": 5e-3}, "lr: 0.001 in {a}; 0.005 in {b}"),
         ({"n": 100}, "questions"),
     ],

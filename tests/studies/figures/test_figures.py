@@ -11,11 +11,12 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Unavailable
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.execute import execute
 from sdsbench.studies.figures.data import depth_of, kind_of, load
 from sdsbench.studies.figures.drawing import save
 from sdsbench.studies.figures.probes import FIGURES, _median_over_layers
 from sdsbench.studies.figures.summary import summary_csv
+from tests.tools import QUIET
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["method=lora", "train.lr=1e-7"],
         ["method=sds_lora", "method.warmup_steps=1", "method.guard=0", "method.refresh=every"],
     ):
-        execute(compose_run([*common, *more]), say=lambda _: None)
-    execute(compose_run([*common, "method=rslora", "probe.every=null"]), say=lambda _: None)
+        execute(compose_run([*common, *more]), QUIET)
+    execute(compose_run([*common, "method=rslora", "probe.every=null"]), QUIET)
     return folder
 
 

@@ -13,8 +13,10 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.errors import ConfigError
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id
-from sdsbench.runs.pipeline import execute
+from sdsbench.runs.execute import execute
+from sdsbench.runs.run_context import RunContext
 from sdsbench.training.probes.observer import means, path_of
+from tests.tools import QUIET
 
 METHODS = ("sds_lora", "lora_pro", "dora", "full_ft")
 
@@ -28,7 +30,7 @@ def overrides(folder: Path, method: str, *more: str) -> list[str]:
 
 def run(folder: Path, method: str, *more: str) -> tuple[Path, list[dict]]:
     config = compose_run(overrides(folder, method, *more))
-    execute(config, say=lambda _: None)
+    execute(config, QUIET)
     found = folder / run_id(config)
     return found, metrics.read(found / "metrics.jsonl")
 
@@ -97,7 +99,7 @@ def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
 def test_a_finished_run_without_probes_says_so(tmp_path: Path) -> None:
     run(tmp_path, "lora")
     said: list[str] = []
-    execute(compose_run(overrides(tmp_path, "lora", "probe.every=2")), say=said.append)
+    execute(compose_run(overrides(tmp_path, "lora", "probe.every=2")), RunContext(log=said.append))
     assert "no probes" in said[0] and "force=true" in said[0]
 
 

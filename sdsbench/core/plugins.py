@@ -1,0 +1,69 @@
+"""Modules outside this package that register methods, tasks, data sets, models, tables, claims or figures.
+
+A plugin is a module. Importing it registers what it brings, by the same decorators and functions that this package's
+own files use. A folder `conf` beside the module's file is searched for YAML before ours. Two ways lead here:
+
+    an installed package with   [project.entry-points."sdsbench.plugins"]  my_name = "my_package"
+    the key                     plugins=[my_module]   of a run, for a module that can be imported (PYTHONPATH)
+
+Plugins are code of the user's own and are trusted like it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.source_hash import source_file
+
+GROUP = "sdsbench.plugins"
+
+
+@cache
+def installed() -> tuple[str, ...]:
+    """Modules of the plugins that installed packages declare, in the order of their names."""
+    points = importlib.metadata.entry_points(group=GROUP)
+    return tuple(point.module for point in sorted(points, key=lambda point: point.name))
+
+
+@cache
+def load_installed() -> None:
+    """Import every installed plugin, once. Raises ConfigError where one cannot be imported."""
+    load(installed())
+
+
+def load(modules: Sequence[str]) -> None:
+    """Import plugins by module name. Raises ConfigError naming the module and its error."""
+    for module in modules:
+        _load(module)
+
+
+@cache
+def _load(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a plugin's code may raise anything
+        raise ConfigError(
+            [
+                Problem(
+                    "plugins",
+                    module,
+                    "modules that Python can import",
+                    f"Importing it raised {type(error).__name__}: {error}. Is it installed, or in PYTHONPATH?",
+                )
+            ]
+        ) from error
+
+
+def conf_folders(modules: Sequence[str]) -> list[Path]:
+    """Folders of YAML files that plugins bring: of the given modules, then of the installed ones."""
+    folders = []
+    for module in dict.fromkeys([*modules, *installed()]):
+        path = source_file(module)
+        if path is not None and (folder := path.parent / "conf").is_dir():
+            folders.append(folder)
+    return folders

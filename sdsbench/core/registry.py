@@ -1,0 +1,66 @@
+"""Names -> what plugins and this package registered under them: methods, tasks, data sets, model readers, tables."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from sdsbench.core import plugins
+
+Value = TypeVar("Value")
+
+
+class Registry(Generic[Value]):
+    """One kind of thing by name.
+
+    `package` holds this project's own ones, a module each, imported when a name is first looked up; `module_of` says
+    which module registers a name (by default the module of that name). Plugins are loaded when neither has the name.
+    """
+
+    def __init__(
+        self, kind: str, package: str | None = None, module_of: Callable[[str], str] = lambda name: name
+    ) -> None:
+        self.kind, self.package, self._module_of = kind, package, module_of
+        self._values: dict[str, Value] = {}
+
+    def register(self, name: str, value: Value) -> None:
+        """Make `value` known as `name`. Raises ValueError where another value has the name."""
+        known = self._values.get(name)
+        if known is not None and known != value and _origin(known) != _origin(value):
+            raise ValueError(f"{self.kind} {name!r} is registered twice: by {_origin(known)} and by {_origin(value)}")
+        self._values[name] = value
+
+    def lookup(self, name: str) -> Value:
+        """What is registered as `name`. Raises KeyError where nothing is."""
+        if name not in self._values and self.package is not None:
+            self._import(self._module_of(name))
+        if name not in self._values:
+            plugins.load_installed()
+        return self._values[name]
+
+    def names(self) -> list[str]:
+        """Every name, sorted; imports all modules of the package and all installed plugins."""
+        if self.package is not None:
+            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+                self._import(module.name)
+        plugins.load_installed()
+        return sorted(self._values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def _import(self, module: str) -> None:
+        name = f"{self.package}.{module}"
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+
+
+def _origin(value: object) -> str:
+    """The module and name of a class or function, or of the first one in a tuple; the value's text for other things."""
+    first = value[0] if isinstance(value, tuple) and value else value
+    return f"{first.__module__}.{first.__qualname__}" if isinstance(first, type) or callable(first) else repr(first)

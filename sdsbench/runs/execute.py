@@ -1,0 +1,29 @@
+"""One run from its configuration to its record: `prepare`, `train`, `finish`. Start reading here."""
+
+from __future__ import annotations
+
+from sdsbench.core.record import Record
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.finish import finish
+from sdsbench.runs.prepare import prepare
+from sdsbench.runs.reuse import finished_record, take_up
+from sdsbench.runs.run_context import RunContext, open_run
+from sdsbench.runs.summary import summary
+from sdsbench.runs.train import train
+
+
+def execute(config: RunConfig, context: RunContext | None = None) -> Record:
+    """Run to the end, or find the finished run and train nothing; the record is on disk either way.
+
+    Raises Unavailable (data or weights), TrainingFailed, Interrupted (state saved), Owned (another process has the
+    run), Refused (results of other code, weights or data), DiskRefuses (full or read-only; what was finished stays).
+    """
+    with open_run(config, context or RunContext()) as run:
+        record = finished_record(run)
+        if record is not None:
+            take_up(run, record)
+        else:
+            with run.keeper.attempt():
+                record = finish(train(prepare(run)))
+        run.log(summary(record))
+        return record

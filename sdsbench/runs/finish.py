@@ -1,0 +1,65 @@
+"""The last stage of a run: the trained tensors saved, the trained model scored, the record completed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from sdsbench.core import step_log
+from sdsbench.core.progress import peak_memory
+from sdsbench.core.record import Losses, Memory, Record, Tokens
+from sdsbench.methods.export import save_adapter
+from sdsbench.runs.evaluate import best_epoch, best_epoch_steps, evaluate, scores_of_stage
+from sdsbench.runs.prepare import Prepared
+from sdsbench.runs.train import Trained
+from sdsbench.training import checkpoint
+
+
+def finish(trained: Trained) -> Record:
+    """Save the adapter, score the trained model, and put scores, losses, tokens and memory into the record."""
+    prepared = trained.prepared
+    run, config = prepared.run, prepared.run.config
+    _save_trained(prepared)
+    stage = "validation" if config.eval.split == "validation" else "trained"
+    step_log.drop_scores(run.folder / "metrics.jsonl", stage)  # of an evaluation that did not come to its end
+    with run.keeper.timed("eval"):
+        evaluate(run, prepared.loaded, stage, prepared.state.step)
+    _complete(prepared, stage)
+    run.keeper.end()
+    checkpoint.remove_all(run.folder)
+    return run.keeper.record
+
+
+def _save_trained(prepared: Prepared) -> None:
+    """The trained tensors, as far as train.save asks for them."""
+    save, state = prepared.run.config.train.save, prepared.state
+    if save == "all" or (save == "adapter" and state.layers):
+        others = other_trained(prepared.training.model, state.layers)
+        save_adapter(prepared.run.folder / "adapter", state.layers, state.method, others)
+
+
+def other_trained(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """Trained tensors outside the adapted layers: a classifier head, or the weights of full fine-tuning."""
+    adapted = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
+    trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in adapted)
+    return {name: parameter.detach() for name, parameter in trained}
+
+
+def _complete(prepared: Prepared, stage: str) -> None:
+    run, record, counters = prepared.run, prepared.run.keeper.record, prepared.state.counters
+    best = list(best_epoch(run).values())
+    record.scores = [*scores_of_stage(run, "untrained"), *best, *scores_of_stage(run, stage)]
+    steps_per_epoch = prepared.training.order.steps_per_epoch
+    for evaluation, step in best_epoch_steps(run).items():
+        record.facts[f"best_epoch.{evaluation}"] = step / steps_per_epoch
+    losses = [line["loss"] for line in step_log.read(run.folder / "metrics.jsonl") if line["kind"] == "train"]
+    tail = losses[-max(1, len(losses) // 10) :]
+    record.losses = Losses(first=losses[0], last=losses[-1], tail_mean=sum(tail) / len(tail), steps=len(losses))
+    record.tokens = Tokens(
+        trained=counters.tokens, targets=counters.targets, padding_share=1 - counters.tokens / counters.positions
+    )
+    if prepared.state.group_size == 1:  # peak memory of a group is measured for all its runs: it is no run's own
+        size, kind = peak_memory()
+        record.memory = Memory(peak_bytes=max(size, prepared.loading_peak), kind=kind)  # type: ignore[arg-type]

@@ -1,0 +1,166 @@
+"""What produced a number: the code, the base weights, the data, package versions and commit.
+
+Code is hashed in parts (core/source_hash.py), so that a run depends on what it uses and on nothing else:
+
+    core     training, evaluation, data and model loading, as far as every run goes through them
+    method   the method's class and what its module imports beyond core; likewise task and model (its reader)
+    data     the generators of embedded data, where the run reads such data
+    plugin:NAME   a module given with plugins=[NAME]
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from sdsbench.core.package import PACKAGE
+from sdsbench.core.record import DataUsed, Provenance
+from sdsbench.core.source_hash import hash_of, reachable
+from sdsbench.data import generators
+from sdsbench.methods import base as methods
+from sdsbench.models import readers
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.tasks import base as tasks
+
+CODE, WEIGHTS, DATA = "code of ", "base weights", "data "
+"""How the names of an origin begin (`recorded_origin`)."""
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "datasets", "evaluate", "lm_eval", "hydra-core", "numpy", "scikit-learn",
+    "scipy", "safetensors", "math-verify",
+)  # fmt: skip
+NUMERIC = ("data", "evaluation", "methods", "models", "tasks", "training")
+SPINE = ("prepare", "train", "finish", "evaluate", "families", "run_data")
+"""Modules of runs/ that decide numbers; the rest of that folder names, places, records and announces runs."""
+
+
+def package_versions(modules: Iterable[str] = ()) -> dict[str, str]:
+    """Installed versions of the packages that can change a run's numbers, and of those that hold these modules."""
+    by_module = importlib.metadata.packages_distributions()
+    others = {name for module in modules for name in by_module.get(module.partition(".")[0], ()) if name != "sdsbench"}
+    return {name: importlib.metadata.version(name) for name in (*PACKAGES, *sorted(others))}
+
+
+def code_parts(config: RunConfig) -> dict[str, dict[str, Path]]:
+    """The source files, by module name, of every part of the code that this run's numbers depend on."""
+    core = _core()
+    parts: dict[str, Sequence[str]] = {
+        "method": _modules_of(methods.lookup(config.method.name)[0]),
+        "task": _modules_of(tasks.lookup(config.task.name)[0]),
+        "model": readers.modules_of(config.model),
+        "data": _generator_modules(config),
+    }
+    files = {part: _beyond_core(tuple(modules)) for part, modules in parts.items()}
+    files |= {f"plugin:{name}": _beyond_core((name,)) for name in config.plugins}
+    return {"core": dict(core)} | {part: found for part, found in files.items() if found}
+
+
+def code_hashes(config: RunConfig) -> dict[str, str]:
+    """sha256 by part of the code (see the head of this file); a part without own files is left out."""
+    return {part: hash_of(files) for part, files in code_parts(config).items()}
+
+
+def plugin_packages(config: RunConfig) -> list[str]:
+    """Top-level packages outside this one whose code the run uses."""
+    modules = (module for files in code_parts(config).values() for module in files)
+    return sorted({top for module in modules if (top := module.partition(".")[0]) != PACKAGE.name})
+
+
+def _core() -> Mapping[str, Path]:
+    return _reachable_core()
+
+
+@lru_cache(maxsize=1)
+def _reachable_core() -> dict[str, Path]:
+    return reachable([f"{PACKAGE.name}.runs.{name}" for name in SPINE], _decides_numbers)
+
+
+def _decides_numbers(module: str) -> bool:
+    """Whether a module of this package can change a run's numbers. Probes look at training and change nothing."""
+    package, _, rest = module.partition(".")
+    folder, _, inside = rest.partition(".")
+    if package != PACKAGE.name:
+        return False
+    if folder == "runs":
+        return inside in SPINE
+    return folder in NUMERIC and not inside.startswith("probes")
+
+
+@lru_cache(maxsize=1024)
+def _beyond_core(modules: tuple[str, ...]) -> dict[str, Path]:
+    """What these modules reach in their own packages (this one's number-deciding folders and synthetic data included),
+    less core."""
+    tops = {module.partition(".")[0] for module in modules}
+
+    def follow(module: str) -> bool:
+        top = module.partition(".")[0]
+        if top == PACKAGE.name:
+            return _decides_numbers(module) or module.startswith(f"{PACKAGE.name}.synthetic")
+        return top in tops
+
+    return {name: path for name, path in reachable(modules, follow).items() if name not in _core()}
+
+
+def _modules_of(kind: type) -> tuple[str, ...]:
+    """The modules of a class and of the classes that it inherits from."""
+    return tuple(dict.fromkeys(c.__module__ for c in kind.__mro__ if c is not object))
+
+
+def _generator_modules(config: RunConfig) -> tuple[str, ...]:
+    """The modules that make this run's embedded data; none for data that is read."""
+    if config.data.source != "embedded":
+        return ()
+    sets = {config.task.train_set, *(e.dataset for e in tasks.build(config.task).evaluations())}
+    return tuple(generators.generator_name(name).partition(":")[0] for name in sorted(sets))
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package lies in; None for an installed package."""
+    return _git(PACKAGE.parent, "rev-parse", "HEAD").strip() or None if (PACKAGE.parent / ".git").exists() else None
+
+
+def uncommitted(config: RunConfig) -> list[str] | None:
+    """Modules of the run's code that differ from their commit, or are in none; None where no checkout holds them."""
+    files = {path: name for part in code_parts(config).values() for name, path in part.items()}
+    roots = {_checkout(path.parent) for path in files} - {None}
+    if not roots:
+        return None
+    changed: set[Path] = set()
+    for root in roots:
+        assert root is not None
+        inside = [str(path) for path in files if _checkout(path.parent) == root]
+        lines = _git(root, "status", "--porcelain", "--untracked-files=all", "--ignored", "-z", "--", *inside)
+        changed |= {root / line[3:] for line in lines.split("\0") if line}
+    return sorted(name for path, name in files.items() if path in changed)
+
+
+@lru_cache(maxsize=256)
+def _checkout(folder: Path) -> Path | None:
+    """The nearest folder above that is a git checkout."""
+    return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), None)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints, or nothing where it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout
+
+
+def recorded_origin(provenance: Provenance) -> dict[str, str]:
+    """Everything that must be equal for two results of one configuration to be the same result: name -> hash."""
+    return origin(provenance.code, provenance.weights.fingerprint, data_hashes(provenance.data))
+
+
+def data_hashes(data: Sequence[DataUsed]) -> dict[str, str]:
+    """Fingerprints of the rows that a run reads, by `data <set> <split>`."""
+    return {f"{DATA}{used.dataset} {used.split}": used.fingerprint for used in data}
+
+
+def origin(code: Mapping[str, str], weights: str, data: Mapping[str, str]) -> dict[str, str]:
+    """The same, from hashes of the code's parts, of the base weights, and of the data."""
+    return {f"{CODE}{part}": digest for part, digest in code.items()} | {WEIGHTS: weights} | dict(data)

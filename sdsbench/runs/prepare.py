@@ -1,0 +1,165 @@
+"""The first stage of a run: rows, weights, the method in the model, and the state that training starts from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+
+from sdsbench.core import step_log
+from sdsbench.core.files import write_atomic
+from sdsbench.core.progress import forget_peak_memory, peak_memory
+from sdsbench.core.record import Parameters, Provenance
+from sdsbench.methods import base as methods
+from sdsbench.methods.attach import attach
+from sdsbench.models.load import LoadedModel
+from sdsbench.models.load import load as load_model
+from sdsbench.runs import origin
+from sdsbench.runs.banner import banner
+from sdsbench.runs.configuration.check import layer_shapes
+from sdsbench.runs.configuration.identity import resolved
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.data_source import resolve_source
+from sdsbench.runs.evaluate import evaluate
+from sdsbench.runs.families import Family, family_of
+from sdsbench.runs.run_context import ActiveRun, LoadModel
+from sdsbench.runs.run_data import RunData, load_run
+from sdsbench.tasks import base as tasks
+from sdsbench.training import activation_checkpointing, checkpoint
+from sdsbench.training.data_context import TrainingContext
+from sdsbench.training.dropout import Dropout
+from sdsbench.training.in_backward import require_torchao
+from sdsbench.training.loop import Training
+from sdsbench.training.order import DataOrder
+from sdsbench.training.parameters import count, optimizer_groups, optimizer_of
+from sdsbench.training.precision import Device, select_device
+from sdsbench.training.probes.observer import Probe
+from sdsbench.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What training starts from, before the method changes the model."""
+
+    model: LoadedModel
+    data: RunData
+    device: Device
+    family: Family
+    examples: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train."""
+
+    run: ActiveRun
+    loaded: Loaded
+    training: Training
+    state: TrainState
+    probe: Probe | None
+    origin: dict[str, str]  # what the state is made from; written into every checkpoint
+    loading_peak: int  # bytes
+
+
+def prepare(run: ActiveRun) -> Prepared:
+    """Load data and weights, evaluate the untrained model if asked, attach the method, take up the newest checkpoint.
+
+    Raises Unavailable (data or weights), ConfigError (targets and ranks that do not fit the model).
+    """
+    config, keeper = run.config, run.keeper
+    forget_peak_memory()
+    write_atomic(run.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
+    resume, _ = checkpoint.newest(run.folder)
+    step_log.cut(run.folder / "metrics.jsonl", checkpoint.step_of(resume) if resume else None)
+    with keeper.timed("load"):
+        loaded = load(config, run.context.load_model)
+    if config.eval.untrained and not step_log.has_scores(run.folder / "metrics.jsonl", "untrained"):
+        with keeper.timed("eval"):
+            evaluate(run, loaded, "untrained", step=0)
+    with keeper.timed("init"):
+        training, state, probe, parameters = attach_method(config, loaded)
+        provenance = _provenance(config, loaded)
+        made_from = origin.recorded_origin(provenance)
+        if resume is not None:
+            checkpoint.load(resume, state)
+        else:
+            keeper.record.facts |= start_method(config, training, state)
+            checkpoint.save(run.folder, state, made_from)
+    keeper.begin_training(parameters, provenance, state.step)
+    run.log(banner(run.folder.name, config, loaded, run.source_reason, parameters, training))
+    return Prepared(run, loaded, training, state, probe, made_from, peak_memory()[0])
+
+
+def ready_to_train(config: RunConfig) -> tuple[Training, TrainState]:
+    """The loop and the state of a run at step 0, without a record or a folder (for `sdsbench profile`)."""
+    config, _ = resolve_source(config)
+    training, state, _, _ = attach_method(config, load(config, load_model))
+    start_method(config, training, state)
+    return training, state
+
+
+def load(config: RunConfig, read_model: LoadModel) -> Loaded:
+    """Rows, weights on their device, and the training rows encoded for the model."""
+    if config.train.optimizer == "adamw8bit":
+        require_torchao()
+    task = tasks.build(config.task)
+    data = load_run(config)
+    device = select_device(config.device, config.dtype, config.threads, _adapted_weights(config))
+    model = read_model(config.model, device.dtype, getattr(task, "num_labels", None), device.device)
+    family = family_of(task, model, config)
+    return Loaded(model, data, device, family, family.encode_all(data.training))
+
+
+def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainState, Probe | None, Parameters]:
+    """The method put into the model: the loop, its resumable state, the probe if one is asked for, and the counts."""
+    model = loaded.model.model
+    before = sum(parameter.numel() for parameter in model.parameters())
+    method = methods.build(config.method)
+    layers = attach(model, method, config.seeds.init)
+    head = loaded.family.unfreeze_head(model, config.seeds.init)
+    order = DataOrder(len(loaded.examples), config.train.batch_size * config.train.accumulation, config.seeds.data)
+    dropout = Dropout(model, config.seeds.dropout)
+    for layer in layers.values():
+        layer.dropout_generator = dropout.generator
+    training = Training(model, loaded.family, loaded.examples, order, config.train, loaded.device.device, dropout)
+    if config.train.recomputes:
+        activation_checkpointing.enable(model)
+    groups = optimizer_groups(model, layers, method, head, config.train)
+    state = TrainState(optimizer_of(groups, config.train, config.seeds.dropout), method, layers)
+    probe = Probe(config.probe, model, layers, method) if config.probe.every is not None else None
+    return training, state, probe, count(model, head, before)
+
+
+def start_method(config: RunConfig, training: Training, state: TrainState) -> dict[str, float]:
+    """The method's own start from data, before the first step; returns its facts for the record."""
+    context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init))
+    facts = state.method.prepare(state.layers, context)
+    state.optimizer.refresh_masters()
+    return facts
+
+
+def _adapted_weights(config: RunConfig) -> int:
+    """Weights of the layers that can be adapted, known without loading; large where unknown."""
+    shapes = layer_shapes(config.model)
+    return sum(m * n for m, n in shapes.values()) if shapes else 10**9
+
+
+def _provenance(config: RunConfig, loaded: Loaded) -> Provenance:
+    device = loaded.device
+    return Provenance(
+        packages=origin.package_versions(origin.plugin_packages(config)),
+        python=sys.version.split()[0],
+        git_commit=origin.commit(),
+        uncommitted=origin.uncommitted(config),
+        code=origin.code_hashes(config),
+        device=device.device_name,
+        device_kind=device.device.type,  # type: ignore[arg-type]
+        dtype=str(device.dtype).removeprefix("torch."),
+        threads=device.threads,
+        data=loaded.data.used(),
+        weights=loaded.model.weights,
+    )

@@ -1,0 +1,121 @@
+"""Whether results that lie in a run's folder may stand for the run that is asked for now.
+
+The folder's name says that the configuration is the same. The code that the run uses, its base weights and its data
+must be the same too: what has changed since is never passed over in silence, and nothing is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sdsbench.core.errors import Refused, Unavailable
+from sdsbench.core.record import Record, Tuning
+from sdsbench.models.load import weights_of
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.origin import CODE, DATA, WEIGHTS, code_hashes, data_hashes, origin, recorded_origin
+from sdsbench.runs.run_context import ActiveRun
+from sdsbench.runs.run_data import load_run
+from sdsbench.training import checkpoint
+from sdsbench.training.probes.observer import FOLDER as PROBES
+
+
+def finished_record(run: ActiveRun) -> Record | None:
+    """The record of a finished run that may stand for this one; None where there is work to do.
+
+    force=true sets aside what is there. Raises Refused where a finished run, or the state of an interrupted one, comes
+    from other code, weights or data than are here now.
+    """
+    if run.config.force:
+        run.keeper.start_over(run.config)
+        checkpoint.remove_all(run.folder)
+        return None
+    if run.keeper.finished:
+        provenance = run.keeper.record.provenance
+        assert provenance is not None, "a finished record has one"
+        _refuse_others(run, recorded_origin(provenance), f"finished run {run.folder.name}")
+        return run.keeper.record
+    found, remarks = checkpoint.newest(run.folder)
+    for remark in remarks:
+        run.log(remark)
+    if found is not None:
+        _refuse_others(run, checkpoint.origin(found), f"{found.name} of run {run.folder.name}")
+    return None
+
+
+def take_up(run: ActiveRun, record: Record) -> None:
+    """Tell the user that a finished run was found, and note how its tuned value was chosen if that is new."""
+    tuning: Tuning | None = run.context.tuning
+    if tuning is not None and record.tuning != tuning:
+        record.tuning = tuning  # chosen again, from a larger budget
+        run.keeper.write()
+    missing_probes = run.config.probe.every is not None and not (run.folder / PROBES).exists()
+    run.log(
+        f"found finished run {run.folder.name}; nothing trained "
+        f"({'it has no probes: ' if missing_probes else ''}force=true runs it again)"
+    )
+
+
+def changed_parts(config: RunConfig, record: Record) -> list[str]:
+    """The parts of a record's origin that differ now, its code and base weights: quick enough for thousands of runs.
+
+    Data is not looked at, and weights that are not here any more count as unchanged.
+    """
+    if record.provenance is None:
+        return []
+    then = recorded_origin(record.provenance)
+    data = {name: digest for name, digest in then.items() if name.startswith(DATA)}
+    return differing(then, origin(code_hashes(config), _weights(config, then, []), data))
+
+
+def differing(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names whose hashes are not the same, or that only one side has."""
+    return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+
+
+def current_origin(config: RunConfig, then: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What the run would be made from now, and remarks on what could not be compared.
+
+    Where weights or data are not here any more, the hashes `then` are taken: nothing shows that they changed.
+    """
+    remarks: list[str] = []
+    data = {name: digest for name, digest in then.items() if name.startswith(DATA)}
+    if config.data.source != "embedded":  # the generators' code is compared instead
+        try:
+            data = data_hashes(load_run(config).used())
+        except Unavailable as error:
+            remarks.append(f"its data could not be compared with what is here now: {error}")
+    return origin(code_hashes(config), _weights(config, then, remarks), data), remarks
+
+
+def _weights(config: RunConfig, then: Mapping[str, str], remarks: list[str]) -> str:
+    try:
+        return weights_of(config.model).fingerprint
+    except Unavailable as error:
+        remarks.append(f"its base weights could not be compared with what is here now: {error}")
+        return then[WEIGHTS]
+
+
+def _refuse_others(run: ActiveRun, then: Mapping[str, str], what: str) -> None:
+    now, remarks = current_origin(run.config, then)
+    for remark in remarks:
+        run.log(remark)
+    parts = differing(then, now)
+    if not parts:
+        return
+    lines = [f"  {name}: then {_short(then.get(name))}, now {_short(now.get(name))}" for name in parts]
+    raise Refused(
+        f"{what} was made with other {_kinds(parts)} than are here now:\n" + "\n".join(lines) + "\n"
+        "Its numbers are not those of a run today. force=true runs it again and sets the old record aside; another "
+        "output_root=FOLDER keeps both; going back to what it was made with takes it up as it is."
+    )
+
+
+def _kinds(parts: list[str]) -> str:
+    kinds = ["code"] * any(part.startswith(CODE) for part in parts)
+    kinds += ["base weights"] * (WEIGHTS in parts)
+    kinds += ["data"] * any(part.startswith(DATA) for part in parts)
+    return " and ".join(kinds)
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"

@@ -1,0 +1,84 @@
+"""The second stage of a run: optimizer steps to the end, each one logged, checkpoints and epoch scores in between."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sdsbench.core.progress import Progress, forget_peak_memory
+from sdsbench.core.step_log import StepLog
+from sdsbench.runs.evaluate import evaluate_epoch
+from sdsbench.runs.prepare import Prepared
+from sdsbench.runs.tracking.trackers import tracker_of
+from sdsbench.training import checkpoint
+from sdsbench.training.loop import StepReport
+from sdsbench.training.side_by_side import Member
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run whose last optimizer step is done."""
+
+    prepared: Prepared
+
+
+def train(prepared: Prepared) -> Trained:
+    """Train from the state's step to the last one.
+
+    Raises TrainingFailed on a loss that is not finite, Interrupted after a signal (the state is saved).
+    """
+    forget_peak_memory()
+    if prepared.state.step < prepared.training.total_steps:  # else it was trained before, alone or in a group
+        with training_member(prepared) as member:
+            member.training.run(member.state, member.after_step)
+    return Trained(prepared)
+
+
+@contextmanager
+def training_member(prepared: Prepared) -> Iterator[Member]:
+    """The run's training with all that follows a step: log, tracker, progress, epoch scores, checkpoints, signals.
+
+    `train` drives it alone; sweeps/group.py drives several together.
+    """
+    run, training, state = prepared.run, prepared.training, prepared.state
+    with StepLog(run.folder / "metrics.jsonl") as log:
+        if prepared.probe is not None:
+            training = dataclasses.replace(
+                training, observer=prepared.probe.watch(training, state, run.folder, log.write)
+            )
+        tracker = tracker_of(run.config.tracker, run.folder)
+        evaluation = run.keeper.record.seconds.eval  # spent on the untrained model: the best guess of what comes
+        progress = Progress("train", training.total_steps, state.step, after=evaluation)
+
+        def after_step(step: StepReport) -> None:
+            log.write("train", step.step, **step.numbers())
+            tracker.log(step.step, step.numbers())
+            if step.facts:
+                log.write("method", step.step, **step.facts)
+            speed = step.tokens / step.seconds
+            progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.2e}  {speed:,.0f} tokens/s")
+            _after_epoch(prepared, step.step)
+            _save_when_due(prepared, step.step)
+            run.stop.raise_if_received(f"the state after step {step.step} is saved; the same command continues")
+
+        try:
+            yield Member(training, state, after_step)
+        finally:
+            tracker.close()
+            run.keeper.record.seconds.train = state.counters.seconds
+            run.keeper.record.placing["group_size"] = state.group_size
+
+
+def _after_epoch(prepared: Prepared, step: int) -> None:
+    run = prepared.run
+    if run.config.eval.each_epoch and step % prepared.training.order.steps_per_epoch == 0:
+        with run.keeper.timed("eval"):
+            evaluate_epoch(run, prepared.loaded, step)
+
+
+def _save_when_due(prepared: Prepared, step: int) -> None:
+    run, last = prepared.run, prepared.training.total_steps
+    if step % run.config.train.checkpoint_every == 0 or step == last or run.stop.received is not None:
+        checkpoint.save(run.folder, prepared.state, prepared.origin)
