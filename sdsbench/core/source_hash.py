@@ -17,8 +17,8 @@ from pathlib import Path
 def reachable(modules: Iterable[str], follow: Callable[[str], bool]) -> dict[str, Path]:
     """Source files by module name: the given modules and what they import, as far as `follow(name)` is true.
 
-    Imports below `if TYPE_CHECKING:` are not followed, since nothing that runs depends on them. Modules without a
-    source file (built in, compiled) are left out.
+    Imports below `if TYPE_CHECKING:` are not followed, since nothing that runs depends on them, nor is the __init__
+    of a package that only surrounds a module. Modules without a source file (built in, compiled) are left out.
     """
     found: dict[str, Path] = {}
     ahead = [name for name in modules if follow(name)]
@@ -28,7 +28,7 @@ def reachable(modules: Iterable[str], follow: Callable[[str], bool]) -> dict[str
         if name in found or path is None:
             continue
         found[name] = path
-        ahead += [imported for imported in imports_of(path) if follow(imported) and imported not in found]
+        ahead += [imported for imported in imports_of(name, path) if follow(imported) and imported not in found]
     return dict(sorted(found.items()))
 
 
@@ -59,9 +59,9 @@ def _search_locations(package: str) -> tuple[str, ...]:
     return tuple(spec.submodule_search_locations or ()) if spec else ()
 
 
-def imports_of(path: Path) -> tuple[str, ...]:
+def imports_of(module: str, path: Path) -> tuple[str, ...]:
     """Absolute names of the modules that a file imports; `from package import name` gives both possible modules."""
-    return _imports(path, _changed(path))
+    return _imports(module, path, _changed(path))
 
 
 def _changed(path: Path) -> int:
@@ -74,15 +74,25 @@ def _parsed(path: Path, _changed: int) -> ast.Module:
 
 
 @lru_cache(maxsize=4096)
-def _imports(path: Path, changed: int) -> tuple[str, ...]:
+def _imports(module: str, path: Path, changed: int) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for node in _run_time_nodes(_parsed(path, changed)):
         if isinstance(node, ast.Import):
             names |= dict.fromkeys(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names[node.module] = None
-            names |= dict.fromkeys(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = _absolute(module, path, node)
+            names[source] = None
+            names |= dict.fromkeys(f"{source}.{alias.name}" for alias in node.names)
     return tuple(name for name in names if name.partition(".")[0] != "__future__")
+
+
+def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:
+    """The module that `from X import ...` names, with leading dots resolved."""
+    if not node.level:
+        return node.module or ""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    above = package[: len(package) - node.level + 1]
+    return ".".join([*above, *(node.module.split(".") if node.module else [])])
 
 
 def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:

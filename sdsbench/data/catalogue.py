@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sdsbench.core.registry import Registry
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -33,20 +35,23 @@ class DataSet:
         return self.question or self.columns[:-1]
 
 
-_CATALOGUE: dict[str, DataSet] = {}
+_CATALOGUE: Registry[DataSet] = Registry("data set")
 
 
 def add(*sets: DataSet) -> None:
-    """Register data sets (each tasks file registers those that it introduces)."""
+    """Register data sets (each task's file registers those that it introduces, and so does a plugin).
+
+    Raises ValueError where another set has the name.
+    """
     for data_set in sets:
-        _CATALOGUE[data_set.name] = data_set
+        _CATALOGUE.register(data_set.name, data_set)
 
 
 def get(name: str) -> DataSet:
     """The data set registered as `name`; raises KeyError if there is none."""
-    return _CATALOGUE[name]
+    return _CATALOGUE.lookup(name)
 
 
 def names() -> list[str]:
     """All registered names, sorted."""
-    return sorted(_CATALOGUE)
+    return _CATALOGUE.names()

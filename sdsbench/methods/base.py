@@ -17,18 +17,19 @@ A method is one file here that registers itself:
     @register("lora", LoRAConfig)
     class LoRA(Method): ...
 
-and one file conf/method/lora.yaml. Nothing else is edited.
+and one file conf/method/lora.yaml. Nothing else is edited. A method of your own is the same two files in a package of
+yours (docs/plugins.md).
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from sdsbench.core.errors import Problem
 from sdsbench.core.lazy import torch
+from sdsbench.core.registry import Registry
 from sdsbench.methods.masters import as_master, master_dtype
 
 if TYPE_CHECKING:
@@ -194,33 +195,26 @@ class Method:
 
 
 MethodType = TypeVar("MethodType", bound=type[Method])
-_REGISTRY: dict[str, tuple[type[Method], type[MethodConfig]]] = {}
+METHODS: Registry[tuple[type[Method], type[MethodConfig]]] = Registry("method", "sdsbench.methods")
 
 
 def register(name: str, config: type[MethodConfig]) -> Callable[[MethodType], MethodType]:
-    """Class decorator: make a method known under `method.name=name`."""
+    """Class decorator: make a method known as `method.name=name`. Raises ValueError where another one has the name."""
 
     def add(method: MethodType) -> MethodType:
         method.name = name
-        _REGISTRY[name] = (method, config)
+        METHODS.register(name, (method, config))
         return method
 
     return add
 
 
 def lookup(name: str) -> tuple[type[Method], type[MethodConfig]]:
-    """The method class and configuration class registered as `name`; imports sdsbench.methods.<name> on demand.
+    """The method class and configuration class registered as `name`. Raises KeyError if there is none.
 
-    Raises KeyError if there is none.
+    Looks in sdsbench/methods/<name>.py, then in installed plugins.
     """
-    if name not in _REGISTRY:
-        try:
-            importlib.import_module(f"sdsbench.methods.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"sdsbench.methods.{name}":
-                raise
-            raise KeyError(name) from None
-    return _REGISTRY[name]
+    return METHODS.lookup(name)
 
 
 def build(config: MethodConfig) -> Method:

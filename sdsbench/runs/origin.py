@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import subprocess
+import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -122,13 +123,17 @@ def commit() -> str | None:
 
 
 def uncommitted(config: RunConfig) -> list[str] | None:
-    """Modules of the run's code that differ from their commit, or are in none; None where no checkout holds them."""
-    files = {path: name for part in code_parts(config).values() for name, path in part.items()}
-    roots = {_checkout(path.parent) for path in files} - {None}
-    if not roots:
+    """Modules of the run's code that are in no commit as they are here: changed, untracked, or outside any checkout.
+
+    Modules of installed packages are left out, since the packages' versions are recorded; None where all are installed.
+    """
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")]
+    files = {path.resolve(): name for part in code_parts(config).values() for name, path in part.items()}
+    files = {path: name for path, name in files.items() if not any(path.is_relative_to(root) for root in installed)}
+    if not files:
         return None
-    changed: set[Path] = set()
-    for root in roots:
+    changed = {path for path in files if _checkout(path.parent) is None}
+    for root in {_checkout(path.parent) for path in files} - {None}:
         assert root is not None
         inside = [str(path) for path in files if _checkout(path.parent) == root]
         lines = _git(root, "status", "--porcelain", "--untracked-files=all", "--ignored", "-z", "--", *inside)

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.record import Record, Tuning
+from sdsbench.core.texts import text
 from sdsbench.models.load import weights_of
+from sdsbench.runs.configuration.identity import cost_keys
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.origin import CODE, DATA, WEIGHTS, code_hashes, data_hashes, origin, recorded_origin
 from sdsbench.runs.run_context import ActiveRun
@@ -53,6 +55,11 @@ def take_up(run: ActiveRun, record: Record) -> None:
         f"found finished run {run.folder.name}; nothing trained "
         f"({'it has no probes: ' if missing_probes else ''}force=true runs it again)"
     )
+    then, now = record.placing, cost_keys(run.config)
+    changed = [key for key in now if then.get(key, now[key]) != now[key]]
+    differences = [f"{key}={text(then[key])} (now {text(now[key])})" for key in changed]
+    if differences:
+        run.log(f"what it cost was measured with {', '.join(differences)}")
 
 
 def changed_parts(config: RunConfig, record: Record) -> list[str]:

@@ -12,12 +12,12 @@ one file conf/task/<name>.yaml. Three families share the same verbs and differ i
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 from sdsbench.core.errors import Problem
+from sdsbench.core.registry import Registry
 
 Row = Mapping[str, Any]
 Kind = Literal["text", "classification", "vision"]
@@ -128,36 +128,33 @@ class Task:
 
 
 TaskType = TypeVar("TaskType", bound=type[Task])
-_REGISTRY: dict[str, tuple[type[Task], type[TaskConfig]]] = {}
+
+
+def _module_of(name: str) -> str:
+    """The module that registers a task: glue for glue/rte."""
+    return name.partition("/")[0].replace("-", "_")
+
+
+TASKS: Registry[tuple[type[Task], type[TaskConfig]]] = Registry("task", "sdsbench.tasks", _module_of)
 
 
 def register(name: str, config: type[TaskConfig]) -> Callable[[TaskType], TaskType]:
-    """Class decorator: make a task known under `task=name`."""
+    """Class decorator: make a task known under `task=name`. Raises ValueError where another one has the name."""
 
     def add(task: TaskType) -> TaskType:
         task.name = name
-        _REGISTRY[name] = (task, config)
+        TASKS.register(name, (task, config))
         return task
 
     return add
 
 
 def lookup(name: str) -> tuple[type[Task], type[TaskConfig]]:
-    """The task class and configuration class of `name`; imports its module on demand.
+    """The task class and configuration class registered as `name`. Raises KeyError if there is none.
 
-    glue/rte is looked for in sdsbench.tasks.glue.rte, then sdsbench.tasks.glue. Raises KeyError if there is none.
+    Looks in the module of sdsbench/tasks that the first part of the name says, then in installed plugins.
     """
-    if name not in _REGISTRY:
-        path = name.replace("/", ".").replace("-", "_")
-        for module in (path, path.split(".")[0]):
-            try:
-                importlib.import_module(f"sdsbench.tasks.{module}")
-            except ModuleNotFoundError as error:
-                if not (error.name or "").startswith("sdsbench.tasks"):
-                    raise
-            if name in _REGISTRY:
-                break
-    return _REGISTRY[name]
+    return TASKS.lookup(name)
 
 
 def build(config: TaskConfig) -> Task:

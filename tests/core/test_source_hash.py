@@ -1,0 +1,71 @@
+"""What a hash of code depends on: everything that runs and can be reached, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdsbench.core import source_hash
+
+CODE = '''"""A module."""
+from __future__ import annotations
+from typing import TYPE_CHECKING
+import package_a.helper
+from .relative import VALUE
+if TYPE_CHECKING:
+    from package_a import typing_only
+
+def scale(x):
+    """Doubles."""
+    # twice
+    return 2 * x
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "package_a"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "method.py").write_text(CODE)
+    (folder / "helper.py").write_text("VALUE = 1\n")
+    (folder / "typing_only.py").write_text("raise RuntimeError('never imported')\n")
+    (folder / "relative.py").write_text("VALUE = 1\n")
+    (folder / "other.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for function in (source_hash.source_file, source_hash._search_locations):
+        function.cache_clear()
+    return folder
+
+
+def digest() -> str:
+    return source_hash.hash_of(source_hash.reachable(["package_a.method"], lambda name: name.startswith("package_a")))
+
+
+def test_only_reachable_modules_count(package: Path) -> None:
+    found = source_hash.reachable(["package_a.method"], lambda name: name.startswith("package_a"))
+    assert list(found) == ["package_a.helper", "package_a.method", "package_a.relative"]
+    assert "package_a" not in sys.modules, "nothing was imported to find out"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changes"),
+    [
+        ("method.py", "# twice", "# two times\n    # x", False),
+        ("method.py", '"""Doubles."""', '"""Multiplies by two."""', False),
+        ("method.py", "2 * x", "(2 * x)", False),
+        ("method.py", "2 * x", "3 * x", True),
+        ("method.py", "2 * x", "x * 2", True),
+        ("helper.py", "1", "2", True),
+        ("relative.py", "1", "2", True),
+        ("other.py", "1", "2", False),
+        ("typing_only.py", "never", "not", False),
+    ],
+)
+def test_the_hash_changes_with_what_runs(package: Path, file: str, old: str, new: str, changes: bool) -> None:
+    before = digest()
+    path = package / file
+    path.write_text(path.read_text().replace(old, new) + "\n")
+    assert (digest() != before) is changes

@@ -1,0 +1,167 @@
+"""A finished or interrupted run stands for a run of today only where code, weights and data are those of today."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import sdsbench
+from sdsbench.core.errors import Interrupted, Refused
+from sdsbench.core.record import Record
+from sdsbench.core.run_folder import read_record
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.execute import execute
+from sdsbench.runs.run_context import RunContext
+from sdsbench.training.loop import StepReport, Training
+from sdsbench.training.state import TrainState
+
+ROOT = Path(sdsbench.__file__).parent.parent
+FAST = [
+    "data.source=embedded", "train.max_steps=6", "train.batch_size=2", "threads=1", "eval.limit=2", "device=cpu",
+    "eval.untrained=false", "task.max_new_tokens=2", "data.train_limit=16", "task=gsm8k",
+]  # fmt: skip
+PLUGIN = """
+from dataclasses import dataclass
+from sdsbench.methods.base import register
+from sdsbench.methods.lora import LoRA, LoRAConfig
+
+@dataclass
+class Config(LoRAConfig):
+    name: str = "{name}"
+
+@register("{name}", Config)
+class Mine(LoRA):
+    def scale(self) -> float:
+        return self.config.alpha / self.config.rank**0.25
+"""
+
+
+def run(*words: str) -> tuple[Record, str]:
+    said: list[str] = []
+    return execute(compose_run([*FAST, *words]), RunContext(log=said.append)), "\n".join(said)
+
+
+def plugin(folder: Path, name: str) -> list[str]:
+    """Overrides of a run whose method lies in a plugin below `folder`."""
+    (folder / f"plugin_{name}.py").write_text(PLUGIN.format(name=name))
+    (folder / "method").mkdir()
+    (folder / "method" / f"{name}.yaml").write_text(
+        f"name: {name}\ntargets: ${{protocol.targets}}\nrank: 4\nalpha: 8.0\ndropout: 0.0\n"
+    )
+    return [f"plugins=[plugin_{name}]", f"method={name}"]
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def interrupted(words: list[str], config_dirs: tuple[str, ...] = ()) -> None:
+    """Leave a run unfinished after its third step, as a signal does."""
+    step = Training.step
+
+    def step_and_signal(self: Training, state: TrainState) -> StepReport:
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, state)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Training, "step", step_and_signal)
+        execute(compose_run(words, config_dirs), RunContext(log=lambda _: None))
+
+
+def test_a_methods_code_decides_and_its_comments_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [*FAST, "model=micro", f"output_root={tmp_path / 'runs'}", *plugin(tmp_path, "reuse_a")]
+    config = compose_run(words, [str(tmp_path)])
+    said: list[str] = []
+    context = RunContext(log=said.append)
+    first = execute(config, context)
+    source = tmp_path / "plugin_reuse_a.py"
+    assert first.provenance is not None and {"core", "method", "plugin:plugin_reuse_a"} <= first.provenance.code.keys()
+    assert "plugin_reuse_a" in (first.provenance.uncommitted or [])
+    edit(source, "class Mine(LoRA):", "# the fourth root\nclass Mine(LoRA):\n    '''Another scale.'''")
+    assert execute(config, context) == first and "found finished run" in said[-2]
+    edit(source, "rank**0.25", "rank**0.5")
+    with pytest.raises(Refused, match=r"(?s)finished run .* other code .*code of method: then .*force=true") as caught:
+        execute(config, context)
+    assert caught.value.exit_code == 2
+    folder = tmp_path / "runs" / first.run_id
+    assert read_record(folder / "record.json") == first, "nothing is lost"
+    again = execute(compose_run([*words, "force=true"], [str(tmp_path)]), context)
+    assert again.run_id == first.run_id and again.provenance is not None
+    assert again.provenance.code["method"] != first.provenance.code["method"]
+    aside = list(folder.glob("record.replaced-*.json"))
+    assert len(aside) == 1 and read_record(aside[0]) == first
+
+
+def test_an_interrupted_run_goes_on_under_its_own_code_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [*FAST, "model=micro", f"output_root={tmp_path / 'runs'}", *plugin(tmp_path, "reuse_b")]
+    interrupted(words, (str(tmp_path),))
+    source = tmp_path / "plugin_reuse_b.py"
+    edit(source, "rank**0.25", "rank**0.5")
+    with pytest.raises(Refused, match=r"(?s)checkpoint-3 of run .*code of method"):
+        execute(compose_run(words, [str(tmp_path)]), RunContext(log=lambda _: None))
+    path = next((tmp_path / "runs").glob("*/record.json"))
+    assert read_record(path).status == "preempted", "a refusal is no failure of the run"
+    edit(source, "rank**0.5", "rank**0.25  # as it was")
+    record = execute(compose_run(words, [str(tmp_path)]), RunContext(log=lambda _: None))
+    assert (record.status, record.attempts[-1].from_step) == ("done", 3)
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_other_weights_under_the_same_folder_are_refused(tmp_path: Path, interrupt: bool) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "sdsbench" / "synthetic" / "micro", model)
+    words = ["model=local", f"model.location={model}", "method=lora", f"output_root={tmp_path / 'runs'}"]
+    if interrupt:
+        interrupted([*FAST, *words])
+    else:
+        run(*words)
+    tensors = load_file(model / "model.safetensors")
+    save_file({name: t + 0.01 * torch.ones_like(t) for name, t in tensors.items()}, model / "model.safetensors")
+    with pytest.raises(Refused, match=r"(?s)other base weights .*base weights: then [0-9a-f]{12}, now [0-9a-f]{12}"):
+        run(*words)
+    assert run(*words, "force=true")[0].status == "done"
+
+
+def test_what_only_costs_is_told_when_it_differs(tmp_path: Path) -> None:
+    words = ["model=micro", "method=lora", "method.dropout=0", f"output_root={tmp_path}"]
+    first, _ = run(*words)
+    again, said = run(*words, "train.activation_checkpointing=true")
+    assert again == first
+    assert "train.activation_checkpointing=false (now true)" in said
+
+
+def test_another_methods_file_changes_nothing_and_the_core_changes_all(tmp_path: Path) -> None:
+    """On a copy of the package, so that files can be edited as a developer does."""
+    shutil.copytree(ROOT / "sdsbench", tmp_path / "sdsbench", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    package = tmp_path / "sdsbench"
+    command = [sys.executable, "-m", "sdsbench", *FAST, "model=micro", "method=lora", "output_root=runs"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+    def again() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert again().returncode == 0
+    (package / "methods" / "another.py").write_text("VALUE = 1\n")
+    edit(package / "methods" / "dora.py", "class DoRA(", "CONSTANT = 2\n\n\nclass DoRA(")
+    edit(package / "runs" / "banner.py", "def banner(", "CONSTANT = 2\n\n\ndef banner(")
+    edit(package / "training" / "loop.py", "def targets_of(", "# a comment\ndef targets_of(")
+    found = again()
+    assert found.returncode == 0 and "found finished run" in found.stdout
+    edit(package / "training" / "loop.py", "def targets_of(", "CONSTANT = 2\n\n\ndef targets_of(")
+    refused = again()
+    assert refused.returncode == 2 and "code of core: then" in refused.stderr
+    assert "code of method" not in refused.stderr
