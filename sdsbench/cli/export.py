@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from sdsbench.core.errors import ConfigError, Problem
-from sdsbench.runs.configuration.compose import compose_run, from_tree
-from sdsbench.runs.configuration.identity import PLACING
+from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.schema import RunConfig
 
 DTYPES = ("float32", "bfloat16")
@@ -40,12 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def recorded_config(run: Path) -> RunConfig:
     """The configuration of a finished run, placed where a run without overrides would be."""
-    tree = yaml.safe_load((run / "config.yaml").read_text())
-    defaults = dataclasses.asdict(compose_run([]))
-    for key in PLACING:
-        section, _, last = key.rpartition(".")
-        (tree[section] if section else tree)[last] = (defaults[section] if section else defaults)[last]
-    return from_tree(tree)
+    return from_tree(yaml.safe_load((run / "config.yaml").read_text()))
 
 
 def export(config: RunConfig, run: Path, folder: Path, form: str, dtype: str) -> dict[str, float]:
@@ -58,7 +51,7 @@ def export(config: RunConfig, run: Path, folder: Path, form: str, dtype: str) ->
     from sdsbench.models.load import load
     from sdsbench.tasks import base as tasks
 
-    loaded = load(config.model, torch.float32, getattr(tasks.build(config.task), "num_labels", None))
+    loaded = load(config.model, torch.float32, tasks.build(config.task).num_labels)
     method = methods.build(config.method)
     layers = attach(loaded.model, method, config.seeds.init)
     others = load_adapter(run / "adapter", layers, method)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.texts import text
 from sdsbench.runs.configuration.compose import compose_run, iter_leaves
-from sdsbench.runs.configuration.identity import PLACING, run_id
+from sdsbench.runs.configuration.identity import PLACING, inert_keys, run_id
 from sdsbench.runs.configuration.paper import beside
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import require_data, resolve_source
+from sdsbench.tasks import base as tasks
+
+PLACES_NOTE = "   (where, not what: not part of the run's name)"
+INERT_NOTE = "   (no effect on this run: not part of its name)"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,14 +26,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--config-dir", action="append", default=[], help="your own YAML files beside ours")
     given = parser.parse_args(arguments)
     config = compose_run(given.overrides, given.config_dir)
-    tree = dataclasses.asdict(config)
+    tree = config.model_dump()
     del tree["protocol"]["paper"]
+    inert = inert_keys(config)
     leaves = list(iter_leaves(tree))
     width = max(len(key) for key, _ in leaves)
     for key, value in leaves:
-        note = (
-            "   (where, not what: not part of the run's name)" if key.split(".")[0] in PLACING or key in PLACING else ""
-        )
+        note = PLACES_NOTE if key in PLACING else INERT_NOTE if key in inert else ""
         print(f"{key:<{width}}  {text(value)}{note}")
     if lines := list(beside(config)):
         print(f"\nthis run beside {config.protocol.source}:")
@@ -45,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _named(config: RunConfig) -> str:
     """The run's name, which holds the source of data; where there is none, what would do."""
-    members = getattr(config.task, "members", None)
-    if members is not None:
+    members = tasks.build(config.task).members
+    if members:
         return f"task={config.task.name} is {len(members)} runs, each with an id of its own (task={members[0]} ...)"
     try:
         config, why = resolve_source(config)

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from sdsbench.core.errors import Problem
+from sdsbench.core.section import GIVEN, PLACES, Count, Section, only_where
 
-SOURCES = ("auto", "hub", "local", "embedded")
 
-
-@dataclass
-class DataConfig:
+class DataConfig(Section):
     """Where rows come from and how many are used."""
 
-    source: str = "auto"
-    root: str | None = None
-    train_limit: int | None = None
-    order: str = "random"
-    validation_rows: int = 200
+    source: Literal["auto", "hub", "local", "embedded"] = Field(
+        "auto", description="auto: local if data.root is set, else the hub if reachable, else embedded (quick only)"
+    )
+    root: Annotated[str | None, PLACES] = Field(None, description="folder of parquet files for source local")
+    train_limit: Count | None = Field(None, description="training rows used; null: all")
+    order: Annotated[Literal["random", "first"], only_where(train_limit=GIVEN)] = Field(
+        "random", description="which rows train_limit keeps: random (by seeds.data) or first"
+    )
+    validation_rows: Count = Field(
+        200, description="training rows held back for eval.split=validation where no other split is left for it"
+    )
 
     def problems(self) -> Iterator[Problem]:
-        if self.source not in SOURCES:
-            yield Problem("data.source", self.source, ", ".join(SOURCES))
         if self.source == "local" and not self.root:
             yield Problem("data.root", self.root, "a folder of parquet files", "data.source=local needs it.")
-        if self.train_limit is not None and self.train_limit < 1:
-            yield Problem("data.train_limit", self.train_limit, "a whole number from 1, or null for all rows")
-        if self.order not in ("first", "random"):
-            yield Problem("data.order", self.order, "first or random (which rows data.train_limit keeps)")
-        if self.validation_rows < 1:
-            yield Problem("data.validation_rows", self.validation_rows, "a whole number from 1")

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
+from sdsbench.core.section import COSTS, Count, Section
 
 
-@dataclass
-class EvalConfig:
-    """What is evaluated and how; scores do not depend on batch_size."""
+class EvalConfig(Section):
+    """What is evaluated and how."""
 
-    limit: int | None = None
-    batch_size: int = 32
-    untrained: bool = False
-    each_epoch: bool = False
-    split: str = "test"
-
-    def problems(self) -> Iterator[Problem]:
-        if self.limit is not None and self.limit < 1:
-            yield Problem("eval.limit", self.limit, "a whole number from 1, or null for every row")
-        if self.batch_size < 1:
-            yield Problem("eval.batch_size", self.batch_size, "a whole number from 1")
-        if self.split not in ("test", "validation"):
-            yield Problem("eval.split", self.split, "test or validation (rows held back from training)")
+    limit: Count | None = Field(None, description="rows of each evaluation set; null: all")
+    batch_size: Annotated[Count, COSTS] = Field(
+        32, description="rows generated or scored at once; scores do not depend on it"
+    )
+    untrained: bool = Field(False, description="also evaluate the model before training")
+    each_epoch: bool = Field(
+        False, description="also evaluate after every epoch; the best one is reported beside the last"
+    )
+    split: Literal["test", "validation"] = Field(
+        "test", description="what is scored; validation: rows that are held back from training"
+    )

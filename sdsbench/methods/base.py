@@ -11,7 +11,6 @@ stays ignorant of the method.
 
 A method is one file here that registers itself:
 
-    @dataclass
     class LoRAConfig(LowRankConfig): ...
 
     @register("lora", LoRAConfig)
@@ -23,13 +22,14 @@ yours (docs/plugins.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
 from sdsbench.core.lazy import torch
 from sdsbench.core.registry import Registry
+from sdsbench.core.section import Accepts, Count, PositiveNumber, Section, Share
 from sdsbench.methods.masters import as_master, master_dtype
 
 if TYPE_CHECKING:
@@ -43,35 +43,21 @@ Branch = tuple["Tensor", "Tensor"]  # (up_mk, down_kn)
 RowScale = tuple["Tensor", "Tensor"]  # (magnitude_m, which may train; norm_m, a constant above 0)
 
 
-@dataclass
-class MethodConfig:
+class MethodConfig(Section):
     """Keys that every method has."""
 
-    name: str
-    targets: list[str] = field(default_factory=lambda: ["all-linear"])
-    """Last parts of the names of the adapted nn.Linear layers, or the one word `all-linear`."""
-
-    def problems(self) -> Iterator[Problem]:
-        if not self.targets:
-            yield Problem("method.targets", self.targets, "a list of layer names, or [all-linear]")
+    name: str = Field(description="the method, as it registers itself")
+    targets: Annotated[list[str], Accepts("a list of layer names, or [all-linear]")] = Field(
+        ["all-linear"], min_length=1, description="endings of the names of the adapted layers, or [all-linear]"
+    )
 
 
-@dataclass
 class LowRankConfig(MethodConfig):
     """Keys of every method that adds a low-rank update."""
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.rank < 1:
-            yield Problem("method.rank", self.rank, "a whole number from 1 to the smaller side of every adapted layer")
-        if not self.alpha > 0:
-            yield Problem("method.alpha", self.alpha, "a number above 0")
-        if not 0 <= self.dropout < 1:
-            yield Problem("method.dropout", self.dropout, "a number from 0 to below 1")
+    rank: Count = Field(8, description="r, at most the smaller side of every adapted layer")
+    alpha: PositiveNumber = Field(16.0, description="decides the factor s of the update, together with the rank")
+    dropout: Share = Field(0.0, description="share of the update's input that a training step drops")
 
 
 class Optimizer(Protocol):

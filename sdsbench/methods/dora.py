@@ -9,7 +9,6 @@ B as in LoRA. The bias is not rescaled. Dropout, if any, is on the input of B A 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdsbench.core.lazy import torch
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from sdsbench.methods.layer import AdaptedLinear
 
 
-@dataclass
 class DoRAConfig(LowRankConfig):
     name: str = "dora"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +45,7 @@ def save_adapter(
     description = {
         "format": FORMAT,
         "method": method.name,
-        "config": dataclasses.asdict(method.config),
+        "config": method.config.model_dump(),
         "state": method.state(),
         "layers": list(layers),
     }
@@ -84,7 +83,7 @@ def _check_same(description: Mapping[str, Any], layers: Layers, method: Method) 
     expected = {
         "format": FORMAT,
         "method": method.name,
-        "config": dataclasses.asdict(method.config),
+        "config": method.config.model_dump(),
         "layers": list(layers),
     }
     for key, value in expected.items():

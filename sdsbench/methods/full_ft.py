@@ -6,28 +6,24 @@ runs do (their biases stay frozen).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
+from sdsbench.core.section import only_where
 from sdsbench.methods.base import Method, MethodConfig, register
 
 if TYPE_CHECKING:
     from torch.nn import Linear, Module
 
-SCOPES = ("all", "targets")
 
-
-@dataclass
 class FullFineTuningConfig(MethodConfig):
     name: str = "full_ft"
-    scope: str = "all"
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.scope not in SCOPES:
-            yield Problem("method.scope", self.scope, " or ".join(SCOPES))
+    targets: Annotated[list[str], only_where(scope="targets")] = Field(
+        ["all-linear"], min_length=1, description="endings of the names of the trained layers, or [all-linear]"
+    )
+    scope: Literal["all", "targets"] = Field("all", description="every weight, or only those of the target layers")
 
 
 @register("full_ft", FullFineTuningConfig)

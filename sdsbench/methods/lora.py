@@ -5,7 +5,6 @@ A_rn ~ U(-1/sqrt n, 1/sqrt n), B_mr = 0. Gradients: dL/dA = s B^T G, dL/dB = s G
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sdsbench.methods.base import Branch, LowRankConfig, Method, register
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from sdsbench.methods.layer import AdaptedLinear
 
 
-@dataclass
 class LoRAConfig(LowRankConfig):
     name: str = "lora"
 

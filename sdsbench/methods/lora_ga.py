@@ -10,12 +10,13 @@ W0 is left as it is; -s B0 A0 is applied as a constant second branch, so the sta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import Count, PositiveNumber, WholeFromZero
 from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, register
 from sdsbench.methods.linear_algebra import randomised_svd
 
@@ -23,21 +24,11 @@ if TYPE_CHECKING:
     from sdsbench.methods.layer import AdaptedLinear
 
 
-@dataclass
 class LoRAGAConfig(LowRankConfig):
     name: str = "lora_ga"
-    gamma: float = 16.0
-    samples: int = 8
-    svd_iterations: int = 4
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if not self.gamma > 0:
-            yield Problem("method.gamma", self.gamma, "a number above 0")
-        if self.samples < 1:
-            yield Problem("method.samples", self.samples, "a whole number from 1")
-        if self.svd_iterations < 0:
-            yield Problem("method.svd_iterations", self.svd_iterations, "a whole number from 0")
+    gamma: PositiveNumber = Field(16.0, description="the larger, the smaller the initial factors")
+    samples: Count = Field(8, description="training rows whose gradients are summed")
+    svd_iterations: WholeFromZero = Field(4, description="subspace iterations of the SVD (with 2 r more directions)")
 
 
 @register("lora_ga", LoRAGAConfig)

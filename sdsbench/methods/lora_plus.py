@@ -6,11 +6,11 @@ plain SGD that is the same as a learning rate for B of ratio times the run's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
+from sdsbench.core.section import PositiveNumber
 from sdsbench.methods.base import Layers, LowRankConfig, Optimizer, register
 from sdsbench.methods.lora import LoRA
 
@@ -18,15 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass
 class LoRAPlusConfig(LowRankConfig):
     name: str = "lora_plus"
-    ratio: float = 16.0
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if not self.ratio > 0:
-            yield Problem("method.ratio", self.ratio, "a number above 0")
+    ratio: PositiveNumber = Field(16.0, description="learning rate of B over that of A")
 
 
 @register("lora_plus", LoRAPlusConfig)

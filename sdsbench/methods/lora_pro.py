@@ -17,12 +17,12 @@ without weight decay; 2 m n numbers of state a layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import PositiveNumber, Share, only_where
 from sdsbench.methods.base import Layers, LowRankConfig, register
 from sdsbench.methods.linear_algebra import damped_eigh, inverse, sylvester
 from sdsbench.methods.lora import LoRA
@@ -32,35 +32,21 @@ if TYPE_CHECKING:
 
     from sdsbench.methods.layer import AdaptedLinear
 
-MODES = ("efficient", "full")
-SCALINGS = ("standard", "rank_stabilized")
-MOMENT_DTYPES = ("float32", "bfloat16")
 
-
-@dataclass
 class LoRAProConfig(LowRankConfig):
     name: str = "lora_pro"
-    mode: str = "efficient"
-    scaling: str = "rank_stabilized"
-    damping: float = 1e-6
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    epsilon: float = 1e-8
-    moment_dtype: str = "float32"
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.mode not in MODES:
-            yield Problem("method.mode", self.mode, " or ".join(MODES))
-        if self.scaling not in SCALINGS:
-            yield Problem("method.scaling", self.scaling, " or ".join(SCALINGS))
-        if not self.damping > 0:
-            yield Problem("method.damping", self.damping, "a number above 0, times the mean eigenvalue")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            yield Problem("method.betas", self.betas, "two numbers from 0 to below 1")
-        if not self.epsilon > 0:
-            yield Problem("method.epsilon", self.epsilon, "a number above 0")
-        if self.moment_dtype not in MOMENT_DTYPES:
-            yield Problem("method.moment_dtype", self.moment_dtype, " or ".join(MOMENT_DTYPES))
+    mode: Literal["efficient", "full"] = Field("efficient", description="full: dense Adam moments and a plain step")
+    scaling: Literal["standard", "rank_stabilized"] = Field(
+        "rank_stabilized", description="s = alpha / r, or s = alpha / sqrt r"
+    )
+    damping: PositiveNumber = Field(1e-6, description="times the mean eigenvalue, in the r x r inverses")
+    betas: Annotated[list[Share], only_where(mode="full")] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="Adam's, in mode full"
+    )
+    epsilon: Annotated[PositiveNumber, only_where(mode="full")] = Field(1e-8, description="Adam's, in mode full")
+    moment_dtype: Annotated[Literal["float32", "bfloat16"], only_where(mode="full")] = Field(
+        "float32", description="of the dense moments, in mode full"
+    )
 
 
 def adjusted_gradients(

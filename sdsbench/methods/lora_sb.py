@@ -13,12 +13,12 @@ no gradient approximation (B = U_r S_r, A = V_r^T, R = I).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import Count, FromZero, PositiveNumber, only_where
 from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, Optimizer, register
 from sdsbench.methods.initial import kaiming_uniform
 from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
@@ -28,44 +28,33 @@ if TYPE_CHECKING:
 
     from sdsbench.methods.layer import AdaptedLinear
 
-ETAS = ("warmup", "paper")
-STARTS = ("gradient", "kaiming")
 SVD_KINDS = {"oversampled": (16, 4), "authors": (0, 10), "exact": None}  # (oversampling, iterations)
-DTYPES = ("float32", "bfloat16")
+_GRADIENT = only_where(start="gradient")
 
 
-@dataclass
 class LoRASBConfig(LowRankConfig):
     name: str = "lora_sb"
-    alpha: float = 1.0
-    eta: str = "warmup"
-    sign: bool = True
-    start: str = "gradient"
-    sample_fraction: float = 0.001
-    samples: int | None = None
-    noise_std: float = 0.0
-    approximation: bool = True
-    svd: str = "oversampled"
-    factor_dtype: str = "float32"
-    r_dtype: str = "float32"
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.eta not in ETAS:
-            yield Problem("method.eta", self.eta, " or ".join(ETAS))
-        if self.start not in STARTS:
-            yield Problem("method.start", self.start, " or ".join(STARTS))
-        if not 0 < self.sample_fraction <= 1:
-            yield Problem("method.sample_fraction", self.sample_fraction, "a number above 0, at most 1")
-        if self.samples is not None and self.samples < 1:
-            yield Problem("method.samples", self.samples, "a whole number from 1, or null for method.sample_fraction")
-        if self.noise_std < 0:
-            yield Problem("method.noise_std", self.noise_std, "a number from 0")
-        if self.svd not in SVD_KINDS:
-            yield Problem("method.svd", self.svd, ", ".join(SVD_KINDS))
-        for key in ("factor_dtype", "r_dtype"):
-            if getattr(self, key) not in DTYPES:
-                yield Problem(f"method.{key}", getattr(self, key), " or ".join(DTYPES))
+    alpha: PositiveNumber = Field(1.0, description="s itself")
+    eta: Annotated[Literal["warmup", "paper"], _GRADIENT] = Field(
+        "warmup", description="size of the first step: learning rate / warm-up steps (authors' code), or learning rate"
+    )
+    sign: Annotated[bool, _GRADIENT] = Field(
+        True, description="start from the sign of the summed gradients, or the sum"
+    )
+    start: Literal["gradient", "kaiming"] = Field("gradient", description="what the start approximates")
+    sample_fraction: Annotated[float, only_where(start="gradient", samples=None)] = Field(
+        0.001, gt=0, le=1, description="share of the training rows whose gradients are summed (at least one row)"
+    )
+    samples: Annotated[Count | None, _GRADIENT] = Field(
+        None, description="rows whose gradients are summed; null: sample_fraction decides"
+    )
+    noise_std: FromZero = Field(0.0, description="standard deviation of noise added to the step before its SVD")
+    approximation: bool = Field(True, description="singular values in R, or in B with R = I")
+    svd: Literal["oversampled", "authors", "exact"] = Field(
+        "oversampled", description="16 more directions and 4 iterations, none and 10, or exact"
+    )
+    factor_dtype: Literal["float32", "bfloat16"] = Field("float32", description="rounding of A and B")
+    r_dtype: Literal["float32", "bfloat16"] = Field("float32", description="rounding of R, at every step")
 
 
 @register("lora_sb", LoRASBConfig)

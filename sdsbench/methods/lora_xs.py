@@ -5,12 +5,12 @@ W0 = U S V^T: A = S_r V_r^T, B = U_r (the singular values may sit on the other s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import FromZero
 from sdsbench.methods.base import Branch, Method, register
 from sdsbench.methods.weight_svd import WeightSVDConfig, weight_svd
 
@@ -20,18 +20,12 @@ if TYPE_CHECKING:
 SINGULAR_VALUE_SHARES = {"down": (0.0, 1.0), "up": (1.0, 0.0), "split": (0.5, 0.5)}  # exponents of S in B and A
 
 
-@dataclass
 class LoRAXSConfig(WeightSVDConfig):
     name: str = "lora_xs"
-    singular_values: str = "down"
-    r_std: float = 1e-5
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.singular_values not in SINGULAR_VALUE_SHARES:
-            yield Problem("method.singular_values", self.singular_values, ", ".join(SINGULAR_VALUE_SHARES))
-        if self.r_std < 0:
-            yield Problem("method.r_std", self.r_std, "a number from 0")
+    singular_values: Literal["down", "up", "split"] = Field(
+        "down", description="the singular values of W0 in A, in B, or their square roots in both"
+    )
+    r_std: FromZero = Field(1e-5, description="standard deviation of the initial R")
 
 
 @register("lora_xs", LoRAXSConfig)

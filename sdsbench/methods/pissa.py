@@ -10,10 +10,12 @@ a LoRA of rank 2r.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import PositiveNumber
 from sdsbench.methods.base import Branch, DataContext, Layers, Method, register
 from sdsbench.methods.masters import as_master
 from sdsbench.methods.weight_svd import WeightSVDConfig, weight_svd
@@ -24,11 +26,10 @@ if TYPE_CHECKING:
     from sdsbench.methods.layer import AdaptedLinear
 
 
-@dataclass
 class PiSSAConfig(WeightSVDConfig):
     name: str = "pissa"
-    alpha: float = 8.0
-    svd: str = "fast"
+    alpha: PositiveNumber = Field(8.0, description="decides s = alpha / r; the authors use the rank")
+    svd: Literal["exact", "fast"] = Field("fast", description="fast: subspace iteration, as the authors have it")
 
 
 @register("pissa", PiSSAConfig)

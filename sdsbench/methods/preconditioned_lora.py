@@ -9,24 +9,17 @@ inverse at every step. While B = 0, gA = 0 and so is gA'.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from pydantic import Field
 
-from sdsbench.core.errors import Problem
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import PositiveNumber
 from sdsbench.methods.base import Layers, LowRankConfig, register
 from sdsbench.methods.lora import LoRA
 
 
-@dataclass
 class PreconditionedLoRAConfig(LowRankConfig):
     name: str = "preconditioned_lora"
-    damping: float = 1e-6
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if not self.damping > 0:
-            yield Problem("method.damping", self.damping, "a number above 0, added to every eigenvalue")
+    damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues of the r x r Gram matrices")
 
 
 @register("preconditioned_lora", PreconditionedLoRAConfig)

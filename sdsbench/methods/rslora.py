@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from sdsbench.methods.base import LowRankConfig, register
 from sdsbench.methods.lora import LoRA
 
 
-@dataclass
 class RsLoRAConfig(LowRankConfig):
     name: str = "rslora"
 

@@ -17,12 +17,13 @@ factors are made orthonormal (flat spectrum, no decoupling), `reset_lora` is LoR
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import Count, FromZero, PositiveNumber, only_where
 from sdsbench.methods.base import Branch, Layers, LowRankConfig, Method, Optimizer, register
 from sdsbench.methods.initial import add_lora_factors
 from sdsbench.methods.linear_algebra import orthonormal_columns, product_svd, sum_norm
@@ -32,35 +33,26 @@ if TYPE_CHECKING:
 
     from sdsbench.methods.layer import AdaptedLinear
 
-VARIANTS = ("sds", "scaled_bases", "flat_lora", "reset_lora")
-REFRESH_RULES = ("author", "relative", "every", "never")
+_REFRESHING = ("sds", "scaled_bases", "flat_lora")
 
 
-@dataclass
 class SDSLoRAConfig(LowRankConfig):
     name: str = "sds_lora"
-    alpha: float = 4.0
-    warmup_steps: int = 10
-    variant: str = "sds"
-    refresh: str = "author"
-    phases: int = 5
-    clear_state: bool = True
-    guard: float = 1e-2
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.warmup_steps < 1:
-            yield Problem(
-                "method.warmup_steps", self.warmup_steps, "a whole number from 1 (B starts at 0: no bases yet)"
-            )
-        if self.variant not in VARIANTS:
-            yield Problem("method.variant", self.variant, ", ".join(VARIANTS))
-        if self.refresh not in REFRESH_RULES:
-            yield Problem("method.refresh", self.refresh, ", ".join(REFRESH_RULES))
-        if self.phases < 1:
-            yield Problem("method.phases", self.phases, "a whole number from 1")
-        if self.guard < 0:
-            yield Problem("method.guard", self.guard, "a number from 0 (0: no guard)")
+    alpha: PositiveNumber = Field(4.0, description="decides s = alpha / sqrt r; the authors use 4")
+    warmup_steps: Count = Field(10, description="optimizer steps of plain LoRA before the split (B starts at 0)")
+    variant: Literal["sds", "scaled_bases", "flat_lora", "reset_lora"] = Field(
+        "sds", description="the method, or one of the ablations that separate its claims"
+    )
+    refresh: Annotated[Literal["author", "relative", "every", "never"], only_where(variant=_REFRESHING)] = Field(
+        "author", description="when the bases are made anew"
+    )
+    phases: Annotated[Count, only_where(variant=_REFRESHING, refresh=("author", "relative"))] = Field(
+        5, description="parts of the run; in part k the scheduled rules refresh every k steps"
+    )
+    clear_state: bool = Field(True, description="clear the optimizer's state at the split")
+    guard: Annotated[FromZero, only_where(variant=_REFRESHING, refresh=("author", "relative", "every"))] = Field(
+        1e-2, description="layers with a shorter row of A or column of B keep their bases at a refresh (0: none do)"
+    )
 
 
 def refresh_due(rule: str, step: int, total_steps: int, warmup_steps: int, phases: int) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import WholeFromZero, only_where
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
 from sdsbench.methods.svd_cache import cached_triples
@@ -17,25 +17,17 @@ if TYPE_CHECKING:
 
     from sdsbench.methods.layer import AdaptedLinear
 
-SVD_KINDS = ("exact", "fast")
 
-
-@dataclass
 class WeightSVDConfig(LowRankConfig):
     """Keys of methods that start from the SVD of the base weight."""
 
-    svd: str = "exact"
-    svd_iterations: int = 4
-    svd_oversampling: int = 0
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.svd not in SVD_KINDS:
-            yield Problem("method.svd", self.svd, " or ".join(SVD_KINDS))
-        if self.svd_iterations < 0:
-            yield Problem("method.svd_iterations", self.svd_iterations, "a whole number from 0")
-        if self.svd_oversampling < 0:
-            yield Problem("method.svd_oversampling", self.svd_oversampling, "a whole number from 0")
+    svd: Literal["exact", "fast"] = Field("exact", description="fast: subspace iteration")
+    svd_iterations: Annotated[WholeFromZero, only_where(svd="fast")] = Field(
+        4, description="subspace iterations of svd=fast"
+    )
+    svd_oversampling: Annotated[WholeFromZero, only_where(svd="fast")] = Field(
+        0, description="extra directions of svd=fast"
+    )
 
 
 def weight_svd(

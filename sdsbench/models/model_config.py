@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from sdsbench.core.errors import Problem
-
-FAMILIES = ("decoder", "encoder", "vision")
-SOURCES = ("gguf", "onnx", "package", "hub", "folder")
+from sdsbench.core.section import INERT, Section, only_where, other_than
 
 
-@dataclass
-class ModelConfig:
+class ModelConfig(Section):
     """Which pretrained weights, from where, at which revision."""
 
-    name: str
-    family: str
-    source: str
-    location: str | None = None
-    revision: str | None = None
-    architecture: str | None = None
+    name: str = Field(description="the model, as tables call it")
+    family: Literal["decoder", "encoder", "vision"] = Field(description="what the model reads and gives")
+    source: str = Field(description="package, hub, folder, or a file format that a reader is registered for")
+    location: str | None = Field(None, description="name, package/path, hub repository or folder")
+    revision: Annotated[str | None, only_where(source=other_than("folder"))] = Field(
+        None, description="version of the package, or commit of the hub repository"
+    )
+    architecture: Annotated[str | None, INERT] = Field(
+        None, description="shipped config.json that gives layer names and shapes before a download"
+    )
 
     def problems(self) -> Iterator[Problem]:
-        if self.family not in FAMILIES:
-            yield Problem("model.family", self.family, ", ".join(FAMILIES))
-        if self.source not in SOURCES:
-            yield Problem("model.source", self.source, ", ".join(SOURCES))
         if self.source == "folder" and not (self.location and (Path(self.location) / "config.json").is_file()):
             yield Problem("model.location", self.location, "a folder with config.json and model.safetensors")
         if self.source == "hub" and not self.revision:

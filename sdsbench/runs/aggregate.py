@@ -16,7 +16,6 @@ from sdsbench.core.errors import Interrupted, SdsbenchError
 from sdsbench.core.record import Record
 from sdsbench.runs.configuration.compose import compose_run, compose_tree, options
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.configuration.typed import parse_section
 from sdsbench.tasks import base as tasks
 
 
@@ -26,8 +25,8 @@ def expand(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Ru
     Raises ConfigError if any of them is wrong.
     """
     config = compose_run(overrides, config_dirs)
-    members = getattr(config.task, "members", None)
-    if members is None:
+    members = tasks.build(config.task).members
+    if not members:
         return [config]
     others = [line for line in overrides if not line.startswith(("task=", "task.members="))]
     return [compose_run([*others, f"task={member}"], config_dirs) for member in members]
@@ -46,8 +45,7 @@ def means_of(task: str) -> Mapping[str, Sequence[str]]:
     assert composed is not None
     tree = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(tree, dict)
-    config, _ = parse_section(config_class, tree["task"], "task")
-    return kind(config).means()
+    return kind(config_class.model_validate(tree["task"])).means()
 
 
 def means_around(task: str) -> dict[str, dict[str, list[str]]]:

@@ -5,7 +5,6 @@ Generated data never stands in for a paper's: auto means `embedded` under protoc
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 from sdsbench.core.errors import Unavailable
@@ -13,6 +12,7 @@ from sdsbench.data import catalogue, sources
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.held_back import tuned_on
 from sdsbench.data.sources import Source
+from sdsbench.runs.configuration.identity import with_values
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 
@@ -25,7 +25,7 @@ def resolve_source(config: RunConfig) -> tuple[RunConfig, str]:
     Raises Unavailable where `auto` has no source that is the protocol's.
     """
     source, reason = _source(config)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=source)), reason
+    return with_values(config, {"data.source": source}), reason
 
 
 def require_data(config: RunConfig) -> None:
@@ -36,7 +36,7 @@ def require_data(config: RunConfig) -> None:
 
 def _source(config: RunConfig) -> tuple[Source, str]:
     if config.data.source != "auto":
-        return config.data.source, "asked for"  # type: ignore[return-value]
+        return config.data.source, "asked for"
     if config.data.root:
         return "local", "data.root is set"
     if sources.hub_reachable():
@@ -53,8 +53,8 @@ def _source(config: RunConfig) -> tuple[Source, str]:
 
 def _sets(config: RunConfig) -> Iterator[DataSet]:
     """Every data set that the run reads, or that the members of its task read."""
-    members = getattr(config.task, "members", None)
-    if members is not None:  # each member's set has the member's name
+    members = tasks.build(config.task).members
+    if members:  # each member's set has the member's name
         yield from (catalogue.get(name) for name in members if name in catalogue.names())
         return
     yield catalogue.get(config.task.train_set)
@@ -63,7 +63,7 @@ def _sets(config: RunConfig) -> Iterator[DataSet]:
 
 def _needs(config: RunConfig) -> Iterator[tuple[DataSet, str]]:
     """Every (data set, split) that the run reads."""
-    if hasattr(config.task, "members"):  # never read itself
+    if tasks.build(config.task).members:  # never read itself
         return
     yield catalogue.get(config.task.train_set), "train"
     for evaluation in tasks.build(config.task).evaluations():

@@ -109,7 +109,7 @@ def load(config: RunConfig, read_model: LoadModel) -> Loaded:
     task = tasks.build(config.task)
     data = load_run(config)
     device = select_device(config.device, config.dtype, config.threads, _adapted_weights(config))
-    model = read_model(config.model, device.dtype, getattr(task, "num_labels", None), device.device)
+    model = read_model(config.model, device.dtype, task.num_labels, device.device)
     family = family_of(task, model, config)
     return Loaded(model, data, device, family, family.encode_all(data.training))
 

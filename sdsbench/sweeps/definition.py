@@ -14,18 +14,19 @@ tune:                          # optional
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
+from pydantic import Field, field_validator
 
 from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.section import Accepts, Section
 from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import text
 from sdsbench.runs.configuration.compose import GROUPS, conf_folder, options
@@ -36,14 +37,25 @@ Axes = dict[str, list[str]]  # key -> values, in Hydra's override syntax
 _PLACING_KEYS = tuple(key for key in PLACING if key != "force")
 
 
-@dataclass
-class Tune:
+class Tune(Section):
     """A value that is chosen on validation rows, with the same budget for every method."""
 
-    key: str
-    grid: list[float]
-    seeds: list[int]
-    evaluation_seeds_axis: str = "seed"
+    key: str = Field(description="the key whose value is chosen")
+    grid: Annotated[list[float], Accepts("two different numbers or more")] = Field(
+        min_length=2, description="the values to choose from"
+    )
+    seeds: list[int] = Field(min_length=1, description="seeds of the tuning runs, none of them a final run's")
+    evaluation_seeds_axis: str = Field("seed", description="the axis whose values are the final runs' seeds")
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _numbers(cls, grid: Any) -> Any:
+        """YAML reads 5e-4 as a text."""
+        return [_number(value) for value in grid] if isinstance(grid, list) else grid
+
+    def problems(self) -> Iterator[Problem]:
+        if len(set(self.grid)) < len(self.grid):
+            yield Problem("tune.grid", self.grid, "two different numbers or more")
 
 
 @dataclass
@@ -64,14 +76,23 @@ class Sweep:
     placing: dict[str, str] = field(default_factory=dict)  # where and how its runs happen: output_root, threads ...
 
 
-@dataclass
-class _File:
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class _BlockOfFile(Section):
+    """The keys of one block of a sweep file."""
+
+    fixed: Annotated[list[str], Accepts("a list of overrides, each key=value")] = Field([])
+    axes: Annotated[dict[str, Values], Accepts("key: [value, value, ...] for each axis")] = Field({})
+
+
+class _File(Section):
     """The keys of a sweep file."""
 
     name: str
-    description: str
-    blocks: list[dict[str, Any]]
-    tune: dict[str, Any] | None = None
+    description: str = ""
+    blocks: Annotated[list[_BlockOfFile], Accepts("one block or more, each with fixed and axes")] = Field(min_length=1)
+    tune: Tune | None = None
 
 
 def define(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
@@ -114,50 +135,21 @@ def _read(name: str, config_dirs: Sequence[str], problems: list[Problem]) -> Swe
     if not isinstance(tree, dict):
         problems.append(Problem(f"sweep={name}", type(tree).__name__, "keys name, description, blocks, tune"))
         return empty
-    file, found = parse_section(_File, {"tune": None, "description": "", "name": name, **tree}, f"sweep={name}")
+    file, found = parse_section(_File, {"name": name, **tree}, f"sweep={name}")
     problems += found
     if file is None:
         return empty
-    if not file.blocks:
-        problems.append(Problem(f"sweep={name}.blocks", file.blocks, "one block or more, each with fixed and axes"))
-    return Sweep(
-        file.name,
-        file.description,
-        [_block(block, f"sweep={name}.blocks.{number}", problems) for number, block in enumerate(file.blocks)],
-        _tune(file.tune, problems),
-    )
+    problems += file.tune.problems() if file.tune else ()
+    blocks = [_block(block, f"sweep={name}.blocks.{number}", problems) for number, block in enumerate(file.blocks)]
+    return Sweep(file.name, file.description, blocks, file.tune)
 
 
-def _block(tree: dict[str, Any], where: str, problems: list[Problem]) -> Block:
-    for key in tree.keys() - {"fixed", "axes"}:
-        problems.append(Problem(f"{where}.{key}", tree[key], "fixed, axes", nearest(str(key), ("fixed", "axes"))))
-    fixed, axes = tree.get("fixed") or [], tree.get("axes") or {}
-    if not isinstance(fixed, list) or not all(isinstance(line, str) for line in fixed):
-        problems.append(Problem(f"{where}.fixed", fixed, "a list of overrides, each key=value"))
-        fixed = []
-    if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
-        problems.append(Problem(f"{where}.axes", axes, "key: [value, value, ...] for each axis"))
-        axes = {}
-    several = [line for line in fixed if len(next(iter(_axes_of([line], [], ()).values()), [])) > 1]
-    for line in several:
-        problems.append(Problem(f"{where}.fixed", line, "one value a key", "Several values belong under axes."))
-    return Block(_axes_of(fixed, problems, ()) | {str(key): [text(v) for v in axes[key]] for key in axes})
-
-
-def _tune(tree: dict[str, Any] | None, problems: list[Problem]) -> Tune | None:
-    if tree is None:
-        return None
-    if isinstance(tree.get("grid"), list):  # YAML reads 5e-4 as a text
-        tree["grid"] = [_number(value) for value in tree["grid"]]
-    tune, found = parse_section(Tune, {"evaluation_seeds_axis": "seed", **tree}, "tune")
-    problems += found
-    if tune is None:
-        return None
-    if len(set(tune.grid)) < 2 or not all(map(math.isfinite, tune.grid)):
-        problems.append(Problem("tune.grid", tune.grid, "two different numbers or more"))
-    if not tune.seeds:
-        problems.append(Problem("tune.seeds", tune.seeds, "one seed or more"))
-    return tune
+def _block(block: _BlockOfFile, where: str, problems: list[Problem]) -> Block:
+    for line in block.fixed:
+        if len(next(iter(_axes_of([line], [], ()).values()), [])) > 1:
+            problems.append(Problem(f"{where}.fixed", line, "one value a key", "Several values belong under axes."))
+    axes = {key: [text(value) for value in values] for key, values in block.axes.items()}
+    return Block(_axes_of(block.fixed, problems, ()) | axes)
 
 
 def _block_problems(block: Block, tune: Tune | None) -> list[Problem]:
@@ -220,7 +212,7 @@ def _values(override: Override, config_dirs: Sequence[str]) -> list[str]:
 
 
 def _places(key: str) -> bool:
-    return any(key == place or key.startswith(f"{place}.") for place in _PLACING_KEYS)
+    return key in _PLACING_KEYS
 
 
 def _number(value: Any) -> Any:

@@ -20,6 +20,7 @@ from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.runs.configuration.compose import GROUPS, compose_tree, flat_keys, from_tree, key_problem
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.definition import Axes
+from sdsbench.tasks import base as tasks
 
 Point = dict[str, str]  # key -> value, in Hydra's override syntax
 _UNFOLDING = ("task.members", "protocol.seeds")
@@ -74,8 +75,8 @@ class Composer:
     def _axes(config: RunConfig | None, seeds: bool) -> Axes:
         """The axes that a point leaves to the task, and with `seeds` to the protocol."""
         axes: Axes = {}
-        if config is not None and (members := getattr(config.task, "members", None)):
-            axes["task"] = [str(member) for member in members]
+        if config is not None and (members := tasks.build(config.task).members):
+            axes["task"] = list(members)
         if config is not None and seeds:
             axes["seed"] = [str(seed) for seed in config.protocol.seeds]
         return axes

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 
 from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.hashing import canonical_json, sha256_of
 from sdsbench.runs import origin
-from sdsbench.runs.configuration.identity import name_of, named
+from sdsbench.runs.configuration.identity import named, placing_of, run_id
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import require_data, resolve_source
 from sdsbench.sweeps.definition import Sweep, Tune
 from sdsbench.sweeps.expand import Composer, Point, product
-from sdsbench.sweeps.plan import Cell, Manifest, PlannedRun, placing_of
+from sdsbench.sweeps.plan import Cell, Manifest, PlannedRun
 
 
 def freeze(
@@ -78,18 +78,29 @@ class _Freezer:
             self.unavailable |= dict.fromkeys(str(error).splitlines())  # a set is named once
             return ""
         self.sources[f"data.source={config.data.source}: {reason}"] = None
-        tree = named(config)
-        identity = name_of(tree)
-        self.placing = self.placing or placing_of(config)
+        identity = run_id(config)
+        self._place(config)
         known = self.runs.get(identity)
         if known is None:
-            text = canonical_json(tree)
+            text = canonical_json(named(config))
             digest = hashlib.sha256(text.encode()).hexdigest()
             self.runs[identity] = PlannedRun(role=role, point=point, sha256=digest)  # type: ignore[arg-type]
             self.texts[identity] = text
         elif known.role == "final":
             known.role = role  # type: ignore[assignment]
         return identity
+
+    def _place(self, config: RunConfig) -> None:
+        """The first run's placing is the plan's. Raises ConfigError where a run's differs."""
+        placing = placing_of(config)
+        self.placing = self.placing or placing
+        problems = [
+            Problem(key, value, f"one value for all runs: {self.placing[key]}", f"Set {key}=VALUE beside the sweep.")
+            for key, value in placing.items()
+            if value != self.placing[key]
+        ]
+        if problems:
+            raise ConfigError(problems)
 
     def add_cell(self, tune: Tune, point: Point, seeds: Sequence[str]) -> None:
         """Freeze the tuning runs of one combination, and every run that its outcome may ask for."""
@@ -100,7 +111,7 @@ class _Freezer:
 
         tuning = [[run("tuning", value, str(seed), "validation") for seed in tune.seeds] for value in tune.grid]
         final = {seed: [run("final", value, seed, "test") for value in tune.grid] for seed in seeds}
-        key = sha256_of([point, dataclasses.asdict(tune)])[:12]
+        key = sha256_of([point, tune.model_dump()])[:12]
         self.cells[key] = Cell(point=point, key=tune.key, grid=tune.grid, seeds=tune.seeds, tuning=tuning, final=final)
 
 

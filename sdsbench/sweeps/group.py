@@ -19,7 +19,7 @@ from torch import nn
 from sdsbench.core.hashing import canonical_json
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.models.load import LoadedModel
-from sdsbench.runs.configuration.identity import named
+from sdsbench.runs.configuration.identity import naming
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.run_context import LoadModel, RunContext
 from sdsbench.runs.train import training_member
@@ -28,7 +28,6 @@ from sdsbench.sweeps.cost import RESERVE, USABLE
 from sdsbench.sweeps.memory_model import training_memory
 from sdsbench.sweeps.placing import AUTO
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.classification import LabelledTask
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 
 LARGEST = 8  # runs that `auto` puts into a group
@@ -40,9 +39,9 @@ def group_key(config: RunConfig) -> str | None:
 
     None for a run that trains alone: the base itself trains, or a new head does.
     """
-    if not isinstance(config.method, LowRankConfig) or isinstance(tasks.build(config.task), LabelledTask):
+    if not isinstance(config.method, LowRankConfig) or tasks.build(config.task).num_labels is not None:
         return None
-    tree = named(config)
+    tree = naming(config)
     del tree["seed"], tree["seeds"], tree["train"]["lr"]
     return canonical_json(tree)
 

@@ -7,14 +7,17 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.field_text import accepted
 from sdsbench.core.spelling import nearest
+from sdsbench.runs.configuration.identity import PLACING, field_of
 
 GROUP_SIZE = "sweep.group_size"
 """How many runs of a shared base train side by side: a whole number from 1, or AUTO (sweeps/group.py)."""
 AUTO = "auto"
-KEYS = {"output_root": str, "device": str, "threads": int, "data.root": str, GROUP_SIZE: object}
+KEYS = (*(key for key in PLACING if key not in ("force", "plugins")), GROUP_SIZE)  # plugins are frozen in the plan
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:
@@ -31,8 +34,8 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
         if key not in KEYS:
             advice = f"{nearest(key, KEYS)} Everything else is frozen in the plan.".strip()
             problems.append(Problem(key, text, f"one of {', '.join(KEYS)}", advice))
-        elif accepted := _refused(key, value):
-            problems.append(Problem(key, text, accepted))
+        elif wanted := _refused(key, value):
+            problems.append(Problem(key, text, wanted))
         else:
             placing[key] = value
     if problems:
@@ -42,10 +45,12 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 def _refused(key: str, value: object) -> str | None:
     """What is accepted, where the value is not."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
     if key == GROUP_SIZE:
-        good = value == AUTO or (isinstance(value, int) and whole and value > 0)
-        return None if good else f"{AUTO}, or a whole number from 1"
-    if KEYS[key] is int:
-        return None if whole else "a whole number"
-    return None if isinstance(value, str) else "a text"
+        whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return None if whole or value == AUTO else f"{AUTO}, or a whole number from 1"
+    field = field_of(key)
+    try:
+        TypeAdapter(field.rebuild_annotation(), config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError:
+        return accepted(field)
+    return None

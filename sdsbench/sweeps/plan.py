@@ -11,7 +11,6 @@ Runs are only ever added (planning again with more values); run ids come from co
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.lock import owned
 from sdsbench.runs.configuration.compose import from_tree
-from sdsbench.runs.configuration.identity import PLACING, run_id
+from sdsbench.runs.configuration.identity import placed, run_id
 from sdsbench.runs.configuration.schema import RunConfig
 
 PLANS = Path("results/plans")
@@ -113,32 +112,13 @@ class Plan:
             raise DamagedFile(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from None
         if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
             raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
-        tree = json.loads(content)
-        for key, value in ({"force": False} | self.manifest.placing | dict(placing)).items():
-            *sections, last = key.split(".")
-            branch = tree
-            for section in sections:
-                branch = branch[section]
-            branch[last] = value
-        config = from_tree(tree)
+        config = from_tree(placed(json.loads(content), {"force": False} | self.manifest.placing | dict(placing)))
         if run_id(config) != identity:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
         return config
 
 
 _AGAIN = "Plan again (the same command); runs that are done stay done."
-
-
-def placing_of(config: RunConfig) -> dict[str, Any]:
-    """Where and how a configuration wants to run: PLACING keys and their values."""
-    tree = dataclasses.asdict(config)
-    found = {}
-    for key in PLACING:
-        value: Any = tree
-        for part in key.split("."):
-            value = value[part]
-        found[key] = value
-    return found
 
 
 def find(name: str) -> Path:

@@ -12,42 +12,32 @@ one file conf/task/<name>.yaml. Three families share the same verbs and differ i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
 from sdsbench.core.registry import Registry
+from sdsbench.core.section import Count, Section
 
 Row = Mapping[str, Any]
 Kind = Literal["text", "classification", "vision"]
 
 
-@dataclass
-class TaskConfig:
+class TaskConfig(Section):
     """Keys that every task has."""
 
-    name: str
-    train_set: str  # catalogue name of the training set (sdsbench/data/catalogue.py)
-
-    def problems(self) -> Iterator[Problem]:
-        yield from ()
+    name: str = Field(description="the task, as it registers itself")
+    train_set: str = Field(description="catalogue name of the training set (sdsbench/data/catalogue.py)")
 
 
-@dataclass
 class TextTaskConfig(TaskConfig):
-    max_new_tokens: int = 256
-    loss_on: str = "response"  # response | sequence
-    beams: int = 1
+    """Keys of tasks that are answered in text."""
 
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.loss_on not in ("response", "sequence"):
-            yield Problem("task.loss_on", self.loss_on, "response or sequence")
-        if self.max_new_tokens < 1:
-            yield Problem("task.max_new_tokens", self.max_new_tokens, "a whole number from 1")
-        if self.beams < 1:
-            yield Problem("task.beams", self.beams, "a whole number from 1 (1 is greedy)")
+    max_new_tokens: Count = Field(256, description="cap of one generated answer, in tokens")
+    loss_on: Literal["response", "sequence"] = Field("response", description="which tokens carry loss")
+    beams: Count = Field(1, description="beams of the search for an answer; 1 is greedy")
 
 
 @dataclass(frozen=True)
@@ -110,6 +100,8 @@ class Task:
     name: ClassVar[str]
     kind: ClassVar[Kind]
     label_names: Sequence[str] = ()  # classification and vision; empty for regression
+    num_labels: int | None = None  # outputs of the new head that trains with the method; None: the task needs no head
+    members: Sequence[str] = ()  # tasks of an aggregate, each a run of its own; an aggregate itself is never trained
 
     def __init__(self, config: Any) -> None:
         self.config = config

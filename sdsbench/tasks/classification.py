@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
 from sdsbench.tasks.base import Evaluation, Task, TaskConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass
-class LabelledTaskConfig(TaskConfig):
-    pass
-
-
-@dataclass
 class AggregateConfig(TaskConfig):
     """Several tasks, each a run of its own: a runner expands `members` before anything else looks at the task."""
 
-    members: list[str] = field(default_factory=list)
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if not self.members:
-            yield Problem("task.members", self.members, "at least one task name")
+    members: list[str] = Field(min_length=1, description="tasks, each a run of its own")
 
 
 class Aggregate(Task):
     """Only a list of tasks and the means to print over them; never trained itself."""
+
+    def __init__(self, config: AggregateConfig) -> None:
+        super().__init__(config)
+        self.members = tuple(config.members)
 
     def evaluations(self) -> Sequence[Evaluation]:
         return []
@@ -40,10 +33,9 @@ class Aggregate(Task):
 class LabelledTask(Task):
     """A task with one label per example; `label_names` is empty for regression."""
 
-    @property
-    def num_labels(self) -> int:
-        """Outputs of the classifier head: one per label, or 1 for regression."""
-        return len(self.label_names) or 1
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        self.num_labels = len(self.label_names) or 1  # one output for regression
 
     @property
     def regression(self) -> bool:

@@ -13,10 +13,12 @@ BoolQ comes without its passage, as in the papers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
+from sdsbench.core.section import Count, only_where
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Task, TextExample, TextTaskConfig, register
@@ -38,7 +40,7 @@ BENCHMARKS: Mapping[str, tuple[str, Sequence[str]]] = {
     "arc_challenge": ("commonsense/ARC-Challenge", _ANSWERS),
     "openbookqa": ("commonsense/openbookqa", _ANSWERS),
 }
-SCORERS = ("paper", "likelihood")
+_GENERATED = only_where(scorers=(["paper"], ["paper", "likelihood"], ["likelihood", "paper"]))
 
 catalogue.add(
     DataSet(
@@ -75,15 +77,12 @@ catalogue.add(
 )
 
 
-@dataclass
 class CommonsenseConfig(TextTaskConfig):
-    max_new_tokens: int = 32
-    scorers: list[str] = field(default_factory=lambda: ["paper"])
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if not self.scorers or set(self.scorers) - set(SCORERS):
-            yield Problem("task.scorers", self.scorers, f"one or both of {', '.join(SCORERS)}")
+    max_new_tokens: Annotated[Count, _GENERATED] = Field(32, description="cap of one generated answer, in tokens")
+    beams: Annotated[Count, _GENERATED] = Field(1, description="beams of the search for an answer; 1 is greedy")
+    scorers: list[Literal["paper", "likelihood"]] = Field(
+        ["paper"], min_length=1, description="generated label word, or labels ranked; the first one given ranks methods"
+    )
 
 
 class CommonsenseTask(Task):

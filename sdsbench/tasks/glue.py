@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.tasks.base import Evaluation, Labelled, register
-from sdsbench.tasks.classification import Aggregate, AggregateConfig, LabelledTaskConfig
+from sdsbench.tasks.base import Evaluation, Labelled, TaskConfig, register
+from sdsbench.tasks.classification import Aggregate, AggregateConfig
 from sdsbench.tasks.sentences import SentenceTask
 
 
@@ -63,11 +63,6 @@ for _name in SETS:
 catalogue.add(_data_set(MISMATCHED, "mnli", {"validation": "validation_mismatched"}))
 
 
-@dataclass
-class GlueConfig(LabelledTaskConfig):
-    pass
-
-
 class GlueTask(SentenceTask):
     definition: GlueSet
 
@@ -87,7 +82,7 @@ class GlueTask(SentenceTask):
 
 
 for _name, _set in SETS.items():
-    register(f"glue/{_name}", GlueConfig)(
+    register(f"glue/{_name}", TaskConfig)(
         type(
             f"Glue_{_name}",
             (GlueTask,),

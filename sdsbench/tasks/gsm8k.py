@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 from sdsbench.data import catalogue
@@ -34,12 +33,7 @@ catalogue.add(
 )
 
 
-@dataclass
-class GSM8KConfig(MathTaskConfig):
-    pass
-
-
-@register("gsm8k", GSM8KConfig)
+@register("gsm8k", MathTaskConfig)
 class GSM8K(Task):
     kind = "text"
 

@@ -11,11 +11,13 @@ Zero-shot with the training prompt; three scorers read one generation (see the e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
+from sdsbench.core.section import Count
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks import symbolic
@@ -44,18 +46,13 @@ catalogue.add(
         held_back_from="hendrycks_math",
     ),
 )
-TEST_SETS = ("hendrycks_math", "math500")
 
 
-@dataclass
 class MathConfig(MathTaskConfig):
-    max_new_tokens: int = 512
-    math_test_set: str = "hendrycks_math"
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.math_test_set not in TEST_SETS:
-            yield Problem("task.math_test_set", self.math_test_set, " or ".join(TEST_SETS))
+    max_new_tokens: Count = Field(512, description="cap of one generated answer, in tokens")
+    math_test_set: Literal["hendrycks_math", "math500"] = Field(
+        "hendrycks_math", description="5,000 problems, or 500 of them"
+    )
 
 
 @register("math", MathConfig)

@@ -14,10 +14,11 @@ scorer finds the mark that it looks for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Literal
 
-from sdsbench.core.errors import Problem, Unavailable
+from pydantic import Field
+
+from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks.answers import last_boxed
@@ -49,19 +50,10 @@ catalogue.add(
 )
 
 
-@dataclass
 class MathTaskConfig(TextTaskConfig):
-    think_step_by_step: str = "never"  # never | test | always
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.think_step_by_step not in ("never", "test", "always"):
-            yield Problem(
-                "task.think_step_by_step",
-                self.think_step_by_step,
-                "never, test or always",
-                "`test` is what the papers ran: the sentence stands in the test prompt and in no training prompt.",
-            )
+    think_step_by_step: Literal["never", "test", "always"] = Field(
+        "never", description="which prompts end in \" Let's think step by step.\" (test: the papers' test prompt alone)"
+    )
 
 
 def training_prompt(question: str, config: MathTaskConfig) -> str:

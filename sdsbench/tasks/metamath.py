@@ -5,24 +5,19 @@ The scorers are those of gsm8k.py and math.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
+from sdsbench.core.section import Count
 from sdsbench.tasks import gsm8k, math
 from sdsbench.tasks.base import Evaluation, Row, Task, TextExample, register
 from sdsbench.tasks.math_training import training_example
 
 
-@dataclass
 class MetaMathConfig(math.MathConfig):
-    max_new_tokens: int = 256  # GSM8K's
-    math_max_new_tokens: int = 512
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        if self.math_max_new_tokens < 1:
-            yield Problem("task.math_max_new_tokens", self.math_max_new_tokens, "a whole number from 1")
+    max_new_tokens: Count = Field(256, description="cap of one generated GSM8K answer, in tokens")
+    math_max_new_tokens: Count = Field(512, description="cap of one generated MATH answer, in tokens")
 
 
 @register("metamath", MetaMathConfig)
@@ -33,5 +28,5 @@ class MetaMath(Task):
         return training_example(row, self.config)
 
     def evaluations(self) -> Sequence[Evaluation]:
-        for_math = replace(self.config, max_new_tokens=self.config.math_max_new_tokens)
+        for_math = self.config.model_copy(update={"max_new_tokens": self.config.math_max_new_tokens})
         return [gsm8k.evaluation(self.config), math.evaluation(for_math)]

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.tasks.base import Evaluation, Labelled, register
-from sdsbench.tasks.classification import LabelledTaskConfig
+from sdsbench.tasks.base import Evaluation, Labelled, TaskConfig, register
 from sdsbench.tasks.images import ImageTask
 
 
@@ -60,11 +59,6 @@ for _name, _set in SETS.items():
     )
 
 
-@dataclass
-class VisionConfig(LabelledTaskConfig):
-    pass
-
-
 class VisionTask(ImageTask):
     def evaluations(self) -> Sequence[Evaluation]:
         return [
@@ -87,7 +81,7 @@ def register_image_task(name: str, classes: int, columns: tuple[str, str]) -> No
         "label_names": tuple(str(label) for label in range(classes)),
         "__module__": __name__,
     }
-    register(name, VisionConfig)(type(f"Vision_{name.replace('/', '_')}", (VisionTask,), attributes))
+    register(name, TaskConfig)(type(f"Vision_{name.replace('/', '_')}", (VisionTask,), attributes))
 
 
 for _name, _set in SETS.items():

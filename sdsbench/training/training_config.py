@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
 
 from sdsbench.core.errors import Problem
+from sdsbench.core.section import COSTS, PLACES, Count, FromZero, PositiveNumber, Section, Share, only_where
 
-SCHEDULES = ("constant", "linear", "cosine")
-OPTIMIZERS = ("adamw", "momentum", "sgd", "adamw8bit")
-SAVES = ("none", "adapter", "all")
+OptimizerName = Literal["adamw", "momentum", "sgd", "adamw8bit"]
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
-@dataclass
-class TrainConfig:
+class TrainConfig(Section):
     """How long, how large, how fast. The effective batch is batch_size x accumulation examples."""
 
-    lr: float
-    head_lr: float | None = None
-    batch_size: int = 8
-    accumulation: int = 1
-    epochs: float = 1.0
-    max_steps: int | None = None
-    max_length: int = 512
-    schedule: str = "cosine"
-    warmup_ratio: float = 0.0
-    optimizer: str = "adamw"
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: float = 0.0
-    clip_norm: float | None = 1.0
-    checkpoint_every: int = 50
-    save: str = "adapter"
-    activation_checkpointing: bool = False
+    lr: PositiveNumber = Field(description="peak learning rate of the method's parameters")
+    head_lr: PositiveNumber | None = Field(
+        None, description="learning rate of a classifier head; null: the same as train.lr"
+    )
+    batch_size: Count = Field(8, description="examples in one forward pass")
+    accumulation: Count = Field(
+        1, description="forward passes in one optimizer step; the effective batch is batch_size x accumulation"
+    )
+    epochs: Annotated[PositiveNumber, only_where(max_steps=None)] = Field(
+        1.0, description="passes over the training rows"
+    )
+    max_steps: Count | None = Field(None, description="optimizer steps; null: what train.epochs gives")
+    max_length: Count = Field(512, description="tokens kept of an example, cut on the left of the prompt")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "cosine", description="how the learning rate falls to 0 after the warm-up, or that it does not"
+    )
+    warmup_ratio: Share = Field(0.0, description="share of the steps with a rising learning rate")
+    optimizer: OptimizerName = Field(
+        "adamw", description="momentum is 0.9; adamw8bit: full_ft of large models (docs/speed.md)"
+    )
+    betas: Annotated[list[Share], only_where(optimizer=("adamw", "adamw8bit"))] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="adamw's and adamw8bit's"
+    )
+    weight_decay: FromZero = Field(0.0, description="on trained matrices (adamw: decoupled), not on vectors")
+    clip_norm: PositiveNumber | None = Field(1.0, description="largest norm of the whole gradient; null: no clipping")
+    checkpoint_every: Annotated[Count, PLACES] = Field(50, description="optimizer steps between checkpoints")
+    save: Annotated[Literal["none", "adapter", "all"], PLACES] = Field(
+        "adapter", description="trained tensors that are kept; all: the weights of full fine-tuning too"
+    )
+    activation_checkpointing: Annotated[bool, COSTS] = Field(
+        False, description="keep the input of each block only and compute the block again in backward"
+    )
 
     @property
     def recomputes(self) -> bool:
@@ -39,32 +56,9 @@ class TrainConfig:
         return self.activation_checkpointing or self.optimizer == "adamw8bit"
 
     def problems(self) -> Iterator[Problem]:
-        for key in ("batch_size", "accumulation", "max_length", "checkpoint_every"):
-            if getattr(self, key) < 1:
-                yield Problem(f"train.{key}", getattr(self, key), "a whole number from 1")
-        for key in ("lr", "epochs"):
-            if not getattr(self, key) > 0:
-                yield Problem(f"train.{key}", getattr(self, key), "a number above 0")
-        for key in ("head_lr", "clip_norm"):
-            if getattr(self, key) is not None and not getattr(self, key) > 0:
-                yield Problem(f"train.{key}", getattr(self, key), "a number above 0, or null")
-        if self.max_steps is not None and self.max_steps < 1:
-            yield Problem("train.max_steps", self.max_steps, "a whole number from 1, or null for whole epochs")
-        if self.schedule not in SCHEDULES:
-            yield Problem("train.schedule", self.schedule, ", ".join(SCHEDULES))
-        if self.optimizer not in OPTIMIZERS:
-            yield Problem("train.optimizer", self.optimizer, ", ".join(OPTIMIZERS))
-        if not 0 <= self.warmup_ratio < 1:
-            yield Problem("train.warmup_ratio", self.warmup_ratio, "a number from 0 to below 1")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            yield Problem("train.betas", self.betas, "two numbers from 0 to below 1")
         if self.optimizer == "adamw8bit" and self.accumulation > 1:
             advice = (
                 "It uses each gradient up inside the backward pass, so micro-batches cannot be added up: "
                 f"train.batch_size={self.batch_size * self.accumulation} has the same effective batch."
             )
             yield Problem("train.accumulation", self.accumulation, "1 with train.optimizer=adamw8bit", advice)
-        if self.save not in SAVES:
-            yield Problem("train.save", self.save, ", ".join(SAVES))
-        if self.weight_decay < 0:
-            yield Problem("train.weight_decay", self.weight_decay, "a number from 0")

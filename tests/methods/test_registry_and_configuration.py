@@ -1,24 +1,24 @@
-"""A tenth method edits nothing; YAML files and dataclasses agree; every wrong value is named."""
+"""A tenth method edits nothing; YAML files and sections agree; every wrong value is named."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 
 from sdsbench.methods.attach import attach, merged
 from sdsbench.methods.base import LowRankConfig, Method, build, lookup, register
 from sdsbench.methods.export import export_peft
+from sdsbench.runs.configuration.typed import parse_section
 from tests.methods.tiny import BASELINES, METHODS, Session, logits, tiny_batch, tiny_model
 
 CONF = Path(__file__).parents[2] / "conf" / "method"
 FILES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
-@dataclasses.dataclass
 class ScaledConfig(LowRankConfig):
     name: str = "toy_average"
     strength: float = 2.0
@@ -66,7 +66,7 @@ def test_every_method_has_a_file_and_a_configuration() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_yaml_names_every_key_with_a_comment(name: str) -> None:
     text = (CONF / f"{name}.yaml").read_text()
-    keys = [field.name for field in dataclasses.fields(lookup(name)[1])]
+    keys = lookup(name)[1].model_fields
     assert sorted(yaml.safe_load(text)) == sorted(keys)
     assert f"python -m sdsbench method={name}" in text.splitlines()[0]
     assert all("  # " in line for line in text.splitlines()[2:]), "each key says what it accepts"
@@ -78,7 +78,7 @@ def test_yaml_values_are_accepted_and_equal_the_defaults_where_fixed(name: str) 
     fixed = {key: value for key, value in values.items() if not str(value).startswith("${")}
     config = lookup(name)[1](**fixed)
     assert list(config.problems()) == []
-    assert dataclasses.replace(config) == lookup(name)[1](name=name)
+    assert config == lookup(name)[1](name=name)
 
 
 BAD = [
@@ -122,14 +122,24 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "keys"), BAD, ids=lambda value: str(value))
 def test_wrong_values_are_named(name: str, keys: dict) -> None:
-    problems = list(lookup(name)[1](name=name, **keys).problems())
+    _, problems = parse_section(lookup(name)[1], {"name": name, **keys}, "method")
     assert [problem.key for problem in problems] == [f"method.{key}" for key in keys]
     assert problems[0].value == next(iter(keys.values())) and problems[0].accepted
 
 
 def test_all_problems_are_listed_at_once() -> None:
-    config = lookup("sds_lora")[1](name="sds_lora", rank=0, alpha=-1.0, phases=0, refresh="x")
-    assert len(list(config.problems())) == 4
+    wrong = {"name": "sds_lora", "rank": 0, "alpha": -1.0, "phases": 0, "refresh": "x", "pases": 3}
+    _, problems = parse_section(lookup("sds_lora")[1], wrong, "method")
+    assert {problem.key for problem in problems} == {f"method.{key}" for key in wrong.keys() - {"name"}}
+    assert "Did you mean 'method.phases'?" in str(problems[-1])
+
+
+def test_a_configuration_cannot_be_wrong_or_change() -> None:
+    config = lookup("lora")[1]
+    with pytest.raises(ValidationError, match="rank"):
+        config(rank=0)
+    with pytest.raises(ValidationError, match="frozen"):
+        config().rank = 4  # type: ignore[misc]
 
 
 def test_configurations_import_without_torch() -> None:

@@ -14,6 +14,7 @@ from sdsbench.methods.attach import attach
 from sdsbench.models import architecture
 from sdsbench.runs.configuration.check import layer_shapes
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import with_values
 from sdsbench.sweeps import cost, memory_model
 from sdsbench.sweeps.memory_model import Batch
 from sdsbench.training import activation_checkpointing, cross_entropy, in_backward
@@ -147,12 +148,11 @@ def test_full_fine_tuning_of_the_papers_fits_an_a6000(model: str) -> None:
 @pytest.mark.parametrize("name", ("lora", "dora", "sds_lora"))
 def test_peak_of_a_step_is_close(name: str) -> None:
     config = compose_run([f"method={name}", "model=micro", "task=gsm8k"])
-    method_config = dataclasses.replace(config.method, rank=8)
-    config = dataclasses.replace(config, method=method_config)
+    config = with_values(config, {"method.rank": 8})
     from sdsbench.models.load import load
 
     model = load(config.model, torch.float32).model.train()
-    method = methods.build(method_config)
+    method = methods.build(config.method)
     attach(model, method, 0)
     objective, examples = CausalObjective(None, None, 0), batch() * 4
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from sdsbench.data.data_config import DataConfig
 from sdsbench.data.held_back import load_training
 from sdsbench.models.load import load as load_model
 from sdsbench.runs.configuration.compose import compose_run, options
+from sdsbench.runs.configuration.identity import with_values
 from sdsbench.runs.execute import execute
 from sdsbench.runs.families import family_of
 from sdsbench.tasks import base, vtab
@@ -183,7 +183,7 @@ def test_heads_depend_on_their_seed_alone(tiny_encoder):
 
     def head(seed: int) -> torch.Tensor:
         torch.rand(seed + 1)  # the global generator is somewhere else each time
-        seeded = dataclasses.replace(config, seeds=dataclasses.replace(config.seeds, init=seed))
+        seeded = with_values(config, {"seeds.init": seed})
         loaded = load_model(config.model, torch.float32, 2)
         family_of(task, loaded, seeded)
         return loaded.model.classifier.weight.detach().clone()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from sdsbench.core.errors import ConfigError
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.configuration.identity import run_id
+from sdsbench.runs.configuration.identity import run_id, with_values
 from sdsbench.runs.prepare import ready_to_train
 from sdsbench.training import activation_checkpointing
 from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
@@ -19,7 +17,7 @@ RUN = ["model=micro", "task=gsm8k", "data.source=embedded", "train.batch_size=4"
 @pytest.mark.parametrize("method", ("sds_lora", "dora", "full_ft"))
 def test_same_losses_and_less_memory(method: str) -> None:
     config = compose_run([f"method={method}", *RUN])
-    again = dataclasses.replace(config, train=dataclasses.replace(config.train, activation_checkpointing=True))
+    again = with_values(config, {"train.activation_checkpointing": True})
     assert run_id(config) == run_id(again)
     losses, sizes = [], []
     for case in (config, again):

@@ -33,10 +33,19 @@ def examples() -> list[EncodedText]:
 
 
 def member(
-    base: Any, name: str, seed: int, lr: float, accumulation: int = 1, seen: list[float] | None = None, **keys: object
+    base: Any,
+    name: str,
+    seed: int,
+    lr: float,
+    accumulation: int = 1,
+    seen: list[float] | None = None,
+    again: bool = False,
+    **keys: object,
 ) -> Member:
     model, method = with_shared_weights(base), make_method(name, **keys)
-    config = TrainConfig(lr=lr, batch_size=4 // accumulation, accumulation=accumulation, max_steps=STEPS)
+    config = TrainConfig(
+        lr=lr, batch_size=4 // accumulation, accumulation=accumulation, max_steps=STEPS, activation_checkpointing=again
+    )
     layers = attach(model, method, seed)
     rows = examples()
     dropout = Dropout(model, seed)
@@ -79,9 +88,7 @@ def test_activation_checkpointing_changes_no_loss() -> None:
     base = tiny_model("decoder")
     found = []
     for again in (False, True):
-        members = [member(base, "lora", seed, 1e-2) for seed in (0, 1)]
-        for one in members:
-            one.training.config.activation_checkpointing = again
+        members = [member(base, "lora", seed, 1e-2, again=again) for seed in (0, 1)]
         group = SideBySide(base, members)
         found.append([[report.loss for report in group.step()] for _ in range(3)])
         assert any(getattr(module, "gradient_checkpointing", False) for module in group.model.modules()) == again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import pandas as pd
@@ -55,7 +54,7 @@ def render(name: str, kind: str) -> str:
 @functools.cache
 def _composed(setting: str) -> dict[str, object]:
     task = ["task=glue/rte"] if setting == "glue" else []
-    return dict(iter_leaves(dataclasses.asdict(compose_run([f"protocol=lora_sb/{setting}", "method=lora", *task]))))
+    return dict(iter_leaves(compose_run([f"protocol=lora_sb/{setting}", "method=lora", *task]).model_dump()))
 
 
 def _same(ours: str, paper: str) -> bool:

@@ -15,7 +15,7 @@ from sdsbench.core.spelling import nearest
 from sdsbench.data import catalogue
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.methods.targets import matches, unmatched
-from sdsbench.models import architecture
+from sdsbench.models import architecture, readers
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
@@ -27,6 +27,7 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
     """Every problem that needs two sections to be seen."""
     yield from _task_against_model(config)
     yield from _data(config)
+    yield from _model_source(config.model)
     if config.train.activation_checkpointing and getattr(config.method, "dropout", 0.0) > 0:
         yield Problem(
             "train.activation_checkpointing",
@@ -93,7 +94,7 @@ def _read(path: Path, _changed: int) -> KnownArchitecture:
 def _task_against_model(config: RunConfig) -> Iterator[Problem]:
     kind = tasks.lookup(config.task.name)[0].kind
     wanted = FAMILY_OF_KIND[kind]
-    if config.model.family in FAMILY_OF_KIND.values() and config.model.family != wanted:
+    if config.model.family != wanted:
         fitting = {
             "decoder": "micro or smollm2_135m",
             "encoder": "minilm or roberta_large",
@@ -107,8 +108,14 @@ def _task_against_model(config: RunConfig) -> Iterator[Problem]:
         )
 
 
+def _model_source(model: ModelConfig) -> Iterator[Problem]:
+    known = ["package", "hub", "folder", *readers.sources()]
+    if model.source not in known:
+        yield Problem("model.source", model.source, ", ".join(known), nearest(model.source, known))
+
+
 def _data(config: RunConfig) -> Iterator[Problem]:
-    if not hasattr(config.task, "members") and config.task.train_set not in catalogue.names():
+    if not tasks.build(config.task).members and config.task.train_set not in catalogue.names():
         yield Problem(
             "task.train_set",
             config.task.train_set,

@@ -1,13 +1,11 @@
 """Overrides -> composed configuration -> typed RunConfig, with every problem reported at once.
 
 Hydra composes and stops at the first problem; users deserve all of them. So overrides are sorted first into those
-that Hydra can take and those that it would refuse, the rest is composed, and each section is validated against its
-dataclass.
+that Hydra can take and those that it would refuse, the rest is composed, and each section validates itself.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from sdsbench.core.spelling import nearest
 from sdsbench.runs.configuration import resolvers
 from sdsbench.runs.configuration.check import cross_problems
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.configuration.typed import typed_sections
+from sdsbench.runs.configuration.typed import typed_run
 
 GROUPS = ("model", "method", "task", "tracker", "protocol")
 
@@ -74,22 +72,13 @@ def to_run_config(composed: DictConfig, problems: Sequence[Problem] = ()) -> Run
 
 def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConfig:
     """A resolved tree (plain dicts) as a checked RunConfig; raises ConfigError."""
-    found = list(problems)
     if isinstance(modules := tree.get("plugins"), list):
         plugins.load([str(module) for module in modules])
-    sections, type_problems = typed_sections(tree)
-    found += type_problems
-    wrong = {problem.key for problem in type_problems}
-    for section in sections.values():
-        if hasattr(section, "problems"):
-            found += [problem for problem in section.problems() if problem.key not in wrong]
-    if not type_problems:
-        config = RunConfig(**sections)
-        found += list(config.problems())
-        found += list(cross_problems(config))
-        wrong = {problem.key for problem in found}
-        leaves = (leaf for leaf in iter_leaves(tree) if isinstance(leaf[1], float) and leaf[0] not in wrong)
-        found += [Problem(key, value, "a finite number") for key, value in leaves if not math.isfinite(value)]
+    config, found = typed_run(tree)
+    found = [*problems, *found]
+    if config is not None:
+        known = {problem.key for problem in found}
+        found += [problem for problem in cross_problems(config) if problem.key not in known]
         if not found:
             return config
     raise ConfigError(found)

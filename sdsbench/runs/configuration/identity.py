@@ -1,57 +1,179 @@
-"""What names a run: the hash of everything that decides its numbers, and of nothing else."""
+"""What names a run: the hash of every key that can change its numbers here, and of nothing else.
+
+A key *names* a run, *places* it (PLACES or COSTS in its section: folders, device, checkpointing), or is
+*inert*: it has no effect beside the run's other values. What a section can tell by itself it declares (INERT,
+only_where: svd_iterations with svd=exact); what needs two sections is listed here.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from sdsbench.core.hashing import sha256_of
+from sdsbench.core.section import COSTS, PLACES, Mark, Section, mark_of, section_type
+from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.schema import RunConfig
-
-PLACING = (
-    "output_root", "force", "plugins", "tracker", "probe", "device", "threads", "data.root",
-    "train.activation_checkpointing",
-)  # fmt: skip
-"""Keys that say where and how a run happens, not what it computes; they are recorded beside the hash."""
+from sdsbench.tasks import base as tasks
 
 
-COST_KEYS = ("device", "threads", "eval.batch_size", "train.activation_checkpointing")
-"""Keys whose value changes what a run costs and not its numbers; records keep them."""
+@dataclass(frozen=True)
+class Inert:
+    """A key without effect on a run for which `holds`, which needs more than the key's own section to be seen."""
+
+    key: str
+    words: str
+    holds: Callable[[RunConfig], bool]
+
+
+def _needs_no_head(config: RunConfig) -> bool:
+    return tasks.build(config.task).num_labels is None
+
+
+def _is_vision(config: RunConfig) -> bool:
+    return tasks.build(config.task).kind == "vision"
+
+
+def _method_steps_alone(config: RunConfig) -> bool:
+    """Whether nothing follows train.optimizer: the method makes its own direction, and no head trains beside it."""
+    return methods.build(config.method).update_rule != "configured" and _needs_no_head(config)
+
+
+INERT_ACROSS = (
+    Inert("train.head_lr", "the task needs no new head", _needs_no_head),
+    Inert("train.max_length", "the task is one of images", _is_vision),
+    Inert("data.validation_rows", "eval.split is test", lambda config: config.eval.split == "test"),
+    Inert("train.betas", "the method makes its own steps and no head trains", _method_steps_alone),
+    Inert(
+        "train.weight_decay",
+        "the method makes its own steps, no head trains and train.optimizer is not sgd",
+        lambda config: config.train.optimizer != "sgd" and _method_steps_alone(config),
+    ),
+)
+
+
+def marked(marks: Sequence[Mark], kind: type[Section] = RunConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted keys with one of these marks, of a section and of the sections in it."""
+    for name, field in kind.model_fields.items():
+        deeper = section_type(field.annotation)
+        if deeper is not None:
+            yield from marked(marks, deeper, f"{prefix}{name}.")
+        elif mark_of(field) in marks:
+            yield f"{prefix}{name}"
+
+
+PLACING = tuple(marked([PLACES, COSTS]))
+"""Keys that say where and how a run happens, not what it computes."""
+COST_KEYS = tuple(marked([COSTS]))
+"""Those among them whose value changes what a run costs; records keep them."""
 
 
 def cost_keys(config: RunConfig) -> dict[str, Any]:
     """The values of COST_KEYS."""
-    return {key: functools.reduce(getattr, key.split("."), config) for key in COST_KEYS}
+    return {key: value_of(config, key) for key in COST_KEYS}
+
+
+def placing_of(config: RunConfig) -> dict[str, Any]:
+    """Where and how a configuration wants to run: PLACING keys and their values."""
+    return {key: value_of(config, key) for key in PLACING}
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain values, without the keys that only place the run (no path of a machine)."""
-    tree = dataclasses.asdict(config)
-    for key in PLACING:
-        *sections, last = key.split(".")
-        branch = tree
-        for section in sections:
-            branch = branch[section]
-        del branch[last]
+    tree = named(config)
     if config.model.source == "folder":
         tree["model"]["location"] = None  # the record holds the fingerprint of the weights instead
     return tree
 
 
 def named(config: RunConfig) -> dict[str, Any]:
-    """The plain values that name a run and from which it can be built again; a local folder's path is one of them."""
-    tree = resolved(config)
-    tree["model"]["location"] = config.model.location
-    return tree
+    """The plain values that name a run or are inert in it: those from which it can be built again, wherever placed."""
+    return _without(config.model_dump(), PLACING)
+
+
+def inert_keys(config: RunConfig) -> frozenset[str]:
+    """The dotted keys without effect beside the other values of the run."""
+    sections = {name: getattr(config, name) for name in type(config).model_fields}
+    found = {
+        f"{name}.{key}" for name, section in sections.items() if isinstance(section, Section) for key in section.inert()
+    }
+    return frozenset(found | {rule.key for rule in INERT_ACROSS if rule.holds(config)})
+
+
+def naming(config: RunConfig) -> dict[str, Any]:
+    """The plain values that name a run: two runs with equal ones have equal numbers."""
+    return _without(named(config), inert_keys(config))
 
 
 def run_id(config: RunConfig) -> str:
     """16 hexadecimal digits: the name of the run's folder."""
-    return name_of(named(config))
+    return sha256_of(naming(config))[:16]
 
 
-def name_of(tree: dict[str, Any]) -> str:
-    """The run id of a `named` tree."""
-    protocol = {key: value for key, value in tree["protocol"].items() if key != "paper"}  # used by nothing
-    return sha256_of({**tree, "protocol": protocol})[:16]
+def field_of(key: str) -> FieldInfo:
+    """The field of a dotted key that every run has (no key of one method or task alone). Raises KeyError."""
+    kind: type[Section] = RunConfig
+    *sections, name = key.split(".")
+    for section in sections:
+        deeper = section_type(kind.model_fields[section].annotation)
+        if deeper is None:
+            raise KeyError(key)
+        kind = deeper
+    return kind.model_fields[name]
+
+
+def value_of(config: RunConfig, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """The configuration with other values of some dotted keys, which are taken as they are (not checked)."""
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        if section:
+            config = config.model_copy(update={section: getattr(config, section).model_copy(update={name: value})})
+        else:
+            config = config.model_copy(update={name: value})
+    return config
+
+
+def placed(tree: Mapping[str, Any], placing: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of plain values with these dotted keys set; neither argument changes."""
+    made = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    for key, value in placing.items():
+        section, _, name = key.rpartition(".")
+        (made.setdefault(section, {}) if section else made)[name] = value
+    return made
+
+
+@lru_cache(maxsize=1024)
+def _grouped(keys: tuple[str, ...] | frozenset[str]) -> dict[str, set[str]]:
+    """Section -> its keys; the keys of the run itself stand under an empty name."""
+    found: dict[str, set[str]] = {}
+    for key in keys:
+        section, _, name = key.rpartition(".")
+        found.setdefault(section, set()).add(name)
+    return found
+
+
+def _without(tree: Mapping[str, Any], keys: tuple[str, ...] | frozenset[str]) -> dict[str, Any]:
+    """The tree less these dotted keys, and less the sections that have no other keys."""
+    left_out = _grouped(keys)
+    made: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            value = {key: item for key, item in value.items() if key not in left_out.get(name, ())}
+            if not value:
+                continue
+        elif name in left_out.get("", ()):
+            continue
+        made[name] = value
+    return made

@@ -6,7 +6,6 @@ run's value; what is no single value (`CoLA 30, SST-2 15`) is shown and not comp
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,7 +41,7 @@ _WORDS = {
 
 def beside(config: RunConfig) -> Iterator[Line]:
     """Every line of `protocol.paper`, taken apart into single settings where it lists several."""
-    for key, value in iter_leaves(dataclasses.asdict(config)["protocol"]["paper"]):
+    for key, value in iter_leaves(config.protocol.paper):
         keys, values = re.split(r", | x ", key), re.split(r", | x ", re.sub(r" \(.*?\)", "", text(value)))
         if key == "targets" or len(keys) != len(values) or not any(name in _SETTINGS for name in keys):
             keys, values = [key], [text(value)]

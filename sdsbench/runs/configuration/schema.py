@@ -1,12 +1,12 @@
-"""The typed configuration of one run: a dataclass a section, each beside the code that it configures."""
+"""The typed configuration of one run: a section beside the code that each one configures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field, SerializeAsAny
+
+from sdsbench.core.section import COSTS, INERT, PLACES, Section, WholeFromZero
 from sdsbench.data.data_config import DataConfig
 from sdsbench.evaluation.evaluation_config import EvalConfig
 from sdsbench.methods.base import MethodConfig
@@ -16,75 +16,56 @@ from sdsbench.tasks.base import TaskConfig
 from sdsbench.training.probes.probe_config import ProbeConfig
 from sdsbench.training.training_config import TrainConfig
 
-DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("auto", "float32", "bfloat16")
 
+class ProtocolConfig(Section):
+    """A paper's settings: the values that other sections take over, and the paper's own table of them.
 
-@dataclass
-class ProtocolConfig:
-    """A paper's settings: the values that other sections interpolate, and the paper's own table of them.
-
-    `variant` decides where the paper and its authors' code differ.
+    Only its name is part of a run's name: its values count where they are taken over, and need not be.
     """
 
-    name: str
-    source: str
-    rank: int
-    alpha: float
-    dropout: float
-    targets: list[str]
-    lr: float
-    variant: str = "paper"
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    paper: dict[str, Any] = field(default_factory=dict)
-
-    def problems(self) -> Iterator[Problem]:
-        if self.variant not in ("paper", "code"):
-            yield Problem("protocol.variant", self.variant, "paper or code")
+    name: str = Field(description="the protocol, as tables call it")
+    source: Annotated[str, INERT] = Field(description="the paper")
+    rank: Annotated[int, INERT] = Field(description="what method.rank takes over")
+    alpha: Annotated[float, INERT] = Field(description="what method.alpha takes over")
+    dropout: Annotated[float, INERT] = Field(description="what method.dropout takes over")
+    targets: Annotated[list[str], INERT] = Field(description="what method.targets takes over")
+    lr: Annotated[float, INERT] = Field(description="what train.lr takes over")
+    variant: Annotated[Literal["paper", "code"], INERT] = Field(
+        "paper", description="which to follow where the paper and its authors' code differ"
+    )
+    seeds: Annotated[list[int], INERT] = Field([0, 1, 2], description="the seeds that a sweep of the protocol runs")
+    paper: Annotated[dict[str, Any], INERT] = Field({}, description="the paper's own table of its settings, in words")
 
 
-@dataclass
-class SeedsConfig:
+class SeedsConfig(Section):
     """Seeds that move one thing each; all follow `seed` unless set."""
 
-    data: int
-    init: int
-    dropout: int
-
-    def problems(self) -> Iterator[Problem]:
-        for key in ("data", "init", "dropout"):
-            if getattr(self, key) < 0:
-                yield Problem(f"seeds.{key}", getattr(self, key), "a whole number from 0")
+    data: WholeFromZero = Field(description="order and choice of training rows")
+    init: WholeFromZero = Field(description="the method's initial values, and those of a new head")
+    dropout: WholeFromZero = Field(description="dropout masks, and the rounding of adamw8bit")
 
 
-@dataclass
-class RunConfig:
+class RunConfig(Section):
     """Everything that decides one run. `identity.py` says which keys name the run and which only place it."""
 
     model: ModelConfig
-    method: MethodConfig
-    task: TaskConfig
+    method: SerializeAsAny[MethodConfig]
+    task: SerializeAsAny[TaskConfig]
     protocol: ProtocolConfig
     train: TrainConfig
-    eval: EvalConfig
-    data: DataConfig
-    tracker: TrackerConfig
-    probe: ProbeConfig
+    eval: EvalConfig = EvalConfig()
+    data: DataConfig = DataConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    probe: ProbeConfig = ProbeConfig()
     seeds: SeedsConfig
-    seed: int
-    device: str
-    dtype: str
-    threads: int
-    output_root: str
-    force: bool
-    plugins: list[str]
-
-    def problems(self) -> Iterator[Problem]:
-        if self.seed < 0:
-            yield Problem("seed", self.seed, "a whole number from 0")
-        if self.threads < 0:
-            yield Problem("threads", self.threads, "a whole number from 1, or 0 for all cores")
-        if self.device not in DEVICES:
-            yield Problem("device", self.device, ", ".join(DEVICES))
-        if self.dtype not in DTYPES:
-            yield Problem("dtype", self.dtype, ", ".join(DTYPES))
+    seed: WholeFromZero = Field(0, description="what the three seeds follow; tables pair runs by it")
+    device: Annotated[Literal["auto", "cpu", "cuda"], COSTS] = Field("auto", description="where tensors live")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute type")
+    threads: Annotated[WholeFromZero, COSTS] = Field(0, description="CPU threads; 0: all cores")
+    output_root: Annotated[str, PLACES] = Field("results/runs", description="folder of the runs' folders")
+    force: Annotated[bool, PLACES] = Field(
+        False, description="run again although a finished record exists; it is set aside"
+    )
+    plugins: Annotated[list[str], PLACES] = Field(
+        [], description="modules of your own that register methods, tasks, models (docs/plugins.md)"
+    )

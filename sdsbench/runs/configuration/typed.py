@@ -1,139 +1,107 @@
-"""Plain dicts -> dataclasses, strictly: unknown keys, missing keys and wrong types are all collected."""
+"""Plain dicts -> sections, strictly: every unknown key, missing key and wrong value becomes a Problem."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import ValidationError
 
 from sdsbench.core.errors import Problem
+from sdsbench.core.field_text import accepted, choices
+from sdsbench.core.section import Section, section_type
 from sdsbench.core.spelling import nearest
 from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 
+Kind = TypeVar("Kind", bound=Section)
+_REGISTRIES = {"method": methods.lookup, "task": tasks.lookup}  # sections whose class depends on their name
 
-def typed_sections(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Every section of a resolved tree as its dataclass (top-level keys as plain values), and the problems.
 
-    A section with a problem comes with its dataclass's defaults in place of the wrong values, so that its other values
-    can still be checked; without defaults it is absent.
+def typed_run(tree: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
+    """A resolved tree as a RunConfig, and every problem that a section can see alone.
+
+    Where there are problems, the RunConfig (if it can be made at all) holds defaults in place of the wrong values, so
+    that checks across sections can still be made.
     """
-    sections: dict[str, Any] = {}
+    values = dict(tree)
     problems: list[Problem] = []
-    hints = _run_hints()
-    for key in tree.keys() - hints.keys():
-        problems.append(Problem(key, tree[key], ", ".join(sorted(hints)), nearest(key, hints)))
-    for key in (field.name for field in dataclasses.fields(RunConfig)):
-        if key not in tree:
-            problems.append(Problem(key, None, describe(hints[key]), "It is missing."))
+    for key, field in RunConfig.model_fields.items():
+        kind = section_type(field.annotation)
+        if kind is None or key not in tree:
             continue
-        kind, problem = _section_type(key, hints[key], tree[key])
-        if problem:
-            problems.append(problem)
-            continue
+        section, found = None, []
         try:
-            sections[key] = _validator(kind)(tree[key])
-        except ValidationError as error:
-            found = _problems(error, key, kind, tree[key])
-            problems += found
-            repaired = _repaired(kind, tree[key], {problem.key for problem in found}, key)
-            if repaired is not None:
-                sections[key] = repaired
-    return sections, problems
-
-
-def parse_section(kind: Any, value: Any, key: str) -> tuple[Any, list[Problem]]:
-    """One dataclass from plain dicts, or None and the problems; for sections that are not part of a run."""
-    try:
-        return _validator(kind)(value), []
-    except ValidationError as error:
-        return None, _problems(error, key, kind, value)
-
-
-@cache
-def _run_hints() -> dict[str, Any]:
-    return get_type_hints(RunConfig)
-
-
-def _section_type(key: str, hint: Any, value: Any) -> tuple[Any, Problem | None]:
-    """The dataclass of a section; method and task choose theirs by name."""
-    registries = {"method": methods.lookup, "task": tasks.lookup}
-    if key not in registries:
-        return hint, None
-    name = value.get("name") if isinstance(value, dict) else None
-    try:
-        return registries[key](str(name))[1], None
-    except KeyError:
-        return None, Problem(f"{key}.name", name, f"a {key} that registers itself in sdsbench/{key}s/")
-
-
-@cache
-def _validator(kind: Any) -> Callable[[Any], Any]:
-    """A strict parser of one section: dataclasses through a model of their fields, since strict mode refuses dicts."""
-    if not dataclasses.is_dataclass(kind):
-        return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python
-    section: Any = kind
-    hints = get_type_hints(kind)
-    fields: dict[str, Any] = {field.name: (hints[field.name], ...) for field in dataclasses.fields(kind)}
-    name = getattr(kind, "__name__", "Section")
-    model = create_model(name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
-    return lambda value: section(**dict(model.model_validate(value)))
-
-
-def _repaired(kind: Any, value: Any, wrong: set[str], key: str) -> Any:
-    if not (dataclasses.is_dataclass(kind) and isinstance(value, dict)):
-        return None
-    section: Any = kind
-    names = [field.name for field in dataclasses.fields(kind)]
-    good = {name: value[name] for name in names if name in value and f"{key}.{name}" not in wrong}
-    try:
-        return section(**good)
-    except TypeError:
-        return None
-
-
-def _problems(error: ValidationError, key: str, kind: Any, value: Any) -> list[Problem]:
-    found = {}
-    for detail in error.errors():
-        path = [str(part) for part in detail["loc"] if not _is_union_tag(part)]
-        name = ".".join([key, *path])
-        hints = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
-        if detail["type"] == "extra_forbidden":
-            known = [f"{key}.{field}" for field in hints]
-            found[name] = Problem(name, detail["input"], f"a key of {key}: {', '.join(hints)}", nearest(name, known))
-        elif detail["type"] == "missing":
-            found[name] = Problem(name, None, describe(hints[path[0]]), "It is missing.")
-        elif path and path[0] in hints:
-            found[f"{key}.{path[0]}"] = Problem(f"{key}.{path[0]}", value[path[0]], describe(hints[path[0]]))
+            section, found = parse_section(_registered(key, kind, tree[key]), tree[key], key)
+        except KeyError as unknown:
+            found = [Problem(f"{key}.name", unknown.args[0], f"a {key} that registers itself in sdsbench/{key}s/")]
+        problems += found
+        if section is not None:
+            values[key] = section
         else:
-            found[name] = Problem(name, detail["input"], describe(kind))
-    return list(found.values())
+            del values[key]
+    config, found = parse_section(RunConfig, values, "")
+    return config, problems + [problem for problem in found if problem.key in values or problem.key not in tree]
 
 
-def _is_union_tag(part: Any) -> bool:
-    return isinstance(part, str) and ("[" in part or part in ("int", "float", "str", "bool", "none"))
+def parse_section(kind: type[Kind], value: Any, key: str) -> tuple[Kind | None, list[Problem]]:
+    """One section from plain dicts, and its problems.
+
+    Where there are problems, the section (if it can be made at all) holds defaults in place of the wrong values.
+    """
+    section, problems = _validated(kind, value, key)
+    if section is None and isinstance(value, dict):
+        wrong = {problem.key for problem in problems}
+        prefix = f"{key}." if key else ""
+        section, _ = _validated(kind, {name: v for name, v in value.items() if f"{prefix}{name}" not in wrong}, key)
+    if section is not None:
+        known = {problem.key for problem in problems}
+        problems += [problem for problem in section.problems() if problem.key not in known]
+    return section, problems
 
 
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    type(None): "null",
-}
+def _registered(key: str, kind: type[Section], value: Any) -> type[Section]:
+    """The class of a section; method and task choose theirs by name. Raises KeyError for a name that none has."""
+    if key not in _REGISTRIES or not isinstance(value, dict):
+        return kind
+    return _REGISTRIES[key](str(value.get("name")))[1]
 
 
-def describe(hint: Any) -> str:
-    """A type in words: `a number or null`, `a list of texts`."""
-    if hint in WORDS:
-        return WORDS[hint]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is list:
-        return f"a list, each {describe(arguments[0])}"
-    if arguments and origin is not dict:
-        return " or ".join(describe(argument) for argument in arguments)
-    return "keys and values"
+def _validated(kind: type[Kind], value: Any, key: str) -> tuple[Kind | None, list[Problem]]:
+    try:
+        return kind.model_validate(value), []
+    except ValidationError as error:
+        found = [
+            _problem(detail["type"], detail["loc"], detail["input"], kind, key, value) for detail in error.errors()
+        ]
+        return None, list({problem.key: problem for problem in found}.values())
+
+
+def _problem(error: str, where: Sequence[int | str], wrong: Any, kind: type[Section], key: str, value: Any) -> Problem:
+    """One of pydantic's errors in the words of this project, about the key that holds the wrong value."""
+    field = None
+    for depth, part in enumerate(where):
+        last = depth == len(where) - 1
+        if isinstance(part, int):  # an element of a list of sections
+            key, value, field = f"{key}.{part}", value[part], None
+            continue
+        name = f"{key}.{part}" if key else part
+        field = kind.model_fields.get(part)
+        if field is None:
+            dotted = [f"{key}.{known}" if key and "=" not in key else known for known in kind.model_fields]
+            return Problem(name, wrong, f"a key of {key or 'a run'}: {', '.join(dotted)}", nearest(name, dotted))
+        if error == "missing" and last:
+            return Problem(name, None, accepted(field), "It is missing.")
+        key, value, deeper = name, value[part], section_type(field.annotation)
+        if deeper is None:
+            break
+        kind = deeper
+    if field is None:
+        return Problem(key, value, f"keys and values: {', '.join(kind.model_fields)}")
+    return Problem(key, value, accepted(field), _advice(field, value))
+
+
+def _advice(field: Any, value: Any) -> str:
+    spelling = nearest(value, choices(field.annotation)) if isinstance(value, str) else ""
+    return spelling or (f"Meaning: {field.description}." if field.description else "")

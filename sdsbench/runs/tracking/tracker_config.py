@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
+from sdsbench.core.section import PLACES, Section
 
 
-@dataclass
-class TrackerConfig:
+class TrackerConfig(Section):
     """Where metrics are shown beside metrics.jsonl, which is always written and is the truth."""
 
-    name: str
-    project: str = "sdsbench"
-    mode: str = "offline"
-
-    def problems(self) -> Iterator[Problem]:
-        if self.name not in ("none", "wandb"):
-            yield Problem("tracker.name", self.name, "none, wandb")
-        if self.mode not in ("offline", "online"):
-            yield Problem("tracker.mode", self.mode, "offline, online")
+    name: Annotated[Literal["none", "wandb"], PLACES] = Field("none", description="none: metrics.jsonl only")
+    project: Annotated[str, PLACES] = Field("sdsbench", description="the tracker's project")
+    mode: Annotated[Literal["offline", "online"], PLACES] = Field("offline", description="offline: synchronise later")

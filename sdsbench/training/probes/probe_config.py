@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
-from sdsbench.core.errors import Problem
+from pydantic import Field
+
+from sdsbench.core.section import PLACES, Count, Section
 
 
-@dataclass
-class ProbeConfig:
+class ProbeConfig(Section):
     """Looks at the geometry of training every so often; changes no number of the run, so it is no part of its name."""
 
-    every: int | None = None
-    rows: int = 8
-
-    def problems(self) -> Iterator[Problem]:
-        if self.every is not None and self.every < 1:
-            yield Problem("probe.every", self.every, "a whole number of steps from 1, or null for no probes")
-        if self.rows < 1:
-            yield Problem("probe.rows", self.rows, "a whole number from 1: training rows whose gradient G is taken")
+    every: Annotated[Count | None, PLACES] = Field(
+        None, description="optimizer steps between looks at the geometry of training; null: no probes"
+    )
+    rows: Annotated[Count, PLACES] = Field(8, description="training rows whose full gradient a probe takes")

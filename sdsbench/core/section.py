@@ -1,0 +1,138 @@
+"""A section of a configuration: typed keys, each with its bounds, its meaning and what it means for a run's name.
+
+A section is a pydantic model beside the code that it configures. A key *names* a run (its value can change a number),
+unless its type is annotated with a mark:
+
+    device: Annotated[Literal["auto", "cpu", "cuda"], PLACES] = "auto"        says where or how a run happens
+    threads: Annotated[int, COSTS] = 0                                        the same, and changes what a run costs
+    source: Annotated[str, INERT]                                             is read by people alone
+    epochs: Annotated[float, only_where(max_steps=None)] = Field(1.0, gt=0)   has an effect only beside other values
+
+Nothing here imports torch: a wrong configuration is refused before anything heavy loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from sdsbench.core.errors import Problem
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a key means for a run's name."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+NAMES, INERT = Mark("names"), Mark("inert")
+PLACES, COSTS = Mark("places"), Mark("places, costs")
+"""COSTS: the value changes what a run costs, and so its record keeps it."""
+
+
+class _OtherThan:
+    """Equal to every value but one."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return other != self.value
+
+    def __str__(self) -> str:
+        return "given" if self.value is None else f"not {self.value}"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def other_than(value: Any) -> Any:
+    """For only_where: every value but this one."""
+    return _OtherThan(value)
+
+
+GIVEN = other_than(None)
+
+
+@dataclass(frozen=True, eq=False)
+class OnlyWhere:
+    """The key names the run where each of these other keys of its section has one of the values; else it is inert."""
+
+    accepted: Mapping[str, tuple[Any, ...]]
+
+    def holds(self, section: Section) -> bool:
+        return all(getattr(section, key) in values for key, values in self.accepted.items())
+
+    def __str__(self) -> str:
+        return " and ".join(f"{key} is {_choices(values)}" for key, values in self.accepted.items())
+
+
+def only_where(**accepted: Any) -> OnlyWhere:
+    """`only_where(optimizer=("adamw", "adamw8bit"), max_steps=None)`: a tuple lists values, GIVEN is all but null."""
+    return OnlyWhere({key: value if isinstance(value, tuple) else (value,) for key, value in accepted.items()})
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """What a key accepts in words, where those made of its type and bounds are not good enough."""
+
+    words: str
+
+
+PositiveNumber = Annotated[float, Field(gt=0)]
+FromZero = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+WholeFromZero = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown keys, no conversion between types, no infinite numbers, no change after."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+    def problems(self) -> Iterator[Problem]:
+        """What a field cannot say alone: several keys together, or files of this machine. Keys are dotted."""
+        yield from ()
+
+    def inert(self) -> frozenset[str]:
+        """Keys without effect beside the other values of this section."""
+        conditions = _conditions(type(self))
+        return frozenset(key for key, where in conditions.items() if where is None or not where.holds(self))
+
+
+def mark_of(field: FieldInfo) -> Mark | OnlyWhere:
+    """The mark in a field's annotation; NAMES without one."""
+    return next((item for item in field.metadata if isinstance(item, Mark | OnlyWhere)), NAMES)
+
+
+@lru_cache(maxsize=256)
+def _conditions(kind: type[Section]) -> dict[str, OnlyWhere | None]:
+    """The keys that may be inert and the condition on which they are not; None: they always are."""
+    marks = {key: mark_of(field) for key, field in kind.model_fields.items()}
+    return {
+        key: mark if isinstance(mark, OnlyWhere) else None
+        for key, mark in marks.items()
+        if mark == INERT or isinstance(mark, OnlyWhere)
+    }
+
+
+def section_type(annotation: Any) -> type[Section] | None:
+    """The section that an annotation holds (also in a list, or or-ed with None), or None."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    found = (section_type(argument) for argument in get_args(annotation)) if get_origin(annotation) else ()
+    return next((kind for kind in found if kind is not None), None)
+
+
+def _choices(values: tuple[Any, ...]) -> str:
+    words = ["null" if value is None else str(value) for value in values]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,38 @@
+"""A key that a method declares without effect has none: three steps with another value have the same losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sdsbench.core.section import OnlyWhere, mark_of
+from sdsbench.methods.base import lookup
+from tests.methods.tiny import start
+
+CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("full_ft", {"scope": "all"}, {"targets": ["q_proj"]}),
+    ("lora_xs", {"svd": "exact"}, {"svd_iterations": 0, "svd_oversampling": 3}),
+    ("pissa", {"svd": "exact"}, {"svd_iterations": 0, "svd_oversampling": 3}),
+    ("lora_pro", {"mode": "efficient"}, {"betas": [0.1, 0.2], "epsilon": 1.0, "moment_dtype": "bfloat16"}),
+    ("lora_sb", {"start": "kaiming"}, {"eta": "paper", "sign": False, "samples": 7, "sample_fraction": 0.5}),
+    ("lora_sb", {"samples": 7}, {"sample_fraction": 0.5}),
+    ("sds_lora", {"variant": "reset_lora"}, {"refresh": "never", "phases": 2, "guard": 5.0}),
+    ("sds_lora", {"refresh": "never"}, {"phases": 2, "guard": 5.0}),
+    ("sds_lora", {"refresh": "every"}, {"phases": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "keys", "changed"), CASES, ids=str)
+def test_inert_keys_change_no_loss(name: str, keys: dict[str, Any], changed: dict[str, Any]) -> None:
+    plain, other = start(name, **keys), start(name, **keys, **changed)
+    assert other.method.config.inert() == set(changed)
+    assert plain.train(6) == other.train(6)
+
+
+def test_every_condition_has_a_case() -> None:
+    """Every key that a method may declare without effect stands in CASES."""
+    for name in {case[0] for case in CASES}:
+        fields = lookup(name)[1].model_fields
+        conditional = {key for key, field in fields.items() if isinstance(mark_of(field), OnlyWhere)}
+        assert conditional == {key for case, _, changed in CASES if case == name for key in changed}, name

@@ -1,0 +1,181 @@
+"""What names a run: every key of every kind of run, and the keys that place it or have no effect on it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from sdsbench import synthetic
+from sdsbench.core.section import Section
+from sdsbench.runs.configuration.compose import compose_run, conf_folder, iter_leaves, options
+from sdsbench.runs.configuration.identity import COST_KEYS, PLACING, inert_keys, placed, run_id, with_values
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.tasks import base as tasks
+
+PLACES = {
+    "device", "threads", "output_root", "force", "plugins", "data.root", "eval.batch_size", "train.checkpoint_every", "train.save",
+    "train.activation_checkpointing", "tracker.name", "tracker.project", "tracker.mode", "probe.every", "probe.rows",
+}  # fmt: skip
+ALWAYS_INERT = {
+    "protocol.source", "protocol.rank", "protocol.alpha", "protocol.dropout", "protocol.targets", "protocol.lr",
+    "protocol.variant", "protocol.seeds", "protocol.paper", "model.architecture",
+}  # fmt: skip
+MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
+HUB = {"train.head_lr", "data.validation_rows"}  # text, epochs, the test set
+MICRO = {"train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
+GLUE = {"data.validation_rows", "data.order"}
+VISION = {"data.validation_rows", "data.order", "train.max_length"}
+FULL = "method.targets"
+SVD = {"method.svd_iterations", "method.svd_oversampling"}
+DENSE_ADAM = {"method.betas", "method.epsilon", "method.moment_dtype"}
+
+CASES: list[tuple[list[str], set[str]]] = [
+    (["method=sds_lora"], MICRO),
+    (["method=sds_lora", "method.variant=reset_lora"], MICRO | {"method.refresh", "method.phases", "method.guard"}),
+    (["method=sds_lora", "method.refresh=never"], MICRO | {"method.phases", "method.guard"}),
+    (["method=sds_lora", "method.refresh=every"], MICRO | {"method.phases"}),
+    (["method=lora"], MICRO),
+    (["method=lora", "data.train_limit=8"], MICRO - {"data.order"}),
+    (["method=lora", "train.max_steps=null"], MICRO - {"train.epochs"}),
+    (["method=lora", "train.optimizer=sgd"], MICRO | {"train.betas"}),
+    (["method=lora", "train.optimizer=momentum"], MICRO | {"train.betas"}),
+    (["method=lora", "eval.split=validation"], MICRO - {"data.validation_rows"}),
+    (["method=full_ft"], MICRO | {FULL}),
+    (["method=full_ft", "method.scope=targets"], MICRO),
+    (["method=lora_xs"], MICRO | SVD),
+    (["method=lora_xs", "method.svd=fast"], MICRO),
+    (["method=pissa"], MICRO),
+    (["method=pissa", "method.svd=exact"], MICRO | SVD),
+    (["method=lora_pro"], MICRO | DENSE_ADAM),
+    (["method=lora_pro", "method.mode=full"], MICRO | {"train.betas", "train.weight_decay"}),
+    (["method=lora_pro", "method.mode=full", "train.optimizer=sgd"], MICRO | {"train.betas"}),
+    (["method=lora_sb"], MICRO),
+    (["method=lora_sb", "method.samples=3"], MICRO | {"method.sample_fraction"}),
+    (
+        ["method=lora_sb", "method.start=kaiming"],
+        MICRO | {"method.eta", "method.sign", "method.samples", "method.sample_fraction"},
+    ),
+    *((["method=" + name], MICRO) for name in ("dora", "lora_ga", "lora_plus", "preconditioned_lora", "rslora")),
+    (["task=math"], MICRO),
+    (["model=local", f"model.location={MICRO_FOLDER}"], MICRO | {"model.revision"}),
+    (["task=commonsense", "task.scorers=[likelihood]"], MICRO | {"task.max_new_tokens", "task.beams"}),
+    (["task=commonsense", "task.scorers=[likelihood,paper]"], MICRO),
+    (["protocol=lora_sb/arithmetic"], HUB),
+    (["protocol=lora_sb/commonsense"], HUB | {"data.order"}),
+    (["protocol=lora_sb/glue", "task=glue/rte"], GLUE),
+    (["protocol=lora_sb/glue", "task=glue/rte", "method=lora_pro", "method.mode=full"], GLUE),  # its head is AdamW's
+    (["protocol=lr_matters/math"], HUB),
+    (["protocol=sds_lora/math", "method=full_ft"], HUB),
+    (["protocol=sds_lora/commonsense"], HUB | {"data.order"}),
+    (["protocol=sds_lora/vision"], VISION),
+]
+
+
+@cache
+def composed(words: tuple[str, ...]) -> RunConfig:
+    micro = [] if any(word.startswith(("protocol=", "model=")) for word in words) else ["model=micro"]
+    return compose_run([*micro, "data.source=embedded", *words])
+
+
+def test_placing_keys_are_those_that_are_marked() -> None:
+    assert set(PLACING) == PLACES
+    assert set(COST_KEYS) == {"device", "threads", "eval.batch_size", "train.activation_checkpointing"}
+
+
+@pytest.mark.parametrize(
+    ("words", "inert"), CASES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_inert_keys(words: list[str], inert: set[str]) -> None:
+    assert inert_keys(composed(tuple(words))) == ALWAYS_INERT | inert
+
+
+@pytest.mark.parametrize("words", [case[0] for case in CASES], ids=" ".join)
+def test_every_key_names_places_or_has_no_effect(words: list[str]) -> None:
+    """A key that names the run changes its id whatever the others are; every other key leaves it."""
+    config = composed(tuple(words))
+    name, silent = run_id(config), PLACES | inert_keys(config)
+    keys = [f"{section}.{key}" for section, key in _keys(config)] + [key for key in _plain(config)]
+    assert {leaf for leaf, _ in iter_leaves(config.model_dump()) if not leaf.startswith("protocol.paper")} <= set(keys)
+    for key in keys:
+        if key in ("method.name", "task.name"):  # another class; CASES has one each
+            continue
+        changed = with_values(config, {key: _other(config, key)})
+        assert (run_id(changed) == name) is (key in silent), key
+
+
+def test_every_method_protocol_and_kind_of_task_has_a_case() -> None:
+    configs = [composed(tuple(words)) for words, _ in CASES]
+    assert {config.method.name for config in configs} == set(options("method"))
+    assert {config.protocol.name for config in configs} == set(options("protocol"))
+    assert {tasks.build(config.task).kind for config in configs} == {"text", "classification", "vision"}
+    different = [run_id(composed((f"method={name}",))) for name in options("method")]
+    assert len(set(different)) == len(different)
+
+
+def test_whole_numbers_and_fractions_of_one_value_name_one_run() -> None:
+    assert run_id(composed(("method.alpha=4",))) == run_id(composed(("method.alpha=4.0",)))
+
+
+def test_placed_leaves_its_arguments() -> None:
+    tree: dict[str, Any] = {"train": {"lr": 1.0}, "seed": 0}
+    assert placed(tree, {"train.save": "all", "probe.every": 2, "threads": 1}) == {
+        "train": {"lr": 1.0, "save": "all"}, "probe": {"every": 2}, "seed": 0, "threads": 1,
+    }  # fmt: skip
+    assert tree == {"train": {"lr": 1.0}, "seed": 0}
+
+
+def test_conf_and_the_sections_have_the_same_defaults() -> None:
+    """conf/config.yaml is what users read; the sections decide where a key is left out (a record, an own protocol)."""
+    import yaml
+
+    tree = yaml.safe_load((conf_folder() / "config.yaml").read_text())
+    for name, field in RunConfig.model_fields.items():
+        if name in tree and not isinstance(tree[name], dict):
+            assert tree[name] == field.default, name
+    for name, kind in (("train", "train"), ("eval", "eval"), ("data", "data"), ("probe", "probe")):
+        section: Any = type(getattr(composed(()), kind))
+        for key, field in section.model_fields.items():
+            if not str(tree[name][key]).startswith("${"):
+                assert tree[name][key] == field.default, f"{name}.{key}"
+
+
+def _keys(config: RunConfig) -> list[tuple[str, str]]:
+    sections = [(name, getattr(config, name)) for name in RunConfig.model_fields]
+    return [(name, key) for name, value in sections if isinstance(value, Section) for key in type(value).model_fields]
+
+
+def _plain(config: RunConfig) -> list[str]:
+    return [name for name in RunConfig.model_fields if not isinstance(getattr(config, name), Section)]
+
+
+def _other(config: RunConfig, key: str) -> Any:
+    """Another value of a key's type."""
+    *sections, name = key.split(".")
+    section: Any = getattr(config, sections[0]) if sections else config
+    return _another(type(section).model_fields[name].annotation, getattr(section, name))
+
+
+def _another(annotation: Any, value: Any) -> Any:
+    if get_origin(annotation) is Literal:
+        return next(choice for choice in get_args(annotation) if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1 if isinstance(value, int) else value / 2 + 0.1
+    if isinstance(value, str):
+        return f"{value}x"
+    if isinstance(value, dict):
+        return {**value, "another": 1}
+    if isinstance(value, list):
+        texts = value and isinstance(value[0], str)
+        return list(reversed(["paper", "likelihood"])) if value == ["paper"] else [*value, "x" if texts else 1]
+    return _of_nothing(annotation)
+
+
+def _of_nothing(annotation: Any) -> Any:
+    """A value of an optional key that is null."""
+    texts = str(annotation)
+    return 3 if "int" in texts else 0.25 if "float" in texts else "x"
