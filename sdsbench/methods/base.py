@@ -91,6 +91,8 @@ class Method:
     name: ClassVar[str]
     update_rule: str = "configured"
     """`configured`: train.optimizer updates the parameters; `sgd`: the method already made the direction."""
+    clipped: str = "direction"
+    """What train.clip_norm limits: the `direction` that before_step makes, or the raw `gradient` before it does."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -135,7 +137,7 @@ class Method:
         return {}
 
     def before_step(self, layers: Layers, step: int) -> None:
-        """Change gradients in place after backward, before clipping; step counts optimizer steps from 1."""
+        """Change gradients in place after backward; step counts optimizer steps from 1 (and see `clipped`)."""
 
     def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
         """React to a finished optimizer step; returns facts for metrics.jsonl (empty: nothing happened)."""

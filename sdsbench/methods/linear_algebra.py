@@ -132,6 +132,12 @@ def truncated_svd(matrix_mn: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]
     return _with_fixed_signs(u_mk[:, :rank], s_k[:rank], vh_kn[:rank].mT)
 
 
+def minor_svd(matrix_mn: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `rank` singular triples (U_mr, S_r, V_nr) with the smallest values, largest first, by a full SVD in fp32."""
+    u_mk, s_k, vh_kn = torch.linalg.svd(as_master(matrix_mn), full_matrices=False)
+    return _with_fixed_signs(u_mk[:, -rank:], s_k[-rank:], vh_kn[-rank:].mT)
+
+
 def randomised_svd(
     matrix_mn: Tensor, rank: int, generator: torch.Generator, oversampling: int, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor]:

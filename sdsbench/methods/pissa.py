@@ -1,26 +1,21 @@
 """PiSSA (Meng et al., arXiv 2404.02948, eq. 2-5): the leading singular part of W0 trains, the residual is frozen.
 
-    W = (W0 - s B0 A0) + s B A,   A0 = sqrt(S_r / s) V_r^T,   B0 = U_r sqrt(S_r / s),   s = alpha / r, alpha = r
-
-The residual is rounded to the base's dtype; how far the starting weight is from W0 is in the record. A0 and B0 are
-kept (r(m + n) fp32 numbers a layer), so that the adapter can be exported for the untouched base: dW = s(B A - B0 A0),
-a LoRA of rank 2r.
+W = (W0 - s B0 A0) + s B A,   A0 = sqrt(S_r / s) V_r^T,   B0 = U_r sqrt(S_r / s),   s = alpha / r, alpha = r
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sdsbench.core.lazy import torch
 from sdsbench.core.section import PositiveNumber
-from sdsbench.methods.base import Branch, DataContext, Layers, Method, register
-from sdsbench.methods.masters import as_master
-from sdsbench.methods.weight_svd import WeightSVDConfig, weight_svd
+from sdsbench.methods.base import register
+from sdsbench.methods.weight_split import WeightSplit
+from sdsbench.methods.weight_svd import WeightSVDConfig, balanced_factors, weight_svd
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from sdsbench.methods.layer import AdaptedLinear
@@ -33,52 +28,8 @@ class PiSSAConfig(WeightSVDConfig):
 
 
 @register("pissa", PiSSAConfig)
-class PiSSA(Method):
+class PiSSA(WeightSplit):
     config: PiSSAConfig
 
-    def __init__(self, config: PiSSAConfig) -> None:
-        super().__init__(config)
-        self.rounding: dict[str, float] = {}  # per layer: |weight at step 0 - W0|_F / |W0|_F
-
-    def scale(self) -> float:
-        return self.config.alpha / self.config.rank
-
-    def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
-        u_mr, s_r, v_nr = weight_svd(layer, self.config, generator)
-        root_r = (s_r / self.scale()).sqrt()
-        layer.add_parameter("A", (v_nr * root_r).t().contiguous())
-        layer.add_parameter("B", u_mr * root_r)
-        layer.add_buffer("A_initial", layer.A.detach().clone())
-        layer.add_buffer("B_initial", layer.B.detach().clone())
-        if not layer.weight.is_meta:
-            self._freeze_residual(layer, as_master(layer.weight.detach()))
-
-    def _freeze_residual(self, layer: AdaptedLinear, base_mn: Tensor) -> None:
-        """Replace the layer's weight by base - s B0 A0 (a new tensor: the model's own weight stays as it is)."""
-        residual_mn = torch.addmm(base_mn, layer.B_initial, layer.A_initial, alpha=-self.scale())
-        rounded_mn = residual_mn.to(layer.weight.dtype)
-        self.rounding[layer.name] = float((as_master(rounded_mn) - residual_mn).norm() / base_mn.norm())
-        layer.weight = torch.nn.Parameter(rounded_mn, requires_grad=False)
-
-    def branches(self, layer: AdaptedLinear) -> list[Branch]:
-        return [(layer.B, layer.A)]
-
-    def untouched_branches(self, layer: AdaptedLinear) -> list[Branch]:
-        return [(layer.B, layer.A), (-layer.B_initial, layer.A_initial)]
-
-    def prepare(self, layers: Layers, context: DataContext) -> dict[str, float]:
-        worst = max(self.rounding.values())
-        return {"residual_rounding_max": worst, "residual_rounding_mean": sum(self.rounding.values()) / len(layers)}
-
-    def restore(self, layer: AdaptedLinear, tensors: Mapping[str, Tensor]) -> None:
-        """Also remake the residual if the saved start is not this machine's (another SVD, another seed)."""
-        same = all(torch.equal(getattr(layer, name).cpu(), tensors[name].cpu()) for name in ("A_initial", "B_initial"))
-        base_mn = None if same else self.merged_start(layer)
-        super().restore(layer, tensors)
-        if base_mn is not None:
-            self._freeze_residual(layer, base_mn)
-
-    def merged_start(self, layer: AdaptedLinear) -> Tensor:
-        """W0 in fp32 as far as the rounded residual remembers it: residual + s B0 A0, rounded to the base's dtype."""
-        start_mn = torch.addmm(as_master(layer.weight.detach()), layer.B_initial, layer.A_initial, alpha=self.scale())
-        return as_master(start_mn.to(layer.weight.dtype))
+    def initial_factors(self, layer: AdaptedLinear, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return balanced_factors(weight_svd(layer, self.config, generator), self.scale())

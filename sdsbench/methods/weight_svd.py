@@ -1,4 +1,4 @@
-"""The leading singular triples of a base weight, as PiSSA and LoRA-XS start from them."""
+"""Singular triples of a base weight: the leading ones for PiSSA and LoRA-XS, the minor ones for MiLoRA."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import WholeFromZero, only_where
 from sdsbench.methods.base import LowRankConfig
-from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
+from sdsbench.methods.linear_algebra import minor_svd, randomised_svd, truncated_svd
 from sdsbench.methods.svd_cache import cached_triples
 
 if TYPE_CHECKING:
@@ -52,3 +52,16 @@ def weight_svd(
         generator.initial_seed(),
         lambda: randomised_svd(weight_mn, config.rank, sketch, config.svd_oversampling, config.svd_iterations),
     )
+
+
+def minor_weight_svd(layer: AdaptedLinear, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(U_mr, S_r, V_nr) of W0's `rank` smallest singular values in fp32, through the cache."""
+    weight_mn = layer.weight.detach()
+    return cached_triples(weight_mn, rank, "minor", 0, lambda: minor_svd(weight_mn, rank))
+
+
+def balanced_factors(triples: tuple[Tensor, Tensor, Tensor], scale: float) -> tuple[Tensor, Tensor]:
+    """(B_mr, A_rn) with scale * B A = U S V^T, each with the square root of the singular values."""
+    u_mr, s_r, v_nr = triples
+    root_r = (s_r / scale).sqrt()
+    return u_mr * root_r, (v_nr * root_r).t().contiguous()

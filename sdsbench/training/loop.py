@@ -134,8 +134,12 @@ class Training:
         started = time.perf_counter() - seconds
         step, optimizer = state.step + 1, state.optimizer
         assert isinstance(optimizer, FlatOptimizer)
-        state.method.before_step(state.layers, step)
-        grad_norm = optimizer.clip(self.config.clip_norm)
+        if state.method.clipped == "gradient":
+            grad_norm = optimizer.clip(self.config.clip_norm)
+            state.method.before_step(state.layers, step)
+        else:
+            state.method.before_step(state.layers, step)
+            grad_norm = optimizer.clip(self.config.clip_norm)
         _check_finite(step, loss, grad_norm)
         lr_factor = self._lr_factor(step)
         started += self.observer.around(step, lambda: optimizer.step(lr_factor))

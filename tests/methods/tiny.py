@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +18,12 @@ from transformers import (
 )
 
 from sdsbench.methods.attach import attach
-from sdsbench.methods.base import Layers, Method, build, lookup
+from sdsbench.methods.base import Layers, LowRankConfig, Method, build, lookup
 from sdsbench.methods.gradients import summed_gradients
 
 FAMILIES = ("decoder", "encoder", "vision")
-METHODS = ("full_ft", "lora", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb", "sds_lora")
-BASELINES = ("lora_plus", "preconditioned_lora", "lora_ga")
-LOW_RANK = METHODS[1:] + BASELINES
+METHODS = tuple(sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml")))
+LOW_RANK = tuple(name for name in METHODS if issubclass(lookup(name)[1], LowRankConfig))
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.float32, layers: int = 2) -> nn.Module:

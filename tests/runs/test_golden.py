@@ -27,6 +27,9 @@ METHODS = {
     "lora_xs": ["method.rank=16"],
     "lora_sb": ["method.rank=16"],
     "sds_lora": ["method.warmup_steps=5"],
+    "olora": [],
+    "milora": [],
+    "altlora": ["train.lr=1.0"],
 }
 
 

@@ -22,6 +22,7 @@ from sdsbench.runs.execute import execute
 from sdsbench.runs.run_context import RunContext
 from sdsbench.training.loop import StepReport, Training
 from sdsbench.training.state import TrainState
+from tests.methods.tiny import METHODS
 from tests.tools import QUIET
 
 COMMAND = [
@@ -95,7 +96,7 @@ def test_killed_runs_end_bitwise_equal(tmp_path: Path, method: str) -> None:
     assert attempts[-1].from_step > 0, "it really continued"
 
 
-@pytest.mark.parametrize("method", ["full_ft", "rslora", "pissa", "dora", "lora_pro", "lora_xs", "lora_sb"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_continues_where_it_stopped(tmp_path: Path, method: str) -> None:
     extra = [f"method={method}", "train.save=all"]
     interrupt(tmp_path / "a", *extra)

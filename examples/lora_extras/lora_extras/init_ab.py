@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
+
 from sdsbench.core.section import PositiveNumber
 from sdsbench.methods.base import Branch, LowRankConfig, register
 from sdsbench.methods.lora import LoRA

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
+
 from sdsbench.core.section import Count, PositiveNumber
 from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, register
 from sdsbench.methods.linear_algebra import randomised_svd

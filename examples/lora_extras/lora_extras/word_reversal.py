@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.generators import register_generator

@@ -15,6 +15,9 @@ METHODS = {
     "lora_plus": "LoRA+",
     "lora_ga": "LoRA-GA",
     "preconditioned_lora": "Preconditioned LoRA",
+    "altlora": "AltLoRA",
+    "milora": "MiLoRA",
+    "olora": "OLoRA",
 }
 MODELS = {
     "mistral_7b": "Mistral-7B",

@@ -12,7 +12,8 @@ from sdsbench.methods.gradients import summed_gradients
 from sdsbench.training.probes.change import change_between, first_order_change, method_direction
 from tests.methods.tiny import Session, start
 
-CLOSED = ("lora", "rslora", "pissa", "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
+PLAIN = ("lora", "rslora", "pissa", "milora", "olora")
+CLOSED = (*PLAIN, "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
 LOW_RANK = (*CLOSED, "dora")
 
 
@@ -42,7 +43,7 @@ def projector(columns_dr: Tensor) -> Tensor:
 def closed_form(name: str, layer: torch.nn.Module, s: float, g_mn: Tensor) -> Tensor:
     tensors = {key: tensor.double() for key, tensor in layer.method_tensors().items()}
     a_rn, b_mr = tensors["A"], tensors["B"]
-    if name in ("lora", "rslora", "pissa"):
+    if name in PLAIN:
         return s**2 * (b_mr @ b_mr.T @ g_mn + g_mn @ a_rn.T @ a_rn)
     if name == "sds_lora":
         return s**2 * (projector(tensors["Q_B"]) @ g_mn + g_mn @ projector(tensors["Q_A"]))

@@ -7,7 +7,7 @@ from sdsbench.results.tables.definitions.lora_sb import COMMONSENSE, average, me
 from sdsbench.results.tables.names import model_title
 
 METHODS = (
-    "lora", "rslora", "pissa", "dora", "lora_plus", "lora_ga", "preconditioned_lora", "lora_pro", "sds_lora",
+    "lora", "rslora", "pissa", "dora", "lora_plus", "lora_ga", "preconditioned_lora", "altlora", "lora_pro", "sds_lora",
 )  # fmt: skip
 MODELS = ("gemma_2b", "llama3_8b")
 IMAGES = ("cifar100", "resisc45", "food101", "dtd", "cub200", "cars", "sun397")

@@ -1,0 +1,108 @@
+"""AltLoRA (Yu et al., arXiv 2505.12455, section 3): one factor moves at a time, nearest to the full gradient.
+
+While the other factor rests, one step of A or of B alone comes closest to G = dL/dW (in the Frobenius norm):
+
+    gA' = argmin_X |s B X - G| = (1/s^2) (B^T B)^-1 gA        gB' = argmin_X |s X A - G| = (1/s^2) gB (A A^T)^-1
+
+so W moves along P_B G on A's turns and along G P_A on B's. Momentum is carried over to where the resting factor is by
+now, again by least squares (B_then is B as it was at A's last step; k counts the steps of A alone):
+
+    M_A <- beta1 (B^T B)^-1 B^T B_then M_A + (1 - beta1) gA'         A <- A - eta M_A / (1 - beta1^k)
+
+and alike for B. `second_moment` is the authors' AltLoRA+: the step is divided, entry by entry, by sqrt(V_A / (1 -
+beta2^k)) + epsilon, where V_A <- beta2 V_A + (1 - beta2) gA'^2. Steps are plain (no second optimizer, no weight decay).
+
+Left open by the paper, and chosen here: B has the first turn, since gA = 0 while B = 0; `damping` is added to the
+eigenvalues of B^T B and A A^T; train.clip_norm limits the raw gradients, as it does for LoRA.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from sdsbench.core.lazy import torch
+from sdsbench.core.section import Count, PositiveNumber, Share, only_where
+from sdsbench.methods.base import Layers, LowRankConfig, register
+from sdsbench.methods.lora import LoRA
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.methods.layer import AdaptedLinear
+
+
+class AltLoRAConfig(LowRankConfig):
+    name: str = "altlora"
+    second_moment: bool = Field(False, description="AltLoRA+: the step is divided by the root of its second moment")
+    steps_per_turn: Count = Field(1, description="optimizer steps that one factor moves before the other does")
+    damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues of the r x r Gram matrices")
+    betas: list[Share] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="decay of the first and (with second_moment) second moment"
+    )
+    epsilon: Annotated[PositiveNumber, only_where(second_moment=True)] = Field(
+        1e-8, description="added to the root of the second moment"
+    )
+
+
+@register("altlora", AltLoRAConfig)
+class AltLoRA(LoRA):
+    config: AltLoRAConfig
+    update_rule = "sgd"
+    clipped = "gradient"
+
+    def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
+        super().create(layer, generator)
+        for name in "AB":
+            zeros = torch.zeros_like(getattr(layer, name).detach())
+            layer.add_training_state(f"{name}_momentum", zeros)
+            layer.add_training_state(f"{name}_then", zeros.clone())
+            if self.config.second_moment:
+                layer.add_training_state(f"{name}_square", zeros.clone())
+
+    def turn(self, step: int) -> tuple[str, str, int]:
+        """(the factor that moves at optimizer step `step`, the one that rests, steps of the first so far, this too)."""
+        turns, within = divmod(step - 1, self.config.steps_per_turn)
+        moving, resting = "AB" if turns % 2 else "BA"
+        return moving, resting, turns // 2 * self.config.steps_per_turn + within + 1
+
+    def before_step(self, layers: Layers, step: int) -> None:
+        from sdsbench.methods.attach import group_by_shape
+
+        moving, resting, count = self.turn(step)
+        with torch.no_grad():
+            for batch in group_by_shape(layers):
+                direction_Lmn = self._direction(batch, moving, resting, count)
+                for layer, direction in zip(batch, direction_Lmn, strict=True):
+                    getattr(layer, moving).grad.copy_(direction)
+                    getattr(layer, resting).grad.zero_()
+
+    def _direction(self, batch: list[AdaptedLinear], moving: str, resting: str, count: int) -> Tensor:
+        """The step of the moving factor for a batch of layers; also advances their training state.
+
+        Written for A. For B every matrix is transposed: A^T takes the place of B, and r x m that of r x n.
+        """
+
+        def stacked(name: str, gradient: bool = False) -> Tensor:
+            tensors = [getattr(layer, name) for layer in batch]
+            stack = torch.stack([tensor.grad if gradient else tensor for tensor in tensors])
+            return stack.mT if moving == "B" else stack
+
+        beta1, beta2 = self.config.betas
+        b_Lmr, then_Lmr = stacked(resting), stacked(f"{resting}_then")
+        gradient_Lrn = stacked(moving, gradient=True) / self.scale() ** 2
+        damping_rr = self.config.damping * torch.eye(b_Lmr.shape[2], dtype=b_Lmr.dtype, device=b_Lmr.device)
+        right_Lr2n = torch.cat([gradient_Lrn, b_Lmr.mT @ then_Lmr @ stacked(f"{moving}_momentum")], 2)
+        projected_Lrn, carried_Lrn = torch.linalg.solve(b_Lmr.mT @ b_Lmr + damping_rr, right_Lr2n).chunk(2, 2)
+        momentum_Lrn = carried_Lrn.lerp(projected_Lrn, 1 - beta1)
+        direction_Lrn = momentum_Lrn / (1 - beta1**count)
+        state = {f"{moving}_momentum": momentum_Lrn, f"{resting}_then": b_Lmr}
+        if self.config.second_moment:
+            square_Lrn = stacked(f"{moving}_square").lerp(projected_Lrn.square(), 1 - beta2)
+            direction_Lrn = direction_Lrn / ((square_Lrn / (1 - beta2**count)).sqrt() + self.config.epsilon)
+            state[f"{moving}_square"] = square_Lrn
+        for name, tensors in state.items():
+            for layer, tensor in zip(batch, tensors.mT if moving == "B" else tensors, strict=True):
+                getattr(layer, name).copy_(tensor)
+        return direction_Lrn.mT if moving == "B" else direction_Lrn

@@ -1,0 +1,139 @@
+"""AltLoRA against dense least squares in fp64: its projections, its momentum, its turns; and what clipping sees."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdsbench.methods.base import build, lookup
+from tests.methods.tiny import Session, start, tiny_model
+from tests.training.test_side_by_side import member
+
+BETA1, BETA2 = 0.8, 0.9
+
+
+def nearest(held_dr: Tensor, target_dn: Tensor) -> Tensor:
+    """argmin_X |held X - target|_F, by a dense least-squares solver."""
+    return torch.linalg.lstsq(held_dr, target_dn).solution
+
+
+def session_of(**keys: object) -> Session:
+    """In fp64 and with hardly any damping, so that the closed forms hold."""
+    return start("altlora", dtype=torch.float64, damping=1e-14, betas=[BETA1, BETA2], alpha=12.0, **keys)
+
+
+def train_one_step(session: Session, lr: float) -> dict[str, Tensor]:
+    """Train one step; returns dL/dW_mn of every layer at its start."""
+    gradients: dict[str, Tensor] = {}
+    for name, layer in session.layers.items():
+        layer.gradient_sink = partial(gradients.__setitem__, name)
+    session.train(1, lr=lr)
+    return gradients
+
+
+class Reference:
+    """AltLoRA on one layer by its definition: whole gradients, least squares, B's turn first."""
+
+    def __init__(self, layer, per_turn: int, second_moment: bool) -> None:
+        self.s, self.per_turn, self.second_moment = 12.0 / 4, per_turn, second_moment
+        self.factor = {name: getattr(layer, name).detach().clone() for name in "AB"}
+        self.momentum: dict[str, Tensor] = {}
+        self.square: dict[str, Tensor] = {}
+        self.held: dict[str, Tensor] = {}
+        self.count = {"A": 0, "B": 0}
+
+    def step(self, step: int, gradient_mn: Tensor, lr: float) -> None:
+        moving = "BA"[(step - 1) // self.per_turn % 2]
+        if moving == "A":
+            held_dr, target_dn = self.s * self.factor["B"], gradient_mn
+        else:  # |s X A - G| = |s A^T X^T - G^T|
+            held_dr, target_dn = self.s * self.factor["A"].T, gradient_mn.T
+        projected_rn = nearest(held_dr, target_dn)
+        then = self.momentum.get(moving)
+        moved_dn = torch.zeros_like(target_dn) if then is None else self.held[moving] @ then
+        self.momentum[moving] = BETA1 * nearest(held_dr, moved_dn) + (1 - BETA1) * projected_rn
+        self.held[moving] = held_dr
+        self.square[moving] = BETA2 * self.square.get(moving, 0) + (1 - BETA2) * projected_rn**2
+        self.count[moving] += 1
+        direction_rn = self.momentum[moving] / (1 - BETA1 ** self.count[moving])
+        if self.second_moment:
+            direction_rn = direction_rn / ((self.square[moving] / (1 - BETA2 ** self.count[moving])).sqrt() + 1e-8)
+        self.factor[moving] = self.factor[moving] - lr * (direction_rn if moving == "A" else direction_rn.T)
+
+
+@pytest.mark.parametrize("second_moment", (False, True))
+@pytest.mark.parametrize("per_turn", (1, 3))
+def test_equals_its_definition(per_turn: int, second_moment: bool) -> None:
+    session = session_of(steps_per_turn=per_turn, second_moment=second_moment)
+    references = {name: Reference(layer, per_turn, second_moment) for name, layer in session.layers.items()}
+    lr = 1e-3 if second_moment else 0.1
+    for step in range(1, 10):
+        gradients = train_one_step(session, lr)
+        for name, layer in session.layers.items():
+            references[name].step(step, gradients[name], lr)
+            for factor in "AB":
+                found, expected = getattr(layer, factor).detach(), references[name].factor[factor]
+                assert (found - expected).norm() < 1e-5 * expected.norm(), (step, name, factor)
+
+
+def test_weight_moves_along_the_projected_gradient() -> None:
+    """W moves by -eta G P_A on B's turn and by -eta P_B G on A's, whatever alpha: no singular value of A or B in it."""
+    for alpha in (2.0, 40.0):
+        session = start("altlora", dtype=torch.float64, damping=1e-14, betas=[0.0, 0.999], alpha=alpha)
+        lr = 0.1
+        for step in (1, 2, 3, 4):
+            before = {name: session.method.delta(layer).detach() for name, layer in session.layers.items()}
+            held = {n: (layer.A if step % 2 else layer.B.T).detach().clone() for n, layer in session.layers.items()}
+            gradients = train_one_step(session, lr)
+            for name, layer in session.layers.items():
+                projector = torch.linalg.pinv(held[name]) @ held[name]
+                g_mn = gradients[name]
+                expected_mn = -lr * (g_mn @ projector if step % 2 else projector @ g_mn)
+                change_mn = session.method.delta(layer).detach() - before[name]
+                assert (change_mn - expected_mn).norm() < 1e-5 * expected_mn.norm(), (step, name)
+
+
+@pytest.mark.parametrize("per_turn", (1, 3))
+def test_one_factor_moves_at_a_time_and_B_first(per_turn: int) -> None:
+    session = start("altlora", steps_per_turn=per_turn)
+    for step in range(1, 4 * per_turn + 1):
+        before = {name: (layer.A.detach().clone(), layer.B.detach().clone()) for name, layer in session.layers.items()}
+        session.train(1)
+        moves_b = (step - 1) // per_turn % 2 == 0
+        for name, layer in session.layers.items():
+            assert torch.equal(layer.A, before[name][0]) == moves_b
+            assert torch.equal(layer.B, before[name][1]) != moves_b
+
+
+def test_turns_are_counted_for_each_factor() -> None:
+    method = build(lookup("altlora")[1](name="altlora", steps_per_turn=2))
+    found = [method.turn(step) for step in range(1, 9)]
+    assert [moving for moving, _, _ in found] == list("BBAABBAA")
+    assert [count for _, _, count in found] == [1, 2, 1, 2, 3, 4, 3, 4]
+    assert all({moving, resting} == {"A", "B"} for moving, resting, _ in found)
+
+
+def test_memory_is_that_of_lora_under_adam() -> None:
+    """Momentum and the other factor's last place, r(m + n) numbers each, and nothing from a second optimizer."""
+    session = start("altlora")
+    for layer in session.layers.values():
+        m, n = layer.shape
+        assert sum(buffer.numel() for buffer in layer.buffers()) == 2 * 4 * (m + n)
+        assert set(layer.method_tensors()) == {"A", "B"}, "saved adapters carry none of it"
+
+
+def test_clipping_limits_the_raw_gradient() -> None:
+    """The norm that train.clip_norm sees is that of LoRA at the same point; the direction itself keeps its length."""
+    norms, moved = {}, {}
+    for name, clip_norm in (("lora", None), ("altlora", None), ("altlora", 0.01)):
+        run = member(tiny_model("decoder"), name, seed=0, lr=0.1)
+        run.training.config.clip_norm = clip_norm
+        norms[name, clip_norm] = run.training.step(run.state).grad_norm
+        moved[name, clip_norm] = torch.cat([layer.B.detach().flatten() for layer in run.state.layers.values()])
+    raw = norms["lora", None]
+    assert norms == {("lora", None): raw, ("altlora", None): raw, ("altlora", 0.01): raw}
+    expected = moved["altlora", None] * 0.01 / raw
+    torch.testing.assert_close(moved["altlora", 0.01], expected, rtol=1e-4, atol=1e-9)
