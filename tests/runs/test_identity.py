@@ -16,8 +16,9 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 
 PLACES = {
-    "device", "threads", "output_root", "force", "plugins", "data.root", "eval.batch_size", "train.checkpoint_every", "train.save",
-    "train.activation_checkpointing", "tracker.name", "tracker.project", "tracker.mode", "probe.every", "probe.rows",
+    "device", "threads", "output_root", "force", "plugins", "data.root", "eval.batch_size", "train.save",
+    "train.checkpoint_every", "train.activation_checkpointing", "tracker.name", "tracker.project", "tracker.mode",
+    "probe.every", "probe.rows",
 }  # fmt: skip
 ALWAYS_INERT = {
     "protocol.source", "protocol.rank", "protocol.alpha", "protocol.dropout", "protocol.targets", "protocol.lr",
@@ -170,8 +171,7 @@ def _another(annotation: Any, value: Any) -> Any:
     if isinstance(value, dict):
         return {**value, "another": 1}
     if isinstance(value, list):
-        texts = value and isinstance(value[0], str)
-        return list(reversed(["paper", "likelihood"])) if value == ["paper"] else [*value, "x" if texts else 1]
+        return ["likelihood", "paper"] if value == ["paper"] else [*value, "x" if "str" in str(annotation) else 1]
     return _of_nothing(annotation)
 
 

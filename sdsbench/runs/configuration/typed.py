@@ -31,7 +31,7 @@ def typed_run(tree: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
         kind = section_type(field.annotation)
         if kind is None or key not in tree:
             continue
-        section, found = None, []
+        section, found = None, list[Problem]()
         try:
             section, found = parse_section(_registered(key, kind, tree[key]), tree[key], key)
         except KeyError as unknown:

@@ -38,7 +38,7 @@ class WandbTracker:
                 "tracker=wandb: the package wandb is not installed. Run: pip install sdsbench[wandb]"
             ) from None
         self._run: Any = wandb.init(
-            project=config.project, mode=config.mode, id=folder.name, dir=str(folder), resume="allow",  # type: ignore[arg-type]
+            project=config.project, mode=config.mode, id=folder.name, dir=str(folder), resume="allow",
             settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
 
