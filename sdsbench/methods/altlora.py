@@ -39,7 +39,10 @@ class AltLoRAConfig(LowRankConfig):
     steps_per_turn: Count = Field(1, description="optimizer steps that one factor moves before the other does")
     damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues of the r x r Gram matrices")
     betas: list[Share] = Field(
-        [0.9, 0.999], min_length=2, max_length=2, description="decay of the first and (with second_moment) second moment"
+        [0.9, 0.999],
+        min_length=2,
+        max_length=2,
+        description="decay of the first and of the second moment",
     )
     epsilon: Annotated[PositiveNumber, only_where(second_moment=True)] = Field(
         1e-8, description="added to the root of the second moment"
