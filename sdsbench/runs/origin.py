@@ -29,7 +29,7 @@ from sdsbench.tasks import base as tasks
 CODE, WEIGHTS, DATA = "code of ", "base weights", "data "
 """How the names of an origin begin (`recorded_origin`)."""
 PACKAGES = (
-    "torch", "transformers", "tokenizers", "datasets", "evaluate", "lm_eval", "hydra-core", "numpy", "scikit-learn",
+    "torch", "transformers", "tokenizers", "datasets", "lm_eval", "hydra-core", "numpy", "scikit-learn",
     "scipy", "safetensors", "math-verify",
 )  # fmt: skip
 NUMERIC = ("data", "evaluation", "methods", "models", "tasks", "training")
