@@ -6,8 +6,8 @@ one file conf/task/<name>.yaml. Three families share the same verbs and differ i
 | kind | training example | loss | evaluation |
 |---|---|---|---|
 | text | prompt + response | cross-entropy of the response (or the whole sequence) | lm-eval: generation or likelihood |
-| classification | one or two sentences, label | cross-entropy; squared error for one output | metrics of scikit-learn and scipy |
-| vision | image, label | cross-entropy | metrics of scikit-learn and scipy |
+| classification | one or two sentences, label | cross-entropy; squared error for one output | scikit-learn, scipy |
+| vision | image, label | cross-entropy | scikit-learn, scipy |
 """
 
 from __future__ import annotations
