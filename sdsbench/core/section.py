@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from sdsbench.core.errors import Problem
+from sdsbench.core.texts import text
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class _OtherThan:
         return other != self.value
 
     def __str__(self) -> str:
-        return "given" if self.value is None else f"not {self.value}"
+        return "given" if self.value is None else f"not {text(self.value)}"
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -134,5 +135,5 @@ def section_type(annotation: Any) -> type[Section] | None:
 
 
 def _choices(values: tuple[Any, ...]) -> str:
-    words = ["null" if value is None else str(value) for value in values]
+    words = [str(value) if isinstance(value, _OtherThan) else text(value) for value in values]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -43,13 +43,14 @@ Branch = tuple["Tensor", "Tensor"]  # (up_mk, down_kn)
 RowScale = tuple["Tensor", "Tensor"]  # (magnitude_m, which may train; norm_m, a constant above 0)
 
 
+Targets = Annotated[list[str], Field(min_length=1), Accepts("a list of layer names, or [all-linear]")]
+
+
 class MethodConfig(Section):
     """Keys that every method has."""
 
     name: str = Field(description="the method, as it registers itself")
-    targets: Annotated[list[str], Accepts("a list of layer names, or [all-linear]")] = Field(
-        ["all-linear"], min_length=1, description="endings of the names of the adapted layers, or [all-linear]"
-    )
+    targets: Targets = Field(["all-linear"], description="endings of the names of the adapted layers, or [all-linear]")
 
 
 class LowRankConfig(MethodConfig):

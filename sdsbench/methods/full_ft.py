@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from sdsbench.core.section import only_where
-from sdsbench.methods.base import Method, MethodConfig, register
+from sdsbench.methods.base import Method, MethodConfig, Targets, register
 
 if TYPE_CHECKING:
     from torch.nn import Linear, Module
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 class FullFineTuningConfig(MethodConfig):
     name: str = "full_ft"
-    targets: Annotated[list[str], only_where(scope="targets")] = Field(
-        ["all-linear"], min_length=1, description="endings of the names of the trained layers, or [all-linear]"
+    targets: Annotated[Targets, only_where(scope="targets")] = Field(
+        ["all-linear"], description="endings of the names of the trained layers, or [all-linear]"
     )
     scope: Literal["all", "targets"] = Field("all", description="every weight, or only those of the target layers")
 

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sdsbench.core.section import Count, only_where
+from sdsbench.core.section import Count, only_where, other_than
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Task, TextExample, TextTaskConfig, register
@@ -40,7 +40,7 @@ BENCHMARKS: Mapping[str, tuple[str, Sequence[str]]] = {
     "arc_challenge": ("commonsense/ARC-Challenge", _ANSWERS),
     "openbookqa": ("commonsense/openbookqa", _ANSWERS),
 }
-_GENERATED = only_where(scorers=(["paper"], ["paper", "likelihood"], ["likelihood", "paper"]))
+_GENERATED = only_where(scorers=other_than(["likelihood"]))
 
 catalogue.add(
     DataSet(

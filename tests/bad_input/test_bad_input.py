@@ -12,7 +12,7 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.record import Attempt
 from sdsbench.core.run_folder import find_record, write_record
-from sdsbench.runs.keeper import Keeper
+from sdsbench.runs.keeper import RecordKeeper
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.plan import Plan
 from sdsbench.training import checkpoint
@@ -405,5 +405,5 @@ def test_attempts_without_an_end_are_told_apart(tmp_path: Path) -> None:
     record = put_record(plan, tmp_path / "runs", name, "running", None)
     record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="running", host="h")]
     write_record(tmp_path / "runs" / name, record)
-    keeper = Keeper(tmp_path / "runs" / name, plan.configuration(name, {}), name, print, "node_failure")
+    keeper = RecordKeeper(tmp_path / "runs" / name, plan.configuration(name, {}), name, print, "node_failure")
     assert [attempt.status for attempt in keeper.record.attempts] == ["node_failure"]

@@ -17,6 +17,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("lora_pro", {"mode": "efficient"}, {"betas": [0.1, 0.2], "epsilon": 1.0, "moment_dtype": "bfloat16"}),
     ("lora_sb", {"start": "kaiming"}, {"eta": "paper", "sign": False, "samples": 7, "sample_fraction": 0.5}),
     ("lora_sb", {"samples": 7}, {"sample_fraction": 0.5}),
+    ("altlora", {"second_moment": False}, {"epsilon": 0.5}),
     ("sds_lora", {"variant": "reset_lora"}, {"refresh": "never", "phases": 2, "guard": 5.0}),
     ("sds_lora", {"refresh": "never"}, {"phases": 2, "guard": 5.0}),
     ("sds_lora", {"refresh": "every"}, {"phases": 2}),

@@ -59,7 +59,12 @@ CASES: list[tuple[list[str], set[str]]] = [
         ["method=lora_sb", "method.start=kaiming"],
         MICRO | {"method.eta", "method.sign", "method.samples", "method.sample_fraction"},
     ),
-    *((["method=" + name], MICRO) for name in ("dora", "lora_ga", "lora_plus", "preconditioned_lora", "rslora")),
+    *(
+        (["method=" + name], MICRO)
+        for name in ("dora", "lora_ga", "lora_plus", "milora", "olora", "preconditioned_lora", "rslora")
+    ),
+    (["method=altlora"], MICRO | {"method.epsilon", "train.betas", "train.weight_decay"}),
+    (["method=altlora", "method.second_moment=true"], MICRO | {"train.betas", "train.weight_decay"}),
     (["task=math"], MICRO),
     (["model=local", f"model.location={MICRO_FOLDER}"], MICRO | {"model.revision"}),
     (["task=commonsense", "task.scorers=[likelihood]"], MICRO | {"task.max_new_tokens", "task.beams"}),
