@@ -7,7 +7,7 @@ import io
 import sys
 from pathlib import Path
 
-from sdsbench.cli.table import main as table
+from sdsbench.__main__ import main as sdsbench
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results: begin, written by scripts/write_readme_results.py -->", "<!-- results: end -->"
@@ -17,7 +17,7 @@ def written(readme: str) -> str:
     """The README with the table as the records give it now."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        table(["grid", "--runs", str(ROOT / "results/study/runs")])
+        sdsbench(["table", "grid", "--runs", str(ROOT / "results/study/runs")])
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}\n{text.getvalue().strip()}\n{END}{after}"

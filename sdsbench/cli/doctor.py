@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import os
-import platform
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from sdsbench.core.cache import cache_folder
-from sdsbench.core.errors import SdsbenchError
-from sdsbench.data.sources import hub_reachable
-from sdsbench.models.load import folder_of
-from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.origin import commit, package_versions, uncommitted
-from sdsbench.training.precision import select_device
+import click
 
 WITHOUT_A_HUB = ("micro", "smollm2_135m")
 """Decoders whose weights come with a package."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    argparse.ArgumentParser(prog="sdsbench doctor", description=__doc__).parse_args(arguments)
+@click.command("doctor")
+def command() -> None:
+    """Say what this machine has and lacks for runs; the exit code is 0 if the default run can start."""
+    from sdsbench.models.load import folder_of
+    from sdsbench.runs.configuration.compose import compose_run
+
     for name, value in [*_machine(), *_packages(), *_models()]:
         print(f"{name:<22} {value}")
-    config = compose_run([])
-    folder_of(config.model)
+    folder_of(compose_run([]).model)
     print("the default run can start")
-    return 0
 
 
 def _machine() -> Iterator[tuple[str, str]]:
+    import os
+    import platform
+    import shutil
+
+    from sdsbench.core.cache import cache_folder
+    from sdsbench.data.sources import hub_reachable
+    from sdsbench.runs.configuration.compose import compose_run
+    from sdsbench.runs.origin import commit, uncommitted
+    from sdsbench.training.precision import select_device
+
     device = select_device("auto", "auto", 0, 10**9)
     free = shutil.disk_usage(cache_folder()).free
     yield "python", platform.python_version()
@@ -49,6 +50,10 @@ def _machine() -> Iterator[tuple[str, str]]:
 
 
 def _packages() -> Iterator[tuple[str, str]]:
+    import importlib.metadata
+
+    from sdsbench.runs.origin import package_versions
+
     yield from package_versions().items()
     for name in ("wandb", "peft"):
         try:
@@ -58,6 +63,10 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 
 def _models() -> Iterator[tuple[str, str]]:
+    from sdsbench.core.errors import SdsbenchError
+    from sdsbench.models.load import folder_of
+    from sdsbench.runs.configuration.compose import compose_run
+
     for name in WITHOUT_A_HUB:
         try:
             folder_of(compose_run([f"model={name}", "task=gsm8k"]).model)

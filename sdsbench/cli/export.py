@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
+import click
 
-from sdsbench.core.errors import ConfigError, Problem
-from sdsbench.runs.configuration.compose import from_tree
-from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.cli.shared import options
+
+if TYPE_CHECKING:
+    from sdsbench.runs.configuration.schema import RunConfig
 
 DTYPES = ("float32", "bfloat16")
 TASK_TYPES = {"decoder": "CAUSAL_LM", "encoder": "SEQ_CLS", "vision": None}
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="sdsbench export", description=__doc__)
-    parser.add_argument("run", type=Path, help="run folder (results/runs/<run id>)")
-    parser.add_argument("folder", type=Path, help="where to write")
-    parser.add_argument("--form", choices=("peft", "merged"), default="peft")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="of merged weights; bfloat16 rounds the update"
-    )
-    given = parser.parse_args(arguments)
-    if not (given.run / "adapter").is_dir():
+@click.command("export")
+@click.argument("run", metavar="RUN")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--form", type=click.Choice(["peft", "merged"]), default="peft", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="float32",
+    show_default=True,
+    help="Of merged weights; bfloat16 rounds the update.",
+)
+@options.runs
+def command(run: str, folder: Path, form: str, dtype: str, runs: tuple[str, ...]) -> None:
+    """Write the adapter of a finished RUN (its folder, its id or the beginning of its id) to FOLDER.
+
+    The form peft opens with peft.PeftModel; merged is a plain model folder. What rounding to bfloat16 does to the
+    update is printed.
+    """
+    from sdsbench.cli.shared.run_folders import run_folder
+    from sdsbench.core.errors import ConfigError, Problem
+
+    source = run_folder(run, runs)
+    if not (source / "adapter").is_dir():
         accepted = "a run folder with adapter/ (finished, and not full fine-tuning)"
-        raise ConfigError([Problem("run", str(given.run), accepted)])
-    if given.folder.exists() and any(given.folder.iterdir()):
-        raise ConfigError([Problem("folder", str(given.folder), "an empty or new folder")])
-    config = recorded_config(given.run)
-    for name, value in export(config, given.run, given.folder, given.form, given.dtype).items():
+        raise ConfigError([Problem("run", str(source), accepted)])
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError([Problem("folder", str(folder), "an empty or new folder")])
+    for name, value in export(recorded_config(source), source, folder, form, dtype).items():
         print(f"{name:<22} {value:.4g}")
-    return 0
 
 
 def recorded_config(run: Path) -> RunConfig:
     """The configuration of a finished run, placed where a run without overrides would be."""
+    import yaml
+
+    from sdsbench.runs.configuration.compose import from_tree
+
     return from_tree(yaml.safe_load((run / "config.yaml").read_text()))
 
 

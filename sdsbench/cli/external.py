@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from sdsbench.core.errors import Unavailable
+import click
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="sdsbench external", description=__doc__)
-    parser.add_argument("tool", choices=["wandb", "peft"])
-    parser.add_argument(
-        "source", type=Path, nargs="+", help="wandb: run folders or a folder of them; peft: JSON files or a folder"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/external"), help="where records go (results/external)"
-    )
-    given = parser.parse_args(arguments)
-
+@click.command("external")
+@click.argument("tool", type=click.Choice(["wandb", "peft"]))
+@click.argument("sources", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=Path("results/external"),
+    show_default=True,
+    help="Where records go.",
+)
+def command(tool: str, sources: tuple[Path, ...], output: Path) -> None:
+    """Import results of another tool. SOURCE is, for wandb, run folders or a folder of them; for peft, JSON files of
+    its method_comparison or a folder of them."""
+    from sdsbench.core.errors import Unavailable
     from sdsbench.results.importers import external, peft, wandb
 
-    for source in given.source:
+    for source in sources:
         if not source.exists():
             raise Unavailable(f"{source}: no such file or folder")
-        if given.tool == "wandb":
+        if tool == "wandb":
             records = [wandb.read(folder) for folder in wandb.run_folders(source)]
         else:
             records = [peft.read(path) for path in (sorted(source.glob("*.json")) if source.is_dir() else [source])]
         if not records:
-            raise Unavailable(f"{source}: holds nothing that {given.tool} writes")
+            raise Unavailable(f"{source}: holds nothing that {tool} writes")
         for record in records:
-            print(external.write(given.output, record))
-    return 0
+            print(external.write(output, record))

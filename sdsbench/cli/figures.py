@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from sdsbench.results.frames import DEFAULT
+import click
+
+from sdsbench.cli.shared import options
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="sdsbench figures", description=__doc__)
-    parser.add_argument("--runs", nargs="+", default=[DEFAULT], help="folders of runs, or run folders")
-    parser.add_argument("--out", type=Path, default=Path("results/figures"))
-    given = parser.parse_args(arguments)
-
+@click.command("figures")
+@options.runs
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=Path("results/figures"),
+    show_default=True,
+    help="Folder to write.",
+)
+def command(runs: tuple[str, ...], out: Path) -> None:
+    """Draw the geometry of runs that were probed (probe.every=N), from records alone."""
     from sdsbench.core.files import write_atomic
     from sdsbench.studies.figures.data import load
     from sdsbench.studies.figures.drawing import save
@@ -22,12 +28,11 @@ def main(arguments: Sequence[str]) -> int:
     from sdsbench.studies.figures.probes import FIGURES
     from sdsbench.studies.figures.summary import summary_csv
 
-    data = load(given.runs)
+    data = load(runs)
     pictures = {}
     for name, draw in FIGURES.items():
-        pictures[name], document = save(draw(data), given.out / name)
+        pictures[name], document = save(draw(data), out / name)
         print(pictures[name], document, sep="\n")
     for name, text in (("summary.csv", summary_csv(data)), ("index.html", page(data, pictures))):
-        write_atomic(given.out / name, text)
-        print(given.out / name)
-    return 0
+        write_atomic(out / name, text)
+        print(out / name)

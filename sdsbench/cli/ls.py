@@ -1,36 +1,64 @@
-"""`sdsbench ls [GROUP]`: what can be chosen, a line each."""
+"""`sdsbench ls [GROUP]`: what can be chosen, a line each: models, methods, tasks, sweeps, tables, claims."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sdsbench.core.errors import ConfigError, Problem
-from sdsbench.runs.configuration.compose import GROUPS, conf_folder, options
+import click
 
-LISTED = (*GROUPS, "sweep", "slurm")  # the last two belong to `plan` and `submit`
+from sdsbench.cli.shared import options
 
-
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="sdsbench ls", description="Lists the choices of every group, or of one.")
-    parser.add_argument("group", nargs="?", help=", ".join(LISTED))
-    parser.add_argument("--config-dir", action="append", default=[], help="your own YAML files beside ours")
-    given = parser.parse_args(arguments)
-    if given.group is not None and given.group not in LISTED:
-        raise ConfigError([Problem("group", given.group, ", ".join(LISTED))])
-    for group in [given.group] if given.group else LISTED:
-        choices = options(group, given.config_dir)
-        width = max(map(len, choices))
-        print(f"{group}=")
-        for choice in choices:
-            print(f"  {choice:<{width}}  {_headline(group, choice)}".rstrip())
-    return 0
+GROUPS = ("model", "method", "task", "tracker", "protocol", "sweep", "slurm")
+"""Folders of conf/; the last two belong to `plan` and `submit`."""
+NAMES = ("table", "claim")
+"""What `table` and `verdict` are given."""
 
 
-def _headline(group: str, choice: str) -> str:
-    """The first comment of a choice's file."""
-    path = conf_folder() / group / f"{choice}.yaml"
-    if not path.is_file():
-        return "(yours)"
-    lines = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
-    return lines[0].lstrip("# ").split("    ")[0] if lines else ""
+@click.command("ls")
+@click.argument("group", required=False, metavar="[GROUP]")
+@options.config_dirs
+def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
+    """List what can be chosen: of every group, or of one.
+
+    Groups are model, method, task, tracker, protocol, sweep, slurm, table, claim.
+    """
+    from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.core.spelling import nearest
+    from sdsbench.runs.configuration.choices import own_groups
+
+    listed = (*GROUPS, *own_groups(config_dirs), *NAMES)
+    asked = group if group is None or group in listed else group.removesuffix("s")
+    if asked is not None and asked not in listed:
+        raise ConfigError([Problem("group", group, ", ".join(listed), nearest(asked, listed))])
+    for name in [asked] if asked else listed:
+        choices = _names(name) if name in NAMES else _choices(name, config_dirs)
+        width = max(map(len, choices), default=0)
+        print(f"{name}:" if name in NAMES else f"{name}=")
+        for choice, headline in choices.items():
+            print(f"  {choice:<{width}}  {headline}".rstrip())
+
+
+def _names(kind: str) -> Mapping[str, str]:
+    """Tables or claims by name, with their titles or sentences."""
+    if kind == "table":
+        from sdsbench.results.tables.definitions import TABLES
+
+        settings = "training settings of the protocols beside the paper's"
+        others = {"lora_sb/table8": settings, "lora_sb/table9": settings, "grid": "whatever the records hold"}
+        return {table.name: table.title for table in TABLES.values()} | others
+    from sdsbench.results.claims.claim import default_file, read
+
+    return {claim.id: claim.sentence for claim in read(default_file())} if default_file().is_file() else {}
+
+
+def _choices(group: str, config_dirs: Sequence[str]) -> Mapping[str, str]:
+    """The choices of a group, with the first comment of each one's file."""
+    from sdsbench.runs.configuration.choices import conf_folder, options
+
+    found = {}
+    for choice in options(group, config_dirs):
+        path = conf_folder() / group / f"{choice}.yaml"
+        lines = path.read_text().splitlines() if path.is_file() else ["# (yours)"]
+        comments = [line for line in lines if line.startswith("#") and "@package" not in line]
+        found[choice] = comments[0].lstrip("# ").split("    ")[0] if comments else ""
+    return found

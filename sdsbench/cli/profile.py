@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from sdsbench.runs.configuration.compose import compose_run
+import click
+
+from sdsbench.cli.shared import options
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="sdsbench profile", description="Trains a few steps of the run, records nothing, prints two small tables."
-    )
-    parser.add_argument("overrides", nargs="*", help="method=dora model=micro train.batch_size=8 ...")
-    parser.add_argument("--config-dir", action="append", default=[], help="your own YAML files beside ours")
-    parser.add_argument("--steps", type=int, default=3, help="profiled steps; the median is shown")
-    given = parser.parse_args(arguments)
-    config = compose_run(given.overrides, given.config_dir)
+@click.command("profile")
+@options.overrides
+@options.config_dirs
+@click.option("--steps", default=3, show_default=True, help="Profiled steps; the median is shown.")
+def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], steps: int) -> None:
+    """Train a few steps of a run, record nothing, and print where time and memory go."""
+    from sdsbench.runs.configuration.compose import compose_run
+
+    config = compose_run(overrides, config_dirs)
 
     from sdsbench.runs.prepare import ready_to_train
     from sdsbench.training.profiling import memory_table, time_table
 
     training, state = ready_to_train(config)
-    seconds = time_table(training, state, given.steps)
+    seconds = time_table(training, state, steps)
     tokens = sum(example.length for example in training.batch(state.step))
     total = sum(seconds.values())
     print(f"{config.method.name} on {config.model.name}, one step of {tokens} tokens: {total:.3f} s\n")
@@ -30,7 +31,6 @@ def main(arguments: Sequence[str]) -> int:
     print()
     sizes = memory_table(training, state)
     print("\n".join(f"{part:<48} {size / 2**20:>10.1f} MiB" for part, size in sizes.items()))
-    return 0
 
 
 def _print(rows: Mapping[str, tuple[str, float]]) -> None:

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from sdsbench.core.errors import Unavailable
-from sdsbench.core.texts import text
-from sdsbench.runs.configuration.compose import compose_run, iter_leaves
-from sdsbench.runs.configuration.identity import PLACING, inert_keys, run_id
-from sdsbench.runs.configuration.paper import beside
-from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.data_source import require_data, resolve_source
-from sdsbench.tasks import base as tasks
+import click
+
+from sdsbench.cli.shared import options
+
+if TYPE_CHECKING:
+    from sdsbench.runs.configuration.schema import RunConfig
 
 PLACES_NOTE = "   (where, not what: not part of the run's name)"
 INERT_NOTE = "   (no effect on this run: not part of its name)"
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="sdsbench show", description="Prints every key of a run with its value; the same overrides start the run."
-    )
-    parser.add_argument("overrides", nargs="*", help="method=lora train.lr=1e-3 protocol=lora_sb/glue ...")
-    parser.add_argument("--config-dir", action="append", default=[], help="your own YAML files beside ours")
-    given = parser.parse_args(arguments)
-    config = compose_run(given.overrides, given.config_dir)
-    tree = config.model_dump()
-    del tree["protocol"]["paper"]
-    inert = inert_keys(config)
-    leaves = list(iter_leaves(tree))
-    width = max(len(key) for key, _ in leaves)
-    for key, value in leaves:
-        note = PLACES_NOTE if key in PLACING else INERT_NOTE if key in inert else ""
-        print(f"{key:<{width}}  {text(value)}{note}")
+@click.command("show")
+@options.overrides
+@options.config_dirs
+@options.runs
+def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], runs: tuple[str, ...]) -> None:
+    """Print every key of a run with its value; the same overrides start the run.
+
+    Instead of overrides, the id of a run that exists (or the beginning of its id, or its folder): its configuration as
+    recorded.
+    """
+    if len(overrides) == 1 and "=" not in overrides[0]:
+        _show_recorded(overrides[0], runs)
+        return
+    from sdsbench.runs.configuration.compose import compose_run
+    from sdsbench.runs.configuration.identity import PLACING, inert_keys
+    from sdsbench.runs.configuration.paper import beside
+
+    config = compose_run(overrides, config_dirs)
+    notes = dict.fromkeys(inert_keys(config), INERT_NOTE) | dict.fromkeys(PLACING, PLACES_NOTE)
+    _print_keys(config.model_dump(), notes)
     if lines := list(beside(config)):
         print(f"\nthis run beside {config.protocol.source}:")
         rows = [("", "ours", "paper", "equal"), *lines]
@@ -42,11 +44,43 @@ def main(arguments: Sequence[str]) -> int:
         for key, ours, printed, equal in rows:
             print(f"  {key:<{widths[0]}}  {ours:<{widths[1]}}  {printed:<{last}}  {equal}".rstrip())
     print(f"\n{_named(config)}")
-    return 0
+
+
+def _print_keys(tree: Mapping[str, Any], notes: Mapping[str, str]) -> None:
+    """Every key with its value and the note on it; the paper's own words apart."""
+    from sdsbench.core.texts import text
+    from sdsbench.runs.configuration.compose import iter_leaves
+
+    leaves = [leaf for leaf in iter_leaves(dict(tree)) if not leaf[0].startswith("protocol.paper")]
+    width = max(len(key) for key, _ in leaves)
+    for key, value in leaves:
+        print(f"{key:<{width}}  {text(value)}{notes.get(key, '')}")
+
+
+def _show_recorded(name: str, roots: Sequence[str]) -> None:
+    """The configuration that a run's folder holds."""
+    import yaml
+
+    from sdsbench.cli.shared.run_folders import run_folder
+    from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.core.run_folder import read_record
+
+    folder = run_folder(name, roots)
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError([Problem("run", str(folder), "a run folder with config.yaml")])
+    _print_keys(yaml.safe_load(path.read_text()), {})
+    record = read_record(folder / "record.json")
+    print(f"\nrun {record.run_id}: {record.status}, {folder}")
 
 
 def _named(config: RunConfig) -> str:
     """The run's name, which holds the source of data; where there is none, what would do."""
+    from sdsbench.core.errors import Unavailable
+    from sdsbench.runs.configuration.identity import run_id
+    from sdsbench.runs.data_source import require_data, resolve_source
+    from sdsbench.tasks import base as tasks
+
     members = tasks.build(config.task).members
     if members:
         return f"task={config.task.name} is {len(members)} runs, each with an id of its own (task={members[0]} ...)"

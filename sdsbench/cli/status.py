@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+import click
 
-from sdsbench.sweeps import placing as placings
-from sdsbench.sweeps import slurm
-from sdsbench.sweeps.overview import print_overview
-from sdsbench.sweeps.plan import find, read
+from sdsbench.cli.shared import options
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="sdsbench status", description="Where a plan stands; changes nothing.")
-    parser.add_argument("plan", help="folder or name of a plan")
-    parser.add_argument("placing", nargs="*", help="output_root=FOLDER where the runs went elsewhere")
-    parser.add_argument("--all", action="store_true", help="list every run")
-    given = parser.parse_intermixed_args(arguments)
-    plan = read(find(given.plan))
-    placing = placings.parse(given.placing)
+@click.command("status")
+@options.plan
+@options.overrides
+@options.all_runs
+def command(plan: str, overrides: tuple[str, ...], all_runs: bool) -> None:
+    """Say where a PLAN stands; changes nothing. output_root=FOLDER where its runs went elsewhere."""
+    from sdsbench.sweeps import placing as placings
+    from sdsbench.sweeps import slurm
+    from sdsbench.sweeps.overview import print_overview
+    from sdsbench.sweeps.plan import find, read
+
+    found = read(find(plan))
+    placing = placings.parse(overrides)
     try:
-        notes = dict(slurm.notes(slurm.slot_states(plan)))
+        notes = dict(slurm.notes(slurm.slot_states(found)))
     except slurm.SlurmRefused as error:
         notes = {}
         print(f"SLURM does not answer: {error}")
-    print(f"plan {plan.folder}")
-    print_overview(plan, placing, given.all, notes)
-    return 0
+    print(f"plan {found.folder}")
+    print_overview(found, placing, all_runs, notes)

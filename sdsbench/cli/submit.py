@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from sdsbench.sweeps import placing as placings
-from sdsbench.sweeps import slurm
-from sdsbench.sweeps.plan import Plan, find, read
-from sdsbench.sweeps.slurm_config import configure
-from sdsbench.sweeps.states import OVER, States, root_of
+import click
+
+from sdsbench.cli.shared import options
+
+if TYPE_CHECKING:
+    from sdsbench.sweeps.plan import Plan
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="sdsbench submit",
-        description="Sends what is left of a plan to SLURM: runs that are over, running or in the queue are not sent.",
-    )
-    parser.add_argument("plan", help="folder or name of a plan")
-    parser.add_argument("settings", nargs="*", help="slurm=gpu slurm.time=04:00:00 ... output_root=... threads=1")
-    parser.add_argument("--config-dir", action="append", default=[], help="your own YAML files beside ours")
-    given = parser.parse_intermixed_args(arguments)
-    plan = read(find(given.plan))
-    send(plan, given.settings, given.config_dir, skip=OVER)
-    return 0
+@click.command("submit")
+@options.plan
+@options.overrides
+@options.config_dirs
+def command(plan: str, overrides: tuple[str, ...], config_dirs: tuple[str, ...]) -> None:
+    """Send what is left of a PLAN to SLURM: runs that are over, running or in the queue are not sent.
+
+    Overrides are slurm=NAME (`sdsbench ls slurm`), slurm.KEY=VALUE such as slurm.time=04:00:00, and those of
+    `sdsbench sweep`.
+    """
+    from sdsbench.sweeps.plan import find, read
+    from sdsbench.sweeps.states import OVER
+
+    send(read(find(plan)), overrides, config_dirs, skip=OVER)
 
 
 def send(
     plan: Plan, settings: Sequence[str], config_dirs: Sequence[str], skip: Sequence[str] = (), only: Sequence[str] = ()
 ) -> None:
     """Send the slots whose state is not in `skip` (or is in `only`) and that SLURM does not have already."""
-    asked = [word for word in settings if word.startswith(("slurm=", "slurm."))]
+    from sdsbench.sweeps import placing as placings
+    from sdsbench.sweeps import slurm
+    from sdsbench.sweeps.slurm_config import configure
+    from sdsbench.sweeps.states import States, root_of
+
+    asked = [word for word in settings if word.lstrip("+").startswith(("slurm=", "slurm."))]
     placing = placings.parse([word for word in settings if word not in asked])
     config = configure(asked, config_dirs)
     in_queue = {key for key, (_, state, _) in slurm.slot_states(plan).items() if state in slurm.LIVE}

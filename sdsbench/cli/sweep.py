@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
+import click
+
+from sdsbench.cli.shared import options
 from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, Refused, TrainingFailed
-from sdsbench.core.files import disk_errors
-from sdsbench.sweeps import placing as placings
-from sdsbench.sweeps.plan import Plan, find, read
-from sdsbench.sweeps.pool import Pool, Seat, cpu_seats, gpu_seats, gpus_here
-from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
-from sdsbench.sweeps.watch import watch
+
+if TYPE_CHECKING:
+    from sdsbench.sweeps.plan import Plan
+    from sdsbench.sweeps.pool import Seat
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="sdsbench sweep",
-        description="Runs a plan here. Finished runs are skipped, interrupted ones go on, a failing run stops nothing.",
-    )
-    parser.add_argument("plan", help="folder or name of a plan")
-    parser.add_argument("placing", nargs="*", help=f"KEY=VALUE for {', '.join(placings.KEYS)}")
-    parser.add_argument("--workers", type=int, help="CPU workers; default: 1, or one a GPU where there are GPUs")
-    parser.add_argument("--gpus", help="indices of the GPUs to use, by commas; default: all")
-    parser.add_argument("--force", action="store_true", help="run stale runs again; their records are set aside")
-    parser.add_argument("--deaths", type=int, default=5, help="give a run up whose process died so often at one step")
-    given = parser.parse_intermixed_args(arguments)
-    return run_here(read(find(given.plan)), given, ["--force"] if given.force else [])
+@click.command("sweep")
+@options.plan
+@options.overrides
+@options.workers
+@options.gpus
+@options.deaths
+@click.option("--force", is_flag=True, help="Run stale runs again; their records are set aside.")
+def command(
+    plan: str, overrides: tuple[str, ...], workers: int | None, gpus: str | None, deaths: int, force: bool
+) -> None:
+    """Run a PLAN here. Finished runs are skipped, interrupted ones go on, a failing run stops nothing.
+
+    Overrides are sweep.group_size and keys that place runs, such as output_root, device, threads, data.root
+    (`sdsbench show` marks them); everything else is frozen in the plan.
+    """
+    from sdsbench.sweeps import placing as placings
+    from sdsbench.sweeps.plan import find, read
+
+    run_here(read(find(plan)), placings.parse(overrides), workers, gpus, deaths, force=force)
 
 
-def run_here(plan: Plan, given: argparse.Namespace, options: Sequence[str]) -> int:
-    """Drive workers until nothing is left to take; raises what the exit code needs."""
-    placing = placings.parse(given.placing)
+def run_here(
+    plan: Plan,
+    placing: Mapping[str, Any],
+    workers: int | None,
+    gpus: str | None,
+    deaths: int,
+    retry: bool = False,
+    force: bool = False,
+) -> None:
+    """Drive workers until nothing is left to take, failed runs included with `retry`, stale ones with `force`.
+
+    Raises what the exit code needs.
+    """
+    from sdsbench.core.files import disk_errors
+    from sdsbench.sweeps.pool import Pool
+    from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
+    from sdsbench.sweeps.watch import watch
+
     states = States(plan, root_of(plan, placing))
+    seats = _seats(plan, placing, workers, gpus)
     with disk_errors(plan.folder.parent):
-        pool = Pool(plan, _seats(plan, placing, given), placing, [f"--deaths={given.deaths}", *options])
+        pool = Pool(plan, seats, placing, [f"--deaths={deaths}", *["--retry"] * retry, *["--force"] * force])
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -45,7 +68,7 @@ def run_here(plan: Plan, given: argparse.Namespace, options: Sequence[str]) -> i
 
     before = {number: signal.signal(number, note) for number in _STOPPING}
     try:
-        watch(pool, plan, states, _taken_again(options))
+        watch(pool, plan, states, (FAILED if retry else ()) + ((STALE,) if force else ()))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -71,23 +94,19 @@ def run_here(plan: Plan, given: argparse.Namespace, options: Sequence[str]) -> i
         raise TrainingFailed(
             f"{left} run(s) are not over: other processes have them, or workers died (logs: {plan.folder}/logs)"
         )
-    return 0
-
-
-def _taken_again(options: Sequence[str]) -> tuple[str, ...]:
-    """States that count as over elsewhere and that these workers take."""
-    return (FAILED if "--retry" in options else ()) + ((STALE,) if "--force" in options else ())
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def _seats(plan: Plan, placing: dict[str, object], given: argparse.Namespace) -> list[Seat]:
+def _seats(plan: Plan, placing: Mapping[str, Any], workers: int | None, chosen: str | None) -> list[Seat]:
+    from sdsbench.sweeps.pool import cpu_seats, gpu_seats, gpus_here
+
     device = placing.get("device", plan.manifest.placing["device"])
     threads = int(str(placing.get("threads", plan.manifest.placing["threads"])))
-    if given.workers is not None and given.workers < 1:
-        raise ConfigError([Problem("--workers", given.workers, "a whole number from 1")])
-    gpus = [] if device == "cpu" else given.gpus.split(",") if given.gpus else gpus_here()
+    if workers is not None and workers < 1:
+        raise ConfigError([Problem("--workers", workers, "a whole number from 1")])
+    gpus = [] if device == "cpu" else chosen.split(",") if chosen else gpus_here()
     if device == "cuda" and not gpus:
         raise ConfigError([Problem("device", device, "cpu or auto on this machine", "No GPU was found.")])
-    return gpu_seats(gpus, threads) if gpus else cpu_seats(given.workers or 1, threads)
+    return gpu_seats(gpus, threads) if gpus else cpu_seats(workers or 1, threads)

@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import click
 
 
-def main(arguments: Sequence[str]) -> int:
-    given = _parser().parse_args(arguments)
+class _Commas(click.ParamType):
+    """Several values in one word: `lora,sds_lora`, `1,10,100`."""
+
+    name = "values"
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        try:
+            return value if isinstance(value, tuple) else tuple(self.kind(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r}: {self.kind.__name__} values by commas", param, ctx)
+
+
+_NAMES, _NUMBERS = _Commas(str), _Commas(float)
+
+
+@click.command(
+    "theory",
+    epilog="Default: factorisation, four methods, SGD and AdamW, seconds. --full: the study of docs/mechanism.md.",
+)
+@click.option("--full", is_flag=True, help="Both problems, nine methods, three optimizers (minutes).")
+@click.option("--problem", "kinds", type=_NAMES, metavar="A,B", help="factorisation, regression.")
+@click.option("--method", "methods", type=_NAMES, metavar="A,B", help="Methods, by commas.")
+@click.option("--optimizer", "optimizers", type=_NAMES, metavar="A,B", help="sgd, momentum, adamw.")
+@click.option("--condition", "conditions", type=_NUMBERS, metavar="X,Y", help="Condition numbers, from 1.")
+@click.option("--rates", "learning_rates", type=_NUMBERS, metavar="X,Y", help="Grid that lr is tuned over.")
+@click.option("--seeds", type=int)
+@click.option("--tuning-seeds", type=int)
+@click.option("--steps", type=int)
+@click.option("--m", type=int, help="Output size.")
+@click.option("--n", type=int, help="Input size.")
+@click.option("--rank", type=int, help="Of the target and of the adapters.")
+@click.option("--size", type=float, help="Largest singular value of the target.")
+@click.option("--noise", type=float, help="Standard deviation of the noise on the targets.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Default: results/theory with --full, else results/theory_quick.",
+)
+def command(full: bool, out: Path | None, **given: Any) -> None:
+    """Measure the rate of convergence against the condition number, per method and optimizer, on small problems."""
+    import dataclasses
+
     import torch
 
     from sdsbench.core.errors import ConfigError
@@ -18,41 +62,15 @@ def main(arguments: Sequence[str]) -> int:
     from sdsbench.studies.theory.study import FULL, Grid, run
 
     torch.set_num_threads(1)  # hundreds of tiny products: threads only get in each other's way
-    grid = FULL if given.full else Grid()
-    chosen = {key: value for key, value in vars(given).items() if value is not None and hasattr(grid, key)}
-    chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
-    parts = {key: getattr(given, key) for key in ("m", "n", "rank", "size", "noise") if getattr(given, key) is not None}
-    grid = dataclasses.replace(grid, **chosen, setting=dataclasses.replace(grid.setting, **parts))
+    asked = {key: value for key, value in given.items() if value is not None}
+    parts = {key: asked.pop(key) for key in ("m", "n", "rank", "size", "noise") if key in asked}
+    grid = FULL if full else Grid()
+    grid = dataclasses.replace(grid, **asked, setting=dataclasses.replace(grid.setting, **parts))
     problems = list(grid.problems())
     if problems:
         raise ConfigError(problems)
     bar = Progress("theory", len(grid.kinds) * len(grid.optimizers) * len(grid.methods))
     cells = run(grid, lambda line: bar.advance(1, line))
     print(markdown(cells, grid))
-    for path in write(cells, grid, given.out or Path("results/theory" if given.full else "results/theory_quick")):
+    for path in write(cells, grid, out or Path("results/theory" if full else "results/theory_quick")):
         print(path)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sdsbench theory",
-        description=str(__doc__).split(": ", 1)[1],
-        epilog="Default: factorisation, four methods, SGD and AdamW, seconds. --full: the study of docs/mechanism.md.",
-    )
-    parser.add_argument("--full", action="store_true", help="both problems, nine methods, three optimizers (minutes)")
-    parser.add_argument("--problem", dest="kinds", nargs="+", help="factorisation, regression")
-    parser.add_argument("--method", dest="methods", nargs="+")
-    parser.add_argument("--optimizer", dest="optimizers", nargs="+", help="sgd, momentum, adamw")
-    parser.add_argument("--condition", dest="conditions", nargs="+", type=float, help="condition numbers, from 1")
-    parser.add_argument("--rates", dest="learning_rates", nargs="+", type=float, help="grid that lr is tuned over")
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--tuning-seeds", type=int)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--m", type=int, help="output size")
-    parser.add_argument("--n", type=int, help="input size")
-    parser.add_argument("--rank", type=int, help="of the target and of the adapters")
-    parser.add_argument("--size", type=float, help="largest singular value of the target")
-    parser.add_argument("--noise", type=float, help="standard deviation of the noise on the targets")
-    parser.add_argument("--out", type=Path, help="results/theory with --full, else results/theory_quick")
-    return parser

@@ -1,23 +1,45 @@
-"""`sdsbench trace TABLE ROW COLUMN`: from a cell to its runs, configurations and answers."""
+"""`sdsbench trace TABLE ROW COLUMN` or `trace RUN`: from a cell to its runs, configurations and answers."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+import click
 
-from sdsbench.cli.table import add_run_options, build_table
+from sdsbench.cli.shared import options
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="sdsbench trace", description=__doc__)
-    parser.add_argument("name", metavar="TABLE", help="as for sdsbench table")
-    parser.add_argument("row", metavar="ROW", help="a row's name, such as lora_sb_r96 (first column of the CSV)")
-    parser.add_argument("column", metavar="COLUMN", help="a column's name, such as mistral_7b/gsm8k")
-    add_run_options(parser)
-    parser.add_argument("--stage", default="trained", help="of a grid: trained, best_epoch, validation or untrained")
-    given = parser.parse_args(arguments)
+@click.command("trace")
+@click.argument("name", metavar="TABLE|RUN")
+@click.argument("row", required=False)
+@click.argument("column", required=False)
+@options.runs
+@options.where
+@options.scorers
+@options.stage
+def command(
+    name: str,
+    row: str | None,
+    column: str | None,
+    runs: tuple[str, ...],
+    where: tuple[str, ...],
+    scorers: tuple[str, ...],
+    stage: str,
+) -> None:
+    """From a cell of a table to what it was made from, or from a RUN (its id or the beginning of its id) to its files.
 
-    from sdsbench.results.tables.trace import trace
+    TABLE is named as for `sdsbench table`, ROW is a row's name such as lora_sb_r96 (first column of the CSV), COLUMN a
+    column's name such as mistral_7b/gsm8k.
+    """
+    from sdsbench.cli.table import build_table
+    from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.results.tables.trace import trace, trace_run
 
-    print(trace(build_table(given), given.row, given.column))
-    return 0
+    if row is not None and column is not None:
+        print(trace(build_table(name, runs, where, scorers, stage), row, column))
+        return
+    if row is not None:
+        raise ConfigError([Problem("COLUMN", None, "TABLE ROW COLUMN, or one RUN", f"Which column of {name}?")])
+    from sdsbench.cli.shared.run_folders import run_folder
+    from sdsbench.results.tables.runs import load
+
+    found, damaged = load([str(run_folder(name, runs))])
+    print("\n".join([*map(trace_run, found), *damaged.values()]))

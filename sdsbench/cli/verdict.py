@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from sdsbench.core.files import write_atomic
-from sdsbench.results.frames import DEFAULT
+import click
+
+from sdsbench.cli.shared import options
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="sdsbench verdict", description=__doc__)
-    parser.add_argument("claim", nargs="*", help="ids of claims (all)")
-    parser.add_argument(
-        "--runs", action="append", default=[], metavar="DIR", help=f"folder of runs ({DEFAULT}); repeatable"
-    )
-    parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="only runs with this value")
-    parser.add_argument("--claims", type=Path, help="file of claims (results/claims.yaml)")
-    parser.add_argument("--results", type=Path, help="folder of the tables that claims read (that of the claims)")
-    parser.add_argument("--format", choices=["markdown", "json"], default="markdown")
-    parser.add_argument("--output", type=Path, help="write to this file")
-    given = parser.parse_args(arguments)
-
+@click.command("verdict")
+@click.argument("chosen", nargs=-1, metavar="[CLAIM]...")
+@options.runs
+@options.where
+@options.claims_file
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the tables that claims read; default: that of the claims.",
+)
+@click.option("--format", "kind", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to this file.")
+def command(
+    chosen: tuple[str, ...],
+    runs: tuple[str, ...],
+    where: tuple[str, ...],
+    claims: Path | None,
+    results: Path | None,
+    kind: str,
+    output: Path | None,
+) -> None:
+    """Judge the papers' claims by the records: all of them, or those with the ids CLAIM (`sdsbench ls claim`)."""
     import json
 
     from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.core.files import write_atomic
+    from sdsbench.core.spelling import nearest
     from sdsbench.results.claims import texts
     from sdsbench.results.claims.claim import default_file, read
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.tables.runs import load
 
-    path = given.claims or default_file()
-    claims = read(path)
-    unknown = [name for name in given.claim if name not in {claim.id for claim in claims}]
+    path = claims or default_file()
+    known = read(path)
+    ids = [claim.id for claim in known]
+    unknown = [name for name in chosen if name not in ids]
     if unknown:
-        raise ConfigError([Problem("claim", name, ", ".join(claim.id for claim in claims)) for name in unknown])
-    runs, _ = load(given.runs or [DEFAULT], given.where)
-    chosen = [claim for claim in claims if not given.claim or claim.id in given.claim]
-    verdicts = [judge(claim, runs, given.results or path.parent) for claim in chosen]
+        raise ConfigError([Problem("claim", name, ", ".join(ids), nearest(name, ids)) for name in unknown])
+    found, _ = load(runs, where)
+    asked = [claim for claim in known if not chosen or claim.id in chosen]
+    verdicts = [judge(claim, found, results or path.parent) for claim in asked]
     text = texts.markdown(verdicts)
-    if given.format == "json":
+    if kind == "json":
         text = json.dumps([verdict.plain() for verdict in verdicts], indent=1) + "\n"
-    if given.output is None:
+    if output is None:
         print(text, end="")
     else:
-        write_atomic(given.output, text)
-        print(given.output)
-    return 0
+        write_atomic(output, text)
+        print(output)

@@ -13,6 +13,7 @@ from typing import TextIO
 import torch
 
 from sdsbench.core.clock import clock
+from sdsbench.core.console import reader_is_gone
 
 PLAIN_SECONDS = 10.0
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -38,8 +39,11 @@ def forget_peak_memory() -> None:
 
 
 def say_now(text: str) -> None:
-    """Print a line that also reaches a log file at once."""
-    print(text, flush=True)
+    """Print a line that also reaches a log file at once; a run goes on where nobody reads it any more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        reader_is_gone()
 
 
 class Progress:

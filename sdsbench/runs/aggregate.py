@@ -19,16 +19,10 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 
 
-def expand(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[RunConfig]:
-    """The runs that overrides ask for: one, or one a member where the task lists members.
-
-    Raises ConfigError if any of them is wrong.
-    """
-    config = compose_run(overrides, config_dirs)
+def member_runs(config: RunConfig, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[RunConfig]:
+    """A run for each member of the aggregate task of `config`, which the overrides composed."""
+    others = [line for line in overrides if not line.lstrip("+").startswith(("task=", "task.members="))]
     members = tasks.build(config.task).members
-    if not members:
-        return [config]
-    others = [line for line in overrides if not line.startswith(("task=", "task.members="))]
     return [compose_run([*others, f"task={member}"], config_dirs) for member in members]
 
 
@@ -54,16 +48,15 @@ def means_around(task: str) -> dict[str, dict[str, list[str]]]:
     return {name: {mean: list(parts) for mean, parts in means.items()} for name, means in found.items() if means}
 
 
-def execute_members(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> int:
+def execute_members(aggregate: tasks.Task, configs: Sequence[RunConfig]) -> int:
     """Run every member of an aggregate task, one after the other; a member that fails does not stop the others.
 
     Returns the highest exit code of the members.
     """
     from sdsbench.runs.execute import execute
 
-    aggregate = tasks.build(compose_run(overrides, config_dirs).task)
     records, codes = [], [0]
-    for config in expand(overrides, config_dirs):
+    for config in configs:
         try:
             records.append(execute(config))
         except Interrupted:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from pydantic import Field, field_validator
@@ -29,7 +28,8 @@ from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.section import Accepts, Section
 from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import text
-from sdsbench.runs.configuration.compose import GROUPS, conf_folder, options
+from sdsbench.runs.configuration import overrides
+from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
 from sdsbench.runs.configuration.identity import PLACING
 from sdsbench.runs.configuration.typed import parse_section
 
@@ -184,28 +184,33 @@ def _block_problems(block: Block, tune: Tune | None) -> list[Problem]:
 def _axes_of(words: Sequence[str], problems: list[Problem], config_dirs: Sequence[str]) -> Axes:
     """key -> values of overrides in Hydra's syntax: choices by commas, range(), glob() for groups."""
     axes: Axes = {}
-    parser = OverridesParser.create()
-    for word in words:
+    parsed, refused = overrides.parse(words, "key=value or key=value,value")
+    problems += refused
+    added = tuple(own_groups(config_dirs))
+    for override in parsed:
+        key = override.key_or_group
+        if key in added and override.is_add():
+            key = f"+{key}"
         try:
-            override = parser.parse_override(word)
-            axes[override.key_or_group] = _values(override, config_dirs)
-        except (HydraException, ValueError) as error:
+            axes[key] = _values(override, config_dirs)
+        except (HydraException, ValueError) as error:  # such as range(0,1,0)
             problems.append(
-                Problem("override", word, "key=value or key=value,value", " ".join(str(error).split())[:300])
+                Problem(key, override.get_value_string(), "key=value or key=value,value", overrides.one_line(error))
             )
             continue
-        if override.type.name != "CHANGE":
-            problems.append(Problem("override", word, "key=value", "Keys cannot be added or deleted."))
-        if not axes[override.key_or_group]:
-            problems.append(Problem(override.key_or_group, word.split("=", 1)[-1], "one value or more"))
-            axes[override.key_or_group] = [""]
+        if not key.startswith("+") and (problem := overrides.refuse_kind(override, GROUPS)):
+            problems.append(problem)
+        if not axes[key]:
+            problems.append(Problem(key, override.get_value_string(), "one value or more"))
+            axes[key] = [""]
     return axes
 
 
 def _values(override: Override, config_dirs: Sequence[str]) -> list[str]:
     value = override.value()
     if isinstance(value, Glob):
-        return value.filter(options(override.key_or_group, config_dirs) if override.key_or_group in GROUPS else [])
+        group = override.key_or_group
+        return value.filter(options(group, config_dirs) if group in (*GROUPS, *own_groups(config_dirs)) else [])
     if override.is_sweep_override():
         return [str(text) for text in override.sweep_string_iterator()]
     return [override.get_value_string()]

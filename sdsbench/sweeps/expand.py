@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core.errors import ConfigError, Problem
-from sdsbench.runs.configuration.compose import GROUPS, compose_tree, flat_keys, from_tree, key_problem
+from sdsbench.runs.configuration.choices import GROUPS
+from sdsbench.runs.configuration.compose import compose_tree, flat_keys, from_tree, key_problem
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.definition import Axes
 from sdsbench.tasks import base as tasks
@@ -165,7 +166,8 @@ def _touches(key: str, name: str) -> bool:
 
 
 def _structural(key: str, value: str) -> bool:
-    return key in GROUPS or "${" in value
+    """Whether Hydra must compose anew: a choice of a group (`+` adds one of the user's own), or an interpolation."""
+    return key in GROUPS or key.startswith("+") or "${" in value
 
 
 @lru_cache(maxsize=100_000)

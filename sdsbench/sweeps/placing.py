@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.field_text import accepted
 from sdsbench.core.spelling import nearest
+from sdsbench.runs.configuration import overrides
 from sdsbench.runs.configuration.identity import PLACING, field_of
 
 GROUP_SIZE = "sweep.group_size"
@@ -23,15 +22,12 @@ KEYS = (*(key for key in PLACING if key not in ("force", "plugins")), GROUP_SIZE
 def parse(words: Sequence[str]) -> dict[str, Any]:
     """Placing keys and their values. Raises ConfigError for any other key: a plan's runs are frozen."""
     placing: dict[str, Any] = {}
-    problems = []
-    for word in words:
-        key, _, text = word.partition("=")
-        try:
-            value = OverridesParser.create().parse_override(word).value()
-        except HydraException as error:
-            problems.append(Problem("command line", word, "key=value", " ".join(str(error).split())[:200]))
-            continue
-        if key not in KEYS:
+    parsed, problems = overrides.parse(words)
+    for override in parsed:
+        key, value, text = override.key_or_group, override.value(), override.get_value_string()
+        if problem := overrides.refuse_kind(override, KEYS):
+            problems.append(problem)
+        elif key not in KEYS:
             advice = f"{nearest(key, KEYS)} Everything else is frozen in the plan.".strip()
             problems.append(Problem(key, text, f"one of {', '.join(KEYS)}", advice))
         elif wanted := _refused(key, value):

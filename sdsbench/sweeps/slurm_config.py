@@ -12,11 +12,12 @@ from pydantic import Field
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.section import Count, Section, WholeFromZero
 from sdsbench.core.spelling import nearest
-from sdsbench.runs.configuration.compose import conf_folder, options
+from sdsbench.runs.configuration import overrides
+from sdsbench.runs.configuration.choices import conf_folder, options
 from sdsbench.runs.configuration.typed import parse_section
 
 DEFAULT = "gpu"
-TEXTS = ("slurm.time", "slurm.memory")  # 00:10:00 is a number to YAML
+TEXTS = ("slurm.time", "slurm.memory")  # texts even where they are written as a number
 Name = Annotated[str, Field(pattern=r"^[\w.,:/+@-]+$", description="without spaces or shell characters")]
 
 
@@ -46,14 +47,16 @@ class SlurmConfig(Section):
 
 def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmConfig:
     """`slurm=NAME` and `slurm.KEY=VALUE`. Raises ConfigError with every problem."""
-    name, values = DEFAULT, {}
-    for word in words:
-        key, _, text = word.partition("=")
-        value = text if key in TEXTS else _yaml(text)
-        if key == "slurm":
+    name, values = DEFAULT, dict[str, Any]()
+    parsed, problems = overrides.parse(words)
+    for override in parsed:
+        key, value = override.key_or_group, override.value()
+        if problem := overrides.refuse_kind(override, ()):
+            problems.append(problem)
+        elif key == "slurm":
             name = str(value)
         else:
-            values[key.removeprefix("slurm.")] = value
+            values[key.removeprefix("slurm.")] = str(value) if key in TEXTS else value
     known = options("slurm", config_dirs)
     if name not in known:
         raise ConfigError([Problem("slurm", name, ", ".join(known), nearest(name, known))])
@@ -66,10 +69,3 @@ def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmCon
     if found or config is None:
         raise ConfigError(found)
     return config
-
-
-def _yaml(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text

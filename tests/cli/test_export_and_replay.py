@@ -45,6 +45,22 @@ def test_peft_and_merged_exports_agree(run: Path, tmp_path: Path, capsys: pytest
     assert not torch.allclose(one, three, atol=1e-3), "the adapter does something"
 
 
+def test_a_run_is_named_by_the_beginning_of_its_id(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--runs", str(run.parent)]
+    assert main(["export", run.name[:6], str(tmp_path / "peft"), *place]) == 0
+    assert (tmp_path / "peft" / "adapter_config.json").is_file()
+    capsys.readouterr()
+    assert main(["trace", run.name[:6], *place]) == 0
+    assert f"run {run.name}  seed 0  done" in capsys.readouterr().out
+    assert main(["show", run.name[:6], *place]) == 0
+    text = capsys.readouterr().out
+    assert "method.name " in text and "sds_lora" in text
+    assert text.splitlines()[-1] == f"run {run.name}: done, {run}"
+    assert main(["trace", "zz", *place]) == 2
+
+
 def test_export_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()

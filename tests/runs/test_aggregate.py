@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.runs.aggregate import expand
+from sdsbench.runs.aggregate import member_runs
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id
 
 FAST = [
@@ -17,10 +18,11 @@ FAST = [
 
 
 def test_members_are_runs_of_their_own() -> None:
-    configs = expand(["task=vtab", *FAST])
+    words = ["task=vtab", *FAST]
+    configs = member_runs(compose_run(words), words)
     assert len(configs) == 19
     assert len({run_id(config) for config in configs}) == 19
-    alone = expand(["task=vtab/dtd", *FAST])[0]
+    alone = compose_run(["task=vtab/dtd", *FAST])
     assert run_id(alone) in {run_id(config) for config in configs}
 
 

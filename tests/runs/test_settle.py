@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdsbench.cli import show
+from sdsbench.__main__ import main
 from sdsbench.core.errors import Unavailable
 from sdsbench.data import sources
 from sdsbench.runs.configuration.compose import compose_run, options
@@ -63,11 +63,11 @@ def test_the_refusal_names_id_revision_and_folder_of_every_set(no_hub: None) -> 
 
 
 def test_show_prints_the_id_of_the_settled_run(no_hub: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show.main(["model=micro"]) == 0
+    assert main(["show", "model=micro"]) == 0
     printed = capsys.readouterr().out
     named = run_id(compose_run(["model=micro", "data.source=embedded"]))
     assert f"run id {named} (data.source=embedded: no data.root and no hub" in printed
-    assert show.main(["protocol=lora_sb/glue", "task=glue/rte"]) == 0
+    assert main(["show", "protocol=lora_sb/glue", "task=glue/rte"]) == 0
     assert "no run id: data.source=auto" in capsys.readouterr().out
 
 

@@ -92,7 +92,7 @@ def test_retry_sends_failed_runs_only(cluster: Path, plan: Plan, tmp_path: Path)
 
 def test_gpu_container_and_options_reach_the_script(cluster: Path, plan: Plan) -> None:
     words = ["slurm.gpu_type=a6000", "slurm.partition=long", "slurm.container=/images/s.sif", "slurm.max_parallel=2"]
-    words += ["slurm.extra=[--exclude=n7]", "slurm.setup=['module load cuda']"]
+    words += ['slurm.extra=["--exclude=n7"]', "slurm.setup=['module load cuda']"]
     assert main(["submit", str(plan.folder), *words]) == 0
     script = (slurm.submissions(plan)[0].folder / "job.sh").read_text()
     options = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]

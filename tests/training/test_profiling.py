@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from sdsbench.cli import profile
+from sdsbench.__main__ import main
 from sdsbench.training.saved_bytes import PeakBytes, SavedBytes, saved_bytes
 
 
@@ -43,7 +43,7 @@ def test_peak_bytes_see_what_backward_keeps() -> None:
 @pytest.mark.parametrize("method", ("sds_lora", "full_ft"))
 def test_profile_prints_both_tables(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [f"method={method}", "model=micro", "task=gsm8k", "data.source=embedded", "threads=1"]
-    assert profile.main([*overrides, "train.batch_size=2", "--steps", "1"]) == 0
+    assert main(["profile", *overrides, "train.batch_size=2", "--steps", "1"]) == 0
     text = capsys.readouterr().out
     shares = [float(line.split("%")[0].split()[-1]) for line in text.splitlines() if "%" in line]
     assert sum(shares) == pytest.approx(100, abs=1)

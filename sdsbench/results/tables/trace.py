@@ -32,14 +32,15 @@ def trace(built: Built, row: str, column: str) -> str:
         )
     definition = next(c for c in built.table.columns if c.name == column)
     for run in sorted((*cell.runs, *cell.unfinished), key=lambda run: (run.record.seed, run.id)):
-        lines += _run(run, None if definition.parts else value(run, definition))
+        lines += ["", trace_run(run, None if definition.parts else value(run, definition))]
     return "\n".join(lines)
 
 
-def _run(run: Run, number: float | None) -> list[str]:
+def trace_run(run: Run, number: float | None = None) -> str:
+    """A run: its number in the cell that it was traced from, seed, status, record, configuration, metrics, answers."""
     record, provenance = run.record, run.record.provenance
     head = f"run {run.id}  seed {record.seed}  {record.status}" + (f"  {number:.6g}" if number is not None else "")
-    lines = ["", head, f"  record   {run.folder / 'record.json'}"]
+    lines = [head, f"  record   {run.folder / 'record.json'}"]
     for name in ("config.yaml", "metrics.jsonl"):
         if (run.folder / name).is_file():
             lines.append(f"  {name.split('.')[0]:<8} {run.folder / name}")
@@ -55,4 +56,4 @@ def _run(run: Run, number: float | None) -> list[str]:
         ]
     if record.failure is not None:
         lines.append(f"  failure  {record.failure.type}: {record.failure.message}")
-    return lines
+    return "\n".join(lines)

@@ -1,50 +1,42 @@
 """Overrides -> composed configuration -> typed RunConfig, with every problem reported at once.
 
-Hydra composes and stops at the first problem; users deserve all of them. So overrides are sorted first into those
-that Hydra can take and those that it would refuse, the rest is composed, and each section validates itself.
+Overrides without a problem are composed once, all together. Hydra stops at the first problem and users deserve all of
+them: only where that composition fails or shows something wrong are the overrides sorted into those that Hydra can take
+and those that it would refuse. Each section then validates itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core import plugins
 from sdsbench.core.errors import ConfigError, Problem
-from sdsbench.core.package import bundled_folder
+from sdsbench.core.section import section_type
 from sdsbench.core.spelling import nearest
 from sdsbench.runs.configuration import resolvers
 from sdsbench.runs.configuration.check import cross_problems
+from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
+from sdsbench.runs.configuration.overrides import (
+    line_of,
+    one_line,
+    parse,
+    refuse_kind,
+    search_path,
+    with_search_path,
+)
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.configuration.typed import typed_run
 
-GROUPS = ("model", "method", "task", "tracker", "protocol")
-
-
 MANY = 16  # choices that a message lists before it points to `sdsbench ls`
-
-
-def conf_folder() -> Path:
-    """The folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
-    return bundled_folder("conf")
-
-
-def options(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
-    """The choices of a group: `glue/rte` for conf/task/glue/rte.yaml."""
-    found = set()
-    for folder in (conf_folder(), *map(Path, config_dirs), *plugins.conf_folders([])):
-        root = folder / group
-        found |= {path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")}
-    return sorted(found)
 
 
 def compose_run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> RunConfig:
@@ -87,55 +79,82 @@ def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConf
 def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> tuple[DictConfig | None, list[Problem]]:
     """Hydra's composition of the overrides that it can take, and problems for those that it cannot."""
     resolvers.register()
-    parsed, problems = _parse(overrides)
-    modules = _plugins_of(parsed)
+    words, folders = with_search_path(overrides, config_dirs)
+    parsed, problems = parse(words)
+    modules = plugins_of(parsed)
     plugins.load(modules)
-    config_dirs = [*config_dirs, *map(str, plugins.conf_folders(modules))]
-    groups = [override for override in parsed if override.key_or_group in GROUPS]
-    group_overrides = _accepted(groups, lambda override: _choice_problem(override, config_dirs), problems)
-    search = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).resolve()}' for folder in config_dirs)}]"]
-    base_overrides = [*(search if config_dirs else []), *group_overrides]
+    folders += map(str, plugins.conf_folders(modules))
+    added = tuple(own_groups(folders))
+    choices = [override for override in parsed if override.key_or_group in (*GROUPS, *added)]
+    values = [override for override in parsed if override not in choices]
+    wrong = [problem for choice in choices if (problem := _choice_problem(choice, folders, added))]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        try:
-            base = compose("config", base_overrides)
-        except (HydraException, OmegaConfBaseException) as error:
-            return None, [
-                *problems,
-                Problem("config", " ".join(base_overrides), "files that compose", _one_line(error)),
-            ]
-        known = flat_keys(base)
-        values = [override for override in parsed if override not in groups]
-        accepted = _accepted(values, lambda override: key_problem(override, base, known), problems)
-        for line in list(accepted):
-            try:
-                compose("config", [*base_overrides, line])
-            except (HydraException, OmegaConfBaseException) as error:
-                accepted.remove(line)
-                problems.append(
-                    Problem(line.split("=")[0], line.split("=", 1)[-1], "a value of the right kind", _one_line(error))
-                )
-        return (compose("config", [*base_overrides, *accepted]) if accepted else base), problems
+        if not wrong and not any(refuse_kind(override, ()) for override in values):
+            composed = _compose([*search_path(folders), *map(line_of, parsed)])
+            if isinstance(composed, DictConfig) and not any(_sets_section(override, composed) for override in values):
+                return composed, problems
+        bad = {problem.key for problem in wrong}
+        groups = [line_of(choice) for choice in choices if choice.key_or_group not in bad]
+        return _compose_one_by_one([*search_path(folders), *groups], values, [*problems, *wrong])
 
 
-def _plugins_of(parsed: Sequence[Override]) -> list[str]:
+def plugins_of(parsed: Sequence[Override]) -> list[str]:
     """The modules that the overrides name as plugins; they bring choices and keys that the other overrides may use."""
     values = [override.value() for override in parsed if override.key_or_group == "plugins"]
     return [str(module) for module in values[-1]] if values and isinstance(values[-1], list) else []
 
 
-def _accepted(
-    overrides: Sequence[Override], problem_of: Callable[[Override], Problem | None], problems: list[Problem]
-) -> list[str]:
-    """The overrides without a problem, as written; the problems of the others are added to `problems`."""
+def _compose_one_by_one(
+    groups: Sequence[str], values: Sequence[Override], problems: Sequence[Problem]
+) -> tuple[DictConfig | None, list[Problem]]:
+    """Find every override that Hydra refuses: by key against the composed groups, then, if need be, one by one."""
+    found = list(problems)
+    base = _compose(groups)
+    if isinstance(base, Exception):
+        return None, [*found, Problem("config", " ".join(groups), "files that compose", one_line(base))]
+    known = flat_keys(base)
     accepted = []
-    for override in overrides:
-        problem = problem_of(override)
+    for override in values:
+        problem = key_problem(override, base, known)
         if problem:
-            problems.append(problem)
+            found.append(problem)
         else:
-            accepted.append(str(override.input_line))
-    return accepted
+            accepted.append(line_of(override))
+    composed = _compose([*groups, *accepted])
+    if isinstance(composed, DictConfig):
+        return composed, found
+    for line in list(accepted):
+        alone = _compose([*groups, line])
+        if isinstance(alone, Exception):
+            accepted.remove(line)
+            key, _, value = line.partition("=")
+            found.append(Problem(key, value, "a value of the right kind", one_line(alone)))
+    composed = _compose([*groups, *accepted])
+    if isinstance(composed, Exception):  # each can be composed alone, and not all of them together
+        return None, [*found, Problem("command line", " ".join(accepted), "keys that agree", one_line(composed))]
+    return composed, found
+
+
+def _compose(lines: Sequence[str]) -> DictConfig | Exception:
+    """Hydra's composition, or why it refuses."""
+    try:
+        return compose("config", list(lines))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: an empty key, such as =8
+        return error
+
+
+def _sets_section(override: Override, composed: DictConfig) -> bool:
+    """Whether an override replaces a whole section (`train=5`), which Hydra takes without a word."""
+    key = override.key_or_group
+    node = OmegaConf.select(composed, key, throw_on_resolution_failure=False)
+    return key in _sections() or (isinstance(node, DictConfig) and not key.startswith("protocol.paper"))
+
+
+@cache
+def _sections() -> frozenset[str]:
+    """Keys of a run that hold keys of their own."""
+    return frozenset(key for key, field in RunConfig.model_fields.items() if section_type(field.annotation))
 
 
 def flat_keys(tree: DictConfig, prefix: str = "") -> list[str]:
@@ -153,33 +172,25 @@ def flat_keys(tree: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _parse(lines: Sequence[str]) -> tuple[list[Override], list[Problem]]:
-    parser, parsed, problems = OverridesParser.create(), [], []
-    for line in lines:
-        try:
-            parsed += parser.parse_overrides([line])
-        except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
-            problems.append(Problem("command line", line[:100], "key=value", _one_line(error)))
-    return parsed, problems
-
-
-def _choice_problem(override: Override, config_dirs: Sequence[str]) -> Problem | None:
+def _choice_problem(override: Override, config_dirs: Sequence[str], added: Sequence[str] = ()) -> Problem | None:
+    """What is wrong with a choice of a group; groups of the user's own folders (`added`) are added by `+group=NAME`."""
     group, choice = override.key_or_group, str(override.value())
     known = options(group, config_dirs)
     if override.is_sweep_override():
-        line = str(override.input_line)
-        return Problem(group, line.split("=", 1)[-1], "one choice", "For several runs: `sdsbench plan`, or Hydra's -m.")
-    if choice in known and override.type.name == "CHANGE":
+        value = line_of(override).split("=", 1)[-1]
+        return Problem(group, value, "one choice", "For several runs: `sdsbench plan`, or Hydra's -m.")
+    if choice in known and override.type == (OverrideType.ADD if group in added else OverrideType.CHANGE):
         return None
     more = f" and {len(known) - MANY} more (sdsbench ls {group})" if len(known) > MANY else ""
-    return Problem(group, choice, ", ".join(known[:MANY]) + more, nearest(choice, known))
+    own = f"{group} is a group of your own folder: +{group}={choice}." if group in added and choice in known else ""
+    return Problem(group, choice, ", ".join(known[:MANY]) + more, own or nearest(choice, known))
 
 
 def key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> Problem | None:
     """What is wrong with an override of `base` by key alone, or None; `known` are the flat keys of `base`."""
     key = override.key_or_group
-    if override.type.name != "CHANGE":
-        return Problem(key, override.input_line, "key=value for a key that exists", "Keys cannot be added or deleted.")
+    if problem := refuse_kind(override, known):
+        return problem
     if key in known:
         if isinstance(OmegaConf.select(base, key), DictConfig) and not key.startswith("protocol.paper"):
             return Problem(key, override.value(), f"one key below it, such as {known[known.index(key) + 1]}")
@@ -189,11 +200,7 @@ def key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> P
 
 def _from_omegaconf(error: Exception) -> Problem:
     key = getattr(error, "full_key", None) or "config"
-    return Problem(str(key), "${...}", "a value that can be resolved", _one_line(error))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return Problem(str(key), "${...}", "a value that can be resolved", one_line(error))
 
 
 def iter_leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -49,7 +49,7 @@ def test_exponent_is_recovered_and_covers_its_truth() -> None:
 
 
 def test_study_shows_the_mechanism(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "theory --optimizer sgd --method lora sds_lora --condition 1 100 --seeds 4 --steps 120 --rates 0.03 0.1 0.3"
+    words = "theory --optimizer sgd --method lora,sds_lora --condition 1,100 --seeds 4 --steps 120 --rates 0.03,0.1,0.3"
     assert main([*words.split(), "--out", str(tmp_path)]) == 0
     with (tmp_path / "exponents.csv").open() as file:
         p = {row["method"]: (float(row["p_low"]), float(row["p_high"])) for row in csv.DictReader(file)}

@@ -1,0 +1,91 @@
+"""Write docs/cli.md: every verb with its arguments and options, from the commands themselves.
+
+    python scripts/write_cli.py
+
+A test checks that the document is what this script writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sdsbench.cli.shared.options import PLACING
+from sdsbench.cli.shared.verbs import SECTIONS, USES, app, headline, verbs
+
+TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
+WIDTH = 100
+HEAD = f"""\
+# The command line
+
+Written by `scripts/write_cli.py`; `sdsbench VERB --help` says the same. `python -m sdsbench` is the same command as
+`sdsbench`. A first word that is a verb runs that verb; without one the words are those of `sdsbench run`.
+
+| command | what it does |
+|---|---|
+{{uses}}
+
+## Overrides
+
+Every verb that takes `KEY=VALUE` reads it with Hydra's own parser, and every such verb that composes takes
+`--config-dir DIR` (repeatable) or `hydra.searchpath=[DIR]` for your own YAML files beside ours.
+
+* `method=lora` chooses a file of a group (`sdsbench ls`), `train.lr=1e-3` sets a key (`sdsbench show` lists them).
+  `++train.lr=1e-3` is the same; keys cannot be added (`+`) or deleted (`~`).
+* `+experiment=NAME` takes `experiment/NAME.yaml` of your own folder: a group that conf/ does not have.
+* Several values (`seed=0,1,2`, `seed=range(0,3)`, `method=glob(lora*)`) make a sweep, with `sdsbench plan` or `-m`.
+* A text with `=`, `(`, or letters outside ASCII is quoted twice: `'data.root="/daten/größe 1"'`; in a list each text:
+  `'slurm.extra=["--exclude=node7"]'`.
+* A plan's runs are frozen: `sweep`, `status`, `submit` and `retry` take only keys that place runs
+  (`sdsbench show` marks them), such as {PLACING},
+  and with SLURM `slurm=NAME` and `slurm.KEY=VALUE`.
+
+Runs are named by folder, by id, or by the beginning of an id that no other run has (`export`, `replay`, `show`,
+`trace`, `cancel --run`).
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 2 | bad configuration or command line |
+| 3 | data or weights not available, or a damaged file |
+| 4 | training failed: non-finite loss, out of memory, disk full |
+| 130 | interrupted; the state is saved |
+
+## Completion in a shell
+
+| shell | line of its start-up file |
+|---|---|
+| bash | `eval "$(_SDSBENCH_COMPLETE=bash_source sdsbench)"` |
+| zsh | `eval "$(_SDSBENCH_COMPLETE=zsh_source sdsbench)"` |
+| fish | `_SDSBENCH_COMPLETE=fish_source sdsbench \\| source` |
+
+It knows verbs, options, groups with their choices, and the keys of conf/config.yaml.
+"""
+
+
+def document() -> str:
+    """The whole text of docs/cli.md."""
+    uses = "\n".join(f"| `{words}` | {meaning} |" for words, meaning in USES)
+    parts = [HEAD.replace("{uses}", uses)]
+    more = [verb for verb in verbs() if not any(verb in section for section in SECTIONS.values())]
+    for name, section in {**SECTIONS, "more": more}.items():
+        if section:
+            parts.append(f"## Verbs: {name}\n")
+        parts += [_verb(verb) for verb in section]
+    return "\n".join(parts)
+
+
+def _verb(name: str) -> str:
+    settings = {**app.context_settings, "terminal_width": WIDTH}
+    root = click.Context(app, info_name="sdsbench", **settings)
+    command = app.get_command(root, name)
+    assert command is not None
+    text = command.get_help(click.Context(command, root, name))
+    return f"### sdsbench {name}\n\n{headline(name)}.\n\n```text\n{text}\n```\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(document())

@@ -1,0 +1,39 @@
+"""Runs by id, by the beginning of an id, or by folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.spelling import nearest
+
+_SHOWN = 5
+
+
+def run_folder(text: str, roots: Sequence[str]) -> Path:
+    """The folder of the run that `text` names: a folder, or an id or the beginning of one below `roots`.
+
+    Raises ConfigError where no run or several fit.
+    """
+    if text and Path(text).is_dir():
+        return Path(text)
+    folders: dict[str, Path] = {}
+    for root in map(Path, roots):
+        own = [root / "record.json"] if (root / "record.json").is_file() else []
+        for path in (*own, *sorted(root.glob("*/record.json"))):
+            folders.setdefault(path.parent.name, path.parent)
+    return folders[completed("run", text, folders, f"a run folder, or the id of a run in {', '.join(roots)}")]
+
+
+def completed(name: str, text: str, known: Iterable[str], accepted: str) -> str:
+    """The one known id that begins with `text`. Raises ConfigError where none or several do."""
+    ids = sorted(known)
+    if text in ids:
+        return text
+    found = [identity for identity in ids if text and identity.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+    advice = f"Several begin so: {shown}." if found else nearest(text, ids)
+    raise ConfigError([Problem(name, text, accepted, advice)])

@@ -1,0 +1,33 @@
+"""What conf/ offers: its groups and their choices, read from file names alone (no Hydra, so it is fast)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sdsbench.core import plugins
+from sdsbench.core.package import bundled_folder
+
+GROUPS = ("model", "method", "task", "tracker", "protocol")
+
+
+def conf_folder() -> Path:
+    """The folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
+    return bundled_folder("conf")
+
+
+def options(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
+    """The choices of a group: `glue/rte` for conf/task/glue/rte.yaml."""
+    found = set()
+    for folder in (conf_folder(), *map(Path, config_dirs), *plugins.conf_folders([])):
+        root = folder / group
+        found |= {path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")}
+    return sorted(found)
+
+
+def own_groups(config_dirs: Sequence[str]) -> Iterator[str]:
+    """Groups that only the user's folders have, such as `experiment`; `+experiment=NAME` adds one of their files."""
+    for folder in map(Path, config_dirs):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.is_dir() and not (conf_folder() / path.name).is_dir() and any(path.rglob("*.yaml")):
+                yield path.name

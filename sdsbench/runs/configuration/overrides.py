@@ -1,0 +1,95 @@
+"""The grammar of KEY=VALUE words, the same in every verb: Hydra's own parser, with advice where it refuses a word.
+
+`++key=value` means `key=value` here, as it does in Hydra where the key exists; a run has no other keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+
+from sdsbench.core.errors import ConfigError, Problem
+
+SEARCH_PATH = "hydra.searchpath"
+
+
+def parse(words: Sequence[str], accepted: str = "key=value") -> tuple[list[Override], list[Problem]]:
+    """The overrides that Hydra's grammar takes, and a problem for each other word (`accepted`: what a word may be)."""
+    parser, parsed, problems = OverridesParser.create(), [], []
+    for word in words:
+        line = word.removeprefix("++") if "=" in word else word
+        try:
+            parsed.append(parser.parse_override(line))
+        except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
+            problems.append(Problem("command line", word[:100], accepted, f"{_advice(word)}{one_line(error)}"))
+    return parsed, problems
+
+
+def _advice(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals:
+        return f"A verb comes first: `sdsbench {word} ...`. " if word.isidentifier() else ""
+    if len(value) > 60 or not key or '"' in value or "'" in value:
+        return ""
+    if value.startswith("[") and value.endswith("]"):
+        texts = ",".join(f'"{text}"' for text in value[1:-1].split(","))
+        return f"If it is a list of texts, quote them: '{key}=[{texts}]'. "
+    return f"""If the value is a text, quote it twice: '{key}="{value}"'. """
+
+
+def line_of(override: Override) -> str:
+    """An override as it is written on a command line."""
+    return str(override.input_line)
+
+
+def one_line(error: Exception) -> str:
+    """The first 300 characters of an error, on one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def with_search_path(words: Sequence[str], config_dirs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(other words, folders): the folders of `hydra.searchpath=[...]` words behind those of --config-dir.
+
+    Raises ConfigError where an entry is no folder of this machine.
+    """
+    others = [word for word in words if not word.lstrip("+").startswith(f"{SEARCH_PATH}=")]
+    if len(others) == len(words):
+        return others, list(config_dirs)
+    found, problems = parse([word for word in words if word not in others])
+    folders = list(config_dirs)
+    for override in found:
+        value = override.value()
+        for entry in value if isinstance(value, list) else [value]:
+            folder = str(entry).removeprefix("file://")
+            if Path(folder).is_dir():
+                folders.append(folder)
+            else:
+                problems.append(Problem(SEARCH_PATH, entry, "[FOLDER, ...], folders that exist (as --config-dir)"))
+    if problems:
+        raise ConfigError(problems)
+    return others, folders
+
+
+def search_path(config_dirs: Sequence[str]) -> list[str]:
+    """The override that makes Hydra read the user's folders beside conf/; none without folders."""
+    urls = (f"file://{Path(folder).resolve()}".replace("\\", "\\\\").replace('"', '\\"') for folder in config_dirs)
+    return [f"{SEARCH_PATH}=[{','.join(f'{chr(34)}{url}{chr(34)}' for url in urls)}]"] if config_dirs else []
+
+
+def refuse_kind(override: Override, known: Sequence[str]) -> Problem | None:
+    """What is wrong with `+key=`, `~key` and `hydra.key=`, which Hydra takes and a run does not.
+
+    `known` are the keys that exist.
+    """
+    key = override.key_or_group
+    if key.startswith(("hydra.", "hydra/")):
+        return Problem(key, override.value(), "a key of a run", "Keys of Hydra itself act with -m alone.")
+    if override.type == OverrideType.CHANGE:
+        return None
+    change = f" It exists: {key}=VALUE sets it." if key in known and override.type == OverrideType.ADD else ""
+    advice = f"Keys cannot be added or deleted.{change}"
+    return Problem(key, override.input_line, "key=value for a key that exists", advice)

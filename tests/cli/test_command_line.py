@@ -1,0 +1,296 @@
+"""The command line as a whole: help without heavy imports, exit codes, misspellings, completion, and its document."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+
+from sdsbench.__main__ import main
+from sdsbench.cli.shared import options
+from sdsbench.cli.shared.verbs import SECTIONS, Verbs, app, headline, verbs
+from sdsbench.core import progress
+from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed, Unavailable
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.sweeps.placing import KEYS
+from tests.conftest import ROOT
+
+HEAVY = {"torch", "hydra", "pandas", "transformers", "pydantic", "numpy", "yaml"}
+
+
+def python(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *words]
+    return subprocess.run(command, env=environment, text=True, check=False, **{"capture_output": True, **more})  # type: ignore[call-overload]
+
+
+# ---- help
+
+
+def test_help_of_every_verb_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from sdsbench.__main__ import main
+from sdsbench.cli.shared.verbs import verbs
+for words in ([], ["--help"], ["-h"], *([verb, "--help"] for verb in verbs())):
+    assert main(words) == 0, words
+    assert not {HEAVY!r} & set(sys.modules), (words, {HEAVY!r} & set(sys.modules))
+"""
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage: sdsbench ") == len(verbs())
+
+
+def test_no_words_show_three_first_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert sum(line.startswith("  sdsbench ") for line in text.splitlines()) == 3
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_help_names_every_verb_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for verb in verbs():
+        assert sum(line.startswith(f"  {verb} ") for line in lines) == 1, verb
+        assert headline(verb) and not headline(verb).startswith("`")
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_verb_without_a_section_is_listed_as_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SECTIONS, "studies", ("figures",))
+    assert main(["--help"]) == 0
+    assert "\nmore:\n  theory " in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "sdsbench 0.1.0\n"
+
+
+def test_the_document_is_what_the_commands_say() -> None:
+    spec = importlib.util.spec_from_file_location("write_cli", ROOT / "scripts" / "write_cli.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert (ROOT / "docs" / "cli.md").read_text() == script.document(), "run python scripts/write_cli.py"
+    assert set(options.PLACING.split(", ")) <= set(KEYS)
+
+
+def test_overrides_are_the_same_argument_in_every_verb() -> None:
+    context = click.Context(app)
+    taking = []
+    for verb in verbs():
+        command = app.get_command(context, verb)
+        assert command is not None
+        for parameter in command.params:
+            if isinstance(parameter, click.Argument) and "KEY" in str(parameter.metavar):
+                taking.append(verb)
+                assert (parameter.name, parameter.nargs, parameter.metavar) == ("overrides", -1, "[KEY=VALUE]...")
+    assert taking == ["plan", "profile", "retry", "run", "show", "status", "submit", "sweep"]
+
+
+# ---- exit codes
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError([Problem("a", 1, "2")]), 2),
+        (click.UsageError("no"), 2),
+        (Unavailable("no"), 3),
+        (TrainingFailed("no"), 4),
+        (Interrupted("no"), 130),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_exit_codes(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(Verbs, "get_command", lambda *_: click.Command("ls", callback=fail))
+    assert main(["ls"]) == code
+    text = capsys.readouterr().err
+    assert text.startswith("sdsbench: ") and "Traceback" not in text
+
+
+def test_the_reader_may_leave() -> None:
+    """`sdsbench ls | head -1`: no traceback, status 0."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = python("-m", "sdsbench", "ls", capture_output=False, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_goes_on_when_nobody_reads_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    left: list[bool] = []
+    monkeypatch.setattr(progress, "reader_is_gone", lambda: left.append(True))
+    monkeypatch.setattr(sys, "stdout", Gone())
+    progress.say_now("a line")
+    monkeypatch.undo()
+    assert left == [True]
+
+
+# ---- misspellings
+
+REFUSED = [
+    (["swep"], "Did you mean 'sweep'?"),
+    (["method", "lora"], "Hydra writes method=lora."),
+    (["--method", "lora"], "Hydra writes method=lora, without dashes"),
+    (["--method=lora", "model=micro"], "Hydra writes method=lora, without dashes"),
+    (["model=micro", "--lr", "1e-3"], "Hydra writes train.lr=1e-3, without dashes"),
+    (["show", "--train.lr=1e-3"], "Hydra writes train.lr=1e-3, without dashes"),
+    (["plan", "--rank=4"], "Hydra writes method.rank=4, without dashes"),
+    (["plan", "--method"], "Hydra writes method=VALUE, without dashes"),
+    (["--config-dri", "x"], "Did you mean '--config-dir'?"),
+    (["sweep", "x", "--worker", "3"], "Did you mean '--workers'?"),
+    (["report", "--runz", "x"], "Did you mean '--runs'?"),
+    (["report", "--method", "lora"], "no option --method. (sdsbench report --help)"),
+    (["plan", "--wxyz=1"], "KEY=VALUE, without dashes"),
+    (["sweep"], "Missing argument 'PLAN'"),
+    (["sweep", "x", "--workers", "two"], "--workers"),
+    (["table", "grid", "--format", "markdwon"], "'markdown'"),
+    (["retry", "x"], "--failed"),
+    (["ls", "clams"], "Did you mean 'claim'?"),
+    (["-m", "--cfg", "job"], "one of them at a time"),
+    (["--resolve"], "go with --cfg"),
+    (["--cfg", "jbo"], "'job', 'hydra', 'all'"),
+    (["model=micro", "plan"], "A verb comes first: `sdsbench plan ...`"),
+    (["trace", "grid", "lora"], "TABLE ROW COLUMN"),
+    (["verdict", "sds_above_lora_gsm8"], "Did you mean 'sds_above_lora_gsm8k'?"),
+    (["--config-dir", "nowhere"], "'nowhere' does not exist"),
+    (["-m", "-cd", "nowhere", "seed=0,1"], "'nowhere' does not exist"),
+    (["plan", "--config-dir=nowhere"], "'nowhere' does not exist"),
+    (["show", "hydra.searchpath=[nowhere]"], "hydra.searchpath='nowhere'"),
+    (["-m", "method=lroa,lora", "train.rl=1"], "Did you mean 'lora'?"),
+    (["--cfg", "job", "train.rl=1"], "Did you mean 'train.lr'?"),
+    (["model=micro", "hydra.run.dir=x"], "act with -m alone"),
+    (["show", "nothing_of_the_kind"], "or the id of a run in results/runs"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_refused_with_the_right_spelling(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")
+    assert main(words) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("sdsbench: ") and text.count("sdsbench: ") == 1 and "Traceback" not in text
+    assert said in text
+    assert list(tmp_path.iterdir()) == []
+    assert (list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")) == before
+
+
+def test_both_problems_of_a_multirun_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", "method=lora,lroa", "train.rl=1", "model=micro"]) == 2
+    text = capsys.readouterr().err
+    assert "2 problems" in text and "method='lroa'" in text and "train.rl" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "started"), [(TrainingFailed("no"), 4, [0, 1, 2]), (Interrupted("no"), 130, [0])]
+)
+def test_a_multirun_goes_on_after_a_failure_and_stops_after_an_interruption(
+    error: SdsbenchError, code: int, started: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdsbench.runs import execute as module
+
+    seeds = []
+
+    def execute(config: RunConfig) -> None:
+        seeds.append(config.seed)
+        if config.seed == 0:
+            raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "execute", execute)
+    assert main(["-m", "model=micro", "seed=0,1,2", "hydra/hydra_logging=none"]) == code
+    assert seeds == started
+
+
+def test_hydra_shows_configurations_with_a_folder_of_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text((ROOT / "conf" / "method" / "lora.yaml").read_text())
+    words = ["--cfg", "job", "--config-dir", str(tmp_path), "method=mine", "-p", "method"]
+    assert main(words) == 0
+    assert "name: lora" in capsys.readouterr().out
+    assert main(["--info", "searchpath", "-cd", str(tmp_path)]) == 0
+    assert f"file://{tmp_path}" in capsys.readouterr().out
+    assert main(["--hydra-help"]) == 0
+    assert "--multirun" in capsys.readouterr().out
+
+
+def test_ls_names_tables_claims_and_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls"]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "method=\n",
+        "sweep=\n",
+        "  study ",
+        "table:\n",
+        "  lora_sb/table1 ",
+        "claim:\n",
+        "  sds_above_lora_gsm8k",
+    ):
+        assert part in text
+    assert main(["ls", "tables"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "table:"
+
+
+# ---- completion
+
+
+def completed(*given: str, incomplete: str) -> list[str]:
+    found = ShellComplete(app, {}, "sdsbench", "_SDSBENCH_COMPLETE").get_completions(list(given), incomplete)
+    return [item.value for item in found]
+
+
+def test_completion_of_verbs_options_groups_and_keys(tmp_path: Path) -> None:
+    assert completed(incomplete="sw") == ["sweep"]
+    assert "--workers" in completed("sweep", "x", incomplete="--")
+    assert "--config-dir" in completed("method=lora", incomplete="--c")
+    assert completed("show", incomplete="method=lora_s") == ["method=lora_sb"]
+    assert "method=sds_lora" in completed("seed=1", incomplete="meth")
+    assert completed("seed=1", incomplete="train.l") == ["train.lr="]
+    assert completed(incomplete="method=sds") == ["method=sds_lora"]
+    assert completed("show", "method", "=", incomplete="sds") == ["sds_lora"]  # bash takes words apart at =
+    assert "sds_lora" in completed("show", "method", incomplete="=")
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "zz.yaml").touch()
+    assert completed("show", "--config-dir", str(tmp_path), incomplete="method=z") == ["method=zz"]
+
+
+def test_completion_for_a_shell() -> None:
+    done = python(
+        "-c", "import os; os.environ['_SDSBENCH_COMPLETE'] = 'zsh_source'; import sdsbench.__main__ as m; m.main([])"
+    )
+    assert done.returncode == 0 and "_SDSBENCH_COMPLETE=zsh_complete" in done.stdout
+
+
+def test_errors_are_told_by_their_exit_code() -> None:
+    """Every error that a verb may end with has one of the documented codes."""
+    kinds = [SdsbenchError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {kind.exit_code for kind in kinds[1:]} == {2, 3, 4, 130}

@@ -1,0 +1,45 @@
+"""A run is named by its folder, its id, or the beginning of its id that no other run has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdsbench.cli.shared.run_folders import completed, run_folder
+from sdsbench.core.errors import ConfigError
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> list[str]:
+    for name in ("one/aa11", "one/aa22", "two/bb11"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "record.json").touch()
+    (tmp_path / "one" / "aa33").mkdir()  # no record: no run
+    return [str(tmp_path / "one"), str(tmp_path / "two")]
+
+
+def test_found_by_id_prefix_and_folder(roots: list[str]) -> None:
+    for text in ("bb11", "b", f"{roots[1]}/bb11"):
+        assert run_folder(text, roots) == Path(roots[1]) / "bb11"
+    assert run_folder("aa2", roots).name == "aa22"
+    assert run_folder("bb11", [f"{roots[1]}/bb11"]).name == "bb11", "a root may be the run's own folder"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("aa", "Several begin so: aa11, aa22."),
+        ("aa33", "accepted: a run folder"),
+        ("bb12", "Did you mean 'bb11'?"),
+        ("", "a run folder"),
+    ],
+)
+def test_refused(text: str, said: str, roots: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_folder(text, roots)
+    assert said in str(caught.value)
+
+
+def test_an_id_that_begins_another_is_itself() -> None:
+    assert completed("run", "ab", ["ab", "abc"], "a run") == "ab"
