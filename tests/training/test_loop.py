@@ -78,6 +78,30 @@ def test_every_epoch_shows_every_row_once(rows: int, batch: int, seed: int) -> N
         assert sorted(number for step in steps for number in order.examples(step)) == list(range(rows))
 
 
+def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+    def order(seed: int, epoch: int) -> tuple[int, ...]:
+        found = DataOrder(40, 8, seed)
+        first = epoch * found.steps_per_epoch
+        return tuple(number for step in range(first + 1, first + 6) for number in found.examples(step))
+
+    orders = [order(seed, epoch) for seed in range(4) for epoch in range(4)]
+    assert len(set(orders)) == len(orders)
+    assert tuple(range(40)) not in orders
+    assert order(2, 3) == order(2, 3)
+
+
+def test_steps_of_whole_and_part_epochs() -> None:
+    order = DataOrder(41, 8, 0)
+    assert order.steps_per_epoch == 6, "the sixth step has one row"
+    assert [len(order.examples(step)) for step in range(1, 8)] == [8, 8, 8, 8, 8, 1, 8]
+    assert [order.total_steps(epochs, None) for epochs in (0.01, 0.5, 1, 2)] == [1, 3, 6, 12]
+    assert order.total_steps(3.0, 5) == 5, "train.max_steps counts where it is given"
+
+
+def test_micro_batches_hold_like_lengths_longest_first() -> None:
+    assert micro_batches([3, 9, 5, 9, 1], 2) == [[1, 3, 2], [0, 4]]
+
+
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 8))
 def test_micro_batches_partition_the_step(lengths: list[int], count: int) -> None:
     batches = micro_batches(lengths, count)
