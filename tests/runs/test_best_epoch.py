@@ -9,7 +9,7 @@ import pytest
 
 from sdsbench.core import samples
 from sdsbench.core.record import Record
-from sdsbench.evaluation import metric_functions
+from sdsbench.evaluation import metrics
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from tests.tools import QUIET
