@@ -36,8 +36,11 @@ def test_best_epoch_is_the_best_and_its_samples_are_kept(tmp_path: Path) -> None
 
 
 def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores are dealt: the second epoch is the best, the third equals it. With a constant rate a run of two epochs ends
-    where the longer one stood after its second, so its answers are those that must have been kept."""
+    """Scores are dealt: the second epoch is the best, the third equals it.
+
+    With a constant rate a run of two epochs ends where the longer one stood after its second epoch, so its answers are
+    those that must have been kept.
+    """
     words = [*FAST, "train.schedule=constant", "train.warmup_ratio=0", f"output_root={tmp_path}"]
 
     def answers(stage: str, dealt: list[float], *extra: str) -> tuple[Record, list[dict[str, Any]]]:

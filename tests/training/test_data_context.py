@@ -9,11 +9,11 @@ from torch import Tensor
 
 from sdsbench.methods.attach import attach
 from sdsbench.training.causal import CausalObjective, EncodedText
-from sdsbench.training.config import TrainConfig
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.loop import Training
 from sdsbench.training.order import DataOrder
+from sdsbench.training.training_config import TrainConfig
 from tests.methods.tiny import make_method, tiny_model
 
 LENGTHS = (3, 9, 6, 12)
@@ -56,10 +56,8 @@ def test_as_many_rows_as_asked_for_none_twice_chosen_by_the_generator() -> None:
     for seed in range(8):
         found, layers = context(seed)
         name, gradient_mn = next(iter(found.summed_gradients(layers, 2).items()))
-        pairs = [(a, b) for a in range(len(ROWS)) for b in range(a)]
-        fitting = [
-            (a, b) for a, b in pairs if torch.allclose(gradient_mn, expected[a][name] + expected[b][name], rtol=1e-3, atol=1e-4)
-        ]
+        sums = {(a, b): expected[a][name] + expected[b][name] for a in range(len(ROWS)) for b in range(a)}
+        fitting = [pair for pair, sum_mn in sums.items() if torch.allclose(gradient_mn, sum_mn, rtol=1e-3, atol=1e-4)]
         assert len(fitting) == 1, f"generator {seed}: not the gradients of two different rows"
         chosen |= set(fitting)
     assert len(chosen) > 1

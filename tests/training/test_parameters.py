@@ -7,9 +7,9 @@ from torch import nn
 
 from sdsbench.methods.attach import attach
 from sdsbench.models.head import unfreeze_head
-from sdsbench.training.config import TrainConfig
 from sdsbench.training.optimizer import FlatOptimizer, Group
 from sdsbench.training.parameters import count, optimizer_groups
+from sdsbench.training.training_config import TrainConfig
 from tests.methods.tiny import make_method, tiny_model
 
 

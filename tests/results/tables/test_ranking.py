@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 from scipy import stats
 
-from sdsbench.statistics import t_interval
-from sdsbench.tables.cells import Cell
-from sdsbench.tables.definition import Column
-from sdsbench.tables.ranking import mark
+from sdsbench.results.statistics import t_interval
+from sdsbench.results.tables.cells import Cell
+from sdsbench.results.tables.definition import Column
+from sdsbench.results.tables.ranking import mark
 
 Cells = dict[tuple[str, str], Cell]
 
