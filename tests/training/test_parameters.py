@@ -37,6 +37,7 @@ def test_weight_decay_spares_vectors_and_nothing_else() -> None:
     model, groups = groups_of("full_ft", train)
     body = {name: group for name, group in group_of_each(model, groups).items() if group.name != "head"}
     assert {model.get_parameter(name).ndim for name in body} == {1, 2}
+    assert {group.name for group in groups} == {"weights", "weights, vectors", "head"}
     before = {name: model.get_parameter(name).detach().clone() for name in body}
     optimizer = FlatOptimizer(groups, train)
     optimizer.zero_grad()

@@ -356,6 +356,6 @@ def test_latex_compiles(paper_runs: Path, tmp_path: Path) -> None:
     )
     (tmp_path / "tables.tex").write_text(head + "\n\\clearpage\n".join(parts) + "\\end{document}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1500:]
     assert "Overfull \\hbox" not in done.stdout
