@@ -82,13 +82,20 @@ wait_for() { # COMMAND...: until the command succeeds
 }
 run_of() { "$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))[0])" "$R/plan/submissions/001/task-$1.json"; }
 worker_of() { pgrep -f "sdsbench.sweeps.worker $R/plan .*/001/task-$1.json" | head -1; }
-# Sets VICTIM to a running task in the middle of its training, other than those named.
+in_the_middle() { # TASK: of its training
+  local steps
+  steps=$(grep -c '"train"' "$R/runs/$(run_of "$1")/metrics.jsonl" 2>/dev/null) && [ "$steps" -ge 3 ] && [ "$steps" -le 30 ]
+}
+# Sets VICTIM to a running task in the middle of its training, other than those named, and WORKER to its process, which
+# stands still from then on: whatever follows finds it there, however busy the machine is.
 find_victim() {
-  local task steps
-  for task in $(squeue -h -r -t RUNNING -o '%K' | sort -n); do
-    [[ " $* " == *" $task "* ]] && continue
-    steps=$(grep -c '"train"' "$R/runs/$(run_of "$task")/metrics.jsonl" 2>/dev/null) || continue
-    if [ "$steps" -ge 3 ] && [ "$steps" -le 30 ] && [ -n "$(worker_of "$task")" ]; then VICTIM=$task; return 0; fi
+  for VICTIM in $(squeue -h -r -t RUNNING -o '%K' | sort -n); do
+    [[ " $* " == *" $VICTIM "* ]] && continue
+    in_the_middle "$VICTIM" || continue
+    WORKER=$(worker_of "$VICTIM")
+    [ -n "$WORKER" ] && kill -STOP "$WORKER" 2>/dev/null || continue
+    in_the_middle "$VICTIM" && return 0
+    kill -CONT "$WORKER"
   done
   return 1
 }
@@ -110,28 +117,30 @@ $SDSBENCH plan model=micro data.source=embedded threads=1 device=cpu eval.limit=
 say "the same plan without SLURM"
 $SDSBENCH sweep "$R/plan" output_root="$R/alone" --workers 2
 
+NOTICE=600 # seconds before the time limit at which SLURM warns: the time that the task may stand still after it
 say "as a job array"
-$SDSBENCH submit "$R/plan" slurm=cpu slurm.time=01:00:00 slurm.memory=1500M slurm.runs_per_task=1
+$SDSBENCH submit "$R/plan" slurm=cpu slurm.time=01:00:00 slurm.memory=1500M slurm.runs_per_task=1 \
+  slurm.signal_seconds=$NOTICE
 JOB=$("$PYTHON" -c "import json; print(json.load(open('$R/plan/submissions/001/submission.json'))['job'])")
 
 wait_for find_victim
 KILLED=$VICTIM
 say "task $KILLED: kill -9 of its worker"
-kill -9 "$(worker_of "$KILLED")"
+kill -9 "$WORKER"
 
 wait_for find_victim "$KILLED"
-SLOW=$VICTIM
+SLOW=$VICTIM SLOW_WORKER=$WORKER
 say "task $SLOW: stands still until its time limit is near"
-kill -STOP "$(worker_of "$SLOW")"
-scontrol update jobid="${JOB}_$SLOW" timelimit=1
+scontrol update jobid="${JOB}_$SLOW" timelimit=$((NOTICE / 60))
 
 wait_for find_victim "$KILLED" "$SLOW"
 CANCELLED=$VICTIM
 say "task $CANCELLED: cancelled"
 $SDSBENCH cancel "$R/plan" --run "$(run_of "$CANCELLED")"
+kill -CONT "$WORKER" 2>/dev/null || true # SLURM may have ended it already
 
 wait_for log_has "$SLOW" "received USR1"
-kill -CONT "$(worker_of "$SLOW")"
+kill -CONT "$SLOW_WORKER"
 wait_for log_has "$SLOW" "requeued"
 
 wait_for find_victim "$KILLED" "$SLOW" "$CANCELLED"
