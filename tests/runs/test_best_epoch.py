@@ -46,7 +46,7 @@ def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest
     def answers(stage: str, dealt: list[float], *extra: str) -> tuple[Record, list[dict[str, Any]]]:
         with monkeypatch.context() as patch:
             patch.setattr(metrics, "compute", lambda *_: dealt.pop(0))
-            record = execute(compose_run([*words, *extra]), say=lambda _: None)
+            record = execute(compose_run([*words, *extra]), QUIET)
         assert dealt == [], "one score for each evaluation"
         return record, samples.read(samples.path_of(tmp_path / record.run_id, "vtab/dtd", stage))
 
