@@ -14,7 +14,7 @@ from sdsbench.core.errors import TrainingFailed
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.training.order import DataOrder, micro_batches
-from sdsbench.training.schedule import factor
+from sdsbench.training.schedule import factor, warmup_steps
 from tests.tools import QUIET
 
 FAST = [
@@ -96,6 +96,18 @@ def test_steps_of_whole_and_part_epochs() -> None:
     assert [len(order.examples(step)) for step in range(1, 8)] == [8, 8, 8, 8, 8, 1, 8]
     assert [order.total_steps(epochs, None) for epochs in (0.01, 0.5, 1, 2)] == [1, 3, 6, 12]
     assert order.total_steps(3.0, 5) == 5, "train.max_steps counts where it is given"
+
+
+def test_warmup_is_a_share_of_the_steps_rounded_up() -> None:
+    assert [warmup_steps(ratio, 50) for ratio in (0.0, 0.01, 0.1, 0.11)] == [0, 1, 5, 6]
+
+
+def test_schedules_meet_at_their_ends() -> None:
+    """The first step after the warm-up has the whole rate; a run that is all warm-up divides by nothing."""
+    for schedule in ("constant", "linear", "cosine"):
+        assert factor(schedule, 1, 10, 0) == factor(schedule, 6, 10, 5) == 1.0
+        assert factor(schedule, 5, 5, 5) == pytest.approx(0.8)
+        assert factor(schedule, 6, 5, 5) == 1.0
 
 
 def test_micro_batches_hold_like_lengths_longest_first() -> None:

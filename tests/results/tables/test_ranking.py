@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from scipy import stats
@@ -75,3 +76,14 @@ def test_a_tie_marks_nothing() -> None:
 def test_a_cell_without_a_value_takes_no_part() -> None:
     cells = contest("a", 0.01) | {("pissa", "a"): Cell("pissa", "a", "counted", ours=t_interval([99.0]))}
     assert marks(cells) == {("dora", "a"): "best", ("lora", "a"): "second", ("pissa", "a"): ""}
+
+
+def test_without_a_common_seed_nothing_is_tested() -> None:
+    """The second is marked all the same, and another column's test is corrected for one contest alone."""
+    apart = {
+        ("dora", "a"): replace(cell("dora", "a", [60.0, 61.0]), by_seed={0: 60.0, 1: 61.0}),
+        ("lora", "a"): replace(cell("lora", "a", [50.0, 50.5]), by_seed={2: 50.0, 3: 50.5}),
+    }
+    assert marks(apart | contest("b", 0.04)) == {
+        ("dora", "a"): "", ("lora", "a"): "second", ("dora", "b"): "best", ("lora", "b"): "second",
+    }  # fmt: skip
