@@ -11,7 +11,7 @@ from scipy import stats
 from sdsbench.results.statistics import t_interval
 from sdsbench.results.tables.cells import Cell
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.ranking import mark
+from sdsbench.results.tables.ranking import compare, mark
 
 Cells = dict[tuple[str, str], Cell]
 
@@ -87,3 +87,11 @@ def test_without_a_common_seed_nothing_is_tested() -> None:
     assert marks(apart | contest("b", 0.04)) == {
         ("dora", "a"): "", ("lora", "a"): "second", ("dora", "b"): "best", ("lora", "b"): "second",
     }  # fmt: skip
+
+
+def test_the_interval_of_a_difference_is_that_of_95_percent_over_common_seeds() -> None:
+    ours, theirs = cell("dora", "a", [61.0, 62.5, 60.2]), cell("lora", "a", [60.1, 61.9, 60.0])
+    found = compare(Column("a", "", {}, measure="seconds.train"), ours, theirs)
+    expected = t_interval([0.9, 0.6, 0.2], confidence=0.95)
+    assert found is not None
+    assert (found.difference, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
