@@ -24,10 +24,11 @@ from compare_runs import differences
 from sdsbench.core import step_log as metrics
 from sdsbench.core.run_folder import read_record
 
+STEPS = 40
 RUN = [
     "model=micro", "data.source=embedded", "threads=1", "device=cpu", "eval.limit=8", "eval.untrained=false",
     "task.max_new_tokens=20", "train.checkpoint_every=2", "data.train_limit=64", "train.batch_size=4",
-    "train.max_steps=40",
+    f"train.max_steps={STEPS}",
 ]  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -46,16 +47,22 @@ def finished(root: Path) -> dict[str, str]:
     return {record.run_id: record.checksum for record in records if record.status == "done"}
 
 
-def campaign(folder: Path, kills: int, runs: int, seed: int, seconds: float) -> int:
-    """Kill until `kills` kills are made, then let the sweep end; returns the number of kills made.
+def steps_done(root: Path) -> int:
+    """Optimizer steps in the metrics of all runs: how far the plan is, by no clock."""
+    return sum(len(path.read_bytes().splitlines()) for path in root.glob("*/metrics.jsonl"))
 
-    `seconds`: what a run takes here; the time to the next kill is drawn around it, so that runs are hit at every stage.
+
+def campaign(folder: Path, root: Path, kills: int, runs: int, chance: random.Random) -> int:
+    """Kill up to `kills` times, at moments drawn from the plan's steps and stages; then let the sweep end.
+
+    Returns the number of kills made: fewer where the plan was over before the last.
     """
-    chance = random.Random(seed)
-    root = folder / "runs"
     process, made, done = sweep(folder, root), 0, {}
+    moments = sorted(chance.randrange(runs * STEPS) for _ in range(kills))
     while len(done) < runs:
-        time.sleep(chance.uniform(0.1, 0.7) * seconds if made < kills else 2.0)
+        while process.poll() is None and (made == len(moments) or steps_done(root) < moments[made]):
+            time.sleep(0.02)
+        time.sleep(chance.choice([0.0, 0.0, 0.3, 1.0, 3.0]))  # later than a step: while loading, evaluating, ending
         now = finished(root)
         changed = [identity for identity in done if now.get(identity) != done[identity]]
         if changed:
@@ -65,7 +72,7 @@ def campaign(folder: Path, kills: int, runs: int, seed: int, seconds: float) -> 
             process = sweep(folder, root)
             continue
         workers = psutil.Process(process.pid).children() if process.poll() is None else []
-        if made >= kills or not workers:
+        if made >= len(moments) or not workers:
             continue
         victim = process.pid if made % 10 == 9 else chance.choice(workers).pid
         os.kill(victim, signal.SIGKILL)
@@ -96,21 +103,22 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    root, alone, plan = given.folder / "runs", given.folder / "alone", given.folder / "plan"
+    alone, plan = given.folder / "alone", given.folder / "plan"
     seeds = f"seed=range(0,{given.runs // 2})"
     if sdsbench("plan", *RUN, "method=lora,sds_lora", seeds, "--folder", str(plan)).wait():
         return 2
-    started = time.monotonic()
     if sweep(given.folder, alone).wait():
         return 2
-    seconds = (time.monotonic() - started) / (given.runs / 2)
-    made = campaign(given.folder, given.kills, given.runs, given.seed, seconds)
-    problems = [*differences(root, alone), *run_twice(root)]
-    if made < given.kills:
-        problems.append(f"only {made} kills before the plan was over: take more or longer runs")
+    chance, made, done, problems = random.Random(given.seed), 0, 0, []
+    rounds = 0
+    while made < given.kills and not problems:  # where a plan was over before its last kill, the rest fall in another
+        root = given.folder / f"runs-{rounds}"
+        made += campaign(given.folder, root, given.kills - made, given.runs, chance)
+        problems = [*differences(root, alone), *run_twice(root)]
+        done, rounds = done + len(finished(root)), rounds + 1
     print(
-        f"{made} kills, {len(finished(root))} of {given.runs} runs done; "
-        + ("; ".join(problems) or "all bitwise equal")
+        f"{made} kills, {done} of {rounds * given.runs} runs done; " + ("; ".join(problems) or "all bitwise equal"),
+        flush=True,
     )
     return 1 if problems else 0
 

@@ -32,7 +32,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CryptoType=crypto/munge
-AuthInfo=cred_expire=5
+AuthInfo=cred_expire=30
 SlurmctldPort=16817
 SlurmdPort=16818
 SlurmctldPidFile=$R/slurmctld.pid
@@ -53,8 +53,8 @@ MpiDefault=none
 ReturnToService=2
 SwitchType=switch/none
 MailProg=/bin/true
-SlurmctldTimeout=30
-SlurmdTimeout=30
+SlurmctldTimeout=600
+SlurmdTimeout=600
 MinJobAge=3600
 KillWait=10
 NodeName=$H NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$(($(awk '/MemTotal/{print $2}' /proc/meminfo) / 1024 - 512)) State=UNKNOWN
@@ -69,29 +69,37 @@ C
   trap stop EXIT
   /usr/sbin/slurmctld -f "$SLURM_CONF"
   /usr/sbin/slurmd -f "$SLURM_CONF" -N "$H"
-  for _ in $(seq 60); do sinfo -h -o '%T' 2>/dev/null | grep -q idle && return; sleep 0.5; done
-  say "no idle node: see $R/log"; exit 1
+  wait_for node_is idle
 }
 
-wait_for() { # SECONDS COMMAND...: until the command succeeds
-  local left=$1; shift
+PATIENCE=3600 # seconds: a net against a demo that hangs, far above what any wait takes on a busy machine
+wait_for() { # COMMAND...: until the command succeeds
+  local until=$((SECONDS + PATIENCE))
   until "$@"; do
-    sleep 1; left=$((left - 1))
-    [ "$left" -gt 0 ] || { say "waited too long for: $*"; $SDSBENCH status "$R/plan"; tail -n 5 "$R"/plan/submissions/*/task-*.log; exit 1; }
+    sleep 0.5
+    [ "$SECONDS" -lt "$until" ] || { say "waited too long for: $*"; $SDSBENCH status "$R/plan"; tail -n 5 "$R"/plan/submissions/*/task-*.log; exit 1; }
   done
 }
 run_of() { "$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))[0])" "$R/plan/submissions/001/task-$1.json"; }
 worker_of() { pgrep -f "sdsbench.sweeps.worker $R/plan .*/001/task-$1.json" | head -1; }
-# Sets VICTIM to a running task in the middle of its training, other than those named.
+in_the_middle() { # TASK: of its training
+  local steps
+  steps=$(grep -c '"train"' "$R/runs/$(run_of "$1")/metrics.jsonl" 2>/dev/null) && [ "$steps" -ge 3 ] && [ "$steps" -le 30 ]
+}
+# Sets VICTIM to a running task in the middle of its training, other than those named, and WORKER to its process, which
+# stands still from then on: whatever follows finds it there, however busy the machine is.
 find_victim() {
-  local task steps
-  for task in $(squeue -h -r -t RUNNING -o '%K' | sort -n); do
-    [[ " $* " == *" $task "* ]] && continue
-    steps=$(grep -c '"train"' "$R/runs/$(run_of "$task")/metrics.jsonl" 2>/dev/null) || continue
-    if [ "$steps" -ge 3 ] && [ "$steps" -le 30 ] && [ -n "$(worker_of "$task")" ]; then VICTIM=$task; return 0; fi
+  for VICTIM in $(squeue -h -r -t RUNNING -o '%K' | sort -n); do
+    [[ " $* " == *" $VICTIM "* ]] && continue
+    in_the_middle "$VICTIM" || continue
+    WORKER=$(worker_of "$VICTIM")
+    [ -n "$WORKER" ] && kill -STOP "$WORKER" 2>/dev/null || continue
+    in_the_middle "$VICTIM" && return 0
+    kill -CONT "$WORKER"
   done
   return 1
 }
+node_is() { sinfo -h -o '%T' 2>/dev/null | grep -q "$1"; }
 log_has() { grep -q "$2" "$R/plan/submissions/001/task-$1.log"; }
 queue_empty() { [ -z "$(squeue -h --me)" ]; }
 
@@ -109,31 +117,33 @@ $SDSBENCH plan model=micro data.source=embedded threads=1 device=cpu eval.limit=
 say "the same plan without SLURM"
 $SDSBENCH sweep "$R/plan" output_root="$R/alone" --workers 2
 
+NOTICE=600 # seconds before the time limit at which SLURM warns: the time that the task may stand still after it
 say "as a job array"
-$SDSBENCH submit "$R/plan" slurm=cpu slurm.time=00:10:00 slurm.memory=1500M slurm.runs_per_task=1
+$SDSBENCH submit "$R/plan" slurm=cpu slurm.time=01:00:00 slurm.memory=1500M slurm.runs_per_task=1 \
+  slurm.signal_seconds=$NOTICE
 JOB=$("$PYTHON" -c "import json; print(json.load(open('$R/plan/submissions/001/submission.json'))['job'])")
 
-wait_for 90 find_victim
+wait_for find_victim
 KILLED=$VICTIM
 say "task $KILLED: kill -9 of its worker"
-kill -9 "$(worker_of "$KILLED")"
+kill -9 "$WORKER"
 
-wait_for 90 find_victim "$KILLED"
-SLOW=$VICTIM
+wait_for find_victim "$KILLED"
+SLOW=$VICTIM SLOW_WORKER=$WORKER
 say "task $SLOW: stands still until its time limit is near"
-kill -STOP "$(worker_of "$SLOW")"
-scontrol update jobid="${JOB}_$SLOW" timelimit=1
+scontrol update jobid="${JOB}_$SLOW" timelimit=$((NOTICE / 60))
 
-wait_for 90 find_victim "$KILLED" "$SLOW"
+wait_for find_victim "$KILLED" "$SLOW"
 CANCELLED=$VICTIM
 say "task $CANCELLED: cancelled"
 $SDSBENCH cancel "$R/plan" --run "$(run_of "$CANCELLED")"
+kill -CONT "$WORKER" 2>/dev/null || true # SLURM may have ended it already
 
-wait_for 120 log_has "$SLOW" "received USR1"
-kill -CONT "$(worker_of "$SLOW")"
-wait_for 60 log_has "$SLOW" "requeued"
+wait_for log_has "$SLOW" "received USR1"
+kill -CONT "$SLOW_WORKER"
+wait_for log_has "$SLOW" "requeued"
 
-wait_for 120 find_victim "$KILLED" "$SLOW" "$CANCELLED"
+wait_for find_victim "$KILLED" "$SLOW" "$CANCELLED"
 say "the node fails under task $VICTIM and whatever else it runs"
 kill -9 "$(cat "$R/slurmd.pid")"
 for pid in $(scontrol listpids 2>/dev/null | awk 'NR > 1 && $1 > 0 {print $1}') $(pgrep -f "sdsbench.sweeps.worker $R/plan"); do
@@ -142,15 +152,19 @@ for pid in $(scontrol listpids 2>/dev/null | awk 'NR > 1 && $1 > 0 {print $1}') 
   kill -9 "$pid" 2>/dev/null || true
 done
 scontrol update nodename="$H" state=down reason=demo
-sleep 2
+wait_for node_is down
 /usr/sbin/slurmd -f "$SLURM_CONF" -N "$H"
-sleep 1
-scontrol update nodename="$H" state=resume 2>/dev/null || true  # ReturnToService may have been faster
+node_is_back() { # ReturnToService may be faster than this request
+  node_is 'idle\|mixed\|alloc' && return
+  scontrol update nodename="$H" state=resume 2>/dev/null || true
+  return 1
+}
+wait_for node_is_back
 
-wait_for 300 queue_empty
+wait_for queue_empty
 say "sent again: what was cancelled"
-$SDSBENCH submit "$R/plan" slurm=cpu slurm.time=00:10:00 slurm.memory=1500M
-wait_for 120 queue_empty
+$SDSBENCH submit "$R/plan" slurm=cpu slurm.time=01:00:00 slurm.memory=1500M
+wait_for queue_empty
 $SDSBENCH status "$R/plan"
 
 say "compared with the runs without SLURM"

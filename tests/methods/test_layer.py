@@ -39,7 +39,7 @@ def dense_reference(layer, x, branches, scale, rows=None, mask=None):
     return y if layer.bias is None else y + layer.bias
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     m=st.integers(1, 7),
     n=st.integers(1, 7),

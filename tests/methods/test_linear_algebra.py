@@ -57,7 +57,7 @@ def test_thin_qr_signs_and_product() -> None:
     assert (r.diagonal(dim1=-2, dim2=-1) >= 0).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(m=st.integers(4, 12), n=st.integers(4, 12), rank=st.integers(1, 4), seed=st.integers(0, 99))
 def test_product_svd_and_norm_match_the_dense_product(m: int, n: int, rank: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -38,7 +38,7 @@ def projector(x: Tensor) -> Tensor:
     return x @ torch.linalg.pinv(x)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_equivalent_gradient_is_the_projection_whatever_x_is(seed: int) -> None:
     a, b, g, ga, gb = problem(seed)
@@ -50,7 +50,7 @@ def test_equivalent_gradient_is_the_projection_whatever_x_is(seed: int) -> None:
     torch.testing.assert_close(equivalent(a, b, plain_a + x @ a, plain_b - b @ x), g - outside, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_no_other_x_is_closer_to_the_lora_gradients(seed: int) -> None:
     a, b, _, ga, gb = problem(seed)
@@ -65,7 +65,7 @@ def test_no_other_x_is_closer_to_the_lora_gradients(seed: int) -> None:
         assert distance(size * torch.randn(R, R, generator=generator, dtype=torch.float64)) > best
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_no_better_pair_by_perturbation(seed: int) -> None:
     """The pair's equivalent gradient is the closest to G of all s B dA + s dB A."""
@@ -78,7 +78,7 @@ def test_no_better_pair_by_perturbation(seed: int) -> None:
         assert (equivalent(a, b, best_a + da, best_b + db) - g).square().sum() >= best - 1e-9
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_loss_falls_by_the_squared_equivalent_gradient(seed: int) -> None:
     """dL/dt = -<gA, gA'> - <gB, gB'> = -|equivalent gradient|^2 (theorem 2.3 of the paper)."""

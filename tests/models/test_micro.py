@@ -48,7 +48,7 @@ def test_model_and_tokenizer_agree(model, tokenizer) -> None:
     assert tokenizer.model_max_length == model.config.max_position_embeddings
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=80))
 def test_any_text_survives_the_tokenizer(tokenizer, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False).input_ids

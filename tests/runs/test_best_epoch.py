@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from sdsbench.core import samples
+from sdsbench.core.record import Record
+from sdsbench.evaluation import metrics
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from tests.tools import QUIET
@@ -28,3 +33,26 @@ def test_best_epoch_is_the_best_and_its_samples_are_kept(tmp_path: Path) -> None
     plain = execute(compose_run([*FAST, f"output_root={tmp_path}"]), QUIET)
     assert {s.stage for s in plain.scores} == {"trained"}
     assert plain.losses == record.losses, "evaluating between epochs changes nothing"
+
+
+def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are dealt: the second epoch is the best, the third equals it.
+
+    With a constant rate a run of two epochs ends where the longer one stood after its second epoch, so its answers are
+    those that must have been kept.
+    """
+    words = [*FAST, "train.schedule=constant", "train.warmup_ratio=0", f"output_root={tmp_path}"]
+
+    def answers(stage: str, dealt: list[float], *extra: str) -> tuple[Record, list[dict[str, Any]]]:
+        with monkeypatch.context() as patch:
+            patch.setattr(metrics, "compute", lambda *_: dealt.pop(0))
+            record = execute(compose_run([*words, *extra]), QUIET)
+        assert dealt == [], "one score for each evaluation"
+        return record, samples.read(samples.path_of(tmp_path / record.run_id, "vtab/dtd", stage))
+
+    record, kept = answers("best_epoch", [0.2, 0.9, 0.9, 0.4], "eval.each_epoch=true")
+    assert {s.stage: s.value for s in record.scores} == {"best_epoch": 0.9, "trained": 0.4}
+    assert record.facts["best_epoch.vtab/dtd"] == 2, "of equal epochs the first"
+    _, second = answers("trained", [0.5], "train.epochs=2")
+    _, third = answers("trained", [0.5])
+    assert kept == second != third

@@ -1,62 +1,90 @@
-"""Golden losses: 20 steps of every method with `micro`, one thread, fp32. Any change of the mathematics shows here.
+"""Golden losses of every registered method with `micro`, one thread, fp32. Any change of the mathematics shows here.
 
-Rewrite after an intended change:  python tests/runs/test_golden.py
+Two courses: `plain` is 20 steps at the protocol's settings; `regularised` is two epochs with dropout, weight decay,
+warm-up and, for methods that start from gradients, several rows of them.
+
+Rewrite after an intended change:  python tests/runs/test_golden.py [METHOD ...]
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from sdsbench.core import step_log as metrics
-from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.execute import execute
 from tests.tools import QUIET
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
-METHODS = {
+COMMON = [
+    "model=micro", "data.source=embedded", "threads=1", "dtype=float32", "train.batch_size=4", "train.accumulation=2",
+    "eval.limit=1", "eval.untrained=false", "task.max_new_tokens=2",
+]  # fmt: skip
+COURSES = {
+    "plain": ["train.max_steps=20", "data.train_limit=200"],
+    "regularised": [
+        "train.max_steps=null", "train.epochs=2", "data.train_limit=60", "train.weight_decay=1.0",
+        "train.warmup_ratio=0.2", "train.schedule=linear",
+    ],
+}  # fmt: skip
+KEYS = {"plain": {"warmup_steps": 5}, "regularised": {"warmup_steps": 5, "dropout": 0.2, "samples": 5}}
+"""Set on every method that has them: the steps before SDS-LoRA's split, the rows whose gradients a start takes."""
+OVERRIDES = {
     "full_ft": ["train.lr=1e-3"],
-    "lora": [],
-    "rslora": [],
     "pissa": ["train.lr=5e-4"],
-    "dora": [],
-    "lora_pro": [],
     "lora_xs": ["method.rank=16"],
     "lora_sb": ["method.rank=16"],
-    "sds_lora": ["method.warmup_steps=5"],
-    "olora": [],
-    "milora": [],
     "altlora": ["train.lr=1.0"],
 }
+"""Where a method learns too little or falls apart within so few steps of the protocol's settings."""
 
 
-def losses(method: str, root: Path) -> list[float]:
-    """Losses of 20 optimizer steps of 4 x 2 examples."""
+def overrides(method: str, course: str) -> list[str]:
+    """The words of a run."""
+    words = [f"method={method}", *OVERRIDES.get(method, []), *COMMON, *COURSES[course]]
+    config = compose_run(words).method
+    return words + [f"method.{key}={value}" for key, value in KEYS[course].items() if hasattr(config, key)]
+
+
+def losses(method: str, course: str, root: Path) -> list[float]:
+    """Losses of the optimizer steps, of 4 x 2 examples each."""
     torch.set_num_threads(1)
-    overrides = [
-        f"method={method}", *METHODS[method], "model=micro", "data.source=embedded", "data.train_limit=200",
-        "threads=1", "dtype=float32", "train.max_steps=20", "train.batch_size=4", "train.accumulation=2",
-        "eval.limit=2",        "eval.untrained=false", "task.max_new_tokens=4", f"output_root={root}",
-    ]  # fmt: skip
-    record = execute(compose_run(overrides), QUIET)
+    record = execute(compose_run([*overrides(method, course), f"output_root={root}"]), QUIET)
     assert record.status == "done"
     lines = metrics.read(root / record.run_id / "metrics.jsonl")
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_losses_are_the_golden_ones(method: str, tmp_path: Path) -> None:
-    found = losses(method, tmp_path)
-    assert found == pytest.approx(json.loads(GOLDEN.read_text())[method], rel=1e-4)
+@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.parametrize("method", options("method"))
+def test_losses_are_the_golden_ones(method: str, course: str, tmp_path: Path) -> None:
+    golden = json.loads(GOLDEN.read_text())[course]
+    assert method in golden, f"a new method: python {Path(__file__).name} {method}"
+    found = losses(method, course, tmp_path)
+    assert found == pytest.approx(golden[method], rel=1e-4)
     assert found[-1] < found[0]
 
 
-if __name__ == "__main__":
+def write(methods: list[str]) -> None:
+    """Run the methods named and put their losses in the file."""
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [f' "{method}": {json.dumps(losses(method, Path(folder) / method))}' for method in METHODS]
-    GOLDEN.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    for course in COURSES:
+        for method in methods:
+            with tempfile.TemporaryDirectory() as folder:
+                golden.setdefault(course, {})[method] = losses(method, course, Path(folder))
+    rows = {
+        course: ",\n".join(f'  "{method}": {json.dumps(values)}' for method, values in sorted(found.items()))
+        for course, found in golden.items()
+    }
+    GOLDEN.write_text("{\n" + ",\n".join(f' "{course}": {{\n{text}\n }}' for course, text in rows.items()) + "\n}\n")
+
+
+if __name__ == "__main__":
+    write(sys.argv[1:] or list(options("method")))

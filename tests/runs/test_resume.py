@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -31,29 +30,35 @@ COMMAND = [
 ]  # fmt: skip
 
 
-def start(root: Path, *extra: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "sdsbench", *COMMAND, f"output_root={root}", *extra]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
 def finish(root: Path, *extra: str) -> Path:
     """The same run in this process; that a killed run of another process equals it shows the more."""
     execute(compose_run([*COMMAND, f"output_root={root}", *extra]), QUIET)
     return next(path.parent for path in root.glob("*/record.json"))
 
 
+SIGNALS_ITSELF = """
+import os, sys
+from sdsbench.__main__ import main
+from sdsbench.training.loop import Training
+step, number, *words = sys.argv[1:]
+usual = Training.step
+def step_or_signal(self, state):
+    if state.step == int(step):
+        os.kill(os.getpid(), int(number))
+    return usual(self, state)
+Training.step = step_or_signal
+sys.exit(main(words))
+"""
+
+
 def stop_after(root: Path, step: int, number: int, *extra: str) -> int:
-    """Start the run and send it a signal once `step` steps are in metrics.jsonl; returns its exit code."""
-    process = start(root, *extra)
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and process.poll() is None:
-        if any(len(metrics.read(path)) >= step for path in root.glob("*/metrics.jsonl")):
-            break
-        time.sleep(0.005)
-    process.send_signal(number)
-    process.communicate(timeout=100)
-    return process.returncode
+    """The command in a process of its own, which sends itself a signal when `step` steps are done; its exit code.
+
+    At that very step on any machine: a signal from here would come after more steps, or too late, on a busy one.
+    """
+    words = [str(step), str(number), *COMMAND, f"output_root={root}", *extra]
+    command = [sys.executable, "-c", SIGNALS_ITSELF, *words]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True).returncode
 
 
 def interrupt(root: Path, *extra: str) -> None:

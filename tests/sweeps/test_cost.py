@@ -26,6 +26,19 @@ def test_an_epoch_takes_what_the_paper_printed() -> None:
         assert 3600 * hours(*MATH, f"model={model}", "eval.limit=1") == pytest.approx(seconds, rel=0.08)
 
 
+@pytest.mark.parametrize(
+    ("method", "slower"), [("lora", 1.0), ("sds_lora", 1.0), ("dora", 1.21), ("full_ft", 3.1), ("lora_pro", 1.2)]
+)
+def test_a_method_slower_than_lora_costs_its_factor(method: str, slower: float) -> None:
+    """Of the training alone: twice the rows less the rows once leaves evaluations out."""
+
+    def training(name: str) -> float:
+        words = ["protocol=lora_sb/arithmetic", "data.source=hub", "eval.limit=1", f"method={name}"]
+        return hours(*words, "data.train_limit=40000") - hours(*words, "data.train_limit=20000")
+
+    assert training(method) / training("lora") == pytest.approx(slower, rel=1e-6)
+
+
 def test_every_set_of_every_evaluation_counts() -> None:
     training = hours(*MATH, "eval.limit=1")
     both = hours(*MATH) - training

@@ -29,7 +29,7 @@ from sdsbench.sweeps.states import States
 from sdsbench.sweeps.worker import Worker
 from sdsbench.training.side_by_side import SideBySide
 from sdsbench.training.signals import StopRequest
-from tests.sweeps.tools import TINY, put_record, tiny_plan
+from tests.sweeps.tools import TINY, held_by_another_process, put_record, tiny_plan
 
 STEPS = 6
 
@@ -145,19 +145,11 @@ def test_a_run_of_another_living_process_is_left_out(
     plan: Plan, alone: dict[str, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, *others = plan.manifest.runs
-    hold = (
-        "import sys, time; from pathlib import Path; from sdsbench.core.lock import owned\n"
-        "with owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
-    )
-    owner = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / first)], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "held\n"
     sizes = groups(monkeypatch)
-    assert work(plan, tmp_path, 4) == dict.fromkeys(others, "done")
+    with held_by_another_process(tmp_path / first):
+        assert work(plan, tmp_path, 4) == dict.fromkeys(others, "done")
     assert sizes == [3]
     assert not (tmp_path / first / "record.json").exists()
-    owner.kill()
-    owner.wait()
     assert work(plan, tmp_path, 4) == {first: "done"}
     assert record(tmp_path, first).placing["group_size"] == 1
 
@@ -208,7 +200,6 @@ def test_where_the_group_fails_as_a_whole_its_runs_go_on_alone(
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.timeout(900)
 def test_kill_9_and_the_sweep_command_goes_on_together(
     plan: Plan, alone: dict[str, list[float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

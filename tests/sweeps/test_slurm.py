@@ -110,7 +110,7 @@ def test_without_slurm_submit_says_so(
 
 
 @pytest.mark.slurm
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(7200)
 def test_real_slurm(tmp_path: Path) -> None:
     """Cancelled, killed, out of time, node failed: all 12 records equal those of the plan run without SLURM."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from sdsbench.sweeps.states import States
 from sdsbench.sweeps.tuning import choose
 from sdsbench.sweeps.worker import Worker
 from sdsbench.training.signals import StopRequest
-from tests.sweeps.tools import put_record, tiny_plan
+from tests.sweeps.tools import held_by_another_process, put_record, tiny_plan
 
 
 def work(plan: Plan, **options: Any) -> tuple[Worker, list[dict[str, Any]]]:
@@ -168,19 +166,9 @@ def test_the_lock_of_a_living_owner_holds_and_that_of_a_dead_one_does_not(tmp_pa
     plan = tiny_plan(tmp_path, "seed=0")
     (name,) = plan.manifest.runs
     record = put_record(plan, tmp_path / "runs", name, "running", None)
-    hold = (
-        "import sys, time; from pathlib import Path; from sdsbench.core.lock import owned\n"
-        "with owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
-    )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / "runs" / name)], stdout=subprocess.PIPE, text=True
-    )
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "held\n"
-    assert States(plan, tmp_path / "runs").counts() == {"running": 1}
-    assert ends(work(plan)[1]) == []
-    owner.kill()
-    owner.wait()
+    with held_by_another_process(tmp_path / "runs" / name):
+        assert States(plan, tmp_path / "runs").counts() == {"running": 1}
+        assert ends(work(plan)[1]) == []
     assert States(plan, tmp_path / "runs").counts() == {"stopped": 1}
     assert ends(work(plan)[1]) == ["done"]
     assert read_record(tmp_path / "runs" / name / "record.json").checksum != record.checksum

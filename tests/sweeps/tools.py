@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdsbench.core.record import Record, Score
@@ -37,3 +41,22 @@ def put_record(plan: Plan, root: Path, identity: str, status: str = "done", valu
             Score(**common, scorer="paper", value=0.99),
         ]
     return write_record(root / identity, record)
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[None]:
+    """Inside: a living process holds the lock of a run's folder; afterwards it is dead, killed without a word."""
+    hold = (
+        "import sys; from pathlib import Path; from sdsbench.core.lock import owned\n"
+        "with owned(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(folder)]
+    owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "held\n"
+        yield
+        assert owner.poll() is None, "it lived until the end"
+    finally:
+        owner.kill()
+        owner.communicate()

@@ -23,7 +23,7 @@ def calculate(left: str, sign: str, right: str) -> Fraction:
     return {"+": a + b, "-": a - b, "*": a * b, "/": a / b}[sign]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SPLITS, SEEDS)
 def test_every_annotation_is_right_and_the_last_one_is_the_answer(split: str, seed: int) -> None:
     for row in word_problems.rows(split, 20, seed):
@@ -40,7 +40,7 @@ def test_every_annotation_is_right_and_the_last_one_is_the_answer(split: str, se
         assert row["answer"].count("<<") == len(lines) - 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS, SEEDS)
 def test_splits_share_no_question_whatever_the_seed(one: int, other: int) -> None:
     questions = [
@@ -113,7 +113,7 @@ def test_metamath_rows_are_the_same_problems_with_the_metamath_ending() -> None:
         assert metamath["response"].endswith(f"\n#### {number}\nThe answer is: {number}")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SPLITS, SEEDS)
 def test_steps_of_exercises_are_right_and_the_box_holds_the_metamath_answer(split: str, seed: int) -> None:
     rows = word_problems_math.math_rows(split, 40, seed)

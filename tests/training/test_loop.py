@@ -14,7 +14,7 @@ from sdsbench.core.errors import TrainingFailed
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.training.order import DataOrder, micro_batches
-from sdsbench.training.schedule import factor
+from sdsbench.training.schedule import factor, warmup_steps
 from tests.tools import QUIET
 
 FAST = [
@@ -76,6 +76,42 @@ def test_every_epoch_shows_every_row_once(rows: int, batch: int, seed: int) -> N
     for epoch in range(2):
         steps = range(1 + epoch * order.steps_per_epoch, 1 + (epoch + 1) * order.steps_per_epoch)
         assert sorted(number for step in steps for number in order.examples(step)) == list(range(rows))
+
+
+def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+    def order(seed: int, epoch: int) -> tuple[int, ...]:
+        found = DataOrder(40, 8, seed)
+        first = epoch * found.steps_per_epoch
+        return tuple(number for step in range(first + 1, first + 6) for number in found.examples(step))
+
+    orders = [order(seed, epoch) for seed in range(4) for epoch in range(4)]
+    assert len(set(orders)) == len(orders)
+    assert tuple(range(40)) not in orders
+    assert order(2, 3) == order(2, 3)
+
+
+def test_steps_of_whole_and_part_epochs() -> None:
+    order = DataOrder(41, 8, 0)
+    assert order.steps_per_epoch == 6, "the sixth step has one row"
+    assert [len(order.examples(step)) for step in range(1, 8)] == [8, 8, 8, 8, 8, 1, 8]
+    assert [order.total_steps(epochs, None) for epochs in (0.01, 0.5, 1, 2)] == [1, 3, 6, 12]
+    assert order.total_steps(3.0, 5) == 5, "train.max_steps counts where it is given"
+
+
+def test_warmup_is_a_share_of_the_steps_rounded_up() -> None:
+    assert [warmup_steps(ratio, 50) for ratio in (0.0, 0.01, 0.1, 0.11)] == [0, 1, 5, 6]
+
+
+def test_schedules_meet_at_their_ends() -> None:
+    """The first step after the warm-up has the whole rate; a run that is all warm-up divides by nothing."""
+    for schedule in ("constant", "linear", "cosine"):
+        assert factor(schedule, 1, 10, 0) == factor(schedule, 6, 10, 5) == 1.0
+        assert factor(schedule, 5, 5, 5) == pytest.approx(0.8)
+        assert factor(schedule, 6, 5, 5) == 1.0
+
+
+def test_micro_batches_hold_like_lengths_longest_first() -> None:
+    assert micro_batches([3, 9, 5, 9, 1], 2) == [[1, 3, 2], [0, 4]]
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 8))

@@ -184,7 +184,7 @@ def test_in_a_browser_nothing_is_wider_than_the_window(report: Path, tmp_path: P
     switches += " disable-component-update disable-sync allow-file-access-from-files virtual-time-budget=5000"
     command = ["chromium", *(f"--{switch}" for switch in switches.split()), f"--user-data-dir={tmp_path / 'profile'}"]
     command.append((tmp_path / "frame.html").as_uri())
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True)
     found = re.search(r'data-width="(\d+) of (\d+)"', done.stdout)
     assert found, done.stderr[-500:]
     assert int(found.group(1)) <= int(found.group(2)) == width

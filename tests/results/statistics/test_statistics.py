@@ -130,7 +130,7 @@ def test_hierarchical_intervals_cover(seeds: int, seed_noise: float) -> None:
     assert 0.93 <= hits / studies <= 0.97
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=12))
 def test_holm_properties(p_values: list[float]) -> None:
     adjusted = s.holm(p_values)

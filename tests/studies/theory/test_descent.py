@@ -66,6 +66,27 @@ def test_floor_is_reached_and_never_undercut(name: str, kind: str) -> None:
         assert excess[-1] < 1e-2 * excess[0]
 
 
+@pytest.mark.parametrize("kind", ["factorisation", "regression"])
+def test_two_branches_reach_as_far_as_one_of_twice_the_rank(kind: str) -> None:
+    """SDS-LoRA has two branches of rank r. The target has rank 8, so that every direction counts."""
+
+    def floor(name: str, rank: int) -> float:
+        problem = make(Setting(kind=kind, rank=8, condition=10, noise=0.1), seed=1)
+        return float(descend([problem], config(name, rank), train(1e-9, 1)).floor_p[0])
+
+    assert floor("sds_lora", 2) == pytest.approx(floor("lora", 4), rel=1e-9)
+    assert floor("lora", 4) < 0.9 * floor("lora", 2)
+
+
+def test_floors_in_closed_form() -> None:
+    """Without noise and with the identity as input, what a rank leaves is the rest of the target's singular values."""
+    problem = make(Setting(rank=6, condition=10), seed=0)
+    sigma = torch.linalg.svdvals(problem.y_tm.T - problem.base_mn)
+    for name, rank, width in (("lora", 3, 3), ("sds_lora", 2, 4), ("rslora", 5, 5)):
+        found = descend([problem], config(name, rank), train(1e-9, 1)).floor_p[0]
+        assert found == pytest.approx(0.5 * float(sigma[width:].square().sum()), rel=1e-9), name
+
+
 def test_a_diverging_problem_leaves_the_others_alone() -> None:
     calm, wild = make(Setting(), seed=0), make(Setting(size=1e5), seed=1)
     for name in ("lora", "lora_pro", "sds_lora", "preconditioned_lora"):

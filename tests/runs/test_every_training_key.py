@@ -1,0 +1,63 @@
+"""Configured once, read once: a key under train or seeds changes the losses of a run if it names the run, else none."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import PLACING, inert_keys
+from sdsbench.runs.prepare import ready_to_train
+
+COMMON = (
+    "method=lora", "method.dropout=0.1", "data.source=embedded", "data.train_limit=24", "train.max_steps=null",
+    "train.epochs=1", "train.batch_size=4", "dtype=float32", "threads=1", "device=cpu",
+)  # fmt: skip
+TASKS = {"text": ("model=micro", "task=gsm8k"), "images": ("model=vit_micro", "task=vtab/dtd")}
+OTHER_VALUES = {
+    "train.lr": "1e-3",
+    "train.head_lr": "1e-6",
+    "train.batch_size": "8",
+    "train.accumulation": "2",
+    "train.epochs": "2",  # the rate falls more slowly
+    "train.max_steps": "4",
+    "train.max_length": "60",
+    "train.schedule": "linear",
+    "train.warmup_ratio": "0.5",
+    "train.optimizer": "sgd",
+    "train.betas": "[0.5,0.6]",
+    "train.weight_decay": "10.0",
+    "train.clip_norm": "1e-8",
+    "train.checkpoint_every": "1",
+    "train.save": "all",
+    "train.activation_checkpointing": "true",
+    "seeds.data": "1",
+    "seeds.init": "1",
+    "seeds.dropout": "1",
+}
+CASES = [("text", key) for key in OTHER_VALUES] + [("images", key) for key in ("train.head_lr", "train.max_length")]
+
+
+@cache
+def losses(*words: str) -> list[float]:
+    """Of the first four optimizer steps."""
+    training, state = ready_to_train(compose_run(words))
+    training.model.train()
+    return [training.step(state).loss for _ in range(4)]
+
+
+@pytest.mark.parametrize(("task", "key"), CASES)
+def test_a_key_that_names_the_run_changes_the_losses_and_any_other_changes_none(task: str, key: str) -> None:
+    words = (*COMMON, *TASKS[task])
+    changed = (*words, f"{key}={OTHER_VALUES[key]}")
+    names_the_run = key not in PLACING and key not in inert_keys(compose_run(changed))
+    assert (losses(*changed) != losses(*words)) == names_the_run
+
+
+def test_every_key_has_another_value_here() -> None:
+    config = compose_run([*COMMON, *TASKS["text"]])
+    keys = {
+        f"{section}.{name}" for section in ("train", "seeds") for name in type(getattr(config, section)).model_fields
+    }
+    assert keys == OTHER_VALUES.keys()

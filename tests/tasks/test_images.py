@@ -1,0 +1,53 @@
+"""Pixels as a model gets them: resized, scaled to 0..1, normalised per channel by what the model's folder says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdsbench.tasks.images import Transform
+
+FACTS = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
+COLOUR = (51, 102, 204)  # 0.2, 0.4, 0.8 of 255
+
+
+def transform(folder: Path, facts: dict | None = None, size: int = 4) -> Transform:
+    if facts is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(facts))
+    return Transform.of(SimpleNamespace(image_size=size), folder)
+
+
+def test_mean_and_deviation_of_the_models_folder(tmp_path: Path) -> None:
+    pixels_chw = transform(tmp_path, FACTS)(Image.new("RGB", (9, 5), COLOUR))
+    assert pixels_chw.shape == (3, 4, 4) and pixels_chw.dtype == np.float32
+    expected = [(0.2 - 0.1) / 0.5, (0.4 - 0.2) / 0.6, (0.8 - 0.3) / 0.7]
+    for channel, value in zip(pixels_chw, expected, strict=True):
+        assert channel == pytest.approx(np.full((4, 4), value), abs=1e-6)
+
+
+def test_without_the_file_a_half_each(tmp_path: Path) -> None:
+    pixels_chw = transform(tmp_path)(Image.new("RGB", (4, 4), COLOUR))
+    assert pixels_chw[:, 0, 0] == pytest.approx([2 * 0.2 - 1, 2 * 0.4 - 1, 2 * 0.8 - 1], abs=1e-6)
+
+
+def test_rows_stay_rows_and_grey_has_three_channels(tmp_path: Path) -> None:
+    """The upper half white, the lower black: an image turned on its side would be white on the left."""
+    grey = np.zeros((8, 8), np.uint8)
+    grey[:4] = 255
+    pixels_chw = transform(tmp_path, {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}, size=8)(Image.fromarray(grey))
+    assert pixels_chw.shape == (3, 8, 8)
+    assert (pixels_chw[:, :4] == 1).all() and (pixels_chw[:, 4:] == 0).all()
+
+
+def test_equal_to_the_library_of_the_models(tmp_path: Path) -> None:
+    """transformers' own image processor with the same facts, on an image that needs no resizing."""
+    from transformers import ViTImageProcessorPil
+
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    reference = ViTImageProcessorPil(size={"height": 6, "width": 6}, **FACTS)(image, return_tensors="np")
+    assert transform(tmp_path, FACTS, size=6)(image) == pytest.approx(reference["pixel_values"][0], abs=1e-5)

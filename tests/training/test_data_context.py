@@ -1,0 +1,69 @@
+"""Gradients for a method's start (LoRA-SB, LoRA-GA): of each row's mean loss, however many targets a row has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdsbench.methods.attach import attach
+from sdsbench.training.causal import CausalObjective, EncodedText
+from sdsbench.training.data_context import TrainingContext
+from sdsbench.training.dropout import Dropout
+from sdsbench.training.loop import Training
+from sdsbench.training.order import DataOrder
+from sdsbench.training.training_config import TrainConfig
+from tests.methods.tiny import make_method, tiny_model
+
+LENGTHS = (3, 9, 6, 12)
+ROWS = [EncodedText(tuple((7 * row + 3 * place) % 40 for place in range(n)), 2) for row, n in enumerate(LENGTHS)]
+
+
+def context(seed: int = 0, **train: Any) -> tuple[TrainingContext, dict]:
+    model = tiny_model("decoder")
+    layers = attach(model, make_method("lora"), 0)
+    config = TrainConfig(lr=1e-2, **train)
+    order = DataOrder(len(ROWS), 1, 0)
+    objective = CausalObjective(None, None, 0)
+    training = Training(model, objective, ROWS, order, config, torch.device("cpu"), Dropout(model, 0))
+    return TrainingContext(training, torch.Generator().manual_seed(seed)), layers
+
+
+def gradients_of_mean_losses() -> list[dict[str, Tensor]]:
+    """Per row, dL/dW of transformers' own mean loss over its targets (which are all tokens after the second)."""
+    found = []
+    for row in ROWS:
+        model = tiny_model("decoder")
+        labels = [-100] * row.first_target + list(row.ids[row.first_target :])
+        model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([labels])).loss.backward()
+        found.append({name.removesuffix(".weight"): p.grad for name, p in model.named_parameters()})
+    return found
+
+
+def test_every_row_counts_by_its_mean_loss() -> None:
+    assert len({row.targets for row in ROWS}) == len(ROWS), "rows of different lengths, or the test says nothing"
+    expected = gradients_of_mean_losses()
+    found, layers = context()
+    for name, gradient_mn in found.summed_gradients(layers, len(ROWS)).items():
+        total_mn = torch.stack([row[name] for row in expected]).sum(0)
+        torch.testing.assert_close(gradient_mn, total_mn, rtol=1e-4, atol=1e-5 * float(total_mn.abs().max()))
+
+
+def test_as_many_rows_as_asked_for_none_twice_chosen_by_the_generator() -> None:
+    expected = gradients_of_mean_losses()
+    chosen = set()
+    for seed in range(8):
+        found, layers = context(seed)
+        name, gradient_mn = next(iter(found.summed_gradients(layers, 2).items()))
+        sums = {(a, b): expected[a][name] + expected[b][name] for a in range(len(ROWS)) for b in range(a)}
+        fitting = [pair for pair, sum_mn in sums.items() if torch.allclose(gradient_mn, sum_mn, rtol=1e-3, atol=1e-4)]
+        assert len(fitting) == 1, f"generator {seed}: not the gradients of two different rows"
+        chosen |= set(fitting)
+    assert len(chosen) > 1
+
+
+def test_what_a_method_reads_of_the_run() -> None:
+    """LoRA-SB's eta is the learning rate over the warm-up steps."""
+    found, _ = context(max_steps=40, warmup_ratio=0.1)
+    assert (found.train_rows, found.total_steps, found.warmup_steps, found.learning_rate) == (4, 40, 4, 1e-2)

@@ -1,0 +1,70 @@
+"""Dropout masks: a function of (seed, step), other ones at every step and for every layer, also inside the base."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sdsbench.training.dropout import Dropout
+
+
+class Base(nn.Module):
+    """A base model that drops half of its input, or (as Llama does) says so in its configuration alone."""
+
+    def __init__(self, p: float = 0.5, **config: float) -> None:
+        super().__init__()
+        self.config = type("Config", (), config)()
+        self.drop = nn.Dropout(p)
+
+
+def adapter_draw(dropout: Dropout, step: int) -> list[int]:
+    """What two layers draw from the adapters' generator in one step."""
+    with dropout.of_step(step):
+        return torch.randint(2**62, (2,), generator=dropout.generator).tolist()
+
+
+def base_mask(model: Base, dropout: Dropout, step: int) -> list[float]:
+    with dropout.of_step(step):
+        return model.drop(torch.ones(64)).tolist()
+
+
+def test_adapters_draw_other_masks_in_every_step_layer_and_run() -> None:
+    draws = [number for seed in (0, 1) for step in range(1, 51) for number in adapter_draw(Dropout(Base(), seed), step)]
+    assert len(set(draws)) == len(draws)
+
+
+def test_the_base_draws_other_masks_in_every_step_and_run() -> None:
+    model = Base()
+    masks = [tuple(base_mask(model, Dropout(model, seed), step)) for seed in (0, 1) for step in range(1, 21)]
+    assert len(set(masks)) == len(masks)
+
+
+def test_a_step_has_its_masks_whatever_came_before() -> None:
+    """So a resumed run draws what the uninterrupted one does, and an evaluation in between changes nothing."""
+    model = Base()
+    through = Dropout(model, 3)
+    for step in range(1, 5):
+        adapters, base = adapter_draw(through, step), base_mask(model, through, step)
+        torch.rand(step)
+    assert (adapter_draw(Dropout(model, 3), 4), base_mask(model, Dropout(model, 3), 4)) == (adapters, base)
+
+
+def test_the_global_generator_is_as_it_was() -> None:
+    model, before = Base(), torch.random.get_rng_state()
+    base_mask(model, Dropout(model, 0), 1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("model", "drops"),
+    [
+        (Base(0.1), True),
+        (Base(0.0), False),
+        (Base(0.0, attention_dropout=0.1), True),
+        (Base(0.0, attention_probs_dropout_prob=0.1), True),
+        (Base(0.0, attention_dropout=0.0), False),
+    ],
+)
+def test_a_base_that_drops_is_recognised(model: Base, drops: bool) -> None:
+    assert Dropout(model, 0).base_drops is drops

@@ -1,0 +1,87 @@
+"""Which tensors share an optimizer group, and that each group is updated by its own learning rate and weight decay."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sdsbench.methods.attach import attach
+from sdsbench.models.head import unfreeze_head
+from sdsbench.training.optimizer import FlatOptimizer, Group
+from sdsbench.training.parameters import count, optimizer_groups
+from sdsbench.training.training_config import TrainConfig
+from tests.methods.tiny import make_method, tiny_model
+
+
+def groups_of(method: str, train: TrainConfig, **keys: object) -> tuple[nn.Module, list[Group]]:
+    """An encoder with a head that trains, and the groups of what trains in it."""
+    model, made = tiny_model("encoder"), make_method(method, **keys)
+    layers = attach(model, made, 0)
+    return model, optimizer_groups(model, layers, made, unfreeze_head(model), train)
+
+
+def group_of_each(model: nn.Module, groups: list[Group]) -> dict[str, Group]:
+    """Name of each trained parameter -> its one group."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        holders = [group for group in groups if any(parameter is member for member in group.parameters)]
+        assert len(holders) == parameter.requires_grad, f"{name} is in {len(holders)} groups"
+        if holders:
+            found[name] = holders[0]
+    return found
+
+
+def test_weight_decay_spares_vectors_and_nothing_else() -> None:
+    """With gradients of zero AdamW only decays: matrices shrink by lr x weight decay, vectors stay as they are."""
+    train = TrainConfig(lr=0.1, weight_decay=0.5)
+    model, groups = groups_of("full_ft", train)
+    body = {name: group for name, group in group_of_each(model, groups).items() if group.name != "head"}
+    assert {model.get_parameter(name).ndim for name in body} == {1, 2}
+    assert {group.name for group in groups} == {"weights", "weights, vectors", "head"}
+    before = {name: model.get_parameter(name).detach().clone() for name in body}
+    optimizer = FlatOptimizer(groups, train)
+    optimizer.zero_grad()
+    optimizer.step(1.0)
+    for name, old in before.items():
+        kept = 1 - 0.1 * 0.5 if old.ndim > 1 else 1.0
+        torch.testing.assert_close(model.get_parameter(name).detach(), kept * old, msg=name)
+
+
+def test_the_head_has_a_learning_rate_of_its_own() -> None:
+    for method in ("lora", "full_ft"):
+        for head_lr, expected in ((0.7, 0.7), (None, 0.1)):
+            model, groups = groups_of(method, TrainConfig(lr=0.1, head_lr=head_lr))
+            rates = {name: group.lr for name, group in group_of_each(model, groups).items()}
+            in_head = {name for name in rates if name.startswith("classifier")}
+            assert len(in_head) == 2
+            assert {name for name, rate in rates.items() if rate == expected} >= in_head
+            assert {rate for name, rate in rates.items() if name not in in_head} == {0.1}
+
+
+def test_the_head_decays_and_follows_the_configured_rule() -> None:
+    for rule in ("adamw", "momentum", "sgd"):
+        model, groups = groups_of("lora", TrainConfig(lr=0.1, weight_decay=0.5, optimizer=rule))
+        found = group_of_each(model, groups)
+        assert {group.rule for group in found.values()} == {rule}
+        assert found["classifier.weight"].weight_decay == 0.5
+
+
+def test_a_method_that_made_its_own_direction_gets_a_plain_step_without_decay() -> None:
+    """LoRA-Pro's full mode: decay would be applied a second time by the plain step. The head is an ordinary group."""
+    model, groups = groups_of("lora_pro", TrainConfig(lr=0.1, weight_decay=0.5), mode="full")
+    found = group_of_each(model, groups)
+    adapter = {name: group for name, group in found.items() if not name.startswith("classifier")}
+    assert {(group.rule, group.weight_decay) for group in adapter.values()} == {("sgd", 0.0)}
+    assert (found["classifier.weight"].rule, found["classifier.weight"].weight_decay) == ("adamw", 0.5)
+
+
+def test_counts_of_what_trains() -> None:
+    """rank x (m + n) of each adapted layer, and the head apart."""
+    model = tiny_model("encoder")
+    before, made = sum(p.numel() for p in model.parameters()), make_method("lora")
+    layers = attach(model, made, 0)
+    head = unfreeze_head(model)
+    counted = count(model, head, before)
+    factors = sum(4 * sum(layer.shape) for layer in layers.values())
+    in_head = sum(p.numel() for p in head)
+    assert (counted.adapter, counted.trainable, counted.total) == (factors, factors + in_head, before)
