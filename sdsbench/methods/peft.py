@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear, Module
 
+TARGETS = "target_modules"  # the option that stands where method.targets stands for other methods
 ADAPTER = "default"  # peft's own name of a model's only adapter
 
 
@@ -80,9 +81,9 @@ class Peft(Method):
         import peft
 
         options = dict(self.config.options or {})
-        if "target_modules" not in options:
+        if TARGETS not in options:
             self._check_kind(model)
-            options["target_modules"] = list(targets)
+            options[TARGETS] = _short(list(targets), [name for name, _ in model.named_modules()])
         try:
             self.adapted = peft.get_peft_model(model, _configuration(self.config.type, options))
         except torch.OutOfMemoryError:
@@ -159,6 +160,13 @@ def _unusable(tuner: Any) -> str | None:
     return None
 
 
+def _short(targets: list[str], names: list[str]) -> list[str]:
+    """The endings of layer names that mean the targets and nothing else, as people write them; else the whole names."""
+    endings = sorted({name.rsplit(".", 1)[-1] for name in targets})
+    meant = [name for name in names if name.rsplit(".", 1)[-1] in endings]
+    return endings if meant == targets else targets
+
+
 def _tuner(name: str) -> Any:
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -205,13 +213,14 @@ def _typed(hint: Any, value: Any) -> Any:
 def _normal_form(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as plain values, as peft's configuration holds them, without those that are its defaults.
 
-    So null, {} and every default spelt out name the same run.
+    So null, {} and defaults spelt out name the same run.
     """
     held = _configuration(name, options)
     normal = {}
     for key in sorted(options):
         value, default = _plain(getattr(held, key)), _default(_fields(name)[key])
-        if value != default or isinstance(value, bool) != isinstance(default, bool):
+        differs = value != default or isinstance(value, bool) != isinstance(default, bool)
+        if differs or key == TARGETS:  # null leaves the choice to peft, without the key it is method.targets
             normal[key] = value
     return normal
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdsbench.methods.base import Method
 from sdsbench.methods.named_tensors import FrozenAdditions, put_tensors
+from sdsbench.methods.tensor_file import ready_to_save
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.optimizer import FlatOptimizer
 
@@ -41,7 +42,7 @@ class TrainState:
         found = {f"optimizer.{key}": value for key, value in self.optimizer.tensors().items()}
         found |= {f"buffer.{key}": value for key, value in _buffers(self.layers).items()}
         found |= {f"frozen.{key}": value for key, value in self.frozen_tensors().items()}
-        return {key: value.detach().cpu().contiguous() for key, value in found.items()}
+        return ready_to_save(found)
 
     def frozen_tensors(self) -> dict[str, Tensor]:
         """What the method added to the model beside its adapted layers and does not train."""
