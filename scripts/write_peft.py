@@ -1,7 +1,8 @@
 """Write docs/peft.md: what every type of the installed peft library does here, measured.
 
-    python scripts/write_peft.py kill KILLED           # starts every run of sweep=peft_types, kills and resumes it
-    python scripts/write_peft.py page WHOLE KILLED     # writes the page; WHOLE holds the same runs, never interrupted
+python scripts/write_peft.py kill KILLED                # starts every run of sweep=peft_types, kills and resumes it
+python scripts/write_peft.py types TYPES                # measures every type, a line of the file each
+python scripts/write_peft.py page WHOLE KILLED TYPES    # writes the page; WHOLE: the same runs, never interrupted
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from sdsbench.methods.base import build, lookup
 from sdsbench.methods.export import export_peft
 from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors
 from sdsbench.methods.peft import peft_types
+from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.families import TextFamily
 from sdsbench.runs.pipeline import ready_to_train
 from sdsbench.sweeps.definition import define
 from sdsbench.sweeps.expand import product
@@ -42,6 +45,7 @@ from sdsbench.training.state import TrainState
 
 PAGE = Path(__file__).parents[1] / "docs" / "peft.md"
 STEPS = 4
+LIKE = ["model=micro", "data.source=embedded", "method=lora", "data.train_limit=64", "threads=1", "train.batch_size=4"]
 KILL_AFTER = 8  # steps; a checkpoint is written every 5
 SHAPED = {"c3a": {"block_size": 64}, "vblora": {"vector_length": 64}}
 """Options of types whose defaults do not divide micro's layers (128 and 384 wide)."""
@@ -57,8 +61,12 @@ def main(words: Sequence[str]) -> None:
     torch.set_num_threads(1)
     if words[:1] == ["kill"] and len(words) == 2:
         kill_and_resume(Path(words[1]))
-    elif words[:1] == ["page"] and len(words) == 3:
-        PAGE.write_text(page(Path(words[1]), Path(words[2])))
+    elif words[:1] == ["types"] and len(words) == 2:
+        with Path(words[1]).open("w") as file:
+            for row in _type_rows():
+                print(row, file=file, flush=True)
+    elif words[:1] == ["page"] and len(words) == 4:
+        PAGE.write_text(page(*map(Path, words[1:])))
     else:
         raise SystemExit(__doc__)
 
@@ -84,12 +92,12 @@ def _logs(records: set[Path]) -> set[Path]:
     return {path.with_name("metrics.jsonl") for path in records}
 
 
-def page(whole: Path, killed: Path) -> str:
+def page(whole: Path, killed: Path, types: Path) -> str:
     text = Path(__file__).with_name("peft_page.md").read_text()
     parts = {
         "version": version("peft"),
         "sweep": "\n".join(_sweep_rows(whole, killed)),
-        "types": "\n".join(_type_rows()),
+        "types": types.read_text().rstrip(),
         "refused": "\n".join(f"| `{kind}` | {reason} |" for kind, reason in peft_types().items() if reason),
     }
     for name, part in parts.items():
@@ -120,16 +128,10 @@ def _sweep_rows(whole: Path, killed: Path) -> Iterator[str]:
 
 
 def _type_rows() -> Iterator[str]:
-    training, _ = ready_to_train(
-        compose_run(["model=micro", "data.source=embedded", "method=lora", "data.train_limit=64", "threads=1",
-                     f"train.max_steps={STEPS}", "train.batch_size=4", "train.lr=2e-3"])  # fmt: skip
-    )
-    from sdsbench.models.load import load
-
+    training, _ = ready_to_train(compose_run([*LIKE, f"train.max_steps={STEPS}"]))
     base = load(compose_run(["model=micro"]).model, torch.float32, None).model
     for kind, reason in peft_types().items():
         if reason is None:
-            print(kind, file=sys.stderr, flush=True)
             yield f"| `{kind}` | {' | '.join(_looked_at(kind, training, base))} |"
 
 
@@ -164,9 +166,9 @@ def _prepared(kind: str, options: Any, like: Training, base: Any, seed: int) -> 
     model, method = copy.deepcopy(base), build(lookup("peft")[1](name="peft", type=kind, options=options))  # type: ignore[call-arg]
     tensors = named_tensors(model)
     layers = attach(model, method, seed)
-    training = Training(
-        model, like.objective, like.examples, like.order, like.config, like.device, Dropout(model, 0)
-    )  # fmt: skip
+    TextFamily(None, None, 0).unfreeze_head(model, seed)  # refuses adapters on the output layer, as every run does
+    dropout = Dropout(model, 0)
+    training = Training(model, like.objective, like.examples, like.order, like.config, like.device, dropout)
     optimizer = FlatOptimizer(optimizer_groups(model, layers, method, [], like.config), like.config)
     return training, TrainState(optimizer, method, layers, frozen=FrozenAdditions(model, tensors))
 

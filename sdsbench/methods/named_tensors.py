@@ -1,7 +1,7 @@
 """Every tensor that a model's modules hold, by name, wherever they hold it, and those that a method put there.
 
-A module may keep a tensor as parameter, as buffer (persistent or not), or as a plain attribute, perhaps inside a dict or
-list. Two modules may share one: it then goes by the first name.
+A module may keep a tensor as parameter, as buffer (persistent or not), or as a plain attribute, perhaps inside a dict
+or list. Two modules may share one: it then goes by the first name.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Peft(Method):
         return _plain(self.adapted.peft_config[ADAPTER].to_dict()), dict(tensors)
 
     def _unmergeable(self, why: str) -> Refused:
-        return Refused(f"peft's {self.config.type} cannot become plain weights here ({why}): export it with --form peft")
+        return Refused(f"peft's {self.config.type} cannot become plain weights ({why}): export it with --form peft")
 
     def _check_kind(self, model: Any) -> None:
         """Raises ConfigError where peft means this type for other layers than the linear ones that `targets` names."""
@@ -137,7 +137,9 @@ class Peft(Method):
             needed.append("update_and_allocate")
         if needed:
             accepted = "options with which the loss and the steps are those of every other method"
-            advice = f"They need {', '.join(needed)} of peft's {type(tuner).__name__}, which this training does not call."
+            advice = (
+                f"This training does not call what they need: {', '.join(needed)} of peft's {type(tuner).__name__}."
+            )
             raise ConfigError([Problem("method.options", self.config.options, accepted, advice)])
 
 

@@ -1,4 +1,4 @@
-"""Tuners of the peft library as methods: what is refused, what an option names, and that a run of one is like any run."""
+"""Tuners of the peft library as methods: what is refused, what an option names, and that they train like any method."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_peft_loads_the_export_and_the_folded_model_is_equal(
     torch.testing.assert_close(logits(theirs, batch), expected, rtol=1e-5, atol=1e-5)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == kind.upper()
     if kind == "lily":
-        with pytest.raises(Refused, match="lily cannot become plain weights.*--form peft"):
+        with pytest.raises(Refused, match=r"lily cannot become plain weights.*--form peft"):
             state.method.fold(training.model)
         return
     plain = state.method.fold(training.model)
@@ -216,7 +216,7 @@ def test_wrong_options_are_named() -> None:
     assert "d_initial" in caught.value.problems[0].accepted
     with pytest.raises(ConfigError, match="peft says: ValueError"):
         compose_run(overrides("method.type=ia3", "method.options={target_modules: [a], feedforward_modules: [b]}"))
-    with pytest.raises(ConfigError, match="peft says: ValueError: .*positive"):
+    with pytest.raises(ConfigError, match=r"peft says: ValueError: .*positive"):
         attach(tiny_model("decoder"), method_of("lora", {"r": -1}), 0)
 
 

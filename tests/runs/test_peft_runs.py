@@ -1,4 +1,4 @@
-"""Runs of peft's tuners end to end: killed and continued, saved, exported, with what made their numbers in the record."""
+"""Runs of peft's tuners end to end: killed and continued, saved, exported, and what their records say."""
 
 from __future__ import annotations
 
