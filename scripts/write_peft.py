@@ -34,7 +34,7 @@ from sdsbench.methods.peft import peft_types
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.families import TextFamily
-from sdsbench.runs.pipeline import ready_to_train
+from sdsbench.runs.prepare import ready_to_train
 from sdsbench.sweeps.definition import define
 from sdsbench.sweeps.expand import product
 from sdsbench.training.dropout import Dropout

@@ -20,8 +20,8 @@ from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors, put_t
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import named, run_id
 from sdsbench.runs.families import TextFamily
-from sdsbench.runs.pipeline import ready_to_train
-from sdsbench.sweeps.group import kinship
+from sdsbench.runs.prepare import ready_to_train
+from sdsbench.sweeps.group import group_key
 from sdsbench.training.causal import CausalObjective, EncodedText
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.loop import Training
@@ -247,8 +247,8 @@ def test_an_adapter_on_the_output_layer_is_refused(name: str, keys: dict[str, An
 
 
 def test_it_never_trains_in_a_group_and_probes_say_that_they_cannot_look() -> None:
-    assert kinship(compose_run(overrides())) is None
-    assert kinship(compose_run(["model=micro", "data.source=embedded", "method=lora"])) is not None
+    assert group_key(compose_run(overrides())) is None
+    assert group_key(compose_run(["model=micro", "data.source=embedded", "method=lora"])) is not None
     with pytest.raises(ConfigError, match=r"probe\.every=2: accepted: null with method=peft"):
         compose_run(overrides("probe.every=2"))
     with pytest.raises(ConfigError, match=r"adamw8bit"):
