@@ -63,18 +63,21 @@ def export(config: RunConfig, run: Path, folder: Path, form: str, dtype: str) ->
     from sdsbench.methods import base as methods
     from sdsbench.methods.attach import attach
     from sdsbench.methods.export import export_merged, export_peft, load_adapter, merge_drift
+    from sdsbench.methods.named_tensors import named_tensors, put_tensors
     from sdsbench.models.load import load
     from sdsbench.tasks import base as tasks
 
     loaded = load(config.model, torch.float32, tasks.build(config.task).num_labels)
     method = methods.build(config.method)
+    base = named_tensors(loaded.model)
     layers = attach(loaded.model, method, config.seeds.init)
     others = load_adapter(run / "adapter", layers, method)
+    put_tensors(loaded.model, others)
     if form == "peft":
-        export_peft(folder, layers, method, str(config.model.location), TASK_TYPES[config.model.family], others)
+        heads = {name: tensor for name, tensor in others.items() if name in base}
+        export_peft(folder, layers, method, str(config.model.location), TASK_TYPES[config.model.family], heads)
     else:
-        loaded.model.load_state_dict(others, strict=False)
-        export_merged(folder, loaded.model, getattr(torch, dtype))
+        export_merged(folder, method.fold(loaded.model), getattr(torch, dtype))
         if loaded.tokenizer is not None:
             loaded.tokenizer.save_pretrained(folder)
     return {f"bfloat16 {name}": value for name, value in merge_drift(layers, torch.bfloat16).items()}

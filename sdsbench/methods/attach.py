@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sdsbench.core.errors import ConfigError, Problem, TrainingFailed
+from sdsbench.methods.global_random import seed_of, seeded
 from sdsbench.methods.layer import AdaptedLinear
 from sdsbench.methods.linear_algebra import batch_length
 from sdsbench.methods.targets import matches, unmatched
@@ -38,16 +39,24 @@ def layer_generator(seed: int, name: str) -> torch.Generator:
 
 
 def attach(model: nn.Module, method: Method, seed: int) -> dict[str, AdaptedLinear]:
-    """Freeze the model, put the method in, and return its adapted layers by name (none for full fine-tuning).
+    """Freeze the model, put the method in, and return its adapted layers by name (none if it wraps no layers).
 
-    Raises ConfigError if targets match nothing or the rank exceeds a layer, TrainingFailed if the method's own
-    state cannot fit in memory.
+    Raises ConfigError if targets match nothing, nothing trains or the rank exceeds a layer, TrainingFailed if the
+    method's own state cannot fit in memory.
     """
     targets = target_layers(model, method.config.targets)
     model.requires_grad_(False)
-    if not method.wraps_layers():
-        method.unfreeze(model, targets)
-        return {}
+    device = next(iter(targets.values())).weight.device
+    with seeded(seed_of("initial values", seed), device):  # for methods that draw from global generators
+        layers = _wrap(model, method, targets, seed) if method.wraps_layers() else {}
+        if not method.wraps_layers():
+            method.unfreeze(model, targets, seed)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError([Problem("method.name", method.name, "a method that trains something with these settings")])
+    return layers
+
+
+def _wrap(model: nn.Module, method: Method, targets: dict[str, nn.Linear], seed: int) -> dict[str, AdaptedLinear]:
     _check_rank(method, targets)
     _check_memory(method, targets)
     layers = {}

@@ -98,13 +98,40 @@ class Method:
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    trains_base: ClassVar[bool] = False
+    """Whether weights of the base model itself train (full fine-tuning)."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Top-level modules of other distributions whose code decides the method's numbers: records name their versions."""
+
     def wraps_layers(self) -> bool:
-        """Whether target layers are replaced by AdaptedLinear (full fine-tuning leaves them alone)."""
+        """Whether target layers are replaced by AdaptedLinear. Only such runs can share a base and train in a group.
+
+        Where not, `unfreeze` does with the model whatever the method needs: full fine-tuning lets its weights train,
+        another method may put layers of its own into it.
+        """
         return True
 
-    def unfreeze(self, model: Module, targets: Mapping[str, Linear]) -> None:
-        """Choose what trains in a model whose layers stay as they are (only if wraps_layers() is false)."""
+    def unfreeze(self, model: Module, targets: Mapping[str, Linear], seed: int) -> None:
+        """Choose or create what trains (only if wraps_layers() is false); the rest of the model is frozen.
+
+        Initial values depend on `seed` alone; global generators are seeded with it here and put back afterwards.
+        """
         raise NotImplementedError
+
+    def fold(self, model: Module) -> Module:
+        """What `unfreeze` put into the model folded into plain weights, in place; returns the plain model.
+
+        Raises Refused where plain weights cannot give the same outputs.
+        """
+        return model
+
+    def peft_adapter(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """(adapter_config.json, adapter tensors by their names on disk) in the form of the peft library, or None.
+
+        Only asked if wraps_layers() is false; adapted layers say it by `peft_tensors`.
+        """
+        return None
 
     def state_bytes(self, m: int, n: int) -> int:
         """Bytes on an m x n layer beyond base weight, factors and their moments; refused early if they cannot fit."""
@@ -160,8 +187,9 @@ class Method:
 
     def restore(self, layer: AdaptedLinear, tensors: Mapping[str, Tensor]) -> None:
         """Take over saved tensors of one layer, in place (parameters may be views into a flat buffer)."""
+        own = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
         for name, tensor in tensors.items():
-            getattr(layer, name).detach().copy_(tensor)
+            own[name].detach().copy_(tensor)
 
     def untouched_branches(self, layer: AdaptedLinear) -> list[Branch]:
         """The products that give the update relative to the model's own W0 (differs where the layer's weight does)."""

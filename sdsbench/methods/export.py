@@ -68,15 +68,16 @@ def load_adapter(folder: Path, layers: Layers, method: Method) -> dict[str, Tens
         raise DamagedFile(f"adapter in {folder.name}/ cannot be read ({error}): train again with force=true") from error
     _check_same(description, layers, method)
     method.load_state(description["state"])
+    others = {key.removeprefix(OTHERS): tensor for key, tensor in tensors.items() if key.startswith(OTHERS)}
+    rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(OTHERS)}
     for name, layer in layers.items():
-        saved = {
-            key.removeprefix(f"{name}."): tensor
-            for key, tensor in tensors.items()
-            if key.startswith(f"{name}.") and "." not in key.removeprefix(f"{name}.")
-        }
-        _check_shapes(name, saved, layer.method_tensors(training_state=True))
+        places = layer.method_tensors(training_state=True)
+        saved = {key: rest.pop(f"{name}.{key}") for key in places if f"{name}.{key}" in rest}
+        _check_shapes(name, saved, places)
         method.restore(layer, saved)
-    return {key.removeprefix(OTHERS): tensor for key, tensor in tensors.items() if key.startswith(OTHERS)}
+    for key, tensor in rest.items():
+        raise DamagedFile(f"saved tensor {key} of shape {tuple(tensor.shape)} has no place in the model")
+    return others
 
 
 def _check_same(description: Mapping[str, Any], layers: Layers, method: Method) -> None:
@@ -93,7 +94,7 @@ def _check_same(description: Mapping[str, Any], layers: Layers, method: Method) 
 
 def _check_shapes(layer: str, saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     for key, tensor in saved.items():
-        if key not in expected or tensor.shape != expected[key].shape:
+        if tensor.shape != expected[key].shape:
             raise DamagedFile(f"saved tensor {layer}.{key} of shape {tuple(tensor.shape)} has no place in the model")
 
 
@@ -105,26 +106,39 @@ def export_peft(
     task_type: str | None = None,
     heads: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a standard LoRA adapter for the untouched base, which peft.PeftModel.from_pretrained loads.
+    """Write an adapter for the untouched base, which peft.PeftModel.from_pretrained loads.
 
-    SDS-LoRA and PiSSA become rank 2r, LoRA-XS and LoRA-SB fold R into a factor, DoRA is written natively. `heads`
-    are trained tensors outside the layers, by parameter name; `task_type` is peft's (CAUSAL_LM, SEQ_CLS, ...).
-    Raises Refused for full fine-tuning, which has no adapter.
+    Adapted layers become a standard LoRA: SDS-LoRA and PiSSA of rank 2r, LoRA-XS and LoRA-SB with R folded into a
+    factor, DoRA natively. A method with layers of its own says itself what peft's form of them is. `heads` are trained
+    tensors outside the method's, by parameter name; `task_type` is peft's (CAUSAL_LM, SEQ_CLS, ...).
+    Raises Refused for a method without such a form, such as full fine-tuning.
     """
-    if not layers:
+    found = _as_lora(layers, method) if layers else method.peft_adapter()
+    if found is None:
         raise Refused(f"method={method.name} has no adapter to export: use the merged model folder instead")
+    config, tensors = found
+    tensors |= {f"base_model.model.{name}": tensor for name, tensor in (heads or {}).items()}
+    saved = {*(config.get("modules_to_save") or ()), *(name.rpartition(".")[0] for name in heads or {})}
+    config |= {
+        "task_type": task_type,
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "modules_to_save": sorted(saved) or None,
+    }
+    save_tensors(folder / "adapter_model.safetensors", tensors)
+    _write_json(folder / "adapter_config.json", config)
+
+
+def _as_lora(layers: Layers, method: Method) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(adapter_config.json, tensors) of adapted layers as one standard LoRA."""
     tensors = {
         f"base_model.model.{name}.{key}": tensor
         for name, layer in layers.items()
         for key, tensor in method.peft_tensors(layer).items()
     }
     rank = next(tensor.shape[0] for key, tensor in tensors.items() if key.endswith("lora_A.weight"))
-    tensors |= {f"base_model.model.{name}": tensor for name, tensor in (heads or {}).items()}
     config = {
         "peft_type": "LORA",
-        "task_type": task_type,
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
         "r": rank,
         "lora_alpha": method.scale() * rank,
         "lora_dropout": method.config.dropout,
@@ -134,10 +148,8 @@ def export_peft(
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "target_modules": list(layers),
-        "modules_to_save": sorted({name.rpartition(".")[0] for name in heads}) if heads else None,
     } | dict(method.peft_options)
-    save_tensors(folder / "adapter_model.safetensors", tensors)
-    _write_json(folder / "adapter_config.json", config)
+    return config, tensors
 
 
 def export_merged(folder: Path, model: nn.Module, dtype: torch.dtype | None = None) -> None:
@@ -150,7 +162,10 @@ def merge_drift(layers: Layers, dtype: torch.dtype) -> dict[str, float]:
 
     `drift_*`: |round(W) - W|_F / |dW|_F, the part of the update that rounding distorts. `unchanged_mean`: share of the
     entries with a nonzero update whose rounded weight is the base's rounded weight, as if they had not been trained.
+    Empty without adapted layers: what another method's update is, only its own layers know.
     """
+    if not layers:
+        return {}
     drifts, unchanged = [], []
     for layer in layers.values():
         with torch.no_grad():

@@ -29,11 +29,12 @@ class FullFineTuningConfig(MethodConfig):
 @register("full_ft", FullFineTuningConfig)
 class FullFineTuning(Method):
     config: FullFineTuningConfig
+    trains_base = True
 
     def wraps_layers(self) -> bool:
         return False
 
-    def unfreeze(self, model: Module, targets: Mapping[str, Linear]) -> None:
+    def unfreeze(self, model: Module, targets: Mapping[str, Linear], seed: int) -> None:
         if self.config.scope == "all":
             model.requires_grad_(True)
             return

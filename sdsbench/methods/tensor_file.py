@@ -16,4 +16,20 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors, from any device, to `path`; its folder is made."""
     from safetensors.torch import save
 
-    write_atomic(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    write_atomic(path, save(ready_to_save(tensors)))
+
+
+def ready_to_save(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in main memory, contiguous, no two in the same memory: safetensors refuses such files.
+
+    A method may share a factor between layers, or use parts of one large matrix in each.
+    """
+    ready: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        if plain.untyped_storage().data_ptr() in taken:
+            plain = plain.clone()
+        taken.add(plain.untyped_storage().data_ptr())
+        ready[name] = plain
+    return ready

@@ -25,7 +25,8 @@ def banner(
     rows, weights = loaded.data.training, loaded.model.weights
     tokens = sum(example.length for example in training.examples) / len(training.examples)
     steps, batch = training.total_steps, train.batch_size * train.accumulation
-    settings = ", ".join(f"{k} {getattr(method, k)}" for k in ("rank", "alpha", "dropout") if hasattr(method, k))
+    shown = ("rank", "alpha", "dropout", "type", "options")
+    settings = ", ".join(f"{key} {getattr(method, key)}" for key in shown if hasattr(method, key))
     seconds = expected_seconds(parameters.total, tokens * batch, steps, device)
     data = {"embedded": "embedded (generated, not the real set)"}.get(rows.source, rows.source)
     lines = {

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.classification import evaluate_labelled
 from sdsbench.evaluation.text import Evaluated, evaluate_text
@@ -28,6 +29,7 @@ class Family(Protocol):
     def encode_all(self, rows: Rows) -> Sequence[Any]: ...
     def positions(self, examples: Sequence[Any]) -> int: ...
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
+    def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor: ...
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]: ...
     def evaluate(
         self,
@@ -44,7 +46,15 @@ class TextFamily(CausalObjective):
     """Decoders on prompts and responses."""
 
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
-        """A language model's head is part of the base: nothing new trains."""
+        """A language model's head is part of the base: nothing new trains.
+
+        Raises ConfigError if a method put something into the head: the loss applies its weight directly, chunk by chunk
+        (training/cross_entropy.py), so that what was put there would be counted as trained and never move.
+        """
+        if type(head := model.get_output_embeddings()) is not torch.nn.Linear:
+            name = next(name for name, module in model.named_modules() if module is head)
+            advice = "The loss applies the output layer's own weight: an adapter there would never train."
+            raise ConfigError([Problem("method.targets", name, "layers before the output layer", advice)])
         return []
 
     def evaluate(

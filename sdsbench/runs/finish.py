@@ -35,13 +35,13 @@ def finish(trained: Trained) -> Record:
 def _save_trained(prepared: Prepared) -> None:
     """The trained tensors, as far as train.save asks for them."""
     save, state = prepared.run.config.train.save, prepared.state
-    if save == "all" or (save == "adapter" and state.layers):
-        others = other_trained(prepared.training.model, state.layers)
+    if save == "all" or (save == "adapter" and not state.method.trains_base):
+        others = other_trained(prepared.training.model, state.layers) | state.frozen_tensors()
         save_adapter(prepared.run.folder / "adapter", state.layers, state.method, others)
 
 
 def other_trained(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """Trained tensors outside the adapted layers: a classifier head, or the weights of full fine-tuning."""
+    """Trained tensors outside the adapted layers: a classifier head, weights of the base, a method's own layers."""
     adapted = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
     trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in adapted)
     return {name: parameter.detach() for name, parameter in trained}

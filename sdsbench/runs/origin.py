@@ -64,9 +64,10 @@ def code_hashes(config: RunConfig) -> dict[str, str]:
 
 
 def plugin_packages(config: RunConfig) -> list[str]:
-    """Top-level packages outside this one whose code the run uses."""
+    """Top-level packages outside this one whose code the run uses, those included that its method builds on."""
     modules = (module for files in code_parts(config).values() for module in files)
-    return sorted({top for module in modules if (top := module.partition(".")[0]) != PACKAGE.name})
+    own = {top for module in modules if (top := module.partition(".")[0]) != PACKAGE.name}
+    return sorted({*own, *methods.lookup(config.method.name)[0].packages})
 
 
 def _core() -> Mapping[str, Path]:

@@ -16,6 +16,7 @@ from sdsbench.core.progress import forget_peak_memory, peak_memory
 from sdsbench.core.record import Parameters, Provenance
 from sdsbench.methods import base as methods
 from sdsbench.methods.attach import attach
+from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
 from sdsbench.runs import origin
@@ -38,6 +39,7 @@ from sdsbench.training.order import DataOrder
 from sdsbench.training.parameters import count, optimizer_groups, optimizer_of
 from sdsbench.training.precision import Device, select_device
 from sdsbench.training.probes.observer import Probe
+from sdsbench.training.starting_point import StartingPoint
 from sdsbench.training.state import TrainState
 
 
@@ -81,6 +83,7 @@ def prepare(run: ActiveRun) -> Prepared:
         with keeper.timed("eval"):
             evaluate(run, loaded, "untrained", step=0)
     with keeper.timed("init"):
+        start = StartingPoint(loaded.model.model, loaded.family, loaded.examples, loaded.device.device)
         training, state, probe, parameters = attach_method(config, loaded)
         provenance = _provenance(config, loaded)
         made_from = origin.recorded_origin(provenance)
@@ -88,6 +91,7 @@ def prepare(run: ActiveRun) -> Prepared:
             checkpoint.load(resume, state)
         else:
             keeper.record.facts |= start_method(config, training, state)
+            keeper.record.facts["start_difference"] = start.difference()
             checkpoint.save(run.folder, state, made_from)
     keeper.begin_training(parameters, provenance, state.step)
     run.log(banner(run.folder.name, config, loaded, run.source_reason, parameters, training))
@@ -119,7 +123,9 @@ def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainSta
     model = loaded.model.model
     before = sum(parameter.numel() for parameter in model.parameters())
     method = methods.build(config.method)
+    base = named_tensors(model)
     layers = attach(model, method, config.seeds.init)
+    frozen = None if method.wraps_layers() else FrozenAdditions(model, base)
     head = loaded.family.unfreeze_head(model, config.seeds.init)
     order = DataOrder(len(loaded.examples), config.train.batch_size * config.train.accumulation, config.seeds.data)
     dropout = Dropout(model, config.seeds.dropout)
@@ -129,7 +135,8 @@ def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainSta
     if config.train.recomputes:
         activation_checkpointing.enable(model)
     groups = optimizer_groups(model, layers, method, head, config.train)
-    state = TrainState(optimizer_of(groups, config.train, config.seeds.dropout), method, layers)
+    optimizer = optimizer_of(groups, config.train, config.seeds.dropout)
+    state = TrainState(optimizer, method, layers, frozen=frozen)
     probe = Probe(config.probe, model, layers, method) if config.probe.every is not None else None
     return training, state, probe, count(model, head, before)
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from sdsbench.core.hashing import canonical_json
-from sdsbench.methods.base import LowRankConfig
+from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.identity import naming
 from sdsbench.runs.configuration.schema import RunConfig
@@ -37,9 +37,10 @@ OWN_WEIGHTS = ("pissa",)  # methods that replace the weights of adapted layers: 
 def group_key(config: RunConfig) -> str | None:
     """The same text for runs that may share a base, since they differ in seeds and learning rates alone.
 
-    None for a run that trains alone: the base itself trains, or a new head does.
+    None for a run that trains alone: its method has no adapted layers (the base itself trains, or layers of the
+    method's own are put into the model), or a new head trains.
     """
-    if not isinstance(config.method, LowRankConfig) or tasks.build(config.task).num_labels is not None:
+    if not methods.build(config.method).wraps_layers() or tasks.build(config.task).num_labels is not None:
         return None
     tree = naming(config)
     del tree["seed"], tree["seeds"], tree["train"]["lr"]

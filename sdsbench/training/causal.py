@@ -99,6 +99,10 @@ class CausalObjective:
             found.append(linear_cross_entropy(rows[predicting.to(device)], head.weight, labels.to(device), softcap))
         return found
 
+    def outputs(self, model: Any, example: EncodedText, device: torch.device, tokens: int) -> Tensor:
+        """Logits of the example's first `tokens` tokens, fp32."""
+        return model(input_ids=torch.tensor([example.ids[:tokens]], device=device), use_cache=False).logits[0].float()
+
     @staticmethod
     def _targets(examples: Sequence[EncodedText]) -> tuple[Tensor, Tensor]:
         """Positions whose next token is a target, and those tokens."""

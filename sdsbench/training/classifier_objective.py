@@ -27,6 +27,10 @@ class LabelledObjective:
         lengths = [example.length for example in examples]
         return sum(lengths) if self.packed else len(lengths) * max(lengths)
 
+    def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor:
+        """Logits of one example, fp32; a sentence is looked at as a whole, whatever `tokens` says."""
+        return class_logits(model, self.batcher, [example], device)[0]
+
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor:
         """Loss summed over the examples of a micro-batch (fp32 scalar)."""
         logits_bc = class_logits(model, self.batcher, examples, device)

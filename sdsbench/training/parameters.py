@@ -17,11 +17,11 @@ from sdsbench.training.training_config import TrainConfig
 def optimizer_groups(
     model: Any, layers: Mapping[str, nn.Module], method: Method, head: Sequence[nn.Parameter], config: TrainConfig
 ) -> list[Group]:
-    """Adapter (or weights, for full fine-tuning) and head; vectors apart where weight decay must spare them."""
+    """Adapter (or weights, where the base trains) and head; vectors apart where weight decay must spare them."""
     in_head = {id(parameter) for parameter in head}
     body = [p for p in model.parameters() if p.requires_grad and id(p) not in in_head]
     rule = "sgd" if method.update_rule == "sgd" else config.optimizer
-    name = "adapter" if layers else "weights"
+    name = "weights" if method.trains_base else "adapter"
     matrices = [p for p in body if p.ndim > 1 or not config.weight_decay]
     vectors = [p for p in body if p.ndim <= 1 and config.weight_decay]
     decay = 0.0 if rule != config.optimizer else config.weight_decay

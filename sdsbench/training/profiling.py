@@ -88,7 +88,8 @@ def memory_table(training: Training, state: TrainState) -> dict[str, int]:
 def _method_tensors(state: TrainState) -> int:
     tensors: Mapping[str, torch.Tensor] = _flat(state).tensors()
     gradients = sum(flat.numel() * flat.element_size() for flat in _flat(state).flat)
-    buffers = sum(b.numel() * b.element_size() for layer in state.layers.values() for b in layer.buffers())
+    kept = [*state.frozen_tensors().values(), *(b for layer in state.layers.values() for b in layer.buffers())]
+    buffers = sum(tensor.numel() * tensor.element_size() for tensor in kept)
     return sum(t.numel() * t.element_size() for t in tensors.values()) + gradients + buffers
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from sdsbench.methods.base import Method
+from sdsbench.methods.named_tensors import FrozenAdditions, put_tensors
+from sdsbench.methods.tensor_file import ready_to_save
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.optimizer import FlatOptimizer
 
@@ -33,12 +35,18 @@ class TrainState:
     step: int = 0
     counters: Counters = field(default_factory=Counters)
     group_size: int = 1  # the most runs that this one shared a step with (side_by_side.py)
+    frozen: FrozenAdditions | None = None  # of a method that puts layers of its own into the model
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name."""
         found = {f"optimizer.{key}": value for key, value in self.optimizer.tensors().items()}
         found |= {f"buffer.{key}": value for key, value in _buffers(self.layers).items()}
-        return {key: value.detach().cpu().contiguous() for key, value in found.items()}
+        found |= {f"frozen.{key}": value for key, value in self.frozen_tensors().items()}
+        return ready_to_save(found)
+
+    def frozen_tensors(self) -> dict[str, Tensor]:
+        """What the method added to the model beside its adapted layers and does not train."""
+        return self.frozen.tensors() if self.frozen else {}
 
     def facts(self) -> dict[str, Any]:
         """Everything else of the state, as JSON values."""
@@ -56,6 +64,9 @@ class TrainState:
         self.optimizer.load_tensors(masters)
         for key, buffer in _buffers(self.layers).items():
             buffer.copy_(tensors[f"buffer.{key}"])
+        if self.frozen:
+            added = {key.removeprefix("frozen."): t for key, t in tensors.items() if key.startswith("frozen.")}
+            put_tensors(self.frozen.model, added)
         self.step = facts["step"]
         self.counters = Counters(**facts["counters"])
         self.group_size = facts["group_size"]

@@ -13,6 +13,7 @@ from typing import Any
 from sdsbench.core.errors import Problem
 from sdsbench.core.spelling import nearest
 from sdsbench.data import catalogue
+from sdsbench.methods import base as methods
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.methods.targets import matches, unmatched
 from sdsbench.models import architecture, readers
@@ -35,6 +36,7 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
             "false where method.dropout is above 0",
             "A block that is computed twice would draw two masks.",
         )
+    yield from _probes(config)
     if config.train.optimizer == "adamw8bit":
         yield from _weights_that_change_in_backward(config)
     shapes = layer_shapes(config.model)
@@ -42,8 +44,15 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
         yield from _method_against_layers(config, shapes)
 
 
+def _probes(config: RunConfig) -> Iterator[Problem]:
+    method = methods.build(config.method)
+    if config.probe.every is not None and not (method.wraps_layers() or method.trains_base):
+        advice = "A probe looks at adapted layers and at weights that train; this method has layers of its own."
+        yield Problem("probe.every", config.probe.every, f"null with method={config.method.name}", advice)
+
+
 def _weights_that_change_in_backward(config: RunConfig) -> Iterator[Problem]:
-    if isinstance(config.method, LowRankConfig):
+    if not methods.lookup(config.method.name)[0].trains_base:
         accepted = f"adamw, momentum or sgd with method={config.method.name} (adamw8bit: method=full_ft)"
         yield Problem("train.optimizer", "adamw8bit", accepted, "Adapters have fp32 masters; they are small.")
     if config.probe.every is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.methods.attach import target_layers
 from sdsbench.methods.masters import as_master
 from sdsbench.training.probes.change import change_between, first_order_change, method_direction
@@ -23,11 +24,18 @@ Arrived = Callable[[str, Tensor, Mapping[str, Tensor]], None]
 def probed_layers(
     model: nn.Module, layers: Mapping[str, AdaptedLinear], method: Method
 ) -> dict[str, AdapterProbe | DenseProbe]:
-    """The adapted layers of a model, or without any the target layers whose weights train."""
+    """The adapted layers of a model, or without any the target layers whose weights train.
+
+    Raises ConfigError where there is neither: a probe could see nothing of the method.
+    """
     if layers:
         return {name: AdapterProbe(layer) for name, layer in layers.items()}
     targets = target_layers(model, method.config.targets)
-    return {name: DenseProbe(name, linear) for name, linear in targets.items() if linear.weight.requires_grad}
+    found = {name: DenseProbe(name, linear) for name, linear in targets.items() if linear.weight.requires_grad}
+    if not found:
+        accepted = "null where a method neither adapts target layers nor lets their weights train"
+        raise ConfigError([Problem("probe.every", method.name, accepted)])
+    return found
 
 
 class AdapterProbe:

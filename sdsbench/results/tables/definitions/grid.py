@@ -59,7 +59,7 @@ def _rows(runs: Sequence[Run], stage: str) -> dict[RowKey, set[str]]:
         varying = _varying(named) if head else []  # unfinished runs join the method's plain row
         for run in members:
             variant = (
-                ", ".join(f"{key.removeprefix('config.')}={run.flat.get(key)}" for key in varying)
+                ", ".join(f"{key.removeprefix('config.')}={run.flat[key]}" for key in varying if key in run.flat)
                 if run in named
                 else ""
             )
