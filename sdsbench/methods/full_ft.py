@@ -33,6 +33,7 @@ class FullFineTuningConfig(MethodConfig):
 @register("full_ft", FullFineTuningConfig)
 class FullFineTuning(Method):
     config: FullFineTuningConfig
+    relative_time = 3.1  # published for another benchmark
 
     def wraps_layers(self) -> bool:
         return False

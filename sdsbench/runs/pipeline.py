@@ -42,7 +42,8 @@ from sdsbench.runs.run_data import load_run, require_same_data
 from sdsbench.runs.summary import summary
 from sdsbench.runs.tracking.trackers import tracker_of
 from sdsbench.tasks import base as tasks
-from sdsbench.training import activation_checkpointing, checkpoint
+from sdsbench.training import checkpoint
+from sdsbench.training.assemble import assemble
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.in_backward import require_torchao
@@ -204,18 +205,10 @@ class Run:
         config, model = self.config, loaded.model.model
         before = sum(parameter.numel() for parameter in model.parameters())
         method = methods.build(config.method)
-        layers = attach(model, method, config.seeds.init)
-        head = loaded.family.unfreeze_head(model, config.seeds.init)
-        order = DataOrder(len(loaded.examples), config.train.batch_size * config.train.accumulation, config.seeds.data)
-        dropout = Dropout(model, config.seeds.dropout)
-        for layer in layers.values():
-            layer.dropout_generator = dropout.generator
-        training = Training(model, loaded.family, loaded.examples, order, config.train, loaded.place.device, dropout)
-        if config.train.recomputes:
-            activation_checkpointing.enable(model)
-        groups = optimizer_groups(model, layers, method, head, config.train)
-        state = TrainState(optimizer_of(groups, config.train, config.seeds.dropout), method, layers)
-        probe = Probe(config.probe, model, layers, method) if config.probe.every is not None else None
+        training, state, head = assemble(
+            model, method, loaded.family, loaded.examples, config.train, config.seeds, loaded.place.device
+        )
+        probe = Probe(config.probe, model, state.layers, method) if config.probe.every is not None else None
         return Adapted(training, state, count(model, head, before), probe)
 
     def _announce(self, loaded: Loaded, adapted: Adapted) -> None:
