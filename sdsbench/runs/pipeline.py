@@ -26,7 +26,7 @@ from sdsbench.core.record import Losses, Memory, Parameters, Provenance, Record,
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.methods import base as methods
-from sdsbench.methods.attach import adapted_layers, attach, merged
+from sdsbench.methods.attach import adapted_layers, merged
 from sdsbench.methods.export import save_adapter
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
@@ -45,11 +45,9 @@ from sdsbench.tasks import base as tasks
 from sdsbench.training import checkpoint
 from sdsbench.training.assemble import assemble
 from sdsbench.training.data_context import TrainingContext
-from sdsbench.training.dropout import Dropout
 from sdsbench.training.in_backward import require_torchao
 from sdsbench.training.loop import StepReport, Training
-from sdsbench.training.order import DataOrder
-from sdsbench.training.parameters import count, optimizer_groups, optimizer_of
+from sdsbench.training.parameters import count
 from sdsbench.training.precision import Place, settle
 from sdsbench.training.probes.observer import FOLDER as PROBES
 from sdsbench.training.probes.observer import Probe

@@ -123,9 +123,7 @@ def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, T
     task, method = tasks.build(config.task), methods.build(config.method)
     loaded = LoadedModel(model, None, None, Path())  # type: ignore[arg-type]  # no weights, so none to describe
     family, rows = family_of(task, loaded, config), _ROWS[task.kind](model.config, batch)
-    training, state, _ = assemble(
-        model, method, family, rows, config.train, config.seeds, META, optimizer_in_memory
-    )
+    training, state, _ = assemble(model, method, family, rows, config.train, config.seeds, META, optimizer_in_memory)
     method.skip_warmup()
     return training, state, rows
 

@@ -49,7 +49,9 @@ def packed_attention(
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     if not causal:
-        outputs = [functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in pieces]
+        outputs = [
+            functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in pieces
+        ]
         return torch.cat(outputs, dim=2).transpose(1, 2), None
     ends = continuations or [()] * len(segment_lengths)
     outputs = [

@@ -50,8 +50,10 @@ def require_torchao() -> None:
 
 
 def held_bytes(values: int) -> int:
-    """Bytes kept for a trained tensor of so many values beside the weight: two moments of 8-bit codes with an fp32 scale
-    a block; of a small tensor an fp32 master and fp32 moments."""
+    """Bytes kept for a trained tensor of so many values beside the weight.
+
+    Two moments of 8-bit codes with an fp32 scale a block; of a small tensor an fp32 master and fp32 moments.
+    """
     return 12 * values if _is_small(values) else 2 * (values + 4 * values // BLOCK)
 
 

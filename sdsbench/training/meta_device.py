@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -107,7 +107,7 @@ class _ValuesOfMeta(TorchDispatchMode):
         return torch.empty_strided(shape, stride, dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _is_plain(function: Any) -> bool:
     """Whether an operator of aten returns one tensor: a new one, or its first argument after a change in place."""
     schema = function._schema

@@ -53,8 +53,7 @@ def peak_bytes(step_at: Callable[[int], Step], layers: int, kinds: Sequence[Any]
         return max(_peaks(step_at, layers, period))
     fewer, larger = (_peaks(step_at, depth, period) for depth in (few, more))
     return max(
-        peak + (next_peak - peak) * ((layers - few) // period)
-        for peak, next_peak in zip(fewer, larger, strict=True)
+        peak + (next_peak - peak) * ((layers - few) // period) for peak, next_peak in zip(fewer, larger, strict=True)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdsbench.data import catalogue, sizes
+from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.check import config_file
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.sweeps import cost
@@ -24,6 +25,11 @@ def test_an_epoch_takes_what_the_paper_printed() -> None:
     """LoRA-SB, Table 6: 11,037 s and 15,204 s an epoch on an A6000; one question is asked of each set here."""
     for model, seconds in (("mistral_7b", 11037), ("gemma2_9b", 15204)):
         assert 3600 * hours(*MATH, f"model={model}", "eval.limit=1") == pytest.approx(seconds, rel=0.08)
+
+
+def test_a_methods_own_time_counts() -> None:
+    lora, dora = (hours("protocol=lora_sb/arithmetic", f"method={name}", "eval.limit=1") for name in ("lora", "dora"))
+    assert dora / lora == pytest.approx(methods.lookup("dora")[0].relative_time, rel=0.01) == 1.21
 
 
 def test_every_set_of_every_evaluation_counts() -> None:
