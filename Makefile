@@ -36,7 +36,7 @@ test-all: .venv/.test ## every test that this machine can run
 
 test-full-ft: .venv/.test ## the tests of train.optimizer=adamw8bit; torchao apart, so that no other run imports it
 	test -d .venv/full-ft || $(PIP) --constraint requirements.lock --no-deps --target .venv/full-ft torchao
-	OMP_NUM_THREADS=1 PYTHONPATH=.venv/full-ft $(BIN)/python -m pytest tests/training/test_in_backward.py tests/sweeps/test_memory_model.py
+	OMP_NUM_THREADS=1 PYTHONPATH=.venv/full-ft $(BIN)/python -m pytest tests/training/test_in_backward.py tests/training/test_step_memory.py
 
 lint: .venv/.test ## ruff (lint and format), mypy and the contract of the layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy sdsbench && $(BIN)/lint-imports --no-logo

@@ -25,11 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import report
 from benchmarks.contestants import REFERENCES, Contestant, Ours, Pad, builder
 from benchmarks.workloads import Workload, drawn, every_example_long, random_model
-from sdsbench.training import attention
+from sdsbench.training.meta_device import META, as_on_cuda
 from sdsbench.training.saved_bytes import PeakBytes
 
 CONTESTANTS = "lora,dora,sds_lora,lora_pro,lora_xs,peft_lora,peft_dora"
-META = torch.device("meta")
 aten = torch.ops.aten
 NO_KERNEL = (aten._unsafe_view, aten.promote_types, aten.empty, aten.empty_like, aten.new_empty)
 
@@ -77,30 +76,11 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def kernels_of_cuda(padded: bool = True) -> Iterator[None]:
-    """Inside: meta tensors in bfloat16 take the attention kernels that they would take on CUDA.
-
-    Ours: one kernel for all segments. transformers' batches: where they are `padded` the memory-efficient kernel, which
-    takes a mask, else flash attention. (Whether they are depends on values, which meta tensors do not have.)
-    """
-    with (
-        mock.patch.object(attention, "_varlen_serves", lambda query: True),
-        mock.patch("torch.nn.functional.scaled_dot_product_attention", _attention),
-        mock.patch("transformers.masking_utils._ignore_causal_mask_sdpa", lambda *_, **__: not padded),
-    ):
+    """as_on_cuda; transformers' batches have a mask where they are `padded` (that depends on values, which meta tensors
+    do not have), so that attention takes the kernel that reads one."""
+    ignore = mock.patch("transformers.masking_utils._ignore_causal_mask_sdpa", lambda *_, **__: not padded)
+    with ignore, as_on_cuda():
         yield
-
-
-def _attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool,
-    scale: float, **_: Any,
-) -> Tensor:  # fmt: skip
-    """What torch does on CUDA. A boolean mask becomes a bias in the type of the query."""
-    if attn_mask is None:
-        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
-    bias = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
-    bias = bias.expand(*query.shape[:3], key.shape[2])
-    kernel = aten._scaled_dot_product_efficient_attention
-    return kernel(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]
 
 
 class _Operators(TorchDispatchMode):
@@ -115,8 +95,8 @@ class _Operators(TorchDispatchMode):
 
 def count(contestant: Contestant, workload: Workload, batches: int) -> dict[str, Any]:
     """The largest counts over some batches; operations summed over them."""
-    if isinstance(contestant, Ours) and contestant.method.name == "sds_lora":
-        contestant.method.split_done = True  # past its warm-up: two branches
+    if isinstance(contestant, Ours):
+        contestant.method.skip_warmup()
     held = _held(contestant)
     peak = operators = operations = 0
     for number in range(batches):

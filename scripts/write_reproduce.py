@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.check import known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps import cost
@@ -117,7 +118,7 @@ By the model of `sdsbench plan` (`sdsbench/sweeps/cost.py`), for one A6000:
   weights a token and the same rates, and the weights read once a step of generation at {bandwidth:.0f} GB/s. A batch
   takes {longest:.0f} mean answers, as rows differ; four beams are four rows.
 - Memory: the largest micro-batch, {above:.0f} standard deviations above the mean one, at most the maximum length; what
-  backward keeps is counted, of image models estimated. A run fits that needs {usable:.0%} of the card or less.
+  a step needs is counted. A run fits that needs {usable:.0%} of the card or less.
 - Disk: 4 bytes a trained (or frozen low-rank) number, 400 bytes an answer, 200 a step; base weights and data sets
   come on top once.
 - Runs that do not fit end as `oom`, which the table shows as such; they are counted as runs and not in the hours.
@@ -129,7 +130,9 @@ By the model of `sdsbench plan` (`sdsbench/sweeps/cost.py`), for one A6000:
 
 def document() -> str:
     """The whole text of docs/reproduce.md."""
-    slower = ", ".join(f"{name} x {factor}" for name, factor in cost.SLOWER.items())
+    names = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+    factors = {name: methods.lookup(name)[0].relative_time for name in names}
+    slower = ", ".join(f"{name} x {factor}" for name, factor in factors.items() if factor != 1)
     rates = {"rate": cost.RATE["bfloat16"] / 1e12, "rate32": cost.RATE["float32"] / 1e12, "slower": slower}
     rules = {"bandwidth": cost.BANDWIDTH / 1e9, "longest": LONGEST, "above": ABOVE, "usable": cost.USABLE}
     parts = [HEAD.format(**rates, **rules)]

@@ -30,6 +30,7 @@ class FullFineTuningConfig(MethodConfig):
 class FullFineTuning(Method):
     config: FullFineTuningConfig
     trains_base = True
+    relative_time = 3.1  # published for another benchmark
 
     def wraps_layers(self) -> bool:
         return False

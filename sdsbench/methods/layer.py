@@ -118,7 +118,8 @@ class Call:
         """x with dropout; the same mask each time, since it is drawn from the stored seed."""
         if not self.dropout:
             return x_tn
-        generator = torch.Generator(x_tn.device).manual_seed(self.seed)
+        device = "cpu" if x_tn.is_meta else x_tn.device  # no generator exists on the meta device
+        generator = torch.Generator(device).manual_seed(self.seed)
         mask_tn = torch.empty_like(x_tn).bernoulli_(1 - self.dropout, generator=generator)
         return mask_tn.mul_(x_tn).div_(1 - self.dropout)
 

@@ -67,6 +67,7 @@ def adjusted_gradients(
 @register("lora_pro", LoRAProConfig)
 class LoRAPro(LoRA):
     config: LoRAProConfig
+    relative_time = 1.2  # assumed: no published figure
     state_advice = (
         "use method.mode=efficient (no such state), method.moment_dtype=bfloat16 (half of it), or fewer method.targets"
     )

@@ -98,8 +98,8 @@ class SDSLoRA(Method):
             return [(layer.Q_B, layer.A), (layer.B, layer.Q_A.t())]
         return [(layer.B, layer.A)]
 
-    def joint_rank(self) -> int:
-        return self.config.rank * (2 if self.two_branches() else 1)
+    def skip_warmup(self) -> None:
+        self.split_done = True
 
     def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
         config = self.config

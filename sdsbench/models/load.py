@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,24 +64,14 @@ def load(
 
     The head's values are for the caller to set (head.py): transformers would draw them from the global generator.
     """
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForImageClassification,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    from transformers import AutoTokenizer
 
     with _quiet():
         folder, revision = folder_of(config)
-    kinds = {
-        "decoder": AutoModelForCausalLM,
-        "encoder": AutoModelForSequenceClassification,
-        "vision": AutoModelForImageClassification,
-    }
     extra: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
-            model = kinds[config.family].from_pretrained(
+            model = _class_of(config.family).from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **extra
             )
             tokenizer = None
@@ -103,6 +94,37 @@ def weights_of(config: ModelConfig) -> Weights:
 
 def _weights(config: ModelConfig, folder: Path, revision: str | None) -> Weights:
     return Weights(model=config.name, source=_source(config), revision=revision, fingerprint=_fingerprint(folder))
+
+
+def _class_of(family: str) -> Any:
+    """transformers' class that makes the task models of a family."""
+    import transformers
+
+    names = {
+        "decoder": "AutoModelForCausalLM",
+        "encoder": "AutoModelForSequenceClassification",
+        "vision": "AutoModelForImageClassification",
+    }
+    return getattr(transformers, names[family])
+
+
+def without_weights(
+    family: str, facts: Mapping[str, Any], dtype: torch.dtype, num_labels: int | None = None, depth: int | None = None
+) -> Any:
+    """The model that a config.json describes, on the meta device: shapes alone. With `depth` its first blocks only."""
+    from transformers import AutoConfig
+
+    kept = dict(facts)
+    if num_labels is not None:  # a new head: the names of the old one's labels would contradict it
+        kept = {key: value for key, value in facts.items() if key not in ("id2label", "label2id")}
+        kept["num_labels"] = num_labels
+    config = AutoConfig.for_model(**kept)
+    if depth is not None:
+        config.num_hidden_layers = depth
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:depth]
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _class_of(family).from_config(config, dtype=dtype)
 
 
 def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:

@@ -15,8 +15,6 @@ from sdsbench.core.files import write_atomic
 from sdsbench.core.progress import forget_peak_memory, peak_memory
 from sdsbench.core.record import Parameters, Provenance
 from sdsbench.methods import base as methods
-from sdsbench.methods.attach import attach
-from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
 from sdsbench.runs import origin
@@ -30,13 +28,12 @@ from sdsbench.runs.families import Family, family_of
 from sdsbench.runs.run_context import ActiveRun, LoadModel
 from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.tasks import base as tasks
-from sdsbench.training import activation_checkpointing, checkpoint
+from sdsbench.training import checkpoint
+from sdsbench.training.assemble import assemble
 from sdsbench.training.data_context import TrainingContext
-from sdsbench.training.dropout import Dropout
 from sdsbench.training.in_backward import require_torchao
 from sdsbench.training.loop import Training
-from sdsbench.training.order import DataOrder
-from sdsbench.training.parameters import count, optimizer_groups, optimizer_of
+from sdsbench.training.parameters import count
 from sdsbench.training.precision import Device, select_device
 from sdsbench.training.probes.observer import Probe
 from sdsbench.training.starting_point import StartingPoint
@@ -122,22 +119,11 @@ def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainSta
     """The method put into the model: the loop, its resumable state, the probe if one is asked for, and the counts."""
     model = loaded.model.model
     before = sum(parameter.numel() for parameter in model.parameters())
-    method = methods.build(config.method)
-    base = named_tensors(model)
-    layers = attach(model, method, config.seeds.init)
-    frozen = None if method.wraps_layers() else FrozenAdditions(model, base)
-    head = loaded.family.unfreeze_head(model, config.seeds.init)
-    order = DataOrder(len(loaded.examples), config.train.batch_size * config.train.accumulation, config.seeds.data)
-    dropout = Dropout(model, config.seeds.dropout)
-    for layer in layers.values():
-        layer.dropout_generator = dropout.generator
-    training = Training(model, loaded.family, loaded.examples, order, config.train, loaded.device.device, dropout)
-    if config.train.recomputes:
-        activation_checkpointing.enable(model)
-    groups = optimizer_groups(model, layers, method, head, config.train)
-    optimizer = optimizer_of(groups, config.train, config.seeds.dropout)
-    state = TrainState(optimizer, method, layers, frozen=frozen)
-    probe = Probe(config.probe, model, layers, method) if config.probe.every is not None else None
+    training, state, head = assemble(
+        model, methods.build(config.method), loaded.family, loaded.examples, config.train, config.seeds,
+        loaded.device.device,
+    )  # fmt: skip
+    probe = Probe(config.probe, model, state.layers, state.method) if config.probe.every is not None else None
     return training, state, probe, count(model, head, before)
 
 

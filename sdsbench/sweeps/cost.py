@@ -2,7 +2,7 @@
 
 Of the reference card, with N weights that every token passes (linear layers, a decoder's output layer):
 
-    training    4 N operations a token (no gradient of frozen weights) / RATE, times SLOWER of the method
+    training    4 N operations a token (no gradient of frozen weights) / RATE, times the method's relative_time
     generation  a step reads the weights once (N x bytes / BANDWIDTH), every prompt or written token takes 2 N
                 operations / RATE; a batch takes as many steps as its longest answer (workload.py), an untrained model
                 up to the cap of new tokens
@@ -11,10 +11,8 @@ Of the reference card, with N weights that every token passes (linear layers, a 
 over all evaluations of the task, after training, after every epoch (eval.each_epoch) and before (eval.untrained). Rows
 and tokens come from the public sets' sizes (data/sizes.py).
 
-Memory is that of the largest micro-batch to be expected, at typical lengths (workload.py). For decoders and for BERT
-and RoBERTa what backward keeps is counted (memory_model.py, memory_encoders.py). Of image models it is estimated:
-weights + trained values x 18 (fp32 master, gradient, two moments, bf16 copy) + activations (a block keeps about
-17 x hidden + 2 x inner values a token) + RESERVE.
+Memory is that of the largest micro-batch to be expected, at typical lengths (workload.py): counted of the step itself
+(memory.py), with RESERVE.
 
 Where finished runs exist, seconds and bytes are multiplied by the median of measured / modelled. Time is arithmetic;
 counting memory loads torch, so who only asks for time does not wait for it.
@@ -28,17 +26,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sdsbench.core.record import Record
-from sdsbench.methods.base import LowRankConfig
-from sdsbench.methods.targets import matches
+from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.check import KnownArchitecture, known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.sweeps.memory_encoders import encoder_memory
-from sdsbench.sweeps.memory_model import training_memory
+from sdsbench.sweeps.memory import Batch, training_bytes
 from sdsbench.sweeps.workload import Scoring, Workload, workload
 
 RATE = {"bfloat16": 28e12, "float32": 12e12}  # operations a second that training reaches on the reference card
 BANDWIDTH = 768e9  # of its memory, bytes a second
-SLOWER = {"dora": 1.21, "full_ft": 3.1, "lora_pro": 1.2}  # published (DoRA, full FT), assumed (LoRA-Pro)
 BYTES = {"bfloat16": 2, "float32": 4}
 RESERVE = 1.5e9  # CUDA context and fragmentation, bytes
 USABLE = 0.92  # share of a card's memory that a run may plan with
@@ -72,7 +67,7 @@ def modelled(config: RunConfig, memory: bool) -> Cost | None:
     if known is None:
         return None
     work = workload(config, known.facts)
-    return Cost(_seconds(config, _passed(config, known), work), _bytes(config, known, work) if memory else None)
+    return Cost(_seconds(config, _passed(config, known), work), step_bytes(config, work) if memory else None)
 
 
 def compute_type(config: RunConfig) -> str:
@@ -82,7 +77,8 @@ def compute_type(config: RunConfig) -> str:
 
 def _seconds(config: RunConfig, weights: int, work: Workload) -> float:
     rate = RATE[compute_type(config)]
-    training = work.trained_rows * work.tokens * 4 * weights / rate * SLOWER.get(config.method.name, 1.0)
+    slower = methods.lookup(config.method.name)[0].relative_time
+    training = work.trained_rows * work.tokens * 4 * weights / rate * slower
     passes = ((True, work.trained_passes), (False, work.untrained_passes))
     return training + sum(
         count * _scoring_seconds(config, weights, scoring, trained)
@@ -99,25 +95,10 @@ def _scoring_seconds(config: RunConfig, weights: int, scoring: Scoring, trained:
     return tokens * 2 * weights / RATE[kind] + reading
 
 
-def _bytes(config: RunConfig, known: KnownArchitecture, work: Workload) -> float:
-    lengths, c = work.largest_micro_batch(), BYTES[compute_type(config)]
-    counted = training_memory(config, lengths, math.ceil(work.targets * sum(lengths)), c)
-    exact = counted or encoder_memory(config, lengths, c)
-    if exact is not None:
-        return exact.total + RESERVE
-    facts, layers = known.facts, sum(m * n for m, n in known.shapes.values())
-    targets = {name: shape for name, shape in known.shapes.items() if matches(name, config.method.targets)}
-    trained = sum(_trained(config, m, n) for m, n in targets.values())
-    inner = facts.get("intermediate_size") or 4 * facts["hidden_size"]
-    block = c * (17 * facts["hidden_size"] + 2 * inner)
-    return c * layers + 18 * trained + sum(lengths) * facts["num_hidden_layers"] * block + RESERVE
-
-
-def _trained(config: RunConfig, m: int, n: int) -> float:
-    """Trained values of one adapted layer, from above: factors of every low-rank method, or the layer itself."""
-    if isinstance(config.method, LowRankConfig):
-        return config.method.rank * (m + n)
-    return m * n
+def step_bytes(config: RunConfig, work: Workload) -> float | None:
+    """Memory of a step on the largest micro-batch to be expected, on a GPU."""
+    counted = training_bytes(config, Batch(tuple(work.largest_micro_batch()), work.targets), compute_type(config))
+    return None if counted is None else counted + RESERVE
 
 
 class Estimator:

@@ -24,14 +24,13 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.run_context import LoadModel, RunContext
 from sdsbench.runs.train import training_member
 from sdsbench.sweeps.active import DrivenRun
-from sdsbench.sweeps.cost import RESERVE, USABLE
-from sdsbench.sweeps.memory_model import training_memory
+from sdsbench.sweeps.cost import RESERVE, USABLE, compute_type
+from sdsbench.sweeps.memory import Batch, training_bytes
 from sdsbench.sweeps.placing import AUTO
 from sdsbench.tasks import base as tasks
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 
 LARGEST = 8  # runs that `auto` puts into a group
-OWN_WEIGHTS = ("pissa",)  # methods that replace the weights of adapted layers: nothing of the base is shared there
 
 
 def group_key(config: RunConfig) -> str | None:
@@ -51,17 +50,17 @@ def group_size(asked: int | str, config: RunConfig) -> int:
     """How many runs like this one train side by side here.
 
     `auto` is 1 on a CPU, where groups were measured to bring nothing (docs/speed.md), and on CUDA the most, up to
-    LARGEST, that the memory model says fit the device.
+    LARGEST, whose counted memory fits the device.
     """
     if asked != AUTO:
         return int(asked)
-    if config.device == "cpu" or not torch.cuda.is_available():
+    if config.device == "cpu" or not torch.cuda.is_available() or group_key(config) is None:
         return 1
     return most_that_fit(config, torch.cuda.get_device_properties(0).total_memory)
 
 
 def most_that_fit(config: RunConfig, device_bytes: float) -> int:
-    """The largest group, up to LARGEST, whose modelled memory a device of that size holds; 1 where none is known."""
+    """The largest group, up to LARGEST, whose counted memory a device of that size holds; 1 where none is known."""
     for runs in range(LARGEST, 1, -1):
         needed = group_bytes(config, runs)
         if needed is not None and needed + RESERVE <= device_bytes * USABLE:
@@ -70,13 +69,9 @@ def most_that_fit(config: RunConfig, device_bytes: float) -> int:
 
 
 def group_bytes(config: RunConfig, runs: int) -> int | None:
-    """Modelled memory of a joint step, every example at train.max_length; None where the architecture is not known."""
-    lengths = [config.train.max_length] * config.train.batch_size * runs
-    joint = training_memory(config, lengths, sum(lengths), 4 if config.dtype == "float32" else 2)
-    if joint is None:
-        return None
-    own = joint.method + joint.factors + (joint.weights if config.method.name in OWN_WEIGHTS else 0)
-    return joint.total + (runs - 1) * own
+    """Memory of a joint step, every example at train.max_length; None where the architecture is not known."""
+    longest = Batch((config.train.max_length,) * config.train.batch_size, 1.0)
+    return training_bytes(config, longest, compute_type(config), runs)
 
 
 class SharedBase:

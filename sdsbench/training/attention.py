@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 from transformers import AttentionInterface
 
 NAME = "sdsbench_packed"
@@ -49,7 +49,9 @@ def packed_attention(
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     if not causal:
-        outputs = [scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in pieces]
+        outputs = [
+            functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in pieces
+        ]
         return torch.cat(outputs, dim=2).transpose(1, 2), None
     ends = continuations or [()] * len(segment_lengths)
     outputs = [
@@ -69,10 +71,10 @@ def _attend(
 ) -> Tensor:
     length, grouped = q.shape[2], q.shape[1] != k.shape[1]
     if softcap is None and not continuations and (window is None or length <= window):
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
     seen = _seen(length, continuations, window, q.device)
     if softcap is None:
-        return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=grouped)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=grouped)
     if grouped:
         k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -94,8 +96,12 @@ def _seen(length: int, continuations: Sequence[int], window: int | None, device:
 
 
 def _varlen_serves(query: Tensor) -> bool:
-    """Whether one kernel for all segments is at hand: 16-bit CUDA tensors and a torch whose kernel has our options."""
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and _varlen_kernel() is not None
+    """Whether one kernel for all segments is at hand: 16-bit CUDA tensors and a torch whose kernel has our options.
+
+    Meta tensors stand for CUDA's (meta_device.py).
+    """
+    sixteen = query.dtype in (torch.bfloat16, torch.float16)
+    return query.device.type in ("cuda", "meta") and sixteen and _varlen_kernel() is not None
 
 
 @lru_cache(maxsize=1)

@@ -94,8 +94,8 @@ def _rows_gradient(
     """dL/dW of some rows of W into `out`; a label outside of them is below 0 or too large."""
     logits, slope = _logits(h_td, weight_wd, softcap)
     dlogits = logits.sub_(log_z_t1).exp_()
-    here = ((labels_t >= 0) & (labels_t < len(weight_wd))).nonzero()[:, 0]
-    dlogits[here, labels_t[here]] -= 1
+    here_t = (labels_t >= 0) & (labels_t < len(weight_wd))
+    dlogits.scatter_add_(1, labels_t.clamp(0, len(weight_wd) - 1)[:, None], -here_t.to(dlogits.dtype)[:, None])
     if slope is not None:
         dlogits *= slope
     torch.mm(dlogits.mul_(grad).to(h_td.dtype).T, h_td, out=out)

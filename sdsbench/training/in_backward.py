@@ -33,6 +33,7 @@ from sdsbench.training.training_config import TrainConfig
 BLOCK = 256  # values that share a scale
 SMALLEST = 4096  # torchao quantises moments from this size on
 CHUNK = 2**23  # values updated at once: bounds the fp32 temporaries of a large embedding's update
+UPDATE_BYTES = 41  # of temporaries a value that an update takes where nothing compiles it
 
 Backward = Callable[[float], float]
 """backward(scale) makes the gradients of scale times the loss and returns the loss."""
@@ -46,6 +47,18 @@ def require_torchao() -> None:
             "train.optimizer='adamw8bit': it needs torchao, which is not installed. "
             "Run: pip install 'sdsbench[full-ft]'"
         )
+
+
+def held_bytes(values: int) -> int:
+    """Bytes kept for a trained tensor of so many values beside the weight.
+
+    Two moments of 8-bit codes with an fp32 scale a block; of a small tensor an fp32 master and fp32 moments.
+    """
+    return 12 * values if _is_small(values) else 2 * (values + 4 * values // BLOCK)
+
+
+def _is_small(values: int) -> bool:
+    return values < SMALLEST or values % BLOCK != 0
 
 
 @dataclass(frozen=True)
@@ -201,7 +214,7 @@ def _trained(number: int, group: Group, parameter: nn.Parameter, config: TrainCo
     first, second = config.betas
     options: dict[str, Any] = {"betas": (first, second), "weight_decay": group.weight_decay}
     values = parameter.detach().view(-1)
-    if parameter.numel() < SMALLEST or parameter.numel() % BLOCK:
+    if _is_small(parameter.numel()):
         pieces = [nn.Parameter(as_master(values).clone())]
         small = torch.optim.AdamW(pieces, lr=torch.tensor(group.lr), fused=True, **options)
         return _Trained(number, parameter, group.lr, pieces, small)

@@ -51,25 +51,29 @@ def saved_bytes(model: Any, run_forward: Any) -> int:
 
 
 class PeakBytes(TorchDispatchMode):
-    """Largest sum of live storages made while the mode is on; starts from 0, so weights are not in it."""
+    """Largest sum of live storages made while the mode is on; starts from 0, so earlier weights are not in it.
 
-    def __init__(self) -> None:
+    With `device` (its type, such as meta) only storages there count.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
         super().__init__()
+        self._device = device
         self.now = self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        before = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._add(leaf, before)
+            if isinstance(leaf, Tensor) and self._device in (None, leaf.device.type):
+                self._add(leaf, (args, kwargs))
         return result
 
-    def _add(self, tensor: Tensor, inputs: set[int]) -> None:
+    def _add(self, tensor: Tensor, arguments: Any) -> None:
+        """Count a storage that is neither known nor an argument's."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known or key in inputs:
+        if key in self._known or key in _storages(arguments):
             return
         self._known.add(key)
         self.now += size
@@ -79,3 +83,7 @@ class PeakBytes(TorchDispatchMode):
     def _drop(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
+
+
+def _storages(arguments: Any) -> set[int]:
+    return {leaf.untyped_storage()._cdata for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)}

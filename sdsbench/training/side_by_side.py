@@ -101,7 +101,7 @@ class SideBySide:
                 assert isinstance(optimizer, FlatOptimizer), "adapters have masters"
                 optimizer.zero_grad()
                 masks.enter_context(member.training.dropout.of_step(member.state.step + 1))
-            losses = self._backward(steps)
+            losses = self.backward(steps)
         seconds = (time.perf_counter() - started) / len(self.members)
         size = len(self.members)
         stay, reports = [], []
@@ -123,7 +123,7 @@ class SideBySide:
             self._join(stay)
         return reports
 
-    def _backward(self, steps: Sequence[Parts]) -> list[float]:
+    def backward(self, steps: Sequence[Parts]) -> list[float]:
         """Gradients of every member's mean loss, by one backward pass a micro-batch; returns the losses."""
         first = self.members[0].training
         targets = [targets_of(parts) for parts in steps]

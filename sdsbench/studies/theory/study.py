@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,10 +14,14 @@ from sdsbench.results.statistics.intervals import Interval, t_interval
 from sdsbench.studies.theory.descent import Curves, descend
 from sdsbench.studies.theory.problems import Setting, make
 from sdsbench.studies.theory.rates import asymptotic_rate, clipped, exponent, score
-from sdsbench.training.training_config import OPTIMIZERS, TrainConfig
+from sdsbench.training.training_config import OPTIMIZERS, OptimizerName, TrainConfig
 
 METHODS = ("full_ft", "lora", "rslora", "pissa", "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
-SCHEDULES = {"sgd": "constant", "momentum": "constant", "adamw": "cosine"}
+SCHEDULES: dict[OptimizerName, Literal["constant", "cosine"]] = {
+    "sgd": "constant",
+    "momentum": "constant",
+    "adamw": "cosine",
+}
 """A constant rate shows a rate of convergence; Adam's steps do not shrink by themselves, so its rate decays."""
 TUNING_SEED = 1_000_000  # tuning problems are none of the measured ones
 
@@ -28,7 +32,7 @@ class Grid:
 
     kinds: tuple[str, ...] = ("factorisation",)
     methods: tuple[str, ...] = ("full_ft", "lora", "preconditioned_lora", "sds_lora")
-    optimizers: tuple[str, ...] = ("sgd", "adamw")
+    optimizers: tuple[OptimizerName, ...] = ("sgd", "adamw")
     conditions: tuple[float, ...] = (1.0, 100.0, 10000.0)
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     seeds: int = 10
@@ -70,7 +74,7 @@ class Cell:
 
     kind: str
     method: str
-    optimizer: str
+    optimizer: OptimizerName
     condition: float
     lr: float
     lr_at_edge: bool  # the tuned rate is an end of the grid: a wider grid might do better
@@ -127,7 +131,7 @@ def method_config(name: str, rank: int) -> MethodConfig:
     return lookup(name)[1](**keys)
 
 
-def _cells(grid: Grid, kind: str, optimizer: str, name: str) -> list[Cell]:
+def _cells(grid: Grid, kind: str, optimizer: OptimizerName, name: str) -> list[Cell]:
     """The cells of all condition numbers: one descent per learning rate, all problems side by side."""
     tuning = _problems(grid, kind, [TUNING_SEED + index for index in range(grid.tuning_seeds)])
     scores = []  # learning rate x condition
@@ -168,7 +172,7 @@ def _problems(grid: Grid, kind: str, seeds: Any) -> list[Any]:
     ]
 
 
-def _descend(grid: Grid, name: str, optimizer: str, lr: float, problems: list[Any]) -> Curves:
+def _descend(grid: Grid, name: str, optimizer: OptimizerName, lr: float, problems: list[Any]) -> Curves:
     train = TrainConfig(lr=lr, optimizer=optimizer, max_steps=grid.steps, schedule=SCHEDULES[optimizer])
     return descend(problems, method_config(name, grid.setting.rank), train)
 

@@ -31,7 +31,9 @@ def probed_layers(
     if layers:
         return {name: AdapterProbe(layer) for name, layer in layers.items()}
     targets = target_layers(model, method.config.targets)
-    found = {name: DenseProbe(name, linear) for name, linear in targets.items() if linear.weight.requires_grad}
+    found: dict[str, AdapterProbe | DenseProbe] = {
+        name: DenseProbe(name, linear) for name, linear in targets.items() if linear.weight.requires_grad
+    }
     if not found:
         accepted = "null where a method neither adapts target layers nor lets their weights train"
         raise ConfigError([Problem("probe.every", method.name, accepted)])

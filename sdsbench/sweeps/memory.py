@@ -1,0 +1,144 @@
+"""What a run's training step needs on a GPU: counted for its very model, method, optimizer and batch.
+
+The step is the one that training makes, on meta tensors (training/step_memory.py), so that whatever a method, a task or
+a model does is in the count. A count is remembered in memory and in the machine's cache folder under everything that
+decides it, the code included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdsbench.core.cache import cache_folder
+from sdsbench.core.files import write_atomic
+from sdsbench.core.hashing import sha256_of
+from sdsbench.core.lazy import torch
+from sdsbench.methods import base as methods
+from sdsbench.runs.configuration.check import known_architecture
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.origin import code_hashes, package_versions
+from sdsbench.tasks import base as tasks
+
+if TYPE_CHECKING:
+    from sdsbench.training.loop import Training
+    from sdsbench.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """A micro-batch: rows of so many tokens (patches of images), of which the share `targets` carries loss."""
+
+    lengths: tuple[int, ...]
+    targets: float
+
+
+def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -> int | None:
+    """The peak of live bytes in a step of `runs` runs side by side, each on `batch`, which computes in `dtype`.
+
+    None where the model's architecture is not known before download.
+    """
+    known = known_architecture(config.model)
+    if known is None:
+        return None
+    decides = {
+        "facts": known.facts,
+        "family": config.model.family,
+        "dtype": dtype,
+        "method": config.method.model_dump(),
+        "train": {key: getattr(config.train, key) for key in ("optimizer", "weight_decay", "recomputes")},
+        "labels": _labels(config),
+        "lengths": batch.lengths,
+        "targets": batch.targets,
+        "runs": runs,
+        "code": [code_hashes(config).get(part) for part in ("core", "method", "task")],
+        "packages": {name: package_versions()[name] for name in ("torch", "transformers")},
+    }
+    return _remembered(sha256_of(decides), lambda: _count(config, known.facts, batch, dtype, runs))
+
+
+_COUNTED: dict[str, int] = {}
+
+
+def _remembered(name: str, count: Callable[[], int]) -> int:
+    """The count of that name, made only where neither this process nor the machine has it."""
+    if name not in _COUNTED:
+        path = cache_folder() / "memory" / f"{name}.json"
+        try:
+            _COUNTED[name] = int(json.loads(path.read_text())["bytes"])
+        except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: counted again
+            _COUNTED[name] = count()
+            write_atomic(path, json.dumps({"bytes": _COUNTED[name]}))
+    return _COUNTED[name]
+
+
+def _labels(config: RunConfig) -> int | None:
+    return tasks.build(config.task).num_labels
+
+
+def _count(config: RunConfig, facts: Mapping[str, Any], batch: Batch, dtype: str, runs: int) -> int:
+    from transformers import AutoConfig
+
+    from sdsbench.models.load import without_weights
+    from sdsbench.training.side_by_side import Member, with_shared_weights
+    from sdsbench.training.step_memory import Step, joint_step_of, peak_bytes, step_of
+
+    def step_at(depth: int) -> Step:
+        base = without_weights(config.model.family, facts, getattr(torch, dtype), _labels(config), depth).train()
+        if runs == 1:
+            return step_of(*_assembled(config, base, batch))
+        members: list[Member] = []
+        rows: Sequence[Any] = []
+        for _ in range(runs):
+            training, state, rows = _assembled(config, with_shared_weights(base), batch)
+            members.append(Member(training, state))
+        return joint_step_of(base, members, rows)
+
+    kinds = getattr(AutoConfig.for_model(**facts), "layer_types", None)
+    return peak_bytes(step_at, facts["num_hidden_layers"], kinds)
+
+
+def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, TrainState, Sequence[Any]]:
+    """The loop and the state of one run as most of its training has them, and the rows of the micro-batch."""
+    from sdsbench.models.load import LoadedModel
+    from sdsbench.runs.families import family_of
+    from sdsbench.training.assemble import assemble
+    from sdsbench.training.meta_device import META
+    from sdsbench.training.step_memory import optimizer_in_memory
+
+    task, method = tasks.build(config.task), methods.build(config.method)
+    loaded = LoadedModel(model, None, None, Path())  # type: ignore[arg-type]  # no weights, so none to describe
+    family, rows = family_of(task, loaded, config), _ROWS[task.kind](model.config, batch)
+    training, state, _ = assemble(model, method, family, rows, config.train, config.seeds, META, optimizer_in_memory)
+    method.skip_warmup()
+    return training, state, rows
+
+
+def _texts(_: Any, batch: Batch) -> list[Any]:
+    from sdsbench.training.causal import EncodedText
+
+    return [EncodedText((0,) * length, length - math.ceil(batch.targets * length)) for length in batch.lengths]
+
+
+def _sentences(facts: Any, batch: Batch) -> list[Any]:
+    from sdsbench.tasks.sentences import EncodedSentence
+
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if facts.type_vocab_size > 1 else [])]
+    return [EncodedSentence(dict.fromkeys(names, [0] * length), 0.0) for length in batch.lengths]
+
+
+def _images(facts: Any, batch: Batch) -> list[Any]:
+    from sdsbench.tasks.images import EncodedImage
+
+    side = facts.image_size
+    pixels = np.broadcast_to(np.zeros((), np.float32), (facts.num_channels, side, side))
+    return [EncodedImage(pixels, 0.0) for _ in batch.lengths]
+
+
+_ROWS = {"text": _texts, "classification": _sentences, "vision": _images}

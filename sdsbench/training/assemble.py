@@ -1,0 +1,64 @@
+"""A method put into a model, with the loop that trains it and the state that a resumed run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from sdsbench.methods.attach import attach
+from sdsbench.methods.base import Method
+from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors
+from sdsbench.training import activation_checkpointing
+from sdsbench.training.dropout import Dropout
+from sdsbench.training.loop import Objective, Training
+from sdsbench.training.order import DataOrder
+from sdsbench.training.parameters import optimizer_groups, optimizer_of
+from sdsbench.training.state import TrainState
+from sdsbench.training.training_config import TrainConfig
+
+
+class Seeds(Protocol):
+    @property
+    def init(self) -> int: ...
+    @property
+    def data(self) -> int: ...
+    @property
+    def dropout(self) -> int: ...
+
+
+class Trainee(Objective, Protocol):
+    """An objective that knows which head trains beside the method."""
+
+    def unfreeze_head(self, model: Any, seed: int) -> list[nn.Parameter]: ...
+
+
+def assemble(
+    model: Any,
+    method: Method,
+    objective: Trainee,
+    examples: Sequence[Any],
+    config: TrainConfig,
+    seeds: Seeds,
+    device: torch.device,
+    make_optimizer: Callable[..., Any] = optimizer_of,
+) -> tuple[Training, TrainState, list[nn.Parameter]]:
+    """(loop, state before the first step, parameters of the head that trains); the model is changed in place.
+
+    Raises ConfigError and TrainingFailed as `attach` does, Unavailable where the optimizer needs a package.
+    """
+    base = named_tensors(model)
+    layers = attach(model, method, seeds.init)
+    frozen = None if method.wraps_layers() else FrozenAdditions(model, base)
+    head = objective.unfreeze_head(model, seeds.init)
+    order = DataOrder(len(examples), config.batch_size * config.accumulation, seeds.data)
+    dropout = Dropout(model, seeds.dropout)
+    for layer in layers.values():
+        layer.dropout_generator = dropout.generator
+    if config.recomputes:
+        activation_checkpointing.enable(model)
+    groups = optimizer_groups(model, layers, method, head, config)
+    state = TrainState(make_optimizer(groups, config, seeds.dropout), method, layers, frozen=frozen)
+    return Training(model, objective, examples, order, config, device, dropout), state, head

@@ -1,0 +1,167 @@
+"""The peak memory of a training step on a GPU, counted on meta tensors (meta_device.py) without one.
+
+All blocks of a model that are alike add the same bytes, so a few of them are counted and the rest is extrapolated: the
+peak of each of three parts of the step grows by the same bytes with each block, and the step's is the largest.
+
+* up to the gradient of the last blocks' input: what backward keeps is all there, beside logits or a block's gradients;
+* down to the embedding: only the first blocks' activations are left, beside the gradient of the embedding;
+* the update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdsbench.training.in_backward import CHUNK, UPDATE_BYTES, held_bytes
+from sdsbench.training.loop import Training
+from sdsbench.training.meta_device import as_on_cuda
+from sdsbench.training.optimizer import FlatOptimizer, Group
+from sdsbench.training.parameters import optimizer_of
+from sdsbench.training.saved_bytes import PeakBytes
+from sdsbench.training.side_by_side import Member, SideBySide
+from sdsbench.training.state import TrainState
+from sdsbench.training.training_config import TrainConfig
+
+PARTS = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step on meta tensors, ready to be made."""
+
+    model: Any  # which computes the blocks, one after the other
+    passes: Callable[[], object]  # forward and backward
+    update: Callable[[], object]
+
+
+def peak_bytes(step_at: Callable[[int], Step], layers: int, kinds: Sequence[Any] | None = None) -> int:
+    """The largest sum of live bytes, weights and optimizer state included, in a step of a model of `layers` blocks.
+
+    step_at(depth) makes the step, and everything that it needs, for a model of the first `depth` blocks. `kinds` says
+    of each block what it is, where blocks differ (Gemma-2's windows).
+    """
+    period = _period(kinds or [None] * layers)
+    few = 2 * period + layers % period
+    more = few + period
+    if more >= layers:
+        return max(_peaks(step_at, layers, period))
+    fewer, larger = (_peaks(step_at, depth, period) for depth in (few, more))
+    return max(
+        peak + (next_peak - peak) * ((layers - few) // period) for peak, next_peak in zip(fewer, larger, strict=True)
+    )
+
+
+def _period(kinds: Sequence[Any]) -> int:
+    """After how many blocks their kinds repeat."""
+    return next(p for p in range(1, len(kinds) + 1) if list(kinds[p:]) == list(kinds[:-p]))
+
+
+def _peaks(step_at: Callable[[int], Step], depth: int, last: int) -> list[int]:
+    """The peak of each part; the first ends with the gradient of the input of the `last` blocks."""
+    with as_on_cuda(), PeakBytes("meta") as live:
+        step = step_at(depth)
+        parts = _Parts(live)
+        if last < depth:
+            _blocks(step.model, depth)[depth - last].register_forward_pre_hook(parts.end_first_at_gradient)
+        step.passes()
+        parts.enter(2)
+        step.update()
+        parts.enter(PARTS)
+    return parts.peaks
+
+
+def _blocks(model: nn.Module, depth: int) -> nn.ModuleList:
+    """The model's blocks: its first list of that many modules."""
+    return next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+
+
+@dataclass
+class _Parts:
+    """Cuts the count of live bytes into parts of a step."""
+
+    live: PeakBytes
+    part: int = 0
+    peaks: list[int] = field(default_factory=lambda: [0] * PARTS)
+
+    def __post_init__(self) -> None:
+        self.live.peak = self.live.now
+
+    def enter(self, part: int) -> None:
+        """Begin a part; going back to an earlier one is passed over."""
+        if part > self.part:
+            self.peaks[self.part] = self.live.peak
+            self.live.peak, self.part = self.live.now, part
+
+    def end_first_at_gradient(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A forward hook of a block: once backward has the gradient of its input the second part begins."""
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda _: self.enter(1))
+
+
+def step_of(training: Training, state: TrainState, micro_batch: Sequence[Any]) -> Step:
+    """The step of one run on one micro-batch."""
+    return _step(training.model, [Member(training, state)], lambda: training.backward([micro_batch]), micro_batch)
+
+
+def joint_step_of(base: nn.Module, members: Sequence[Member], micro_batch: Sequence[Any]) -> Step:
+    """The step of runs side by side, each on the same micro-batch."""
+    joint = SideBySide(base, members)
+    return _step(joint.model, members, lambda: joint.backward([[micro_batch]] * len(members)), micro_batch)
+
+
+def _step(model: Any, members: Sequence[Member], backward: Callable[[], object], micro_batch: Sequence[Any]) -> Step:
+    flat = [member for member in members if isinstance(member.state.optimizer, FlatOptimizer)]
+    for member in flat:
+        _make_moments(member.state.optimizer)  # type: ignore[arg-type]
+
+    def passes() -> None:
+        with ExitStack() as masks:
+            for member in members:
+                masks.enter_context(member.training.dropout.of_step(1))
+            backward()
+
+    def update() -> None:
+        for member in flat:
+            member.training.update(member.state, [micro_batch], 1.0, 0.0)
+
+    return Step(model, passes, update)
+
+
+def _make_moments(optimizer: FlatOptimizer) -> None:
+    """The moments that the first step makes; AdamW's fused kernel makes none on meta tensors."""
+    for flat, one in zip(optimizer.flat, optimizer.optimizers, strict=True):
+        if isinstance(one, torch.optim.AdamW):
+            moments = {key: torch.zeros_like(flat) for key in ("exp_avg", "exp_avg_sq")}
+            one.state[flat] = {"step": torch.zeros(()), **moments}
+        else:
+            one.step()
+
+
+def optimizer_in_memory(groups: Sequence[Group], config: TrainConfig, seed: int) -> Any:
+    """The optimizer that train.optimizer names, or what it holds where that would need torchao."""
+    return InBackwardMemory(groups) if config.optimizer == "adamw8bit" else optimizer_of(groups, config, seed)
+
+
+class InBackwardMemory:
+    """Holds what InBackwardAdamW holds, and uses gradients up as it does."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        parameters = [parameter for group in groups for parameter in group.parameters]
+        self.held = [_bytes(held_bytes(parameter.numel()), parameter) for parameter in parameters]
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(self._use_up)
+
+    @staticmethod
+    def _use_up(parameter: Tensor) -> None:
+        _bytes(UPDATE_BYTES * min(CHUNK, parameter.numel()), parameter)
+        parameter.grad = None
+
+
+def _bytes(count: int, like: Tensor) -> Tensor:
+    return torch.empty(count, dtype=torch.uint8, device=like.device)

@@ -1,0 +1,267 @@
+"""The estimate of a step's memory against the counted peak of the same step on real tensors, and what it leads to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from benchmarks.contestants import Pad, builder
+from benchmarks.counted import count, kernels_of_cuda
+from benchmarks.workloads import every_example_long, random_model
+from sdsbench.methods import base as methods
+from sdsbench.models import load
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.sweeps import cost, memory
+from sdsbench.sweeps.memory import Batch, training_bytes
+from sdsbench.training import step_memory
+from sdsbench.training.meta_device import META
+from sdsbench.training.optimizer import FlatOptimizer
+from sdsbench.training.saved_bytes import PeakBytes
+from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
+
+METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
+FACTS: dict[str, dict[str, Any]] = {
+    "mistral": {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4, "num_key_value_heads": 4,
+                "num_hidden_layers": 6, "vocab_size": 600, "tie_word_embeddings": False},
+    "gemma2": {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
+               "head_dim": 16, "num_hidden_layers": 9, "vocab_size": 700, "tie_word_embeddings": True,
+               "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0, "query_pre_attn_scalar": 32,
+               "sliding_window": 32},
+    "roberta": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4,
+                "vocab_size": 300, "pad_token_id": 1, "max_position_embeddings": 140, "type_vocab_size": 1,
+                "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "vit": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4,
+            "image_size": 64, "patch_size": 8, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+}  # fmt: skip
+TASKS = {"mistral": ("decoder", "gsm8k"), "gemma2": ("decoder", "gsm8k"), "roberta": ("encoder", "glue/rte"),
+         "vit": ("vision", "vision/cars")}  # fmt: skip
+BATCH = Batch((96, 70, 120, 81), 0.5)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(memory, "_COUNTED", {})
+    yield
+
+
+def configured(folder: Path, kind: str, method: str, *words: str) -> RunConfig:
+    """A run of a small model of that kind, from its config.json."""
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, **FACTS[kind]}))
+    family, task = TASKS[kind]
+    rank = [] if method == "full_ft" else ["method.rank=4", "method.targets=[all-linear]"]
+    model = ["model=local", f"model.family={family}", f"model.location={folder}"]
+    return compose_run([*model, f"task={task}", f"method={method}", *rank, "train.weight_decay=0.01", *words])
+
+
+def real_model(config: RunConfig, facts: dict[str, Any]) -> Any:
+    """The same model on the CPU, with random weights."""
+    labels = memory._labels(config)
+    extra = {} if labels is None else {"num_labels": labels}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        described = AutoConfig.for_model(**facts, **extra)
+        return load._class_of(config.model.family).from_config(described, dtype=torch.float32).train()
+
+
+def counted_peak(config: RunConfig, kind: str, monkeypatch: pytest.MonkeyPatch, runs: int = 1) -> int:
+    """The largest sum of live bytes in the second real step, weights and optimizer state included."""
+    monkeypatch.setattr("sdsbench.training.meta_device.META", torch.device("cpu"))  # where the runs are assembled
+    facts = {"model_type": kind, **FACTS[kind]}
+    with PeakBytes() as live:
+        base = real_model(config, facts)
+        if runs == 1:
+            training, state, rows = memory._assembled(config, base, BATCH)
+            members, joint = [Member(training, state)], None
+        else:
+            made = [memory._assembled(config, with_shared_weights(base), BATCH) for _ in range(runs)]
+            members, rows = [Member(training, state) for training, state, _ in made], made[0][2]
+            joint = SideBySide(base, members)
+        for _ in range(2):  # the first makes the moments
+            live.peak = live.now
+            for member in members:
+                assert isinstance(member.state.optimizer, FlatOptimizer)
+                member.state.optimizer.zero_grad()
+            losses = [training.backward([rows])] if joint is None else joint.backward([[rows]] * runs)
+            for member, loss in zip(members, losses, strict=True):
+                member.training.update(member.state, [rows], loss, 0.0)
+    return live.peak
+
+
+def check(estimate: int | None, counted: int) -> None:
+    assert estimate is not None
+    assert counted <= estimate <= 1.05 * counted
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_needs_what_is_estimated(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(tmp_path, "mistral", method)
+    estimate = training_bytes(config, BATCH, "float32")
+    check(estimate, counted_peak(config, "mistral", monkeypatch))
+
+
+@pytest.mark.parametrize("words", [(), ("train.activation_checkpointing=true",)], ids=["all kept", "recomputed"])
+@pytest.mark.parametrize(("kind", "method"), [("gemma2", "lora"), ("roberta", "dora"), ("vit", "full_ft")])
+def test_every_kind_of_model_needs_what_is_estimated(
+    kind: str, method: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path, kind, method, *words)
+    estimate = training_bytes(config, BATCH, "float32")
+    counted = counted_peak(config, kind, monkeypatch)
+    if words:  # on a CPU the inputs of blocks, which go to main memory, are among the counted bytes
+        assert estimate is not None and estimate <= counted
+    else:
+        check(estimate, counted)
+
+
+@pytest.mark.parametrize("method", ["lora", "pissa"])
+def test_a_group_needs_what_is_estimated(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(tmp_path, "mistral", method)
+    estimate = training_bytes(config, BATCH, "float32", runs=3)
+    check(estimate, counted_peak(config, "mistral", monkeypatch, runs=3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "words"),
+    [
+        ("mistral", "lora", []),
+        ("mistral", "lora_pro", ["train.activation_checkpointing=true"]),
+        ("gemma2", "full_ft", ["train.optimizer=momentum"]),
+        ("gemma2", "full_ft", ["train.optimizer=adamw8bit"]),
+        ("roberta", "sds_lora", []),
+        ("vit", "dora", []),
+    ],
+)
+@pytest.mark.parametrize("lengths", [(8,), BATCH.lengths])
+def test_a_few_blocks_give_the_peak_of_all(
+    kind: str, method: str, words: list[str], lengths: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the byte; with eight tokens the largest part is another one than with a full batch."""
+    config = configured(tmp_path, kind, method, *words)
+    batch = Batch(lengths, 1.0)
+    few = training_bytes(config, batch, "bfloat16")
+    monkeypatch.setattr(memory, "_remembered", lambda name, counted: counted())
+    monkeypatch.setattr(step_memory, "_period", len)
+    assert training_bytes(config, batch, "bfloat16") == few
+
+
+def test_parts_of_a_step_peak_apart(tmp_path: Path) -> None:
+    """Full fine-tuning on few tokens needs most where the embedding's gradient is made, on many where the loss is."""
+    config = configured(tmp_path, "gemma2", "full_ft")
+    facts = {"model_type": "gemma2", **FACTS["gemma2"], "vocab_size": 20000}
+    largest = []
+    for length in (8, 512):
+        rows = Batch((length,), 1.0)
+
+        def step_at(depth: int, rows: Batch = rows) -> step_memory.Step:
+            model = load.without_weights("decoder", facts, torch.bfloat16, depth=depth)
+            return step_memory.step_of(*memory._assembled(config, model.train(), rows))
+
+        peaks = step_memory._peaks(step_at, 3, 1)
+        largest.append(peaks.index(max(peaks)))
+    assert largest == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "sds_lora", "lora_xs"])
+def test_real_shapes_as_the_benchmark_counts_them(name: str) -> None:
+    """benchmarks/counted.py adds up what is held and counts the passes of all blocks on the device of meta tensors."""
+    base, workload = random_model("llama3.2_3b", torch.bfloat16, META), every_example_long(4, 512)
+    with kernels_of_cuda():
+        counted = count(builder(name, base, Pad(), 32, workload)(), workload, 1)["peak_bytes"]
+    config = compose_run(["model=llama3.2_3b", f"method={name}", "task=gsm8k", "method.rank=32"])
+    share = workload.batch(0)[0].targets / 512
+    assert training_bytes(config, Batch((512,) * 4, share), "bfloat16") == pytest.approx(counted, rel=1e-3)
+
+
+def test_whatever_a_method_keeps_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method from outside of the package, which nothing lists."""
+
+    @dataclasses.dataclass
+    class Config(methods.LowRankConfig):
+        name: str = "hoarder"
+        kept: int = 1000
+
+    class Hoarder(methods.lookup("lora")[0]):  # type: ignore[misc]
+        def create(self, layer: Any, generator: torch.Generator) -> None:
+            super().create(layer, generator)
+            layer.add_training_state("kept", torch.zeros(self.config.kept))
+
+    monkeypatch.setattr(methods, "_REGISTRY", dict(methods._REGISTRY))
+    methods.register("hoarder", Config)(Hoarder)
+    plain = configured(tmp_path, "mistral", "lora")
+    own = {**vars(plain.method), "name": "hoarder"}
+    sizes = [
+        training_bytes(dataclasses.replace(plain, method=Config(**own, kept=kept)), BATCH, "bfloat16")
+        for kept in (1000, 3000)
+    ]
+    layers = 7 * FACTS["mistral"]["num_hidden_layers"]
+    assert sizes[1] - sizes[0] == 2000 * 4 * layers  # type: ignore[operator]
+    assert sizes[0] - training_bytes(plain, BATCH, "bfloat16") == 1000 * 4 * layers  # type: ignore[operator]
+
+
+def test_a_count_is_remembered_until_something_that_decides_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path, "mistral", "lora")
+    counts = []
+    monkeypatch.setattr(memory, "_count", lambda *_: counts.append(1) or 1000 + len(counts))  # type: ignore[func-returns-value]
+    assert training_bytes(config, BATCH, "bfloat16") == training_bytes(config, BATCH, "bfloat16") == 1001
+    monkeypatch.setattr(memory, "_COUNTED", {})  # another process
+    assert training_bytes(config, BATCH, "bfloat16") == 1001
+    train = dataclasses.replace(config.train, lr=config.train.lr * 2)
+    assert training_bytes(dataclasses.replace(config, train=train), BATCH, "bfloat16") == 1001, "decides no bytes"
+    (file,) = (tmp_path / "cache" / "memory").iterdir()
+    file.write_text("{")
+    monkeypatch.setattr(memory, "_COUNTED", {})
+    assert training_bytes(config, BATCH, "bfloat16") == 1002, "a damaged file is no count"
+    assert training_bytes(config, BATCH, "float32") == 1003
+    assert training_bytes(config, BATCH, "bfloat16", runs=2) == 1004
+    assert training_bytes(configured(tmp_path, "mistral", "lora", "method.rank=5"), BATCH, "bfloat16") == 1005
+    monkeypatch.setattr(memory, "_own_code", lambda name: "edited")
+    assert training_bytes(config, BATCH, "bfloat16") == 1006
+
+
+def test_an_unknown_architecture_has_no_estimate(tmp_path: Path) -> None:
+    config = configured(tmp_path, "mistral", "lora")
+    (tmp_path / "config.json").unlink()
+    assert training_bytes(config, BATCH, "bfloat16") is None
+
+
+@pytest.mark.parametrize("model", ("mistral_7b", "gemma2_9b"))
+def test_full_fine_tuning_of_the_papers_fits_an_a6000(model: str) -> None:
+    """32 examples of 512 tokens, all of them targets: more than MetaMathQA has."""
+    config = compose_run(["protocol=lora_sb/arithmetic", f"model={model}", "method=full_ft"])
+    assert config.train.batch_size == 32 and config.train.accumulation == 1
+    size = training_bytes(config, Batch((512,) * 32, 1.0), "bfloat16")
+    assert size is not None and size + cost.RESERVE < cost.USABLE * cost.CARDS["A6000 48 GB"]
+
+
+@pytest.mark.parametrize("task", ("glue/cola", "glue/rte", "glue/qnli"))
+def test_the_papers_glue_runs_fit_the_papers_card(task: str) -> None:
+    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000; the padded worst case would not fit."""
+    config = compose_run(["protocol=lora_sb/glue", f"task={task}", "method=lora"])
+    found = cost.modelled(config, memory=True)
+    assert found is not None and found.bytes is not None
+    assert cost.fits(found.bytes)["A6000 48 GB"]
+    longest = training_bytes(config, Batch((256,) * 128, 1.0), "float32")
+    assert longest is not None and longest > 48e9
+
+
+def test_published_settings_fit_or_not() -> None:
+    """LoRA on Mistral-7B, batch 4 of 768 tokens, fits 48 GB; full fine-tuning with fp32 Adam does not."""
+    lora, full = (
+        training_bytes(
+            compose_run([f"method={name}", "model=mistral_7b", "task=gsm8k"]), Batch((768,) * 4, 0.5), "bfloat16"
+        )
+        for name in ("lora", "full_ft")
+    )
+    assert lora is not None and full is not None
+    assert lora < 48e9 < full
