@@ -14,7 +14,11 @@ COMMON = (
     "method=lora", "method.dropout=0.1", "data.source=embedded", "data.train_limit=24", "train.max_steps=null",
     "train.epochs=1", "train.batch_size=4", "dtype=float32", "threads=1", "device=cpu",
 )  # fmt: skip
-TASKS = {"text": ("model=micro", "task=gsm8k"), "images": ("model=vit_micro", "task=vtab/dtd")}
+TASKS = {
+    "text": ("model=micro", "task=gsm8k"),
+    "text without dropout": ("model=micro", "task=gsm8k", "method.dropout=0"),
+    "images": ("model=vit_micro", "task=vtab/dtd"),
+}
 OTHER_VALUES = {
     "train.lr": "1e-3",
     "train.head_lr": "1e-6",
@@ -36,7 +40,9 @@ OTHER_VALUES = {
     "seeds.init": "1",
     "seeds.dropout": "1",
 }
-CASES = [("text", key) for key in OTHER_VALUES] + [("images", key) for key in ("train.head_lr", "train.max_length")]
+NO_DROPOUT = "train.activation_checkpointing"  # refused together: what is computed again would have other masks
+CASES = [("text without dropout" if key == NO_DROPOUT else "text", key) for key in OTHER_VALUES]
+CASES += [("images", "train.head_lr"), ("images", "train.max_length")]
 
 
 @cache
