@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from sdsbench.core import step_log
-from sdsbench.core.errors import Refused, SdsbenchError
+from sdsbench.core.errors import ConfigError, Refused
 from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.methods.attach import attach
@@ -116,13 +116,14 @@ def _losses(folder: Path) -> list[float]:
 
 def _sweep_rows(whole: Path, killed: Path) -> Iterator[str]:
     others = _records(killed)
-    for kind, (folder, record) in _records(whole).items():
+    for kind, (folder, record) in sorted(_records(whole).items()):
         again, resumed = others[kind]
         assert record.parameters and record.losses and record.memory and len(resumed.attempts) > 1
+        score = 100 * next(score.value for score in record.scores if score.headline)
         equal = _losses(folder) == _losses(again) and record.scores == resumed.scores
         yield (
-            f"| {kind} | {record.parameters.adapter:,} | {record.facts['start_difference']:.1e} | "
-            f"{record.losses.first:.4f} | {record.losses.last:.4f} | {record.seconds.train:.1f} | "
+            f"| `{kind}` | {record.parameters.adapter:,} | {_number(record.facts['start_difference'])} | "
+            f"{record.losses.first:.4f} | {record.losses.last:.4f} | {score:.0f} | {record.seconds.train:.0f} | "
             f"{record.memory.peak_bytes / 2**30:.2f} | {resumed.attempts[-1].from_step} | {'yes' if equal else 'NO'} |"
         )
 
@@ -140,8 +141,8 @@ def _looked_at(kind: str, training: Training, base: Any) -> list[str]:
     options = SHAPED.get(kind) or ELSEWHERE.get(kind)
     try:
         whole, state = _prepared(kind, options, training, base, seed=0)
-    except SdsbenchError as error:
-        return [" ".join(str(error).split()), *[""] * 6]
+    except ConfigError as error:
+        return [f"refused: {error.problems[0].advice}", *[""] * 6]
     model = whole.model
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     ids = torch.tensor([training.examples[0].ids[:32]])

@@ -74,12 +74,14 @@ class Peft(Method):
         if TARGETS not in options:
             self._check_kind(model)
             options[TARGETS] = _short(list(targets), [name for name, _ in model.named_modules()])
+        weights = [(weight, _version(weight)) for weight in model.parameters()]
         try:
             self.adapted = peft.get_peft_model(model, _configuration(self.config.type, options))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever peft objects to, in its own words
             raise ConfigError([_objection(self.config.type, self.config.options, error)]) from error
+        self.rewrites_base = any(_version(weight) != version for weight, version in weights)
         self._check_training()
 
     def fold(self, model: Module) -> Module:
@@ -94,8 +96,15 @@ class Peft(Method):
         return plain
 
     def peft_adapter(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Raises Refused where the base was rewritten (PiSSA among lora's starts): loading would do that anew, and what
+        is drawn for it then comes out otherwise (with pissa_niter_4 the loaded model was another one)."""
         import peft
 
+        if self.rewrites_base:
+            raise Refused(
+                f"peft's {self.config.type} with options {self.config.options} rewrites weights of the base, which no "
+                "adapter folder holds: export it with --form merged"
+            )
         tensors = peft.get_peft_model_state_dict(self.adapted, save_embedding_layers=False)
         return _plain(self.adapted.peft_config[ADAPTER].to_dict()), dict(tensors)
 
@@ -158,6 +167,11 @@ def _short(targets: list[str], names: list[str]) -> list[str]:
     endings = sorted({name.rsplit(".", 1)[-1] for name in targets})
     meant = [name for name in names if name.rsplit(".", 1)[-1] in endings]
     return endings if meant == targets else targets
+
+
+def _version(weight: Tensor) -> tuple[int, int]:
+    """Place and version: one of the two changes whenever a value does."""
+    return weight.data_ptr(), weight._version
 
 
 def _tuner(name: str) -> Any:

@@ -125,6 +125,17 @@ def test_peft_loads_the_export_and_the_folded_model_is_equal(
     assert {type(module) for module in plain.modules()} == {type(module) for module in tiny_model("decoder").modules()}
 
 
+def test_a_start_that_rewrites_the_base_is_exported_as_plain_weights_only(tmp_path: Path) -> None:
+    """Loading the folder would draw another decomposition of the base: its outputs would be nobody's."""
+    training, state = prepared("lora", {"r": 4, "init_lora_weights": "pissa_niter_4"})
+    train(training, state)
+    expected = logits(training.model, tiny_batch("decoder"))
+    with pytest.raises(Refused, match=r"rewrites weights of the base.*--form merged"):
+        export_peft(tmp_path, {}, state.method, "tiny", "CAUSAL_LM")
+    plain = state.method.fold(training.model)
+    torch.testing.assert_close(logits(plain, tiny_batch("decoder")), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("kind", "options"), [case for case in SAMPLE if case[0] not in ("pvera", "lily")], ids=str)
 def test_packed_equals_sequential(kind: str, options: dict[str, Any]) -> None:
     training, state = prepared(kind, options)
@@ -229,10 +240,17 @@ def test_a_type_for_other_layers_asks_for_them() -> None:
     assert len(trained) == 5 and all("norm" in name for name in trained)
 
 
-@pytest.mark.parametrize("options", [{"use_asa": True}], ids=str)
-def test_options_that_need_more_than_gradients_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="update_and_allocate"):
-        attach(tiny_model("decoder"), method_of("adamss", options), 0)
+@pytest.mark.parametrize(
+    ("kind", "options", "needed"),
+    [
+        ("adamss", {"use_asa": True}, "update_and_allocate"),
+        ("lora", {"r": 4, "kasa_config": {}}, "_get_kasa_loss"),
+        ("lora", {"r": 4, "monteclora_config": {}}, "_get_monteclora_loss"),
+    ],
+)
+def test_options_that_need_more_than_gradients_are_refused(kind: str, options: dict[str, Any], needed: str) -> None:
+    with pytest.raises(ConfigError, match=needed):
+        attach(tiny_model("decoder"), method_of(kind, options), 0)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def _cells(grid: Grid, kind: str, optimizer: OptimizerName, name: str) -> list[C
     return [cells[index] for index in sorted(cells)]
 
 
-def _cell(key: tuple[str, str, str, float, float, bool], curves: Curves, columns: range) -> Cell:
+def _cell(key: tuple[str, str, OptimizerName, float, float, bool], curves: Curves, columns: range) -> Cell:
     pairs = [(curves.excess_Tp[:, column], float(curves.floor_p[column])) for column in columns]
     with np.errstate(invalid="ignore"):
         relative = np.log10([clipped(excess, floor) for excess, floor in pairs])
