@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 )
 @options.stage
 @click.option(
-    "--reference", metavar="METHOD", default="lora", show_default=True, help="Of compare: what methods are held against."
+    "--reference",
+    metavar="METHOD",
+    default="lora",
+    show_default=True,
+    help="Of compare: what methods are held against.",
 )
 @click.option("--pooled", is_flag=True, help="Of compare: one variance between seeds for all methods of a column.")
 def command(

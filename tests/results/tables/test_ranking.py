@@ -166,6 +166,16 @@ def test_answers_to_other_questions_are_not_paired(tmp_path: Path) -> None:
     assert contrast_of(tmp_path, "dora_r8", "lora_r8").comparison.test == "Welch's t over seeds"
 
 
+def test_answers_that_do_not_average_to_the_score_are_not_tested(tmp_path: Path) -> None:
+    """A score that is no mean of its answers (Matthews correlation, say) is compared by its seeds."""
+    for method, value in (("lora", 0.5), ("dora", 0.75)):
+        for seed in range(3):
+            right = [True, True, seed == 0, False] if method == "dora" else [True, seed == 0, False, False]
+            record = make_record(method, seed, {"gsm8k": value + 0.01 * seed})
+            write_run(tmp_path, record, {"gsm8k": make_samples(right)})
+    assert contrast_of(tmp_path, "dora_r8", "lora_r8").comparison.test == "Welch's t over seeds"
+
+
 def test_a_run_that_did_not_learn_is_marked(tmp_path: Path) -> None:
     """Six runs with one predicted class, at exactly the majority: a symbol in the cell and a note below."""
     labels = [1.0] * 14 + [0.0] * 6

@@ -160,16 +160,6 @@ def test_twice_the_same_seed_is_not_averaged(tmp_path: Path) -> None:
     assert cell.status == "unequal" and "seed 0 occurs in" in cell.problems[0]
 
 
-def test_answers_that_do_not_average_to_the_score_are_not_tested(tmp_path: Path) -> None:
-    """A score that is no mean of its answers (Matthews correlation, say) is compared by its seeds."""
-    for method, value in (("lora", 0.5), ("dora", 0.75)):
-        for seed in (0, 1):
-            right = [True, True, seed == 0, False] if method == "dora" else [True, seed == 0, False, False]
-            record = make_record(method, seed, {"gsm8k": value + 0.01 * seed})
-            write_run(tmp_path, record, {"gsm8k": make_samples(right)})
-    assert built("grid", tmp_path).cells["dora_r8", "micro/gsm8k"].test == "paired t over seeds"
-
-
 def test_tuning_runs_and_stand_ins_are_left_out_and_said(tmp_path: Path) -> None:
     chosen = tuned(2e-3, [1e-3, 2e-3], seeds=[9])
     write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.5}, lr=2e-3, tuning=chosen))
