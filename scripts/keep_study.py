@@ -26,6 +26,8 @@ def keep(plan: plans.Plan, runs: Path, destination: Path) -> int:
     """Copy a plan's runs to `destination`/<run id>; returns how many. Raises Refused if one has not ended."""
     kept = 0
     for now in States(plan, runs).all():  # of a tuned cell, the chosen candidates alone
+        if now.state == "unneeded":
+            continue
         if now.record is None or now.record.status not in ENDED:
             raise Refused(f"{plan.manifest.name}: run {now.identity} is {now.state}; finish the sweep first.")
         tuning = now.run is not None and now.run.role == "tuning"

@@ -12,6 +12,7 @@ from sdsbench.cli.shared import options
 @click.command("report")
 @options.runs
 @options.where
+@options.of_plan
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -31,7 +32,13 @@ from sdsbench.cli.shared import options
 )
 @click.option("--title", default="sdsbench report", show_default=True)
 def command(
-    runs: tuple[str, ...], where: tuple[str, ...], output: Path, claims: Path | None, external: Path, title: str
+    runs: tuple[str, ...],
+    where: tuple[str, ...],
+    of_plan: str | None,
+    output: Path,
+    claims: Path | None,
+    external: Path,
+    title: str,
 ) -> None:
     """Write one static HTML folder with leaderboards, figures, claims and a page for every run."""
     from sdsbench.results.claims.claim import default_file, read
@@ -40,7 +47,7 @@ def command(
     from sdsbench.results.report.build import build
     from sdsbench.results.tables.runs import load
 
-    found, damaged = load(runs, where)
+    found, damaged = load(runs, where, of_plan)
     path = claims or default_file()
     verdicts = [judge(claim, found, path.parent) for claim in (read(path) if claims or path.is_file() else [])]
     print(build(output, found, damaged, verdicts, read_all(external), title))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="NAME")
 @options.runs
 @options.where
+@options.of_plan
 @options.scorers
 @click.option(
     "--format",
@@ -30,28 +31,38 @@ if TYPE_CHECKING:
     "--output", type=click.Path(path_type=Path), metavar="DIR", help="A folder: all four formats are written there."
 )
 @options.stage
+@click.option(
+    "--reference",
+    metavar="METHOD",
+    default="lora",
+    show_default=True,
+    help="Of compare: what methods are held against.",
+)
+@click.option("--pooled", is_flag=True, help="Of compare: one variance between seeds for all methods of a column.")
 def command(
     name: str,
     runs: tuple[str, ...],
     where: tuple[str, ...],
+    of_plan: str | None,
     scorers: tuple[str, ...],
     kind: str,
     output: Path | None,
     stage: str,
+    reference: str,
+    pooled: bool,
 ) -> None:
-    """Print a table from records alone. NAME is lora_sb/table1 ..., sds_lora/math ... (`sdsbench ls table`), or grid:
-    whatever the records hold."""
+    """Print a table from records alone. NAME is lora_sb/table1 ..., sds_lora/math ... (`sdsbench ls table`), grid:
+    whatever the records hold, or compare: every method of the grid against --reference."""
     from sdsbench.core.files import write_atomic
-    from sdsbench.results.tables import settings
-    from sdsbench.results.tables.render import FORMATS
+    from sdsbench.results.tables import compare, named, settings
 
     if name in settings.NAMES:
-        texts = {ending: settings.render(name, kind) for kind, ending in settings.FORMATS.items()}
+        texts = named.settings_texts(name)
     else:
-        built = build_table(name, runs, where, scorers, stage)
-        texts = {ending: render(built) for ending, render in FORMATS.values()}
+        filled = build_table(name, runs, where, of_plan, scorers, stage)
+        texts = named.texts(filled, reference if name == compare.NAME else None, pooled)
     if output is None:
-        print(texts[settings.FORMATS[kind]], end="")
+        print(texts[named.ENDINGS[kind]], end="")
         return
     for ending, text in texts.items():
         path = output / f"{name.replace('/', '_')}.{ending}"
@@ -59,16 +70,15 @@ def command(
         print(path)
 
 
-def build_table(name: str, folders: Sequence[str], where: Sequence[str], scorers: Sequence[str], stage: str) -> Built:
+def build_table(
+    name: str, folders: Sequence[str], where: Sequence[str], plan: str | None, scorers: Sequence[str], stage: str
+) -> Built:
     """The table of a name, filled with the runs of the folders."""
-    from sdsbench.results.tables.build import build
-    from sdsbench.results.tables.definitions import get
-    from sdsbench.results.tables.definitions.grid import grid
+    from sdsbench.results.tables.named import built
     from sdsbench.results.tables.rescore import rescored
     from sdsbench.results.tables.runs import load
 
-    table = None if name == "grid" else get(name)
-    runs, damaged = load(folders, where)
+    runs, damaged = load(folders, where, plan)
     for choice in scorers:
         runs = rescored(runs, choice)
-    return build(table or grid(runs, stage), runs, damaged)
+    return built(name, runs, damaged, stage)

@@ -13,6 +13,7 @@ from sdsbench.cli.shared import options
 @click.argument("column", required=False)
 @options.runs
 @options.where
+@options.of_plan
 @options.scorers
 @options.stage
 def command(
@@ -21,6 +22,7 @@ def command(
     column: str | None,
     runs: tuple[str, ...],
     where: tuple[str, ...],
+    of_plan: str | None,
     scorers: tuple[str, ...],
     stage: str,
 ) -> None:
@@ -34,7 +36,7 @@ def command(
     from sdsbench.results.tables.trace import trace, trace_run
 
     if row is not None and column is not None:
-        print(trace(build_table(name, runs, where, scorers, stage), row, column))
+        print(trace(build_table(name, runs, where, of_plan, scorers, stage), row, column))
         return
     if row is not None:
         raise ConfigError([Problem("COLUMN", None, "TABLE ROW COLUMN, or one RUN", f"Which column of {name}?")])

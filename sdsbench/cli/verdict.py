@@ -13,6 +13,7 @@ from sdsbench.cli.shared import options
 @click.argument("chosen", nargs=-1, metavar="[CLAIM]...")
 @options.runs
 @options.where
+@options.of_plan
 @options.claims_file
 @click.option(
     "--results",
@@ -26,6 +27,7 @@ def command(
     chosen: tuple[str, ...],
     runs: tuple[str, ...],
     where: tuple[str, ...],
+    of_plan: str | None,
     claims: Path | None,
     results: Path | None,
     kind: str,
@@ -48,7 +50,7 @@ def command(
     unknown = [name for name in chosen if name not in ids]
     if unknown:
         raise ConfigError([Problem("claim", name, ", ".join(ids), nearest(name, ids)) for name in unknown])
-    found, _ = load(runs, where)
+    found, _ = load(runs, where, of_plan)
     asked = [claim for claim in known if not chosen or claim.id in chosen]
     verdicts = [judge(claim, found, results or path.parent) for claim in asked]
     text = texts.markdown(verdicts)

@@ -34,6 +34,10 @@ class Score(_Strict):
     stderr: float | None = None
     n: int
     headline: bool = False  # the scorer that this evaluation is ranked by
+    floor: float | None = None  # what a model that learned nothing reaches: see floor_of
+    floor_of: Literal["majority class", "constant", "chance"] | None = None
+    classes: int | None = None  # of a classifier: how many different predictions it made
+    truncated: int | None = None  # of generated answers: how many were cut at task.max_new_tokens
 
 
 class DataUsed(_Strict):
@@ -75,6 +79,7 @@ class Losses(_Strict):
     last: float
     tail_mean: float  # mean over the last tenth of the steps
     steps: int
+    validation: float | None = None  # mean loss of a target on rows held back, after training (tuning runs)
 
 
 class Tokens(_Strict):
@@ -107,13 +112,21 @@ class Tuning(_Strict):
     """How a hyper-parameter of this run was chosen (a `tune:` block of a sweep)."""
 
     key: str  # e.g. train.lr
-    grid: list[float]
+    grid: list[float]  # every value that was tried, ascending
     budget: int  # number of tuning runs, the same for every method
     seeds: list[int]
     chosen: float
     scores: list[float | None]  # validation score per grid point, None: the run failed
     evaluation: str
     scorer: str
+    losses: list[float | None] | None = None  # validation loss per grid point, a second criterion; it chose nothing
+    declared: list[float] | None = None  # the grid before tune.extend widened it; None: the same
+    extend: int = 0  # by how many values tune.extend allowed to widen it at each end, the same for every method
+
+    @property
+    def interior(self) -> bool:
+        """Whether the chosen value lies inside the grid, so that a better one beyond its ends is unlikely."""
+        return min(self.grid) < self.chosen < max(self.grid)
 
 
 class Failure(_Strict):

@@ -11,6 +11,7 @@ import torch
 from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation import metrics
+from sdsbench.evaluation.floors import constant_floor
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.tasks.base import Labelled
 from sdsbench.tasks.classification import Batcher
@@ -45,6 +46,9 @@ def evaluate_labelled(
                 stderr=_standard_error(name, value, len(labels)),
                 n=len(labels),
                 headline=name == evaluation.headline,
+                floor=constant_floor(name, labels),
+                floor_of="majority class" if name == "accuracy" else "constant",
+                classes=len(set(predictions)),
             )
         )
     return Evaluated(

@@ -27,6 +27,14 @@ class Request:
     beams: int = 1
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A generated text without its stop text and what follows; `truncated` where it reached max_new_tokens instead."""
+
+    text: str
+    truncated: bool
+
+
 class Generator:
     """Answers prompts with a decoder; `progress` is told how many more are done."""
 
@@ -39,9 +47,13 @@ class Generator:
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
         """The generated text of every request, without its stop text and what follows, in the order of the requests."""
+        return [answer.text for answer in self.answers(requests)]
+
+    def answers(self, requests: Sequence[Request]) -> list[Answer]:
+        """The same with word of which answers were cut short."""
         prompts = [prompt_ids(request.prompt, self.tokenizer) for request in requests]
         made = self.continuations(prompts, requests)
-        return [self._text(tokens, request.stop) for tokens, request in zip(made, requests, strict=True)]
+        return [self._answer(tokens, request) for tokens, request in zip(made, requests, strict=True)]
 
     @torch.inference_mode()
     def continuations(self, prompts: Sequence[Sequence[int]], requests: Sequence[Request]) -> list[list[int]]:
@@ -111,14 +123,12 @@ class Generator:
         )  # fmt: skip
         return [row[ids.shape[1] :].tolist() for row in output]
 
-    def _text(self, tokens: Sequence[int], stop: Sequence[str]) -> str:
-        for position, token in enumerate(tokens):
-            if token in self.ends:
-                tokens = tokens[:position]
-                break
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        cuts = [text.index(word) for word in stop if word in text]
-        return text[: min(cuts)] if cuts else text
+    def _answer(self, tokens: Sequence[int], request: Request) -> Answer:
+        ended = next((position for position, token in enumerate(tokens) if token in self.ends), None)
+        text = self.tokenizer.decode(tokens[:ended], skip_special_tokens=True)
+        cuts = [text.index(word) for word in request.stop if word in text]
+        truncated = ended is None and not cuts and len(tokens) >= request.max_new_tokens
+        return Answer(text[: min(cuts)] if cuts else text, truncated)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
+from sdsbench.evaluation.floors import chance_floor
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.tasks.base import Choice, Generation
@@ -43,13 +44,14 @@ def evaluate_text(
         _generation_task(evaluation, rows) if isinstance(evaluation, Generation) else _choice_task(evaluation, rows)
     )
     name = evaluation.name.replace("/", "_")
-    lm = _model(model, tokenizer, batch_size, progress)
+    truncated: dict[int, bool] = {}
+    lm = _model(model, tokenizer, batch_size, progress, truncated)
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
     scorers = list(evaluation.scorers) if isinstance(evaluation, Generation) else ["likelihood"]
-    kept = [_sample(evaluation, sample, scorers) for sample in samples]
+    kept = [_sample(evaluation, sample, scorers, truncated.get(sample["doc_id"])) for sample in samples]
     return Evaluated([_score(evaluation, scorer, stage, kept) for scorer in scorers], kept)
 
 
@@ -100,8 +102,13 @@ def _common(rows: Rows, version: int, metrics: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _model(model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], None]) -> Any:
-    """Our generation and likelihoods behind lm-eval's interface."""
+def _model(
+    model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], None], truncated: dict[int, bool]
+) -> Any:
+    """Our generation and likelihoods behind lm-eval's interface.
+
+    lm-eval hands on texts alone; which of them were cut short is put into `truncated`, by the number of the question.
+    """
     from lm_eval.api.model import LM
 
     class InMemory(LM):
@@ -112,7 +119,9 @@ def _model(model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int]
                 wanted.append(
                     Request(prompt, settings["max_gen_toks"], tuple(settings["until"]), settings["num_beams"])
                 )
-            return Generator(model, tokenizer, batch_size, progress).answer(wanted)
+            answers = Generator(model, tokenizer, batch_size, progress).answers(wanted)
+            truncated.update((request.doc_id, a.truncated) for request, a in zip(requests, answers, strict=True))
+            return [answer.text for answer in answers]
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             pairs = [request.args for request in requests]
@@ -124,7 +133,9 @@ def _model(model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int]
     return InMemory()
 
 
-def _sample(evaluation: Generation | Choice, sample: dict[str, Any], scorers: Sequence[str]) -> dict[str, Any]:
+def _sample(
+    evaluation: Generation | Choice, sample: dict[str, Any], scorers: Sequence[str], truncated: bool | None
+) -> dict[str, Any]:
     doc = sample["doc"]
     if isinstance(evaluation, Generation):
         prompt, target, response = evaluation.prompt(doc), evaluation.target(doc), sample["resps"][0][0]
@@ -138,6 +149,7 @@ def _sample(evaluation: Generation | Choice, sample: dict[str, Any], scorers: Se
         "target": target,
         "response": response,
         "scores": {scorer: sample[scorer] for scorer in scorers},
+        **({} if truncated is None else {"truncated": truncated}),
     }
 
 
@@ -145,7 +157,11 @@ def _score(evaluation: Generation | Choice, scorer: str, stage: str, samples: Se
     values = [sample["scores"][scorer] for sample in samples]
     mean = sum(values) / len(values)
     stderr = math.sqrt(mean * (1 - mean) / (len(values) - 1)) if len(values) > 1 else None
+    choices = [len(sample["response"]) for sample in samples] if isinstance(evaluation, Choice) else None
+    cut = [sample["truncated"] for sample in samples if "truncated" in sample]
     return Score(
         evaluation=evaluation.name, version=evaluation.version, scorer=scorer, stage=stage,  # type: ignore[arg-type]
         value=mean, stderr=stderr, n=len(values), headline=scorer == evaluation.headline,
+        floor=chance_floor(choices) if choices else None, floor_of="chance" if choices else None,
+        truncated=sum(cut) if cut else None,
     )  # fmt: skip

@@ -19,11 +19,11 @@ from typing import Any
 import pandas as pd
 import zstandard
 
-from sdsbench.core.errors import DamagedFile, Unavailable
-from sdsbench.core import step_log as metrics
 from sdsbench.core import samples
-from sdsbench.core.run_folder import read_record
+from sdsbench.core import step_log as metrics
+from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Record
+from sdsbench.core.run_folder import read_record
 
 Folders = str | Path | Sequence[str | Path]
 DEFAULT = "results/runs"
@@ -156,7 +156,7 @@ def run_row(folder: Path, record: Record) -> dict[str, Any]:
     plain = record.model_dump()
     row: dict[str, Any] = {"run_id": record.run_id, "folder": str(folder)}
     row |= {name: value for name, value in plain.items() if not isinstance(value, dict | list) and name != "run_id"}
-    for part in ("losses", "tokens", "seconds", "memory", "parameters", "facts", "failure"):
+    for part in ("losses", "tokens", "seconds", "memory", "parameters", "facts", "failure", "placing"):
         row |= {f"{part}.{key}": value for key, value in (plain[part] or {}).items()}
     for key, value in (plain["provenance"] or {}).items():
         if key in ("weights", "code"):

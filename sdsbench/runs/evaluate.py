@@ -13,6 +13,7 @@ from sdsbench.core.progress import Progress
 from sdsbench.core.record import Score
 from sdsbench.core.step_log import StepLog
 from sdsbench.evaluation.text import Evaluated
+from sdsbench.evaluation.validation_loss import mean_loss
 from sdsbench.methods.attach import adapted_layers, merged
 from sdsbench.runs.run_context import ActiveRun
 from sdsbench.training.precision import Device
@@ -65,6 +66,20 @@ def outcomes(run: ActiveRun, loaded: Loaded, stage: str) -> Iterator[Evaluated]:
             run.stop.raise_if_received("evaluation starts again from the trained state")
 
         yield loaded.family.evaluate(plain, evaluation, rows, stage, run.config.eval.batch_size, advance)
+
+
+def validation_loss(run: ActiveRun, loaded: Loaded) -> float | None:
+    """Mean loss on the rows that a tuning run is scored on; None where they are not of the training set's form.
+
+    A model that trains on MetaMathQA and answers GSM8K, say, has no loss on GSM8K's rows.
+    """
+    config = run.config
+    rows = [rows for _, rows in loaded.data.evaluations if rows.dataset == config.task.train_set]
+    if config.eval.split != "validation" or len(rows) != len(loaded.data.evaluations):
+        return None
+    examples = [example for some in rows for example in loaded.family.encode_all(some)]
+    plain = evaluation_model(loaded.model.model, loaded.device)
+    return mean_loss(plain, loaded.family, examples, config.eval.batch_size)
 
 
 def keep_samples(run: ActiveRun, evaluated: Evaluated) -> None:

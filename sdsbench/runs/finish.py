@@ -11,7 +11,7 @@ from sdsbench.core import step_log
 from sdsbench.core.progress import peak_memory
 from sdsbench.core.record import Losses, Memory, Record, Tokens
 from sdsbench.methods.export import save_adapter
-from sdsbench.runs.evaluate import best_epoch, best_epoch_steps, evaluate, scores_of_stage
+from sdsbench.runs.evaluate import best_epoch, best_epoch_steps, evaluate, scores_of_stage, validation_loss
 from sdsbench.runs.prepare import Prepared
 from sdsbench.runs.train import Trained
 from sdsbench.training import checkpoint
@@ -26,7 +26,8 @@ def finish(trained: Trained) -> Record:
     step_log.drop_scores(run.folder / "metrics.jsonl", stage)  # of an evaluation that did not come to its end
     with run.keeper.timed("eval"):
         evaluate(run, prepared.loaded, stage, prepared.state.step)
-    _complete(prepared, stage)
+        loss = validation_loss(run, prepared.loaded)
+    _complete(prepared, stage, loss)
     run.keeper.end()
     checkpoint.remove_all(run.folder)
     return run.keeper.record
@@ -47,7 +48,7 @@ def other_trained(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str
     return {name: parameter.detach() for name, parameter in trained}
 
 
-def _complete(prepared: Prepared, stage: str) -> None:
+def _complete(prepared: Prepared, stage: str, validation_loss: float | None) -> None:
     run, record, counters = prepared.run, prepared.run.keeper.record, prepared.state.counters
     best = list(best_epoch(run).values())
     record.scores = [*scores_of_stage(run, "untrained"), *best, *scores_of_stage(run, stage)]
@@ -56,7 +57,13 @@ def _complete(prepared: Prepared, stage: str) -> None:
         record.facts[f"best_epoch.{evaluation}"] = step / steps_per_epoch
     losses = [line["loss"] for line in step_log.read(run.folder / "metrics.jsonl") if line["kind"] == "train"]
     tail = losses[-max(1, len(losses) // 10) :]
-    record.losses = Losses(first=losses[0], last=losses[-1], tail_mean=sum(tail) / len(tail), steps=len(losses))
+    record.losses = Losses(
+        first=losses[0],
+        last=losses[-1],
+        tail_mean=sum(tail) / len(tail),
+        steps=len(losses),
+        validation=validation_loss,
+    )
     record.tokens = Tokens(
         trained=counters.tokens, targets=counters.targets, padding_share=1 - counters.tokens / counters.positions
     )

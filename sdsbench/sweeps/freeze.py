@@ -13,7 +13,7 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import require_data, resolve_source
 from sdsbench.sweeps.definition import Sweep, Tune
 from sdsbench.sweeps.expand import Composer, Point, product
-from sdsbench.sweeps.plan import Cell, Manifest, PlannedRun
+from sdsbench.sweeps.plan import Manifest, PlannedRun, TunedCell
 
 
 def freeze(
@@ -60,7 +60,7 @@ class _Freezer:
     def __init__(self, composer: Composer) -> None:
         self.composer = composer
         self.runs: dict[str, PlannedRun] = {}
-        self.cells: dict[str, Cell] = {}
+        self.cells: dict[str, TunedCell] = {}
         self.texts: dict[str, str] = {}
         self.placing: dict[str, object] = {}
         self.sources: dict[str, None] = {}  # each source with its reason, once
@@ -104,15 +104,31 @@ class _Freezer:
 
     def add_cell(self, tune: Tune, point: Point, seeds: Sequence[str]) -> None:
         """Freeze the tuning runs of one combination, and every run that its outcome may ask for."""
-        seed_key = tune.evaluation_seeds_axis
+        seed_key, grid = tune.evaluation_seeds_axis, extended(tune.grid, tune.extend)
 
         def run(role: str, value: float, seed: str, split: str) -> str:
             return self.add(role, point | {tune.key: repr(value), seed_key: seed, "eval.split": split})
 
-        tuning = [[run("tuning", value, str(seed), "validation") for seed in tune.seeds] for value in tune.grid]
-        final = {seed: [run("final", value, seed, "test") for value in tune.grid] for seed in seeds}
+        tuning = [[run("tuning", value, str(seed), "validation") for seed in tune.seeds] for value in grid]
+        final = {seed: [run("final", value, seed, "test") for value in grid] for seed in seeds}
         key = sha256_of([point, tune.model_dump()])[:12]
-        self.cells[key] = Cell(point=point, key=tune.key, grid=tune.grid, seeds=tune.seeds, tuning=tuning, final=final)
+        self.cells[key] = TunedCell(
+            point=point, key=tune.key, grid=grid, seeds=tune.seeds, tuning=tuning, final=final, extend=tune.extend
+        )
+
+
+def extended(grid: Sequence[float], count: int) -> list[float]:
+    """A grid and `count` values beyond each of its ends, by the factor that its last two values there differ by.
+
+    Three digits are kept, so that the values read as those of a grid do. Without `count` it is left as it is.
+    """
+    if not count:
+        return list(grid)
+    ascending = sorted(grid)
+    below, above = ascending[0] / ascending[1], ascending[-1] / ascending[-2]
+    lower = [float(f"{ascending[0] * below**step:.3g}") for step in range(count, 0, -1)]
+    upper = [float(f"{ascending[-1] * above**step:.3g}") for step in range(1, count + 1)]
+    return [*lower, *ascending, *upper]
 
 
 def _name(runs: dict[str, PlannedRun]) -> str:

@@ -71,10 +71,11 @@ def _differences(plan: Plan, slots: Iterable[SlotState], notes: Mapping[str, str
 
 def _tuning_text(plan: Plan) -> str:
     cells = list(plan.manifest.cells.values())
-    budget = len(cells[0].grid) * len(cells[0].seeds)
+    values, seeds, extend = len(cells[0].declared), len(cells[0].seeds), cells[0].extend
+    more = f", up to {extend} more at an end while the best is the last one there" if extend else ""
     return (
-        f"tuned: {cells[0].key} in {len(cells)} cells, the same budget for each: {budget} runs on validation rows "
-        f"({len(cells[0].grid)} grid points x {len(cells[0].seeds)} seeds), then the best one with fresh seeds, tested"
+        f"tuned: {cells[0].key} in {len(cells)} cells, the same budget for each: {values * seeds} runs on validation "
+        f"rows ({values} grid points x {seeds} seeds{more}), then the best one with fresh seeds, tested"
     )
 
 

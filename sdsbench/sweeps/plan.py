@@ -44,15 +44,21 @@ class PlannedRun(_Strict):
     sha256: str  # of its file
 
 
-class Cell(_Strict):
+class TunedCell(_Strict):
     """One method (rank, task, ...) with a tuned value: the runs that choose it, and the runs that follow."""
 
     point: dict[str, str]  # without seed and tuned value
     key: str
-    grid: list[float]
+    grid: list[float]  # ascending where it may be extended, with every value that it may be extended to
     seeds: list[int]
     tuning: list[list[str]]  # [grid point][seed] -> run id
     final: dict[str, list[str]]  # seed -> [grid point] -> run id
+    extend: int = 0  # how many values at each end of `grid` are tried only where the best is the last one
+
+    @property
+    def declared(self) -> range:
+        """Positions of the values that are tried in any case."""
+        return range(self.extend, len(self.grid) - self.extend)
 
 
 class Manifest(_Strict):
@@ -62,7 +68,7 @@ class Manifest(_Strict):
     git_commit: str | None
     placing: dict[str, Any]  # key of identity.PLACING -> value
     runs: dict[str, PlannedRun]  # in order
-    cells: dict[str, Cell]
+    cells: dict[str, TunedCell]
     checksum: str = ""
 
 
@@ -73,6 +79,7 @@ class Slot:
     key: str  # run id, or <cell>:<seed>
     cell: str | None = None
     seed: str | None = None
+    extends: str | None = None  # of a tuning run beyond the declared grid: the cell that may need it
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,20 @@ class Plan:
 
     def slots(self) -> Iterator[Slot]:
         """Everything to be run, in order, tuning first."""
+        beyond = self._beyond()
         for identity, run in self.manifest.runs.items():
             if run.role != "final":
-                yield Slot(identity)
+                yield Slot(identity, extends=beyond.get(identity))
         for key, cell in self.manifest.cells.items():
             for seed in cell.final:
                 yield Slot(f"{key}:{seed}", key, seed)
+
+    def _beyond(self) -> dict[str, str]:
+        """Tuning runs that only an extended grid needs -> their cell."""
+        cells = self.manifest.cells.items()
+        needed = {identity for _, cell in cells for position in cell.declared for identity in cell.tuning[position]}
+        found = {identity: key for key, cell in cells for row in cell.tuning for identity in row}
+        return {identity: key for identity, key in found.items() if identity not in needed}
 
     @cached_property
     def varying(self) -> tuple[str, ...]:

@@ -15,17 +15,18 @@ from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.reuse import changed_parts
 from sdsbench.sweeps.plan import Plan, PlannedRun, Slot
-from sdsbench.sweeps.tuning import Choice, choose
+from sdsbench.sweeps.tuning import Choice, choose, window
 
 STATES = (
     "done", "running", "waiting", "missing", "stopped", "preempted", "timeout", "failed", "oom", "damaged",
-    "impossible", "stale",
+    "impossible", "stale", "unneeded",
 )  # fmt: skip
 """running: a living process has it. stopped: a process died in it. waiting: for tuning runs. impossible: no tuning run
-of its cell succeeded. stale: its code or base weights are not those of today (runs/reuse.py). preempted and timeout go
-on from their checkpoint; failed and oom wait for `retry --failed`, stale for `sweep --force`."""
+of its cell succeeded. unneeded: it would extend a tuning grid whose best value lies inside. stale: its code or base
+weights are not those of today (runs/reuse.py). preempted and timeout go on from their checkpoint; failed and oom wait
+for `retry --failed`, stale for `sweep --force`."""
 STALE = "stale"
-OVER = ("done", "failed", "oom", "impossible", STALE)
+OVER = ("done", "failed", "oom", "impossible", "unneeded", STALE)
 FAILED = ("failed", "oom")
 """States that a retry takes again."""
 
@@ -69,6 +70,9 @@ class States:
     def of(self, slot: Slot) -> SlotState:
         """One slot."""
         identity = slot.key
+        if slot.extends is not None and not self._reached(slot.extends, identity):
+            state = "waiting" if self.choice(slot.extends) is None else "unneeded"
+            return SlotState(slot, state, identity, self.plan.manifest.runs[identity], None)
         if slot.cell is not None:
             choice = self.choice(slot.cell)
             if choice is None or choice.position is None:
@@ -85,6 +89,11 @@ class States:
         if cell not in self._choices:
             self._choices[cell] = choose(self.plan.manifest.cells[cell], self.record)
         return self._choices[cell]
+
+    def _reached(self, cell: str, identity: str) -> bool:
+        """Whether a tuning run beyond the declared grid is to be made."""
+        tuned = self.plan.manifest.cells[cell]
+        return any(identity in tuned.tuning[position] for position in window(tuned, self.record))
 
     def record(self, identity: str) -> Record | None:
         """A run's record; None where it has none or a damaged one (then `damaged` says what is wrong)."""

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sdsbench.core.record import Record, Tuning
-from sdsbench.sweeps.plan import Cell
+from sdsbench.sweeps.plan import TunedCell
 
 ENDED = ("done", "failed", "oom")
 """Statuses that stay until someone asks for a retry."""
+
+
+RecordOf = Callable[[str], Record | None]
 
 
 @dataclass(frozen=True)
@@ -20,42 +23,83 @@ class Choice:
     tuning: Tuning | None
 
 
-def choose(cell: Cell, record_of: Callable[[str], Record | None]) -> Choice | None:
+def choose(cell: TunedCell, record_of: RecordOf) -> Choice | None:
     """The grid point with the best mean headline score on validation rows; None while tuning runs are unfinished.
 
-    A grid point with a failed run has no score. Of equal scores the smaller value wins.
+    A grid point with a failed run has no score. Of equal scores the smaller value wins. The mean validation loss of
+    every grid point is kept beside the scores; it chooses nothing.
     """
-    records = [[record_of(identity) for identity in identities] for identities in cell.tuning]
+    tried = window(cell, record_of)
+    records = [[record_of(identity) for identity in cell.tuning[position]] for position in tried]
     flat = [record for row in records for record in row]
-    if any(record is None or record.status not in ENDED for record in flat):
+    if any(not _ended(record) for record in flat):
         return None
     scores = [_mean([_headline(record) for record in row if record is not None]) for row in records]
-    ranked = sorted(
-        (-score, cell.grid[position], position) for position, score in enumerate(scores) if score is not None
-    )
-    if not ranked:
+    best = _best(cell, tried, scores)
+    if best is None:
         return Choice(None, None)
-    best = ranked[0][2]
+    losses = [_mean([_loss(record) for record in row if record is not None]) for row in records]
     headlines = [score for record in flat if record is not None for score in record.scores if score.headline]
     return Choice(
         best,
         Tuning(
             key=cell.key,
-            grid=cell.grid,
+            grid=[cell.grid[position] for position in tried],
             budget=len(flat),
             seeds=cell.seeds,
             chosen=cell.grid[best],
             scores=scores,
             evaluation="+".join(dict.fromkeys(score.evaluation for score in headlines)),
             scorer="+".join(dict.fromkeys(score.scorer for score in headlines)),
+            losses=losses if any(loss is not None for loss in losses) else None,
+            declared=[cell.grid[position] for position in cell.declared] if cell.extend else None,
+            extend=cell.extend,
         ),
     )
+
+
+def window(cell: TunedCell, record_of: RecordOf) -> range:
+    """Positions of the grid that are to be tried: the declared ones, and one more beyond an end that is best so far.
+
+    The same rule for every method: the grid grows until the best value lies inside it or `tune.extend` is used up. A
+    value beyond which every run fails is inside.
+    """
+    tried = cell.declared
+    while True:
+        records = {position: [record_of(identity) for identity in cell.tuning[position]] for position in tried}
+        if any(not _ended(record) for row in records.values() for record in row):
+            return tried
+        scores = [_mean([_headline(record) for record in row if record is not None]) for row in records.values()]
+        best = _best(cell, tried, scores)
+        if best == tried.start and tried.start > 0 and cell.extend:
+            tried = range(tried.start - 1, tried.stop)
+        elif best == tried.stop - 1 and tried.stop < len(cell.grid) and cell.extend:
+            tried = range(tried.start, tried.stop + 1)
+        else:
+            return tried
+
+
+def _best(cell: TunedCell, tried: range, scores: list[float | None]) -> int | None:
+    ranked = sorted(
+        (-score, cell.grid[position], position)
+        for position, score in zip(tried, scores, strict=True)
+        if score is not None
+    )
+    return ranked[0][2] if ranked else None
+
+
+def _ended(record: Record | None) -> bool:
+    return record is not None and record.status in ENDED
 
 
 def _headline(record: Record) -> float | None:
     """Mean of the headline scores on validation rows after training; None for a run that failed."""
     values = [score.value for score in record.scores if score.headline and score.stage == "validation"]
     return _mean(list(values)) if record.status == "done" else None
+
+
+def _loss(record: Record) -> float | None:
+    return record.losses.validation if record.status == "done" and record.losses else None
 
 
 def _mean(values: list[float | None]) -> float | None:

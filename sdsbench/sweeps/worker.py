@@ -105,7 +105,7 @@ class Worker:
         if now.state == "done" and slot.cell is not None and now.record is not None:
             choice = states.choice(slot.cell)  # a larger budget may have chosen the same: its record shall say so
             again = choice is not None and choice.tuning != now.record.tuning
-        if again or not (now.state in OVER or now.identity is None or now.state == "running"):
+        if again or not (now.state in (*OVER, "waiting", "running") or now.identity is None):
             return dataclasses.replace(now, state=TAKE)
         return now
 
@@ -124,7 +124,7 @@ class Worker:
     def _others_tune(self, slots: Iterable[Slot]) -> bool:
         """Whether some slot waits for tuning runs that living processes work on."""
         states = States(self.plan, root_of(self.plan, self.placing))
-        waiting = {slot.cell for slot in slots if states.of(slot).state == "waiting"}
+        waiting = {slot.cell or slot.extends for slot in slots if states.of(slot).state == "waiting"}
         running = (
             states.of(Slot(identity)).state == "running"
             for cell in waiting

@@ -10,8 +10,8 @@ import pytest
 
 import sdsbench
 from sdsbench.core.errors import DamagedFile, Unavailable
-from sdsbench.results.frames import samples_of
 from sdsbench.core.run_folder import checksum
+from sdsbench.results.frames import samples_of
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 

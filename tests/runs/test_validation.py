@@ -22,3 +22,16 @@ def test_scores_name_the_split_that_they_are_on(tmp_path: Path) -> None:
     assert tuning.provenance is not None and final.provenance is not None
     assert [data.split for data in tuning.provenance.data] == ["train", "validation"]
     assert tuning.provenance.data[1].fingerprint != final.provenance.data[1].fingerprint
+
+
+def test_a_tuning_run_records_its_loss_on_the_rows_it_is_scored_on(tmp_path: Path) -> None:
+    """Beside the score; a run that is tested has none, nor has one whose training rows have another form."""
+    tuning = execute(compose_run([*FAST, "eval.split=validation", f"output_root={tmp_path}"]), QUIET)
+    assert tuning.losses is not None and tuning.losses.validation is not None
+    assert 0 < tuning.losses.validation < 2 * tuning.losses.first
+    longer = [*FAST, "train.max_steps=12", "train.lr=1e-2", "eval.split=validation", f"output_root={tmp_path}"]
+    better = execute(compose_run(longer), QUIET)
+    assert better.losses is not None and better.losses.validation is not None
+    assert better.losses.validation < tuning.losses.validation
+    final = execute(compose_run([*FAST, f"output_root={tmp_path}"]), QUIET)
+    assert final.losses is not None and final.losses.validation is None

@@ -46,8 +46,9 @@ where = click.option(
     "--where",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Only runs with this value; keys as in load_runs(); repeatable.",
+    help="Only runs with this value; keys as in an override (eval.limit=64) or in load_runs(); repeatable.",
 )
+of_plan = click.option("--plan", "of_plan", metavar="NAME", help="Only runs of this plan.")
 scorers = click.option(
     "--scorer",
     "scorers",

@@ -30,6 +30,7 @@ class Claim(BaseModel):
     same: list[str] = Field(default_factory=list)
     setting: dict[str, list[Any]] = Field(default_factory=dict)
     margin: float = 0.0
+    tuned: bool = False
     fewer_parameters: float | None = None
     file: str = ""
     row: dict[str, str] = Field(default_factory=dict)

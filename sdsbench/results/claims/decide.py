@@ -1,17 +1,19 @@
-"""From an interval to an answer: reproduced, contradicted or undecided."""
+"""From intervals to an answer: reproduced, contradicted, undecided, or inadmissible evidence."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
-from sdsbench.results.statistics import seeds_needed
+from sdsbench.results.statistics import Comparison, Needed, needed
 
-Answer = Literal["reproduced", "contradicted", "undecided"]
+Answer = Literal["reproduced", "contradicted", "undecided", "inadmissible"]
+LEVEL = 0.05
 
 
 def decide(test: str, low: float, high: float, margin: float) -> Answer:
-    """The answer of a 95 % interval; see the head of claims.yaml for the tests."""
+    """The answer of an interval; see the head of claims.yaml for the tests."""
     if math.isnan(low) or math.isnan(high):
         return "undecided"
     if test == "higher":
@@ -24,21 +26,37 @@ def decide(test: str, low: float, high: float, margin: float) -> Answer:
     return "reproduced" if inside else "contradicted" if low > margin or high < -margin else "undecided"
 
 
-def more_seeds(test: str, mean: float, deviation: float, margin: float, seeds: int) -> int | None:
-    """Further seeds with which the same mean would decide (power 0.8); None: more than is sensible, or unknown."""
-    if math.isnan(deviation):
-        return None
-    distance = {
-        "higher": mean,
-        "not_lower": mean + margin,
-        "below": mean - margin,
-    }.get(test, margin - abs(mean))
-    needed = seeds_needed(distance, deviation)
-    return None if needed is None else max(needed - seeds, 1)
+def answer_at(test: str, comparison: Comparison, margin: float, confidence: float) -> Answer:
+    """The answer of a comparison at a confidence of one's own; undecided where nothing could be tested."""
+    if comparison.variances is None:
+        return decide(test, comparison.low, comparison.high, margin)
+    half = comparison.variances.half_width(confidence)
+    return decide(test, comparison.difference - half, comparison.difference + half, margin)
 
 
-def together(answers: list[Answer]) -> Answer:
-    """Contradicted anywhere is contradicted; reproduced needs every context."""
-    if "contradicted" in answers:
-        return "contradicted"
-    return "reproduced" if answers and set(answers) == {"reproduced"} else "undecided"
+def more(test: str, comparison: Comparison, margin: float, confidence: float = 1 - LEVEL) -> Needed:
+    """What would decide with a power of 0.8 if the same difference stayed: seeds a side in all, or questions."""
+    if comparison.variances is None:
+        return Needed()
+    mean = comparison.difference
+    distance = {"higher": mean, "not_lower": mean + margin, "below": mean - margin}.get(test, margin - abs(mean))
+    return needed(comparison.variances, distance, comparison.seeds, comparison.questions, alpha=1 - confidence)
+
+
+def together(test: str, margin: float, comparisons: Sequence[Comparison], pairs: Sequence[int] = ()) -> Answer:
+    """The joint answer to a claim that is made of every one of several contexts, with an error rate of its own.
+
+    Reproduced: every context says so at 95 % (an intersection-union test: each must). Contradicted: some context does
+    at a level that is divided by their number (Bonferroni), so that equal methods are contradicted in 5 % of studies,
+    however many contexts these have. `pairs`: among how many pairs of methods each comparison was chosen.
+    """
+    if not comparisons:
+        return "undecided"
+    chosen = pairs or [1] * len(comparisons)
+    alone = [answer_at(test, c, margin, 1 - LEVEL / k) for c, k in zip(comparisons, chosen, strict=True)]
+    if set(alone) == {"reproduced"}:
+        return "reproduced"
+    jointly = (
+        answer_at(test, c, margin, 1 - LEVEL / k / len(comparisons)) for c, k in zip(comparisons, chosen, strict=True)
+    )
+    return "contradicted" if "contradicted" in jointly else "undecided"

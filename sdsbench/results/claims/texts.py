@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.verdict import Finding, Verdict
+from sdsbench.results.statistics import PooledEffect
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
     """A table of claims, then every context with its numbers and runs."""
     lines = ["| claim | paper | in the paper's setting | elsewhere |", "| --- | --- | --- | --- |"]
     for v in verdicts:
-        lines.append(f"| {v.claim.sentence} | {v.claim.paper} | {here(v)} | {v.elsewhere or 'no runs'} |")
+        lines.append(f"| {v.claim.sentence} | {v.claim.paper} | {here(v)} | {elsewhere(v)} |")
     for v in verdicts:
         if v.findings:
             lines += [
@@ -21,8 +23,84 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
                 f"**{v.claim.sentence}** (`{v.claim.id}`, test: {v.claim.test}, {_limits(v.claim)})",
                 "",
             ]
+            lines += [f"- {line}" for line in joint_texts(v)]
             lines += [f"- {finding_text(finding)}" for finding in v.findings]
     return "\n".join(lines) + "\n"
+
+
+def here(verdict: Verdict) -> str:
+    """The answer in the paper's setting; a shipped table is named as what it is, and no runs decide nothing."""
+    if verdict.source != "runs":
+        return f"no runs; {verdict.source}: {verdict.answer}"
+    findings = [finding for finding in verdict.findings if finding.paper_setting]
+    return _counted(verdict.answer, findings) if findings else "undecided (no runs)"
+
+
+def elsewhere(verdict: Verdict) -> str:
+    """The same in other settings."""
+    if verdict.elsewhere is None:
+        return "no runs"
+    return _counted(verdict.elsewhere, [finding for finding in verdict.findings if not finding.paper_setting])
+
+
+def joint_texts(verdict: Verdict) -> list[str]:
+    """What all contexts say together, with the pooled effect and its heterogeneity."""
+    lines = []
+    for name, answer, effect, where in (
+        ("paper's setting", verdict.answer, verdict.pooled, True),
+        ("elsewhere", verdict.elsewhere, verdict.pooled_elsewhere, False),
+    ):
+        findings = [f for f in verdict.findings if f.paper_setting == where and f.answer != "inadmissible"]
+        if len(findings) > 1 and verdict.source == "runs":
+            pooled = f"; pooled effect {_effect(effect)}" if effect else ""
+            lines.append(
+                f"{answer} together ({name}; {len(findings)} contexts; reproduced if each is at 95 %, contradicted if "
+                f"one is at a level divided by their number){pooled}"
+            )
+    return lines
+
+
+def finding_text(finding: Finding) -> str:
+    where = "paper's setting" if finding.paper_setting else "elsewhere"
+    if finding.source != "runs":
+        where = f"{finding.source}, no runs of yours"
+    c = finding.comparison
+    text = f"{finding.answer} ({where}; {finding.context}): "
+    runs = f"; runs {' '.join(finding.runs)}" if finding.runs else ""
+    if math.isnan(c.difference):
+        return text + finding.note + runs
+    interval = "" if math.isnan(c.low) else f" [{c.low:.3g}, {c.high:.3g}]"
+    text += f"{c.difference:+.3g}{interval}"
+    text += f", {c.seeds} seeds, {c.test}" if c.seeds else f", {c.test}"
+    if finding.note:
+        text += f"; {finding.note}"
+    if finding.answer == "undecided":
+        text += f"; {_needed(finding)}"
+    return text + runs
+
+
+def _needed(finding: Finding) -> str:
+    if finding.needed.seeds is not None:
+        further = max(finding.needed.seeds - finding.comparison.seeds, 1)
+        return f"about {further} more seeds a side would decide"
+    if finding.needed.questions is not None:
+        return f"more seeds would not decide: at least {finding.needed.questions} questions are needed"
+    return "no sensible number of seeds would decide"
+
+
+def _counted(answer: str, findings: Sequence[Finding]) -> str:
+    """The joint answer, and how many contexts say what where there are several."""
+    counts = Counter(finding.answer for finding in findings)
+    if len(findings) == 1:
+        return answer
+    return f"{answer} ({', '.join(f'{count} {name}' for name, count in sorted(counts.items()))})"
+
+
+def _effect(effect: PooledEffect) -> str:
+    return (
+        f"{effect.mean:+.3g} [{effect.low:.3g}, {effect.high:.3g}], between contexts ± {effect.between:.3g} "
+        f"({100 * effect.share:.0f} % of the variance)"
+    )
 
 
 def _limits(claim: Claim) -> str:
@@ -31,29 +109,3 @@ def _limits(claim: Claim) -> str:
         return f"margin {claim.margin:g}"
     low, high = ("unbounded" if bound is None else f"{bound:g}" for bound in claim.bounds)
     return f"bounds {low} to {high}"
-
-
-def here(verdict: Verdict) -> str:
-    """The answer in the paper's setting; without runs it is undecided for want of them."""
-    if any(finding.paper_setting for finding in verdict.findings):
-        return verdict.answer
-    return "undecided (no runs)"
-
-
-def finding_text(finding: Finding) -> str:
-    where = "paper's setting" if finding.paper_setting else "elsewhere"
-    text = f"{finding.answer} ({where}; {finding.context}): "
-    if math.isnan(finding.value):
-        return text + finding.note
-    interval = "" if math.isnan(finding.low) else f" [{finding.low:.3g}, {finding.high:.3g}]"
-    text += f"{finding.value:+.3g}{interval}"
-    text += f", {finding.seeds} seeds, {finding.method}" if finding.seeds else f", {finding.method}"
-    if finding.note:
-        text += f"; {finding.note}"
-    if finding.answer == "undecided":
-        text += (
-            f"; about {finding.more_seeds} more seeds would decide"
-            if finding.more_seeds
-            else "; no sensible number of seeds would decide"
-        )
-    return text + (f"; runs {' '.join(finding.runs)}" if finding.runs else "")

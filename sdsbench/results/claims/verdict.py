@@ -5,22 +5,35 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from sdsbench.results.claims.claim import Claim
-from sdsbench.results.claims.decide import Answer, decide, more_seeds, together
-from sdsbench.core import step_log as metrics
-from sdsbench.results.statistics import t_interval
-from sdsbench.results.tables import measures
-from sdsbench.results.tables import cell_identity as identity
-from sdsbench.results.tables.cells import SCALE, Cell
+from sdsbench.core import step_log
+from sdsbench.results import setting
+from sdsbench.results.claims.admissible import hangs_on_truncation, reasons
+from sdsbench.results.claims.claim import Claim, default_file
+from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, more, together
+from sdsbench.results.statistics import (
+    Comparison,
+    Needed,
+    PooledEffect,
+    Variances,
+    concluded,
+    pooled_effect,
+    t_interval,
+)
+from sdsbench.results.tables import run_values
+from sdsbench.results.tables.cells import SCALE, TableCell
+from sdsbench.results.tables.contrast import contrast
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.ranking import compare
 from sdsbench.results.tables.runs import Run
+
+NAN = float("nan")
+NOTHING_NEEDED = Needed()
+Source = Literal["runs", "shipped theory bench", "given table"]
 
 
 @dataclass(frozen=True)
@@ -30,103 +43,188 @@ class Finding:
     context: str
     paper_setting: bool
     answer: Answer
-    value: float  # ours - theirs, or ours alone
-    low: float
-    high: float
-    seeds: int
-    more_seeds: int | None
-    method: str  # the test
+    comparison: Comparison  # ours - theirs, or ours alone
     runs: tuple[str, ...]
     note: str = ""
+    needed: Needed = NOTHING_NEEDED
+    pairs: int = 1  # of a spread: among how many pairs of methods the two were chosen
+    counted: bool = False  # the answer follows from a count of parameters, not from the interval
+    source: Source = "runs"
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """`answer` in the paper's setting, `elsewhere` in others (None: no runs there); each with its pooled effect."""
+
     claim: Claim
-    answer: Answer  # in the paper's setting
-    elsewhere: Answer | None  # in other settings, None: no runs there
+    answer: Answer
+    elsewhere: Answer | None
     findings: tuple[Finding, ...]
+    pooled: PooledEffect | None = None
+    pooled_elsewhere: PooledEffect | None = None
+
+    @property
+    def source(self) -> Source:
+        """What the evidence is; a table that the project ships is nobody's own reproduction."""
+        return self.findings[0].source if self.findings else "runs"
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        numbers = [{k: _finite(v) for k, v in asdict(finding).items()} for finding in self.findings]
-        head = {"id": self.claim.id, "paper": self.claim.paper, "sentence": self.claim.sentence}
-        return {**head, "answer": self.answer, "elsewhere": self.elsewhere, "findings": numbers}
+        findings = [_finite(asdict(finding)) for finding in self.findings]
+        effects = {"pooled": self.pooled, "pooled_elsewhere": self.pooled_elsewhere}
+        return {
+            **{"id": self.claim.id, "paper": self.claim.paper, "sentence": self.claim.sentence},
+            **{"answer": self.answer, "elsewhere": self.elsewhere, "evidence": self.source},
+            **{name: effect and _finite(asdict(effect)) for name, effect in effects.items()},
+            "findings": findings,
+        }
 
 
 def judge(claim: Claim, runs: Sequence[Run], results: Path) -> Verdict:
     """The verdict on one claim; `results` holds the tables that `test: file` reads."""
-    findings = _from_file(claim, results) if claim.test == "file" else _from_runs(claim, runs)
-    here = [finding.answer for finding in findings if finding.paper_setting]
-    there = [finding.answer for finding in findings if not finding.paper_setting]
-    return Verdict(claim, together(here), together(there) if there else None, tuple(findings))
+    if claim.test == "file":
+        findings = _from_file(claim, results)
+        answers = [finding.answer for finding in findings]
+        answer: Answer = "contradicted" if "contradicted" in answers else "undecided"
+        return Verdict(claim, "reproduced" if set(answers) == {"reproduced"} else answer, None, tuple(findings))
+    findings = _from_runs(claim, runs)
+    here = [finding for finding in findings if finding.paper_setting]
+    there = [finding for finding in findings if not finding.paper_setting]
+    return Verdict(
+        claim,
+        _joint(claim, here),
+        _joint(claim, there) if there else None,
+        tuple(findings),
+        pooled_effect([finding.comparison for finding in here if finding.answer != "inadmissible"]),
+        pooled_effect([finding.comparison for finding in there if finding.answer != "inadmissible"]),
+    )
+
+
+def _joint(claim: Claim, findings: Sequence[Finding]) -> Answer:
+    """One answer over the contexts whose evidence is admissible; inadmissible where none is."""
+    usable = [finding for finding in findings if finding.answer != "inadmissible"]
+    if findings and not usable:
+        return "inadmissible"
+    comparisons = [finding.comparison for finding in usable]
+    answer = together(claim.test, claim.margin, comparisons, [finding.pairs for finding in usable])
+    # Parameters are counted, not sampled: where they contradict a claim, no interval has a say.
+    counted = [finding.answer for finding in usable if finding.counted]
+    if "contradicted" in counted:
+        return "contradicted"
+    return "undecided" if counted else answer
 
 
 def _from_runs(claim: Claim, runs: Sequence[Run]) -> list[Finding]:
-    done = [_with_probes(claim, run) for run in runs if run.record.status == "done"]
+    done = [run for run in runs if run.record.status == "done" and not setting.tuning_run(run.record)]
     contexts: dict[tuple[Any, ...], list[Run]] = {}
     for run in done:
         if _fits(run, claim.ours) or (claim.theirs and _fits(run, claim.theirs)):
-            contexts.setdefault(tuple(run.flat.get(key) for key in claim.same), []).append(run)
+            key = tuple(run.flat.get(key) for key in claim.same)
+            contexts.setdefault(key, []).append(_with_probes(claim, run))
     findings = []
     for key in sorted(contexts, key=str):
-        members = contexts[key]
         names = ", ".join(f"{name} {value}" for name, value in zip(claim.same, key, strict=True) if value is not None)
-        for column in _columns(claim, members):
+        for column in _columns(claim, contexts[key]):
             label = f"{names}: {column.evaluation}" if column.evaluation else names
-            finding = _one(claim, column, members, label)
-            if finding is not None:
-                findings.append(finding)
+            findings += _of_settings(claim, column, contexts[key], label)
     return findings
 
 
-def _one(claim: Claim, column: Column, members: Sequence[Run], label: str) -> Finding | None:
-    setting = all(members[0].flat.get(key) in values for key, values in claim.setting.items())
-    ours = _cell(column, [run for run in members if _fits(run, claim.ours)])
-    confidence = 0.95
+def _of_settings(claim: Claim, column: Column, members: Sequence[Run], label: str) -> list[Finding]:
+    """One finding a setting in which the sides meet; where they meet in none, one that says in what they differ."""
+    groups: list[tuple[dict[str, Any], list[Run]]] = []
+    having = [run for run in members if run_values.value(run, column) is not None]
+    for run in sorted(having, key=lambda run: (-len(run.column_facts), run.id)):
+        facts = setting.compared(run, run_values.score_of(run, column))
+        for known, group in groups:
+            if setting.agree(facts, known):
+                known |= facts
+                group.append(run)
+                break
+        else:
+            groups.append((dict(facts), [run]))
+    meeting = [(facts, group, sides) for facts, group in groups if (sides := _sides(claim, column, group))]
+    if meeting:
+        apart = setting.unlike([facts for facts, _, _ in meeting])
+        words = ["".join(f", {key} {text}" for key, text in unlike.items()) for unlike in apart]
+        return [
+            _one(claim, column, group, *sides, label + extra)
+            for (_, group, sides), extra in zip(meeting, words, strict=True)
+        ]
+    sides = _sides(claim, column, having)
+    if sides is None:
+        return []
+    unlike = setting.differences(having, [setting.compared(run, run_values.score_of(run, column)) for run in having])
+    note = "unequal settings: " + "; ".join(unlike)
+    ids = tuple(sorted(run.id for run in having))
+    nothing = Comparison("none", NAN, NAN, NAN, NAN, 0, 0)
+    return [Finding(label, _in_the_papers_setting(claim, having), "inadmissible", nothing, ids, note)]
+
+
+Sides = tuple[tuple[TableCell, ...], int]  # one cell or two, and among how many pairs they were chosen
+
+
+def _sides(claim: Claim, column: Column, members: Sequence[Run]) -> Sides | None:
+    """The cells that a claim compares among runs of one setting; None where a side has no run."""
+    ours = _cell(column, [run for run in members if _fits(run, claim.ours)], "ours")
     if claim.test == "spread":
         cells = _by_method(column, [run for run in members if _fits(run, claim.ours)])
-        pair = (cells[-1], cells[0]) if len(cells) > 1 else None
-        confidence = 1 - 0.05 / max(1, math.comb(len(cells), 2))  # best and worst are chosen among all pairs
-    elif claim.test == "below":
-        pair = (ours, ours) if ours else None
-    else:
-        theirs = _cell(column, [run for run in members if _fits(run, claim.theirs)])
-        pair = (ours, theirs) if ours and theirs else None
-    if pair is None:
-        return None
-    first, second = pair
-    ids = tuple(sorted({run.id for cell in pair for run in cell.runs}))
-    mixed = _mixed(column, pair)
-    if mixed:
-        return Finding(label, setting, "undecided", math.nan, math.nan, math.nan, 0, None, "none", ids, mixed)
+        return ((cells[-1], cells[0]), math.comb(len(cells), 2)) if len(cells) > 1 else None
     if claim.test == "below":
-        interval = t_interval(list(first.by_seed.values()))
-        numbers = (interval.mean, interval.low, interval.high, interval.deviation, interval.n, "t over seeds")
-    else:
-        comparison = compare(column, first, second, confidence)
-        if comparison is None:
-            return Finding(
-                label, setting, "undecided", math.nan, math.nan, math.nan, 0, None, "none", ids, "no common seed"
-            )
-        differences = [first.by_seed[seed] - second.by_seed[seed] for seed in first.by_seed if seed in second.by_seed]
-        deviation = t_interval(differences).deviation
-        seeds = comparison.seeds
-        low, high = (comparison.low, comparison.high) if seeds > 1 else (math.nan, math.nan)
-        numbers = (comparison.difference, low, high, deviation, seeds, comparison.test)
-    mean, low, high, deviation, seeds, test = numbers
-    answer = decide(claim.test, low, high, claim.margin)
-    answer, note = _parameters(claim, answer, first, second)
+        return ((ours,), 1) if ours else None
+    theirs = _cell(column, [run for run in members if _fits(run, claim.theirs)], "theirs")
+    return ((ours, theirs), 1) if ours and theirs else None
+
+
+def _one(
+    claim: Claim, column: Column, members: Sequence[Run], cells: tuple[TableCell, ...], pairs: int, label: str
+) -> Finding:
+    confidence = 1 - LEVEL / pairs  # best and worst are chosen among all pairs
+    comparison = (
+        _alone(cells[0], confidence) if len(cells) == 1 else contrast(column, cells[0], cells[1], confidence).comparison
+    )
+    refused = reasons(claim, column, cells)
+    if not refused and (truncated := hangs_on_truncation(claim, column, cells, comparison)):
+        refused = [truncated]
+    note = ""
     if claim.test == "spread":
-        note = f"{first.row} against {second.row}, the extremes of {len(cells)}: {100 * confidence:.1f} % interval"
-    needed = more_seeds(claim.test, mean, deviation, claim.margin, seeds) if answer == "undecided" else None
-    return Finding(label, setting, answer, mean, low, high, seeds, needed, test, ids, note)
+        note = (
+            f"{cells[0].row} against {cells[1].row}, the extremes of {pairs} pairs: {100 * confidence:.1f} % interval"
+        )
+    answer: Answer = answer_at(claim.test, comparison, claim.margin, confidence)
+    counted: Answer | None = None
+    if claim.fewer_parameters is not None:
+        counted, note = _parameters(claim.fewer_parameters, cells)
+        answer = counted or answer
+    return Finding(
+        label,
+        _in_the_papers_setting(claim, members),
+        "inadmissible" if refused else answer,
+        comparison,
+        tuple(sorted({run.id for cell in cells for run in cell.runs})),
+        "; ".join((*refused, *filter(None, [note]))),
+        more(claim.test, comparison, claim.margin, confidence)
+        if answer == "undecided" and not refused
+        else NOTHING_NEEDED,
+        pairs,
+        counted is not None,
+    )
+
+
+def _alone(cell: TableCell, confidence: float) -> Comparison:
+    """The mean of one side with its t-interval over seeds."""
+    interval = t_interval(list(cell.by_seed.values()))
+    if interval.n < 2:
+        return Comparison("t over seeds", interval.mean, NAN, NAN, NAN, interval.n, 0)
+    variances = Variances(interval.deviation**2 / interval.n, interval.n - 1)
+    return concluded("t over seeds", interval.mean, variances, interval.n, 0, confidence)
 
 
 def _from_file(claim: Claim, results: Path) -> list[Finding]:
     path = results / claim.file
     if not path.is_file():
         return []
+    source: Source = "shipped theory bench" if results.resolve() == default_file().parent.resolve() else "given table"
     findings = []
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -137,7 +235,8 @@ def _from_file(claim: Claim, results: Path) -> list[Finding]:
                 if high < least or low > most:
                     answer = "contradicted"
                 label = ", ".join(f"{key} {text}" for key, text in row.items() if key not in claim.columns.values())
-                findings.append(Finding(label, True, answer, value, low, high, 0, None, claim.file, ()))
+                comparison = Comparison(claim.file, value, low, high, NAN, 0, 0)
+                findings.append(Finding(label, True, answer, comparison, (), source=source))
     return findings
 
 
@@ -151,50 +250,45 @@ def _columns(claim: Claim, runs: Sequence[Run]) -> list[Column]:
     return [Column("claim", "", {}, evaluation=evaluation, scorer=scorer) for evaluation, scorer in found]
 
 
-def _cell(column: Column, runs: Sequence[Run], name: str = "") -> Cell | None:
-    tuned = [run for run in runs if run.record.tuning]
+def _cell(column: Column, runs: Sequence[Run], name: str) -> TableCell | None:
     scale = SCALE.get(column.format, 1.0)
-    numbers = {run.id: (run, number) for run in tuned or runs if (number := measures.value(run, column)) is not None}
-    if not numbers:
+    having = [(run, number) for run in runs if (number := run_values.value(run, column)) is not None]
+    if not having:
         return None
-    by_seed = {run.record.seed: number * scale for run, number in numbers.values()}
+    used = [run for run, _ in having]
+    by_seed = {run.record.seed: number * scale for run, number in having}
     interval = t_interval([by_seed[seed] for seed in sorted(by_seed)])
-    return Cell(name, "claim", "value", interval, by_seed, tuple(run for run, _ in numbers.values()))
+    cost = run_values.is_cost(column.measure)
+    problems = setting.differences(
+        used, [setting.averaged(run, run_values.score_of(run, column), cost) for run in used]
+    )
+    if len(by_seed) < len(used):
+        problems.append("a seed occurs twice")
+    return TableCell(name, "claim", "value", interval, by_seed, tuple(used), problems=tuple(problems))
 
 
-def _by_method(column: Column, runs: Sequence[Run]) -> list[Cell]:
+def _by_method(column: Column, runs: Sequence[Run]) -> list[TableCell]:
     """A cell a method, worst first."""
     methods = sorted({run.record.method for run in runs})
     cells = [cell for m in methods if (cell := _cell(column, [run for run in runs if run.record.method == m], m))]
     return sorted(cells, key=lambda cell: cell.ours.mean if cell.ours else 0.0)
 
 
-def _mixed(column: Column, pair: tuple[Cell, Cell]) -> str:
-    """Why runs of a side must not be averaged, or the sides not compared; empty where they may."""
-    lines: list[str] = []
-    for cell in pair:
-        lines += identity.differences(cell.runs, [identity.averaged(run, column) for run in cell.runs])
-        if len(cell.by_seed) < len(cell.runs):
-            lines.append("a seed occurs twice")
-    both = [*pair[0].runs, *pair[1].runs]
-    lines += identity.differences(both, [identity.compared(run, column) for run in both])
-    return "runs that must not be averaged: " + "; ".join(dict.fromkeys(lines)) if lines else ""
-
-
-def _parameters(claim: Claim, answer: Answer, ours: Cell, theirs: Cell) -> tuple[Answer, str]:
-    if claim.fewer_parameters is None:
-        return answer, ""
-    counts = [cell.runs[0].record.parameters for cell in (ours, theirs)]
-    if counts[0] is None or counts[1] is None:
+def _parameters(fewer: float, cells: tuple[TableCell, ...]) -> tuple[Answer | None, str]:
+    """The answer that the numbers of parameters force (None: they fit the claim), and what they are."""
+    ours, theirs = (cell.runs[0].record.parameters for cell in cells)
+    if ours is None or theirs is None:
         return "undecided", "parameter counts missing"
-    ratio = counts[1].adapter / counts[0].adapter
-    note = f"{ratio:.1f} times fewer parameters"
-    return ("contradicted" if ratio < claim.fewer_parameters else answer), note
+    ratio = theirs.adapter / ours.adapter
+    return ("contradicted" if ratio < fewer else None), f"{ratio:.1f} times fewer parameters"
+
+
+def _in_the_papers_setting(claim: Claim, members: Sequence[Run]) -> bool:
+    return all(members[0].flat.get(key) in values for key, values in claim.setting.items())
 
 
 def _fits(run: Run, where: dict[str, Any]) -> bool:
-    flat = {**run.flat, "tuned": run.record.tuning is not None}
-    return all(flat.get(key) in (value if isinstance(value, list) else [value]) for key, value in where.items())
+    return all(run.flat.get(key) in (value if isinstance(value, list) else [value]) for key, value in where.items())
 
 
 def _with_probes(claim: Claim, run: Run) -> Run:
@@ -202,10 +296,15 @@ def _with_probes(claim: Claim, run: Run) -> Run:
     if not claim.measure.startswith("probe."):
         return run
     key = claim.measure.removeprefix("probe.")
-    lines = metrics.read(run.folder / "metrics.jsonl")
+    lines = step_log.read(run.folder / "metrics.jsonl")
     values = [line[key] for line in lines if line["kind"] == "probe" and isinstance(line.get(key), int | float)]
-    return Run(run.folder, run.record, {**run.flat, claim.measure: float(np.mean(values))}) if values else run
+    return replace(run, flat={**run.flat, claim.measure: float(np.mean(values))}) if values else run
 
 
 def _finite(value: Any) -> Any:
+    """Plain values for JSON, which knows neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,9 +10,9 @@ from typing import Any
 
 import jinja2
 
+from sdsbench.core.files import write_atomic
 from sdsbench.results.claims import texts
 from sdsbench.results.claims.verdict import Verdict
-from sdsbench.core.files import write_atomic
 from sdsbench.results.importers.external import ExternalRecord
 from sdsbench.results.report import figures
 from sdsbench.results.report.boards import Board, boards
@@ -62,6 +62,8 @@ def build(
         runs=runs,
         damaged=damaged,
         here=texts.here,
+        elsewhere=texts.elsewhere,
+        joint_texts=texts.joint_texts,
         finding_text=texts.finding_text,
     )
     run_page = pages.get_template("run.html")
@@ -77,8 +79,6 @@ def _link(run_id: str) -> str:
 
 
 def _view(board: Board, runs: Sequence[Run], folder: Path) -> View:
-    if board.built is None:
-        return View(board, "", (), ())
     drawn = [
         ("seeds", "Seeds", figures.seeds(board, _link)),
         ("losses", "Training loss", figures.losses(board)),

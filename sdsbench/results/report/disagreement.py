@@ -9,7 +9,7 @@ from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.results.frames import samples_of
 from sdsbench.results.report.boards import Board
 from sdsbench.results.statistics import mcnemar
-from sdsbench.results.tables.measures import score_of
+from sdsbench.results.tables.run_values import score_of
 from sdsbench.results.tables.runs import Run
 
 SHOWN = 12

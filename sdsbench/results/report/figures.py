@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from sdsbench.core import step_log as metrics
 from sdsbench.results.report.boards import Board
 from sdsbench.results.report.style import drawing, look
-from sdsbench.results.tables import measures
-from sdsbench.results.tables.cells import Cell
+from sdsbench.results.tables import run_values
+from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.names import method_title
 from sdsbench.results.tables.runs import Run
 
@@ -29,7 +29,7 @@ def seeds(board: Board, link: Callable[[str], str]) -> Figure | None:
         axes = figure.subplots()
         for height, (_, cell) in enumerate(reversed(board.valued)):
             style = look(cell.runs[0].record.method)
-            by_id = {run.id: 100 * (measures.value(run, board.column) or 0.0) for run in cell.runs}
+            by_id = {run.id: 100 * (run_values.value(run, board.column) or 0.0) for run in cell.runs}
             spread = np.linspace(0.16, 0.3, len(by_id)) if len(by_id) > 1 else [0.2]
             points = axes.scatter(list(by_id.values()), height + np.array(spread), s=22, color=style["color"],
                                   marker=style["marker"], alpha=0.75, linewidths=0)  # fmt: skip
@@ -132,7 +132,7 @@ def losses(board: Board) -> Figure | None:
     return figure
 
 
-def _interval(cell: Cell) -> tuple[float, float, float]:
+def _interval(cell: TableCell) -> tuple[float, float, float]:
     assert cell.ours is not None
     ours = cell.ours
     return (ours.mean, ours.mean, ours.mean) if np.isnan(ours.low) else (ours.mean, ours.low, ours.high)
@@ -141,7 +141,10 @@ def _interval(cell: Cell) -> tuple[float, float, float]:
 def _show_the_points(axes: Any, board: Board) -> None:
     """Intervals of two seeds can be wider than the whole scale; they may leave the frame, the points may not."""
     numbers = [
-        100 * v for _, cell in board.valued for run in cell.runs if (v := measures.value(run, board.column)) is not None
+        100 * v
+        for _, cell in board.valued
+        for run in cell.runs
+        if (v := run_values.value(run, board.column)) is not None
     ]
     room = max(1.0, 0.35 * (max(numbers) - min(numbers)))
     axes.set_xlim(min(numbers) - room, max(numbers) + room)

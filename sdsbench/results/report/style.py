@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from sdsbench.results.tables.names import METHODS
+from sdsbench.results.tables.names import METHOD_TITLES
 
 # Okabe and Ito's colours (safe for the common kinds of colour blindness), grey and brown; markers differ as well.
 _COLOURS = (
@@ -54,7 +54,7 @@ def drawing() -> Iterator[None]:
 
 def look(method: str) -> dict[str, Any]:
     """Colour, marker and line of a method."""
-    names = list(METHODS)
+    names = list(METHOD_TITLES)
     i = names.index(method) if method in names else sum(map(ord, method))
     return {
         "color": _COLOURS[i % len(_COLOURS)],

@@ -1,27 +1,35 @@
-"""Statistics over runs: intervals, paired tests, corrections, effect sizes. Only `np.random.default_rng(seed)`."""
+"""Statistics over runs: intervals, tests of differences, power, corrections. Nothing here draws random numbers."""
 
-from sdsbench.results.statistics.correction import holm
-from sdsbench.results.statistics.effects import (
-    interquartile_mean,
-    minimum_detectable_effect,
-    probability_of_improvement,
-    seeds_needed,
+from sdsbench.results.statistics.contrasts import (
+    Comparison,
+    concluded,
+    mcnemar,
+    paired_crossed,
+    paired_seeds,
+    pooled_variance,
+    unpaired_crossed,
+    unpaired_seeds,
 )
-from sdsbench.results.statistics.intervals import Interval, paired_t_interval, t_interval
-from sdsbench.results.statistics.paired import Comparison, hierarchical_bootstrap, mcnemar, paired_bootstrap, seed_test
+from sdsbench.results.statistics.correction import holm
+from sdsbench.results.statistics.intervals import Interval, t_interval
+from sdsbench.results.statistics.pooled_effect import PooledEffect, pooled_effect
+from sdsbench.results.statistics.variances import Needed, Variances, needed
 
 __all__ = [
     "Comparison",
     "Interval",
-    "hierarchical_bootstrap",
+    "Needed",
+    "PooledEffect",
+    "Variances",
+    "concluded",
     "holm",
-    "interquartile_mean",
     "mcnemar",
-    "minimum_detectable_effect",
-    "paired_bootstrap",
-    "paired_t_interval",
-    "probability_of_improvement",
-    "seed_test",
-    "seeds_needed",
+    "needed",
+    "paired_crossed",
+    "paired_seeds",
+    "pooled_effect",
+    "pooled_variance",
     "t_interval",
+    "unpaired_crossed",
+    "unpaired_seeds",
 ]

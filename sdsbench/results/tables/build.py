@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
-from sdsbench.core.errors import Refused
+from sdsbench.results import setting
 from sdsbench.results.tables import cells as cell_module
 from sdsbench.results.tables import published, ranking
-from sdsbench.results.tables import cell_identity as identity
-from sdsbench.results.tables.cells import Cell, Exclusions
+from sdsbench.results.tables.cells import Exclusions, TableCell
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.footer import footer
+from sdsbench.results.tables.run_values import score_of
 from sdsbench.results.tables.runs import Run
-
-SHOWN = 20  # problems that one refusal lists
 
 
 @dataclass(frozen=True)
 class Built:
     table: Table
-    cells: dict[tuple[str, str], Cell]
+    cells: dict[tuple[str, str], TableCell]
     footer: list[str]
     excluded: dict[str, str] = field(default_factory=dict)
 
@@ -35,50 +34,55 @@ class Built:
 
 
 def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = None) -> Built:
-    """Fill a table. Raises Refused where runs of a cell must not be averaged, or of a column not compared."""
+    """Fill a table. A cell whose runs must not be averaged, or not be compared with its column, says so itself."""
     excluded = Exclusions({run_id: f"damaged: {reason}" for run_id, reason in (damaged or {}).items()})
-    made: dict[tuple[str, str], Cell] = {}
-    problems: list[str] = []
+    made: dict[tuple[str, str], TableCell] = {}
     plain = [column for column in table.columns if not column.parts]
     for row in table.rows:
         for column in plain:
-            cell, found = cell_module.make(table, row, column, runs, excluded)
-            made[row.name, column.name] = cell
-            problems += [f"row {row.name}, column {column.name}: {line}" for line in found]
+            made[row.name, column.name] = cell_module.make(table, row, column, runs, excluded)
         for column in (c for c in table.columns if c.parts):
             made[row.name, column.name] = _mean_cell(table, row, column, made)
-    if not problems:
-        problems = [line for column in plain for line in _column_problems(column, made)]
-    if problems:
-        raise Refused(
-            f"table {table.name}: these runs must not be averaged or compared:\n"
-            + "\n".join(f"  {line}" for line in problems[:SHOWN])
-            + (f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else "")
-            + "\nNarrow the runs with --where KEY=VALUE (such as provenance.code.core=...), or give other --runs."
-        )
+    for column in table.columns:
+        made |= _set_apart(column, [made[row.name, column.name] for row in table.rows])
     made = ranking.mark(table.columns, made)
     used = {run.id for cell in made.values() for run in (*cell.runs, *cell.unfinished)}
     reasons = {run_id: reason for run_id, reason in excluded.reasons.items() if run_id not in used}
-    return Built(table, made, footer(table, made, reasons), reasons)
+    return Built(table, made, footer(table, made, reasons, ranking.family(table.columns, made)), reasons)
 
 
-def _mean_cell(table: Table, row: Row, column: Column, made: dict[tuple[str, str], Cell]) -> Cell:
+def _mean_cell(table: Table, row: Row, column: Column, made: dict[tuple[str, str], TableCell]) -> TableCell:
     paper = None
     if table.paper and row.published and column.published:
         paper = published.lookup(table.paper, {"table": table.number, **row.published, **column.published})
-    parts = [made.get((row.name, part)) or Cell(row.name, part, "missing") for part in column.parts]
+    parts = [made.get((row.name, part)) or TableCell(row.name, part, "missing") for part in column.parts]
     return cell_module.mean_of(row, column, parts, paper)
 
 
-def _column_problems(column: Column, made: dict[tuple[str, str], Cell]) -> list[str]:
+def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, str], TableCell]:
+    """The cells whose runs have another setting than most of the column's; they are in no comparison."""
     if column.format == "count" or not column.better:  # nothing is ranked: rows may be different settings
-        return []
-    runs = [run for cell in made.values() if cell.column == column.name for run in cell.runs]
-    facts = [identity.compared(run, column) for run in runs]
-    return [f"column {column.name}: {line}" for line in identity.differences(runs, facts)]
+        return {}
+    valued = [cell for cell in cells if cell.status == "value"]
+    facts = []
+    for cell in valued:
+        merged: dict[str, Any] = {}
+        for run in cell.runs:
+            merged |= setting.compared(run, score_of(run, column))
+        if column.parts:  # the tasks of a mean differ from each other, not its methods
+            merged = {key: value for key, value in merged.items() if key in _OF_A_MEAN}
+        facts.append(merged)
+    return {
+        (cell.row, cell.column): replace(cell, apart=apart)
+        for cell, apart in zip(valued, setting.unlike(facts), strict=True)
+        if apart
+    }
 
 
-def _frame_row(cell: Cell, column: Column) -> dict[str, object]:
+_OF_A_MEAN = ("model", "protocol", "tuning", "torch", "device kind", "dtype", "weights")
+
+
+def _frame_row(cell: TableCell, column: Column) -> dict[str, object]:
     ours, paper = cell.ours, cell.paper
     within = None
     if cell.difference is not None and paper is not None and paper.tolerance is not None:
@@ -98,6 +102,7 @@ def _frame_row(cell: Cell, column: Column) -> dict[str, object]:
         "within_tolerance": within,
         "mark": cell.mark,
         "p_value": cell.p_value,
+        "not_learned": len(cell.unlearned),
         "format": column.format,
         "runs": " ".join(sorted(run.id for run in (*cell.runs, *cell.unfinished))),
     }

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sdsbench.results import setting
+from sdsbench.results.learned import SYMBOL, not_learned
 from sdsbench.results.statistics import Interval, t_interval
-from sdsbench.results.tables import measures, published
-from sdsbench.results.tables import cell_identity as identity
+from sdsbench.results.tables import published, run_values
 from sdsbench.results.tables.counted import count
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.published import Published
@@ -19,8 +20,10 @@ UNFINISHED = ("oom", "failed", "timeout", "preempted", "running")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell. `status`: value, counted (a parameter count without a run), missing, or a run's status."""
+class TableCell:
+    """One cell. `status`: value, counted (a parameter count without a run), unequal (runs that must not be averaged),
+    missing, or a run's status.
+    """
 
     row: str
     column: str
@@ -30,10 +33,13 @@ class Cell:
     runs: tuple[Run, ...] = ()
     unfinished: tuple[Run, ...] = ()
     paper: Published | None = None
-    mark: str = ""  # best or second
-    p_value: float | None = None  # of best against second, Holm-adjusted over the table
+    mark: str = ""  # best, or among_best: cannot be told from the best
+    p_value: float | None = None  # of the best against this cell, adjusted over the table
     test: str = ""
     lacking: str = ""  # of a mean: which parts it does not have
+    problems: tuple[str, ...] = ()  # why its runs must not be averaged: a line a key, with the values
+    apart: Mapping[str, str] = field(default_factory=dict)  # in what it is another setting than the column's others
+    unlearned: Mapping[str, str] = field(default_factory=dict)  # run id -> why the run did not learn
 
     @property
     def difference(self) -> float | None:
@@ -41,15 +47,17 @@ class Cell:
 
     @property
     def note(self) -> str:
-        """What did not finish beside what did: `1 oom`; what a mean lacks."""
+        """What did not finish beside what did: `1 oom`; what a mean lacks; what keeps it from being compared."""
         counts = Counter(run.record.status for run in self.unfinished if self.ours is not None)
         unfinished = (f"{count} {status}" for status, count in sorted(counts.items()))
-        return ", ".join(filter(None, (*unfinished, self.lacking)))
+        apart = (f"other {key}: {value}" for key, value in self.apart.items())
+        symbol = f"{SYMBOL}{len(self.unlearned)}" if self.unlearned else ""
+        return ", ".join(filter(None, (symbol, *unfinished, self.lacking, *apart)))
 
 
 @dataclass
 class Exclusions:
-    """Runs that were left out, each with its reason."""
+    """Runs that were left out, each with the reason that was checked."""
 
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -57,36 +65,31 @@ class Exclusions:
         self.reasons.setdefault(run.id, reason)
 
 
-def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: Exclusions) -> tuple[Cell, list[str]]:
-    """The cell and what forbids to average it (empty: nothing)."""
-    paper = _published(table, row, column)
-    fitting = [run for run in runs if run.fits({**row.where, **column.where})]
+def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: Exclusions) -> TableCell:
+    """The cell of a row and a column."""
+    fitting = [run for run in runs if run.fits(row.where) and run.fits(column.where)]
     fitting = _without_stand_ins(table, fitting, excluded)
-    fitting = _without_tuning_runs(fitting, excluded)
+    fitting = _without_tuning_runs(column, fitting, excluded)
+    fitting = _without_untuned(fitting, excluded)
     done = [run for run in fitting if run.record.status == "done"]
     unfinished = tuple(run for run in fitting if run.record.status in UNFINISHED)
-    having = [(run, number) for run in done if (number := measures.value(run, column)) is not None]
+    having = [(run, number) for run in done if (number := run_values.value(run, column)) is not None]
     for run in done:
-        if measures.value(run, column) is None and column.measure == "score":
+        if column.measure == "score" and run_values.value(run, column) is None:
             excluded.add(run, f"no {column.stage} score of {column.evaluation} {column.scorer}".rstrip())
-    empty = Cell(row.name, column.name, "missing", unfinished=unfinished, paper=paper)
+    paper = _published(table, row, column)
+    empty = TableCell(row.name, column.name, "missing", unfinished=unfinished, paper=paper)
     if not having:
-        return _without_value(empty, row, column), []
-    used = [run for run, _ in having]
+        return _without_value(empty, row, column)
     if column.format == "count":
         return _the_count(empty, having)
-    problems = identity.differences(used, [identity.averaged(run, column) for run in used])
-    problems += _repeated_seeds(used)
-    scale = SCALE.get(column.format, 1.0)
-    by_seed = {run.record.seed: number * scale for run, number in having}
-    ours = t_interval([by_seed[seed] for seed in sorted(by_seed)])
-    return replace(empty, status="value", ours=ours, by_seed=by_seed, runs=tuple(used)), problems
+    return _the_mean(empty, column, having)
 
 
-def mean_of(row: Row, column: Column, parts: Sequence[Cell], paper: Published | None) -> Cell:
+def mean_of(row: Row, column: Column, parts: Sequence[TableCell], paper: Published | None) -> TableCell:
     """The mean of other cells, seed by seed: only of seeds that every part has; missing without any."""
     unfinished = tuple({run.id: run for part in parts for run in part.unfinished}.values())
-    empty = Cell(row.name, column.name, "missing", unfinished=unfinished, paper=paper)
+    empty = TableCell(row.name, column.name, "missing", unfinished=unfinished, paper=paper)
     if absent := [part.column.partition("/")[2] for part in parts if part.ours is None]:
         empty = replace(empty, lacking=f"without {', '.join(absent)}")
         return replace(empty, status=_status(unfinished)) if unfinished else empty
@@ -99,7 +102,12 @@ def mean_of(row: Row, column: Column, parts: Sequence[Cell], paper: Published | 
     by_seed = {seed: sum(part.by_seed[seed] for part in parts) / len(parts) for seed in seeds}
     runs = tuple({run.id: run for part in parts for run in part.runs if run.record.seed in by_seed}.values())
     return replace(
-        empty, status="value", ours=t_interval([by_seed[seed] for seed in seeds]), by_seed=by_seed, runs=runs
+        empty,
+        status="value",
+        ours=t_interval([by_seed[seed] for seed in seeds]),
+        by_seed=by_seed,
+        runs=runs,
+        unlearned={run_id: reason for part in parts for run_id, reason in part.unlearned.items()},
     )
 
 
@@ -118,17 +126,26 @@ def _without_stand_ins(table: Table, runs: list[Run], excluded: Exclusions) -> l
     return [run for run in runs if not run.embedded]
 
 
-def _without_tuning_runs(runs: list[Run], excluded: Exclusions) -> list[Run]:
-    """Where some runs carry a tuned choice, the others of the cell are the grid that it was chosen from."""
+def _without_tuning_runs(column: Column, runs: list[Run], excluded: Exclusions) -> list[Run]:
+    if column.stage == "validation":
+        return runs
+    for run in runs:
+        if setting.tuning_run(run.record):
+            excluded.add(run, "scored on rows held back from training, to choose a value")
+    return [run for run in runs if not setting.tuning_run(run.record)]
+
+
+def _without_untuned(runs: list[Run], excluded: Exclusions) -> list[Run]:
+    """Where some runs of a cell carry a tuned choice, the others are of another kind."""
     if not any(run.record.tuning for run in runs):
         return runs
     for run in runs:
         if not run.record.tuning:
-            excluded.add(run, "tuning run: its choice is reported, not its score")
+            excluded.add(run, "not tuned, where other runs of its cell are")
     return [run for run in runs if run.record.tuning]
 
 
-def _without_value(cell: Cell, row: Row, column: Column) -> Cell:
+def _without_value(cell: TableCell, row: Row, column: Column) -> TableCell:
     counted = count(column.measure, {**column.where, **row.where})
     if counted is not None:
         return replace(cell, status="counted", ours=Interval(counted, float("nan"), float("nan"), 0))
@@ -141,14 +158,33 @@ def _status(unfinished: Sequence[Run]) -> str:
     return max(UNFINISHED, key=lambda status: (counts[status], -UNFINISHED.index(status)))
 
 
-def _the_count(empty: Cell, having: Sequence[tuple[Run, float]]) -> tuple[Cell, list[str]]:
+def _the_count(empty: TableCell, having: Sequence[tuple[Run, float]]) -> TableCell:
     """A count is no average: every run must have the same."""
+    runs = tuple(run for run, _ in having)
     holders: dict[float, list[str]] = {}
     for run, number in having:
         holders.setdefault(number, []).append(run.id)
-    problems = [] if len(holders) == 1 else ["; ".join(f"{n:.0f} in {', '.join(ids)}" for n, ids in holders.items())]
+    if len(holders) > 1:
+        problem = "; ".join(f"{number:.0f} in {', '.join(ids)}" for number, ids in holders.items())
+        return replace(empty, status="unequal", runs=runs, problems=(problem,))
     value = Interval(having[0][1], float("nan"), float("nan"), len(having))
-    return replace(empty, status="value", ours=value, runs=tuple(run for run, _ in having)), problems
+    return replace(empty, status="value", ours=value, runs=runs)
+
+
+def _the_mean(empty: TableCell, column: Column, having: Sequence[tuple[Run, float]]) -> TableCell:
+    """The mean over seeds; where the runs differ in more than their seed, why they have none."""
+    runs = [run for run, _ in having]
+    scores = {run.id: run_values.score_of(run, column) for run in runs}
+    cost = run_values.is_cost(column.measure)
+    problems = setting.differences(runs, [setting.averaged(run, scores[run.id], cost) for run in runs])
+    problems += _repeated_seeds(runs)
+    if problems:
+        return replace(empty, status="unequal", runs=tuple(runs), problems=tuple(problems))
+    scale = SCALE.get(column.format, 1.0)
+    by_seed = {run.record.seed: number * scale for run, number in having}
+    ours = t_interval([by_seed[seed] for seed in sorted(by_seed)])
+    unlearned = {run.id: reason for run in runs if (reason := not_learned(run, scores[run.id]))}
+    return replace(empty, status="value", ours=ours, by_seed=by_seed, runs=tuple(runs), unlearned=unlearned)
 
 
 def _repeated_seeds(runs: Sequence[Run]) -> list[str]:

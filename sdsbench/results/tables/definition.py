@@ -26,7 +26,7 @@ class Column:
     name: str
     title: str
     where: Mapping[str, Any]
-    measure: str = "score"  # score, or a name of tables/measures.py, or a column of load_runs
+    measure: str = "score"  # score, or a name of tables/run_values.py, or a column of load_runs
     evaluation: str = ""  # for scores
     scorer: str = ""  # empty: the one that the evaluation is ranked by
     stage: str = "trained"

@@ -1,38 +1,52 @@
-"""The lines below a table: what it was made from, and what was left out."""
+"""The lines below a table: what it was made from, what was tested, and what was left out."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 
-from sdsbench.results.tables.cells import Cell
+from sdsbench.core.record import Tuning
+from sdsbench.results.learned import SYMBOL, floor_of
+from sdsbench.results.tables import contrast
+from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Table
-from sdsbench.results.tables.measures import score_of
 from sdsbench.results.tables.published import values
+from sdsbench.results.tables.run_values import is_cost, own_cost, score_of
 from sdsbench.results.tables.runs import Run
 
+Cells = Mapping[tuple[str, str], TableCell]
 
-def footer(table: Table, cells: Mapping[tuple[str, str], Cell], excluded: Mapping[str, str]) -> list[str]:
-    """Plain sentences, in a fixed order, without a clock."""
+
+def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) -> list[str]:
+    """Plain sentences, in a fixed order, without a clock. `pairs`: the family of tests of the whole table."""
     runs = {run.id: run for cell in cells.values() for run in cell.runs}
     unfinished = {run.id: run for cell in cells.values() for run in cell.unfinished}
     used = [runs[run_id] for run_id in sorted(runs)]
-    lines = [
-        "Mean ± half-width of the 95 % t-interval over seeds (number of seeds). Bold: better than the second by a "
-        "paired test, Holm-adjusted p < 0.05 over the table; underlined: second."
-    ]
-    tests = Counter(cell.test for cell in cells.values() if cell.test)
-    if tests:
-        lines.append("Paired tests: " + ", ".join(f"{name} ({count})" for name, count in sorted(tests.items())) + ".")
+    lines = ["Mean ± half-width of the 95 % t-interval over seeds (number of seeds).", _marks(cells, pairs)]
     if table.paper:
         lines.append(_paper(table))
     if any(cell.status == "counted" for cell in cells.values()):
         lines.append("† counted on the architecture, no run.")
+    lines += [*_unlearned(table, cells), _floors(table, cells), *_unequal(table, cells)]
     lines.append(f"Runs: {len(runs)} finished, {len(unfinished)} not{_statuses(list(unfinished.values()))}.")
     if used:
-        lines += [_commits(used), _devices(used), _data(used), _scorers(table, used), _tuning(used)]
+        lines += [_commits(used), _devices(used), _costs(table, used), _data(used), _scorers(table, used)]
+        lines += _tuning(table, cells, used)
     lines.append(_excluded(excluded))
     return [line for line in (*lines, table.note) if line]
+
+
+def _marks(cells: Cells, pairs: int) -> str:
+    tests = Counter(cell.test for cell in cells.values() if cell.p_value is not None)
+    if not tests:
+        return f"Nothing is tested: no column has two comparable methods with {contrast.MIN_SEEDS} seeds."
+    kinds = ", ".join(f"{name} ({count})" for name, count in sorted(tests.items()))
+    return (
+        "Underlined: the methods of a column that cannot be told from its best one; bold: the best where that is one "
+        f"method alone. One family over the whole table: the best against every other method of its column, p times "
+        f"the {pairs} pairs of methods in all columns, at 5 %; {contrast.PAIRED_RULE}: {kinds}. A method with fewer "
+        f"than {contrast.MIN_SEEDS} seeds cannot be told from any."
+    )
 
 
 def _paper(table: Table) -> str:
@@ -43,23 +57,82 @@ def _paper(table: Table) -> str:
     return f"Paper: {'; '.join(sources)}; second line of a cell: printed value and ours - paper."
 
 
+def _unlearned(table: Table, cells: Cells) -> list[str]:
+    titles = {row.name: row.title for row in table.rows} | {c.name: c.title for c in table.columns}
+    found = []
+    for cell in cells.values():
+        if cell.unlearned:
+            reasons = Counter(cell.unlearned.values())
+            text = ", ".join(f"{count} of {len(cell.runs)} {reason}" for reason, count in sorted(reasons.items()))
+            found.append(f"{titles[cell.row]} on {titles[cell.column]}: {text}")
+    return [f"{SYMBOL} number of runs that did not learn. {'; '.join(found)}."] if found else []
+
+
+def _floors(table: Table, cells: Cells) -> str:
+    """What a model that learned nothing reaches in each column."""
+    found = []
+    for column in table.columns:
+        runs = [run for cell in cells.values() if cell.column == column.name for run in cell.runs]
+        scored = ((run, score) for run in runs if (score := score_of(run, column)) and not column.parts)
+        floors = sorted(
+            {(name, round(100 * floor, 2)) for run, score in scored for floor, name in [floor_of(run, score)]}
+        )
+        texts = ", ".join(f"{floor:.2f} ({name})" for name, floor in floors)
+        found += [f"{column.title} {texts}"] if texts else []
+    return f"Floors: {'; '.join(found)}." if found else ""
+
+
+def _unequal(table: Table, cells: Cells) -> list[str]:
+    """One line a cell that must not be averaged, and one a cell that must not be compared."""
+    lines = []
+    for cell in cells.values():
+        if cell.problems:
+            lines.append(
+                f"Row {cell.row}, column {cell.column}: not averaged, the runs differ in {'; '.join(cell.problems)}. "
+                "Narrow them with --where KEY=VALUE or other --runs."
+            )
+        elif cell.apart:
+            apart = "; ".join(f"{key} {value}" for key, value in cell.apart.items())
+            lines.append(f"Row {cell.row}, column {cell.column}: not compared, another setting: {apart}.")
+    return lines
+
+
 def _statuses(runs: list[Run]) -> str:
     counts = Counter(run.record.status for run in runs)
     return f" ({', '.join(f'{count} {status}' for status, count in sorted(counts.items()))})" if counts else ""
 
 
+_CODE = ("core", "package")  # the part that all runs share; "package": the whole of it, of records from before parts
+
+
 def _commits(runs: list[Run]) -> str:
     known = [run.record.provenance for run in runs if run.record.provenance]
     commits = Counter(p.git_commit or "unknown" for p in known)
-    codes = sorted({p.code["core"][:12] for p in known})
+    codes = sorted({f"{part} {digest[:12]}" for p in known for part, digest in p.code.items() if part in _CODE})
     dirty = sum(bool(p.uncommitted) for p in known)
     text = ", ".join(f"{commit[:12]} ({count})" for commit, count in sorted(commits.items()))
-    return f"Commit (runs): {text}; runs of code that was not committed: {dirty}; core code: {', '.join(codes)}."
+    return f"Commit (runs): {text}; runs of code that was not committed: {dirty}; code: {', '.join(codes)}."
 
 
 def _devices(runs: list[Run]) -> str:
-    devices = Counter(f"{p.device}, {p.dtype}" for run in runs if (p := run.record.provenance))
+    devices = Counter(
+        f"{p.device}, {p.dtype}, {p.threads} thread{'s' * (p.threads > 1)}, torch {p.packages.get('torch', 'unknown')}"
+        for run in runs
+        if (p := run.record.provenance)
+    )
     return "Devices (runs): " + "; ".join(f"{name} ({count})" for name, count in sorted(devices.items())) + "."
+
+
+def _costs(table: Table, runs: list[Run]) -> str:
+    """Which costs are shown: those that a run has alone."""
+    shown = [column.measure for column in table.columns if is_cost(column.measure)]
+    empty = sum(any(not own_cost(run, measure) for measure in shown) for run in runs)
+    if not empty:
+        return ""
+    return (
+        f"Costs are what a run costs alone: of {empty} runs one is left empty (trained beside others in one process, "
+        "or the memory is that of the whole process)."
+    )
 
 
 def _data(runs: list[Run]) -> str:
@@ -76,20 +149,41 @@ def _scorers(table: Table, runs: list[Run]) -> str:
     found = set()
     for column in table.columns:
         for run in runs:
-            score = score_of(run, column) if column.measure == "score" and not column.parts else None
+            score = score_of(run, column) if not column.parts else None
             if score is not None:
                 found.add(f"{score.evaluation} v{score.version} by {score.scorer}, {score.n} questions, {score.stage}")
     return "Scores: " + "; ".join(sorted(found)) + "." if found else ""
 
 
-def _tuning(runs: list[Run]) -> str:
+def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
+    """The rule of tuning, once, and what it chose for every method."""
     tuned = [run.record.tuning for run in runs if run.record.tuning]
     if not tuned:
-        return "Tuning: none; every rate is the protocol's."
-    budgets = sorted({f"{t.budget} runs for {t.key} on {t.evaluation} ({t.scorer}), seeds {t.seeds}" for t in tuned})
+        return ["Tuning: none; every rate is the protocol's or set by hand."]
     untuned = len(runs) - len(tuned)
-    rest = f"; {untuned} runs without" if untuned else ""
-    return f"Tuning budget per method: {'; '.join(budgets)}{rest}."
+    rules = sorted({_rule(tuning) for tuning in tuned})
+    lines = [f"Tuning: {'; '.join(rules)}" + (f"; {untuned} runs without." if untuned else ".")]
+    titles = {row.name: row.title for row in table.rows} | {c.name: c.title for c in table.columns}
+    chosen: dict[str, list[str]] = {}
+    for cell in cells.values():
+        choices = {(t.key, t.chosen, t.interior): t for run in cell.runs if (t := run.record.tuning)}
+        for tuning in choices.values():
+            place = "" if tuning.interior else f" (at the end of {min(tuning.grid):g} to {max(tuning.grid):g})"
+            text = f"{titles[cell.row]} {tuning.chosen:g}{place}"
+            chosen.setdefault(titles[cell.column], []).append(text)
+    for column, texts in chosen.items():
+        lines.append(f"Chosen for {column}: {', '.join(dict.fromkeys(texts))}.")
+    return lines
+
+
+def _rule(tuning: Tuning) -> str:
+    declared = tuning.declared or tuning.grid
+    extended = f", widened by up to {tuning.extend} at each end" if tuning.extend else ""
+    return (
+        f"{tuning.key} among {', '.join(f'{value:g}' for value in declared)}{extended}, {len(tuning.seeds)} seeds "
+        f"({', '.join(map(str, tuning.seeds))}) each, by {tuning.evaluation} ({tuning.scorer}) on rows held back from "
+        f"training: {tuning.budget} runs a method"
+    )
 
 
 def _excluded(excluded: Mapping[str, str]) -> str:

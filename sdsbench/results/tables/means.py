@@ -1,7 +1,7 @@
 """Mean columns of a grid, from what the tasks themselves define (Task.means): GLUE's six tasks, VTAB's three groups.
 
-A mean takes the columns of one model and protocol, all on real data or all on stand-ins; a mean that a single task
-defines over its own evaluations (commonsense) takes one training set and scorer too.
+A mean takes the columns of one model, protocol and setting, all on real data or all on stand-ins; a mean that a single
+task defines over its own evaluations (commonsense) takes one training set and scorer too.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sdsbench.runs.aggregate import means_of
 from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.names import model_title
+from sdsbench.runs.aggregate import means_of
 
 Key = tuple[str, ...]
 
@@ -26,13 +26,14 @@ class Head(NamedTuple):
     evaluation: str
     scorer: str
     source: str
+    setting: str = ""  # in what this column differs from others with the same head
 
 
 def mean_columns(columns: Mapping[Head, Column]) -> Iterator[Column]:
     """The means over some of these columns (of one model): a mean is shown where all of its evaluations are."""
     groups: dict[Key, dict[str, list[Column]]] = {}
     for head, column in columns.items():
-        shared = (head.protocol, " (embedded)" if "embedded" in head.source else "")
+        shared = (head.protocol, " (embedded)" if "embedded" in head.source else "", head.setting)
         own: Key = (head.task, *shared, head.train_set, head.scorer)
         family: Key = (head.task.split("/")[0], *shared)
         for key in (own, family):

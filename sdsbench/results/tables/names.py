@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-METHODS = {
+METHOD_TITLES = {
     "full_ft": "Full FT",
     "lora": "LoRA",
     "rslora": "rsLoRA",
@@ -19,7 +19,7 @@ METHODS = {
     "milora": "MiLoRA",
     "olora": "OLoRA",
 }
-MODELS = {
+MODEL_TITLES = {
     "mistral_7b": "Mistral-7B",
     "gemma2_9b": "Gemma-2 9B",
     "gemma_2b": "Gemma-2B",
@@ -34,7 +34,7 @@ MODELS = {
     "micro": "micro",
     "vit_micro": "ViT micro",
 }
-TASKS = {
+TASK_TITLES = {
     "gsm8k": "GSM8K",
     "math": "MATH",
     "boolq": "BoolQ",
@@ -63,13 +63,13 @@ TASKS = {
 
 def method_title(method: str, rank: int | None) -> str:
     """`LoRA, r 32`; a method without a rank has none."""
-    name = METHODS.get(method, method)
+    name = METHOD_TITLES.get(method, method)
     return name if rank is None else f"{name}, r {rank}"
 
 
 def task_title(evaluation: str) -> str:
-    return TASKS.get(evaluation, TASKS.get(evaluation.split("/", 1)[-1], evaluation))
+    return TASK_TITLES.get(evaluation, TASK_TITLES.get(evaluation.split("/", 1)[-1], evaluation))
 
 
 def model_title(model: str) -> str:
-    return MODELS.get(model, model)
+    return MODEL_TITLES.get(model, model)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from sdsbench.core.package import bundled_folder
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.package import bundled_folder
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sdsbench.core.errors import ConfigError, Problem
-from sdsbench.results.frames import samples_of
 from sdsbench.core.record import Score
+from sdsbench.results.frames import samples_of
 from sdsbench.results.tables.runs import Run
 from sdsbench.tasks import base as tasks
 

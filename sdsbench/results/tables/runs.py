@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sdsbench.core.errors import Refused
-from sdsbench.results.frames import DEFAULT, Folders, read_all, run_row
 from sdsbench.core.record import Record
+from sdsbench.core.spelling import nearest
+from sdsbench.results import setting
+from sdsbench.results.frames import DEFAULT, Folders, read_all, run_row
+
+SHOWN = 12  # values that a message lists
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     folder: Path
     record: Record
@@ -22,10 +27,19 @@ class Run:
     def id(self) -> str:
         return self.record.run_id
 
+    @cached_property
+    def column_facts(self) -> Mapping[str, Any]:
+        """What must be equal between methods (results/setting.py)."""
+        return setting.column_facts(self.record, self.flat)
+
+    @cached_property
+    def row_facts(self) -> Mapping[str, Any]:
+        return setting.row_facts(self.record, self.flat)
+
     def fits(self, where: Mapping[str, Any]) -> bool:
         """Whether every key has the wanted value, or one of a tuple of values."""
         return all(
-            self.flat.get(key) in wanted if isinstance(wanted, tuple) else self.flat.get(key) == wanted
+            self.flat.get(key) in wanted if isinstance(wanted, tuple | frozenset) else self.flat.get(key) == wanted
             for key, wanted in where.items()
         )
 
@@ -36,22 +50,63 @@ class Run:
         return provenance is not None and any(used.source == "embedded" for used in provenance.data)
 
 
-def load(folders: Folders = DEFAULT, where: Sequence[str] = ()) -> tuple[list[Run], dict[str, str]]:
-    """The runs of the folders, narrowed by `key=value` texts, and what is wrong with damaged ones.
+def load(
+    folders: Folders = DEFAULT, where: Sequence[str] = (), plan: str | None = None
+) -> tuple[list[Run], dict[str, str]]:
+    """The runs of the folders, of one plan if it is named, narrowed by `key=value` texts; and what is wrong with
+    damaged ones.
 
-    Raises Refused for a `where` that no run knows (a misspelt key would silently empty the table).
+    Keys are written as in an override (`eval.limit=64`, `method=lora`) or as load_runs names them. Raises Refused for
+    a key that no run has, and where nothing is left; Unavailable for a plan that is not there.
     """
     records, damaged = read_all(folders)
     runs = [
         Run(folder, record, run_row(folder, record) | {"data_source": _source(record)}) for folder, record in records
     ]
-    for text in where:
-        key, _, value = text.partition("=")
-        known = sorted({name for run in runs for name in run.flat})
-        if runs and key not in known:
-            raise Refused(f"--where {text}: no run has the key {key}; keys: {', '.join(known)}")
-        runs = [run for run in runs if str(run.flat.get(key)) == value]
+    if plan is not None:
+        runs = _of_plan(runs, plan)
+    for condition in where:
+        runs = _narrowed(runs, condition)
     return runs, damaged
+
+
+def _of_plan(runs: Sequence[Run], name: str) -> list[Run]:
+    from sdsbench.sweeps.plan import find, read
+
+    planned = read(find(name)).manifest.runs
+    kept = [run for run in runs if run.id in planned]
+    if not kept:
+        raise Refused(f"--plan {name}: none of its {len(planned)} runs is among the {len(runs)} that were read.")
+    return kept
+
+
+def _narrowed(runs: Sequence[Run], condition: str) -> list[Run]:
+    written, _, wanted = condition.partition("=")
+    known = {name for run in runs for name in run.flat}
+    key = next((name for name in (written, f"config.{written}") if name in known), None)
+    if key is None:
+        if not runs:
+            return []
+        advice = nearest(written, {name.removeprefix("config.") for name in known})
+        raise Refused(f"--where {condition}: no run has the key {written}. {advice}".rstrip())
+    kept = [run for run in runs if _equal(run.flat.get(key), wanted)]
+    if not kept:
+        values = sorted({str(run.flat.get(key)) for run in runs})
+        more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+        raise Refused(f"--where {condition}: no run is left; {written} is {', '.join(values[:SHOWN])}{more}.")
+    return kept
+
+
+def _equal(value: Any, wanted: str) -> bool:
+    """Whether a value is the one written: 1e-3 is 0.001, null is None, true is True."""
+    if value is None or isinstance(value, bool):
+        return wanted.lower() in {"None": ("none", "null")}.get(str(value), (str(value).lower(),))
+    if isinstance(value, int | float):
+        try:
+            return float(wanted) == value
+        except ValueError:
+            return False
+    return str(value) == wanted
 
 
 def _source(record: Record) -> str:

@@ -6,9 +6,9 @@ import functools
 
 import pandas as pd
 
-from sdsbench.runs.configuration.compose import compose_run, iter_leaves
 from sdsbench.results.tables.published import hyperparameters
 from sdsbench.results.tables.render import latex, markdown
+from sdsbench.runs.configuration.compose import compose_run, iter_leaves
 
 NAMES = {"lora_sb/table8": "8", "lora_sb/table9": "9"}
 _TITLE = "Training settings: ours beside the paper's (arXiv 2411.19557 v4, Table {})"

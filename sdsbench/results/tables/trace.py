@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.results.frames import evaluations_with_samples
 from sdsbench.results.tables.build import Built
-from sdsbench.results.tables.measures import value
+from sdsbench.results.tables.run_values import value
 from sdsbench.results.tables.runs import Run
 
 
@@ -26,6 +26,9 @@ def trace(built: Built, row: str, column: str) -> str:
     lines = [f"table {built.table.name}, row {row}, column {column}: {cell.status}"]
     if cell.ours is not None:
         lines.append(f"ours {cell.ours.mean:.6g} [{cell.ours.low:.6g}, {cell.ours.high:.6g}], {cell.ours.n} seeds")
+    lines += [f"not averaged: {problem}" for problem in cell.problems]
+    lines += [f"another setting: {key} {text}" for key, text in cell.apart.items()]
+    lines += [f"did not learn: run {run_id}: {reason}" for run_id, reason in sorted(cell.unlearned.items())]
     if cell.paper is not None:
         lines.append(
             f"paper {cell.paper.value:g} ({cell.paper.source}) tolerance {cell.paper.tolerance} {cell.paper.note}"

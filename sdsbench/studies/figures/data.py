@@ -12,7 +12,7 @@ from sdsbench.core import samples
 from sdsbench.core.errors import Unavailable
 from sdsbench.methods.base import lookup
 from sdsbench.results.frames import Folders, load_runs, load_steps
-from sdsbench.results.tables.names import METHODS
+from sdsbench.results.tables.names import METHOD_TITLES
 
 VARIANT_KEYS = ("config.method.variant", "config.method.refresh", "rank", "config.method.mode")
 
@@ -33,7 +33,7 @@ class ProbedRuns:
         """(line, method) of an optimizer's runs, in the order of method names."""
         chosen = self.runs[self.runs["optimizer"] == optimizer]
         pairs = chosen[["line", "method"]].drop_duplicates()
-        order = {name: index for index, name in enumerate(METHODS)}
+        order = {name: index for index, name in enumerate(METHOD_TITLES)}
         return sorted(pairs.itertuples(index=False, name=None), key=lambda pair: (order.get(pair[1], 99), pair[0]))
 
     def of(self, optimizer: str, line: str) -> list[str]:
@@ -71,7 +71,7 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
             "optimizer": runs["config.train.optimizer"], "lr": runs["lr"], "tail_loss": runs["losses.tail_mean"],
         }
     )  # fmt: skip
-    names = [METHODS.get(method, method) for method in runs["method"]]
+    names = [METHOD_TITLES.get(method, method) for method in runs["method"]]
     for key in VARIANT_KEYS:
         if key not in runs:
             continue

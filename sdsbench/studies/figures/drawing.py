@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sdsbench.core.files import write_atomic
-from sdsbench.results.tables.names import METHODS
+from sdsbench.results.tables.names import METHOD_TITLES
 
 __all__ = ["Figure", "method_style", "new_figure", "save"]
 
@@ -30,7 +30,7 @@ def method_style(name: str, variant: int = 0) -> dict[str, Any]:
     """Keywords of a line: the colour and mark of a method; shades, dashes and hollow marks of its own per variant."""
     colour = _shaded(COLOURS.get(name, OTHER_COLOURS[hash_free_index(name)]), SHADES[variant % len(SHADES)])
     return {
-        "label": METHODS.get(name, name),
+        "label": METHOD_TITLES.get(name, name),
         "color": colour,
         "marker": VARIANT_MARKS[(variant - 1) % len(VARIANT_MARKS)] if variant else MARKS.get(name, "x"),
         "linestyle": LINES[variant % len(LINES)],

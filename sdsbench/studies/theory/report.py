@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sdsbench.core.files import write_atomic
 from sdsbench.results.statistics.intervals import Interval
-from sdsbench.results.tables.names import METHODS
+from sdsbench.results.tables.names import METHOD_TITLES
 from sdsbench.studies.figures.drawing import Figure, method_style, new_figure, save
 from sdsbench.studies.theory.rates import SLOWEST
-from sdsbench.studies.theory.study import SCHEDULES, Cell, Grid, exponents
+from sdsbench.studies.theory.study import SCHEDULES, Grid, TheoryCell, exponents
 
 COLUMNS = (
     "problem", "optimizer", "method", "condition", "lr", "lr_at_edge", "seeds", "diverged",
@@ -19,7 +19,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write(cells: list[Cell], grid: Grid, folder: Path) -> list[Path]:
+def write(cells: list[TheoryCell], grid: Grid, folder: Path) -> list[Path]:
     """Every table and figure of a study; returns what was written."""
     tables = {
         "cells.csv": _cells_csv(cells),
@@ -35,7 +35,7 @@ def write(cells: list[Cell], grid: Grid, folder: Path) -> list[Path]:
     return written
 
 
-def markdown(cells: list[Cell], grid: Grid) -> str:
+def markdown(cells: list[TheoryCell], grid: Grid) -> str:
     """The tables that docs/mechanism.md quotes."""
     s = grid.setting
     lines = [
@@ -55,7 +55,7 @@ def markdown(cells: list[Cell], grid: Grid) -> str:
                 row = [cell for cell in cells if (cell.kind, cell.optimizer, cell.method) == (kind, optimizer, name)]
                 p = found.get((kind, name, optimizer))
                 rates = " | ".join(_short(cell.rate) + ("*" if cell.diverged else "") for cell in row)
-                lines.append(f"| {METHODS[name]} | {rates} | {_short(p) if p else 'diverged'} |")
+                lines.append(f"| {METHOD_TITLES[name]} | {rates} | {_short(p) if p else 'diverged'} |")
             lines.append("")
     if any(cell.diverged for cell in cells):
         lines += ["\\* some seeds diverged and are left out.", ""]
@@ -66,7 +66,7 @@ def _short(interval: Interval) -> str:
     return f"{interval.mean:.2g} [{interval.low:.2g}, {interval.high:.2g}]"
 
 
-def _cells_csv(cells: list[Cell]) -> str:
+def _cells_csv(cells: list[TheoryCell]) -> str:
     rows = [
         [c.kind, c.optimizer, c.method, f"{c.condition:g}", c.lr, c.lr_at_edge, len(c.rates), c.diverged,
          *_digits(c.rate), *_digits(c.final_log10)]
@@ -75,7 +75,7 @@ def _cells_csv(cells: list[Cell]) -> str:
     return _csv(list(COLUMNS), rows)
 
 
-def _exponents_csv(cells: list[Cell]) -> str:
+def _exponents_csv(cells: list[TheoryCell]) -> str:
     rows = [[kind, optimizer, method, *_digits(p), p.n] for (kind, method, optimizer), p in exponents(cells).items()]
     return _csv(["problem", "optimizer", "method", "p", "p_low", "p_high", "seeds"], rows)
 
@@ -91,7 +91,7 @@ def _digits(interval: Interval) -> list[str]:
     return [f"{value:.5g}" for value in (interval.mean, interval.low, interval.high)]
 
 
-def _rate_figure(cells: list[Cell], grid: Grid, kind: str) -> Figure:
+def _rate_figure(cells: list[TheoryCell], grid: Grid, kind: str) -> Figure:
     figure, axes = new_figure(1, len(grid.optimizers), f"Rate of convergence against condition number ({kind})")
     for axis, optimizer in zip(axes[0], grid.optimizers, strict=True):
         for name in grid.methods:
@@ -108,7 +108,7 @@ def _rate_figure(cells: list[Cell], grid: Grid, kind: str) -> Figure:
     return figure
 
 
-def _curve_figure(cells: list[Cell], grid: Grid, kind: str) -> Figure:
+def _curve_figure(cells: list[TheoryCell], grid: Grid, kind: str) -> Figure:
     figure, axes = new_figure(
         len(grid.optimizers), len(grid.conditions), f"Excess loss relative to the start, median over seeds ({kind})"
     )

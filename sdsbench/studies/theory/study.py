@@ -16,7 +16,7 @@ from sdsbench.studies.theory.problems import Setting, make
 from sdsbench.studies.theory.rates import asymptotic_rate, clipped, exponent, score
 from sdsbench.training.training_config import OPTIMIZERS, OptimizerName, TrainConfig
 
-METHODS = ("full_ft", "lora", "rslora", "pissa", "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
+STUDIED = ("full_ft", "lora", "rslora", "pissa", "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
 SCHEDULES: dict[OptimizerName, Literal["constant", "cosine"]] = {
     "sgd": "constant",
     "momentum": "constant",
@@ -45,7 +45,7 @@ class Grid:
             yield from Setting(kind=kind, m=self.setting.m, n=self.setting.n, rank=self.setting.rank).problems()
         for condition in self.conditions:
             yield from Setting(condition=condition, noise=self.setting.noise).problems()
-        for key, found, known in (("method", self.methods, METHODS), ("optimizer", self.optimizers, OPTIMIZERS)):
+        for key, found, known in (("method", self.methods, STUDIED), ("optimizer", self.optimizers, OPTIMIZERS)):
             for name in found:
                 if name not in known:
                     yield Problem(key, name, ", ".join(known))
@@ -59,7 +59,7 @@ class Grid:
 
 FULL = Grid(
     kinds=("factorisation", "regression"),
-    methods=METHODS,
+    methods=STUDIED,
     optimizers=("sgd", "momentum", "adamw"),
     conditions=(1.0, 10.0, 100.0, 1000.0, 10000.0),
     learning_rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
@@ -69,7 +69,7 @@ FULL = Grid(
 
 
 @dataclass(frozen=True)
-class Cell:
+class TheoryCell:
     """One method, optimizer and condition number, over seeds."""
 
     kind: str
@@ -95,7 +95,7 @@ class Cell:
         return int(np.isnan(self.rates).sum())
 
 
-def run(grid: Grid, progress: Callable[[str], None] = lambda line: None) -> list[Cell]:
+def run(grid: Grid, progress: Callable[[str], None] = lambda line: None) -> list[TheoryCell]:
     """Every cell of the grid."""
     cells = []
     for kind in grid.kinds:
@@ -106,9 +106,9 @@ def run(grid: Grid, progress: Callable[[str], None] = lambda line: None) -> list
     return cells
 
 
-def exponents(cells: list[Cell]) -> dict[tuple[str, str, str], Interval]:
+def exponents(cells: list[TheoryCell]) -> dict[tuple[str, str, str], Interval]:
     """p in rate ~ condition^-p, per (kind, method, optimizer)."""
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str, str], list[TheoryCell]] = {}
     for cell in cells:
         groups.setdefault((cell.kind, cell.method, cell.optimizer), []).append(cell)
     found = {}
@@ -131,7 +131,7 @@ def method_config(name: str, rank: int) -> MethodConfig:
     return lookup(name)[1](**keys)
 
 
-def _cells(grid: Grid, kind: str, optimizer: OptimizerName, name: str) -> list[Cell]:
+def _cells(grid: Grid, kind: str, optimizer: OptimizerName, name: str) -> list[TheoryCell]:
     """The cells of all condition numbers: one descent per learning rate, all problems side by side."""
     tuning = _problems(grid, kind, [TUNING_SEED + index for index in range(grid.tuning_seeds)])
     scores = []  # learning rate x condition
@@ -141,7 +141,7 @@ def _cells(grid: Grid, kind: str, optimizer: OptimizerName, name: str) -> list[C
         scores.append(np.reshape(each, (len(grid.conditions), -1)).max(axis=1))  # a rate must do for every seed
     best = np.argmin(scores, axis=0)
     measured = _problems(grid, kind, range(grid.seeds))
-    cells: dict[int, Cell] = {}
+    cells: dict[int, TheoryCell] = {}
     for choice in sorted(set(best.tolist())):
         chosen = np.flatnonzero(best == choice)
         problems = [measured[c * grid.seeds + seed] for c in chosen for seed in range(grid.seeds)]
@@ -155,12 +155,12 @@ def _cells(grid: Grid, kind: str, optimizer: OptimizerName, name: str) -> list[C
     return [cells[index] for index in sorted(cells)]
 
 
-def _cell(key: tuple[str, str, OptimizerName, float, float, bool], curves: Curves, columns: range) -> Cell:
+def _cell(key: tuple[str, str, OptimizerName, float, float, bool], curves: Curves, columns: range) -> TheoryCell:
     pairs = [(curves.excess_Tp[:, column], float(curves.floor_p[column])) for column in columns]
     with np.errstate(invalid="ignore"):
         relative = np.log10([clipped(excess, floor) for excess, floor in pairs])
     rates = tuple(asymptotic_rate(excess, floor) for excess, floor in pairs)
-    return Cell(*key, rates, tuple(relative[:, -1].tolist()), tuple(np.median(relative, axis=0).tolist()))
+    return TheoryCell(*key, rates, tuple(relative[:, -1].tolist()), tuple(np.median(relative, axis=0).tolist()))
 
 
 def _problems(grid: Grid, kind: str, seeds: Any) -> list[Any]:

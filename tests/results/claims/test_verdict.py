@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.results.claims.claim import Claim, default_file, read
-from sdsbench.results.claims.decide import decide, more_seeds, together
-from sdsbench.results.claims.texts import markdown
-from sdsbench.results.claims.verdict import Verdict, judge
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Parameters, Seconds
+from sdsbench.results import statistics as s
+from sdsbench.results.claims.claim import Claim, default_file, read
+from sdsbench.results.claims.decide import decide, more, together
+from sdsbench.results.claims.texts import markdown
+from sdsbench.results.claims.verdict import Verdict, judge
 from sdsbench.results.tables.runs import load
-from tests.results.tables.fixtures import make_record, make_samples, write_run
+from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
 
 SAME = ["model", "task", "rank", "data_source"]
 
@@ -67,17 +68,32 @@ def test_decide(test: str, low: float, high: float, margin: float, answer: str) 
     assert decide(test, low, high, margin) == answer
 
 
-def test_one_contradiction_is_enough_and_nothing_is_undecided() -> None:
-    assert together(["reproduced", "contradicted"]) == "contradicted"
-    assert together(["reproduced", "undecided"]) == "undecided"
-    assert together([]) == "undecided"
-    assert together(["reproduced"]) == "reproduced"
+def over_seeds(mean: float, deviation: float = 1.0, seeds: int = 3) -> s.Comparison:
+    return s.concluded("t", mean, s.Variances(deviation**2 / seeds, seeds - 1), seeds)
 
 
-def test_seeds_still_needed() -> None:
-    assert more_seeds("higher", 0.5, 1.0, 0.0, 3) == 34 - 3
-    assert more_seeds("higher", 0.0, 1.0, 0.0, 3) is None
-    assert more_seeds("within", 0.5, 1.0, 1.0, 4) == 34 - 4
+def test_all_contexts_must_agree_and_one_clear_contradiction_is_enough() -> None:
+    clear, against, open_ = over_seeds(9.0), over_seeds(-30.0), over_seeds(0.5)
+    assert together("higher", 0.0, [clear, clear]) == "reproduced"
+    assert together("higher", 0.0, [clear, open_]) == "undecided"
+    assert together("higher", 0.0, [clear, open_, against]) == "contradicted"
+    assert together("higher", 0.0, []) == "undecided"
+
+
+def test_a_contradiction_among_many_contexts_must_be_clear_at_their_number() -> None:
+    """-2.6 +- 2.48 contradicts alone, not as one of thirty."""
+    against = over_seeds(-2.6)
+    assert together("higher", 0.0, [against]) == "contradicted"
+    assert together("higher", 0.0, [against, *[over_seeds(0.1)] * 29]) == "undecided"
+
+
+def test_what_would_decide() -> None:
+    def further(test: str, mean: float, margin: float, seeds: int) -> int | None:
+        return more(test, over_seeds(mean, 1.0, seeds), margin).seeds
+
+    assert further("higher", 0.5, 0.0, 3) == 34
+    assert further("higher", 0.0, 0.0, 3) is None
+    assert further("within", 0.5, 1.0, 4) == 34
 
 
 @pytest.mark.parametrize(
@@ -90,9 +106,9 @@ def test_answers_from_runs(tmp_path: Path, ours: list[float], answer: str) -> No
     result = verdict(tmp_path, claim())
     finding = result.findings[0]
     assert result.answer == finding.answer == answer
-    assert finding.value == pytest.approx(100 * (np.mean(ours) - np.mean([0.50, 0.51, 0.53])))
-    assert len(finding.runs) == 6 and finding.seeds == 3
-    assert (finding.more_seeds is not None and finding.more_seeds > 0) == (answer == "undecided")
+    assert finding.comparison.difference == pytest.approx(100 * (np.mean(ours) - np.mean([0.50, 0.51, 0.53])))
+    assert len(finding.runs) == 6 and finding.comparison.seeds == 3
+    assert (finding.needed.seeds is not None and finding.needed.seeds > 3) == (answer == "undecided")
 
 
 def test_contexts_and_settings_are_kept_apart(tmp_path: Path) -> None:
@@ -113,22 +129,136 @@ def test_answers_to_questions_are_used(tmp_path: Path) -> None:
                 tmp_path, make_record(method, seed, {"gsm8k": float(right.mean())}), {"gsm8k": make_samples(right)}
             )
     finding = verdict(tmp_path, claim()).findings[0]
-    assert finding.method.startswith("hierarchical") and finding.answer == "reproduced"
-    assert 15 < finding.low < finding.value < finding.high < 45  # points, not fractions
+    found = finding.comparison
+    assert found.test.startswith("t over unpaired seeds and questions") and finding.answer == "reproduced"
+    assert 15 < found.low < found.difference < found.high < 45  # points, not fractions
 
 
-def test_one_seed_decides_nothing(tmp_path: Path) -> None:
-    write(tmp_path, "lora", [0.2])
-    write(tmp_path, "sds_lora", [0.9])
-    assert verdict(tmp_path, claim()).answer == "undecided"
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_are_no_evidence(tmp_path: Path, seeds: int) -> None:
+    write(tmp_path, "lora", [0.2, 0.21][:seeds])
+    write(tmp_path, "sds_lora", [0.9, 0.91, 0.92])
+    result = verdict(tmp_path, claim())
+    assert result.answer == "inadmissible" and "3 are needed" in result.findings[0].note
 
 
 def test_runs_of_two_codes_are_not_averaged(tmp_path: Path) -> None:
-    write(tmp_path, "lora", [0.50, 0.51])
+    write(tmp_path, "lora", [0.50, 0.51, 0.52])
     write(tmp_path, "sds_lora", [0.6, 0.61])
     write_run(tmp_path, make_record("sds_lora", 2, {"gsm8k": 0.6}, code_hash="other"))
     finding = verdict(tmp_path, claim()).findings[0]
-    assert finding.answer == "undecided" and "code.core" in finding.note
+    assert finding.answer == "inadmissible" and "code.core" in finding.note
+
+
+def test_unequal_settings_are_no_evidence_and_settings_of_both_sides_are_contexts(tmp_path: Path) -> None:
+    steps = {n: {"config": {"train": {"lr": 1e-3, "max_steps": n}}} for n in (10, 80)}
+    write(tmp_path / "one", "lora", [0.50, 0.51, 0.52], **steps[10])
+    write(tmp_path / "one", "sds_lora", [0.60, 0.61, 0.62], **steps[80])
+    finding = verdict(tmp_path / "one", claim()).findings[0]
+    assert finding.answer == "inadmissible"
+    assert "unequal settings: train.max_steps: 10 in" in finding.note and "; 80 in" in finding.note
+    write(tmp_path / "two", "lora", [0.50, 0.51, 0.52], **steps[10])
+    write(tmp_path / "two", "sds_lora", [0.60, 0.61, 0.62], **steps[10])
+    write(tmp_path / "two", "lora", [0.70, 0.71, 0.72], **steps[80])
+    write(tmp_path / "two", "sds_lora", [0.60, 0.61, 0.62], **steps[80])
+    findings = verdict(tmp_path / "two", claim()).findings
+    assert sorted((f.answer, f.context.split(", ")[-1]) for f in findings) == [
+        ("contradicted", "train.max_steps 80"),
+        ("reproduced", "train.max_steps 10"),
+    ]
+
+
+@pytest.mark.parametrize("chosen, answer", [(1e-3, "reproduced"), (1e-2, "inadmissible"), (1e-4, "inadmissible")])
+def test_a_best_rate_at_the_end_of_its_grid_is_no_evidence(tmp_path: Path, chosen: float, answer: str) -> None:
+    grid = [1e-4, 1e-3, 1e-2]
+    write(tmp_path, "lora", [0.50, 0.51, 0.52], tuning=tuned(1e-3, grid))
+    write(tmp_path, "sds_lora", [0.60, 0.61, 0.62], lr=chosen, tuning=tuned(chosen, grid))
+    finding = verdict(tmp_path, claim()).findings[0]
+    assert finding.answer == answer
+    assert ("is an end of the grid (0.0001 to 0.01)" in finding.note) == (answer == "inadmissible")
+
+
+def test_untuned_runs_are_no_evidence_for_a_claim_about_tuned_methods(tmp_path: Path) -> None:
+    write(tmp_path, "lora", [0.50, 0.51, 0.52])
+    write(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
+    assert verdict(tmp_path, claim()).answer == "reproduced"
+    result = verdict(tmp_path, claim(tuned=True))
+    assert result.answer == "inadmissible" and "not tuned, and the claim is about tuned" in result.findings[0].note
+
+
+def constant(predictions: list[float], labels: list[float]) -> list[dict[str, object]]:
+    return [
+        {"index": i, "id": f"q{i}", "target": t, "response": p, "scores": {"accuracy": float(t == p)}}
+        for i, (t, p) in enumerate(zip(labels, predictions, strict=True))
+    ]
+
+
+def test_constant_predictors_are_no_evidence(tmp_path: Path) -> None:
+    """MRPC: both sides predict one class in every run; `contradicted: +0 [0, 0]` once. RTE: one side does."""
+    labels = [1.0] * 14 + [0.0] * 6
+    for task, learning in (("glue/mrpc", False), ("glue/rte", True)):
+        for method in ("lora", "sds_lora"):
+            for seed in range(3):
+                learns = learning and method == "lora"
+                answers = constant([*labels[: 19 - seed], *[1.0] * (1 + seed)] if learns else [1.0] * 20, labels)
+                value = sum(answer["scores"]["accuracy"] for answer in answers) / 20  # type: ignore[index,misc]
+                record = make_record(method, seed, {task: value}, task=task, scorer="accuracy", n=20, family="encoder")
+                write_run(tmp_path, record, {task: answers})
+    result = verdict(tmp_path, claim())
+    assert result.answer == "inadmissible" and {f.answer for f in result.findings} == {"inadmissible"}
+    assert all("did not learn (one prediction for every row)" in f.note for f in result.findings)
+    assert "inadmissible (2 inadmissible)" in markdown([result])
+
+
+def test_a_score_at_the_untrained_models_is_no_evidence(tmp_path: Path) -> None:
+    from sdsbench.core.record import Score
+
+    for method, values in (("lora", [0.30, 0.31, 0.32]), ("sds_lora", [0.1, 0.11, 0.12])):
+        for seed, value in enumerate(values):
+            record = make_record(method, seed, {"gsm8k": value})
+            record.scores.append(
+                Score(evaluation="gsm8k", version=1, scorer="flexible", stage="untrained", value=0.11, n=200)
+            )
+            write_run(tmp_path, record)
+    finding = verdict(tmp_path, claim()).findings[0]
+    assert finding.answer == "inadmissible"
+    assert "ours: 2 of 3 runs did not learn (not above its floor (untrained model, 11.00))" in finding.note
+
+
+def test_a_score_that_hangs_on_truncated_answers_is_no_evidence(tmp_path: Path) -> None:
+    """LoRA's answers were cut short more often than the methods differ; where few were, the answer stands."""
+    rng = np.random.default_rng(0)
+    for folder, cut in (("many", 40), ("few", 1)):
+        for method, skill in (("lora", 0.3), ("sds_lora", 0.6)):
+            for seed in range(3):
+                right = rng.random(100) < skill
+                answers = make_samples(right)
+                wrong = [answer for answer in answers if not answer["scores"]["flexible"]]
+                for number, answer in enumerate(wrong):
+                    answer["truncated"] = method == "lora" and number < cut
+                for answer in answers:
+                    answer.setdefault("truncated", False)
+                record = make_record(method, seed, {"gsm8k": float(right.mean())}, n=100)
+                write_run(tmp_path / folder, record, {"gsm8k": answers})
+    finding = verdict(tmp_path / "many", claim()).findings[0]
+    assert finding.answer == "inadmissible" and "hangs on truncated outputs: 0.0 and 40.0 points" in finding.note
+    assert verdict(tmp_path / "few", claim()).answer == "reproduced"
+
+
+def test_thirty_contexts_are_one_claim(tmp_path: Path) -> None:
+    """One context alone contradicts, at p = 0.02: among thirty that is no contradiction."""
+    rng = np.random.default_rng(1)
+    write(tmp_path, "lora", [0.52, 0.53, 0.54], model="m0")
+    write(tmp_path, "sds_lora", [0.50, 0.51, 0.49], model="m0")
+    for number in range(1, 30):
+        for method in ("lora", "sds_lora"):
+            write(tmp_path, method, (0.5 + rng.normal(0, 0.02, 3)).tolist(), model=f"m{number}")
+    result = verdict(tmp_path, claim())
+    assert "contradicted" in {finding.answer for finding in result.findings}
+    assert result.answer == "undecided"
+    assert result.pooled is not None and result.pooled.contexts == 30 and result.pooled.low < 0 < result.pooled.high
+    text = markdown([result])
+    assert "undecided together (paper's setting; 30 contexts;" in text and "pooled effect" in text
 
 
 def test_fewer_parameters_are_part_of_the_claim(tmp_path: Path) -> None:
@@ -153,9 +283,11 @@ def test_start_cost_probes_and_spread(tmp_path: Path) -> None:
     assert verdict(tmp_path, cost).answer == "reproduced"
     assert verdict(tmp_path, cost.model_copy(update={"margin": 0.5})).answer == "contradicted"
     ranks = verdict(tmp_path, claim(measure="probe.erank"))
-    assert ranks.answer == "reproduced" and ranks.findings[0].value == pytest.approx(3.9)
+    assert ranks.answer == "reproduced" and ranks.findings[0].comparison.difference == pytest.approx(3.9)
+    write(tmp_path / "equal", "lora", [0.500, 0.502, 0.501])
+    write(tmp_path / "equal", "sds_lora", [0.501, 0.503, 0.502])
     spread = claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
-    assert verdict(tmp_path, spread).answer == "reproduced"
+    assert verdict(tmp_path / "equal", spread).answer == "reproduced"
 
 
 def test_the_extremes_of_many_methods_pay_for_being_chosen(tmp_path: Path) -> None:
@@ -179,6 +311,18 @@ def test_claims_about_a_table(tmp_path: Path) -> None:
     assert verdict(tmp_path, below).answer == "reproduced"
     assert "bounds unbounded to -0.1" in markdown([verdict(tmp_path, below)])
     assert verdict(tmp_path, claim(**{**about, "file": "none.csv"}, row={"method": "lora"})).findings == ()
+
+
+def test_a_shipped_table_is_never_a_reproduction_of_ones_own(tmp_path: Path) -> None:
+    shipped = next(c for c in read(default_file()) if c.test == "file")
+    result = judge(shipped, [], default_file().parent)
+    assert result.source == "shipped theory bench" and result.plain()["evidence"] == "shipped theory bench"
+    text = markdown([result])
+    assert "no runs; shipped theory bench: reproduced" in text and "| reproduced |" not in text
+    assert "shipped theory bench, no runs of yours" in text
+    (tmp_path / "theory").mkdir()
+    (tmp_path / shipped.file).write_text((default_file().parent / shipped.file).read_text())
+    assert "no runs; given table: reproduced" in markdown([judge(shipped, [], tmp_path)])
 
 
 def test_the_shipped_claims_are_valid() -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from sdsbench.__main__ import main
+from sdsbench.core.record import Tuning
 from sdsbench.results.claims.claim import default_file, read
 from sdsbench.results.claims.verdict import judge
 from sdsbench.results.importers.external import ExternalRecord
-from sdsbench.core.record import Tuning
 from sdsbench.results.report.boards import boards
 from sdsbench.results.report.build import build
 from sdsbench.results.report.disagreement import disagreements

@@ -10,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 from sdsbench.core import samples as samples_file
-from sdsbench.core.run_folder import write_record
 from sdsbench.core.record import (
     DataUsed,
     Failure,
@@ -22,8 +21,10 @@ from sdsbench.core.record import (
     Score,
     Seconds,
     Tokens,
+    Tuning,
     Weights,
 )
+from sdsbench.core.run_folder import write_record
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.definitions import get
 from sdsbench.results.tables.definitions.grid import grid
@@ -54,10 +55,15 @@ def make_record(
     facts: Mapping[str, float] | None = None,
     config: Mapping[str, Any] | None = None,
     tuning: Any = None,
+    family: str = "decoder",
+    torch: str = "2.13.0",
+    device: str = "cpu: test",
+    dtype: str = "float32",
+    memory: Memory | None = None,
 ) -> Record:
     """A record as a run would write it; only what a test is about needs to be given."""
     tree = {
-        "model": {"name": model},
+        "model": {"name": model, "family": family},
         "method": {"name": method, "rank": rank} | ({"variant": "sds"} if method == "sds_lora" else {}),
         "task": {"name": task},
         "train": {"lr": lr, "epochs": 1.0, "batch_size": 8},
@@ -66,7 +72,7 @@ def make_record(
         **(config or {}),
     }
     identity = json.dumps(
-        [tree, status, protocol, source, code_hash, version, fingerprint, str(tuning)], sort_keys=True
+        [tree, status, protocol, source, code_hash, version, fingerprint, str(tuning), torch, device], sort_keys=True
     )
     done = status == "done"
     return Record(
@@ -89,18 +95,18 @@ def make_record(
         losses=Losses(first=2.0, last=0.5, tail_mean=0.6, steps=20) if done else None,
         tokens=Tokens(trained=1000, targets=400, padding_share=0.1) if done else None,
         seconds=seconds or Seconds(load=1.0, init=0.1, train=20.0, eval=4.0),
-        memory=Memory(peak_bytes=10**9, kind="rss"),
+        memory=memory or Memory(peak_bytes=10**9, kind="rss"),
         parameters=parameters or Parameters(trainable=1000 * (rank or 100), adapter=1000 * (rank or 100), total=10**6),
         facts=dict(facts or {}),
         provenance=Provenance(
-            packages={"torch": "2.13.0"},
+            packages={"torch": torch},
             python="3.11",
             git_commit="abc1234",
             uncommitted=["sdsbench.training.loop"] if dirty else [],
             code={"core": code_hash},
-            device="cpu: test",
-            device_kind="cpu",
-            dtype="float32",
+            device=device,
+            device_kind=device.split(":")[0],
+            dtype=dtype,
             threads=1,
             data=[
                 DataUsed(dataset=task, split=split, source=source, rows=n, fingerprint=fingerprint + split)
@@ -136,6 +142,21 @@ def _write(root: Path, record: Record, samples: Any, steps: Any) -> Path:
     if steps is not None:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
     return folder
+
+
+def tuned(chosen: float, grid: Sequence[float], seeds: Sequence[int] = (100,), **more: Any) -> Tuning:
+    """How a run's learning rate was chosen."""
+    return Tuning(
+        key="train.lr",
+        grid=list(grid),
+        budget=len(grid) * len(seeds),
+        seeds=list(seeds),
+        chosen=chosen,
+        scores=[0.5] * len(grid),
+        evaluation="gsm8k",
+        scorer="flexible",
+        **more,
+    )
 
 
 def make_samples(correct: Sequence[bool], scorer: str = "flexible") -> list[dict[str, Any]]:

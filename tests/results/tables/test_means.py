@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sdsbench.runs.aggregate import means_text
 from sdsbench.core.record import Record
 from sdsbench.results.tables.render import FORMATS
+from sdsbench.runs.aggregate import means_text
 from tests.results.tables.fixtures import built, make_record, write_run
 
 GLUE = ("cola", "rte", "mrpc", "stsb", "qnli", "sst2")

@@ -1,97 +1,210 @@
-"""Which cell of a column is bold: the threshold, Holm's correction over the table, the direction of a column."""
+"""Which methods of a column are marked: the set that cannot be told from the best, bold where it is one method."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from sdsbench.results.statistics import t_interval
-from sdsbench.results.tables.cells import Cell
+from sdsbench.results.tables.cells import TableCell
+from sdsbench.results.tables.contrast import contrast
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.ranking import compare, mark
+from sdsbench.results.tables.ranking import mark
+from sdsbench.results.tables.render import FORMATS
+from tests.results.tables.fixtures import built, make_record, make_samples, write_run
 
-Cells = dict[tuple[str, str], Cell]
-
-
-def differences_with(p_value: float) -> list[float]:
-    """Two paired differences whose t-test has this p-value: their mean is t times its standard error, which is 1."""
-    t = float(stats.t.isf(p_value / 2, df=1))
-    return [t + 1, t - 1]
+Cells = dict[tuple[str, str], TableCell]
 
 
-def contest(column: str, p_value: float, best: str = "dora", second: str = "lora") -> Cells:
-    """A column in which `best` lies above `second` with a paired t-test over two seeds of this p-value."""
-    differences = differences_with(p_value)
+def cell(row: str, column: str, values: Sequence[float]) -> TableCell:
+    return TableCell(row, column, "value", ours=t_interval(values), by_seed=dict(enumerate(values)))
+
+
+def contest(column: str, p_value: float, best: str = "dora", other: str = "lora") -> Cells:
+    """Two methods over three seeds each, whose Welch test has this p-value: equal variances, 4 degrees of freedom."""
+    gap = float(stats.t.isf(p_value / 2, df=4)) * math.sqrt(2 / 3)
     return {
-        (best, column): cell(best, column, [50 + difference for difference in differences]),
-        (second, column): cell(second, column, [50.0, 50.0]),
+        (best, column): cell(best, column, [50 + gap + noise for noise in (-1, 0, 1)]),
+        (other, column): cell(other, column, [50.0 + noise for noise in (0, -1, 1)]),
     }
-
-
-def cell(row: str, column: str, values: Sequence[float]) -> Cell:
-    return Cell(row, column, "value", ours=t_interval(values), by_seed=dict(enumerate(values)))
 
 
 def marks(cells: Cells, better: str = "higher") -> dict[tuple[str, str], str]:
     names = dict.fromkeys(column for _, column in cells)
-    columns = [Column(name, "", {}, measure="seconds.train", better=better) for name in names]  # type: ignore[arg-type]
+    columns = [Column(name, "", {}, measure="accuracy", better=better) for name in names]  # type: ignore[arg-type]
     return {key: found.mark for key, found in mark(columns, cells).items()}
 
 
-@pytest.mark.parametrize(("p_value", "shown"), [(0.049, "best"), (0.051, ""), (0.2, ""), (0.49, "")])
-def test_bold_is_for_p_below_one_in_twenty(p_value: float, shown: str) -> None:
+@pytest.mark.parametrize(("p_value", "bold"), [(0.049, True), (0.051, False), (0.2, False), (0.49, False)])
+def test_bold_is_for_p_below_one_in_twenty(p_value: float, bold: bool) -> None:
     cells = contest("a", p_value)
-    assert marks(cells) == {("dora", "a"): shown, ("lora", "a"): "second"}
-    found = mark([Column("a", "", {}, measure="seconds.train")], cells)["dora", "a"]
+    expected = ("best", "") if bold else ("among_best", "among_best")
+    assert marks(cells) == dict(zip(cells, expected, strict=True))
+    found = mark([Column("a", "", {}, measure="accuracy")], cells)["lora", "a"]
     assert found.p_value == pytest.approx(p_value), "the contest is the one that was asked for"
 
 
-def test_p_values_are_corrected_over_the_columns_of_a_table() -> None:
-    """0.03 alone is bold; of two such columns Holm makes 0.06, of 0.02 and 0.03 both stay below 0.05."""
+def test_p_values_are_multiplied_by_the_tests_of_the_table() -> None:
+    """0.03 alone is bold; of two such columns it is 0.06, and 0.02 is 0.04."""
     assert marks(contest("a", 0.03))["dora", "a"] == "best"
-    assert marks(contest("a", 0.03) | contest("b", 0.03))["dora", "a"] == ""
+    assert marks(contest("a", 0.03) | contest("b", 0.03))["dora", "a"] == "among_best"
     both = marks(contest("a", 0.02) | contest("b", 0.03))
-    assert (both["dora", "a"], both["dora", "b"]) == ("best", "best")
+    assert (both["dora", "a"], both["dora", "b"]) == ("best", "among_best")
 
 
-def test_where_lower_is_better_the_lowest_is_bold_and_without_a_direction_nothing_is() -> None:
+def test_the_best_is_tested_against_every_other() -> None:
+    """A clearly worse method is outside the set; the second alone decides nothing about the third."""
+    cells = contest("a", 0.4) | {("pissa", "a"): cell("pissa", "a", [1.0, 2.0, 3.0])}
+    assert marks(cells) == {("dora", "a"): "among_best", ("lora", "a"): "among_best", ("pissa", "a"): ""}
+
+
+def test_where_lower_is_better_the_lowest_is_best_and_without_a_direction_nothing_is() -> None:
     cells = contest("a", 0.01)
-    assert marks(cells, "lower") == {("lora", "a"): "best", ("dora", "a"): "second"}
+    assert marks(cells, "lower") == {("lora", "a"): "best", ("dora", "a"): ""}
     assert set(marks(cells, "").values()) == {""}
 
 
-def test_the_best_is_tested_against_the_second_and_no_other() -> None:
-    cells = contest("a", 0.2) | {("pissa", "a"): cell("pissa", "a", [1.0, 1.1])}
-    assert marks(cells) == {("dora", "a"): "", ("lora", "a"): "second", ("pissa", "a"): ""}
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_nothing_is_bold_below_three_seeds(seeds: int) -> None:
+    """One seed against another seed of the same method was `significant` in 45 of 220 pairs by its questions."""
+    far = {
+        (row, "a"): cell(row, "a", [base + i for i in range(seeds)]) for row, base in (("dora", 90.0), ("lora", 1.0))
+    }
+    assert set(marks(far).values()) == {""}
+    mixed = far | {("pissa", "a"): cell("pissa", "a", [100.0, 101.0, 102.0])}
+    assert set(marks(mixed).values()) == {""}
 
 
-def test_a_tie_marks_nothing() -> None:
-    equal = {(row, "a"): cell(row, "a", [50.0, 51.0]) for row in ("dora", "lora")}
+def test_a_method_with_too_few_seeds_cannot_be_told_from_the_best() -> None:
+    cells = contest("a", 0.001) | {("pissa", "a"): cell("pissa", "a", [1.0])}
+    assert marks(cells) == {("dora", "a"): "among_best", ("lora", "a"): "", ("pissa", "a"): "among_best"}
+
+
+def test_equal_differences_are_not_bold() -> None:
+    equal = {(row, "a"): cell(row, "a", [base] * 3) for row, base in (("dora", 60.0), ("lora", 50.0))}
     assert set(marks(equal).values()) == {""}
 
 
-def test_a_cell_without_a_value_takes_no_part() -> None:
-    cells = contest("a", 0.01) | {("pissa", "a"): Cell("pissa", "a", "counted", ours=t_interval([99.0]))}
-    assert marks(cells) == {("dora", "a"): "best", ("lora", "a"): "second", ("pissa", "a"): ""}
+def test_a_cell_without_a_value_or_of_another_setting_takes_no_part() -> None:
+    cells = contest("a", 0.01)
+    cells["pissa", "a"] = TableCell("pissa", "a", "counted", ours=t_interval([99.0]))
+    apart = TableCell("x", "a", "value", ours=t_interval([99.0, 98.0, 97.0]), apart={"train.max_steps": "80"})
+    cells["x", "a"] = apart
+    assert marks(cells) == {("dora", "a"): "best", ("lora", "a"): "", ("pissa", "a"): "", ("x", "a"): ""}
 
 
-def test_without_a_common_seed_nothing_is_tested() -> None:
-    """The second is marked all the same, and another column's test is corrected for one contest alone."""
-    apart = {
-        ("dora", "a"): replace(cell("dora", "a", [60.0, 61.0]), by_seed={0: 60.0, 1: 61.0}),
-        ("lora", "a"): replace(cell("lora", "a", [50.0, 50.5]), by_seed={2: 50.0, 3: 50.5}),
-    }
-    assert marks(apart | contest("b", 0.04)) == {
-        ("dora", "a"): "", ("lora", "a"): "second", ("dora", "b"): "best", ("lora", "b"): "second",
-    }  # fmt: skip
+def write_contest(root: Path, gap: float, seeds: int = 3, **options: Any) -> None:
+    rng = np.random.default_rng(4)
+    difficulty = rng.random(300)
+    for method, skill in (("lora", 0.5), ("dora", 0.5 + gap), ("pissa", 0.3)):
+        for seed in range(seeds):
+            right = difficulty + rng.normal(0, 0.05, 300) < skill
+            record = make_record(method, seed, {"gsm8k": float(right.mean())}, **options)
+            write_run(root, record, {"gsm8k": make_samples(right)})
 
 
-def test_the_interval_of_a_difference_is_that_of_95_percent_over_common_seeds() -> None:
-    ours, theirs = cell("dora", "a", [61.0, 62.5, 60.2]), cell("lora", "a", [60.1, 61.9, 60.0])
-    found = compare(Column("a", "", {}, measure="seconds.train"), ours, theirs)
-    expected = t_interval([0.9, 0.6, 0.2], confidence=0.95)
-    assert found is not None
-    assert (found.difference, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
+def test_marks_of_a_grid_and_their_words(tmp_path: Path) -> None:
+    write_contest(tmp_path / "clear", 0.1)
+    table = built("grid", tmp_path / "clear")
+    assert {cell.row: cell.mark for cell in table.cells.values()} == {"lora_r8": "", "dora_r8": "best", "pissa_r8": ""}
+    assert table.cells["lora_r8", "micro/gsm8k"].test == "t over unpaired seeds and questions (crossed variances)"
+    write_contest(tmp_path / "close", 0.004)
+    table = built("grid", tmp_path / "close")
+    marked = {cell.row: cell.mark for cell in table.cells.values()}
+    assert marked == {"lora_r8": "among_best", "dora_r8": "among_best", "pissa_r8": ""}
+    assert "p times the 3 pairs of methods in all columns" in "\n".join(table.footer)
+    text = FORMATS["markdown"][1](table)
+    assert text.count("<u>") == 2 and "**" not in text.replace("**Methods by tasks**", "")
+
+
+def test_pairing_follows_the_family_of_the_model_and_nothing_else(tmp_path: Path) -> None:
+    for family, word in (("decoder", "unpaired"), ("encoder", "paired"), ("vision", "paired")):
+        write_contest(tmp_path / family, 0.1, family=family)
+        tests = {cell.test for cell in built("grid", tmp_path / family).cells.values() if cell.test}
+        assert tests == {f"t over {word} seeds and questions (crossed variances)"}
+
+
+def contrast_of(root: Path, ours: str, theirs: str):
+    table = built("grid", root)
+    column = table.table.columns[0]
+    return contrast(column, table.cells[ours, column.name], table.cells[theirs, column.name])
+
+
+def test_the_tested_difference_is_the_shown_one(tmp_path: Path) -> None:
+    """Unpaired: all seeds of both sides. Paired: common seeds, and no test where these differ the other way."""
+    for seed, value in enumerate([0.50, 0.52, 0.54, 0.90]):
+        write_run(tmp_path / "text", make_record("lora", seed, {"gsm8k": value}))
+    for seed, value in enumerate([0.60, 0.62, 0.61]):
+        write_run(tmp_path / "text", make_record("dora", seed, {"gsm8k": value}))
+    found = contrast_of(tmp_path / "text", "dora_r8", "lora_r8").comparison
+    assert found.difference == pytest.approx(61.0 - 61.5) and found.seeds == 3
+    for method, values in (("lora", [0.50, 0.52, 0.54, 0.99]), ("dora", [0.60, 0.62, 0.66])):
+        for seed, value in enumerate(values):
+            write_run(tmp_path / "head", make_record(method, seed, {"gsm8k": value}, family="encoder"))
+    other = contrast_of(tmp_path / "head", "dora_r8", "lora_r8")
+    assert other.untested == "the common seeds differ the other way than all seeds"
+    assert math.isnan(other.comparison.p_value) and other.comparison.difference == pytest.approx(
+        62.667 - 63.75, abs=0.01
+    )
+
+
+def test_answers_to_other_questions_are_not_paired(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for method, shift in (("lora", 0), ("dora", 1000)):
+        for seed in range(3):
+            right = rng.random(50) < 0.5
+            samples = make_samples(right)
+            for sample in samples:
+                sample["id"] = f"q{sample['index'] + shift}"
+            write_run(tmp_path, make_record(method, seed, {"gsm8k": float(right.mean())}), {"gsm8k": samples})
+    assert contrast_of(tmp_path, "dora_r8", "lora_r8").comparison.test == "Welch's t over seeds"
+
+
+def test_answers_that_do_not_average_to_the_score_are_not_tested(tmp_path: Path) -> None:
+    """A score that is no mean of its answers (Matthews correlation, say) is compared by its seeds."""
+    for method, value in (("lora", 0.5), ("dora", 0.75)):
+        for seed in range(3):
+            right = [True, True, seed == 0, False] if method == "dora" else [True, seed == 0, False, False]
+            record = make_record(method, seed, {"gsm8k": value + 0.01 * seed})
+            write_run(tmp_path, record, {"gsm8k": make_samples(right)})
+    assert contrast_of(tmp_path, "dora_r8", "lora_r8").comparison.test == "Welch's t over seeds"
+
+
+def test_a_run_that_did_not_learn_is_marked(tmp_path: Path) -> None:
+    """Six runs with one predicted class, at exactly the majority: a symbol in the cell and a note below."""
+    labels = [1.0] * 14 + [0.0] * 6
+    for method, predictions in (("lora", labels), ("lora_xs", [1.0] * 20)):
+        for seed in range(3):
+            samples = [
+                {"index": i, "id": f"q{i}", "target": t, "response": p, "scores": {"accuracy": float(t == p)}}
+                for i, (t, p) in enumerate(zip(labels, predictions, strict=True))
+            ]
+            value = sum(sample["scores"]["accuracy"] for sample in samples) / 20  # type: ignore[index,misc]
+            record = make_record(method, seed, {"glue/mrpc": value}, task="glue/mrpc", scorer="accuracy", n=20)
+            write_run(tmp_path, record, {"glue/mrpc": samples})
+    table = built("grid", tmp_path)
+    cells = {cell.row: cell for cell in table.cells.values()}
+    assert cells["lora_r8"].note == "" and cells["lora_xs_r8"].note == "‡3"
+    text = "\n".join(table.footer)
+    assert "LoRA-XS, r 8 on MRPC (embedded): 3 of 3 one prediction for every row" in text
+    assert "Floors: MRPC (embedded) 70.00 (majority class)." in text
+    assert all("‡3" in render(table).replace(r"$\ddagger$", "‡") for _, render in FORMATS.values())
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_nine_equal_methods_are_seldom_told_apart(seeds: int) -> None:
+    """Simulated: bold in at most 5 % of studies, and every method in the set of the best in at least 95 % of them."""
+    rng = np.random.default_rng(8)
+    studies, bold, complete = 200, 0, 0
+    for _ in range(studies):
+        cells = {(f"m{i}", "a"): cell(f"m{i}", "a", rng.normal(50, 2, seeds).tolist()) for i in range(9)}
+        found = marks(cells)
+        bold += "best" in found.values()
+        complete += set(found.values()) == {"among_best"}
+    assert bold / studies <= 0.05 and complete / studies >= 0.95

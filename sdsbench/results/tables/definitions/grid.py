@@ -1,34 +1,65 @@
-"""Any `method x task` grid, made from what the records hold."""
+"""Any `method x task` grid, made from what the records hold.
+
+One column is one setting (results/setting.py): runs that differ in steps, data, optimizer, length of answers, torch,
+device and so on stand in columns of their own, titled by what differs. One row is a method with its rank; where runs of
+a method in one column differ in the method's keys or a rate that nobody tuned, each of these is a row of its own. A run
+that failed or ran out of memory stands where its own configuration puts it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Score
+from sdsbench.results import setting
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.means import Head, mean_columns
-from sdsbench.results.tables.names import METHODS, method_title, model_title, task_title
+from sdsbench.results.tables.names import METHOD_TITLES, method_title, model_title, task_title
 from sdsbench.results.tables.runs import Run
+
+RowKey = tuple[str, int | None, str]  # method, rank, variant
+SHORT = 40  # letters of a fact in a title
+
+
+@dataclass
+class _Setting:
+    """Runs that may share a column: of one head and, as far as each of them knows, of equal facts."""
+
+    head: Head
+    facts: dict[str, Any]
+    runs: list[Run] = field(default_factory=list)
+
+    def takes(self, facts: Mapping[str, Any]) -> bool:
+        return setting.agree(facts, self.facts)
+
+    def add(self, run: Run, facts: Mapping[str, Any]) -> None:
+        self.runs.append(run)
+        self.facts |= facts
 
 
 def grid(runs: Sequence[Run], stage: str = "trained", name: str = "grid") -> Table:
-    """Rows: methods and ranks. Columns: evaluations, apart for each model, protocol, task, training set and scorer.
+    """Rows: methods and ranks. Columns: evaluations, apart for each setting.
 
-    So only runs that a reader may compare share a column. A model's columns end with the means that its tasks define
-    (tables/means.py). Raises Unavailable where no run has a score of `stage`.
+    A model's columns end with the means that its tasks define (tables/means.py). Raises Unavailable where no run has a
+    score of `stage`.
     """
-    heads = sorted({_head(run, score) for run in runs for score in run.record.scores
-                    if score.headline and score.stage == stage})  # fmt: skip
-    if not heads:
+    settings = _settings(runs, stage)
+    if not settings:
         raise Unavailable(f"no run has a {stage} score; nothing to put into a grid")
-    plain = {head: _column(head, stage, heads) for head in heads}
+    plain = {head: _column(head, found, stage, [s.head for s in settings]) for head, found in _named(settings)}
     columns: list[Column] = []
-    for model in dict.fromkeys(head.model for head in heads):
+    for model in dict.fromkeys(head.model for head in plain):
         own = {head: column for head, column in plain.items() if head.model == model}
         columns += [*own.values(), *mean_columns(own)]
-    order = list(METHODS)
-    members = _rows(runs, stage)
+    members: dict[RowKey, set[str]] = {}
+    for found in settings:
+        for key, ids in _rows(found.runs, stage):
+            members.setdefault(key, set()).update(ids)
+    order = list(METHOD_TITLES)
     ranked = sorted(
         members, key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key[0], key[1] or 0, key[2])
     )
@@ -36,41 +67,101 @@ def grid(runs: Sequence[Run], stage: str = "trained", name: str = "grid") -> Tab
     return Table(name, "Methods by tasks", rows, tuple(columns), real_data=False)
 
 
-RowKey = tuple[str, int | None, str]  # method, rank, variant
-
-
-def _rows(runs: Sequence[Run], stage: str) -> dict[RowKey, set[str]]:
-    """Run ids by row. Runs of a method that share a column but not their settings become rows of their own."""
-    rows: dict[RowKey, set[str]] = {}
-    groups: dict[tuple[str, int | None, Head | None], list[Run]] = {}
-    for run in runs:
-        heads: set[Head | None] = {
-            _head(run, score) for score in run.record.scores if score.headline and score.stage == stage
-        }
-        if (
-            not heads and run.record.status == "done"
-        ):  # a tuning run, say: no row of its own, but cells say it is left out
-            rows.setdefault((run.record.method, run.record.rank, ""), set()).add(run.id)
+def _settings(runs: Sequence[Run], stage: str) -> list[_Setting]:
+    """Scored runs by head and setting, then every other run beside those that it agrees with."""
+    settings: list[_Setting] = []
+    scored = sorted(runs, key=lambda run: (-len(run.column_facts), run.id))
+    for run in scored:
+        for score in run.record.scores:
+            if score.headline and score.stage == stage:
+                _place(settings, _head(run, score), run, {**run.column_facts, **setting.score_facts(score)})
+    heads = {found.head for found in settings}
+    for run in sorted(runs, key=lambda run: run.id):
+        if any(score.headline and score.stage == stage for score in run.record.scores):
             continue
-        for head in heads or {None}:
-            groups.setdefault((run.record.method, run.record.rank, head), []).append(run)
-    for (method, rank, head), members in groups.items():
-        named = [run for run in members if run.record.tuning] or members  # a tuning grid is one row, left out by cells
-        varying = _varying(named) if head else []  # unfinished runs join the method's plain row
+        record = run.record
+        agreeing = [found for found in settings if found.takes(run.column_facts)]
+        if not agreeing and not setting.tuning_run(record) and record.status != "done":
+            for head in sorted(
+                {head for head in heads if (head.task, head.train_set) == (record.task, record.train_set)}
+            ):
+                where = head._replace(model=record.model, protocol=record.protocol)
+                _place(settings, where, run, run.column_facts)
+        for found in agreeing:
+            found.runs.append(run)
+    return sorted(settings, key=lambda found: (found.head, sorted(run.id for run in found.runs)))
+
+
+def _place(settings: list[_Setting], head: Head, run: Run, facts: Mapping[str, Any]) -> None:
+    for found in settings:
+        if found.head == head and found.takes(facts):
+            return found.add(run, facts)
+    settings.append(_Setting(head, dict(facts), [run]))
+
+
+def _named(settings: Sequence[_Setting]) -> Iterable[tuple[Head, _Setting]]:
+    """Every setting under a head of its own: where several share one, it says in what they differ.
+
+    Long facts (which data, which rates) are named by a hash, and only where the short ones do not tell settings apart.
+    """
+    for found in settings:
+        alike = [other for other in settings if other.head == found.head]
+        keys = sorted({key for other in alike for key in other.facts})
+        values = {key: {str(other.facts[key]) for other in alike if key in other.facts} for key in keys}
+        differing = [key for key in keys if len(values[key]) > 1]
+        short = [key for key in differing if all(len(str(other.facts.get(key))) <= SHORT for other in alike)]
+        apart = {tuple(str(other.facts.get(key)) for key in short) for other in alike}
+        shown = short if len(apart) == len(alike) else differing
+        words = [f"{key}={_short(found.facts[key])}" for key in shown if key in found.facts]
+        yield found.head._replace(setting=", ".join(words)), found
+
+
+def _short(value: Any) -> str:
+    words = str(value)
+    return words if len(words) <= SHORT else hashlib.sha256(words.encode()).hexdigest()[:6]
+
+
+def _rows(runs: Sequence[Run], stage: str) -> list[tuple[RowKey, set[str]]]:
+    """Run ids by row, of the runs of one column."""
+    groups: dict[tuple[str, int | None], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.record.method, run.record.rank), []).append(run)
+    rows: list[tuple[RowKey, set[str]]] = []
+    for (method, rank), members in groups.items():
+        tested = [run for run in members if stage == "validation" or not setting.tuning_run(run.record)]
+        varying = _varying(tested)
+        variants: dict[str, list[Run]] = {}
+        for run in tested:
+            variants.setdefault(_variant(run, varying), []).append(run)
         for run in members:
-            variant = (
-                ", ".join(f"{key.removeprefix('config.')}={run.flat[key]}" for key in varying if key in run.flat)
-                if run in named
-                else ""
-            )
-            rows.setdefault((method, rank, variant), set()).add(run.id)
+            if run not in tested:  # a tuning run stands beside the runs that it chose the value of
+                variants.setdefault(_variant_of_tuning(run, varying, variants), []).append(run)
+        rows += [((method, rank, variant), {run.id for run in found}) for variant, found in variants.items()]
     return rows
 
 
 def _varying(runs: Sequence[Run]) -> list[str]:
-    """Settings in which these runs differ."""
+    """Settings in which these runs differ, the seed apart; a tuned value only where it tells more runs apart."""
     keys = {key for run in runs for key in run.flat if key.startswith(("config.method.", "config.train."))}
-    return sorted(key for key in keys if len({str(run.flat.get(key)) for run in runs}) > 1)
+    varying = sorted(key for key in keys if len({str(run.flat.get(key)) for run in runs}) > 1)
+    for key in {f"config.{run.record.tuning.key}" for run in runs if run.record.tuning} & set(varying):
+        others = [other for other in varying if other != key]
+        if len({_variant(run, others) for run in runs}) == len({_variant(run, varying) for run in runs}):
+            varying = others
+    return varying
+
+
+def _variant(run: Run, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key.removeprefix('config.')}={run.flat[key]}" for key in keys if key in run.flat)
+
+
+def _variant_of_tuning(run: Run, varying: Sequence[str], variants: Mapping[str, Sequence[Run]]) -> str:
+    for variant, runs in variants.items():
+        chosen = [r.record.tuning.key for r in runs if r.record.tuning]
+        keys = [key for key in varying if key.removeprefix("config.") not in chosen]
+        if _variant(run, keys) == _variant(runs[0], keys):
+            return variant
+    return ""
 
 
 def _row(key: RowKey, ids: set[str]) -> Row:
@@ -79,7 +170,7 @@ def _row(key: RowKey, ids: set[str]) -> Row:
     title = method_title(method, rank)
     if variant:
         name, title = f"{name}[{variant}]", f"{title}, {variant}"
-    return Row(name, title, {"run_id": tuple(sorted(ids))})
+    return Row(name, title, {"run_id": frozenset(ids)})
 
 
 def _head(run: Run, score: Score) -> Head:
@@ -88,13 +179,28 @@ def _head(run: Run, score: Score) -> Head:
     return Head(record.model, record.protocol, record.task, record.train_set, score.evaluation, score.scorer, source)
 
 
-def _column(head: Head, stage: str, heads: Sequence[Head]) -> Column:
-    model, protocol, task, train_set, evaluation, scorer, source = head
-    alike = [other for other in heads if other[0] == model and other[4] == evaluation]
-    name = f"{model}/{evaluation}"
-    title = task_title(evaluation) + (" (embedded)" if "embedded" in source else "")
-    if len(alike) > 1:  # say in what they differ
-        parts = [head[i] for i in (1, 2, 3, 5, 6) if len({other[i] for other in alike}) > 1]
+def _column(head: Head, found: _Setting, stage: str, heads: Sequence[Head]) -> Column:
+    alike = [other for other in heads if (other.model, other.evaluation) == (head.model, head.evaluation)]
+    name = f"{head.model}/{head.evaluation}"
+    title = task_title(head.evaluation) + (" (embedded)" if "embedded" in head.source else "")
+    parts = [head[i] for i in (1, 2, 3, 5, 6) if len({other[i] for other in alike}) > 1]  # say in what they differ
+    if head.setting:
+        parts.append(head.setting)
+    if parts:
         name, title = f"{name}/{'/'.join(parts)}", f"{title}, {', '.join(parts)}"
-    where = {"model": model, "protocol": protocol, "task": task, "train_set": train_set, "data_source": source}
-    return Column(name, title, where, evaluation=evaluation, scorer=scorer, stage=stage, group=model_title(model))
+    where = {
+        "model": head.model,
+        "protocol": head.protocol,
+        "task": head.task,
+        "train_set": head.train_set,
+        "run_id": frozenset(run.id for run in found.runs),
+    }
+    return Column(
+        name,
+        title,
+        where,
+        evaluation=head.evaluation,
+        scorer=head.scorer,
+        stage=stage,
+        group=model_title(head.model),
+    )

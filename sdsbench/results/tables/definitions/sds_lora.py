@@ -6,7 +6,7 @@ from sdsbench.results.tables.definition import Row, Table
 from sdsbench.results.tables.definitions.lora_sb import COMMONSENSE, average, method_row, score_column
 from sdsbench.results.tables.names import model_title
 
-METHODS = (
+COMPARED = (
     "lora", "rslora", "pissa", "dora", "lora_plus", "lora_ga", "preconditioned_lora", "altlora", "lora_pro", "sds_lora",
 )  # fmt: skip
 MODELS = ("gemma_2b", "llama3_8b")
@@ -14,7 +14,7 @@ IMAGES = ("cifar100", "resisc45", "food101", "dtd", "cub200", "cars", "sun397")
 
 
 def _rows(ranks: tuple[int, ...]) -> tuple[Row, ...]:
-    return (method_row("full_ft", None), *(method_row(method, rank) for rank in ranks for method in METHODS))
+    return (method_row("full_ft", None), *(method_row(method, rank) for rank in ranks for method in COMPARED))
 
 
 def _math() -> Table:

@@ -38,7 +38,7 @@ def _heads(columns: tuple[Column, ...]) -> list[str]:
 
 def _cell(cell: dict[str, Any], link: Callable[[str], str] | None) -> str:
     t = texts(cell)
-    tag = {"best": "b", "second": "u"}.get(t.mark)
+    tag = {"best": "b", "among_best": "u"}.get(t.mark)
     ours = f"<{tag}>{escape(t.ours)}</{tag}>" if tag else escape(t.ours)
     ids = str(cell["runs"]).split()
     title = f' title="{escape(" ".join(ids))}"' if ids else ""

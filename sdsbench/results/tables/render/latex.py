@@ -10,7 +10,8 @@ from sdsbench.results.tables.render.texts import CellTexts, texts
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$", "<": "$<$", ">": "$>$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$",
+    "‡": r"$\ddagger$", "<": "$<$", ">": "$>$",
 }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def _heads(columns: tuple[Column, ...]) -> list[str]:
 
 def _ours(t: CellTexts) -> str:
     text = escape(t.ours)
-    text = {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}"}.get(t.mark, text)
+    text = {"best": rf"\textbf{{{text}}}", "among_best": rf"\underline{{{text}}}"}.get(t.mark, text)
     rest = " ".join(part for part in (t.spread, t.note) if part)
     return rf"{text} {{\scriptsize {escape(rest)}}}" if rest else text
 

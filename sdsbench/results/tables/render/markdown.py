@@ -21,7 +21,7 @@ def line(parts: list[str]) -> str:
 
 
 def _cell(t: CellTexts) -> str:
-    ours = {"best": f"**{t.ours}**", "second": f"<u>{t.ours}</u>"}.get(t.mark, t.ours)
+    ours = {"best": f"**{t.ours}**", "among_best": f"<u>{t.ours}</u>"}.get(t.mark, t.ours)
     first = " ".join(part for part in (ours, t.spread, f"[{t.note}]" if t.note else "") if part)
     second = f"paper {t.paper}" + (f", {t.difference}" if t.difference else "") if t.paper else ""
     return f"{first}<br>{second}" if second else first

@@ -9,6 +9,7 @@ from typing import Any
 
 STATUSES = {
     "missing": "-",
+    "unequal": "unequal",
     "oom": "OOM",
     "failed": "failed",
     "timeout": "timeout",

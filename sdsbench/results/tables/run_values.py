@@ -12,10 +12,12 @@ from sdsbench.results.tables.runs import Run
 
 
 def value(run: Run, column: Column) -> float | None:
-    """The run's number, or None where it has none."""
+    """The run's number, or None where it has none, or where a cost that it recorded is not its own."""
     if column.measure == "score":
         score = score_of(run, column)
         return None if score is None else score.value
+    if is_cost(column.measure) and not own_cost(run, column.measure):
+        return None
     special = _SPECIAL.get(column.measure)
     number = special(run) if special else run.flat.get(column.measure)
     return None if not isinstance(number, int | float) or math.isnan(number) else float(number)
@@ -23,11 +25,30 @@ def value(run: Run, column: Column) -> float | None:
 
 def score_of(run: Run, column: Column) -> Score | None:
     """The score that a column shows: its scorer, or the evaluation's headline."""
+    if column.measure != "score":
+        return None
     for score in run.record.scores:
         wanted = score.scorer == column.scorer if column.scorer else score.headline
         if wanted and score.evaluation == column.evaluation and score.stage == column.stage:
             return score
     return None
+
+
+def is_cost(measure: str) -> bool:
+    """Whether a measure says what a run costs: it then depends on the machine."""
+    return measure.startswith(("seconds.", "memory.")) or measure in _SPECIAL
+
+
+def own_cost(run: Run, measure: str) -> bool:
+    """Whether the recorded cost is what the run costs alone.
+
+    A run trained beside others in one process shares its time and its memory. The resident memory of a process is
+    Python's, PyTorch's and that of earlier runs of its worker as well; only a device's own count is the run's.
+    """
+    if run.record.placing.get("group_size", 1) > 1:
+        return False
+    memory = run.record.memory
+    return not measure.startswith("memory.") or (memory is not None and memory.kind == "cuda_allocated")
 
 
 def _epoch_seconds(run: Run) -> float | None:

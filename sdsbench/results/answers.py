@@ -1,0 +1,81 @@
+"""The stored answers of a run to one evaluation, as numbers: read once, whatever asks for them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.record import Score
+from sdsbench.core.samples import path_of
+from sdsbench.evaluation.floors import chance_floor, constant_floor
+from sdsbench.results.frames import samples_of
+from sdsbench.results.tables.runs import Run
+
+
+@dataclass(frozen=True)
+class Answers:
+    """`questions` names the questions in their order; `scores` holds a number a question for every scorer."""
+
+    questions: str
+    scores: Mapping[str, np.ndarray]
+    classes: int | None  # different predictions of a classifier
+    labels: tuple[float, ...] | None  # the true classes of a classifier
+    choices: tuple[int, ...] | None  # of questions with choices: how many each has
+    truncated_wrong: Mapping[str, int] | None  # by scorer: answers that were cut short and counted as wrong
+
+    def floor(self, scorer: str) -> tuple[float, str] | None:
+        """What a model that learned nothing reaches by this scorer; None for generated answers."""
+        if self.choices:
+            return chance_floor(self.choices), "chance"
+        if self.labels:
+            return constant_floor(scorer, self.labels), "majority class" if scorer == "accuracy" else "constant"
+        return None
+
+
+def answers_of(run: Run, score: Score) -> Answers | None:
+    """The answers behind a score; None where none are stored, or not readable."""
+    path = path_of(run.folder, score.evaluation, score.stage)
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return None
+    return _read(run.folder, score.evaluation, score.stage, changed)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _read(folder: Path, evaluation: str, stage: str, changed: int) -> Answers | None:
+    try:
+        samples = samples_of(folder, evaluation, stage)
+    except (Unavailable, DamagedFile):
+        return None
+    if not samples:
+        return None
+    names = sorted(set.intersection(*(set(sample.get("scores", {})) for sample in samples)))
+    scores = {name: np.array([float(sample["scores"][name]) for sample in samples]) for name in names}
+    responses: list[Any] = [sample.get("response") for sample in samples]
+    targets: list[Any] = [sample.get("target") for sample in samples]
+    labelled = all(isinstance(value, int | float) for value in (*responses, *targets))
+    choices = all(isinstance(value, list) for value in responses)
+    ids = "\n".join(str(sample.get("id", sample["index"])) for sample in samples)
+    return Answers(
+        hashlib.sha256(ids.encode()).hexdigest(),
+        scores,
+        len(set(responses)) if labelled else None,
+        tuple(map(float, targets)) if labelled else None,
+        tuple(len(value) for value in responses) if choices else None,
+        _truncated(samples, scores),
+    )
+
+
+def _truncated(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, np.ndarray]) -> dict[str, int] | None:
+    if not all("truncated" in sample for sample in samples):
+        return None
+    cut = np.array([bool(sample["truncated"]) for sample in samples])
+    return {name: int(np.sum(cut & (values < 1))) for name, values in scores.items()}

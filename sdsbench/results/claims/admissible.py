@@ -1,0 +1,91 @@
+"""Whether evidence could have decided a claim: what makes runs no evidence, each reason with the numbers checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdsbench.results.answers import answers_of
+from sdsbench.results.claims.claim import Claim
+from sdsbench.results.claims.decide import answer_at
+from sdsbench.results.learned import not_learned
+from sdsbench.results.statistics import Comparison
+from sdsbench.results.tables.cells import TableCell
+from sdsbench.results.tables.contrast import MIN_SEEDS
+from sdsbench.results.tables.definition import Column
+from sdsbench.results.tables.run_values import score_of
+
+
+def reasons(claim: Claim, column: Column, cells: Sequence[TableCell]) -> list[str]:
+    """Why the cells of a claim (one or two) are no evidence; empty where they are."""
+    found: list[str] = []
+    for cell in cells:
+        found += [f"{cell.row}: runs of one side differ in {problem}" for problem in cell.problems]
+        if len(cell.runs) < MIN_SEEDS:
+            found.append(f"{cell.row}: {len(cell.runs)} seed{'s' * (len(cell.runs) != 1)}, {MIN_SEEDS} are needed")
+        if column.measure == "score":  # what a start costs, say, does not depend on the rate
+            found += [*_tuning(claim, cell), *_learned(column, cell)]
+    return list(dict.fromkeys(found))
+
+
+def hangs_on_truncation(claim: Claim, column: Column, cells: Sequence[TableCell], comparison: Comparison) -> str:
+    """Whether the answer would be another one if the answers that were cut short had been right.
+
+    The worst case for a decided answer: all cut answers of the side that it disfavours right, those of the other wrong.
+    Empty where the answer stands, and where the records do not say which answers were cut.
+    """
+    if column.measure != "score" or len(cells) < 2:
+        return ""
+    ours, theirs = (_truncated_points(column, cell) for cell in cells)
+    decided = answer_at(claim.test, comparison, claim.margin, 0.95)
+    if decided == "undecided":
+        return ""
+    for shift in (ours, -theirs):
+        moved = Comparison(
+            comparison.test,
+            comparison.difference + shift,
+            comparison.low + shift,
+            comparison.high + shift,
+            comparison.p_value,
+            comparison.seeds,
+            comparison.questions,
+            comparison.variances,
+        )
+        if answer_at(claim.test, moved, claim.margin, 0.95) != decided:
+            return (
+                f"the score hangs on truncated outputs: {ours:.1f} and {theirs:.1f} points of wrong answers were "
+                "cut at task.max_new_tokens"
+            )
+    return ""
+
+
+def _tuning(claim: Claim, cell: TableCell) -> list[str]:
+    tunings = {(t.key, t.chosen, tuple(t.grid)): t for run in cell.runs if (t := run.record.tuning)}
+    untuned = sum(run.record.tuning is None for run in cell.runs)
+    found = [f"{cell.row}: not tuned, and the claim is about tuned methods"] if claim.tuned and untuned else []
+    for tuning in tunings.values():
+        if not tuning.interior:
+            grid = f"{min(tuning.grid):g} to {max(tuning.grid):g}"
+            found.append(f"{cell.row}: its best {tuning.key} {tuning.chosen:g} is an end of the grid ({grid})")
+    return found
+
+
+def _learned(column: Column, cell: TableCell) -> list[str]:
+    collapsed: dict[str, int] = {}
+    for run in cell.runs:
+        reason = not_learned(run, score_of(run, column))
+        if reason:
+            collapsed[reason] = collapsed.get(reason, 0) + 1
+    return [
+        f"{cell.row}: {count} of {len(cell.runs)} runs did not learn ({reason})" for reason, count in collapsed.items()
+    ]
+
+
+def _truncated_points(column: Column, cell: TableCell) -> float:
+    """Points of 100 that a cell lost to answers which were cut short: the mean over its runs."""
+    shares = []
+    for run in cell.runs:
+        score = score_of(run, column)
+        answers = answers_of(run, score) if score is not None else None
+        if score is not None and answers is not None and answers.truncated_wrong is not None:
+            shares.append(100 * answers.truncated_wrong.get(score.scorer, 0) / score.n)
+    return sum(shares) / len(shares) if shares else 0.0

@@ -1,0 +1,182 @@
+"""What "the same setting" is: the one definition that tables, figures, claims and the report use.
+
+Two runs may be compared where everything that names a run is equal, except the method with its own keys, its rank, the
+value that tuning chose, and the seed. Two runs may be averaged where these are equal too, the seed alone apart.
+
+| may differ | within a cell (averaged) | along a column (compared) |
+|---|---|---|
+| seed | yes | yes |
+| keys of the method, rank, alpha | no | yes |
+| the tuned value; a learning rate that the protocol gives | no | yes |
+| a learning rate set by hand, method.targets, method.dropout | no | no, but a grid gives them rows of their own |
+| model, task, steps, batch, data, generation, torch, device, dtype ... | no | no, a grid has columns for them |
+| kind and threads of the machine | in cells that show a cost: no | yes |
+
+A fact that a run does not have (one that ran out of memory has no evaluation) differs from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdsbench.core.record import Record, Score
+    from sdsbench.results.tables.runs import Run
+
+Facts = Mapping[str, Any]
+
+_SEEDS = ("config.seed", "config.seeds.")
+_NO_NUMBERS = (
+    "config.protocol.paper", "config.protocol.seeds", "config.protocol.source", "config.eval.batch_size",
+    "config.eval.untrained", "config.eval.each_epoch", "config.train.checkpoint_every", "config.train.save",
+)  # fmt: skip
+"""Keys that change no number of a run, or none that a table shows."""
+_APART = ("config.method.", "config.protocol.", "config.model.", "config.eval.split", "config.train.lr")
+"""Keys that methods may differ in, or that are compared by what they stand for."""
+_STEP = ("config.train.batch_size", "config.train.accumulation")
+
+
+def tuning_run(record: Record) -> bool:
+    """Whether a run was made to choose a value: it was scored on rows held back from training, never tested."""
+    return record.tuning is None and record.config.get("eval", {}).get("split") == "validation"
+
+
+def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
+    """What must be equal between methods, except what gives rows of their own (row_facts) and the score's."""
+    facts = {
+        key.removeprefix("config."): _plain(value)
+        for key, value in flat.items()
+        if key.startswith("config.") and not key.startswith((*_SEEDS, *_APART, *_STEP)) and key not in _NO_NUMBERS
+    }
+    facts |= {"model": record.model, "protocol": record.protocol, "task": record.task, "train_set": record.train_set}
+    if all(isinstance(flat.get(key), int) for key in _STEP):
+        facts["effective batch size"] = flat[_STEP[0]] * flat[_STEP[1]]
+    elif _STEP[0] in flat:
+        facts["train.batch_size"] = flat[_STEP[0]]
+    if not tuning_run(record):
+        facts["tuning"] = _tuning(record)
+    if (provenance := record.provenance) is not None:
+        facts["data source"] = _plain(sorted({(used.dataset, used.split, used.source) for used in provenance.data}))
+        for used in provenance.data:
+            if used.split == "train":
+                # Which rows a limited training set holds may depend on the seed.
+                facts[f"training data of seed {record.seed}"] = (used.dataset, used.rows, used.fingerprint)
+        evaluated = {(used.dataset, used.fingerprint) for used in provenance.data if used.split != "train"}
+        facts["evaluated data"] = _plain(sorted(evaluated))
+        facts["weights"] = provenance.weights.fingerprint
+        facts["torch"] = ".".join(provenance.packages.get("torch", "unknown").split("+")[0].split(".")[:2])
+        facts["device kind"], facts["dtype"] = provenance.device_kind, provenance.dtype
+        if tuning_run(record):
+            del facts["evaluated data"], facts["data source"]
+    return facts
+
+
+def row_facts(record: Record, flat: Facts) -> dict[str, Any]:
+    """What must be equal between methods and yet makes rows, not columns, where one method has several."""
+    facts: dict[str, Any] = {}
+    rate, given = flat.get("config.train.lr", record.lr), flat.get("config.protocol.lr")
+    tuned = record.tuning is not None and record.tuning.key == "train.lr"
+    if not (tuned or tuning_run(record) or (given is not None and rate == given)):
+        facts["train.lr"] = rate
+    if record.rank is not None:
+        for key in ("targets", "dropout"):
+            if f"config.method.{key}" in flat:
+                facts[f"method.{key}"] = _plain(flat[f"config.method.{key}"])
+    return facts
+
+
+def score_facts(score: Score | None) -> dict[str, Any]:
+    """What must be equal of two scores before they are compared."""
+    return {} if score is None else {"evaluation version": score.version, "scorer": score.scorer, "questions": score.n}
+
+
+def compared(run: Run, score: Score | None = None) -> dict[str, Any]:
+    """Everything that must be equal along a column."""
+    return {**run.column_facts, **run.row_facts, **score_facts(score)}
+
+
+def averaged(run: Run, score: Score | None = None, cost: bool = False) -> dict[str, Any]:
+    """Everything that must be equal within a cell; of a `cost` the machine too."""
+    record, provenance = run.record, run.record.provenance
+    facts: dict[str, Any] = {
+        key.removeprefix("config."): _plain(value)
+        for key, value in run.flat.items()
+        if key.startswith("config.") and not key.startswith(_SEEDS) and key not in _NO_NUMBERS
+    }
+    facts |= {"lr": record.lr, "alpha": record.alpha, "rank": record.rank}
+    if provenance is not None:
+        facts |= {f"code.{part}": digest for part, digest in provenance.code.items()}
+        if cost:
+            facts |= {"device": provenance.device, "threads": provenance.threads, **record.placing}
+    return facts | compared(run, score)
+
+
+def differences(runs: Sequence[Run], facts: Sequence[Facts]) -> list[str]:
+    """One line a fact in which runs differ: `code.core: a1 in run1, run2; b2 in run3`."""
+    lines = []
+    for key, holders in _differing(facts).items():
+        parts = (f"{value} in {_ids(runs[i].id for i in at)}" for value, at in sorted(holders.items()))
+        lines.append(f"{key}: " + "; ".join(parts))
+    return lines
+
+
+def unlike(facts: Sequence[Facts]) -> list[dict[str, str]]:
+    """For each of several cells the facts that set it apart from most of them; empty for those that may be compared.
+
+    Most: a value that more cells have than any other value. Where no value is the commonest, every cell is set apart.
+    """
+    apart: list[dict[str, str]] = [{} for _ in facts]
+    for key, holders in _differing(facts).items():
+        sizes = sorted((len(at) for at in holders.values()), reverse=True)
+        common = max(holders, key=lambda value: len(holders[value])) if sizes[0] > sizes[1] else None
+        for value, at in holders.items():
+            for i in at if value != common else ():
+                apart[i][key] = value
+    return apart
+
+
+def agree(some: Facts, others: Facts) -> bool:
+    """Whether two sets of facts are equal in everything that both have."""
+    return all(others[key] == value for key, value in some.items() if key in others)
+
+
+def text(value: Any) -> str:
+    """A fact as a reader sees it, cut where it is long."""
+    words = str(value)
+    return words if len(words) <= 80 else words[:77] + "..."
+
+
+def _differing(facts: Sequence[Facts]) -> dict[str, dict[str, list[int]]]:
+    """key -> value -> who has it, for every key with two values; in the order of keys."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for key in sorted({key for fact in facts for key in fact}):
+        values: dict[Any, list[int]] = {}
+        for i, fact in enumerate(facts):
+            if key in fact:
+                values.setdefault(fact[key], []).append(i)
+        if len(values) > 1:
+            holders = found.setdefault(key, {})
+            for value, at in values.items():
+                holders.setdefault(text(value) if text(value) not in holders else repr(value), []).extend(at)
+    return found
+
+
+def _tuning(record: Record) -> str:
+    """How values were chosen: the rule that every method of a comparison must share, not what came of it."""
+    tuning = record.tuning
+    if tuning is None:
+        return "none"
+    declared = tuning.declared or tuning.grid
+    rates = ", ".join(f"{value:g}" for value in declared)
+    extended = f", extended by up to {tuning.extend}" if tuning.extend else ""
+    return f"{tuning.key} of {rates}{extended}, seeds {', '.join(map(str, tuning.seeds))}"
+
+
+def _ids(ids: Iterable[str]) -> str:
+    names = sorted(ids)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _plain(value: Any) -> Any:
+    return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value

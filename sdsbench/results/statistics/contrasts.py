@@ -1,0 +1,194 @@
+"""Tests of the difference between two methods.
+
+| function | what varies | paired over seeds | use |
+|---|---|---|---|
+| `paired_seeds` | seeds | yes | one score a seed |
+| `unpaired_seeds` | seeds | no | one score a seed |
+| `paired_crossed` | seeds and questions | yes | the answers of several seeds to the same questions |
+| `unpaired_crossed` | seeds and questions | no | the same |
+| `mcnemar` | questions | one run of each | right or wrong answers; says nothing about other seeds |
+
+Which of them a comparison uses is decided by results/tables/contrast.py, before anybody looks at a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as _statsmodels_mcnemar
+
+from sdsbench.results.statistics.variances import Variances
+
+NAN = float("nan")
+Pooled = tuple[float, float]  # a variance between seeds of one method, and its degrees of freedom
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference ours - theirs with its interval and two-sided p-value (NaN where it cannot be had).
+
+    `seeds` is the smaller number of the two sides.
+    """
+
+    test: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    seeds: int
+    questions: int
+    variances: Variances | None = None
+
+
+def concluded(
+    test: str, difference: float, variances: Variances, seeds: int, questions: int = 0, confidence: float = 0.95
+) -> Comparison:
+    """The comparison that a difference and its variances make.
+
+    Where no variance was seen at all (every seed, or every question, differs by the same amount) there is nothing to
+    test with: interval and p are NaN, however large the difference is.
+    """
+    half = variances.half_width(confidence)
+    p_value = variances.p_value(difference)
+    return Comparison(test, difference, difference - half, difference + half, p_value, seeds, questions, variances)
+
+
+def paired_seeds(ours: Mapping[int, float], theirs: Mapping[int, float], confidence: float = 0.95) -> Comparison:
+    """Paired t-test over common seeds. Raises ValueError where no seed is common."""
+    seeds = sorted(set(ours) & set(theirs))
+    if not seeds:
+        raise ValueError(f"no common seed: {sorted(ours)} and {sorted(theirs)}")
+    d_s = np.array([ours[seed] - theirs[seed] for seed in seeds])
+    test = "paired t over seeds"
+    if d_s.size < 2:
+        return Comparison(test, float(d_s[0]), NAN, NAN, NAN, 1, 0)
+    return concluded(
+        test, float(d_s.mean()), Variances(_variance(d_s) / d_s.size, d_s.size - 1), d_s.size, 0, confidence
+    )
+
+
+def unpaired_seeds(
+    ours: Mapping[int, float], theirs: Mapping[int, float], confidence: float = 0.95, pooled: Pooled | None = None
+) -> Comparison:
+    """Welch's t-test over the seeds of both sides, or with one pooled variance of seeds where it is given."""
+    a_s, b_s = (np.array([side[seed] for seed in sorted(side)]) for side in (ours, theirs))
+    test = "Welch's t over seeds" if pooled is None else "t over seeds, pooled variance"
+    difference, seeds = float(a_s.mean() - b_s.mean()), min(a_s.size, b_s.size)
+    if seeds < 2:
+        return Comparison(test, difference, NAN, NAN, NAN, seeds, 0)
+    of_seeds, freedom = _two_sides(_variance(a_s), a_s.size, _variance(b_s), b_s.size, pooled)
+    return concluded(test, difference, Variances(of_seeds, freedom), seeds, 0, confidence)
+
+
+def paired_crossed(ours_sq: np.ndarray, theirs_sq: np.ndarray, confidence: float = 0.95) -> Comparison:
+    """Difference of two methods over S seeds x Q questions, both of which are samples of more, row by row.
+
+    D[s, q] = mean + seed effect + question effect + rest, the variances estimated by moments (crossed random effects;
+    McCullagh 2000). The variance of the seeds' means holds its share of the rest; that of the questions' means has it
+    taken off, so that it is counted once.
+
+    Both arrays are S x Q with equal seeds and questions. Raises ValueError for other shapes or below 2 x 2.
+    """
+    if ours_sq.shape != theirs_sq.shape or ours_sq.ndim != 2 or min(ours_sq.shape) < 2:
+        raise ValueError(f"two equal tables of at least 2 x 2 are needed, not {ours_sq.shape} and {theirs_sq.shape}")
+    d_sq = np.asarray(ours_sq, dtype=float) - np.asarray(theirs_sq, dtype=float)
+    seeds, questions = d_sq.shape
+    of_seeds = _variance(d_sq.mean(axis=1)) / seeds
+    rest = _rest(d_sq)
+    of_questions = max(_variance(d_sq.mean(axis=0)) - rest / seeds, 0.0) / questions
+    variances = _not_below(
+        Variances(of_seeds, seeds - 1, of_questions, questions - 1),
+        rest / (seeds * questions),
+        (seeds - 1) * (questions - 1),
+    )
+    test = "t over paired seeds and questions (crossed variances)"
+    return concluded(test, float(d_sq.mean()), variances, seeds, questions, confidence)
+
+
+def unpaired_crossed(
+    ours_sq: np.ndarray, theirs_sq: np.ndarray, confidence: float = 0.95, pooled: Pooled | None = None
+) -> Comparison:
+    """The same where the seeds of the two sides have nothing to do with each other; the questions are the same.
+
+    The seeds' part is Welch's (or one pooled variance of seeds where it is given), the questions' part is the variance
+    of the difference of the two sides' means a question, less what the rest of both sides adds to it.
+
+    The arrays are S x Q and T x Q. Raises ValueError for other shapes or below 2 x 2.
+    """
+    if ours_sq.ndim != 2 or theirs_sq.ndim != 2 or ours_sq.shape[1] != theirs_sq.shape[1]:
+        raise ValueError(f"two tables with the same questions are needed, not {ours_sq.shape} and {theirs_sq.shape}")
+    if min(*ours_sq.shape, *theirs_sq.shape) < 2:
+        raise ValueError(f"two seeds and two questions are needed, not {ours_sq.shape} and {theirs_sq.shape}")
+    sides = [np.asarray(side, dtype=float) for side in (ours_sq, theirs_sq)]
+    questions = sides[0].shape[1]
+    (s, a_variance), (t, b_variance) = ((len(side), _variance(side.mean(axis=1))) for side in sides)
+    of_seeds, freedom = _two_sides(a_variance, s, b_variance, t, pooled)
+    rest = sum(_rest(side) / len(side) for side in sides)
+    d_q = sides[0].mean(axis=0) - sides[1].mean(axis=0)
+    of_questions = max(_variance(d_q) - rest, 0.0) / questions
+    variances = _not_below(
+        Variances(of_seeds, freedom, of_questions, questions - 1),
+        rest / questions,
+        (s + t - 2) * (questions - 1),
+    )
+    test = "t over unpaired seeds and questions (crossed variances" + (", pooled)" if pooled else ")")
+    return concluded(test, float(d_q.mean()), variances, min(s, t), questions, confidence)
+
+
+def pooled_variance(groups: Sequence[Sequence[float]]) -> Pooled | None:
+    """One variance between seeds of several methods' scores; None where no method has two seeds."""
+    usable = [np.asarray(group, dtype=float) for group in groups if len(group) > 1]
+    freedom = sum(group.size - 1 for group in usable)
+    return (sum(_variance(group) * (group.size - 1) for group in usable) / freedom, freedom) if freedom else None
+
+
+def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> Comparison:
+    """McNemar's mid-p test of two lists of right/wrong answers to the same questions.
+
+    The exact test is conservative; mid-p (Fagerland et al. 2013) takes half of the observed outcome's probability.
+    The interval is NaN. Raises ValueError for lists of different or no length.
+    """
+    a, b = np.asarray(ours, dtype=bool), np.asarray(theirs, dtype=bool)
+    if a.shape != b.shape or a.ndim != 1 or a.size == 0:
+        raise ValueError(f"two equally long lists are needed, not {a.shape} and {b.shape}")
+    only_ours, only_theirs = int(np.sum(a & ~b)), int(np.sum(~a & b))
+    table = [[int(np.sum(a & b)), only_ours], [only_theirs, int(np.sum(~a & ~b))]]
+    p_value = float(_statsmodels_mcnemar(table, exact=True).pvalue)
+    discordant = only_ours + only_theirs
+    if discordant:
+        # At equal counts the two tails share the observed outcome, and half of it each makes exactly 1.
+        observed = float(stats.binom.pmf(only_ours, discordant, 0.5))
+        p_value = 1.0 if only_ours == only_theirs else max(p_value - observed, 0.0)
+    return Comparison("McNemar mid-p", (only_ours - only_theirs) / len(a), NAN, NAN, p_value, 1, len(a))
+
+
+def _variance(values: np.ndarray) -> float:
+    """Sample variance; that of equal numbers is 0, whatever rounding leaves."""
+    variance = float(values.var(ddof=1))
+    return 0.0 if variance <= (1e-12 * max(1.0, float(np.abs(values).max()))) ** 2 else variance
+
+
+def _rest(table_sq: np.ndarray) -> float:
+    """Variance of what neither a seed nor a question explains."""
+    seeds, questions = table_sq.shape
+    rest_sq = table_sq - table_sq.mean(axis=1, keepdims=True) - table_sq.mean(axis=0) + table_sq.mean()
+    variance = float((rest_sq**2).sum()) / ((seeds - 1) * (questions - 1))
+    return 0.0 if variance < 1e-24 else variance
+
+
+def _two_sides(a: float, s: int, b: float, t: int, pooled: Pooled | None) -> tuple[float, float]:
+    """Variance of a difference of two means over s and t seeds, and its degrees of freedom (Welch 1947)."""
+    if pooled is not None:
+        return pooled[0] * (1 / s + 1 / t), pooled[1]
+    a, b = a / s, b / t
+    if a + b == 0:
+        return 0.0, s + t - 2
+    return a + b, (a + b) ** 2 / (a**2 / (s - 1) + b**2 / (t - 1))
+
+
+def _not_below(variances: Variances, least: float, freedom: float) -> Variances:
+    """The variances, or the least that the rest alone leaves: by chance the effects can look smaller than that."""
+    return Variances(least, freedom) if variances.total < least else variances

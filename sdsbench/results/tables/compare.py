@@ -1,0 +1,224 @@
+"""Every method against a declared reference: `sdsbench table compare --reference lora`.
+
+The reference of a row is that method at the same rank, in its plain form and setting; where the row has no rank, or no
+such row exists and the column has only one row of the reference, that one (its title stands in the table). All
+differences of one table are one family: p is Holm-adjusted over all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from sdsbench.core.errors import Refused
+from sdsbench.results.statistics import holm
+from sdsbench.results.tables.build import Built
+from sdsbench.results.tables.cells import TableCell
+from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, Contrast, contrast, paired_over_seeds, pooled_over
+from sdsbench.results.tables.definition import Column, Row
+from sdsbench.results.tables.names import method_title
+from sdsbench.results.tables.ranking import comparable
+from sdsbench.results.tables.render import latex, markdown
+
+NAME = "compare"
+TITLE = "Methods against {}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row against its reference in one column; `contrast` is None where there is nothing to compare with."""
+
+    column: Column
+    row: Row
+    cell: TableCell
+    reference: Row | None
+    reference_cell: TableCell | None
+    contrast: Contrast | None
+    why: str = ""
+    adjusted: float = field(default=math.nan)  # Holm-adjusted p over the table
+
+
+@dataclass(frozen=True)
+class Compared:
+    reference: str
+    differences: tuple[Difference, ...]
+    pooled: bool
+    built: Built
+
+    @property
+    def tests(self) -> int:
+        return sum(not math.isnan(difference.adjusted) for difference in self.differences)
+
+
+def compare(built: Built, reference: str = "lora", pooled: bool = False) -> Compared:
+    """All rows of a grid against `reference`. Raises Refused where the grid has no row of that method."""
+    methods = {row.name: _method(built, row) for row in built.table.rows}
+    if reference not in methods.values():
+        known = ", ".join(sorted({method for method in methods.values() if method}))
+        raise Refused(f"--reference {reference}: no run of this method is here; there are: {known}.")
+    found = [
+        difference
+        for column in built.table.columns
+        for difference in _of_column(built, column, methods, reference, pooled)
+    ]
+    p_values = [d.contrast.comparison.p_value if d.contrast else math.nan for d in found]
+    adjusted = holm(p_values)
+    whole = tuple(
+        Difference(d.column, d.row, d.cell, d.reference, d.reference_cell, d.contrast, d.why, p)
+        for d, p in zip(found, adjusted, strict=True)
+    )
+    return Compared(reference, whole, pooled, built)
+
+
+def frame(compared: Compared) -> pd.DataFrame:
+    """A row a method and column, with every number at full precision."""
+    return pd.DataFrame([_frame_row(difference) for difference in compared.differences], columns=list(_COLUMNS))
+
+
+def render(compared: Compared, kind: str) -> str:
+    """One of markdown, latex, html, csv."""
+    if kind == "csv":
+        return frame(compared).to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    title = TITLE.format(method_title(compared.reference, None))
+    shown = pd.DataFrame([_texts(difference) for difference in compared.differences], columns=list(_HEADS))
+    lines = notes(compared)
+    if kind == "html":
+        items = "\n".join(f"<li>{line}</li>" for line in lines)
+        return f"<h2>{title}</h2>\n{shown.to_html(index=False, border=0)}\n<ul>\n{items}\n</ul>\n"
+    if kind == "latex":
+        body = shown.map(latex.escape).rename(columns=latex.escape)
+        text = body.to_latex(index=False, caption=title, column_format="lllrrrrrrl", position="p")
+        return text + "\n".join(rf"{latex.escape(line)}\par" for line in lines) + "\n"
+    rows = [markdown.line(list(_HEADS)), markdown.line(["---"] * 3 + ["--:"] * 6 + ["---"])]
+    rows += [markdown.line([str(value) for value in row]) for row in shown.to_numpy().tolist()]
+    return "\n".join([f"**{title}** (`{NAME}`)", "", *rows, "", *(f"- {line}" for line in lines)]) + "\n"
+
+
+def notes(compared: Compared) -> list[str]:
+    """What the numbers are, in sentences."""
+    variance = "one pooled variance between seeds a column" if compared.pooled else "each pair's own variances"
+    kinds = sorted(
+        {d.contrast.comparison.test for d in compared.differences if not math.isnan(d.adjusted) and d.contrast}
+    )
+    return [
+        "Difference: method - reference, in points of 100; [ ]: its 95 % interval, of each difference alone.",
+        f"p: two-sided, Holm-adjusted over the {compared.tests} differences of this table, its one family of tests; "
+        f"{PAIRED_RULE}; {variance}{': ' if kinds else ''}{', '.join(kinds)}.",
+        "Detectable: the smallest true difference that this test finds with a probability of 80 % at 5 %, one test "
+        "alone.",
+        f"Not tested: below {MIN_SEEDS} seeds a side, and where the note says why.",
+    ]
+
+
+def _of_column(
+    built: Built, column: Column, methods: dict[str, str | None], reference: str, pooled: bool
+) -> list[Difference]:
+    cells = {row.name: built.cells[row.name, column.name] for row in built.table.rows}
+    usable = {cell.row for cell in comparable(column, list(cells.values()))}
+    references = [
+        row for row in built.table.rows if methods[row.name] == reference and cells[row.name].ours is not None
+    ]
+    valued = [cells[name] for name in usable]
+    unpaired = not paired_over_seeds([run for cell in valued for run in cell.runs])
+    shared = pooled_over(valued) if pooled and unpaired else None
+    found = []
+    for row in built.table.rows:
+        cell = cells[row.name]
+        if cell.status == "missing" or row in references:
+            continue
+        base, why = _reference(row, cell, references, cells)
+        if cell.ours is None:
+            why = cell.status
+        elif base is not None and not {row.name, base.name} <= usable:
+            why = "another setting"
+        tested = contrast(column, cell, cells[base.name], pooled=shared) if base is not None and not why else None
+        found.append(Difference(column, row, cell, base, cells[base.name] if base else None, tested, why))
+    return found
+
+
+def _reference(
+    row: Row, cell: TableCell, references: Sequence[Row], cells: dict[str, TableCell]
+) -> tuple[Row | None, str]:
+    """The row that another one is compared with, or why there is none."""
+    runs = (*cell.runs, *cell.unfinished)
+    rank = runs[0].record.rank if runs else None
+    equal = [base for base in references if cells[base.name].runs[0].record.rank == rank]
+    rates = {run.row_facts.get("train.lr") for run in cell.runs}
+    alike = [base for base in equal if {run.row_facts.get("train.lr") for run in cells[base.name].runs} == rates]
+    for some in (equal, alike, references):
+        if len(some) == 1:
+            return some[0], ""
+    if not references:
+        return None, "no reference here"
+    return None, f"several references: {', '.join(base.title for base in equal or references)}"
+
+
+def _method(built: Built, row: Row) -> str | None:
+    """The method of a row's runs."""
+    for column in built.table.columns:
+        cell = built.cells[row.name, column.name]
+        for run in (*cell.runs, *cell.unfinished):
+            return run.record.method
+    return None
+
+
+_COLUMNS = (
+    "column", "row", "reference", "score", "reference_score", "difference", "low", "high", "p_value", "p_holm", "seeds",
+    "reference_seeds", "detectable", "test", "not_learned", "note",
+)  # fmt: skip
+_HEADS = ("task", "method", "reference", "score", "difference", "95 %", "p", "seeds", "detectable", "note")
+
+
+def _frame_row(d: Difference) -> dict[str, object]:
+    c = d.contrast.comparison if d.contrast else None
+    base = d.reference_cell
+    return {
+        "column": d.column.name,
+        "row": d.row.name,
+        "reference": d.reference.name if d.reference else "",
+        "score": d.cell.ours.mean if d.cell.ours else None,
+        "reference_score": base.ours.mean if base and base.ours else None,
+        "difference": c.difference if c else None,
+        "low": c.low if c else None,
+        "high": c.high if c else None,
+        "p_value": c.p_value if c else None,
+        "p_holm": d.adjusted,
+        "seeds": len(d.cell.by_seed),
+        "reference_seeds": len(base.by_seed) if base else 0,
+        "detectable": c.variances.detectable() if c and c.variances else None,
+        "test": c.test if c else "",
+        "not_learned": len(d.cell.unlearned) + (len(base.unlearned) if base else 0),
+        "note": _note(d),
+    }
+
+
+def _note(d: Difference) -> str:
+    unlearned = [
+        f"{len(cell.unlearned)} of {len(cell.runs)} runs of {title} did not learn"
+        for cell, title in ((d.cell, "the method"), (d.reference_cell, "the reference"))
+        if cell is not None and cell.unlearned
+    ]
+    return "; ".join(filter(None, (d.why, d.contrast.untested if d.contrast else "", *unlearned)))
+
+
+def _texts(d: Difference) -> list[str]:
+    c = d.contrast.comparison if d.contrast else None
+    heads = f"{d.column.group}: {d.column.title}" if d.column.group else d.column.title
+    base = len(d.reference_cell.by_seed) if d.reference_cell else 0
+    seeds = str(len(d.cell.by_seed)) if len(d.cell.by_seed) == base else f"{len(d.cell.by_seed)}, {base}"
+    detectable = c.variances.detectable() if c and c.variances else math.nan
+    return [
+        heads,
+        d.row.title,
+        d.reference.title if d.reference else "",
+        f"{d.cell.ours.mean:.2f}" if d.cell.ours else "",
+        f"{c.difference:+.2f}" if c else "",
+        f"[{c.low:.2f}, {c.high:.2f}]" if c and not math.isnan(c.low) else "",
+        "" if math.isnan(d.adjusted) else f"{d.adjusted:.3f}" if d.adjusted >= 0.001 else "< 0.001",
+        seeds,
+        "" if math.isnan(detectable) else f"{detectable:.2f}",
+        _note(d),
+    ]

@@ -1,0 +1,34 @@
+"""A table by its name, in every format: the one door of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sdsbench.results.tables import compare, settings
+from sdsbench.results.tables.build import Built, build
+from sdsbench.results.tables.definitions import get
+from sdsbench.results.tables.definitions.grid import grid
+from sdsbench.results.tables.render import FORMATS
+from sdsbench.results.tables.runs import Run
+
+ENDINGS = {kind: ending for kind, (ending, _) in FORMATS.items()}
+
+
+def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str = "trained") -> Built:
+    """The table `name` (a definition's, or grid) filled. Raises ConfigError for an unknown name, Unavailable where a
+    grid has no score of the stage.
+    """
+    return build(grid(runs, stage) if name in ("grid", compare.NAME) else get(name), runs, dict(damaged))
+
+
+def texts(filled: Built, reference: str | None = None, pooled: bool = False) -> dict[str, str]:
+    """The table by ending (md, tex, html, csv); with a `reference` every method against it."""
+    if reference is None:
+        return {ending: render(filled) for ending, render in FORMATS.values()}
+    compared = compare.compare(filled, reference, pooled)
+    return {ending: compare.render(compared, kind) for kind, ending in ENDINGS.items()}
+
+
+def settings_texts(name: str) -> dict[str, str]:
+    """The same of a table of settings (settings.NAMES), which no run fills."""
+    return {ending: settings.render(name, kind) for kind, ending in settings.FORMATS.items()}

@@ -1,0 +1,129 @@
+"""`sdsbench table compare --reference lora`: every method against a declared one, one family of tests."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sdsbench.__main__ import main
+from sdsbench.core.errors import Refused
+from sdsbench.results.statistics import holm
+from sdsbench.results.tables.compare import Compared, compare, frame, render
+from tests.results.tables.fixtures import built, make_record, write_run
+
+VALUES = {
+    "lora": [0.50, 0.52, 0.54],
+    "dora": [0.60, 0.62, 0.66],
+    "pissa": [0.20, 0.22, 0.19],
+    "sds_lora": [0.51, 0.55, 0.53],
+}
+
+
+def write(root: Path, values: dict[str, list[float]], **options: Any) -> None:
+    for method, scores in values.items():
+        for seed, score in enumerate(scores):
+            write_run(root, make_record(method, seed, {"gsm8k": score}, **options))
+
+
+def compared(root: Path, **options: Any) -> Compared:
+    return compare(built("grid", root), **options)
+
+
+def test_every_number_of_a_row(tmp_path: Path) -> None:
+    write(tmp_path, VALUES)
+    rows = frame(compared(tmp_path)).set_index("row")
+    assert list(rows.index) == ["pissa_r8", "dora_r8", "sds_lora_r8"]
+    raw = []
+    for method in ("pissa", "dora", "sds_lora"):
+        ours, theirs = [[100 * value for value in VALUES[name]] for name in (method, "lora")]
+        welch = stats.ttest_ind(ours, theirs, equal_var=False)
+        row = rows.loc[f"{method}_r8"]
+        assert row["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
+        assert (row["low"], row["high"]) == pytest.approx(tuple(welch.confidence_interval()))
+        assert row["p_value"] == pytest.approx(welch.pvalue) and row["seeds"] == 3
+        assert row["detectable"] > (row["high"] - row["low"]) / 2
+        raw.append(welch.pvalue)
+    assert rows["p_holm"].tolist() == pytest.approx(holm(raw))
+
+
+def test_the_detectable_effect_is_found_four_times_of_five(tmp_path: Path) -> None:
+    write(tmp_path, {"lora": [0.40, 0.50, 0.60], "dora": [0.45, 0.55, 0.65]})
+    detectable = frame(compared(tmp_path))["detectable"].iloc[0]
+    rng = np.random.default_rng(0)
+    # The true deviation is what the three seeds show, 10 points; the test estimates it anew in every study.
+    ours, theirs = rng.normal(detectable, 10, (4000, 3)), rng.normal(0, 10, (4000, 3))
+    assert np.mean(stats.ttest_ind(ours, theirs, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_pooled_variance_where_it_is_declared(tmp_path: Path) -> None:
+    write(tmp_path, VALUES)
+    own, pooled = compared(tmp_path), compared(tmp_path, pooled=True)
+    assert "one pooled variance" in render(pooled, "markdown") and "own variances" in render(own, "markdown")
+    scores = {name: [100 * value for value in values] for name, values in VALUES.items()}
+    variance = np.mean([np.var(values, ddof=1) for values in scores.values()])
+    half = stats.t.isf(0.025, 8) * math.sqrt(variance * 2 / 3)
+    row = frame(pooled).set_index("row").loc["dora_r8"]
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(half)
+
+
+def test_the_reference_has_the_same_rank_and_says_which_it_is(tmp_path: Path) -> None:
+    write(tmp_path, {"lora": VALUES["lora"], "dora": VALUES["dora"]})
+    write(tmp_path, {"lora": VALUES["pissa"], "dora": VALUES["dora"]}, rank=32)
+    write(tmp_path, {"full_ft": VALUES["dora"]}, rank=None)
+    rows = frame(compared(tmp_path)).set_index("row")
+    assert rows.loc["dora_r8", "reference"] == "lora_r8" and rows.loc["dora_r32", "reference"] == "lora_r32"
+    assert rows.loc["full_ft", "reference"] == ""
+    assert rows.loc["full_ft", "note"] == "several references: LoRA, r 8, LoRA, r 32"
+    with pytest.raises(Refused, match="there are: dora, full_ft, lora"):
+        compared(tmp_path, reference="lara")
+
+
+def test_a_single_reference_serves_every_rank_by_name(tmp_path: Path) -> None:
+    write(tmp_path, {"lora": VALUES["lora"]})
+    write(tmp_path, {"lora_xs": VALUES["dora"]}, rank=24)
+    row = frame(compared(tmp_path)).iloc[0]
+    assert (row["row"], row["reference"]) == ("lora_xs_r24", "lora_r8")
+
+
+def test_what_cannot_be_tested_says_why(tmp_path: Path) -> None:
+    write(tmp_path, {"lora": VALUES["lora"], "dora": [0.9], "pissa": [0.0, 0.0, 0.0]})
+    write_run(tmp_path, make_record("dora", 5, status="oom", rank=16))
+    rows = frame(compared(tmp_path)).set_index("row")
+    assert rows.loc["dora_r8", "note"] == "fewer than 3 seeds" and math.isnan(rows.loc["dora_r8", "p_holm"])
+    assert "3 of 3 runs of the method did not learn" in rows.loc["pissa_r8", "note"]
+    assert rows.loc["dora_r16", "note"] == "oom"
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_nine_equal_methods_are_seldom_significant(seeds: int) -> None:
+    """Simulated: the family of eight comparisons with one reference has an error rate of at most 5 %."""
+    from sdsbench.results.statistics import unpaired_seeds
+
+    rng = np.random.default_rng(9)
+    studies, wrong = 200, 0
+    for _ in range(studies):
+        scores = [dict(enumerate(rng.normal(50, 2, seeds))) for _ in range(9)]
+        adjusted = holm([unpaired_seeds(other, scores[0]).p_value for other in scores[1:]])
+        wrong += min(adjusted) < 0.05
+    assert wrong / studies <= 0.07
+
+
+def test_from_the_command_line_in_all_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", VALUES)
+    where = ["--runs", str(tmp_path / "runs")]
+    assert main(["table", "compare", *where]) == 0
+    text = capsys.readouterr().out
+    assert "**Methods against LoRA** (`compare`)" in text and "| DoRA, r 8 | LoRA, r 8 | 62.67 | +10.67 |" in text
+    assert "Holm-adjusted over the 3 differences of this table" in text
+    assert main(["table", "compare", *where, "--reference", "dora", "--output", str(tmp_path)]) == 0
+    assert sorted(path.suffix for path in tmp_path.glob("compare.*")) == [".csv", ".html", ".md", ".tex"]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "compare.csv").read_text())))
+    assert {row["reference"] for row in rows} == {"dora_r8"}
+    assert main(["table", "compare", *where, "--reference", "lara"]) == 2
