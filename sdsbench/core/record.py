@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 SCHEMA_VERSION = 2
 
@@ -34,6 +34,20 @@ class Score(_Strict):
     stderr: float | None = None
     n: int
     headline: bool = False  # the scorer that this evaluation is ranked by
+    undecided: int = 0  # answers whose grader hit a limit; they count as not correct in `value` until graded again
+
+    @model_serializer(mode="wrap")
+    def _without_empty_note(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Nothing is written where nothing is undecided: records from before the key keep their checksums."""
+        written: dict[str, Any] = plain(self)
+        if not self.undecided:
+            del written["undecided"]
+        return written
+
+    @property
+    def note(self) -> str:
+        """What a reader must know beside the number; empty where nothing is to say."""
+        return f"{self.undecided} undecided" if self.undecided else ""
 
 
 class DataUsed(_Strict):

@@ -66,9 +66,14 @@ def _generation_task(evaluation: Generation, rows: Rows) -> dict[str, Any]:
             "num_beams": evaluation.beams,
         },
         "process_results": lambda doc, results: {
-            name: float(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()
+            name: _number(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()
         },
     }
+
+
+def _number(verdict: bool | None) -> float:
+    """A verdict as lm-eval wants it: not a number where the grader was undecided."""
+    return math.nan if verdict is None else float(verdict)
 
 
 def _choice_task(evaluation: Choice, rows: Rows) -> dict[str, Any]:
@@ -133,19 +138,20 @@ def _sample(evaluation: Generation | Choice, sample: dict[str, Any], scorers: Se
         response = [float(response[0][0]) for response in sample["resps"]]
     return {
         "index": sample["doc_id"],
-        "id": sample["doc_hash"][:16],
+        "id": f"{sample['doc_id']}-{sample['doc_hash'][:12]}",  # test sets hold some rows twice
         "prompt": prompt,
         "target": target,
         "response": response,
-        "scores": {scorer: sample[scorer] for scorer in scorers},
+        "scores": {scorer: None if math.isnan(sample[scorer]) else sample[scorer] for scorer in scorers},
     }
 
 
 def _score(evaluation: Generation | Choice, scorer: str, stage: str, samples: Sequence[dict[str, Any]]) -> Score:
     values = [sample["scores"][scorer] for sample in samples]
-    mean = sum(values) / len(values)
+    mean = sum(value or 0.0 for value in values) / len(values)
     stderr = math.sqrt(mean * (1 - mean) / (len(values) - 1)) if len(values) > 1 else None
     return Score(
         evaluation=evaluation.name, version=evaluation.version, scorer=scorer, stage=stage,  # type: ignore[arg-type]
         value=mean, stderr=stderr, n=len(values), headline=scorer == evaluation.headline,
+        undecided=values.count(None),
     )  # fmt: skip

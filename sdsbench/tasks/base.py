@@ -1,6 +1,6 @@
 """What a task is: rows in, scores out.
 
-A task file opens with a sample row and ends with its scorer. It registers a Task subclass and is configured by
+A task file opens with a sample row; how answers are graded is in graders/. It registers a Task subclass and is configured by
 one file conf/task/<name>.yaml. Three families share the same verbs and differ in `kind`:
 
 | kind | training example | loss | evaluation |
@@ -22,6 +22,8 @@ from sdsbench.core.registry import Registry
 from sdsbench.core.section import Count, Section
 
 Row = Mapping[str, Any]
+Scorer = Callable[[Row, str], bool | None]
+"""(row, generated text) -> correct, wrong, or None: undecided, because a limit was hit. No text raises."""
 Kind = Literal["text", "classification", "vision"]
 
 
@@ -58,11 +60,16 @@ class Generation:
     split: str
     prompt: Callable[[Row], str]
     target: Callable[[Row], str]
-    scorers: Mapping[str, Callable[[Row, str], bool]]  # name -> (row, generated text) -> correct; total functions
+    scorers: Mapping[str, Scorer]
     headline: str  # the scorer to rank by
     max_new_tokens: int
     stop: Sequence[str] = ()
     beams: int = 1
+
+
+def graded(gold: Callable[[Row], str], grader: Callable[[str, str], bool | None]) -> Scorer:
+    """The scorer that compares a row's gold answer with the text."""
+    return lambda row, text: grader(gold(row), text)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Choice:
     prompt: Callable[[Row], str]
     choices: Callable[[Row], Sequence[str]]
     gold: Callable[[Row], int]
-    headline: str = "likelihood"
+    headline: ClassVar[str] = "likelihood"  # its only scorer
 
 
 @dataclass(frozen=True)

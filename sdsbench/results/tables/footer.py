@@ -10,6 +10,7 @@ from sdsbench.results.tables.definition import Table
 from sdsbench.results.tables.measures import score_of
 from sdsbench.results.tables.published import values
 from sdsbench.results.tables.runs import Run
+from sdsbench.tasks.graders.titles import described
 
 
 def footer(table: Table, cells: Mapping[tuple[str, str], Cell], excluded: Mapping[str, str]) -> list[str]:
@@ -30,7 +31,7 @@ def footer(table: Table, cells: Mapping[tuple[str, str], Cell], excluded: Mappin
         lines.append("† counted on the architecture, no run.")
     lines.append(f"Runs: {len(runs)} finished, {len(unfinished)} not{_statuses(list(unfinished.values()))}.")
     if used:
-        lines += [_commits(used), _devices(used), _data(used), _scorers(table, used), _tuning(used)]
+        lines += [_commits(used), _devices(used), _data(used), _scorers(table, used), _undecided(table, used), _tuning(used)]
     lines.append(_excluded(excluded))
     return [line for line in (*lines, table.note) if line]
 
@@ -78,8 +79,22 @@ def _scorers(table: Table, runs: list[Run]) -> str:
         for run in runs:
             score = score_of(run, column) if column.measure == "score" and not column.parts else None
             if score is not None:
-                found.add(f"{score.evaluation} v{score.version} by {score.scorer}, {score.n} questions, {score.stage}")
+                by = score.scorer + described(score.evaluation, score.scorer)
+                found.add(f"{score.evaluation} v{score.version} by {by}, {score.n} questions, {score.stage}")
     return "Scores: " + "; ".join(sorted(found)) + "." if found else ""
+
+
+def _undecided(table: Table, runs: list[Run]) -> str:
+    """Answers that count as not correct because their grader hit a limit."""
+    columns = [column for column in table.columns if column.measure == "score" and not column.parts]
+    scores = [(run.id, score) for run in runs for column in columns if (score := score_of(run, column)) is not None]
+    found = sorted({f"{run_id} {score.evaluation} by {score.scorer}: {score.note}" for run_id, score in scores if score.note})
+    if not found:
+        return ""
+    return (
+        "Undecided answers, counted as not correct: " + "; ".join(found) + ". `--scorer EVALUATION=SCORER` grades them "
+        "again with ten times the time."
+    )
 
 
 def _tuning(runs: list[Run]) -> str:

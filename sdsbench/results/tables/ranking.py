@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.samples import correct
 from sdsbench.results.frames import samples_of
 from sdsbench.results.statistics import Comparison, hierarchical_bootstrap, holm, mcnemar, seed_test
 from sdsbench.results.tables.cells import SCALE, Cell
@@ -96,7 +97,7 @@ def _answers(column: Column, runs: Sequence[Run], seeds: Sequence[int]) -> np.nd
             return None
         if score is None or any(score.scorer not in sample.get("scores", {}) for sample in samples):
             return None
-        table.append([float(sample["scores"][score.scorer]) for sample in samples])
+        table.append([correct(sample, score.scorer) for sample in samples])
         if abs(float(np.mean(table[-1])) - score.value) > 1e-6:  # not the mean of its answers
             return None
     return np.array(table) if len({len(row) for row in table}) == 1 else None
