@@ -14,7 +14,7 @@ from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
-from sdsbench.tasks.base import Choice, Generation
+from sdsbench.tasks.base import BeginToken, Choice, Generation
 
 
 @dataclass
@@ -33,6 +33,7 @@ def evaluate_text(
     stage: str,
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
+    begin_token: BeginToken = "tokenizer",
 ) -> Evaluated:
     """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers."""
     from lm_eval import evaluator
@@ -43,7 +44,7 @@ def evaluate_text(
         _generation_task(evaluation, rows) if isinstance(evaluation, Generation) else _choice_task(evaluation, rows)
     )
     name = evaluation.name.replace("/", "_")
-    lm = _model(model, tokenizer, batch_size, progress)
+    lm = _model(model, tokenizer, batch_size, progress, begin_token)
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
@@ -105,7 +106,9 @@ def _common(rows: Rows, version: int, metrics: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _model(model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], None]) -> Any:
+def _model(
+    model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], None], begin_token: BeginToken
+) -> Any:
     """Our generation and likelihoods behind lm-eval's interface."""
     from lm_eval.api.model import LM
 
@@ -117,11 +120,11 @@ def _model(model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int]
                 wanted.append(
                     Request(prompt, settings["max_gen_toks"], tuple(settings["until"]), settings["num_beams"])
                 )
-            return Generator(model, tokenizer, batch_size, progress).answer(wanted)
+            return Generator(model, tokenizer, batch_size, progress, begin_token).answer(wanted)
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             pairs = [request.args for request in requests]
-            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress)
+            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress, begin_token)
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             raise TypeError("no task of sdsbench scores whole texts")

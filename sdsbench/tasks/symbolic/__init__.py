@@ -25,7 +25,9 @@ from sdsbench.core.errors import Unavailable
 Verdict = bool | None
 """True: equal; False: not equal; None: undecided, a limit was hit."""
 
-Comparison = Literal["latex_difference", "lora_sb", "lora_sb_no_antlr", "sympy_latex", "math_verify", "math_verify_marked"]
+Comparison = Literal[
+    "latex_difference", "lora_sb", "lora_sb_no_antlr", "sympy_latex", "math_verify", "math_verify_marked"
+]
 
 CPU_SECONDS = 20.0
 WALL_SECONDS = 900.0
@@ -71,7 +73,7 @@ class _Helper:
         self.owner = os.getpid()
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py"))],
+            [sys.executable, "-P", "-m", "sdsbench.tasks.symbolic.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -116,6 +118,8 @@ def environment(current: Mapping[str, str]) -> dict[str, str]:
         for name, value in current.items()
         if name in where or not name.startswith(("PYTHON", "SYMPY_", "MPMATH_"))
     }
+    here = str(Path(__file__).parents[3])  # this very package, whatever the working directory holds
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, (here, kept.get("PYTHONPATH"))))
     return kept | {"PYTHONHASHSEED": "0", "SYMPY_GROUND_TYPES": "python", "MPMATH_NOGMPY": "1"}
 
 

@@ -1,4 +1,4 @@
-"""The process that compares answers for sdsbench.tasks.symbolic: a script that reads one JSON line a request.
+"""The process that compares answers for sdsbench.tasks.symbolic: reads one JSON line a request.
 
 A request is [comparison, gold, predicted, CPU seconds, wall seconds]; the answer is true, false, or null: undecided.
 Each is worked on by a forked child whose CPU time the kernel limits even inside C code, so a hard expression ends its
@@ -14,8 +14,7 @@ import select
 import signal
 import sys
 
-import comparisons
-import latex_grammar
+from sdsbench.tasks.symbolic import comparisons, latex_grammar
 
 MEMORY_BYTES = 4 << 30
 STACK_FRAMES = 1000  # Python's own default: where a parser gives up on nested text must not depend on who started it
