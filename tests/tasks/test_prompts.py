@@ -78,7 +78,9 @@ def test_choices_are_the_training_responses(name):
     for choice in task.evaluations()[1::2]:
         for row in list(sources.load(choice.dataset, "test", EMBEDDED))[:20]:
             assert choice.choices(row)[choice.gold(row)] == task.training_example(row).response
-    assert [evaluation.headline for evaluation in task.evaluations()] == ["paper"] * len(task.evaluations())
+    names = [evaluation.name for evaluation in task.evaluations()]
+    assert [evaluation.headline for evaluation in task.evaluations()] == ["paper", "likelihood"] * (len(names) // 2)
+    assert len(set(names)) == len(names), "scores and answers are kept under the name"
 
 
 def test_gold_answers_are_found_correct_by_every_grader(tokenizer):
@@ -88,7 +90,8 @@ def test_gold_answers_are_found_correct_by_every_grader(tokenizer):
             response = (
                 task.training_example(row).response
                 if "question" in row
-                else f"So.\nThe answer is: {evaluation.target(row)}"
+                else f"Final Answer: The final answer is ${evaluation.target(row)}$. I hope it is correct.\n"
+                f"The answer is: {evaluation.target(row)}"
             )
             for name, scorer in evaluation.scorers.items():
                 assert scorer(row, response), (name, response)

@@ -13,6 +13,7 @@ from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.tasks.base import TextExample, TextTaskConfig
 from sdsbench.tasks.prompts import alpaca
 from sdsbench.training.tokens import encode, prompt_ids
+from tests.tasks import published_tokenizers
 
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "authors" / "tokens.jsonl").read_text().splitlines()]
 LENGTH = 512
@@ -24,18 +25,11 @@ def shipped(model: str) -> Any:
     return AutoTokenizer.from_pretrained(folder_of(compose_run([f"model={model}"]).model)[0])
 
 
-def mistral() -> Any:
-    package = pytest.importorskip("mistral_common", reason="its sentencepiece file is needed")
-    from transformers import LlamaTokenizer
-
-    path = Path(package.__file__).parent / "data" / "tokenizer.model.v1"
-    return LlamaTokenizer.from_pretrained(path.parent, vocab_file=str(path))
-
-
 TOKENIZERS = {
     "micro": lambda: shipped("micro"),
     "smollm2": lambda: shipped("smollm2_135m"),
-    "mistral_7b_v0.1": mistral,
+    "mistral_7b_v0.1": published_tokenizers.mistral,
+    "llama3": published_tokenizers.llama3,
 }
 
 
@@ -55,14 +49,17 @@ def test_together_is_the_authors_tokenisation(name: str) -> None:
         assert min(ours.first_target, len(ours.ids)) == theirs["masked"]
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
-def test_apart_has_the_prompt_s_own_tokens(name: str) -> None:
+@pytest.mark.parametrize(("name", "differing"), [("micro", 0), ("smollm2", 0), ("mistral_7b_v0.1", 40), ("llama3", 9)])
+def test_apart_has_the_prompt_s_own_tokens(name: str, differing: int) -> None:
     """What the default does otherwise: in a prompt nothing, in a response the first token where a text begins anew."""
     tokenizer = TOKENIZERS[name]()
+    others = 0
     for row in ROWS:
-        ours = encoded(row, tokenizer, "apart")
-        prompt = prompt_ids(alpaca(row["query"]), tokenizer, "tokenizer")
-        assert list(ours.ids[: ours.first_target]) == prompt[:LENGTH]
+        ours, together = (encoded(row, tokenizer, choice) for choice in ("apart", "together"))
+        first = ours.first_target
+        assert list(ours.ids[:first]) == prompt_ids(alpaca(row["query"]), tokenizer, "tokenizer")[:LENGTH]
+        others += ours.ids[first : first + 1] != together.ids[first : first + 1]
+    assert others == differing
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("tokenizer", []), ("always", [1]), ("never", [])])

@@ -31,7 +31,8 @@ def footer(table: Table, cells: Mapping[tuple[str, str], Cell], excluded: Mappin
         lines.append("† counted on the architecture, no run.")
     lines.append(f"Runs: {len(runs)} finished, {len(unfinished)} not{_statuses(list(unfinished.values()))}.")
     if used:
-        lines += [_commits(used), _devices(used), _data(used), _scorers(table, used), _undecided(table, used), _tuning(used)]
+        lines += [_commits(used), _devices(used), _data(used), _scorers(table, used), _undecided(table, used)]
+        lines.append(_tuning(used))
     lines.append(_excluded(excluded))
     return [line for line in (*lines, table.note) if line]
 
@@ -88,7 +89,7 @@ def _undecided(table: Table, runs: list[Run]) -> str:
     """Answers that count as not correct because their grader hit a limit."""
     columns = [column for column in table.columns if column.measure == "score" and not column.parts]
     scores = [(run.id, score) for run in runs for column in columns if (score := score_of(run, column)) is not None]
-    found = sorted({f"{run_id} {score.evaluation} by {score.scorer}: {score.note}" for run_id, score in scores if score.note})
+    found = sorted({f"{run_id} {s.evaluation} by {s.scorer}: {s.note}" for run_id, s in scores if s.note})
     if not found:
         return ""
     return (
