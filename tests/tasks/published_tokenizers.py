@@ -1,6 +1,6 @@
 """Tokenizers built from the vocabulary files that two packages carry, as authors/README.md describes them.
 
-The packages are no dependency: a test that needs one skips without it. Nothing of them is imported, only a file is read.
+The packages are no dependency: a test that needs one skips without it. Nothing of them is run, only a file is read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import base64
 import importlib.util
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def _last_two(token: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
     """The two parts that the last merge of a token joins: its bytes, joined by every merge of a lower rank."""
     parts = [bytes([byte]) for byte in token]
     while True:
-        found = [(ranks.get(a + b, below), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+        found = [(ranks.get(a + b, below), i) for i, (a, b) in enumerate(pairwise(parts))]
         rank, place = min(found, default=(below, 0))
         if rank >= below:
             return parts
