@@ -95,14 +95,12 @@ def _peer(model: Any, tokenizer: Any, batch: int) -> Any:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    # The same prompt tokens for both; add_bos_token would leave it to the tokenizer, and this one adds none.
-    begin = "" if tokenizer.bos_token_id in (None, tokenizer.eos_token_id) else tokenizer.bos_token
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu", add_bos_token=False)
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu")  # the tokenizer's own setting
 
     def answer(prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> list[str]:
         settings = {"until": list(stop), "max_gen_toks": new_tokens, "do_sample": False}
         requests = [
-            Instance(request_type="generate_until", doc={}, arguments=(begin + prompt, dict(settings)), idx=i)
+            Instance(request_type="generate_until", doc={}, arguments=(prompt, dict(settings)), idx=i)
             for i, prompt in enumerate(prompts)
         ]
         return lm.generate_until(requests, disable_tqdm=True)

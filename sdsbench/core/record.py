@@ -38,6 +38,12 @@ class Score(_Strict):
     floor_of: Literal["majority class", "constant", "chance"] | None = None
     classes: int | None = None  # of a classifier: how many different predictions it made
     truncated: int | None = None  # of generated answers: how many were cut at task.max_new_tokens
+    undecided: int = 0  # answers whose grader hit a limit; they count as not correct in `value` until graded again
+
+    @property
+    def note(self) -> str:
+        """What a reader must know beside the number; empty where nothing is to say."""
+        return f"{self.undecided} undecided" if self.undecided else ""
 
 
 class DataUsed(_Strict):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sdsbench.evaluation.cache import reserved_cache
-from sdsbench.training.causal import prompt_ids
+from sdsbench.tasks.base import BeginToken
+from sdsbench.training.tokens import prompt_ids
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,14 @@ class Generator:
     """Answers prompts with a decoder; `progress` is told how many more are done."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], None] = lambda _: None
+        self,
+        model: Any,
+        tokenizer: Any,
+        batch_size: int,
+        progress: Callable[[int], None] = lambda _: None,
+        begin_token: BeginToken = "tokenizer",
     ) -> None:
+        self.begin_token: BeginToken = begin_token
         self.model, self.tokenizer, self.batch_size, self.progress = model, tokenizer, batch_size, progress
         self.device = next(model.parameters()).device
         self.ends = _end_tokens(model, tokenizer)
@@ -51,7 +58,7 @@ class Generator:
 
     def answers(self, requests: Sequence[Request]) -> list[Answer]:
         """The same with word of which answers were cut short."""
-        prompts = [prompt_ids(request.prompt, self.tokenizer) for request in requests]
+        prompts = [prompt_ids(request.prompt, self.tokenizer, self.begin_token) for request in requests]
         made = self.continuations(prompts, requests)
         return [self._answer(tokens, request) for tokens, request in zip(made, requests, strict=True)]
 

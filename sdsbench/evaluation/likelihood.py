@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdsbench.tasks.base import BeginToken
 from sdsbench.training.attention import packed
-from sdsbench.training.causal import prompt_ids
+from sdsbench.training.tokens import prompt_ids
 
 _Row = tuple[tuple[int, ...], list[int]]  # prompt, numbers of its pairs
 
@@ -25,11 +26,12 @@ def continuation_log_likelihoods(
     pairs: Sequence[tuple[str, str]],
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
+    begin_token: BeginToken = "tokenizer",
 ) -> list[tuple[float, bool]]:
     """Per (prompt, continuation): the continuation's summed log-probability, and whether greedy decoding gives it."""
     device = next(model.parameters()).device
     encoded = [
-        (prompt_ids(prompt, tokenizer), tokenizer(continuation, add_special_tokens=False)["input_ids"])
+        (prompt_ids(prompt, tokenizer, begin_token), tokenizer(continuation, add_special_tokens=False)["input_ids"])
         for prompt, continuation in pairs
     ]
     rows: dict[tuple[int, ...], list[int]] = {}  # prompt -> its pairs

@@ -15,7 +15,7 @@ from sdsbench.data.sources import Rows
 from sdsbench.evaluation.floors import chance_floor
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
-from sdsbench.tasks.base import Choice, Generation
+from sdsbench.tasks.base import BeginToken, Choice, Generation
 
 
 @dataclass
@@ -34,6 +34,7 @@ def evaluate_text(
     stage: str,
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
+    begin_token: BeginToken = "tokenizer",
 ) -> Evaluated:
     """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers."""
     from lm_eval import evaluator
@@ -45,7 +46,7 @@ def evaluate_text(
     )
     name = evaluation.name.replace("/", "_")
     truncated: dict[int, bool] = {}
-    lm = _model(model, tokenizer, batch_size, progress, truncated)
+    lm = _model(model, tokenizer, batch_size, progress, begin_token, truncated)
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
@@ -68,9 +69,14 @@ def _generation_task(evaluation: Generation, rows: Rows) -> dict[str, Any]:
             "num_beams": evaluation.beams,
         },
         "process_results": lambda doc, results: {
-            name: float(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()
+            name: _number(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()
         },
     }
+
+
+def _number(verdict: bool | None) -> float:
+    """A verdict as lm-eval wants it: not a number where the grader was undecided."""
+    return math.nan if verdict is None else float(verdict)
 
 
 def _choice_task(evaluation: Choice, rows: Rows) -> dict[str, Any]:
@@ -103,7 +109,12 @@ def _common(rows: Rows, version: int, metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def _model(
-    model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], None], truncated: dict[int, bool]
+    model: Any,
+    tokenizer: Any,
+    batch_size: int,
+    progress: Callable[[int], None],
+    begin_token: BeginToken,
+    truncated: dict[int, bool],
 ) -> Any:
     """Our generation and likelihoods behind lm-eval's interface.
 
@@ -119,13 +130,13 @@ def _model(
                 wanted.append(
                     Request(prompt, settings["max_gen_toks"], tuple(settings["until"]), settings["num_beams"])
                 )
-            answers = Generator(model, tokenizer, batch_size, progress).answers(wanted)
+            answers = Generator(model, tokenizer, batch_size, progress, begin_token).answers(wanted)
             truncated.update((request.doc_id, a.truncated) for request, a in zip(requests, answers, strict=True))
             return [answer.text for answer in answers]
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             pairs = [request.args for request in requests]
-            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress)
+            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress, begin_token)
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             raise TypeError("no task of sdsbench scores whole texts")
@@ -144,18 +155,18 @@ def _sample(
         response = [float(response[0][0]) for response in sample["resps"]]
     return {
         "index": sample["doc_id"],
-        "id": sample["doc_hash"][:16],
+        "id": f"{sample['doc_id']}-{sample['doc_hash'][:12]}",  # test sets hold some rows twice
         "prompt": prompt,
         "target": target,
         "response": response,
-        "scores": {scorer: sample[scorer] for scorer in scorers},
+        "scores": {scorer: None if math.isnan(sample[scorer]) else sample[scorer] for scorer in scorers},
         **({} if truncated is None else {"truncated": truncated}),
     }
 
 
 def _score(evaluation: Generation | Choice, scorer: str, stage: str, samples: Sequence[dict[str, Any]]) -> Score:
     values = [sample["scores"][scorer] for sample in samples]
-    mean = sum(values) / len(values)
+    mean = sum(value or 0.0 for value in values) / len(values)
     stderr = math.sqrt(mean * (1 - mean) / (len(values) - 1)) if len(values) > 1 else None
     choices = [len(sample["response"]) for sample in samples] if isinstance(evaluation, Choice) else None
     cut = [sample["truncated"] for sample in samples if "truncated" in sample]
@@ -163,5 +174,5 @@ def _score(evaluation: Generation | Choice, scorer: str, stage: str, samples: Se
         evaluation=evaluation.name, version=evaluation.version, scorer=scorer, stage=stage,  # type: ignore[arg-type]
         value=mean, stderr=stderr, n=len(values), headline=scorer == evaluation.headline,
         floor=chance_floor(choices) if choices else None, floor_of="chance" if choices else None,
-        truncated=sum(cut) if cut else None,
+        truncated=sum(cut) if cut else None, undecided=values.count(None),
     )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Score
-from sdsbench.core.samples import path_of
+from sdsbench.core.samples import correct, path_of
 from sdsbench.evaluation.floors import chance_floor, constant_floor
 from sdsbench.results.frames import samples_of
 from sdsbench.results.tables.runs import Run
@@ -58,7 +58,7 @@ def _read(folder: Path, evaluation: str, stage: str, changed: int) -> Answers | 
     if not samples:
         return None
     names = sorted(set.intersection(*(set(sample.get("scores", {})) for sample in samples)))
-    scores = {name: np.array([float(sample["scores"][name]) for sample in samples]) for name in names}
+    scores = {name: np.array([correct(sample, name) for sample in samples]) for name in names}
     responses: list[Any] = [sample.get("response") for sample in samples]
     targets: list[Any] = [sample.get("target") for sample in samples]
     labelled = all(isinstance(value, int | float) for value in (*responses, *targets))

@@ -87,11 +87,11 @@ def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
     names = ("run_id", "status", "model", "method", "task", "train_set", "protocol", "seed", "rank", "lr")
     frame = pd.DataFrame(
         [
-            {name: getattr(record, name) for name in names} | score.model_dump()
+            {name: getattr(record, name) for name in names} | score.model_dump() | {"undecided": score.undecided}
             for _, record in records
             for score in record.scores
         ],
-        columns=[*names, "evaluation", "version", "scorer", "stage", "value", "stderr", "n", "headline"],
+        columns=[*names, "evaluation", "version", "scorer", "stage", "value", "stderr", "n", "headline", "undecided"],
     )
     frame.attrs["damaged"] = damaged
     return frame

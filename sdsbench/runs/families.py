@@ -60,7 +60,8 @@ class TextFamily(CausalObjective):
     def evaluate(
         self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]
     ) -> Evaluated:
-        return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress)
+        begin = self.task.config.begin_token
+        return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress, begin)
 
 
 class LabelledFamily(LabelledObjective):

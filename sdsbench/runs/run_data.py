@@ -30,6 +30,9 @@ def load_run(config: RunConfig) -> RunData:
     require_data(config)
     tuning, limit = config.eval.split == "validation", config.eval.limit
     evaluations = tasks.build(config.task).evaluations()
+    names = [evaluation.name for evaluation in evaluations]
+    if len(set(names)) < len(names):  # scores and answers are kept under these names
+        raise ValueError(f"task {config.task.name}: two evaluations share a name: {', '.join(names)}")
     wanted = {(evaluation.dataset, evaluation.split) for evaluation in evaluations}
     read = {which: (tuning_rows if tuning else load)(*which, config.data) for which in sorted(wanted)}
     training = load_training(

@@ -13,7 +13,8 @@ def summary(record: Record) -> str:
     for score in record.scores:
         error = f" ± {100 * score.stderr:.1f}" if score.stderr is not None else ""
         mark = " *" if score.headline else ""
-        stages[score.evaluation, score.scorer][score.stage] = f"{100 * score.value:.2f}{error} (n {score.n}){mark}"
+        counts = ", ".join(filter(None, (f"n {score.n}", score.note)))
+        stages[score.evaluation, score.scorer][score.stage] = f"{100 * score.value:.2f}{error} ({counts}){mark}"
     for (evaluation, scorer), found in stages.items():
         values = "   ".join(f"{stage} {value}" for stage, value in found.items())
         lines.append(f"  {evaluation:<14} {scorer:<10} {values}")

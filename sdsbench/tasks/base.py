@@ -1,7 +1,7 @@
 """What a task is: rows in, scores out.
 
-A task file opens with a sample row and ends with its scorer. It registers a Task subclass and is configured by
-one file conf/task/<name>.yaml. Three families share the same verbs and differ in `kind`:
+A task file opens with a sample row; how answers are graded is in graders/. It registers a Task subclass and is
+configured by one file conf/task/<name>.yaml. Three families share the same verbs and differ in `kind`:
 
 | kind | training example | loss | evaluation |
 |---|---|---|---|
@@ -22,7 +22,10 @@ from sdsbench.core.registry import Registry
 from sdsbench.core.section import Count, Section
 
 Row = Mapping[str, Any]
+Scorer = Callable[[Row, str], bool | None]
+"""(row, generated text) -> correct, wrong, or None: undecided, because a limit was hit. No text raises."""
 Kind = Literal["text", "classification", "vision"]
+BeginToken = Literal["tokenizer", "always", "never"]
 
 
 class TaskConfig(Section):
@@ -38,6 +41,12 @@ class TextTaskConfig(TaskConfig):
     max_new_tokens: Count = Field(256, description="cap of one generated answer, in tokens")
     loss_on: Literal["response", "sequence"] = Field("response", description="which tokens carry loss")
     beams: Count = Field(1, description="beams of the search for an answer; 1 is greedy")
+    tokenize: Literal["apart", "together"] = Field(
+        "apart", description="prompt and response each for itself, or as one text, as the papers' code does it"
+    )
+    begin_token: BeginToken = Field(
+        "tokenizer", description="the token before a prompt: as the tokenizer is set, or not as it is"
+    )
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,16 @@ class Generation:
     split: str
     prompt: Callable[[Row], str]
     target: Callable[[Row], str]
-    scorers: Mapping[str, Callable[[Row, str], bool]]  # name -> (row, generated text) -> correct; total functions
+    scorers: Mapping[str, Scorer]
     headline: str  # the scorer to rank by
     max_new_tokens: int
     stop: Sequence[str] = ()
     beams: int = 1
+
+
+def graded(gold: Callable[[Row], str], grader: Callable[[str, str], bool | None]) -> Scorer:
+    """The scorer that compares a row's gold answer with the text."""
+    return lambda row, text: grader(gold(row), text)
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class Choice:
     prompt: Callable[[Row], str]
     choices: Callable[[Row], Sequence[str]]
     gold: Callable[[Row], int]
-    headline: str = "likelihood"
+    headline: ClassVar[str] = "likelihood"  # its only scorer
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@
      "output": "the correct answer is false",
      "answer": "false"}
 
-One training on the mixture; the answer's label word is generated (`paper`), or the labels are ranked (`likelihood`).
+One training on the mixture. The answer's label word is generated and read in two ways (`paper`, `lora_sb`: see
+graders/commonsense.py), or the labels are ranked (`likelihood`): two evaluations with names of their own.
 BoolQ comes without its passage, as in the papers.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -21,7 +21,8 @@ from pydantic import Field
 from sdsbench.core.section import Count, only_where, other_than
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Task, TextExample, TextTaskConfig, register
+from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Scorer, Task, TextExample, TextTaskConfig, register
+from sdsbench.tasks.graders import commonsense as graders
 from sdsbench.tasks.prompts import STOP, alpaca
 
 COLUMNS = ("instruction", "input", "output", "answer")
@@ -40,7 +41,8 @@ BENCHMARKS: Mapping[str, tuple[str, Sequence[str]]] = {
     "arc_challenge": ("commonsense/ARC-Challenge", _ANSWERS),
     "openbookqa": ("commonsense/openbookqa", _ANSWERS),
 }
-_GENERATED = only_where(scorers=other_than(["likelihood"]))
+LIKELIHOOD = "likelihood"
+_GENERATED = only_where(scorers=other_than([LIKELIHOOD]))
 
 catalogue.add(
     DataSet(
@@ -80,8 +82,10 @@ catalogue.add(
 class CommonsenseConfig(TextTaskConfig):
     max_new_tokens: Annotated[Count, _GENERATED] = Field(32, description="cap of one generated answer, in tokens")
     beams: Annotated[Count, _GENERATED] = Field(1, description="beams of the search for an answer; 1 is greedy")
-    scorers: list[Literal["paper", "likelihood"]] = Field(
-        ["paper"], min_length=1, description="generated label word, or labels ranked; the first one given ranks methods"
+    scorers: list[Literal["paper", "lora_sb", "likelihood"]] = Field(
+        ["paper"],
+        min_length=1,
+        description="the generated label as LLM-Adapters (paper) or LoRA-SB reads it, or labels ranked (likelihood)",
     )
 
 
@@ -93,13 +97,27 @@ class CommonsenseTask(Task):
         return TextExample(prompt(row), row["output"])
 
     def evaluations(self) -> Sequence[Evaluation]:
-        makers: Mapping[str, Callable[[str], Evaluation]] = {"paper": self._generation, "likelihood": self._choice}
-        return [makers[scorer](benchmark) for benchmark in self.benchmarks for scorer in self.config.scorers]
+        """Per benchmark one evaluation by generation and one by likelihood, as far as task.scorers names them.
+
+        One generation serves both readings; the first one named is its headline.
+        """
+        readings = [scorer for scorer in self.config.scorers if scorer != LIKELIHOOD]
+        found: list[Evaluation] = []
+        for benchmark in self.benchmarks:
+            if readings:
+                found.append(self._generation(benchmark, readings[0]))
+            if LIKELIHOOD in self.config.scorers:
+                found.append(self._choice(benchmark))
+        return found
 
     def means(self) -> Mapping[str, Sequence[str]]:
-        return {"commonsense": self.benchmarks} if len(self.benchmarks) > 1 else {}
+        if len(self.benchmarks) == 1:
+            return {}
+        return {"commonsense": self.benchmarks, "commonsense_likelihood": [*map(ranked, self.benchmarks)]}
 
-    def _generation(self, benchmark: str) -> Generation:
+    def _generation(self, benchmark: str, headline: str) -> Generation:
+        offered = BENCHMARKS[benchmark][1]
+        scorers = {name: _reading(grader, offered) for name, grader in graders.GRADERS.items()}
         return Generation(
             name=benchmark,
             version=2,  # 1 took labels in capitals too
@@ -107,8 +125,8 @@ class CommonsenseTask(Task):
             split="test",
             prompt=prompt,
             target=lambda row: row["answer"],
-            scorers={"paper": lambda row, text: paper(benchmark, row, text)},
-            headline=self.config.scorers[0],
+            scorers=scorers,
+            headline=headline,
             max_new_tokens=self.config.max_new_tokens,
             stop=STOP,
             beams=self.config.beams,
@@ -116,14 +134,13 @@ class CommonsenseTask(Task):
 
     def _choice(self, benchmark: str) -> Choice:
         return Choice(
-            name=benchmark,
+            name=ranked(benchmark),
             version=1,
             dataset=benchmark,
             split="test",
             prompt=prompt,
             choices=responses,
             gold=lambda row: labels(row).index(row["answer"]),
-            headline=self.config.scorers[0],
         )
 
 
@@ -136,6 +153,15 @@ for _benchmark in BENCHMARKS:
     register(f"commonsense/{_benchmark}", CommonsenseConfig)(
         type(f"Commonsense_{_benchmark}", (CommonsenseTask,), {"benchmarks": (_benchmark,), "__module__": __name__})
     )
+
+
+def ranked(benchmark: str) -> str:
+    """The name of the evaluation that ranks a benchmark's labels by likelihood."""
+    return f"{benchmark}_{LIKELIHOOD}"
+
+
+def _reading(grader: Callable[[Sequence[str], str, str], bool], offered: Sequence[str]) -> Scorer:
+    return lambda row, text: grader(offered, row["answer"], text)
 
 
 def prompt(row: Row) -> str:
@@ -151,12 +177,3 @@ def labels(row: Row) -> list[str]:
 def responses(row: Row) -> list[str]:
     """The training response of each label; they share all but the label word."""
     return [f"the correct answer is {label}" for label in labels(row)]
-
-
-# --- scorer ---
-
-
-def paper(benchmark: str, row: Row, text: str) -> bool:
-    """The papers' grader: the first label of the benchmark in the text, letter for letter (TRUE is none)."""
-    found = re.search("|".join(BENCHMARKS[benchmark][1]), text)
-    return found is not None and found.group() == row["answer"]

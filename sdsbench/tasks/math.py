@@ -5,14 +5,12 @@ r"""MATH: competition problems (Hendrycks et al. 2021). A sample row:
      "type": "Algebra",
      "solution": "The denominator factors into $(x-2)(x+3)$. ... the graph has $\\boxed{2}$ vertical asymptotes."}
 
-Zero-shot with the training prompt; three scorers read one generation (see the end of the file).
+Zero-shot with the training prompt; several graders read one generation: see graders/math.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Literal
 
 from pydantic import Field
@@ -20,11 +18,10 @@ from pydantic import Field
 from sdsbench.core.section import Count
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.tasks import symbolic
-from sdsbench.tasks.answers import after_last_mark, last_boxed
-from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, register
-from sdsbench.tasks.math_normal import normal_form, plain_number
-from sdsbench.tasks.math_training import ANSWER_MARK, MathTaskConfig, evaluation_prompt, training_example
+from sdsbench.tasks.answers import last_boxed
+from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, graded, register
+from sdsbench.tasks.graders import math as graders
+from sdsbench.tasks.math_training import MathTaskConfig, evaluation_prompt, training_example
 from sdsbench.tasks.prompts import STOP
 
 COLUMNS = ("problem", "solution")
@@ -69,12 +66,12 @@ class Math(Task):
 def evaluation(config: MathConfig) -> Generation:
     return Generation(
         name="math" if config.math_test_set == "hendrycks_math" else config.math_test_set,
-        version=1,
+        version=2,  # 1 had another `paper`, a `math_verify` of the marked answer, and limits that load could reach
         dataset=config.math_test_set,
         split="test",
         prompt=lambda row: evaluation_prompt(row["problem"], config),
-        target=lambda row: gold(row),
-        scorers={"paper": paper, "fixed": fixed, "math_verify": math_verify},
+        target=gold,
+        scorers={name: graded(gold, grader) for name, grader in graders.GRADERS.items()},
         headline="fixed",
         max_new_tokens=config.max_new_tokens,
         stop=STOP,
@@ -82,72 +79,6 @@ def evaluation(config: MathConfig) -> Generation:
     )
 
 
-# --- scorers: (row, generated text) -> correct; no input raises, none takes a second (symbolic.py) ---
-
-
 def gold(row: Row) -> str:
     """What the solution's last box holds."""
     return last_boxed(row["solution"]) or ""
-
-
-def paper(row: Row, text: str) -> bool:
-    """The papers' grader: what follows the last `The answer is: `, in Hendrycks' normal form, equal to the gold answer
-    as a string, as a number (within 1e-4, also times or divided by 100), or for sympy.
-
-    Its flaw is kept: an answer that makes the normaliser raise counts as correct ("x/2" for 7).
-    """
-    answer = _final_answer(text)
-    if answer is None:
-        return False
-    try:
-        expected, predicted = normal_form(gold(row)), normal_form(answer)
-    except (ValueError, IndexError):
-        return True
-    if expected == predicted:
-        return True
-    numbers = _as_float(expected), _as_float(predicted)
-    if numbers[0] is not None and numbers[1] is not None:
-        return any(math.isclose(numbers[0] * scale, numbers[1], rel_tol=1e-4) for scale in (1, 100, 0.01))
-    return symbolic.equal("sympy", expected, predicted)
-
-
-def fixed(row: Row, text: str) -> bool:
-    """The grader to rank by: as `paper`, but a malformed answer is wrong and numbers must be equal exactly."""
-    answer = _final_answer(text)
-    if answer is None:
-        return False
-    if answer == gold(row):
-        return True
-    try:
-        expected, predicted = normal_form(gold(row)), normal_form(answer)
-    except (ValueError, IndexError):
-        return False
-    if expected == predicted:
-        return True
-    numbers = plain_number(expected), plain_number(predicted)
-    if numbers[0] is not None and numbers[1] is not None:
-        return Fraction(numbers[0]) == Fraction(numbers[1])
-    return symbolic.equal("sympy", expected, predicted)
-
-
-def math_verify(row: Row, text: str) -> bool:
-    """math-verify on what follows the last `The answer is: `; without that mark, on the end of the text."""
-    answer = _final_answer(text)
-    predicted = text[-symbolic.LONGEST_ANSWER :] if answer is None else f"${answer.strip('$')}$"
-    return symbolic.equal("math_verify", gold(row), predicted)
-
-
-def _final_answer(text: str) -> str | None:
-    """What follows the last mark, up to the end of its sentence; None too if it is too long to be an answer."""
-    after = after_last_mark(text, ANSWER_MARK)
-    if after is None:
-        return None
-    answer = after.split(".\n")[0].strip().removesuffix(".").strip()
-    return answer if len(answer) <= symbolic.LONGEST_ANSWER else None
-
-
-def _as_float(answer: str) -> float | None:
-    try:
-        return float(answer.replace(",", ""))
-    except ValueError:
-        return None

@@ -23,9 +23,8 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks.answers import last_boxed
 from sdsbench.tasks.base import Row, TextExample, TextTaskConfig
+from sdsbench.tasks.graders.math import ANSWER_MARK
 from sdsbench.tasks.prompts import THINK, alpaca
-
-ANSWER_MARK = "The answer is: "
 
 catalogue.add(
     DataSet(

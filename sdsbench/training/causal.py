@@ -3,51 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.tasks.base import TextExample
 from sdsbench.training.attention import packed
 from sdsbench.training.cross_entropy import linear_cross_entropy
-
-
-@dataclass(frozen=True)
-class EncodedText:
-    """Token ids of one example; the loss covers tokens from position `first_target` on."""
-
-    ids: tuple[int, ...]
-    first_target: int
-
-    @property
-    def length(self) -> int:
-        return len(self.ids)
-
-    @property
-    def targets(self) -> int:
-        """Tokens that carry loss (the first token of a sequence cannot: nothing predicts it)."""
-        return len(self.ids) - max(self.first_target, 1)
-
-
-def encode(example: TextExample, tokenizer: Any, max_length: int, loss_on: str) -> EncodedText:
-    """Prompt and response tokenised apart (so that test prompts have the very same tokens), end of sequence appended.
-
-    An example longer than `max_length` loses the end of its response.
-    """
-    prompt = prompt_ids(example.prompt, tokenizer)
-    response = tokenizer(example.response, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    ids = (prompt + response)[:max_length]
-    return EncodedText(tuple(ids), 0 if loss_on == "sequence" else len(prompt))
-
-
-def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
-    """The tokens before a response, in training and in evaluation: the beginning-of-sequence token where one exists."""
-    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    begin = tokenizer.bos_token_id
-    return ids if begin is None or begin == tokenizer.eos_token_id else [begin, *ids]
+from sdsbench.training.tokens import EncodedText, encode
 
 
 class CausalObjective:
@@ -62,8 +26,7 @@ class CausalObjective:
         Raises Unavailable if none is left.
         """
         encoded = [
-            encode(self.task.training_example(row), self.tokenizer, self.max_length, self.task.config.loss_on)
-            for row in rows
+            encode(self.task.training_example(row), self.tokenizer, self.max_length, self.task.config) for row in rows
         ]
         kept = [example for example in encoded if example.targets > 0]
         if not kept:

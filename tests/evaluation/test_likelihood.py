@@ -39,10 +39,7 @@ def small(config_class, **keys):
 
 def alone(model, tokenizer, prompt: str, continuation: str) -> tuple[float, bool]:
     """The reference: one unpadded sequence through the model's own forward pass."""
-    begin = tokenizer.bos_token_id
-    head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    if begin is not None and begin != tokenizer.eos_token_id:
-        head = [begin, *head]
+    head = tokenizer(prompt)["input_ids"]
     tail = tokenizer(continuation, add_special_tokens=False)["input_ids"]
     with torch.no_grad():
         logits = model(torch.tensor([head + tail])).logits[0, len(head) - 1 : -1].float()

@@ -1,87 +1,162 @@
-"""Graders: goldens of hand-picked hard cases and of real generations, and no input that raises or takes long."""
+"""Graders: goldens of hard cases and of real generations, no input that raises, no verdict made by a limit."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdsbench.tasks import commonsense, gsm8k, math, symbolic
+from sdsbench.tasks import commonsense, symbolic
 from sdsbench.tasks.answers import last_boxed
-from sdsbench.tasks.math_normal import normal_form
+from sdsbench.tasks.graders import commonsense as labels
+from sdsbench.tasks.graders import gsm8k, math
+from sdsbench.tasks.graders.hendrycks import normal_form
 
 GOLDEN = Path(__file__).parent / "golden"
-GSM8K = {"paper": gsm8k.paper, "strict": gsm8k.strict, "flexible": gsm8k.flexible}
-MATH = {"paper": math.paper, "fixed": math.fixed, "math_verify": math.math_verify}
-ROWS: Mapping[str, Callable[[str], dict[str, str]]] = {
-    "gsm8k": lambda gold: {"answer": f"#### {gold}"},
-    "math": lambda gold: {"solution": f"\\boxed{{{gold}}}"},
-}
-ALL = [("gsm8k", name, grader) for name, grader in GSM8K.items()] + [
-    ("math", name, grader) for name, grader in MATH.items()
-]
+GRADERS = {"gsm8k": gsm8k.GRADERS, "math": math.GRADERS}
+ALL = [(task, name) for task, graders in GRADERS.items() for name in graders]
+
+
+@pytest.fixture
+def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runaway computations end early; what has a verdict needs far less."""
+    monkeypatch.setattr(symbolic, "CPU_SECONDS", 4.0)
 
 
 def cases(file: str) -> list[dict]:
     return [json.loads(line) for line in (GOLDEN / file).read_text().splitlines()]
 
 
+def verdicts(task: str, gold: str, text: str) -> dict[str, bool | None]:
+    return {name: grader(gold, text) for name, grader in GRADERS[task].items()}
+
+
 @pytest.mark.parametrize("case", cases("gsm8k_hard.jsonl"), ids=lambda case: case["why"])
 def test_gsm8k_hard_cases(case):
-    row = ROWS["gsm8k"](case["gold"])
-    assert {name: grader(row, case["text"]) for name, grader in GSM8K.items()} == {name: case[name] for name in GSM8K}
+    assert verdicts("gsm8k", case["gold"], case["text"]) == {name: case[name] for name in gsm8k.GRADERS}
 
 
 @pytest.mark.parametrize("case", cases("math_hard.jsonl"), ids=lambda case: case["why"])
-def test_math_hard_cases(case):
-    row, text = ROWS["math"](case["gold"]), f"Some steps.\nThe answer is: {case['answer']}"
-    assert {name: grader(row, text) for name, grader in MATH.items()} == {name: case[name] for name in MATH}
+def test_math_hard_cases(case, short_limits):
+    text = f"Some steps.\nThe answer is: {case['answer']}"
+    assert verdicts("math", case["gold"], text) == {name: case[name] for name in math.GRADERS}
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math"])
 def test_real_generations_keep_their_verdicts(task):
-    graders = {"gsm8k": GSM8K, "math": MATH}[task]
     found = cases(f"{task}_generations.jsonl")
     assert len(found) >= 40
     for case in found:
-        row = ROWS[task](case["gold"])
-        verdicts = {name: grader(row, case["text"]) for name, grader in graders.items()}
-        assert verdicts == {name: case[name] for name in graders}, case["text"]
+        assert verdicts(task, case["gold"], case["text"]) == {name: case[name] for name in GRADERS[task]}, case["text"]
 
 
 def test_the_last_of_several_answers_counts_for_math():
-    row = ROWS["math"]("7")
-    assert math.fixed(row, "The answer is: 6\nThe answer is: 7") and not math.fixed(
-        row, "The answer is: 7\nThe answer is: 6"
-    )
-    assert not math.paper(row, "The answer is 7"), "without its colon the mark is none, as in the papers"
+    assert math.fixed("7", "The answer is: 6\nThe answer is: 7")
+    assert not math.fixed("7", "The answer is: 7\nThe answer is: 6")
+    assert not math.paper("7", "The answer is 7"), "without its colon the mark is none, as in the papers"
 
 
 def test_an_answer_ends_with_its_sentence():
-    assert math.fixed(ROWS["math"]("7"), "The answer is: 7.\n\nThen 9 more.")
+    assert math.fixed("7", "The answer is: 7.\n\nThen 9 more.")
 
 
-@pytest.mark.parametrize(("task", "name", "grader"), ALL, ids=lambda value: value if isinstance(value, str) else "")
-def test_runaway_text_is_graded_within_its_limits(task, name, grader):
-    """A grader without a limit works on some of these for hours: the test's own time-out ends it."""
-    row = ROWS[task]("7")
-    for text in (
-        "The answer is: " * 20_000,
-        "The answer is: " + "9" * 100_000,
-        "The answer is: " + "1/" * 50_000,
-        "The answer is: " + "(" * 50_000 + "\\frac" * 10_000,
-        "#### " + "," * 100_000 + "7",
-        "The answer is: 9^{9^{9^{9^{9}}}}",
-        "The answer is: (x+1)^{4000} - \\sin(x)^{400}",
-        "\\boxed{" * 10_000,
-        "\udcff\x00 The answer is: \ud800",
-    ):
-        assert grader(row, text) in (True, False)
+RUNAWAY = (
+    "The answer is: " * 20_000,
+    "The answer is: " + "9" * 100_000,
+    "The answer is: " + "1/" * 50_000,
+    "The answer is: " + "(" * 50_000 + "\\frac" * 10_000,
+    "#### " + "," * 100_000 + "7",
+    "The answer is: 9^{9^{9^{9^{9}}}}",
+    "The answer is: (x+1)^{4000} - \\sin(x)^{400}",
+    "\\boxed{" * 10_000,
+    "\udcff\x00 The answer is: \ud800",
+    "The answer is: exit()",
+    "The answer is: ().__class__.__base__.__subclasses__()",
+)
+
+
+@pytest.mark.parametrize("text", RUNAWAY, ids=lambda text: ascii(text[:40]))
+def test_runaway_text_gets_a_verdict(text, monkeypatch):
+    """`fixed`, the grader to rank by, takes none of it for the answer, and is undecided only where a limit ended it."""
+    monkeypatch.setattr(symbolic, "CPU_SECONDS", 0.5)
+    found = {name: GRADERS[task][name]("7", text) for task, name in ALL}
+    assert set(found.values()) <= {True, False, None}
+    assert found["fixed"] is (None if "^{" in text else False)
+
+
+def test_a_limit_leaves_a_verdict_open_and_patience_decides(monkeypatch):
+    gold, answer = "2\\sqrt{3}", "The answer is: \\sqrt{12}"
+    monkeypatch.setattr(symbolic, "CPU_SECONDS", 0.001)
+    assert math.fixed(gold, answer) is None and math.paper(gold, answer) is None
+    with symbolic.patience(20_000):
+        assert math.fixed(gold, answer) is True
+    assert math.fixed(gold, answer) is None, "patience ends with its block"
+    assert math.fixed(gold, f"The answer is: {gold}") is True, "identical answers ask no library"
+    assert math.paper("\\frac{1}{2}", "The answer is: \\dfrac12") is True, "nor do those with the same normal form"
+
+
+def test_a_list_with_an_open_member_is_open(monkeypatch):
+    asked = {("\\sqrt{4}", "2"): None, ("[\\sqrt{4},1]", "[2,1]"): False, ("[\\sqrt{4},1]", "[2,3]"): False}
+    monkeypatch.setattr(symbolic, "equal", lambda _, gold, predicted: asked[gold, predicted])
+    assert math.paper("[\\sqrt{4},1]", "The answer is: [2,1]") is None
+    assert math.paper("[\\sqrt{4},1]", "The answer is: [2,3]") is False, "another member is wrong in any case"
+
+
+def test_generated_text_reaches_nothing_outside_its_expression(tmp_path):
+    path = tmp_path / "written"
+    for text in (f"open('{path}','w')", f"exec('open(r\"{path}\",chr(119))')", "eval('1/0')", "breakpoint()"):
+        assert symbolic.equal("lora_sb_no_antlr", "7", text) is False
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"PYTHONINTMAXSTRDIGITS": "640"}, {"PYTHONHASHSEED": "7"}, {"SYMPY_USE_CACHE": "no"}, {"LC_ALL": "C"}],
+    ids=lambda variables: "".join(variables),
+)
+def test_no_environment_variable_moves_a_verdict(variables):
+    """A new process under another environment gives the verdicts that this one gives."""
+    digits = "1" * 700
+    questions = [
+        ("math", "7", f"The answer is: {digits}/{digits}1"),
+        ("math", "\\{1,2,3\\}", "The answer is: \\{3,2,1\\}"),
+        ("math", "x^2+2x+1", "The answer is: (x+1)^2"),
+        ("gsm8k", "7", f"The answer is: {digits}"),
+        ("gsm8k", "12", "The answer is: １２"),
+    ]
+    program = (
+        "import json, sys\n"
+        "from sdsbench.tasks.graders import gsm8k, math\n"
+        "graders = {'gsm8k': gsm8k.GRADERS, 'math': math.GRADERS}\n"
+        "questions = json.load(sys.stdin)\n"
+        "found = [{n: g(gold, text) for n, g in graders[task].items()} for task, gold, text in questions]\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps(questions), env=os.environ | variables, text=True,
+        capture_output=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert json.loads(done.stdout) == [verdicts(*question) for question in questions]
+
+
+def test_the_helper_s_environment_holds_nothing_that_changes_an_answer():
+    given = {
+        "PATH": "/bin",
+        "PYTHONPATH": "x",
+        "PYTHONHASHSEED": "random",
+        "SYMPY_CACHE_SIZE": "1",
+        "PYTHONOPTIMIZE": "2",
+    }
+    kept = symbolic.environment(given)
+    assert kept["PATH"] == "/bin" and kept["PYTHONPATH"].endswith(f"{os.pathsep}x") and kept["PYTHONHASHSEED"] == "0"
+    assert not {"SYMPY_CACHE_SIZE", "PYTHONOPTIMIZE"} & set(kept)
 
 
 QUIET_CHECKS = [HealthCheck.too_slow, HealthCheck.differing_executors]  # pytest runs one function for all graders
@@ -93,19 +168,24 @@ TEXT = st.text(max_size=60) | st.lists(
 ).map("".join)
 
 
-@pytest.mark.parametrize(("task", "name", "grader"), ALL, ids=lambda value: value if isinstance(value, str) else "")
-@settings(max_examples=60, derandomize=True, suppress_health_check=QUIET_CHECKS)
+@pytest.mark.parametrize(("task", "name"), ALL)
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.differing_executors, HealthCheck.function_scoped_fixture],
+)
 @given(text=TEXT)
-def test_no_text_raises(task, name, grader, text):
+def test_no_text_raises(task, name, short_limits, text):
     for gold in ("7", "\\frac{1}{2}"):
         if task == "math" or gold == "7":
-            assert grader(ROWS[task](gold), f"The answer is: {text}") in (True, False)
+            assert GRADERS[task][name](gold, f"The answer is: {text}") in (True, False, None)
 
 
 def test_symbolic_equality_works_in_threads_and_after_its_helper_was_ended():
     found: list[bool] = []
     threads = [
-        threading.Thread(target=lambda: found.append(symbolic.equal("sympy", "2\\sqrt{3}", "\\sqrt{12}")))
+        threading.Thread(target=lambda: found.append(symbolic.equal("latex_difference", "2\\sqrt{3}", "\\sqrt{12}")))
         for _ in range(4)
     ]
     for thread in threads:
@@ -117,8 +197,15 @@ def test_symbolic_equality_works_in_threads_and_after_its_helper_was_ended():
     assert helper is not None
     helper._process.kill()
     helper._process.wait()
-    assert symbolic.equal("sympy", "4", "2+2") is False, "the question that meets the end of the helper is not answered"
-    assert symbolic.equal("sympy", "4", "2+2") is True
+    assert symbolic.equal("latex_difference", "4", "2+2") is True, "another helper answers"
+
+
+def test_a_helper_that_cannot_answer_leaves_the_question_open(monkeypatch):
+    def gone(self: symbolic._Helper, request: str) -> bool:
+        raise symbolic._Gone
+
+    monkeypatch.setattr(symbolic._Helper, "ask", gone)
+    assert symbolic.equal("latex_difference", "4", "2+2") is None
 
 
 def test_last_boxed():
@@ -149,9 +236,17 @@ def test_normal_form_raises_where_the_published_one_does():
     ],
 )
 def test_commonsense_paper_grader(benchmark, answer, text, correct):
-    assert commonsense.paper(benchmark, {"answer": answer}, text) is correct
+    assert labels.paper(commonsense.BENCHMARKS[benchmark][1], answer, text) is correct
+
+
+def test_lora_sb_reads_labels_in_capitals():
+    offered = commonsense.BENCHMARKS["boolq"][1]
+    assert labels.lora_sb(offered, "false", "The correct answer is FALSE")
+    assert not labels.lora_sb(offered, "false", "TRUE or FALSE"), "the first label counts there, too"
 
 
 @pytest.mark.parametrize("case", cases("commonsense_generations.jsonl"), ids=lambda c: f"{c['benchmark']}-{c['row']}")
 def test_commonsense_verdicts_on_real_generations(case):
-    assert commonsense.paper(case["benchmark"], {"answer": case["answer"]}, case["text"]) is case["paper"]
+    offered = commonsense.BENCHMARKS[case["benchmark"]][1]
+    found = {name: grader(offered, case["answer"], case["text"]) for name, grader in labels.GRADERS.items()}
+    assert found == {name: case[name] for name in labels.GRADERS}

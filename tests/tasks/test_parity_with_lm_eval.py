@@ -103,7 +103,7 @@ def test_gsm8k_generation_and_flexible_extract(data_root):
     loaded, evaluation, rows = setting("gsm8k", data_root, "task.max_new_tokens=48")
     ours = evaluate_text(loaded.model, loaded.tokenizer, evaluation, rows, "untrained", 16).samples
     config = own_gsm8k() | {
-        "doc_to_text": lambda doc: loaded.tokenizer.bos_token + evaluation.prompt(doc),
+        "doc_to_text": lambda doc: evaluation.prompt(doc),
         "generation_kwargs": {"until": list(evaluation.stop), "do_sample": False, "max_gen_toks": 48},
     }
     theirs = lm_eval_samples(config, rows, hf_model(loaded))
@@ -118,7 +118,7 @@ def test_likelihood_of_openbookqa(data_root):
     ours = evaluate_text(loaded.model, loaded.tokenizer, evaluation, rows, "untrained", 16).samples
     config = {
         "output_type": "multiple_choice",
-        "doc_to_text": lambda doc: loaded.tokenizer.bos_token + evaluation.prompt(doc),
+        "doc_to_text": lambda doc: evaluation.prompt(doc),
         "doc_to_choice": lambda doc: list(evaluation.choices(doc)),
         "doc_to_target": lambda doc: evaluation.gold(doc),
         "target_delimiter": "",

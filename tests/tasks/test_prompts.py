@@ -12,7 +12,7 @@ from sdsbench.data.data_config import DataConfig
 from sdsbench.models.load import folder_of
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.tasks import base
-from sdsbench.training.causal import encode, prompt_ids
+from sdsbench.training.tokens import encode, prompt_ids
 
 EMBEDDED = DataConfig(source="embedded")
 TEXT_TASKS = [name for name in options("task") if base.lookup(name)[0].kind == "text"]
@@ -28,7 +28,7 @@ def task_of(*overrides: str):
 
 
 def training_prompt(task, row, tokenizer) -> Sequence[int]:
-    encoded = encode(task.training_example(row), tokenizer, 4096, task.config.loss_on)
+    encoded = encode(task.training_example(row), tokenizer, 4096, task.config)
     return encoded.ids[: encoded.first_target]
 
 
@@ -48,7 +48,7 @@ def test_training_and_evaluation_prompts_have_the_same_tokens(name, tokenizer):
     task = task_of(f"task={name}", "data.source=embedded")
     for evaluation in task.evaluations():
         for row in list(sources.load(evaluation.dataset, "test", EMBEDDED))[:20]:
-            asked = prompt_ids(evaluation.prompt(row), tokenizer)
+            asked = prompt_ids(evaluation.prompt(row), tokenizer, "tokenizer")
             assert list(training_prompt(task, as_training_row(row), tokenizer)) == asked
 
 
@@ -78,7 +78,9 @@ def test_choices_are_the_training_responses(name):
     for choice in task.evaluations()[1::2]:
         for row in list(sources.load(choice.dataset, "test", EMBEDDED))[:20]:
             assert choice.choices(row)[choice.gold(row)] == task.training_example(row).response
-    assert [evaluation.headline for evaluation in task.evaluations()] == ["paper"] * len(task.evaluations())
+    names = [evaluation.name for evaluation in task.evaluations()]
+    assert [evaluation.headline for evaluation in task.evaluations()] == ["paper", "likelihood"] * (len(names) // 2)
+    assert len(set(names)) == len(names), "scores and answers are kept under the name"
 
 
 def test_gold_answers_are_found_correct_by_every_grader(tokenizer):
@@ -88,7 +90,8 @@ def test_gold_answers_are_found_correct_by_every_grader(tokenizer):
             response = (
                 task.training_example(row).response
                 if "question" in row
-                else f"So.\nThe answer is: {evaluation.target(row)}"
+                else f"Final Answer: The final answer is ${evaluation.target(row)}$. I hope it is correct.\n"
+                f"The answer is: {evaluation.target(row)}"
             )
             for name, scorer in evaluation.scorers.items():
                 assert scorer(row, response), (name, response)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.samples import correct
 from sdsbench.results.frames import samples_of
 from sdsbench.results.report.boards import Board
 from sdsbench.results.statistics import mcnemar
@@ -65,9 +66,9 @@ def _between(board: Board, a: Run, b: Run, ours: str, theirs: str, seed: int) ->
     score = score_of(a, board.column)
     if score is None or len(answers[0]) != len(answers[1]):
         return None
-    if any(answer.get("scores", {}).get(score.scorer) not in (0, 1) for side in answers for answer in side):
+    if any(answer.get("scores", {}).get(score.scorer, "absent") not in (0, 1, None) for side in answers for answer in side):
         return None
-    right = [[bool(answer["scores"][score.scorer]) for answer in side] for side in answers]
+    right = [[bool(correct(answer, score.scorer)) for answer in side] for side in answers]
     pairs = list(zip(*right, strict=True))
     apart = [i for i, (x, y) in enumerate(pairs) if x != y][:SHOWN]
     questions = tuple(

@@ -13,6 +13,7 @@ from sdsbench.results.tables.definition import Table
 from sdsbench.results.tables.published import values
 from sdsbench.results.tables.run_values import is_cost, own_cost, score_of
 from sdsbench.results.tables.runs import Run
+from sdsbench.tasks.graders.titles import described
 
 Cells = Mapping[tuple[str, str], TableCell]
 
@@ -31,7 +32,7 @@ def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) 
     lines.append(f"Runs: {len(runs)} finished, {len(unfinished)} not{_statuses(list(unfinished.values()))}.")
     if used:
         lines += [_commits(used), _devices(used), _costs(table, used), _data(used), _scorers(table, used)]
-        lines += _tuning(table, cells, used)
+        lines += [_undecided(table, used), *_tuning(table, cells, used)]
     lines.append(_excluded(excluded))
     return [line for line in (*lines, table.note) if line]
 
@@ -151,8 +152,22 @@ def _scorers(table: Table, runs: list[Run]) -> str:
         for run in runs:
             score = score_of(run, column) if not column.parts else None
             if score is not None:
-                found.add(f"{score.evaluation} v{score.version} by {score.scorer}, {score.n} questions, {score.stage}")
+                by = score.scorer + described(score.evaluation, score.scorer)
+                found.add(f"{score.evaluation} v{score.version} by {by}, {score.n} questions, {score.stage}")
     return "Scores: " + "; ".join(sorted(found)) + "." if found else ""
+
+
+def _undecided(table: Table, runs: list[Run]) -> str:
+    """Answers that count as not correct because their grader hit a limit."""
+    columns = [column for column in table.columns if column.measure == "score" and not column.parts]
+    scores = [(run.id, score) for run in runs for column in columns if (score := score_of(run, column)) is not None]
+    found = sorted({f"{run_id} {s.evaluation} by {s.scorer}: {s.note}" for run_id, s in scores if s.note})
+    if not found:
+        return ""
+    return (
+        "Undecided answers, counted as not correct: " + "; ".join(found) + ". `--scorer EVALUATION=SCORER` grades them "
+        "again with ten times the time."
+    )
 
 
 def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:

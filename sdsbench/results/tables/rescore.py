@@ -1,7 +1,8 @@
 """Scores made again from stored answers by another scorer, without a model.
 
 `gsm8k=strict` takes a scorer of the task's definition; `gsm8k=my_module:my_scorer` any function (target, response) ->
-bool or number that Python can import.
+bool, number or None (undecided) that Python can import. Answers that their grader left undecided are graded again with
+larger limits.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from sdsbench.core.record import Score
 from sdsbench.results.frames import samples_of
 from sdsbench.results.tables.runs import Run
 from sdsbench.tasks import base as tasks
+from sdsbench.tasks.symbolic import patience
 
-Scorer = Callable[[str, str], float]  # (target, response)
+Scorer = Callable[[str, str], float | None]  # (target, response); None: undecided
+PATIENCE = 10.0  # how many times the usual limits an answer gets that was left undecided
 
 
 def rescored(runs: Sequence[Run], choice: str, stage: str = "trained") -> list[Run]:
     """The runs with the chosen scorer as the headline of its evaluation; others are as they were.
 
-    A scorer that a run's record holds is taken from there; else it is computed from the stored answers.
+    A scorer that a run's record holds is taken from there, with undecided answers graded again; else it is computed
+    from the stored answers.
     Raises ConfigError for a choice that names no scorer, Unavailable for a run without stored answers.
     """
     evaluation, _, name = choice.partition("=")
@@ -39,7 +43,7 @@ def _one(run: Run, evaluation: str, name: str, stage: str) -> Run:
     if not here:
         return run
     known = next((score for score in here if score.scorer == name), None)
-    chosen = known or _computed(run, here[0], name)
+    chosen = known if known and not known.undecided else _computed(run, here[0], name)
     others = [score.model_copy(update={"headline": False}) if score in here else score for score in run.record.scores]
     scores = [score for score in others if (score.evaluation, score.stage, score.scorer) != (evaluation, stage, name)]
     scores.append(chosen.model_copy(update={"headline": True}))
@@ -47,29 +51,41 @@ def _one(run: Run, evaluation: str, name: str, stage: str) -> Run:
 
 
 def _computed(run: Run, like: Score, name: str) -> Score:
-    scorer = _scorer(run, like.evaluation, name)
-    answers = samples_of(run.folder, like.evaluation, like.stage)
-    values = [float(scorer(answer["target"], answer["response"])) for answer in answers]
-    mean = sum(values) / len(values)
-    error = (
-        math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)) if len(values) > 1 else None
-    )
-    update = {"scorer": name, "value": mean, "stderr": error, "n": len(values)}
+    """The score of a scorer over the stored answers; verdicts that are stored are not asked for again."""
+    scorer, version = _scorer(run, like, name)
+    values = [_value(answer, name, scorer) for answer in samples_of(run.folder, like.evaluation, like.stage)]
+    numbers = [value or 0.0 for value in values]
+    mean = sum(numbers) / len(numbers)
+    error = math.sqrt(sum((v - mean) ** 2 for v in numbers) / (len(values) - 1) / len(values)) if len(values) > 1 else None
+    update = {"scorer": name, "value": mean, "stderr": error, "n": len(values), "version": version}
+    update |= {"undecided": values.count(None)}
     return like.model_copy(update=update)
 
 
-def _scorer(run: Run, evaluation: str, name: str) -> Scorer:
+def _value(answer: Mapping[str, Any], name: str, scorer: Scorer) -> float | None:
+    stored = answer.get("scores", {}).get(name)
+    if stored is not None:
+        return float(stored)
+    with patience(PATIENCE if name in answer.get("scores", {}) else 1.0):
+        verdict = scorer(answer["target"], answer["response"])
+    return None if verdict is None else float(verdict)
+
+
+def _scorer(run: Run, like: Score, name: str) -> tuple[Scorer, int]:
+    """A scorer, and the version of the evaluation that it belongs to; another's function leaves that as it is."""
     if ":" in name:
-        return _imported(name)
+        return _imported(name), like.version
+    version = like.version
     task_class, config_class = tasks.lookup(run.record.task)
-    known: dict[str, Callable[[dict[str, Any], str], bool]] = {}
+    known: dict[str, tasks.Scorer] = {}
     for definition in task_class(config_class(**run.record.config["task"])).evaluations():
-        if definition.name == evaluation and isinstance(definition, tasks.Generation):
+        if definition.name == like.evaluation and isinstance(definition, tasks.Generation):
             known |= definition.scorers
+            version = definition.version
     if name not in known:
         accepted = ", ".join([*sorted(known), "or MODULE:FUNCTION"])
-        raise ConfigError([Problem("--scorer", f"{evaluation}={name}", accepted)])
-    return lambda target, response: known[name](_row(target), response)
+        raise ConfigError([Problem("--scorer", f"{like.evaluation}={name}", accepted)])
+    return lambda target, response: known[name](_row(target), response), version
 
 
 def _row(target: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _table1() -> Table:
 
 def _table2() -> Table:
     model, protocol = "llama3.2_3b", "lora_sb/commonsense"
-    scores = [score_column(model, "commonsense", protocol, name, scorer="paper") for name in COMMONSENSE]
+    scores = [score_column(model, "commonsense", protocol, name, scorer="lora_sb") for name in COMMONSENSE]
     return Table(
         "lora_sb/table2",
         "Commonsense reasoning: Llama-3.2 3B trained on Commonsense170K",

@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import re
 
-_DROP = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$")
+_BEFORE_UNITS = (
+    ("\n", ""),
+    ("\\!", ""),
+    ("\\\\", "\\"),
+    ("tfrac", "frac"),
+    ("dfrac", "frac"),
+    ("\\left", ""),
+    ("\\right", ""),
+    ("^{\\circ}", ""),
+    ("^\\circ", ""),
+    ("\\$", ""),
+)
+_AFTER_UNITS = (("\\%", ""), (" .", " 0."), ("{.", "{0."))
 
 
 def normal_form(answer: str) -> str:
     """The answer's normal form. Raises ValueError or IndexError on some malformed answers."""
-    for drop in _DROP:
-        answer = answer.replace(drop, "")
-    answer = answer.replace("\\\\", "\\").replace("tfrac", "frac").replace("dfrac", "frac")
+    for old, new in _BEFORE_UNITS:
+        answer = answer.replace(old, new)
     answer = _without_unit(answer)
-    answer = answer.replace("\\%", "").replace(" .", " 0.").replace("{.", "{0.")
+    for old, new in _AFTER_UNITS:
+        answer = answer.replace(old, new)
     if not answer:
         return answer
     if answer[0] == ".":
@@ -66,8 +78,21 @@ def _slash_as_fraction(answer: str) -> str:
     sides = answer.split("/")
     if len(sides) != 2:
         return answer
-    numerator, denominator = (int(side) for side in sides)
-    return f"\\frac{{{numerator}}}{{{denominator}}}" if f"{numerator}/{denominator}" == answer else answer
+    if not all(_is_whole_number(side) for side in sides):
+        raise ValueError("a slash between other things than whole numbers")
+    if not all(_PLAINLY_WRITTEN.fullmatch(side) for side in sides):
+        return answer
+    return f"\\frac{{{sides[0]}}}{{{sides[1]}}}"
+
+
+_WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+(_\d+)*\s*")
+_PLAINLY_WRITTEN = re.compile(r"0|-?[1-9][0-9]*")
+_MOST_DIGITS = 4300
+
+
+def _is_whole_number(text: str) -> bool:
+    """Whether Python's int() reads the text, whatever limit on digits the environment gives this process."""
+    return bool(_WHOLE_NUMBER.fullmatch(text)) and sum(map(str.isdigit, text)) <= _MOST_DIGITS
 
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)

@@ -1,0 +1,103 @@
+r"""Graders of MATH: (gold answer, generated text) -> correct, wrong, or None: undecided (see sdsbench.tasks.symbolic).
+
+Gold answers are what the last box of a solution holds. No text raises. Six are other projects' programs, rewritten here
+and held to their verdicts by tests; `fixed` is this project's own and the one to rank by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from sdsbench.tasks import symbolic
+from sdsbench.tasks.answers import after_last_mark
+from sdsbench.tasks.graders import lora_sb
+from sdsbench.tasks.graders import minerva as minerva_form
+from sdsbench.tasks.graders.hendrycks import normal_form, plain_number
+from sdsbench.tasks.symbolic import Verdict
+
+ANSWER_MARK = "The answer is: "
+LONGEST_ANSWER = 400
+"""Characters; no gold answer of MATH has half as many: for `fixed`, a longer text is no answer."""
+
+
+def paper(gold: str, text: str) -> Verdict:
+    """LoRA-SB's MATH_eval.py (2411.19557) with sympy's LaTeX parser, that is with antlr installed.
+
+    Its flaws are kept: an answer, or a gold answer, that makes the normal form raise counts as correct ("x/2" for 7);
+    numbers within 1e-4 of the gold answer, also times or divided by 100; other expressions within 1e-3.
+    """
+    answer = marked_answer(text)
+    return False if answer is None else lora_sb.equivalent(gold, answer, "lora_sb")
+
+
+def paper_no_antlr(gold: str, text: str) -> Verdict:
+    """The same program as its requirements install it: without antlr, so that sympy reads no LaTeX."""
+    answer = marked_answer(text)
+    return False if answer is None else lora_sb.equivalent(gold, answer, "lora_sb_no_antlr")
+
+
+def metamath(gold: str, text: str) -> bool:
+    """MetaMath's eval_math.py (2309.12284): equal normal forms; where one raises, equal texts."""
+    answer = marked_answer(text)
+    if answer is None:
+        return False
+    try:
+        return normal_form(answer) == normal_form(gold)
+    except (ValueError, IndexError):
+        return answer == gold
+
+
+def minerva(gold: str, text: str) -> Verdict:
+    """lm-eval's exact_match of minerva_math: its own sentence around the answer, its normal form, sympy's LaTeX.
+
+    An answer that sympy cannot read, an interval say, is wrong even where it is the gold answer.
+    """
+    answer = minerva_form.final_answer(text)
+    if answer == minerva_form.INVALID:
+        return False
+    return symbolic.equal("sympy_latex", minerva_form.normal_form(gold), minerva_form.normal_form(answer))
+
+
+def math_verify(gold: str, text: str) -> Verdict:
+    """math-verify on the whole text, as lm-eval calls it."""
+    return symbolic.equal("math_verify", gold, text)
+
+
+def math_verify_marked(gold: str, text: str) -> Verdict:
+    """math-verify on what follows the last mark; a text without the mark is wrong."""
+    answer = marked_answer(text)
+    if answer is None or answer == gold:
+        return answer is not None
+    return symbolic.equal("math_verify_marked", gold, answer.strip("$"))
+
+
+def fixed(gold: str, text: str) -> Verdict:
+    """The grader to rank by: as `paper`, but a malformed answer is wrong and numbers must be equal exactly."""
+    answer = marked_answer(text)
+    if answer is None or len(answer) > LONGEST_ANSWER:
+        return False
+    if answer == gold:
+        return True
+    try:
+        expected, predicted = normal_form(gold), normal_form(answer)
+    except (ValueError, IndexError):
+        return False
+    if expected == predicted:
+        return True
+    numbers = plain_number(expected), plain_number(predicted)
+    if numbers[0] is not None and numbers[1] is not None:
+        return Fraction(numbers[0]) == Fraction(numbers[1])
+    return symbolic.equal("latex_difference", expected, predicted)
+
+
+GRADERS: dict[str, Callable[[str, str], Verdict]] = {
+    grader.__name__: grader
+    for grader in (fixed, paper, paper_no_antlr, metamath, minerva, math_verify, math_verify_marked)
+}
+
+
+def marked_answer(text: str) -> str | None:
+    """What follows the last mark, up to the end of its sentence; None without the mark."""
+    after = after_last_mark(text, ANSWER_MARK)
+    return None if after is None else after.split(".\n")[0].strip().removesuffix(".").strip()

@@ -1,0 +1,63 @@
+"""Prompts and responses as tokens: the same prompt tokens in training and in evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sdsbench.tasks.base import BeginToken, TextExample, TextTaskConfig
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """Token ids of one example; the loss covers tokens from position `first_target` on."""
+
+    ids: tuple[int, ...]
+    first_target: int
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    @property
+    def targets(self) -> int:
+        """Tokens that carry loss (the first token of a sequence cannot: nothing predicts it)."""
+        return len(self.ids) - max(self.first_target, 1)
+
+
+def encode(example: TextExample, tokenizer: Any, max_length: int, config: TextTaskConfig) -> EncodedText:
+    """An example as tokens, the end of the sequence appended, cut at `max_length` on the right.
+
+    `task.tokenize=apart`: prompt and response each for itself, so that the prompt has the very tokens that it has in
+    evaluation. `together`, as LoRA-SB, MetaMath and LLM-Adapters do it: one text, in which a token may begin otherwise
+    after the prompt; as many tokens as the prompt has by itself count as prompt.
+    """
+    prompt = prompt_ids(example.prompt, tokenizer, config.begin_token)
+    if config.tokenize == "together":
+        ids = prompt_ids(example.prompt + example.response + tokenizer.eos_token, tokenizer, config.begin_token)
+    else:
+        response = tokenizer(example.response, add_special_tokens=False)["input_ids"]
+        ids = [*prompt, *response, tokenizer.eos_token_id]
+    return EncodedText(tuple(ids[:max_length]), 0 if config.loss_on == "sequence" else len(prompt))
+
+
+def prompt_ids(prompt: str, tokenizer: Any, begin_token: BeginToken) -> list[int]:
+    """The tokens before a response, in training and in evaluation."""
+    return [*_beginning(tokenizer, begin_token), *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+
+
+def _beginning(tokenizer: Any, begin_token: BeginToken) -> list[int]:
+    """What stands before a text: nothing, the beginning-of-sequence token where there is one, or what the tokenizer
+    itself puts there.
+
+    A token that also ends sequences is none: after it a text would be over.
+    """
+    if begin_token == "never":
+        return []
+    begin = tokenizer.bos_token_id
+    if begin_token == "always":
+        return [] if begin is None or begin == tokenizer.eos_token_id else [begin]
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    starts = (start for start in range(len(whole)) if whole[start : start + len(plain)] == plain)
+    return whole[: next(starts)]

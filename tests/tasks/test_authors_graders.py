@@ -1,0 +1,98 @@
+"""Every grader gives the verdicts of the program that it is named after, on the rows of authors/, busy machine or not.
+
+authors/README.md says which program, commit and settings made the verdicts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdsbench.tasks import symbolic
+from sdsbench.tasks.commonsense import BENCHMARKS
+from sdsbench.tasks.graders import commonsense, gsm8k, math
+from tests.tasks.busy import busy_machine
+
+AUTHORS = Path(__file__).parent / "authors"
+GSM8K = {
+    "lora_sb_gsm8k": "paper",
+    "metamath_gsm8k": "metamath",
+    "lm_eval_strict": "strict",
+    "lm_eval_flexible": "flexible",
+}
+MATH = {
+    "lora_sb_math": "paper",
+    "lora_sb_math_no_antlr": "paper_no_antlr",
+    "metamath_math": "metamath",
+    "lm_eval_minerva": "minerva",
+    "math_verify": "math_verify",
+    "math_verify_marked": "math_verify_marked",
+}
+LABELS = {folder.split("/")[1]: labels for folder, labels in BENCHMARKS.values()}
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (AUTHORS / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("theirs", GSM8K)
+def test_gsm8k(theirs: str) -> None:
+    grader = gsm8k.GRADERS[GSM8K[theirs]]
+    found = rows("gsm8k")
+    assert len(found) == 864
+    for row in found:
+        assert grader(row["gold"].replace(",", ""), row["answer_text"]) is row["verdicts"][theirs], row
+
+
+def differing(theirs: str, some: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose verdict is another. Theirs is null where there was no answer to ask about: wrong here."""
+    grader = math.GRADERS[MATH[theirs]]
+    return [row for row in some if grader(row["gold"], row["answer_text"]) is not bool(row["verdicts"][theirs])]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("theirs", MATH)
+def test_math(theirs: str) -> None:
+    found = rows("math")
+    assert len(found) == 1157
+    assert differing(theirs, found) == []
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("llm_adapters", "paper"), ("lora_sb", "lora_sb")])
+def test_commonsense(theirs: str, ours: str) -> None:
+    found = rows("commonsense")
+    assert len(found) == 400
+    for row in found:
+        verdict = commonsense.GRADERS[ours](LABELS[row["dataset"]], row["gold"], row["answer_text"])
+        assert verdict is row["verdicts"][theirs], row
+
+
+def identical(gold: str) -> str:
+    return f"So.\nFinal Answer: The final answer is ${gold}$. I hope it is correct.\nThe answer is: {gold}"
+
+
+@pytest.mark.timeout(900)
+def test_math_on_a_busy_machine() -> None:
+    """Verdicts that need a library, and those of answers identical to the gold one, while twelve processes compute."""
+    found = rows("math")
+    some = found[::40]
+    golds = sorted({row["gold"] for row in found})[::20]
+    symbolic.equal("lora_sb", "1", "2")  # the helper is up; what follows is grading alone
+    with busy_machine():
+        for theirs in MATH:
+            assert differing(theirs, some) == [], theirs
+        for gold in golds:
+            for name in ("paper", "paper_no_antlr", "fixed", "metamath", "math_verify_marked"):
+                assert math.GRADERS[name](gold, identical(gold)) is True, (name, gold)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("theirs", MATH)
+def test_all_of_math_on_a_busy_machine(theirs: str) -> None:
+    symbolic.equal("lora_sb", "1", "2")
+    with busy_machine():
+        assert differing(theirs, rows("math")) == []
