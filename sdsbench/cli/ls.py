@@ -45,7 +45,7 @@ def _names(kind: str) -> Mapping[str, str]:
 
         settings = "training settings of the protocols beside the paper's"
         others = {"lora_sb/table8": settings, "lora_sb/table9": settings, "grid": "whatever the records hold"}
-        return {table.name: table.title for table in TABLES.values()} | others
+        return {name: TABLES.lookup(name).title for name in TABLES} | others
     from sdsbench.results.claims.claim import default_file, read
 
     return {claim.id: claim.sentence for claim in read(default_file())} if default_file().is_file() else {}

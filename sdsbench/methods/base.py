@@ -107,6 +107,9 @@ class Method:
     packages: ClassVar[tuple[str, ...]] = ()
     """Top-level modules of other distributions whose code decides the method's numbers: records name their versions."""
 
+    exact_gradient: ClassVar[bool] = True
+    """Whether training follows the gradient of the loss; false where a part of the forward pass is held constant."""
+
     def wraps_layers(self) -> bool:
         """Whether target layers are replaced by AdaptedLinear. Only such runs can share a base and train in a group.
 

@@ -26,6 +26,7 @@ from sdsbench.models import readers
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 
+PLUGIN = "plugin:"
 CODE, WEIGHTS, DATA = "code of ", "base weights", "data "
 """How the names of an origin begin (`recorded_origin`)."""
 PACKAGES = (
@@ -54,7 +55,7 @@ def code_parts(config: RunConfig) -> dict[str, dict[str, Path]]:
         "data": _generator_modules(config),
     }
     files = {part: _beyond_core(tuple(modules)) for part, modules in parts.items()}
-    files |= {f"plugin:{name}": _beyond_core((name,)) for name in config.plugins}
+    files |= {f"{PLUGIN}{name}": _beyond_core((name,)) for name in config.plugins}
     return {"core": dict(core)} | {part: found for part, found in files.items() if found}
 
 

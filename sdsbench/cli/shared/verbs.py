@@ -14,7 +14,7 @@ from sdsbench.cli.shared.completion import complete_override
 
 RUN = "run"
 SECTIONS = {
-    "runs": (RUN, "show", "ls", "profile", "export", "replay", "doctor"),
+    "runs": (RUN, "show", "ls", "profile", "export", "replay", "check", "doctor"),
     "sweeps": ("plan", "sweep", "submit", "status", "retry", "cancel"),
     "results": ("table", "trace", "verdict", "report", "external"),
     "studies": ("figures", "theory"),

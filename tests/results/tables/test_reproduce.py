@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from sdsbench.results.tables.definitions import TABLES
+from sdsbench.results.tables.definitions import TABLES, get
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -41,7 +41,7 @@ def test_the_document_is_what_the_script_writes(script: ModuleType) -> None:
 @pytest.mark.parametrize("number", "123456")
 def test_a_sweep_holds_every_cell_of_its_table_with_three_seeds(script: ModuleType, number: str) -> None:
     """Each cell with a measured number finds exactly three runs of its sweep, and no run fills no cell."""
-    table = TABLES[f"lora_sb/table{number}"]
+    table = get(f"lora_sb/table{number}")
     points = list(script.points(table.name))
     used: set[int] = set()
     for row in table.rows:
@@ -57,7 +57,7 @@ def test_a_sweep_holds_every_cell_of_its_table_with_three_seeds(script: ModuleTy
 @pytest.mark.parametrize("sweep", ["math", "commonsense", "vision"])
 def test_sds_sweeps_hold_every_cell(script: ModuleType, sweep: str) -> None:
     points = list(script.points(f"sds_lora/{sweep}"))
-    for table in (t for name, t in TABLES.items() if name.startswith(f"sds_lora/{sweep}")):
+    for table in (get(name) for name in TABLES if name.startswith(f"sds_lora/{sweep}")):
         for row in table.rows:
             for column in table.columns:
                 if not column.parts:

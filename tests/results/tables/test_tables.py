@@ -301,7 +301,7 @@ def test_verbs_from_the_command_line(paper_runs: Path, tmp_path: Path, capsys: p
 
 
 def test_all_definitions_have_unique_names() -> None:
-    for table in TABLES.values():
+    for table in map(get, TABLES):
         for names in ([r.name for r in table.rows], [c.name for c in table.columns]):
             assert len(names) == len(set(names)), table.name
 

@@ -1,22 +1,31 @@
-"""All tables by name. A new table is one more entry in one of these files."""
+"""All tables by name. A new table of ours is one more entry in one of these files; a plugin registers its own."""
 
 from __future__ import annotations
 
-import difflib
-
 from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.registry import Registry
+from sdsbench.core.spelling import nearest
 from sdsbench.results.tables.definition import Table
 from sdsbench.results.tables.definitions import lora_sb, sds_lora
 
-TABLES: dict[str, Table] = {table.name: table for table in (*lora_sb.TABLES, *sds_lora.TABLES)}
+TABLES: Registry[Table] = Registry("table")
+MADE_OF_RUNS = ("lora_sb/table8", "lora_sb/table9", "grid")
+"""Tables whose rows or columns follow from the runs."""
+
+
+def register(table: Table) -> None:
+    """Make a table known under its name. Raises ValueError where another one has the name."""
+    TABLES.register(table.name, table)
+
+
+for _table in (*lora_sb.TABLES, *sds_lora.TABLES):
+    register(_table)
 
 
 def get(name: str) -> Table:
-    """The table called `name`. Raises ConfigError with the nearest names where there is none."""
-    if name in TABLES:
-        return TABLES[name]
-    near = difflib.get_close_matches(name, TABLES, n=1)
-    advice = f"Did you mean {near[0]}?" if near else ""
-    raise ConfigError(
-        [Problem("table", name, ", ".join([*TABLES, "lora_sb/table8", "lora_sb/table9", "grid"]), advice)]
-    )
+    """The table called `name`. Raises ConfigError with the nearest name where there is none."""
+    try:
+        return TABLES.lookup(name)
+    except KeyError:
+        names = [*TABLES, *MADE_OF_RUNS]
+        raise ConfigError([Problem("table", name, ", ".join(names), nearest(name, names))]) from None

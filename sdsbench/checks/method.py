@@ -1,0 +1,239 @@
+"""The contract of a method, run on a small model: what a comparison with other methods relies on.
+
+| point | what is demanded |
+|---|---|
+| start | a fact: how far the outputs before the first step are from the base model's |
+| gradients | those of training equal central differences of the loss in float64, along every trained tensor |
+| randomness | neither preparing nor training moves the global generators of torch, numpy and Python |
+| resume | stopped after any step and started again: losses and trained tensors bitwise those of an uninterrupted run |
+| group | trained side by side with another seed: the losses of the run alone (where the method may share a base) |
+| export | the folder for the peft library gives the outputs of the trained model |
+| memory | the estimate of a step's memory can be made |
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sdsbench.checks.finding import Finding, findings
+from sdsbench.core import step_log
+from sdsbench.core.errors import Interrupted, Refused
+from sdsbench.methods import base as methods
+from sdsbench.models.load import load as load_model
+from sdsbench.runs.configuration.identity import with_values
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.data_source import resolve_source
+from sdsbench.runs.execute import execute
+from sdsbench.runs.export import export as export_run
+from sdsbench.runs.export import trained_model
+from sdsbench.runs.prepare import Loaded, attach_method, load, ready_to_train, start_method
+from sdsbench.runs.run_context import RunContext
+from sdsbench.sweeps.group import SharedBase, group_key
+from sdsbench.sweeps.memory import Batch, training_bytes
+from sdsbench.training.loop import Training
+from sdsbench.training.side_by_side import Member, SideBySide
+from sdsbench.training.signals import StopRequest
+from sdsbench.training.state import TrainState
+
+STEPS = 4
+SMALL = {
+    "train.max_steps": STEPS, "train.batch_size": 4, "train.checkpoint_every": 1, "train.save": "adapter",
+    "data.train_limit": 32, "eval.limit": 2, "eval.untrained": False, "device": "cpu", "dtype": "float32",
+    "force": False,
+}  # fmt: skip
+STEP = 1e-4  # of the central differences, relative to the size of a tensor
+CLOSE = 1e-5  # relative error of a derivative in float64
+SAME_LOSS = 1e-5
+
+
+def check_method(config: RunConfig, folder: Path) -> Iterator[Finding]:
+    """Every point of the contract for the configuration's method on its model and task; runs go below `folder`."""
+    config, _ = resolve_source(with_values(config, SMALL))
+    yield from findings(
+        {
+            "start": lambda: start(config),
+            "gradients": lambda: gradients(config),
+            "randomness": lambda: randomness(config),
+            "resume": lambda: resume(config, folder),
+            "group": lambda: group(config),
+            "export": lambda: export(config, folder),
+            "memory": lambda: memory(config),
+        }
+    )
+
+
+def start(config: RunConfig) -> Finding:
+    """How far the outputs before the first step are from those of the base model."""
+    loaded = load(config, load_model)
+    before = _losses(loaded, loaded.model.model)
+    training, _ = ready_to_train(config)
+    after = _losses(loaded, training.model.eval())
+    distance = float((before - after).abs().max() / before.abs().max())
+    where = "at the base weights" if distance == 0 else f"{distance:.2g} from the base model's losses (relative)"
+    return Finding("start", None, f"starts {where}")
+
+
+def gradients(config: RunConfig) -> Finding:
+    """Gradients of the loss against central differences in float64; a constant part of the forward pass is told."""
+    kind = methods.lookup(config.method.name)[0]
+    if not kind.exact_gradient:
+        return Finding("gradients", None, "the method holds a part of the forward pass constant in its backward pass")
+    config = with_values(config, {"method.dropout": 0.0}) if hasattr(config.method, "dropout") else config
+    training, _ = ready_to_train(config)
+    model, examples = training.model.double(), training.batch(1)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    generator = torch.Generator().manual_seed(0)
+    for parameter in trained.values():  # away from a start where half of the factors are zero
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data = parameter.data + 0.02 * noise
+
+    def loss() -> Tensor:
+        return training.objective.loss(model, examples, training.device)
+
+    found = torch.autograd.grad(loss(), list(trained.values()), allow_unused=True)
+    worst, which = 0.0, ""
+    for (name, parameter), gradient in zip(trained.items(), found, strict=True):
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        claimed = 0.0 if gradient is None else float((gradient * direction).sum())
+        measured = _central_difference(loss, parameter, direction)
+        error = abs(claimed - measured) / max(abs(claimed), abs(measured), 1e-4)
+        worst, which = max((worst, which), (error, name))
+    text = f"{len(trained)} tensors, largest relative error {worst:.1e} ({which})"
+    return Finding("gradients", worst < CLOSE, text)
+
+
+@torch.no_grad()
+def _central_difference(loss: Any, parameter: Tensor, direction: Tensor) -> float:
+    step = STEP * float(parameter.abs().mean() + 1e-3)
+    values = []
+    for sign in (1, -1):
+        parameter.data += sign * step * direction
+        values.append(float(loss()))
+        parameter.data -= sign * step * direction
+    return (values[0] - values[1]) / (2 * step)
+
+
+def randomness(config: RunConfig) -> Finding:
+    """The global generators before and after preparing and three steps."""
+    before = _global_generators()
+    training, state = ready_to_train(config)
+    for _ in range(3):
+        training.step(state)
+    moved = [name for name, value in _global_generators().items() if value != before[name]]
+    return Finding("randomness", not moved, f"moved: {', '.join(moved)}" if moved else "global generators untouched")
+
+
+def _global_generators() -> dict[str, str]:
+    return {
+        "torch": str(torch.random.get_rng_state().tolist()),
+        "numpy": str(np.random.get_state()),
+        "random": str(random.getstate()),
+    }
+
+
+class _StopAfter(StopRequest):
+    """A stop request that comes after some number of looks, one of which follows each step."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._left = looks
+
+    def raise_if_received(self, saved: str) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            raise Interrupted(saved)
+
+
+def resume(config: RunConfig, folder: Path) -> Finding:
+    """A run stopped after its second step and started again, against one that was not stopped."""
+    whole = _run(config, folder / "whole")
+    cut = with_values(config, {"output_root": str(folder / "cut")})
+    try:
+        execute(cut, RunContext(log=_quiet, stop=_StopAfter(2)))
+        return Finding("resume", False, "the run did not stop")
+    except Interrupted:
+        pass
+    again = _run(config, folder / "cut")
+    if _step_losses(whole) != _step_losses(again):
+        return Finding("resume", False, f"losses {_step_losses(whole)}, resumed {_step_losses(again)}")
+    one, two = (load_file(run / "adapter" / "adapter.safetensors") for run in (whole, again))
+    differing = [name for name in one if not torch.equal(one[name], two[name])]
+    return Finding("resume", not differing, f"differing: {', '.join(differing)}" if differing else "bitwise equal")
+
+
+def group(config: RunConfig) -> Finding:
+    """Two seeds side by side on one base, against each alone."""
+    if group_key(config) is None:
+        return Finding("group", None, "the method trains alone (it does not leave the base as it is, or a head trains)")
+    configs = [with_values(config, {"seeds.init": seed, "seeds.data": seed, "seeds.dropout": seed}) for seed in (0, 1)]
+    alone = [_train(*ready_to_train(each)) for each in configs]
+    base, members = SharedBase(load_model), []
+    for each in configs:
+        training, state, _, _ = attach_method(each, load(each, base))
+        start_method(each, training, state)
+        if base.restore():
+            return Finding("group", None, "the method writes into the base weights: sweeps let it train alone")
+        members.append(Member(training, state))
+    together: list[list[float]] = [[], []]
+    joint = SideBySide(base.model, members, base.restore)
+    for _ in range(STEPS):
+        for losses, report in zip(together, joint.step(), strict=True):
+            losses.append(report.loss)
+    pairs = zip([loss for run in alone for loss in run], [loss for run in together for loss in run], strict=True)
+    worst = max(abs(one - two) / abs(one) for one, two in pairs)
+    return Finding("group", worst < SAME_LOSS, f"largest relative difference of losses {worst:.1e}")
+
+
+def export(config: RunConfig, folder: Path) -> Finding:
+    """The exported adapter, loaded by the peft library on the base model, against the trained model."""
+    from peft import PeftModel
+
+    run = _run(config, folder / "whole")
+    try:
+        export_run(config, run, folder / "peft", "peft", "float32")
+    except Refused as error:
+        return Finding("export", None, str(error))
+    loaded = load(config, load_model)
+    expected = _losses(loaded, trained_model(config, run)[0].model.eval())
+    theirs = PeftModel.from_pretrained(loaded.model.model, folder / "peft").eval()
+    found = _losses(loaded, theirs.get_base_model())
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    return Finding("export", difference < SAME_LOSS, f"largest relative difference of losses {difference:.1e}")
+
+
+def memory(config: RunConfig) -> Finding:
+    """The estimate of a step's memory."""
+    found = training_bytes(config, Batch((64,) * config.train.batch_size, 0.5), "float32")
+    return Finding("memory", found is not None, f"{found / 1e6:.0f} MB a step" if found else "no estimate can be made")
+
+
+def _run(config: RunConfig, root: Path) -> Path:
+    record = execute(with_values(config, {"output_root": str(root)}), RunContext(log=_quiet))
+    return root / record.run_id
+
+
+def _quiet(_: str) -> None:
+    """Runs of a check tell nobody what they do."""
+
+
+def _step_losses(run: Path) -> list[float]:
+    return [line["loss"] for line in step_log.read(run / "metrics.jsonl") if line["kind"] == "train"]
+
+
+def _train(training: Training, state: TrainState) -> list[float]:
+    return [training.step(state).loss for _ in range(STEPS)]
+
+
+@torch.no_grad()
+def _losses(loaded: Loaded, model: Any) -> Tensor:
+    """The loss of each of the first training examples."""
+    device = loaded.device.device
+    return torch.stack([loaded.family.loss(model, [example], device) for example in loaded.examples[:4]]).cpu()

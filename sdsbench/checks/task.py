@@ -1,0 +1,120 @@
+"""The contract of a task: what a score of it relies on.
+
+| point | what is demanded |
+|---|---|
+| data | rows of every split that the task reads, with the columns that its data sets promise |
+| training | a training example of every row; a finite loss and gradient on the model |
+| graders | each scorer accepts the gold answer, refuses another row's, and raises on no text |
+| evaluation | two evaluations of one model give equal scores, one with half the batch size |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from sdsbench.checks.finding import Finding, findings
+from sdsbench.models.load import load as load_model
+from sdsbench.runs.configuration.identity import with_values
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.data_source import resolve_source
+from sdsbench.runs.prepare import Loaded, load, ready_to_train
+from sdsbench.runs.run_data import load_run
+from sdsbench.tasks import base as tasks
+from sdsbench.tasks.base import Generation, Row
+
+Scorer = Callable[[Row, str], Any]
+SMALL = {"data.train_limit": 32, "eval.limit": 4, "eval.batch_size": 4, "device": "cpu", "dtype": "float32"}
+HOSTILE = ("", " ", "\\boxed{", "#### ", "$" * 40, "1/0", "9" * 400, "The answer is: ", "\x00", "é" * 20)
+
+
+def check_task(config: RunConfig) -> Iterator[Finding]:
+    """Every point of the contract for the configuration's task, with its model and method."""
+    config, _ = resolve_source(with_values(config, SMALL))
+    yield from findings(
+        {
+            "data": lambda: data(config),
+            "training": lambda: training(config),
+            "graders": lambda: graders(config),
+            "evaluation": lambda: evaluation(config),
+        }
+    )
+
+
+def data(config: RunConfig) -> Finding:
+    """The rows of training and evaluation."""
+    rows = load_run(config)
+    sets = ", ".join(f"{used.dataset} {used.split}: {used.rows}" for used in rows.used())
+    return Finding("data", True, sets)
+
+
+def training(config: RunConfig) -> Finding:
+    """One optimizer step."""
+    loop, state = ready_to_train(config)
+    report = loop.step(state)
+    holds = math.isfinite(report.loss) and report.grad_norm > 0
+    return Finding("training", holds, f"loss {report.loss:.4f}, gradient norm {report.grad_norm:.3g}")
+
+
+def graders(config: RunConfig) -> Finding:
+    """Every scorer on its gold answer, on the gold of a row with another one, and on hostile texts."""
+    found = [
+        f"{evaluation.name}/{name}: {problem}"
+        for evaluation, rows in load_run(config).evaluations
+        if isinstance(evaluation, Generation)
+        for name, scorer in evaluation.scorers.items()
+        for problem in _grader_problems(evaluation, scorer, [rows[i] for i in range(len(rows))])
+    ]
+    if found:
+        return Finding("graders", False, "; ".join(found))
+    generated = [e for e in tasks.build(config.task).evaluations() if isinstance(e, Generation)]
+    return Finding("graders", True if generated else None, f"{len(generated)} generated evaluation(s)")
+
+
+def _grader_problems(evaluation: Generation, score: Scorer, rows: Sequence[Row]) -> Iterator[str]:
+    golds = [str(evaluation.target(row)) for row in rows]
+    texts = [*HOSTILE, *golds]
+    raised = [text for row in rows for text in texts if isinstance(_verdict(score, row, text), Exception)]
+    if raised:
+        yield f"raises on {raised[0][:20]!r}"
+    if not any(
+        _verdict(score, row, form) is True for row, gold in zip(rows, golds, strict=True) for form in forms(gold)
+    ):
+        yield "accepts no gold answer, written plain, after `####`, after `The answer is:` or in a box"
+    others = [(row, other) for row, gold in pairs for other in golds if other != gold]
+    if others and all(_verdict(score, row, form) is True for row, other in others for form in forms(other)):
+        yield "accepts every answer"
+
+
+def forms(gold: str) -> tuple[str, ...]:
+    """The ways in which answers are commonly written."""
+    return gold, f"#### {gold}", f"The answer is: {gold}", f"\\boxed{{{gold}}}", f"the correct answer is {gold}"
+
+
+def _verdict(score: Scorer, row: Row, text: str) -> Any:
+    try:
+        return score(row, text)
+    except Exception as error:  # the finding
+        return error
+
+
+def evaluation(config: RunConfig) -> Finding:
+    """The scores of the untrained model, twice."""
+    loaded = load(config, load_model)
+    one, two = _scores(config, loaded, 4), _scores(config, loaded, 2)
+    text = ", ".join(f"{name} {value:.3f}" for name, value in one.items())
+    return Finding("evaluation", one == two, text if one == two else f"{one}, with half the batch size {two}")
+
+
+@torch.no_grad()
+def _scores(config: RunConfig, loaded: Loaded, batch_size: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for wanted, rows in loaded.data.evaluations:
+        result = loaded.family.evaluate(
+            loaded.model.model.eval(), wanted, rows, "untrained", batch_size, lambda _: None
+        )
+        found |= {f"{score.evaluation}/{score.scorer}": score.value for score in result.scores}
+    return found
