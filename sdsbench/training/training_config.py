@@ -17,7 +17,7 @@ OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 class TrainConfig(Section):
     """How long, how large, how fast. The effective batch is batch_size x accumulation examples."""
 
-    lr: PositiveNumber = Field(description="peak learning rate of the method's parameters")
+    lr: PositiveNumber = Field(1e-3, description="peak learning rate of the method's parameters")
     head_lr: PositiveNumber | None = Field(
         None, description="learning rate of a classifier head; null: the same as train.lr"
     )
