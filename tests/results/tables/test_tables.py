@@ -238,6 +238,22 @@ def test_rescoring_from_answers(tmp_path: Path) -> None:
         rescored(runs, "gsm8k=strict")
 
 
+def test_undecided_answers_are_counted_named_and_graded_again(tmp_path: Path) -> None:
+    task = {"name": "math", "train_set": "hendrycks_math"}
+    samples = [
+        {"index": i, "id": str(i), "prompt": "?", "target": "2\\sqrt{3}", "response": text, "scores": {"fixed": verdict}}
+        for i, (text, verdict) in enumerate([("The answer is: \\sqrt{12}", None), ("The answer is: 2", 0.0)])
+    ]
+    record = make_record("lora", 0, {"math": 0.0}, task="math", config={"task": task})
+    score = record.scores[0].model_copy(update={"scorer": "fixed", "n": 2, "undecided": 1})
+    write_run(tmp_path, record.model_copy(update={"scores": [score]}), {"math": samples})
+    runs, damaged = load(tmp_path)
+    assert not damaged and runs[0].record.scores[0].note == "1 undecided"
+    assert any("math by fixed: 1 undecided" in line for line in built("grid", tmp_path).footer)
+    again = rescored(runs, "math=fixed")[0].record.scores[0]
+    assert (again.value, again.undecided, again.note, again.headline) == (0.5, 0, "", True)
+
+
 def longer_than_target(target: str, response: str) -> bool:
     return len(response) > len(target)
 
