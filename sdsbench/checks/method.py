@@ -93,7 +93,8 @@ def gradients(config: RunConfig) -> Finding:
     generator = torch.Generator().manual_seed(0)
     for parameter in trained.values():  # away from a start where half of the factors are zero
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.data = parameter.data + 0.02 * noise
+        with torch.no_grad():
+            parameter.add_(noise, alpha=0.02)
 
     def loss() -> Tensor:
         return training.objective.loss(model, examples, training.device)
@@ -115,9 +116,9 @@ def _central_difference(loss: Any, parameter: Tensor, direction: Tensor) -> floa
     step = STEP * float(parameter.abs().mean() + 1e-3)
     values = []
     for sign in (1, -1):
-        parameter.data += sign * step * direction
+        parameter.add_(direction, alpha=sign * step)
         values.append(float(loss()))
-        parameter.data -= sign * step * direction
+        parameter.sub_(direction, alpha=sign * step)
     return (values[0] - values[1]) / (2 * step)
 
 

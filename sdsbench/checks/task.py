@@ -80,9 +80,8 @@ def _grader_problems(evaluation: Generation, score: Scorer, rows: Sequence[Row])
     raised = [text for row in rows for text in texts if isinstance(_verdict(score, row, text), Exception)]
     if raised:
         yield f"raises on {raised[0][:20]!r}"
-    if not any(
-        _verdict(score, row, form) is True for row, gold in zip(rows, golds, strict=True) for form in forms(gold)
-    ):
+    pairs = list(zip(rows, golds, strict=True))
+    if not any(_verdict(score, row, form) is True for row, gold in pairs for form in forms(gold)):
         yield "accepts no gold answer, written plain, after `####`, after `The answer is:` or in a box"
     others = [(row, other) for row, gold in pairs for other in golds if other != gold]
     if others and all(_verdict(score, row, form) is True for row, other in others for form in forms(other)):

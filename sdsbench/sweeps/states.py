@@ -110,7 +110,7 @@ class States:
         """Parts of a record's origin that differ now; looked up once for runs that differ in seeds and rates alone."""
         if record is None or record.provenance is None:
             return ()
-        used = {key: record.config.get(key) for key in ("model", "task", "data", "plugins")}
+        used = {key: record.config.get(key) for key in ("model", "task", "data")}
         kind = canonical_json([record.method, used, record.provenance.code, record.provenance.weights.fingerprint])
         if kind not in self._parts:
             try:

@@ -66,7 +66,9 @@ def _between(board: Board, a: Run, b: Run, ours: str, theirs: str, seed: int) ->
     score = score_of(a, board.column)
     if score is None or len(answers[0]) != len(answers[1]):
         return None
-    if any(answer.get("scores", {}).get(score.scorer, "absent") not in (0, 1, None) for side in answers for answer in side):
+    if any(
+        answer.get("scores", {}).get(score.scorer, "absent") not in (0, 1, None) for side in answers for answer in side
+    ):
         return None
     right = [[bool(correct(answer, score.scorer)) for answer in side] for side in answers]
     pairs = list(zip(*right, strict=True))

@@ -56,7 +56,9 @@ def _computed(run: Run, like: Score, name: str) -> Score:
     values = [_value(answer, name, scorer) for answer in samples_of(run.folder, like.evaluation, like.stage)]
     numbers = [value or 0.0 for value in values]
     mean = sum(numbers) / len(numbers)
-    error = math.sqrt(sum((v - mean) ** 2 for v in numbers) / (len(values) - 1) / len(values)) if len(values) > 1 else None
+    error = (
+        math.sqrt(sum((v - mean) ** 2 for v in numbers) / (len(values) - 1) / len(values)) if len(values) > 1 else None
+    )
     update = {"scorer": name, "value": mean, "stderr": error, "n": len(values), "version": version}
     update |= {"undecided": values.count(None)}
     return like.model_copy(update=update)

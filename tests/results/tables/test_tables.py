@@ -241,7 +241,14 @@ def test_rescoring_from_answers(tmp_path: Path) -> None:
 def test_undecided_answers_are_counted_named_and_graded_again(tmp_path: Path) -> None:
     task = {"name": "math", "train_set": "hendrycks_math"}
     samples = [
-        {"index": i, "id": str(i), "prompt": "?", "target": "2\\sqrt{3}", "response": text, "scores": {"fixed": verdict}}
+        {
+            "index": i,
+            "id": str(i),
+            "prompt": "?",
+            "target": "2\\sqrt{3}",
+            "response": text,
+            "scores": {"fixed": verdict},
+        }
         for i, (text, verdict) in enumerate([("The answer is: \\sqrt{12}", None), ("The answer is: 2", 0.0)])
     ]
     record = make_record("lora", 0, {"math": 0.0}, task="math", config={"task": task})
