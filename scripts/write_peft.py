@@ -46,7 +46,8 @@ from sdsbench.training.state import TrainState
 PAGE = Path(__file__).parents[1] / "docs" / "peft.md"
 STEPS = 4
 LIKE = ["model=micro", "data.source=embedded", "method=lora", "data.train_limit=64", "threads=1", "train.batch_size=4"]
-KILL_AFTER = 8  # steps; a checkpoint is written every 5
+PLACED = ["threads=1", "train.checkpoint_every=5"]
+KILL_AFTER = 8  # steps
 SHAPED = {"c3a": {"block_size": 64}, "vblora": {"vector_length": 64}}
 """Options of types whose defaults do not divide micro's layers (128 and 384 wide)."""
 ELSEWHERE = {
@@ -76,7 +77,7 @@ def kill_and_resume(root: Path) -> None:
     for block in define(["sweep=peft_types"]).blocks:
         for point in product(block.axes):
             overrides = [f"{key}={value}" for key, value in point.items()]
-            command = [sys.executable, "-m", "sdsbench", *overrides, "threads=1", f"output_root={root}"]
+            command = [sys.executable, "-m", "sdsbench", *overrides, *PLACED, f"output_root={root}"]
             done = set(root.glob("*/record.json"))
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             while process.poll() is None and not any(

@@ -30,5 +30,6 @@ class Dropout:
         """Inside: draws of this step; outside, global generators are as they were."""
         seed = seed_of(self.seed, step)
         self.generator.manual_seed(seed)
-        with seeded(seed, next(self.model.parameters()).device):
+        weight = next(self.model.parameters(), None)
+        with seeded(seed, torch.device("cpu") if weight is None else weight.device):
             yield

@@ -65,7 +65,12 @@ def examples() -> list[EncodedText]:
 
 def prepared(kind: str, options: dict[str, Any], seed: int = 0) -> tuple[Training, TrainState]:
     """A tiny decoder with the tuner in it, and everything that training needs."""
-    model, method = tiny_model("decoder"), method_of(kind, options)
+    return put_in(method_of(kind, options), seed)
+
+
+def put_in(method: Method, seed: int) -> tuple[Training, TrainState]:
+    """The same with any method that wraps no layers."""
+    model = tiny_model("decoder")
     base = named_tensors(model)
     layers = attach(model, method, seed)
     config, rows = TrainConfig(lr=1e-2, batch_size=4, max_steps=STEPS), examples()
@@ -305,3 +310,16 @@ def test_frozen_tensors_of_any_plugin_are_found_wherever_they_are_kept() -> None
     saved = {name: tensor + 1 for name, tensor in frozen.tensors().items()}
     put_tensors(model, saved)
     assert all(torch.equal(frozen.tensors()[name], tensor) for name, tensor in saved.items())
+
+
+def test_a_plugin_resumes_from_the_checkpoint_alone() -> None:
+    """Its frozen directions are drawn from the run's seed: with another one only the checkpoint has them."""
+    method = build(MethodConfig(name="toy_shift", targets=["q_proj"]))
+    whole = train(*put_in(method, 0))
+    training, state = put_in(method, 0)
+    first = train(training, state, 3)
+    saved = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
+    other, rest = put_in(method, 1)
+    rest.load(*saved)
+    assert first + train(other, rest) == whole
+    assert train(*put_in(method, 1)) != whole, "the directions matter"

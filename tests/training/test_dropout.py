@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -54,6 +57,22 @@ def test_the_global_generator_is_as_it_was() -> None:
     model, before = Base(), torch.random.get_rng_state()
     base_mask(model, Dropout(model, 0), 1)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def global_draws(dropout: Dropout, step: int) -> tuple[float, float, float]:
+    with dropout.of_step(step):
+        return torch.rand(()).item(), float(np.random.rand()), random.random()
+
+
+def test_layers_of_plugins_may_draw_from_any_global_generator() -> None:
+    random.seed(3), np.random.seed(3)
+    outside = float(np.random.rand()), random.random()
+    random.seed(3), np.random.seed(3)
+    first = global_draws(Dropout(Base(), 0), 4)
+    assert outside == (float(np.random.rand()), random.random()), "numpy's and Python's are as they were, too"
+    assert global_draws(Dropout(Base(), 0), 4) == first, "wherever the generators were before"
+    for other in (global_draws(Dropout(Base(), 0), 5), global_draws(Dropout(Base(), 1), 4)):
+        assert all(a != b for a, b in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize(
