@@ -247,9 +247,9 @@ def test_undecided_answers_are_counted_named_and_graded_again(tmp_path: Path) ->
             "prompt": "?",
             "target": "2\\sqrt{3}",
             "response": text,
-            "scores": {"fixed": verdict},
+            "scores": {"fixed": known},
         }
-        for i, (text, verdict) in enumerate([("The answer is: \\sqrt{12}", None), ("The answer is: 2", 0.0)])
+        for i, (text, known) in enumerate([("The answer is: \\sqrt{12}", None), ("The answer is: 2", 0.0)])
     ]
     record = make_record("lora", 0, {"math": 0.0}, task="math", config={"task": task})
     score = record.scores[0].model_copy(update={"scorer": "fixed", "n": 2, "undecided": 1})
