@@ -52,6 +52,7 @@ study: .venv/.test ## our own study from nothing: sweeps, records, tables, claim
 
 study-tables: .venv/.test ## tables, claims and report of results/study from its records alone
 	$(BIN)/sdsbench table grid --runs results/study/runs --output results/study/tables
+	$(BIN)/sdsbench table compare --runs results/study/runs --output results/study/tables
 	$(BIN)/sdsbench verdict --runs results/study/runs --output results/study/verdict.md
 	$(BIN)/sdsbench report --runs results/study/runs --output results/study/report --title "nine methods, tuned"
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     metavar="METHOD",
     default="lora",
     show_default=True,
-    help="Of compare: what methods are held against.",
+    help="Of compare: what all are held against.",
 )
 @click.option("--pooled", is_flag=True, help="Of compare: one variance between seeds for all methods of a column.")
 def command(

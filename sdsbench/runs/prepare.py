@@ -70,6 +70,8 @@ def prepare(run: ActiveRun) -> Prepared:
     Raises Unavailable (data or weights), ConfigError (targets and ranks that do not fit the model).
     """
     config, keeper = run.config, run.keeper
+    if run.context.tuning is not None:
+        keeper.record.tuning = run.context.tuning
     forget_peak_memory()
     write_atomic(run.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
     resume, _ = checkpoint.newest(run.folder)

@@ -151,6 +151,8 @@ def _show_the_points(axes: Any, board: Board) -> None:
 
 
 def _cost(run: Run, measure: str) -> float | None:
+    if run_values.is_cost(measure) and not run_values.own_cost(run, measure):
+        return None
     number = run.flat.get(measure)
     return float(number) if isinstance(number, int | float) else None
 

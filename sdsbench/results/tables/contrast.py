@@ -27,8 +27,8 @@ from sdsbench.results.tables.run_values import score_of
 from sdsbench.results.tables.runs import Run
 
 MIN_SEEDS = 3
-"""Seeds that each side needs: with two, 6 to 13 % of equal methods differ at a level of 5 %; with one nothing is known
-of their spread (45 of 220 pairs of seeds of one method differed significantly by their questions)."""
+"""Seeds that each side needs: with two, 6 to 13 % of equal methods differ at a level of 5 %; with one their spread is
+unknown (45 of 220 pairs of seeds of one method differed significantly by their questions)."""
 PAIRED_RULE = "paired over seeds where the seed sets a new classifier head, else unpaired"
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 
 from sdsbench.core import samples
-from sdsbench.core.errors import Unavailable
+from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.methods.base import lookup
+from sdsbench.results import setting
 from sdsbench.results.frames import Folders, load_runs, load_steps
 from sdsbench.results.tables.names import METHOD_TITLES
+from sdsbench.results.tables.runs import load as load_as_tables_do
 
 VARIANT_KEYS = ("config.method.variant", "config.method.refresh", "rank", "config.method.mode")
 
@@ -45,7 +47,8 @@ class ProbedRuns:
 def load(folders: Folders) -> ProbedRuns:
     """Finished runs with probes; of several learning rates the one with the lowest mean final training loss.
 
-    Raises Unavailable where no run has probes.
+    Raises Unavailable where no run has probes, Refused where the runs are of several settings (results/setting.py):
+    optimizers have figures of their own, and rates are chosen among.
     """
     runs = load_runs(folders)
     runs = runs[(runs["status"] == "done") & runs["folder"].map(_probed).astype(bool)]
@@ -53,10 +56,23 @@ def load(folders: Folders) -> ProbedRuns:
         raise Unavailable(
             f"{folders}: no finished run has probes. Run with probe.every=N (force=true where it is done)."
         )
+    _require_one_setting(folders, set(runs["run_id"]))
     runs = _best_rates(_named(runs))
     looks = pd.concat([_looks(run.run_id, Path(run.folder)) for run in runs.itertuples()], ignore_index=True)
     steps = load_steps(folders)
     return ProbedRuns(runs, looks, steps[steps["run_id"].isin(runs["run_id"])])
+
+
+def _require_one_setting(folders: Folders, ids: set[str]) -> None:
+    probed = [run for run in load_as_tables_do(folders)[0] if run.id in ids]
+    facts = [
+        {key: value for key, value in run.column_facts.items() if key not in ("train.optimizer", "tuning")}
+        for run in probed
+    ]
+    if lines := setting.differences(probed, facts):
+        raise Refused(
+            f"these runs must not share a figure: {'; '.join(lines)}. Give a folder of one setting with --runs."
+        )
 
 
 def _probed(folder: str) -> bool:

@@ -319,7 +319,7 @@ def test_verbs_from_the_command_line(paper_runs: Path, tmp_path: Path, capsys: p
     assert main(["trace", "lora_sb/table1", "lora_r32", "mistral_7b/math", "--runs", str(paper_runs)]) == 0
     assert "paper 15.98" in capsys.readouterr().out
     assert main(["table", "lora_sb/table11", "--runs", str(paper_runs)]) == 2
-    assert "Did you mean lora_sb/table1?" in capsys.readouterr().err
+    assert "Did you mean 'lora_sb/table1'?" in capsys.readouterr().err
     assert main(["table", "grid", "--runs", str(tmp_path / "none")]) == 3
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.core.errors import Unavailable
+from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.studies.figures.data import depth_of, kind_of, load
@@ -79,3 +79,14 @@ def test_no_probed_run_is_an_error_that_helps(tmp_path: Path) -> None:
 def test_names_of_layers() -> None:
     name = "model.layers.3.self_attn.q_proj"
     assert (kind_of(name), depth_of(name)) == ("q_proj", 3) and depth_of("classifier") == -1
+
+
+def test_runs_of_two_settings_share_no_figure(runs: Path, tmp_path: Path) -> None:
+    """Runs of another length, batch or data are named instead of averaged."""
+    longer = [
+        "model=micro", "data.source=embedded", "train.max_steps=2", "train.batch_size=2", "train.warmup_ratio=0",
+        "eval.limit=1", "eval.untrained=false", "threads=1", "probe.every=2", "probe.rows=2", f"output_root={tmp_path}",
+    ]  # fmt: skip
+    execute(compose_run([*longer, "method=lora"]), QUIET)
+    with pytest.raises(Refused, match=r"must not share a figure: .*train\.max_steps: 2 in [0-9a-f]+; 4 in"):
+        load([str(runs), str(tmp_path)])

@@ -9,7 +9,7 @@ from sdsbench.results.tables.definition import Table
 from sdsbench.results.tables.definitions import lora_sb, sds_lora
 
 TABLES: Registry[Table] = Registry("table")
-MADE_OF_RUNS = ("lora_sb/table8", "lora_sb/table9", "grid")
+MADE_OF_RUNS = ("lora_sb/table8", "lora_sb/table9", "grid", "compare")
 """Tables whose rows or columns follow from the runs."""
 
 
