@@ -13,7 +13,7 @@ import pandas as pd
 
 import sdsbench
 from sdsbench.core.files import write_atomic
-from sdsbench.results.statistics import holm, seed_test, t_interval
+from sdsbench.results.statistics import holm, paired_seeds, t_interval
 from sdsbench.results.tables.names import method_title
 
 ROOT = Path(__file__).parent.parent / "results/mechanism"
@@ -93,7 +93,7 @@ def markdown(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _against(ours: pd.Series, theirs: pd.Series):
-    return seed_test(ours.to_dict(), theirs.to_dict())
+    return paired_seeds(ours.to_dict(), theirs.to_dict())
 
 
 def _mean(values: pd.Series, digits: int) -> str:
