@@ -46,14 +46,14 @@ class WeightSplit(Method):
         layer.add_parameter("B", b_mr)
         layer.add_buffer("A_initial", layer.A.detach().clone())
         layer.add_buffer("B_initial", layer.B.detach().clone())
-        if not layer.weight.is_meta:
-            self._freeze_residual(layer, as_master(layer.weight.detach()))
+        self._freeze_residual(layer, as_master(layer.weight.detach()))
 
     def _freeze_residual(self, layer: AdaptedLinear, base_mn: Tensor) -> None:
         """Replace the layer's weight by base - s B0 A0 (a new tensor: the model's own weight stays as it is)."""
         residual_mn = torch.addmm(base_mn, layer.B_initial, layer.A_initial, alpha=-self.scale())
         rounded_mn = residual_mn.to(layer.weight.dtype)
-        self.rounding[layer.name] = float((as_master(rounded_mn) - residual_mn).norm() / base_mn.norm())
+        if not layer.weight.is_meta:
+            self.rounding[layer.name] = float((as_master(rounded_mn) - residual_mn).norm() / base_mn.norm())
         layer.weight = torch.nn.Parameter(rounded_mn, requires_grad=False)
 
     def branches(self, layer: AdaptedLinear) -> list[Branch]:

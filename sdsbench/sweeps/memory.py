@@ -7,10 +7,11 @@ decides it, the code included.
 
 from __future__ import annotations
 
-import dataclasses
+import importlib.metadata
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ from sdsbench.core.cache import cache_folder
 from sdsbench.core.files import write_atomic
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.lazy import torch
+from sdsbench.core.package import PACKAGE
+from sdsbench.core.source_hash import hash_of
 from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.check import known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.origin import code_hashes, package_versions
+from sdsbench.runs.origin import code_hashes
 from sdsbench.tasks import base as tasks
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from sdsbench.training.state import TrainState
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Batch:
     """A micro-batch: rows of so many tokens (patches of images), of which the share `targets` carries loss."""
 
@@ -58,12 +61,14 @@ def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -
         "targets": batch.targets,
         "runs": runs,
         "code": [code_hashes(config).get(part) for part in ("core", "method", "task")],
-        "packages": {name: package_versions()[name] for name in ("torch", "transformers")},
+        "counting": hash_of({name: PACKAGE / "training" / f"{name}.py" for name in _COUNTING}),
+        "packages": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
     return _remembered(sha256_of(decides), lambda: _count(config, known.facts, batch, dtype, runs))
 
 
 _COUNTED: dict[str, int] = {}
+_COUNTING = ("meta_device", "saved_bytes", "step_memory")  # modules that count, beside those that train
 
 
 def _remembered(name: str, count: Callable[[], int]) -> int:

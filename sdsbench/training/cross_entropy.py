@@ -22,8 +22,9 @@ def _logits(h_td: Tensor, weight_vd: Tensor, softcap: float | None) -> tuple[Ten
     logits = linear(h_td, weight_vd).float()
     if softcap is None:
         return logits, None
-    squashed = torch.tanh(logits / softcap)
-    return softcap * squashed, 1 - squashed.square()
+    squashed = logits.div_(softcap).tanh_()
+    slope = squashed.square().neg_().add_(1)
+    return squashed.mul_(softcap), slope
 
 
 def _chunk(

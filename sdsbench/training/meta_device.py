@@ -87,6 +87,8 @@ class _ValuesOfMeta(TorchDispatchMode):
         tensor = args[0] if args else None
         if not isinstance(tensor, Tensor) or not tensor.is_meta:
             return function(*args, **kwargs)
+        if function is aten.add.Tensor and _is_sum_of_embedding_gradients():
+            return tensor
         if function is aten._local_scalar_dense.default:
             return 1.0
         if function is aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type == "cpu":
@@ -116,6 +118,15 @@ def _is_plain(function: Any) -> bool:
     if changed:
         return one and changed == [schema.arguments[0].name]
     return one and all(argument.alias_info is None for argument in schema.arguments)
+
+
+def _is_sum_of_embedding_gradients() -> bool:
+    """Whether autograd adds the gradient of a tied embedding to that of the head.
+
+    It does so in place, but for where operators are watched, as they are here: there it makes a third such tensor.
+    """
+    node = torch._C._current_autograd_node()
+    return node is not None and node.name() == "EmbeddingBackward0"
 
 
 def _described(value: Any) -> Any:

@@ -3,8 +3,8 @@
 All blocks of a model that are alike add the same bytes, so a few of them are counted and the rest is extrapolated: the
 peak of each of three parts of the step grows by the same bytes with each block, and the step's is the largest.
 
-* up to the gradient of the last blocks' input: what backward keeps is all there, beside logits or a block's gradients;
-* down to the embedding: only the first blocks' activations are left, beside the gradient of the embedding;
+* down to the first blocks: what backward keeps is all there when it begins, beside logits or a block's gradients;
+* the first blocks and the embedding: no other activations are left, beside the gradient of the embedding;
 * the update.
 """
 
@@ -62,13 +62,13 @@ def _period(kinds: Sequence[Any]) -> int:
     return next(p for p in range(1, len(kinds) + 1) if list(kinds[p:]) == list(kinds[:-p]))
 
 
-def _peaks(step_at: Callable[[int], Step], depth: int, last: int) -> list[int]:
-    """The peak of each part; the first ends with the gradient of the input of the `last` blocks."""
+def _peaks(step_at: Callable[[int], Step], depth: int, first: int) -> list[int]:
+    """The peak of each part; the first ends with the gradient of the output of the `first` blocks."""
     with as_on_cuda(), PeakBytes("meta") as live:
         step = step_at(depth)
         parts = _Parts(live)
-        if last < depth:
-            _blocks(step.model, depth)[depth - last].register_forward_pre_hook(parts.end_first_at_gradient)
+        if first < depth:
+            _blocks(step.model, depth)[first].register_forward_pre_hook(parts.end_first_at_gradient)
         step.passes()
         parts.enter(2)
         step.update()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.saved_bytes import PeakBytes
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 
-METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
+METHODS = methods.METHODS.names()
 FACTS: dict[str, dict[str, Any]] = {
     "mistral": {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4, "num_key_value_heads": 4,
                 "num_hidden_layers": 6, "vocab_size": 600, "tie_word_embeddings": False},
@@ -57,7 +56,9 @@ def configured(folder: Path, kind: str, method: str, *words: str) -> RunConfig:
     """A run of a small model of that kind, from its config.json."""
     (folder / "config.json").write_text(json.dumps({"model_type": kind, **FACTS[kind]}))
     family, task = TASKS[kind]
-    rank = [] if method == "full_ft" else ["method.rank=4", "method.targets=[all-linear]"]
+    low_rank = issubclass(methods.lookup(method)[1], methods.LowRankConfig)
+    rank = ["method.rank=4", "method.targets=[all-linear]"] if low_rank else []
+    rank += ["method.type=lora"] if method == "peft" else []
     model = ["model=local", f"model.family={family}", f"model.location={folder}"]
     return compose_run([*model, f"task={task}", f"method={method}", *rank, "train.weight_decay=0.01", *words])
 
@@ -184,7 +185,6 @@ def test_real_shapes_as_the_benchmark_counts_them(name: str) -> None:
 def test_whatever_a_method_keeps_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A method from outside of the package, which nothing lists."""
 
-    @dataclasses.dataclass
     class Config(methods.LowRankConfig):
         name: str = "hoarder"
         kept: int = 1000
@@ -194,12 +194,12 @@ def test_whatever_a_method_keeps_is_counted(tmp_path: Path, monkeypatch: pytest.
             super().create(layer, generator)
             layer.add_training_state("kept", torch.zeros(self.config.kept))
 
-    monkeypatch.setattr(methods, "_REGISTRY", dict(methods._REGISTRY))
+    monkeypatch.setattr(methods.METHODS, "_values", dict(methods.METHODS._values))
     methods.register("hoarder", Config)(Hoarder)
     plain = configured(tmp_path, "mistral", "lora")
-    own = {**vars(plain.method), "name": "hoarder"}
+    own = {**plain.method.model_dump(), "name": "hoarder"}
     sizes = [
-        training_bytes(dataclasses.replace(plain, method=Config(**own, kept=kept)), BATCH, "bfloat16")
+        training_bytes(plain.model_copy(update={"method": Config(**own, kept=kept)}), BATCH, "bfloat16")
         for kept in (1000, 3000)
     ]
     layers = 7 * FACTS["mistral"]["num_hidden_layers"]
@@ -216,8 +216,8 @@ def test_a_count_is_remembered_until_something_that_decides_it_changes(
     assert training_bytes(config, BATCH, "bfloat16") == training_bytes(config, BATCH, "bfloat16") == 1001
     monkeypatch.setattr(memory, "_COUNTED", {})  # another process
     assert training_bytes(config, BATCH, "bfloat16") == 1001
-    train = dataclasses.replace(config.train, lr=config.train.lr * 2)
-    assert training_bytes(dataclasses.replace(config, train=train), BATCH, "bfloat16") == 1001, "decides no bytes"
+    train = config.train.model_copy(update={"lr": config.train.lr * 2})
+    assert training_bytes(config.model_copy(update={"train": train}), BATCH, "bfloat16") == 1001, "decides no bytes"
     (file,) = (tmp_path / "cache" / "memory").iterdir()
     file.write_text("{")
     monkeypatch.setattr(memory, "_COUNTED", {})
@@ -225,7 +225,7 @@ def test_a_count_is_remembered_until_something_that_decides_it_changes(
     assert training_bytes(config, BATCH, "float32") == 1003
     assert training_bytes(config, BATCH, "bfloat16", runs=2) == 1004
     assert training_bytes(configured(tmp_path, "mistral", "lora", "method.rank=5"), BATCH, "bfloat16") == 1005
-    monkeypatch.setattr(memory, "_own_code", lambda name: "edited")
+    monkeypatch.setattr(memory, "code_hashes", lambda config: {"method": "edited"})
     assert training_bytes(config, BATCH, "bfloat16") == 1006
 
 

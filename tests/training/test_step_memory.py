@@ -59,6 +59,15 @@ def test_attention_keeps_scores_only_where_cuda_would(heads: int) -> None:
     assert sizes[torch.bfloat16] < scores
 
 
+def test_a_tied_embedding_has_two_gradients_at_once() -> None:
+    """As on real tensors that nobody watches: the second is added to the first in place."""
+    weight = torch.nn.Parameter(torch.ones(1000, 8, device="meta"))
+    with as_on_cuda(), PeakBytes("meta") as live:
+        h = functional.embedding(torch.zeros(2, dtype=torch.long, device="meta"), weight)
+        (h @ weight.t()).sum().backward()
+    assert 2 * 32000 < live.peak < 3 * 32000
+
+
 def test_dropout_keeps_a_byte_a_value() -> None:
     x = torch.ones(1000, device="meta", requires_grad=True)
     with as_on_cuda(), PeakBytes("meta") as live:

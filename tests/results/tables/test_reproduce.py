@@ -11,7 +11,7 @@ import pytest
 
 from sdsbench.results.tables.definitions import TABLES, get
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
