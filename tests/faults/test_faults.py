@@ -22,6 +22,7 @@ from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
 from tests.conftest import ROOT
 from tests.sweeps.tools import tiny_plan
+from tests.tools import QUIET
 
 Captured = pytest.CaptureFixture[str]
 
@@ -109,9 +110,9 @@ def test_a_write_that_fails_at_any_point(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as broken:
         broken.setattr(files.os, "fsync", failing)
         with pytest.raises(DiskRefuses, match=os.strerror(code)):
-            execute(plan.configuration(name, {}), lambda _: None)
+            execute(plan.configuration(name, {}), QUIET)
     leftovers = [path.name for path in (tmp_path / "runs" / name).rglob(".*")]
     assert leftovers == []
     with contextlib.suppress(FileNotFoundError):
         assert read_record(tmp_path / "runs" / name / "record.json").status == "running"
-    assert execute(plan.configuration(name, {}), lambda _: None).status == "done"
+    assert execute(plan.configuration(name, {}), QUIET).status == "done"

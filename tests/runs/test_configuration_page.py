@@ -45,7 +45,7 @@ def test_every_key_of_a_run_is_on_the_page(words: list[str]) -> None:
         ("model.revision", "a text, or null", "names where source is not folder"),
         ("method.svd_iterations", "a whole number from 0", "names where svd is fast"),
         ("method.betas", "two numbers from 0 to below 1", "names where mode is full"),
-        ("task.scorers", "a list of values, each paper or likelihood, at least one", "names"),
+        ("task.scorers", "a list of values, each paper, lora_sb, likelihood, at least one", "names"),
     ],
 )
 def test_lines(key: str, accepted: str, mark: str) -> None:

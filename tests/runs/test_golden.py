@@ -23,7 +23,7 @@ from tests.tools import QUIET
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 COMMON = [
     "model=micro", "data.source=embedded", "threads=1", "dtype=float32", "train.batch_size=4", "train.accumulation=2",
-    "eval.limit=1", "eval.untrained=false", "task.max_new_tokens=2",
+    "eval.limit=1", "eval.untrained=false", "task.max_new_tokens=2", "task.begin_token=always",
 ]  # fmt: skip
 COURSES = {
     "plain": ["train.max_steps=20", "data.train_limit=200"],

@@ -63,6 +63,7 @@ CASES: list[tuple[list[str], set[str]]] = [
         (["method=" + name], MICRO)
         for name in ("dora", "lora_ga", "lora_plus", "milora", "olora", "preconditioned_lora", "rslora")
     ),
+    (["method=peft"], MICRO),
     (["method=altlora"], MICRO | {"method.epsilon", "train.betas", "train.weight_decay"}),
     (["method=altlora", "method.second_moment=true"], MICRO | {"train.betas", "train.weight_decay"}),
     (["task=math"], MICRO),
