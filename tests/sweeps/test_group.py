@@ -86,14 +86,14 @@ def groups(patch: pytest.MonkeyPatch) -> list[int]:
 
 def at_step(patch: pytest.MonkeyPatch, step: int, happens: Callable[[], None]) -> None:
     """Something happens at the joint step after `step` steps."""
-    backward = SideBySide._backward
+    backward = SideBySide.backward
 
     def first(self: SideBySide, steps: Any) -> list[float]:
         if self.members[0].state.step == step:
             happens()
         return backward(self, steps)
 
-    patch.setattr(SideBySide, "_backward", first)
+    patch.setattr(SideBySide, "backward", first)
 
 
 def test_four_runs_are_complete_and_see_the_losses_that_they_see_alone(
@@ -205,10 +205,10 @@ def test_kill_9_and_the_sweep_command_goes_on_together(
 ) -> None:
     die = (
         "import os, sys; from sdsbench.sweeps import worker; from sdsbench.training.side_by_side import SideBySide\n"
-        "step = SideBySide._backward\n"
+        "step = SideBySide.backward\n"
         "def last(self, steps):\n"
         "    return os.kill(os.getpid(), 9) if self.members[0].state.step == 3 else step(self, steps)\n"
-        "SideBySide._backward = last\n"
+        "SideBySide.backward = last\n"
         "worker.main(sys.argv[1:])"
     )
     arguments = [str(plan.folder), "--set=sweep.group_size=4", f'--set=output_root="{tmp_path}"']
