@@ -1,7 +1,10 @@
-"""Runs the commands of README.md's blocks marked `<!-- run -->`, so that what it tells users stays true.
+"""Runs the commands of README.md, so that what it tells users stays true.
 
-A block is a fence of shell commands on the lines after the mark. Each command runs at the root of the checkout with
-`sdsbench` and `python` taken from .venv; the first that fails ends the check with its output.
+    <!-- run -->                     the shell commands of the block that follows, at the root of the checkout
+    <!-- file: PATH -->              the block that follows is a file of a user's own folder
+    <!-- run beside these files -->  commands in that folder
+
+`sdsbench` and `python` are those of .venv; the first command that fails ends the check with its output.
 """
 
 from __future__ import annotations
@@ -10,38 +13,54 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
 
-def commands(readme: str) -> list[str]:
-    """The command lines of all marked blocks, comments removed, continued lines joined."""
-    blocks = re.findall(r"<!-- run -->\s*```(?:sh|bash)\n(.*?)```", readme, flags=re.S)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+RUN, BESIDE = "run", "run beside these files"
+
+
+def blocks(readme: str, mark: str) -> list[str]:
+    """The contents of the fences that follow a mark."""
+    return re.findall(rf"<!-- {mark} -->\s*```\w+\n(.*?)```", readme, flags=re.S)
+
+
+def commands(readme: str, mark: str) -> list[str]:
+    """The command lines of all blocks with the mark, comments removed, continued lines joined."""
+    lines = "\n".join(blocks(readme, mark)).replace("\\\n", " ").splitlines()
     return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def write_files(readme: str, folder: Path) -> None:
+    """The files that the README tells users to write."""
+    for name, text in re.findall(r"<!-- file: (\S+) -->\s*```\w+\n(.*?)```", readme, flags=re.S):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def run(command: str, folder: Path) -> bool:
+    """Run one command; prints its duration, and its output where it failed."""
+    path, started = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", time.monotonic()
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    good = done.returncode == 0
+    print(f"{'ok' if good else 'FAILED'}  {time.monotonic() - started:6.1f} s  {command}", flush=True)
+    if not good:
+        print(done.stdout + done.stderr)
+    return good
+
+
 def main() -> int:
-    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-    for command in commands((ROOT / "README.md").read_text()):
-        started = time.monotonic()
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=ROOT,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        print(
-            f"{'ok' if done.returncode == 0 else 'FAILED'}  {time.monotonic() - started:6.1f} s  {command}", flush=True
-        )
-        if done.returncode != 0:
-            print(done.stdout + done.stderr)
-            return 1
-    return 0
+    readme = (ROOT / "README.md").read_text()
+    with tempfile.TemporaryDirectory() as name:
+        write_files(readme, Path(name))
+        wanted = [(command, ROOT) for command in commands(readme, RUN)]
+        wanted += [(command, Path(name)) for command in commands(readme, BESIDE)]
+        return 0 if all(run(*each) for each in wanted) else 1
 
 
 if __name__ == "__main__":
