@@ -132,9 +132,9 @@ def test_checkpoint_of_other_code_is_refused(tmp_path: Path) -> None:
     interrupt(tmp_path, "method=lora")
     state = next(tmp_path.glob("*/checkpoint-*/state.json"))
     facts = json.loads(state.read_text())
-    facts["identity"]["code"] = "0" * 64
+    facts["origin"]["code of core"] = "0" * 64
     state.write_text(json.dumps(facts))
-    with pytest.raises(Refused, match=r"another code .*force=true"):
+    with pytest.raises(Refused, match=r"(?s)other code .*code of core: then 0{12}.*force=true"):
         finish(tmp_path, "method=lora")
     assert state.exists(), "nothing is deleted"
 

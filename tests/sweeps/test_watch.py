@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Ended
-from sdsbench.sweeps.states import States
+from sdsbench.sweeps.states import FAILED, States
 from sdsbench.sweeps.watch import Tally
 from tests.sweeps.tools import put_record, tiny_plan
 
@@ -15,12 +15,12 @@ def ended(run: str, status: str = "done") -> Ended:
     return Ended(run, status, "", 1.0)
 
 
-def started(folder: Path, first: str = "done", retry: bool = False) -> tuple[Plan, list[str], Tally]:
+def started(folder: Path, first: str = "done", again: tuple[str, ...] = ()) -> tuple[Plan, list[str], Tally]:
     """A plan of three runs, the first of them over."""
     plan = tiny_plan(folder, "seed=0,1,2")
     runs = list(plan.manifest.runs)
     put_record(plan, folder / "runs", runs[0], first)
-    return plan, runs, Tally(plan, States(plan, folder / "runs"), retry)
+    return plan, runs, Tally(plan, States(plan, folder / "runs"), again)
 
 
 def test_counts_what_was_done_before_and_what_ends(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_never_counts_a_run_twice(tmp_path: Path) -> None:
 
 
 def test_a_retry_starts_from_what_did_not_fail(tmp_path: Path) -> None:
-    _, runs, tally = started(tmp_path, "failed", retry=True)
+    _, runs, tally = started(tmp_path, "failed", again=FAILED)
     assert tally.over == 0
     tally.add(ended(runs[0]))
     assert tally.over == 1 and tally.left() != "time left not known yet"

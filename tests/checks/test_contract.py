@@ -1,0 +1,103 @@
+"""The contract of `sdsbench check` holds for every registered method, and finds what breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sdsbench.__main__ import main
+from sdsbench.checks import method as contract
+from sdsbench.checks.finding import Finding
+from sdsbench.checks.task import check_task
+from sdsbench.methods.base import METHODS
+from sdsbench.methods.lora import LoRA
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import with_values
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.data_source import resolve_source
+
+
+def config_of(method: str) -> RunConfig:
+    composed = compose_run(["model=micro", "data.source=embedded", f"method={method}", "task.max_new_tokens=4"])
+    return resolve_source(with_values(composed, contract.SMALL))[0]
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_holds_the_quick_points(name: str) -> None:
+    config = config_of(name)
+    for point in (contract.start, contract.gradients, contract.randomness, contract.group):
+        finding = point(config)
+        assert finding.holds is not False, str(finding)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_holds_the_whole_contract(name: str, tmp_path: Path) -> None:
+    found = list(contract.check_method(config_of(name), tmp_path))
+    assert [str(finding) for finding in found if finding.holds is False] == []
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, point: Callable[[RunConfig], Finding], **verbs: Any) -> Finding:
+    """What a point finds of LoRA with some of its verbs replaced."""
+    for name, verb in verbs.items():
+        monkeypatch.setattr(LoRA, name, verb)
+    return point(config_of("lora"))
+
+
+def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def branches(self: LoRA, layer: Any) -> Any:
+        return [(layer.B, layer.A.detach() + 0.5 * (layer.A - layer.A.detach()))]
+
+    assert broken(monkeypatch, contract.gradients, branches=branches).holds is False
+
+
+def test_a_draw_from_the_global_generator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def after_step(self: LoRA, *_: Any) -> dict[str, float]:
+        torch.rand(1)
+        return {}
+
+    assert broken(monkeypatch, contract.randomness, after_step=after_step).holds is False
+
+
+def test_state_that_no_checkpoint_holds_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def before_step(self: LoRA, layers: Any, step: int) -> None:
+        self.seen = getattr(self, "seen", 0) + 1  # type: ignore[attr-defined]
+        for layer in layers.values():
+            layer.B.grad.mul_(self.seen)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(LoRA, "before_step", before_step)
+    config = with_values(config_of("lora"), {"train.clip_norm": None, "train.optimizer": "sgd", "train.lr": 0.1})
+    assert contract.resume(config, tmp_path).holds is False
+
+
+def test_writing_into_the_base_means_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(self: LoRA, layers: Any, context: Any) -> dict[str, float]:
+        for layer in layers.values():
+            layer.weight.data = layer.weight.data * 1.01
+        return {}
+
+    finding = broken(monkeypatch, contract.group, prepare=prepare)
+    assert finding.holds is None and "base weights" in finding.text
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math", "commonsense/boolq"])
+def test_tasks_hold_their_contract(task: str) -> None:
+    config = compose_run(["model=micro", "data.source=embedded", "method=lora", f"task={task}"])
+    found = list(check_task(config))
+    assert [str(finding) for finding in found if finding.holds is False] == []
+
+
+def test_the_command_names_points_and_fails_where_one_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(contract, "resume", lambda *_: Finding("resume", False, "made to fail"))
+    monkeypatch.setattr(contract, "gradients", lambda *_: Finding("gradients", True, ""))
+    monkeypatch.setattr(contract, "export", lambda *_: Finding("export", None, ""))
+    assert main(["check", "method=lora"]) == 4
+    said = capsys.readouterr()
+    assert "FAILS  resume" in said.out and "holds  randomness" in said.out
+    assert "1 point(s) of the contract fail" in said.err

@@ -1,0 +1,89 @@
+"""The example package, installed beside sdsbench: single run, sweep with two workers, export, table; and by key."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdsbench.core.run_folder import read_record
+from tests.conftest import ROOT
+
+SMALL = [
+    "model=micro", "task=word_reversal", "train.max_steps=6", "train.batch_size=4", "eval.limit=4", "device=cpu",
+    "eval.untrained=false", "data.train_limit=32", "threads=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package installed into a folder that Python searches, with the metadata that declares its entry point."""
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+            "--target", str(folder), str(ROOT / "examples" / "lora_extras"),
+        ],
+        check=True,
+    )  # fmt: skip
+    return folder
+
+
+def sdsbench(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "sdsbench", *words], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def test_run_sweep_export_and_table_of_an_installed_plugin(site: Path, tmp_path: Path) -> None:
+    single = sdsbench(site, tmp_path, "method=lora_one", *SMALL, "output_root=runs")
+    assert single.returncode == 0, single.stderr
+    (path,) = (tmp_path / "runs").glob("*/record.json")
+    record = read_record(path)
+    assert (record.method, record.task, record.status) == ("lora_one", "word_reversal", "done")
+    assert record.facts["gradient_rows"] == 8
+    assert record.provenance is not None and record.provenance.packages["lora-extras"] == "0.1.0"
+    assert {"method", "task", "data"} <= record.provenance.code.keys()
+
+    plan = sdsbench(
+        site, tmp_path, "plan", "method=lora,init_ab,lora_one", "seed=0,1", *SMALL, "output_root=runs", "--name", "p"
+    )
+    assert plan.returncode == 0, plan.stderr
+    sweep = sdsbench(site, tmp_path, "sweep", "p", "--workers", "2")
+    assert sweep.returncode == 0, sweep.stdout + sweep.stderr
+    assert len(list((tmp_path / "runs").glob("*/record.json"))) == 6, "the single run is one of the sweep's"
+
+    table = sdsbench(site, tmp_path, "table", "grid", "--runs", "runs")
+    assert table.returncode == 0, table.stderr
+    assert "init_ab" in table.stdout and "lora_one" in table.stdout and "word_reversal" in table.stdout
+    export = sdsbench(site, tmp_path, "export", record.run_id[:8], "adapter", "--runs", "runs")
+    assert export.returncode == 0, export.stderr
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_by_key_the_plugin_travels_with_the_plan(tmp_path: Path) -> None:
+    """Without installed metadata: the module is named in the command, frozen in the plan and loaded by its workers."""
+    source = ROOT / "examples" / "lora_extras"
+    words = ["plugins=[lora_extras]", "method=init_ab", *SMALL, "output_root=runs"]
+    plan = sdsbench(source, tmp_path, "plan", *words, "--name", "p")
+    assert plan.returncode == 0, plan.stderr
+    sweep = sdsbench(source, tmp_path, "sweep", "p")
+    assert sweep.returncode == 0, sweep.stdout + sweep.stderr
+    (path,) = (tmp_path / "runs").glob("*/record.json")
+    provenance = read_record(path).provenance
+    assert provenance is not None and "plugin:lora_extras" in provenance.code
+    again = sdsbench(source, tmp_path, *words)
+    assert again.returncode == 0 and "found finished run" in again.stdout
+    export = sdsbench(source, tmp_path, "export", path.parent.name, "adapter", "--runs", "runs")
+    assert export.returncode == 0, export.stderr
+
+
+def test_a_plugin_that_cannot_be_imported_is_one_message(tmp_path: Path) -> None:
+    done = sdsbench(tmp_path, tmp_path, "plugins=[no_such_module]", "method=lora", *SMALL[:1])
+    assert done.returncode == 2
+    assert "plugins='no_such_module'" in done.stderr and "Is it installed" in done.stderr
+    assert "Traceback" not in done.stderr
