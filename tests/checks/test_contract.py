@@ -26,14 +26,6 @@ def config_of(method: str) -> RunConfig:
     return resolve_source(with_values(composed, contract.SMALL))[0]
 
 
-@pytest.mark.parametrize("name", METHODS.names())
-def test_every_method_holds_the_quick_points(name: str) -> None:
-    config = config_of(name)
-    for point in (contract.start, contract.gradients, contract.randomness, contract.group):
-        finding = point(config)
-        assert finding.holds is not False, str(finding)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS.names())
 def test_every_method_holds_the_whole_contract(name: str, tmp_path: Path) -> None:
