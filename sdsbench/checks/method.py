@@ -199,7 +199,7 @@ def group(config: RunConfig) -> Finding:
     for each in configs:
         training, state, _, _ = attach_method(each, load(each, base))
         start_method(each, training, state)
-        if base.restore():
+        if base.restore(thorough=True):
             return Finding("group", None, "the method writes into the base weights: sweeps let it train alone")
         members.append(Member(training, state))
     together: list[list[float]] = [[], []]

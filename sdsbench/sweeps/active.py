@@ -17,19 +17,20 @@ from sdsbench.runs.prepare import Prepared, prepare
 from sdsbench.runs.reuse import finished_record, take_up
 from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.runs.train import train
+from sdsbench.training import checkpoint
 
 Result = TypeVar("Result")
 
 
 class DrivenRun:
-    """A run of a plan in this process. `error` is set when it fails; `prepared` between its stages."""
+    """A run of a plan in this process: `prepared` between its stages, `over` at its end, `error` where it failed."""
 
     def __init__(self, identity: str, tell: Callable[..., None]) -> None:
         self.identity, self._tell = identity, tell
         self.prepared: Prepared | None = None
         self.error: Exception | None = None
         self._contexts = ExitStack()
-        self._over = False
+        self.over = False
         tell("take", run=identity)
 
     def __enter__(self) -> DrivenRun:
@@ -37,7 +38,7 @@ class DrivenRun:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Close what is still open; an error of the whole process (a second Ctrl-C) ends up in the run's record."""
-        if not self._over:
+        if not self.over:
             self._contexts.__exit__(kind, error, at)
 
     def prepare(self, config: RunConfig, context: RunContext) -> None:
@@ -45,9 +46,14 @@ class DrivenRun:
         self._stage(lambda: self._prepare(config, context))
 
     def prepare_again(self, context: RunContext) -> None:
-        """Prepare the run once more in other surroundings, from the checkpoint that the first preparation left."""
+        """Prepare the run once more in other surroundings, as if it had not been prepared before.
+
+        A state before the first step is made anew: a checkpoint does not hold what the method did to base weights.
+        """
         if self.prepared is not None:
             run = dataclasses.replace(self.prepared.run, context=context)
+            if self.prepared.state.step == 0:
+                checkpoint.remove_all(run.folder)
             self._stage(lambda: setattr(self, "prepared", prepare(run)))
 
     def complete(self) -> None:
@@ -65,7 +71,7 @@ class DrivenRun:
             self._contexts.__exit__(type(error), error, error.__traceback__)
         except Exception as raised:  # the record's keeper may have turned it into an error for users
             error = raised
-        self._over, self.prepared, self.error = True, None, error
+        self.over, self.prepared, self.error = True, None, error
         if isinstance(error, Owned | DiskRefuses):
             self._tell("leave", run=self.identity)
             return
@@ -86,7 +92,7 @@ class DrivenRun:
 
     def _end(self, record: Record) -> None:
         self._contexts.close()
-        self._over, self.prepared = True, None
+        self.over, self.prepared = True, None
         self._tell("end", run=self.identity, status=record.status, message="")
 
     def _stage(self, stage: Callable[[], Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdsbench.core.errors import TrainingFailed
 from sdsbench.core.hashing import canonical_json
 from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
@@ -77,8 +78,9 @@ def group_bytes(config: RunConfig, runs: int) -> int | None:
 class SharedBase:
     """Loads a model as `load` does, once: every member gets modules of its own around the same weights.
 
-    A method that writes into those weights would change the other members' model. `restore` finds that out, by identity
-    and version of every tensor, and puts the loaded values back.
+    A method that writes into those weights would change the other members' model. `restore` finds that out and puts the
+    loaded values back: after every step by place and version of every tensor, which costs nothing, and with `thorough`
+    by their content, since writing through `weight.data` moves neither.
     """
 
     def __init__(self, load: LoadModel) -> None:
@@ -86,6 +88,7 @@ class SharedBase:
         self._loaded: LoadedModel | None = None
         self._arguments: tuple[Any, ...] = ()
         self._seen: dict[str, tuple[int, int]] = {}
+        self._contents: dict[str, int] = {}
         self.members: list[DrivenRun] = []
 
     @property
@@ -97,12 +100,14 @@ class SharedBase:
         if self._loaded is None:
             self._arguments = arguments
             self._loaded = self._load(*arguments)
-            self._seen = _versions(self._loaded.model)
+            self._seen, self._contents = _versions(self._loaded.model), _contents(self._loaded.model)
         return dataclasses.replace(self._loaded, model=with_shared_weights(self._loaded.model))
 
-    def restore(self) -> bool:
+    def restore(self, thorough: bool = False) -> bool:
         """Whether some weight was changed since it was loaded; if so, all have their loaded values again."""
-        if self._loaded is None or _versions(self.model) == self._seen:
+        if self._loaded is None:
+            return False
+        if _versions(self.model) == self._seen and not (thorough and _contents(self.model) != self._contents):
             return False
         loaded = dict(self._load(*self._arguments).model.named_parameters())
         for name, parameter in self.model.named_parameters():
@@ -116,14 +121,30 @@ def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
     return {name: (parameter.data_ptr(), parameter._version) for name, parameter in model.named_parameters()}
 
 
+def _contents(model: nn.Module) -> dict[str, int]:
+    """The sum of every weight's bits, read as whole numbers."""
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return {
+        name: int(parameter.detach().view(whole[parameter.element_size()]).sum(dtype=torch.int64))
+        for name, parameter in model.named_parameters()
+    }
+
+
 def prepare_on_shared_base(run: DrivenRun, config: RunConfig, context: RunContext, base: SharedBase) -> None:
     """Prepare a run around the shared weights; a run whose method writes into them gets weights of its own instead."""
     run.prepare(config, dataclasses.replace(context, load_model=base))
-    if base.restore():
+    if base.restore(thorough=True):
         context.log(f"{run.identity}: its method changes the base weights in place, so it shares none and trains alone")
         run.prepare_again(context)
     elif run.prepared is not None:
         base.members.append(run)
+
+
+def _written_into() -> TrainingFailed:
+    return TrainingFailed(
+        "a method wrote into base weights that several runs shared while they trained side by side, so none of their "
+        "losses counts: sweep.group_size=1, force=true"
+    )
 
 
 def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
@@ -152,3 +173,7 @@ def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
                     SideBySide(base.model, group, base.restore).run(leave)
                 except Exception as error:
                     log(f"{len(group)} runs side by side: {type(error).__name__}: {error}. They continue alone.")
+                if base.restore(thorough=True):
+                    for member in group:
+                        if not driven[member][0].over:
+                            leave(member, _written_into())

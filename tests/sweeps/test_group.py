@@ -17,6 +17,9 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.errors import ConfigError, Interrupted, Unavailable
 from sdsbench.core.record import Attempt, Record
 from sdsbench.core.run_folder import read_record, write_record
+from sdsbench.methods.base import build
+from sdsbench.methods.initial import add_lora_factors
+from sdsbench.methods.lora import LoRA
 from sdsbench.runs import prepare as preparation
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import with_values
@@ -273,3 +276,34 @@ def test_auto_is_one_on_a_cpu_and_what_fits_elsewhere(method: str) -> None:
         assert most_that_fit(config, room * 1.0001) == runs
     unknown = with_values(config, {"model.source": "folder", "model.location": "/none"})
     assert most_that_fit(unknown, 1e15) == 1
+
+
+def test_a_method_that_writes_into_the_base_trains_alone(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As peft's starts do it: the values of a shared weight replaced. No run may see another one's change."""
+
+    def prepare(self: LoRA, layers: Any, context: Any) -> dict[str, float]:
+        for layer in layers.values():
+            layer.weight.data = layer.weight.data + layer.A.detach().mean()
+        return {}
+
+    def create(self: LoRA, layer: Any, generator: Any) -> None:
+        add_lora_factors(layer, self.config.rank, generator)
+        if not layer.weight.is_meta:
+            layer.weight.data.add_(layer.A.detach().mean())
+
+    names = list(plan.manifest.runs)[:2]
+    for verb, function in (("prepare", prepare), ("create", create)):
+        with monkeypatch.context() as patch:
+            patch.setattr(LoRA, verb, function)
+            sizes = groups(patch)
+            config = plan.configuration(names[0], {})
+            patch.setattr(type(build(config.method)), verb, function)
+            assert work(plan, tmp_path / verb / "alone", 1, names) == dict.fromkeys(names, "done")
+            assert work(plan, tmp_path / verb / "group", 4, names) == dict.fromkeys(names, "done")
+        assert sizes == [], "nothing was trained together"
+        assert "changes the base weights in place" in capsys.readouterr().err
+        for name in names:
+            assert losses(tmp_path / verb / "group", name) == losses(tmp_path / verb / "alone", name)
+            assert record(tmp_path / verb / "group", name).placing["group_size"] == 1
