@@ -142,7 +142,7 @@ def test_resumed_bitwise_from_files(torchao: None, tmp_path: Path) -> None:
                 training, state = ready(EIGHT_BIT)
                 found, _ = checkpoint.newest(tmp_path)
                 assert found is not None
-                checkpoint.load(found, state, {})
+                checkpoint.load(found, state)
                 torch.manual_seed(99)  # nobody's generator matters
             seen.append(training.step(state).loss)
         losses.append(seen)
