@@ -82,7 +82,7 @@ def _grader_problems(evaluation: Generation, score: Scorer, rows: Sequence[Row])
         yield f"raises on {raised[0][:20]!r}"
     pairs = list(zip(rows, golds, strict=True))
     if not any(_verdict(score, row, form) is True for row, gold in pairs for form in forms(gold)):
-        yield "accepts no gold answer, written plain, after `####`, after `The answer is:` or in a box"
+        yield "accepts no gold answer in any of the common forms"
     others = [(row, other) for row, gold in pairs for other in golds if other != gold]
     if others and all(_verdict(score, row, form) is True for row, other in others for form in forms(other)):
         yield "accepts every answer"
@@ -90,7 +90,14 @@ def _grader_problems(evaluation: Generation, score: Scorer, rows: Sequence[Row])
 
 def forms(gold: str) -> tuple[str, ...]:
     """The ways in which answers are commonly written."""
-    return gold, f"#### {gold}", f"The answer is: {gold}", f"\\boxed{{{gold}}}", f"the correct answer is {gold}"
+    return (
+        gold,
+        f"#### {gold}",
+        f"The answer is: {gold}",
+        f"\\boxed{{{gold}}}",
+        f"the correct answer is {gold}",
+        f"Final Answer: The final answer is ${gold}$. I hope it is correct.",
+    )
 
 
 def _verdict(score: Scorer, row: Row, text: str) -> Any:

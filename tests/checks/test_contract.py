@@ -13,9 +13,8 @@ from sdsbench.__main__ import main
 from sdsbench.checks import method as contract
 from sdsbench.checks.finding import Finding
 from sdsbench.checks.task import check_task
-from sdsbench.methods.base import METHODS
 from sdsbench.methods.lora import LoRA
-from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.identity import with_values
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
@@ -27,7 +26,7 @@ def config_of(method: str) -> RunConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize("name", options("method"))
 def test_every_method_holds_the_whole_contract(name: str, tmp_path: Path) -> None:
     found = list(contract.check_method(config_of(name), tmp_path))
     assert [str(finding) for finding in found if finding.holds is False] == []

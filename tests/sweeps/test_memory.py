@@ -26,7 +26,7 @@ from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.saved_bytes import PeakBytes
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 
-METHODS = methods.METHODS.names()
+METHODS = options("method")
 FACTS: dict[str, dict[str, Any]] = {
     "mistral": {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4, "num_key_value_heads": 4,
                 "num_hidden_layers": 6, "vocab_size": 600, "tie_word_embeddings": False},
