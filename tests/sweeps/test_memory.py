@@ -16,7 +16,7 @@ from benchmarks.counted import count, kernels_of_cuda
 from benchmarks.workloads import every_example_long, random_model
 from sdsbench.methods import base as methods
 from sdsbench.models import load
-from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps import cost, memory
 from sdsbench.sweeps.memory import Batch, training_bytes
