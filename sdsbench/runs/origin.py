@@ -71,12 +71,8 @@ def plugin_packages(config: RunConfig) -> list[str]:
     return sorted({*own, *methods.lookup(config.method.name)[0].packages})
 
 
-def _core() -> Mapping[str, Path]:
-    return _reachable_core()
-
-
 @lru_cache(maxsize=1)
-def _reachable_core() -> dict[str, Path]:
+def _core() -> Mapping[str, Path]:
     return reachable([f"{PACKAGE.name}.runs.{name}" for name in SPINE], _decides_numbers)
 
 
