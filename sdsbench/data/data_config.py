@@ -20,7 +20,8 @@ class DataConfig(Section):
     root: Annotated[str | None, PLACES] = Field(None, description="folder of parquet files for source local")
     train_limit: Count | None = Field(None, description="training rows used; null: all")
     order: Annotated[Literal["random", "first"], only_where(train_limit=GIVEN)] = Field(
-        "random", description="which rows train_limit keeps: random (by seeds.data) or first"
+        "random",
+        description="which rows train_limit keeps: random (one draw for all runs, classes in proportion) or first",
     )
     validation_rows: Count = Field(
         200, description="training rows held back for eval.split=validation where no other split is left for it"

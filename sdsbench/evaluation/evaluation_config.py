@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sdsbench.core.section import COSTS, Count, Section
+from sdsbench.core.section import COSTS, GIVEN, Count, Section, only_where
 
 
 class EvalConfig(Section):
     """What is evaluated and how."""
 
     limit: Count | None = Field(None, description="rows of each evaluation set; null: all")
+    order: Annotated[Literal["random", "first"], only_where(limit=GIVEN)] = Field(
+        "random", description="which rows limit keeps: random (one draw for all runs, classes in proportion) or first"
+    )
     batch_size: Annotated[Count, COSTS] = Field(
         32, description="rows generated or scored at once; scores do not depend on it"
     )

@@ -60,7 +60,7 @@ def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
         facts["data source"] = _plain(sorted({(used.dataset, used.split, used.source) for used in provenance.data}))
         for used in provenance.data:
             if used.split == "train":
-                # Which rows a limited training set holds may depend on the seed.
+                # In records from before the fixed draw, the rows of a limited training set depend on the seed.
                 facts[f"training data of seed {record.seed}"] = (used.dataset, used.rows, used.fingerprint)
         evaluated = {(used.dataset, used.fingerprint) for used in provenance.data if used.split != "train"}
         facts["evaluated data"] = _plain(sorted(evaluated))

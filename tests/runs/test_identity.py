@@ -25,10 +25,10 @@ ALWAYS_INERT = {
     "protocol.variant", "protocol.seeds", "protocol.paper", "model.architecture",
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
-HUB = {"train.head_lr", "data.validation_rows"}  # text, epochs, the test set
+HUB = {"train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
 MICRO = {"train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
-GLUE = {"data.validation_rows", "data.order"}
-VISION = {"data.validation_rows", "data.order", "train.max_length"}
+GLUE = {"data.validation_rows", "data.order", "eval.order"}
+VISION = {"data.validation_rows", "data.order", "eval.order", "train.max_length"}
 FULL = "method.targets"
 SVD = {"method.svd_iterations", "method.svd_oversampling"}
 DENSE_ADAM = {"method.betas", "method.epsilon", "method.moment_dtype"}

@@ -40,7 +40,7 @@ class ProtocolConfig(Section):
 class SeedsConfig(Section):
     """Seeds that move one thing each; all follow `seed` unless set."""
 
-    data: WholeFromZero = Field(description="order and choice of training rows")
+    data: WholeFromZero = Field(description="order of training rows")
     init: WholeFromZero = Field(description="the method's initial values, and those of a new head")
     dropout: WholeFromZero = Field(description="dropout masks, and the rounding of adamw8bit")
 
