@@ -37,6 +37,7 @@ KEYS = {"plain": {"warmup_steps": 5}, "regularised": {"warmup_steps": 5, "dropou
 OVERRIDES = {
     "full_ft": ["train.lr=1e-3"],
     "pissa": ["train.lr=5e-4"],
+    "preconditioned_lora": ["train.lr=2e-2"],
     "lora_xs": ["method.rank=16"],
     "lora_sb": ["method.rank=16"],
     "altlora": ["train.lr=1.0"],
