@@ -134,11 +134,10 @@ class Training:
         started = time.perf_counter() - seconds
         step, optimizer = state.step + 1, state.optimizer
         assert isinstance(optimizer, FlatOptimizer)
-        if state.method.clipped == "gradient":
+        if self.config.clip == "raw":
             grad_norm = optimizer.clip(self.config.clip_norm)
-            state.method.before_step(state.layers, step)
-        else:
-            state.method.before_step(state.layers, step)
+        state.method.before_step(state.layers, step)
+        if self.config.clip == "adjusted":
             grad_norm = optimizer.clip(self.config.clip_norm)
         _check_finite(step, loss, grad_norm)
         lr_factor = self._lr_factor(step)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from sdsbench.core.errors import Problem
-from sdsbench.core.section import COSTS, PLACES, Count, FromZero, PositiveNumber, Section, Share, only_where
+from sdsbench.core.section import COSTS, GIVEN, PLACES, Count, FromZero, PositiveNumber, Section, Share, only_where
 
 OptimizerName = Literal["adamw", "momentum", "sgd", "adamw8bit"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
@@ -42,6 +42,9 @@ class TrainConfig(Section):
     )
     weight_decay: FromZero = Field(0.0, description="on trained matrices (adamw: decoupled), not on vectors")
     clip_norm: PositiveNumber | None = Field(1.0, description="largest norm of the whole gradient; null: no clipping")
+    clip: Annotated[Literal["raw", "adjusted"], only_where(clip_norm=GIVEN)] = Field(
+        "raw", description="what is clipped: gradients before the method adjusts them, or what it made of them"
+    )
     checkpoint_every: Annotated[Count, PLACES] = Field(50, description="optimizer steps between checkpoints")
     save: Annotated[Literal["none", "adapter", "all"], PLACES] = Field(
         "adapter", description="trained tensors that are kept; all: the weights of full fine-tuning too"

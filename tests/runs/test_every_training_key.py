@@ -18,6 +18,7 @@ TASKS = {
     "text": ("model=micro", "task=gsm8k"),
     "text without dropout": ("model=micro", "task=gsm8k", "method.dropout=0"),
     "images": ("model=vit_micro", "task=vtab/dtd"),
+    "adjusted gradients": ("model=micro", "task=gsm8k", "method=preconditioned_lora", "train.clip_norm=0.01"),
 }
 OTHER_VALUES = {
     "train.lr": "1e-3",
@@ -33,6 +34,7 @@ OTHER_VALUES = {
     "train.betas": "[0.5,0.6]",
     "train.weight_decay": "10.0",
     "train.clip_norm": "1e-8",
+    "train.clip": "adjusted",
     "train.checkpoint_every": "1",
     "train.save": "all",
     "train.activation_checkpointing": "true",
@@ -42,7 +44,7 @@ OTHER_VALUES = {
 }
 NO_DROPOUT = "train.activation_checkpointing"  # refused together: what is computed again would have other masks
 CASES = [("text without dropout" if key == NO_DROPOUT else "text", key) for key in OTHER_VALUES]
-CASES += [("images", "train.head_lr"), ("images", "train.max_length")]
+CASES += [("images", "train.head_lr"), ("images", "train.max_length"), ("adjusted gradients", "train.clip")]
 
 
 @cache

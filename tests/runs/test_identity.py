@@ -25,10 +25,12 @@ ALWAYS_INERT = {
     "protocol.variant", "protocol.seeds", "protocol.paper", "model.architecture",
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
-HUB = {"train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
-MICRO = {"train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
-GLUE = {"data.validation_rows", "data.order", "eval.order"}
-VISION = {"data.validation_rows", "data.order", "eval.order", "train.max_length"}
+CLIP = "train.clip"  # of methods that take gradients as they are
+HUB = {CLIP, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
+MICRO = {CLIP, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
+ADJUSTING = MICRO - {CLIP}
+GLUE = {CLIP, "data.validation_rows", "data.order", "eval.order"}
+VISION = {CLIP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
 FULL = "method.targets"
 SVD = {"method.svd_iterations", "method.svd_oversampling"}
 DENSE_ADAM = {"method.betas", "method.epsilon", "method.moment_dtype"}
@@ -50,22 +52,21 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["method=lora_xs", "method.svd=fast"], MICRO),
     (["method=pissa"], MICRO),
     (["method=pissa", "method.svd=exact"], MICRO | SVD),
-    (["method=lora_pro"], MICRO | DENSE_ADAM),
-    (["method=lora_pro", "method.mode=full"], MICRO | {"train.betas", "train.weight_decay"}),
-    (["method=lora_pro", "method.mode=full", "train.optimizer=sgd"], MICRO | {"train.betas"}),
+    (["method=lora_pro"], ADJUSTING | DENSE_ADAM),
+    (["method=lora_pro", "method.mode=full"], ADJUSTING | {"train.betas", "train.weight_decay"}),
+    (["method=lora_pro", "method.mode=full", "train.optimizer=sgd"], ADJUSTING | {"train.betas"}),
     (["method=lora_sb"], MICRO),
     (["method=lora_sb", "method.samples=3"], MICRO | {"method.sample_fraction"}),
     (
         ["method=lora_sb", "method.start=kaiming"],
         MICRO | {"method.eta", "method.sign", "method.samples", "method.sample_fraction"},
     ),
-    *(
-        (["method=" + name], MICRO)
-        for name in ("dora", "lora_ga", "lora_plus", "milora", "olora", "preconditioned_lora", "rslora")
-    ),
+    *((["method=" + name], MICRO) for name in ("dora", "lora_ga", "lora_plus", "milora", "olora", "rslora")),
+    (["method=preconditioned_lora"], ADJUSTING),
+    (["method=preconditioned_lora", "train.clip_norm=null"], MICRO),
     (["method=peft"], MICRO),
-    (["method=altlora"], MICRO | {"method.epsilon", "train.betas", "train.weight_decay"}),
-    (["method=altlora", "method.second_moment=true"], MICRO | {"train.betas", "train.weight_decay"}),
+    (["method=altlora"], ADJUSTING | {"method.epsilon", "train.betas", "train.weight_decay"}),
+    (["method=altlora", "method.second_moment=true"], ADJUSTING | {"train.betas", "train.weight_decay"}),
     (["task=math"], MICRO),
     (["model=local", f"model.location={MICRO_FOLDER}"], MICRO | {"model.revision"}),
     (["task=commonsense", "task.scorers=[likelihood]"], MICRO | {"task.max_new_tokens", "task.beams"}),
