@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sdsbench.core.names import RunId
+
 SCHEMA_VERSION = 2
 
 Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]
@@ -155,7 +157,7 @@ class Attempt(_Strict):
 
 class Record(_Strict):
     schema_version: Literal[2] = 2
-    run_id: str
+    run_id: RunId  # and the name of its folder
     status: Status
     model: str
     method: str

@@ -38,7 +38,7 @@ def write_record(folder: Path, record: Record) -> Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises DamagedFile where it does not match its schema or its checksum."""
+    """The record in a file. Raises DamagedFile where it does not match its schema, checksum or folder's name."""
     content = path.read_bytes()
     try:
         record = Record.model_validate_json(content)
@@ -49,6 +49,8 @@ def read_record(path: Path) -> Record:
     # Of what the file holds, not of what it would hold if it were written today: keys may have been added since.
     if record.checksum != sha256_of({**json.loads(content), "checksum": ""}):
         raise DamagedFile(f"{path}: its content does not match its checksum.")
+    if record.run_id != path.absolute().parent.name:
+        raise DamagedFile(f"{path}: it is the record of run {record.run_id}, whose folder has that name.")
     return record
 
 

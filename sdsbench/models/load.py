@@ -127,6 +127,10 @@ def without_weights(
         return _class_of(family).from_config(config, dtype=dtype)
 
 
+HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
+"""Files of a hub repository that are downloaded."""
+
+
 def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
@@ -135,7 +139,7 @@ def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=["*.json", "*.safetensors", "tokenizer.model", "*.txt"],
+                allow_patterns=list(HUB_FILES),
             )
         )
     except Exception as error:  # network, authorisation and missing-repository errors have no common class

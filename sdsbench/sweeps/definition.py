@@ -26,6 +26,7 @@ from hydra.errors import HydraException
 from pydantic import Field, field_validator
 
 from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.names import NAME_WORDS, Name
 from sdsbench.core.section import Accepts, Section
 from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import text
@@ -97,7 +98,7 @@ class _BlockOfFile(Section):
 class _File(Section):
     """The keys of a sweep file."""
 
-    name: str
+    name: Annotated[Name, Accepts(NAME_WORDS)]
     description: str = ""
     blocks: Annotated[list[_BlockOfFile], Accepts("one block or more, each with fixed and axes")] = Field(min_length=1)
     tune: Tune | None = None

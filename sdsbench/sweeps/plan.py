@@ -15,8 +15,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.lock import owned
+from sdsbench.core.names import CellKey, Name, RunId, require_printable
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.identity import placed, run_id
 from sdsbench.runs.configuration.schema import RunConfig
@@ -51,8 +52,8 @@ class TunedCell(_Strict):
     key: str
     grid: list[float]  # ascending where it may be extended, with every value that it may be extended to
     seeds: list[int]
-    tuning: list[list[str]]  # [grid point][seed] -> run id
-    final: dict[str, list[str]]  # seed -> [grid point] -> run id
+    tuning: list[list[RunId]]  # [grid point][seed] -> run id
+    final: dict[str, list[RunId]]  # seed -> [grid point] -> run id
     extend: int = 0  # how many values at each end of `grid` are tried only where the best is the last one
 
     @property
@@ -63,12 +64,12 @@ class TunedCell(_Strict):
 
 class Manifest(_Strict):
     schema_version: Literal[2] = 2
-    name: str
+    name: Name
     description: str
     git_commit: str | None
     placing: dict[str, Any]  # key of identity.PLACING -> value
-    runs: dict[str, PlannedRun]  # in order
-    cells: dict[str, TunedCell]
+    runs: dict[RunId, PlannedRun]  # in order
+    cells: dict[CellKey, TunedCell]
     checksum: str = ""
 
 
@@ -88,9 +89,17 @@ class Plan:
 
     folder: Path
     manifest: Manifest
+    only: frozenset[str] | None = None  # keys of the slots that count; None: all
+
+    def restricted_to(self, keys: Iterable[str]) -> Plan:
+        """The plan as if it held no other slots."""
+        return replace(self, only=frozenset(keys))
 
     def slots(self) -> Iterator[Slot]:
         """Everything to be run, in order, tuning first."""
+        return (slot for slot in self._all_slots() if self.only is None or slot.key in self.only)
+
+    def _all_slots(self) -> Iterator[Slot]:
         beyond = self._beyond()
         for identity, run in self.manifest.runs.items():
             if run.role != "final":
@@ -136,12 +145,18 @@ class Plan:
 _AGAIN = "Plan again (the same command); runs that are done stay done."
 
 
+def all_plans() -> list[Path]:
+    """The folders of the plans in PLANS, by name."""
+    return sorted(path.parent for path in PLANS.rglob("manifest.json"))
+
+
 def find(name: str) -> Path:
     """The folder of a plan given by path or by name. Raises Unavailable."""
+    require_printable("plan", Path(name))
     for folder in (Path(name), PLANS / name):
         if (folder / "manifest.json").is_file():
             return folder
-    have = sorted(path.parent.name for path in PLANS.glob("*/manifest.json"))
+    have = [path.relative_to(PLANS).as_posix() for path in all_plans()]
     raise Unavailable(f"plan {name!r}: no such folder with a manifest.json; in {PLANS}: {', '.join(have) or 'none'}.")
 
 
@@ -164,8 +179,10 @@ def read(folder: Path) -> Plan:
 def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[Plan, int]:
     """Freeze a plan of run id -> configuration as JSON, or add to the plan that is there.
 
-    Returns the plan and the number of runs that are new. Raises DamagedFile (the plan that is there), DiskRefuses.
+    Returns the plan and the number of runs that are new. Raises DamagedFile (the plan that is there), DiskRefuses,
+    ConfigError (a folder whose name does not print).
     """
+    require_printable("--folder", folder.absolute())
     with disk_errors(folder.parent):
         if not folder.exists():
             _write_new(folder, manifest, texts)

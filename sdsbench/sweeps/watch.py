@@ -92,11 +92,11 @@ def table(pool: Pool, tally: Tally, states: States) -> Table:
         shown.add_column(column, no_wrap=column != "what")
     for active in pool.active:
         if not active.runs:
-            shown.add_row(active.seat.name, "-")
+            shown.add_row(active.allocation.name, "-")
         for run, since in active.runs.items():
             numbers = newest_numbers(states.root / run)
             speed = f"{numbers['tokens'] / numbers['seconds']:,.0f}" if numbers else ""
             loss = f"{numbers['loss']:.4f}" if numbers else ""
             what, spent = tally.plan.difference(run), clock(time.monotonic() - since)
-            shown.add_row(active.seat.name, run, what, str(numbers.get("step", "")), loss, speed, spent)
+            shown.add_row(active.allocation.name, run, what, str(numbers.get("step", "")), loss, speed, spent)
     return shown

@@ -71,7 +71,7 @@ def test_tuning_then_final_runs_with_the_choice_in_the_record(tmp_path: Path) ->
     )
     plan = tiny_plan(tmp_path, "sweep=t", config_dirs=(str(tmp_path),))
     states = States(plan, tmp_path / "runs")
-    assert states.counts() == {"waiting": 2, "missing": 2}
+    assert states.counts() == {"waiting": 2, "not started": 2}
     _, told = work(plan)
     assert ends(told) == ["done"] * 4  # two tuning runs, two final ones: candidates that were not chosen do not run
     states = States(plan, tmp_path / "runs")
@@ -100,7 +100,7 @@ def test_a_larger_grid_takes_the_place_of_the_smaller_one(tmp_path: Path) -> Non
     work(planned("[1e-3, 2e-3]"))
     plan = planned("[1e-9, 1e-3, 2e-3]")
     assert len(plan.manifest.cells) == 1
-    assert States(plan, tmp_path / "runs").counts() == {"done": 2, "waiting": 1, "missing": 1}
+    assert States(plan, tmp_path / "runs").counts() == {"done": 2, "waiting": 1, "not started": 1}
     work(plan)
     final = [slot.record for slot in States(plan, tmp_path / "runs").all() if slot.slot.cell is not None]
     assert [record.tuning.budget for record in final if record is not None and record.tuning is not None] == [3]

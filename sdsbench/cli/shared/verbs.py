@@ -15,7 +15,7 @@ from sdsbench.cli.shared.completion import complete_override
 RUN = "run"
 SECTIONS = {
     "runs": (RUN, "show", "ls", "profile", "export", "replay", "check", "doctor"),
-    "sweeps": ("plan", "sweep", "submit", "status", "retry", "cancel"),
+    "sweeps": ("plan", "sweep", "fetch", "submit", "status", "retry", "cancel", "disk", "clean"),
     "results": ("table", "trace", "verdict", "report", "external"),
     "studies": ("figures", "theory"),
 }
