@@ -55,6 +55,7 @@ def run_here(
     from sdsbench.sweeps.pool import Pool
     from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
     from sdsbench.sweeps.watch import watch
+    from sdsbench.training.signals import acknowledge
 
     states = States(plan, root_of(plan, placing))
     seats = _seats(plan, placing, workers, gpus)
@@ -63,6 +64,8 @@ def run_here(
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
+        if not received:
+            acknowledge(number)
         received.append(number)
         pool.stop(number)
 
@@ -102,8 +105,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 def _seats(plan: Plan, placing: Mapping[str, Any], workers: int | None, chosen: str | None) -> list[Seat]:
     from sdsbench.sweeps.pool import cpu_seats, gpu_seats, gpus_here
 
-    device = placing.get("device", plan.manifest.placing["device"])
-    threads = int(str(placing.get("threads", plan.manifest.placing["threads"])))
+    device = placing.get("device", plan.placing["device"])
+    threads = int(str(placing.get("threads", plan.placing["threads"])))
     if workers is not None and workers < 1:
         raise ConfigError([Problem("--workers", workers, "a whole number from 1")])
     gpus = [] if device == "cpu" else chosen.split(",") if chosen else gpus_here()
