@@ -160,15 +160,14 @@ def _global_generators() -> dict[str, str]:
 
 
 class _StopAfter(StopRequest):
-    """A stop request that comes after some number of looks, one of which follows each step."""
+    """A stop request that comes during an optimizer step."""
 
-    def __init__(self, looks: int) -> None:
+    def __init__(self, step: int) -> None:
         super().__init__()
-        self._left = looks
+        self._step = step
 
     def raise_if_received(self, saved: str) -> None:
-        self._left -= 1
-        if self._left <= 0:
+        if f"after step {self._step} is saved" in saved:
             raise Interrupted(saved)
 
 

@@ -73,6 +73,7 @@ def run_here(
     from sdsbench.sweeps.pool import Pool
     from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
     from sdsbench.sweeps.watch import watch
+    from sdsbench.training.signals import acknowledge
 
     states = States(plan, root_of(plan, placing))
     allocations = _allocations(plan, placing, workers, gpus)
@@ -82,6 +83,8 @@ def run_here(
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
+        if not received:
+            acknowledge(number)
         received.append(number)
         pool.stop(number)
 
@@ -125,8 +128,8 @@ def _allocations(plan: Plan, placing: Mapping[str, Any], workers: int | None, ch
     """One worker a GPU unless --workers says otherwise, or on the CPU as many as it says."""
     from sdsbench.sweeps.pool import cpu_allocations, gpu_allocations, visible_gpus
 
-    device = placing.get("device", plan.manifest.placing["device"])
-    threads = int(str(placing.get("threads", plan.manifest.placing["threads"])))
+    device = placing.get("device", plan.placing["device"])
+    threads = int(str(placing.get("threads", plan.placing["threads"])))
     if workers is not None and workers < 1:
         raise ConfigError([Problem("--workers", workers, "a whole number from 1")])
     visible = visible_gpus()

@@ -12,7 +12,7 @@ from pathlib import Path
 from sdsbench.core.errors import DiskRefuses
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_RIGHTS = (errno.EACCES, errno.EPERM)
+_OURS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # the disk's only where they are about the folder
 
 
 @contextmanager
@@ -32,8 +32,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
 def disk_reason(error: BaseException, folder: Path) -> str | None:
     """What the disk refused, or None where the error is not the disk's. safetensors keeps only the system's text."""
     if isinstance(error, OSError):
-        ours = str(error.filename).startswith(str(folder))
-        return str(error) if error.errno in _DISK or (error.errno in _RIGHTS and ours) else None
+        place = str(error.filename)
+        ours = place.startswith(str(folder)) or str(folder).startswith(place)
+        return str(error) if error.errno in _DISK or (error.errno in _OURS and ours) else None
     if type(error).__name__ == "SafetensorError" and any(os.strerror(code) in str(error) for code in _DISK):
         return str(error)
     return None

@@ -185,3 +185,11 @@ class Record(_Strict):
     failure: Failure | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     checksum: str = ""  # sha256 of the canonical JSON of everything above
+
+
+def headline(record: Record) -> float | None:
+    """The headline score after training, as a fraction, or None: of several evaluations the task's own mean."""
+    last = {s.evaluation: s.value for s in record.scores if s.headline and s.stage in ("trained", "validation")}
+    parts = record.means.get(record.task, {}).get(record.task, list(last))
+    found = [last[part] for part in parts if part in last]
+    return sum(found) / len(found) if found and len(found) == len(parts) else None

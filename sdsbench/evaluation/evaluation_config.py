@@ -20,6 +20,9 @@ class EvalConfig(Section):
         32, description="rows generated or scored at once; scores do not depend on it"
     )
     untrained: bool = Field(False, description="also evaluate the model before training")
+    untrained_limit: Annotated[Count | None, only_where(untrained=True)] = Field(
+        None, description="a draw of so many of these rows for the model before training; null: all of them"
+    )
     each_epoch: bool = Field(
         False, description="also evaluate after every epoch; the best one is reported beside the last"
     )

@@ -37,7 +37,7 @@ class Answer:
 
 
 class Generator:
-    """Answers prompts with a decoder; `progress` is told how many more are done."""
+    """Answers prompts with a decoder; `progress` is told after every token how many more are done, and may raise."""
 
     def __init__(
         self,
@@ -97,6 +97,7 @@ class Generator:
                 input_ids=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
                 logits_to_keep=1,
             )  # fmt: skip
+            self.progress(0)
             tokens = output.logits[:, -1].argmax(dim=-1)
             open_rows = []
             for position, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
@@ -124,9 +125,15 @@ class Generator:
 
     def _beam_search(self, ids: Tensor, mask: Tensor, request: Request) -> list[list[int]]:
         """transformers' beam search; all requests of a batch share their settings."""
+
+        def look(rows: Tensor, _scores: Tensor, **_: Any) -> Tensor:
+            self.progress(0)
+            return torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
+
         output = self.model.generate(
             input_ids=ids, attention_mask=mask, max_new_tokens=request.max_new_tokens, num_beams=request.beams,
             do_sample=False, eos_token_id=sorted(self.ends), pad_token_id=self.tokenizer.pad_token_id,
+            stopping_criteria=[look],
         )  # fmt: skip
         return [row[ids.shape[1] :].tolist() for row in output]
 

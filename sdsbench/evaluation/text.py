@@ -36,13 +36,18 @@ def evaluate_text(
     progress: Callable[[int], None] = lambda _: None,
     begin_token: BeginToken = "tokenizer",
 ) -> Evaluated:
-    """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers."""
+    """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers.
+
+    `progress` is told how many more rows are done, with 0 after every token and every graded answer, and may raise.
+    """
     from lm_eval import evaluator
     from lm_eval.api.task import ConfigurableTask
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     settings = (
-        _generation_task(evaluation, rows) if isinstance(evaluation, Generation) else _choice_task(evaluation, rows)
+        _generation_task(evaluation, rows, progress)
+        if isinstance(evaluation, Generation)
+        else _choice_task(evaluation, rows)
     )
     name = evaluation.name.replace("/", "_")
     truncated: dict[int, bool] = {}
@@ -56,7 +61,11 @@ def evaluate_text(
     return Evaluated([_score(evaluation, scorer, stage, kept) for scorer in scorers], kept)
 
 
-def _generation_task(evaluation: Generation, rows: Rows) -> dict[str, Any]:
+def _generation_task(evaluation: Generation, rows: Rows, progress: Callable[[int], None]) -> dict[str, Any]:
+    def verdicts(doc: Any, results: Sequence[str]) -> dict[str, float]:
+        progress(0)  # grading thousands of answers takes minutes, too
+        return {name: _number(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()}
+
     return {
         **_common(rows, evaluation.version, list(evaluation.scorers)),
         "output_type": "generate_until",
@@ -68,9 +77,7 @@ def _generation_task(evaluation: Generation, rows: Rows) -> dict[str, Any]:
             "max_gen_toks": evaluation.max_new_tokens,
             "num_beams": evaluation.beams,
         },
-        "process_results": lambda doc, results: {
-            name: _number(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()
-        },
+        "process_results": verdicts,
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
 from sdsbench.runs import origin
-from sdsbench.runs.banner import banner
+from sdsbench.runs.banner import banner, trainable
 from sdsbench.runs.configuration.check import layer_shapes
 from sdsbench.runs.configuration.identity import resolved
 from sdsbench.runs.configuration.schema import RunConfig
@@ -27,12 +28,14 @@ from sdsbench.runs.evaluate import evaluate
 from sdsbench.runs.families import Family, family_of
 from sdsbench.runs.run_context import ActiveRun, LoadModel
 from sdsbench.runs.run_data import RunData, load_run
+from sdsbench.runs.tracking import view
 from sdsbench.tasks import base as tasks
 from sdsbench.training import checkpoint
 from sdsbench.training.assemble import assemble
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.in_backward import require_torchao
 from sdsbench.training.loop import Training
+from sdsbench.training.order import DataOrder
 from sdsbench.training.parameters import count
 from sdsbench.training.precision import Device, select_device
 from sdsbench.training.probes.observer import Probe
@@ -76,8 +79,11 @@ def prepare(run: ActiveRun) -> Prepared:
     write_atomic(run.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
     resume, _ = checkpoint.newest(run.folder)
     step_log.cut(run.folder / "metrics.jsonl", checkpoint.step_of(resume) if resume else None)
+    view.start(config.tracker, run.folder)
     with keeper.timed("load"):
         loaded = load(config, run.context.load_model)
+    run.log(banner(config, loaded, _total_steps(config, loaded)))
+    run.stop.raise_if_received("no step was trained")
     if config.eval.untrained and not step_log.has_scores(run.folder / "metrics.jsonl", "untrained"):
         with keeper.timed("eval"):
             evaluate(run, loaded, "untrained", step=0)
@@ -89,11 +95,12 @@ def prepare(run: ActiveRun) -> Prepared:
         if resume is not None:
             checkpoint.load(resume, state)
         else:
-            keeper.record.facts |= start_method(config, training, state)
+            stop = partial(run.stop.raise_if_received, "no step was trained")
+            keeper.record.facts |= start_method(config, training, state, stop)
             keeper.record.facts["start_difference"] = start.difference()
             checkpoint.save(run.folder, state, made_from)
     keeper.begin_training(parameters, provenance, state.step)
-    run.log(banner(run.folder.name, config, loaded, run.source_reason, parameters, training))
+    run.log(trainable(parameters.trainable))
     return Prepared(run, loaded, training, state, probe, made_from, peak_memory()[0])
 
 
@@ -129,12 +136,24 @@ def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainSta
     return training, state, probe, count(model, head, before)
 
 
-def start_method(config: RunConfig, training: Training, state: TrainState) -> dict[str, float]:
-    """The method's own start from data, before the first step; returns its facts for the record."""
-    context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init))
+def start_method(
+    config: RunConfig, training: Training, state: TrainState, after_row: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """The method's own start from data, before the first step; returns its facts for the record.
+
+    `after_row` is called after each row that the method looks at, and may raise to stop.
+    """
+    context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init), after_row)
     facts = state.method.prepare(state.layers, context)
     state.optimizer.refresh_masters()
     return facts
+
+
+def _total_steps(config: RunConfig, loaded: Loaded) -> int:
+    batch = config.train.batch_size * config.train.accumulation
+    return DataOrder(len(loaded.examples), batch, config.seeds.data).total_steps(
+        config.train.epochs, config.train.max_steps
+    )
 
 
 def _adapted_weights(config: RunConfig) -> int:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sdsbench.core.console import say_now
 from sdsbench.core.files import disk_errors
 from sdsbench.core.lock import owned
-from sdsbench.core.progress import say_now
 from sdsbench.core.record import Tuning
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model

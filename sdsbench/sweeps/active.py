@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from sdsbench.core.errors import DiskRefuses, Owned, SdsbenchError
 from sdsbench.core.record import Record
+from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.finish import finish
 from sdsbench.runs.prepare import Prepared, prepare
@@ -87,6 +88,7 @@ class DrivenRun:
             take_up(run, record)
             self._end(record)
             return
+        run.log(announcement(run.config))
         self._contexts.enter_context(run.keeper.attempt())
         self.prepared = prepare(run)
 

@@ -47,7 +47,7 @@ def freeze(
         name=sweep.name or _name(freezer.runs),
         description=sweep.description,
         git_commit=origin.commit(),
-        placing=freezer.placing,
+        placing=freezer.placing | freezer.composer.unresolved,
         runs=freezer.runs,
         cells=freezer.cells,
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sdsbench.core.clock import clock
+from sdsbench.core.console import rich_console, terminal_text
 from sdsbench.sweeps.cost import CARDS, REFERENCE, Cost, Estimator, fits
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import OVER, STALE, SlotState, States, root_of
@@ -42,7 +43,8 @@ def print_overview(
         )
     shown = slots if everything else slots[:FEW]
     if len(plan.varying) or len(slots) == 1:
-        _console().print(_differences(plan, shown, notes))
+        console = rich_console()  # as wide as the terminal; wide enough for a table elsewhere
+        (console if console.is_terminal else rich_console(width=200)).print(_differences(plan, shown, notes))
     if len(shown) < len(slots):
         print(f"... and {len(slots) - len(shown)} more (--all lists them); values that differ:")
         for key in plan.varying:
@@ -65,7 +67,8 @@ def _differences(plan: Plan, slots: Iterable[SlotState], notes: Mapping[str, str
         failure = slot.record.failure.message.splitlines()[0][:100] if slot.record and slot.record.failure else ""
         words = [notes.get(slot.slot.key, "")] if noted else []
         values = [point.get(key, "(tuned)" if cell and key == cell.key else "") for key in plan.varying]
-        table.add_row(slot.identity or slot.slot.key, *values, slot.state, *words, failure)
+        cells = (slot.identity or slot.slot.key, *values, slot.state, *words, failure)
+        table.add_row(*(Text(terminal_text(text)) for text in cells))
     return table
 
 
@@ -125,9 +128,3 @@ def _print_gpu(costs: list[tuple[Cost | None, bool]]) -> None:
 def _any_final(plan: Plan, slot: SlotState) -> str:
     cell = plan.manifest.cells[str(slot.slot.cell)]
     return cell.final[str(slot.slot.seed)][len(cell.grid) // 2]
-
-
-def _console() -> Console:
-    """As wide as the terminal; wide enough for a table elsewhere."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)

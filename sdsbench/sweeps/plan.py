@@ -30,6 +30,7 @@ from sdsbench.core.lock import owned
 from sdsbench.core.names import CellKey, Name, RunId, require_printable
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.identity import placed, run_id
+from sdsbench.runs.configuration.resolvers import with_environment
 from sdsbench.runs.configuration.schema import RunConfig
 
 PLANS = Path("results/plans")
@@ -116,6 +117,11 @@ class Plan:
         return {identity: key for identity, key in found.items() if identity not in needed}
 
     @cached_property
+    def placing(self) -> dict[str, Any]:
+        """Where and how its runs happen, with this machine's environment where the plan refers to it."""
+        return with_environment(self.manifest.placing)
+
+    @cached_property
     def varying(self) -> tuple[str, ...]:
         """Keys that differ between the runs."""
         points = [run.point for run in self.manifest.runs.values()]
@@ -136,7 +142,7 @@ class Plan:
             raise DamagedFile(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from None
         if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
             raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
-        config = from_tree(placed(json.loads(content), {"force": False} | self.manifest.placing | dict(placing)))
+        config = from_tree(placed(json.loads(content), {"force": False} | self.placing | dict(placing)))
         if run_id(config) != identity:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
         return config

@@ -131,6 +131,11 @@ class Pool:
                 self.stop(15)
         return bool(self.active), ended
 
+    @property
+    def running(self) -> int:
+        """Runs that workers have in hand."""
+        return sum(len(active.runs) for active in self.active)
+
     def stop(self, number: int) -> None:
         """Pass a signal on: workers save their runs and end; none is started again."""
         self.stopping = True
@@ -152,7 +157,9 @@ class Pool:
         if allocation.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = allocation.gpu
         with (self.plan.folder / "logs" / f"{os.uname().nodename}-{allocation.name}.log").open("a") as log:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+            process = subprocess.Popen(  # a group of its own: a terminal's Ctrl-C reaches workers through `stop`, once
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, process_group=0
+            )
         if allocation.cores:
             os.sched_setaffinity(process.pid, allocation.cores)
         active = Active(allocation, process)

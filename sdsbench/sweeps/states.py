@@ -140,4 +140,4 @@ class States:
 
 def root_of(plan: Plan, placing: Mapping[str, Any]) -> Path:
     """The folder of the plan's records."""
-    return Path(placing.get("output_root") or plan.manifest.placing["output_root"])
+    return Path(placing.get("output_root") or plan.placing["output_root"])

@@ -6,7 +6,7 @@ Nothing is loaded. `cost.py` turns it into seconds and bytes, scripts/write_repr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +54,14 @@ class Workload:
     longest: int | None  # a row is cut there
     scorings: tuple[Scoring, ...]
     trained_passes: int  # over all scorings, after training and after epochs
-    untrained_passes: int
+    untrained_passes: float  # the model before training may be asked fewer questions
 
     @property
     def trained_rows(self) -> int:
         return self.steps * self.batch
 
     @property
-    def answers(self) -> int:
+    def answers(self) -> float:
         """Rows scored, over all passes."""
         return (self.trained_passes + self.untrained_passes) * sum(scoring.rows for scoring in self.scorings)
 
@@ -83,6 +83,7 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
     patches = _patches(facts) if task.kind == "vision" else None
     longest = None if patches else train.max_length
     tokens, deviation = (float(patches), 0.0) if patches else (min(size.tokens, train.max_length), size.deviation)
+    scorings = tuple(_scoring(evaluation, config, patches) for evaluation in task.evaluations())
     whole = task.kind != "text" or config.task.loss_on == "sequence"  # type: ignore[attr-defined]
     return Workload(
         rows=rows,
@@ -93,9 +94,9 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
         deviation=deviation,
         targets=1.0 if whole else size.response / size.tokens,
         longest=longest,
-        scorings=tuple(_scoring(evaluation, config, patches) for evaluation in task.evaluations()),
+        scorings=scorings,
         trained_passes=1 + (math.ceil(train.epochs) if config.eval.each_epoch and not train.max_steps else 0),
-        untrained_passes=int(config.eval.untrained),
+        untrained_passes=_untrained_share(config, scorings) if config.eval.untrained else 0,
     )
 
 
@@ -109,6 +110,13 @@ def _scoring(evaluation: Evaluation, config: RunConfig, patches: int | None) -> 
         cap = evaluation.max_new_tokens
         return Scoring(rows, size.tokens - size.response, min(cap, size.response), cap, evaluation.beams)
     return Scoring(rows, patches or size.tokens)
+
+
+def _untrained_share(config: RunConfig, scorings: Sequence[Scoring]) -> float:
+    """Rows that the model before training is asked, of those that the trained one is."""
+    limit = config.eval.untrained_limit
+    asked = sum(min(scoring.rows, limit or scoring.rows) for scoring in scorings)
+    return asked / sum(scoring.rows for scoring in scorings)
 
 
 def _patches(facts: Mapping[str, Any]) -> int:

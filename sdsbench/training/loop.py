@@ -73,7 +73,7 @@ class StepReport:
     facts: dict[str, float]
 
     def numbers(self) -> dict[str, float]:
-        """What metrics.jsonl and trackers show."""
+        """What metrics.jsonl shows."""
         keys = ("loss", "lr", "grad_norm", "tokens", "targets", "seconds")
         return {key: getattr(self, key) for key in keys}
 

@@ -16,6 +16,8 @@ from sdsbench.tasks.base import TaskConfig
 from sdsbench.training.probes.probe_config import ProbeConfig
 from sdsbench.training.training_config import TrainConfig
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
+
 
 class ProtocolConfig(Section):
     """A paper's settings: the values that other sections take over, and the paper's own table of them.
@@ -40,9 +42,9 @@ class ProtocolConfig(Section):
 class SeedsConfig(Section):
     """Seeds that move one thing each; all follow `seed` unless set."""
 
-    data: WholeFromZero = Field(description="order of training rows")
-    init: WholeFromZero = Field(description="the method's initial values, and those of a new head")
-    dropout: WholeFromZero = Field(description="dropout masks, and the rounding of adamw8bit")
+    data: Seed = Field(description="order of training rows")
+    init: Seed = Field(description="the method's initial values, and those of a new head")
+    dropout: Seed = Field(description="dropout masks, and the rounding of adamw8bit")
 
 
 class RunConfig(Section):
@@ -58,11 +60,11 @@ class RunConfig(Section):
     tracker: TrackerConfig = TrackerConfig()
     probe: ProbeConfig = ProbeConfig()
     seeds: SeedsConfig
-    seed: WholeFromZero = Field(0, description="what the three seeds follow; tables pair runs by it")
+    seed: Seed = Field(0, description="what the three seeds follow; tables pair runs by it")
     device: Annotated[Literal["auto", "cpu", "cuda"], COSTS] = Field("auto", description="where tensors live")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute type")
     threads: Annotated[WholeFromZero, COSTS] = Field(0, description="CPU threads; 0: all cores")
-    output_root: Annotated[str, PLACES] = Field("results/runs", description="folder of the runs' folders")
+    output_root: Annotated[str, PLACES] = Field("results/runs", min_length=1, description="folder of the runs' folders")
     force: Annotated[bool, PLACES] = Field(
         False, description="run again although a finished record exists; it is set aside"
     )
