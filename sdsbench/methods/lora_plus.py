@@ -26,6 +26,8 @@ class LoRAPlusConfig(LowRankConfig):
 @register("lora_plus", LoRAPlusConfig)
 class LoRAPlus(LoRA):
     config: LoRAPlusConfig
+    title = "LoRA+"
+    arxiv = "2402.12354"
 
     def __init__(self, config: LoRAPlusConfig) -> None:
         super().__init__(config)
