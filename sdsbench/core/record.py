@@ -169,6 +169,7 @@ class Record(_Strict):
     alpha: float | None
     lr: float
     config: dict[str, Any]
+    inert: list[str] = Field(default_factory=list)  # dotted keys of config without effect beside the others
     placing: dict[str, Any] = Field(default_factory=dict)  # keys that change what the run costs and not its numbers
     means: dict[str, dict[str, list[str]]] = Field(default_factory=dict)  # task -> mean -> the evaluations it is over
     scores: list[Score] = Field(default_factory=list)

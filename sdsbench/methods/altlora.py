@@ -52,6 +52,8 @@ class AltLoRAConfig(LowRankConfig):
 @register("altlora", AltLoRAConfig)
 class AltLoRA(LoRA):
     config: AltLoRAConfig
+    title = "AltLoRA"
+    arxiv = "2505.12455"
     update_rule = "sgd"
 
     def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:

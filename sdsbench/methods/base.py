@@ -90,6 +90,10 @@ class Method:
     """Base of all methods. A subclass overrides the verbs in which it differs."""
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
+    """How tables and figures write the method; its name where the class itself gives none."""
+    arxiv: ClassVar[str] = ""
+    """Number of its paper there: tables and figures list methods in the order of their papers."""
     relative_time: ClassVar[float] = 1.0
     """Time of a training step over that of plain LoRA, for estimates before any run is finished. Counted operations do
     not say it: full fine-tuning has 1.5 times LoRA's and takes three times as long."""

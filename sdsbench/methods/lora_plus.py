@@ -21,6 +21,8 @@ class LoRAPlusConfig(LowRankConfig):
 @register("lora_plus", LoRAPlusConfig)
 class LoRAPlus(LoRA):
     config: LoRAPlusConfig
+    title = "LoRA+"
+    arxiv = "2402.12354"
 
     def learning_rate_factor(self, name: str, ndim: int) -> float:
         return self.config.ratio if ndim <= 1 or name.rpartition(".")[2] == "B" else 1.0

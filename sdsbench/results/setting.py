@@ -12,7 +12,8 @@ value that tuning chose, and the seed. Two runs may be averaged where these are 
 | model, task, steps, batch, data, generation, torch, device, dtype ... | no | no, a grid has columns for them |
 | kind and threads of the machine | in cells that show a cost: no | yes |
 
-A fact that a run does not have (one that ran out of memory has no evaluation) differs from nothing.
+A fact that a run does not have (one that ran out of memory has no evaluation) differs from nothing, and so does a key
+without effect on the run (`inert` of its record).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def averaged(run: Run, score: Score | None = None, cost: bool = False) -> dict[s
     record, provenance = run.record, run.record.provenance
     facts: dict[str, Any] = {
         key.removeprefix("config."): _plain(value)
-        for key, value in run.flat.items()
+        for key, value in run.naming.items()
         if key.startswith("config.") and not key.startswith(_SEEDS) and key not in _NO_NUMBERS
     }
     facts |= {"lr": record.lr, "alpha": record.alpha, "rank": record.rank}

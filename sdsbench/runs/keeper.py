@@ -16,7 +16,7 @@ from sdsbench.core.files import disk_reason
 from sdsbench.core.record import Attempt, Failure, Parameters, Provenance, Record
 from sdsbench.core.run_folder import find_record, write_record
 from sdsbench.runs.aggregate import means_around
-from sdsbench.runs.configuration.identity import cost_keys, resolved
+from sdsbench.runs.configuration.identity import cost_keys, inert_keys, resolved
 from sdsbench.runs.configuration.schema import RunConfig
 
 
@@ -147,6 +147,7 @@ def _new_record(config: RunConfig, identity: str) -> Record:
         alpha=getattr(method, "alpha", None),
         lr=config.train.lr,
         config=resolved(config),
+        inert=sorted(inert_keys(config)),
         placing=cost_keys(config),
         means=means_around(config.task.name),
     )

@@ -180,7 +180,8 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
     lines = [f"Tuning: {'; '.join(rules)}" + (f"; {untuned} runs without." if untuned else ".")]
     titles = {row.name: row.title for row in table.rows} | {c.name: c.title for c in table.columns}
     chosen: dict[str, list[str]] = {}
-    for cell in cells.values():
+    scored = {column.name for column in table.columns if column.measure == "score"}
+    for cell in (cell for cell in cells.values() if cell.column in scored):
         choices = {(t.key, t.chosen, t.interior): t for run in cell.runs if (t := run.record.tuning)}
         for tuning in choices.values():
             place = "" if tuning.interior else f" (at the end of {min(tuning.grid):g} to {max(tuning.grid):g})"

@@ -28,9 +28,15 @@ class Run:
         return self.record.run_id
 
     @cached_property
+    def naming(self) -> Mapping[str, Any]:
+        """`flat` without the keys that had no effect on this run: two runs that differ in these alone are alike."""
+        inert = {f"config.{key}" for key in self.record.inert}
+        return {key: value for key, value in self.flat.items() if key not in inert} if inert else self.flat
+
+    @cached_property
     def column_facts(self) -> Mapping[str, Any]:
         """What must be equal between methods (results/setting.py)."""
-        return setting.column_facts(self.record, self.flat)
+        return setting.column_facts(self.record, self.naming)
 
     @cached_property
     def row_facts(self) -> Mapping[str, Any]:
