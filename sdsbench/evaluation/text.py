@@ -35,10 +35,12 @@ def evaluate_text(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
     begin_token: BeginToken = "tokenizer",
+    padded: bool = False,
 ) -> Evaluated:
     """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers.
 
     `progress` is told how many more rows are done, with 0 after every token and every graded answer, and may raise.
+    `padded`: likelihoods through the model's own forward pass (training/own_loss.py).
     """
     from lm_eval import evaluator
     from lm_eval.api.task import ConfigurableTask
@@ -51,7 +53,7 @@ def evaluate_text(
     )
     name = evaluation.name.replace("/", "_")
     truncated: dict[int, bool] = {}
-    lm = _model(model, tokenizer, batch_size, progress, begin_token, truncated)
+    lm = _model(model, tokenizer, batch_size, progress, begin_token, truncated, padded)
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
@@ -122,6 +124,7 @@ def _model(
     progress: Callable[[int], None],
     begin_token: BeginToken,
     truncated: dict[int, bool],
+    padded: bool,
 ) -> Any:
     """Our generation and likelihoods behind lm-eval's interface.
 
@@ -143,7 +146,7 @@ def _model(
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             pairs = [request.args for request in requests]
-            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress, begin_token)
+            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress, begin_token, padded)
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             raise TypeError("no task of sdsbench scores whole texts")

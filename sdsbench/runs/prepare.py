@@ -121,7 +121,9 @@ def load(config: RunConfig, read_model: LoadModel) -> Loaded:
     device = select_device(config.device, config.dtype, config.threads, _adapted_weights(config))
     model = read_model(config.model, device.dtype, task.num_labels, device.device)
     family = family_of(task, model, config)
-    return Loaded(model, data, device, family, family.encode_all(data.training))
+    examples = family.encode_all(data.training)
+    family.check(model.model, examples, device.device)
+    return Loaded(model, data, device, family, examples)
 
 
 def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainState, Probe | None, Parameters]:

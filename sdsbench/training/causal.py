@@ -11,6 +11,7 @@ from torch import Tensor
 from sdsbench.core.errors import Unavailable
 from sdsbench.training.attention import packed
 from sdsbench.training.cross_entropy import linear_cross_entropy
+from sdsbench.training.own_loss import needs_padding, padded_losses
 from sdsbench.training.tokens import EncodedText, encode
 
 
@@ -19,6 +20,7 @@ class CausalObjective:
 
     def __init__(self, task: Any, tokenizer: Any, max_length: int) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+        self.padded = False  # whether examples lie in rows of their own, padded; `check` finds out
 
     def encode_all(self, rows: Any) -> list[EncodedText]:
         """Every training row, encoded; rows without a target inside `max_length` are left out.
@@ -36,8 +38,17 @@ class CausalObjective:
             )
         return kept
 
+    def check(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> None:
+        """Decide how the model is computed, by its own loss of a few examples; before the method changes the model.
+
+        Raises Unavailable where no layout gives the model's own loss.
+        """
+        self.padded = needs_padding(model, self.losses, examples, device)
+
     def positions(self, examples: Sequence[EncodedText]) -> int:
-        """Positions that a micro-batch occupies: no padding."""
+        """Positions that a micro-batch occupies; packed ones have no padding."""
+        if self.padded:
+            return len(examples) * max(example.length for example in examples)
         return sum(example.length for example in examples)
 
     def loss(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> Tensor:
@@ -46,6 +57,8 @@ class CausalObjective:
 
     def losses(self, model: Any, shares: Sequence[Sequence[EncodedText]], device: torch.device) -> list[Tensor]:
         """The summed loss of each share of examples, from one forward pass over all of them."""
+        if self.padded:
+            return padded_losses(model, shares, device)
         examples = [example for share in shares for example in share]
         lengths = [example.length for example in examples]
         ids = torch.tensor([token for example in examples for token in example.ids], device=device)[None]

@@ -22,6 +22,9 @@ class LabelledObjective:
     def encode_all(self, rows: Any) -> Sequence[Any]:
         return self.batcher.encode_all(rows)
 
+    def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None:
+        """Nothing to decide: sentences are packed in families that are known to allow it (classifier_logits.py)."""
+
     def positions(self, examples: Sequence[Any]) -> int:
         """Positions that a micro-batch occupies, padding included."""
         lengths = [example.length for example in examples]

@@ -143,6 +143,8 @@ def _check(members: Sequence[Member]) -> None:
         raise _refusal("method.name", first.state.method.name, "a method that leaves the base frozen")
     if any(member.training.dropout.base_drops for member in members):
         raise _refusal("model", "dropout inside the base", "a base without dropout (its masks differ from run to run)")
+    if getattr(first.training.objective, "padded", False):
+        raise _refusal("model", "a model that trains in padded batches", "a model whose sequences can lie end to end")
     if not hasattr(first.training.objective, "losses"):
         raise _refusal("task", "a head that trains", "a text task (its runs can lie end to end)")
     keys = {member.group_key for member in members}
