@@ -16,7 +16,7 @@ RUN = "run"
 SECTIONS = {
     "runs": (RUN, "show", "ls", "profile", "export", "replay", "check", "doctor"),
     "sweeps": ("plan", "sweep", "submit", "status", "retry", "cancel"),
-    "results": ("table", "trace", "verdict", "report", "external"),
+    "results": ("table", "trace", "verdict", "report", "bundle", "reproduce", "external"),
     "studies": ("figures", "theory"),
 }
 """The order of the help. A verb that is not named here is listed under `more`."""

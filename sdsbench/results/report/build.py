@@ -52,6 +52,7 @@ def build(
     """Write the report into `folder` and return its index.html."""
     pages = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
     views = [_view(board, runs, folder / "figures") for board in boards(runs)]
+    unreadable = {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}
     index = pages.get_template("index.html").render(
         title=title,
         root="",
@@ -60,7 +61,7 @@ def build(
         verdicts=verdicts,
         external=external,
         runs=runs,
-        damaged=damaged,
+        damaged={**damaged, **unreadable},
         here=texts.here,
         elsewhere=texts.elsewhere,
         joint_texts=texts.joint_texts,
