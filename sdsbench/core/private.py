@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 FILE = "private.jsonl"
-_ABSOLUTE = re.compile(r"(?<![\w/:.~>])/(?:[^\s'\"`:,;()\[\]{}<>|/]+/)+([^\s'\"`:,;()\[\]{}<>|/]*)")
+_ABSOLUTE = re.compile(r"(?<![\w/:.~>)])/(?:[^\s'\"`:,;()\[\]{}<>|/]+/)+([^\s'\"`:,;()\[\]{}<>|/]*)")
 
 
+_NOBODY = ("root", "user", "nobody", "admin", "ubuntu", "runner")
 _SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY", re.IGNORECASE)
 
 
@@ -34,11 +35,12 @@ def host() -> str:
 
 
 def user() -> str:
-    """The name of this user; empty where the system knows none."""
+    """The name of this user; empty where the system knows none, or one that names nobody."""
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
     except (KeyError, OSError):
         return ""
+    return "" if name in _NOBODY else name
 
 
 def public_text(text: str, folders: Mapping[str, str | None]) -> str:

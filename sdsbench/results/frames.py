@@ -49,7 +49,7 @@ class Found:
 
 
 def find_records(folders: Folders = DEFAULT) -> list[tuple[Path, str]]:
-    """Every record.json of the folders and bundles, in the order of run ids, with the place that it was found in.
+    """Every record.json of the folders and bundles, in the order of run ids and places, with its place.
 
     Raises Unavailable for a place that is not there, DamagedFile for a bundle that is none.
     """
@@ -60,7 +60,7 @@ def find_records(folders: Folders = DEFAULT) -> list[tuple[Path, str]]:
             found.setdefault(root / "record.json", origin)
         for path in sorted(root.glob("*/record.json")):
             found.setdefault(path, origin)
-    return sorted(found.items(), key=lambda pair: (pair[0].parent.name, str(pair[0])))
+    return sorted(found.items(), key=lambda pair: pair[0].parent.name)
 
 
 def _opened(place: Path) -> Path:
@@ -85,8 +85,8 @@ def read_all(folders: Folders = DEFAULT) -> tuple[list[Found], dict[str, str]]:
         try:
             if path.parent.is_symlink() and path.parent.resolve().parent != path.parent.parent.resolve():
                 raise DamagedFile(f"{path.parent}: a link out of its folder, which is not followed. Give its target.")
-            record = read_record(path)
             require_sound(path.parent)
+            record = read_record(path)
         except DamagedFile as error:
             name = path.parent.name
             damaged[str(path.parent) if name in damaged or name in found else name] = shown(str(error))

@@ -23,7 +23,7 @@ from sdsbench.evaluation import metrics
 from sdsbench.results.bundles.packed import configuration_text
 from sdsbench.results.grading import evaluation_of, graders
 from sdsbench.runs.configuration.compose import from_tree
-from sdsbench.runs.configuration.identity import run_id
+from sdsbench.runs.configuration.identity import run_id, unplaced
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks.base import Choice, Generation, Labelled
 
@@ -31,15 +31,15 @@ SHOWN = 3
 NEAR = 1e-9
 
 
-def contradictions(run: Path) -> list[str]:
-    """What contradicts what in a run's folder; empty where nothing does, or where a file cannot be read at all.
+def contradictions(run: Path, packed: bool) -> list[str]:
+    """What contradicts what in a run's folder; empty where nothing does.
 
-    Files that cannot be read are told where they are needed.
+    `packed`: it lies in a bundle, whose config.yaml is the record's configuration.
     """
     try:
         record = read_record(run / "record.json")
         lines = step_log.read(run / "metrics.jsonl")
-        text = read_text(run / "config.yaml", RECORD) if (run / "config.yaml").exists() else None
+        text = read_text(run / "config.yaml", RECORD) if packed else None
         found = [*_of_configuration(record, text), *_of_tuning(record), *_of_steps(record, lines)]
         for score in record.scores:
             found += _of_log(score, lines)
@@ -66,8 +66,8 @@ def unnamed(record: Record) -> str:
 
 
 def _config(record: Record) -> RunConfig:
-    """The record's configuration; what it says of plugins is left out, since reading a file imports none."""
-    return from_tree({key: value for key, value in record.config.items() if key != "plugins"})
+    """The record's configuration; what it says of folders and plugins is left out: reading a file imports none."""
+    return from_tree(unplaced(record.config))
 
 
 def _of_configuration(record: Record, text: str | None) -> Iterator[str]:

@@ -54,7 +54,7 @@ def _opened(path: Path, _size: int, _changed: int, _inode: int) -> Bundle:
     bundle = Bundle(path, folder, manifest, problems)
     _OPEN[folder] = bundle
     for run in sorted((folder / RUNS).glob("*")):
-        if run.name not in problems and (found := check.contradictions(run)):
+        if run.name not in problems and (found := check.contradictions(run, packed=True)):
             problems[run.name] = found
     return bundle
 

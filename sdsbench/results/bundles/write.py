@@ -51,7 +51,7 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None) ->
     files: dict[str, bytes] = {}
     for found in ended:
         files |= {f"{RUNS}/{found.record.run_id}/{name}": content for name, content in _files_of(found)}
-        remarks += [f"run {found.record.run_id}: {text}" for text in check.contradictions(found.folder)]
+        remarks += [f"run {found.record.run_id}: {text}" for text in check.contradictions(found.folder, packed=False)]
     if plan is not None:
         if remark := _outside(plan):
             remarks.append(remark)
