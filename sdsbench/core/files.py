@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdsbench.core.errors import DiskRefuses
+from sdsbench.core.errors import DiskRefuses, Refused
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OURS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # the disk's only where they are about the folder
@@ -40,21 +40,25 @@ def disk_reason(error: BaseException, folder: Path) -> str | None:
     return None
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` so that no reader and no crash ever sees a part of it."""
+def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Replace `path` by `content` so that no reader and no crash ever sees a part of it.
+
+    A link at `path` is replaced, not followed. Raises Refused where a folder is there.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Mode 0666 less the umask, as every file that a user makes; a file or link of this name is never written into.
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except IsADirectoryError:
+        raise Refused(f"{path}: a folder where a file belongs. Move it away.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

@@ -6,7 +6,7 @@ configuration, what came out, what it cost, and what produced it. Version 2; rea
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,10 @@ AttemptStatus = Literal[Status, "killed", "node_failure"]
 """How one attempt ended; `killed` and `node_failure`: without a word, found out by the next attempt."""
 
 
+Label = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Of a model, method, task ...: one line without control characters, since it becomes part of titles and paths."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -28,9 +32,9 @@ class _Strict(BaseModel):
 class Score(_Strict):
     """One number of one evaluation set."""
 
-    evaluation: str  # evaluation set: gsm8k, math, boolq, glue/rte, vtab/dtd ...
+    evaluation: Label  # evaluation set: gsm8k, math, boolq, glue/rte, vtab/dtd ...
     version: int  # version of that evaluation's definition
-    scorer: str  # paper, strict, flexible, fixed, likelihood, accuracy, matthews ...
+    scorer: Label  # paper, strict, flexible, fixed, likelihood, accuracy, matthews ...
     stage: Literal["untrained", "trained", "best_epoch", "validation"]
     value: float  # as a fraction for accuracies, 0 to 1
     stderr: float | None = None
@@ -49,8 +53,8 @@ class Score(_Strict):
 
 
 class DataUsed(_Strict):
-    dataset: str  # catalogue name: gsm8k, metamathqa ...
-    split: str
+    dataset: Label  # catalogue name: gsm8k, metamathqa ...
+    split: Label
     source: Literal["hub", "local", "embedded"]
     revision: str | None = None
     rows: int
@@ -58,7 +62,7 @@ class DataUsed(_Strict):
 
 
 class Weights(_Strict):
-    model: str
+    model: Label
     source: str  # hub id, package name or file name; never an absolute path
     revision: str | None = None
     fingerprint: str  # sha256 of the weights file(s)
@@ -150,7 +154,6 @@ class Attempt(_Strict):
     started: str  # UTC, ISO 8601
     ended: str | None = None
     status: AttemptStatus
-    host: str
     slurm_job: str | None = None
     from_step: int = 0
 
@@ -159,11 +162,11 @@ class Record(_Strict):
     schema_version: Literal[2] = 2
     run_id: RunId  # and the name of its folder
     status: Status
-    model: str
-    method: str
-    task: str
-    train_set: str
-    protocol: str
+    model: Label
+    method: Label
+    task: Label
+    train_set: Label
+    protocol: Label
     seed: int
     rank: int | None
     alpha: float | None

@@ -169,6 +169,7 @@ def _sample(
         "prompt": prompt,
         "target": target,
         "response": response,
+        **({"gold": evaluation.gold(doc)} if isinstance(evaluation, Choice) else {}),
         "scores": {scorer: None if math.isnan(sample[scorer]) else sample[scorer] for scorer in scorers},
         **({} if truncated is None else {"truncated": truncated}),
     }

@@ -12,7 +12,6 @@ Runs are only ever added (planning again with more values); run ids come from co
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,8 +25,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.hashing import sha256_of
+from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.names import CellKey, Name, RunId, require_printable
+from sdsbench.core.reading import parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.identity import placed, run_id
 from sdsbench.runs.configuration.resolvers import with_environment
@@ -137,15 +138,23 @@ class Plan:
         """The frozen configuration of a run, placed here. Raises DamagedFile where its file is not what was planned."""
         path = self.folder / "runs" / f"{identity}.json"
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DamagedFile(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from None
+            content = read_bytes(path, MANIFEST, below=self.folder)
+        except DamagedFile as error:
+            raise DamagedFile(f"{error} {_AGAIN}") from None
         if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
             raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
-        config = from_tree(placed(json.loads(content), {"force": False} | self.placing | dict(placing)))
+        tree = self._tree(content, path)
+        config = from_tree(placed(tree, {"force": False} | self.placing | dict(placing)))
         if run_id(config) != identity:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
         return config
+
+    @staticmethod
+    def _tree(content: bytes, path: Path) -> dict[str, Any]:
+        tree = parse_json(content, path)
+        if not isinstance(tree, dict):
+            raise DamagedFile(f"{path}: not a configuration. {_AGAIN}")
+        return tree
 
 
 _AGAIN = "Plan again (the same command); runs that are done stay done."
@@ -170,13 +179,11 @@ def read(folder: Path) -> Plan:
     """Open a plan. Raises DamagedFile where its manifest does not match its schema or checksum."""
     path = folder / "manifest.json"
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(read_bytes(path, MANIFEST, below=folder))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
         raise DamagedFile(f"{path}: not a manifest of schema version 2: {where}: {first['msg']}. {_AGAIN}") from None
-    except OSError as error:
-        raise Unavailable(f"{path}: cannot be read ({error.strerror}).") from None
     if manifest.checksum != _checksum(manifest):
         raise DamagedFile(f"{path}: its content does not match its checksum. {_AGAIN}")
     return Plan(folder, manifest)
@@ -218,8 +225,12 @@ def _write_new(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> No
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    sealed = manifest.model_copy(update={"checksum": _checksum(manifest)})
-    write_atomic(folder / "manifest.json", sealed.model_dump_json(indent=1) + "\n")
+    write_atomic(folder / "manifest.json", sealed_text(manifest))
+
+
+def sealed_text(manifest: Manifest) -> str:
+    """The content of manifest.json, with its checksum."""
+    return manifest.model_copy(update={"checksum": _checksum(manifest)}).model_dump_json(indent=1) + "\n"
 
 
 def _merged(old: Manifest, new: Manifest) -> Manifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ class States:
         if identity not in self._records:
             path = self.root / identity / "record.json"
             try:
-                self._records[identity] = read_record(path) if path.exists() else None
+                self._records[identity] = read_record(path) if os.path.lexists(path) else None
             except DamagedFile as error:
                 self._records[identity] = None
                 self.damaged[identity] = str(error)

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import click
 import torch
 
+from sdsbench.core.containment import require_plain
 from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError, Unavailable
 from sdsbench.core.files import disk_errors
 from sdsbench.core.lock import owned
@@ -192,6 +193,7 @@ class Worker:
 
     def _give_up(self, folder: Path, config: RunConfig, identity: str) -> Record:
         """Record a run that kills its processes (native code, the out-of-memory killer) as failed."""
+        require_plain(folder)
         with disk_errors(folder.parent), owned(folder):
             keeper = RecordKeeper(folder, config, identity, _log, self.lost_as)
             keeper.give_up(

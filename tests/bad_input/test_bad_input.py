@@ -262,8 +262,9 @@ def _checkpoint(folder: Path, step: int) -> Path:
     path.mkdir(parents=True)
     save_file({"optimizer.x": torch.arange(4.0)}, path / "state.safetensors")
     digest = hashlib.sha256((path / "state.safetensors").read_bytes()).hexdigest()
-    facts = {"origin": ORIGIN, "sha256": digest, "step": step, "counters": {}, "method": {}, "group_size": None}
-    (path / "state.json").write_text(json.dumps(facts))
+    counters = {"tokens": 1, "targets": 1, "positions": 1, "seconds": 0.5}
+    facts = {"origin": ORIGIN, "sha256": digest, "step": step, "counters": counters, "method": {}, "group_size": 1}
+    (path / "state.json").write_text(json.dumps({**facts, "checksum": checkpoint._checksum(facts)}))
     return path
 
 
@@ -273,6 +274,10 @@ CHECKPOINTS = [
     ("state.json", _write(b"null")),
     ("state.json", _write(b"[]")), ("state.json", _write(b"{}")), ("state.json", _write(b"\xff")),
     ("state.json", Path.unlink),
+    ("state.json", _change("step", 10**9)), ("state.json", _change("step", "4")),
+    ("state.json", _change("group_size", 7)),
+    ("state.json", _change("counters", {"tokens": 5})), ("state.json", _change("method", {"refreshes": [1]})),
+    ("state.json", _change("origin", {"weights": "other"})), ("state.json", _change("extra", 1)),
     ("state.json", _change("sha256", "0" * 64)), ("state.json", _change("sha256", None)),
     ("state.json", _write(b"[" * 100_000)),
 ]  # fmt: skip
@@ -394,7 +399,7 @@ def test_attempts_without_an_end_are_told_apart(tmp_path: Path) -> None:
     plan: Plan = plans.read(tiny_plan(tmp_path, "seed=0").folder)
     (name,) = plan.manifest.runs
     record = put_record(plan, tmp_path / "runs", name, "running", None)
-    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="running", host="h")]
+    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="running")]
     write_record(tmp_path / "runs" / name, record)
     keeper = RecordKeeper(tmp_path / "runs" / name, plan.configuration(name, {}), name, print, "node_failure")
     assert [attempt.status for attempt in keeper.record.attempts] == ["node_failure"]

@@ -11,7 +11,7 @@ import pytest
 import sdsbench
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.run_folder import checksum
-from sdsbench.results.frames import samples_of
+from sdsbench.results.frames import read_all, samples_of
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 
@@ -50,7 +50,11 @@ def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
     record.scores[0].value = 0.5
     write_run(tmp_path / "c", record)
     runs = sdsbench.load_runs([tmp_path / "a", tmp_path / "c"])
-    assert len(runs) == 1 and "another record" in next(iter(runs.attrs["damaged"].values()))
+    assert len(runs) == 1 and not runs.attrs["damaged"]
+    ((found,), _) = read_all([tmp_path / "a", tmp_path / "c"])
+    assert found.origin == str(tmp_path / "a")
+    (copy,) = found.copies
+    assert copy.origin == str(tmp_path / "c") and "gsm8k (flexible, trained) 25.00 and 50.00" in copy.disagreement
 
 
 def test_steps_and_samples(tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(DamagedFile, match="cut short"):
         samples_of(folder, "gsm8k")
     path.write_bytes(b"no zstd")
-    with pytest.raises(DamagedFile, match="not a list of answers"):
+    with pytest.raises(DamagedFile, match="not packed by Zstandard"):
         samples_of(folder, "gsm8k")
 
 

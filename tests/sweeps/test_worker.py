@@ -178,8 +178,8 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(tmp_path: Path) -> Non
     plan = tiny_plan(tmp_path, "seed=0")
     (name,) = plan.manifest.runs
     record = put_record(plan, tmp_path / "runs", name, "running", None)
-    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="killed", host="h") for _ in range(4)]
-    record.attempts.append(Attempt(started="2026-01-01T00:00:00+00:00", status="running", host="h"))
+    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="killed") for _ in range(4)]
+    record.attempts.append(Attempt(started="2026-01-01T00:00:00+00:00", status="running"))
     workers.RecordKeeper.write(_keeper(tmp_path / "runs" / name, record))
     assert ends(work(plan, deaths=6)[1]) == ["done"]  # five deaths are not six
     workers.RecordKeeper.write(_keeper(tmp_path / "runs" / name, record))

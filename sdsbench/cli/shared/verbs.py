@@ -16,7 +16,7 @@ RUN = "run"
 SECTIONS = {
     "runs": (RUN, "show", "ls", "profile", "export", "replay", "check", "doctor"),
     "sweeps": ("plan", "sweep", "fetch", "submit", "status", "retry", "cancel", "disk", "clean"),
-    "results": ("table", "trace", "verdict", "report", "external"),
+    "results": ("table", "trace", "verdict", "report", "bundle", "reproduce", "external"),
     "studies": ("figures", "theory"),
 }
 """The order of the help. A verb that is not named here is listed under `more`."""

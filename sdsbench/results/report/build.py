@@ -64,6 +64,7 @@ def build(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, finalize=_visible
     )
     found = boards(runs, reference=reference)
+    unreadable = {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}
     views = [_view(board, folder / "figures") for board in found]
     index = pages.get_template("index.html").render(
         title=title,
@@ -74,7 +75,7 @@ def build(
         verdicts=verdicts,
         external=external,
         runs=runs,
-        damaged=damaged,
+        damaged={**damaged, **unreadable},
         paragraphs=paragraphs(runs),
         bibtex=bibtex(runs),
         here=texts.here,

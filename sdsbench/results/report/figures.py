@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sdsbench.core import step_log as metrics
 from sdsbench.results import escape
 from sdsbench.results.figure_style import drawing
 from sdsbench.results.report.boards import Board
@@ -281,4 +280,4 @@ def _cost(run: Run, measure: str) -> float | None:
 
 
 def _loss_curve(run: Run) -> list[float]:
-    return [line["loss"] for line in metrics.read(run.folder / "metrics.jsonl") if line["kind"] == "train"]
+    return [line["loss"] for line in run.steps("train")]

@@ -159,6 +159,11 @@ def placed(tree: Mapping[str, Any], placing: Mapping[str, Any]) -> dict[str, Any
     return made
 
 
+def unplaced(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of plain values without the keys that place a run: what a file says of them is not for this machine."""
+    return _without(tree, PLACING)
+
+
 @lru_cache(maxsize=1024)
 def _grouped(keys: tuple[str, ...] | frozenset[str]) -> dict[str, set[str]]:
     """Section -> its keys; the keys of the run itself stand under an empty name."""

@@ -125,7 +125,7 @@ def _looks(run_id: str, folder: Path) -> pd.DataFrame:
         step = int(path.name.split(".")[0])
         rows += [
             {"run_id": run_id, "step": step, "kind": kind_of(row["layer"]), "depth": depth_of(row["layer"]), **row}
-            for row in samples.read(path)
+            for row in samples.read_looks(path)
         ]
     return pd.DataFrame(rows)
 

@@ -407,4 +407,3 @@ def test_every_published_number_of_other_papers_has_its_cell() -> None:
         assert sorted(found) == sorted(values(paper)["value"]), paper
         shown += len(found)
     assert shown == 88
-
