@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.hashing import sha256_of
-from sdsbench.core.record import Name, RunId
+from sdsbench.core.names import RunId
+from sdsbench.core.record import Label
 
 FILE = "bundle.json"
 RUNS, PLAN, LOCK = "runs", "plan", "requirements.lock"
@@ -26,10 +27,10 @@ class BundleManifest(_Strict):
     """The manifest. Hashes of code, weights and data stand in the records; here are those that records do not hold."""
 
     format: int = Field(ge=1, le=1)
-    name: Name
+    name: Label
     git_commit: str | None  # of the checkout that wrote the bundle
     versions: dict[str, str]  # packages there
-    plugins: list[Name]  # modules that its runs need beside this package
+    plugins: list[Label]  # modules that its runs need beside this package
     adapters: dict[RunId, str]  # sha256 of the trained tensors of a run, which are not in the bundle
     files: dict[str, Entry]
     checksum: str = ""
