@@ -38,17 +38,17 @@ class DropoutMasks:
         self.examples, self.tokens, self.places = examples, tokens, 0
 
     def next_place(self) -> str:
-        """A name for the next place of a pass that has none of its own; every pass comes by the same places in order."""
+        """A name for the next place of a pass that has none; every pass comes by the same places in order."""
         self.places += 1
         return f"place {self.places}"
 
     def of_layer(self, name: str, rows: int) -> tuple[int, int]:
-        """(seed, first row) of the mask of a layer that sees `rows` rows in this pass: one a token, or one an example."""
+        """(seed, first row) of the mask of a layer that sees `rows` rows in a pass: one a token, or one an example."""
         return seed_of(self.step_seed, name), self.tokens_before if rows >= self.tokens else self.examples_before
 
 
 def keep_mask(like_tn: Tensor, keep: float, seed: int, first_row: int) -> Tensor:
-    """Ones (with probability `keep`) and zeros, like the tensor: the rows from `first_row` on of a step's mask."""
+    """Ones (with probability `keep`) and zeros like the tensor: the rows from `first_row` on of a step's mask."""
     device = "cpu" if like_tn.is_meta else like_tn.device  # no generator exists on the meta device
     generator, mask_tn = torch.Generator(device), torch.empty_like(like_tn)
     end = first_row + len(like_tn)
