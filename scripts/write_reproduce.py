@@ -117,8 +117,9 @@ By the model of `sdsbench plan` (`sdsbench/sweeps/cost.py`), for one A6000:
 - Evaluation, every time that there is one (after training, after each epoch of GLUE): prompts and answers at 2 x
   weights a token and the same rates, and the weights read once a step of generation at {bandwidth:.0f} GB/s. A batch
   takes {longest:.0f} mean answers, as rows differ; four beams are four rows.
-- Memory: the largest micro-batch, {above:.0f} standard deviations above the mean one, at most the maximum length; what
-  a step needs is counted. A run fits that needs {usable:.0%} of the card or less.
+- Memory: what a run needs at least, a pass over one row of the maximum length (with adamw8bit over all rows of a step,
+  {above:.0f} standard deviations above the mean of their tokens); it is counted. A run fits that needs {usable:.0%} of
+  the card or less.
 - Disk: 4 bytes a trained (or frozen low-rank) number, 400 bytes an answer, 200 a step; base weights and data sets
   come on top once.
 - Runs that do not fit end as `oom`, which the table shows as such; they are counted as runs and not in the hours.

@@ -34,10 +34,10 @@ from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.execute import execute
 from sdsbench.runs.export import export as export_run
 from sdsbench.runs.export import trained_model
+from sdsbench.runs.memory import Batch, training_bytes
 from sdsbench.runs.prepare import Loaded, attach_method, load, ready_to_train, start_method
 from sdsbench.runs.run_context import RunContext
 from sdsbench.sweeps.group import SharedBase, group_key
-from sdsbench.sweeps.memory import Batch, training_bytes
 from sdsbench.training.loop import Training
 from sdsbench.training.side_by_side import Member, SideBySide
 from sdsbench.training.signals import StopRequest

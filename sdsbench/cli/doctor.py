@@ -28,6 +28,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     import shutil
 
     from sdsbench.core.cache import cache_folder
+    from sdsbench.core.processor import usable_cores
     from sdsbench.data.sources import hub_reachable
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.runs.origin import commit, uncommitted
@@ -38,7 +39,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "python", platform.python_version()
     yield "device", device.device_name
     yield "compute type", f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}"
-    yield "cores", str(os.cpu_count())
+    yield "cores", f"{usable_cores()} of {os.cpu_count()} usable by this process"
     yield "cache folder", f"{free / 1e9:.0f} GB free"
     yield (
         "hub",

@@ -4,6 +4,7 @@
 {"kind": "method", "step": 3, ...}                             what the method reports of a step
 {"kind": "eval", "step": 3, "stage": ..., "scorer": ..., ...}  a score after that step (0: before training)
 {"kind": "probe", "step": 3, ...}                              means over layers of a probe
+{"kind": "memory", "step": 3, "micro_tokens": ...}             that step did not fit, and was made in smaller passes
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Objective(Protocol):
-    """What training computes on a micro-batch, summed over its targets."""
+    """What training computes in a pass, summed over its targets."""
 
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
 

@@ -35,7 +35,6 @@ _NO_NUMBERS = (
 """Keys that change no number of a run, or none that a table shows."""
 _APART = ("config.method.", "config.protocol.", "config.model.", "config.eval.split", "config.train.lr")
 """Keys that methods may differ in, or that are compared by what they stand for."""
-_STEP = ("config.train.batch_size", "config.train.accumulation")
 
 
 def tuning_run(record: Record) -> bool:
@@ -48,13 +47,9 @@ def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
     facts = {
         key.removeprefix("config."): _plain(value)
         for key, value in flat.items()
-        if key.startswith("config.") and not key.startswith((*_SEEDS, *_APART, *_STEP)) and key not in _NO_NUMBERS
+        if key.startswith("config.") and not key.startswith((*_SEEDS, *_APART)) and key not in _NO_NUMBERS
     }
     facts |= {"model": record.model, "protocol": record.protocol, "task": record.task, "train_set": record.train_set}
-    if all(isinstance(flat.get(key), int) for key in _STEP):
-        facts["effective batch size"] = flat[_STEP[0]] * flat[_STEP[1]]
-    elif _STEP[0] in flat:
-        facts["train.batch_size"] = flat[_STEP[0]]
     if not tuning_run(record):
         facts["tuning"] = _tuning(record)
     if (provenance := record.provenance) is not None:

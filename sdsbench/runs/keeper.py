@@ -20,6 +20,7 @@ from sdsbench.core.run_folder import find_record, write_record
 from sdsbench.runs.aggregate import means_around
 from sdsbench.runs.configuration.identity import cost_keys, inert_keys, resolved
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.training.passes import out_of_memory
 
 
 class RecordKeeper:
@@ -65,7 +66,7 @@ class RecordKeeper:
             raise
         except Exception as error:
             self._fail(error)
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 raise TrainingFailed(f"out of memory: {error}", kind="oom") from None
             raise
 
@@ -113,7 +114,7 @@ class RecordKeeper:
             status = error.kind
         elif isinstance(error, KeyboardInterrupt):
             status = "preempted"
-        elif _out_of_memory(error):
+        elif out_of_memory(error):
             status = "oom"
         elif disk_reason(error, self.folder.parent):
             status = "preempted"  # nothing is wrong with the run: it goes on when there is room
@@ -166,14 +167,6 @@ def _new_record(config: RunConfig, identity: str) -> Record:
         inert=sorted(inert_keys(config)),
         placing=cost_keys(config),
         means=means_around(config.task.name),
-    )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
     )
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from sdsbench.core import step_log
 from sdsbench.core.files import write_atomic
+from sdsbench.core.processor import Load
 from sdsbench.core.progress import forget_peak_memory, peak_memory
 from sdsbench.core.record import Parameters, Provenance
 from sdsbench.methods import base as methods
@@ -26,6 +27,7 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.evaluate import evaluate
 from sdsbench.runs.families import Family, family_of
+from sdsbench.runs.memory import micro_tokens
 from sdsbench.runs.run_context import ActiveRun, LoadModel
 from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.runs.tracking import view
@@ -76,13 +78,14 @@ def prepare(run: ActiveRun) -> Prepared:
     if run.context.tuning is not None:
         keeper.record.tuning = run.context.tuning
     forget_peak_memory()
+    started = Load.now()
     write_atomic(run.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
     resume, _ = checkpoint.newest(run.folder)
     step_log.cut(run.folder / "metrics.jsonl", checkpoint.step_of(resume) if resume else None)
     view.start(config.tracker, run.folder)
     with keeper.timed("load"):
         loaded = load(config, run.context.load_model)
-    run.log(banner(config, loaded, _total_steps(config, loaded)))
+    run.log(banner(config, loaded, _total_steps(config, loaded), started))
     run.stop.raise_if_received("no step was trained")
     if config.eval.untrained and not step_log.has_scores(run.folder / "metrics.jsonl", "untrained"):
         with keeper.timed("eval"):
@@ -100,7 +103,7 @@ def prepare(run: ActiveRun) -> Prepared:
             keeper.record.facts["start_difference"] = start.difference()
             checkpoint.save(run.folder, state, made_from)
     keeper.begin_training(parameters, provenance, state.step)
-    run.log(trainable(parameters.trainable))
+    run.log(trainable(parameters.trainable, training.micro_tokens))
     return Prepared(run, loaded, training, state, probe, made_from, peak_memory()[0])
 
 
@@ -130,9 +133,11 @@ def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainSta
     """The method put into the model: the loop, its resumable state, the probe if one is asked for, and the counts."""
     model = loaded.model.model
     before = sum(parameter.numel() for parameter in model.parameters())
+    device, longest = loaded.device, loaded.family.longest(loaded.examples)
+    tokens = micro_tokens(config, longest, device.device, str(device.dtype).removeprefix("torch."))
     training, state, head = assemble(
         model, methods.build(config.method), loaded.family, loaded.examples, config.train, config.seeds,
-        loaded.device.device,
+        device.device, micro_tokens=tokens,
     )  # fmt: skip
     probe = Probe(config.probe, model, state.layers, state.method) if config.probe.every is not None else None
     return training, state, probe, count(model, head, before)
@@ -152,9 +157,9 @@ def start_method(
 
 
 def _total_steps(config: RunConfig, loaded: Loaded) -> int:
-    batch = config.train.batch_size * config.train.accumulation
-    return DataOrder(len(loaded.examples), batch, config.seeds.data).total_steps(
-        config.train.epochs, config.train.max_steps
+    train = config.train
+    return DataOrder(len(loaded.examples), train.batch_size, config.seeds.data).total_steps(
+        train.epochs, train.max_steps
     )
 
 

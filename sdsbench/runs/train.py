@@ -49,9 +49,15 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
                 training, observer=prepared.probe.watch(training, state, run.folder, log.write)
             )
         evaluation = run.keeper.record.seconds.eval  # spent on the untrained model: the best guess of what comes
+        limit = state.micro_limit
         progress = stack.enter_context(Progress("train", training.total_steps, state.step, after=evaluation))
 
         def after_step(step: StepReport) -> None:
+            nonlocal limit
+            if state.micro_limit != limit:
+                limit = state.micro_limit
+                log.write("memory", step.step, micro_tokens=limit)
+                run.log(f"step {step.step}: memory is short; from here on in passes of at most {limit} tokens")
             log.write("train", step.step, **step.numbers())
             if step.facts:
                 log.write("method", step.step, **step.facts)
@@ -66,6 +72,7 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
         finally:
             run.keeper.record.seconds.train = state.counters.seconds
             run.keeper.record.placing["group_size"] = state.group_size
+            run.keeper.record.placing["micro_tokens"] = state.micro_limit or training.micro_tokens
 
 
 def _after_epoch(prepared: Prepared, step: int) -> None:

@@ -11,11 +11,11 @@ Of the reference card, with N weights that every token passes (linear layers, a 
 over all evaluations of the task, after training, after every epoch (eval.each_epoch) and before (eval.untrained). Rows
 and tokens come from the public sets' sizes (data/sizes.py).
 
-Memory is that of the largest micro-batch to be expected, at typical lengths (workload.py): counted of the step itself
-(memory.py), with RESERVE.
+Memory is what the run needs at least: that of the smallest pass that its steps can be cut into (workload.py), counted
+of the step itself (runs/memory.py), with RESERVE. Where a card has more, the run makes larger passes.
 
-Where finished runs exist, seconds and bytes are multiplied by the median of measured / modelled. Time is arithmetic;
-counting memory loads torch, so who only asks for time does not wait for it.
+Where finished runs exist, seconds are multiplied by the median of measured / modelled. Time is arithmetic; counting
+memory loads torch, so who only asks for time does not wait for it.
 """
 
 from __future__ import annotations
@@ -29,21 +29,19 @@ from sdsbench.core.record import Record
 from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.check import KnownArchitecture, known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.sweeps.memory import Batch, training_bytes
+from sdsbench.runs.memory import RESERVE, USABLE, Batch, training_bytes
 from sdsbench.sweeps.workload import Scoring, Workload, workload
 
 RATE = {"bfloat16": 28e12, "float32": 12e12}  # operations a second that training reaches on the reference card
 BANDWIDTH = 768e9  # of its memory, bytes a second
 BYTES = {"bfloat16": 2, "float32": 4}
-RESERVE = 1.5e9  # CUDA context and fragmentation, bytes
-USABLE = 0.92  # share of a card's memory that a run may plan with
 CARDS = {"A6000 48 GB": 48e9, "24 GB (RTX 3090/4090)": 24e9, "80 GB (A100/H100)": 80e9}  # name -> bytes
 REFERENCE = "A6000 48 GB"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run. `measured`: corrected by finished runs. `bytes` is None where nobody asked for it."""
+    """Of one run. `measured`: seconds corrected by finished runs. `bytes` is None where nobody asked for it."""
 
     seconds: float
     bytes: float | None
@@ -96,8 +94,8 @@ def _scoring_seconds(config: RunConfig, weights: int, scoring: Scoring, trained:
 
 
 def step_bytes(config: RunConfig, work: Workload) -> float | None:
-    """Memory of a step on the largest micro-batch to be expected, on a GPU."""
-    counted = training_bytes(config, Batch(tuple(work.largest_micro_batch()), work.targets), compute_type(config))
+    """Memory of a step in the smallest passes, on a GPU."""
+    counted = training_bytes(config, Batch(tuple(work.smallest_pass()), work.targets), compute_type(config))
     return None if counted is None else counted + RESERVE
 
 
@@ -106,19 +104,17 @@ class Estimator:
 
     def __init__(self, finished: Iterable[tuple[RunConfig, Record]], memory: bool) -> None:
         self._memory = memory
-        self._ratios: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        self._ratios: dict[tuple[str, str], list[float]] = {}
         for config, record in finished:
-            raw = modelled(config, memory)
-            if raw is None or record.memory is None or record.provenance is None:
+            raw = modelled(config, memory=False)
+            if raw is None or record.provenance is None:
                 continue
-            seconds, size = sum(vars(record.seconds).values()), record.memory.peak_bytes
             key = (record.provenance.device_kind, record.model)
-            self._ratios.setdefault(key, []).append((seconds / raw.seconds, size / raw.bytes if raw.bytes else 1.0))
+            self._ratios.setdefault(key, []).append(sum(vars(record.seconds).values()) / raw.seconds)
 
     def cost(self, config: RunConfig, kind: str) -> Cost | None:
         """The best estimate for a run; None where nothing is known. The model alone speaks for the reference card."""
         raw, ratios = modelled(config, self._memory), self._ratios.get((kind, config.model.name))
         if raw is None or not ratios:
             return raw if kind == "cuda" else None
-        seconds, size = (statistics.median(column) for column in zip(*ratios, strict=True))
-        return Cost(raw.seconds * seconds, None if raw.bytes is None else raw.bytes * size, measured=True)
+        return Cost(raw.seconds * statistics.median(ratios), raw.bytes, measured=True)

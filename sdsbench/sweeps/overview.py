@@ -13,12 +13,10 @@ from sdsbench.core.console import rich_console, terminal_text
 from sdsbench.sweeps.cost import CARDS, REFERENCE, Cost, Estimator, fits
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import OVER, STALE, SlotState, States, root_of
-from sdsbench.sweeps.workload import ABOVE
 
 FEW = 40  # slots listed without --all
 ASSUMED = (
-    "rows and tokens of the public sets, and a largest micro-batch "
-    f"{ABOVE:.0f} standard deviations above the mean one (sdsbench/data/sizes.py)"
+    "rows and tokens of the public sets (sdsbench/data/sizes.py); memory is what a pass over one longest row needs"
 )
 CALIBRATING = 200  # finished runs that correct the cost model
 

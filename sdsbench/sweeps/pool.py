@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdsbench.core.processor import usable_cores
 from sdsbench.sweeps.plan import Plan
 
 DISK = 74  # exit code of a worker whose disk refuses
@@ -36,17 +37,25 @@ class Allocation:
 
 def gpu_allocations(gpus: Sequence[str], count: int, threads: int) -> list[Allocation]:
     """`count` workers, one a GPU and then a second on each of the first, and so on."""
-    share = threads or max(1, len(os.sched_getaffinity(0)) // count)
+    share = threads or max(1, usable_cores() // count)
     rounds = [(gpus[number % len(gpus)], number // len(gpus)) for number in range(count)]
     names = [f"gpu{gpu}".replace("/", "-") + (f"-{turn}" if turn else "") for gpu, turn in rounds]
     return [Allocation(name, share, gpu=gpu) for name, (gpu, _) in zip(names, rounds, strict=True)]
 
 
 def cpu_allocations(count: int, threads: int) -> list[Allocation]:
-    """`count` workers on equal shares of the cores, each pinned to its share."""
+    """`count` workers on equal shares of the cores, each pinned to its share.
+
+    A container's quota leaves all cores open and gives less time on them: threads then follow the quota.
+    """
     cores = sorted(os.sched_getaffinity(0))
     shares = [tuple(cores[number % len(cores) :: count]) or (cores[number % len(cores)],) for number in range(count)]
-    return [Allocation(f"cpu{number}", threads or len(share), cores=share) for number, share in enumerate(shares)]
+    most = max(1, usable_cores() // count)
+    counts = [threads or min(len(share), most) for share in shares]
+    return [
+        Allocation(f"cpu{number}", count, cores=share)
+        for number, (count, share) in enumerate(zip(counts, shares, strict=True))
+    ]
 
 
 def visible_gpus() -> list[str]:

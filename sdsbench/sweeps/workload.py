@@ -16,7 +16,7 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 from sdsbench.tasks.base import Evaluation, Generation
 
-ABOVE = 4.0  # standard deviations that the largest micro-batch lies above the mean one
+ABOVE = 4.0  # standard deviations that the largest step lies above the mean one
 LONGEST = 2.0  # a batch of answers goes on until its longest ends: so many mean lengths, or the cap
 
 
@@ -47,7 +47,7 @@ class Workload:
     rows: int  # of the training set, after data.train_limit
     steps: int  # of the optimizer
     batch: int  # rows of an optimizer step
-    micro_batch: int
+    divisible: bool  # whether a step may be cut into passes
     tokens: float  # of a training row
     deviation: float
     targets: float  # share of the tokens that the loss covers
@@ -65,12 +65,16 @@ class Workload:
         """Rows scored, over all passes."""
         return (self.trained_passes + self.untrained_passes) * sum(scoring.rows for scoring in self.scorings)
 
-    def largest_micro_batch(self) -> list[int]:
-        """Lengths of the rows of the largest micro-batch to be expected: ABOVE deviations above the mean one."""
-        count = self.micro_batch
-        total = count * self.tokens + ABOVE * self.deviation * math.sqrt(count)
-        length = math.ceil(total / count)
-        return [length if self.longest is None else min(self.longest, length)] * count
+    def smallest_pass(self) -> list[int]:
+        """Lengths of the rows of the smallest pass that the run can be cut into: the longest row, or all of a step.
+
+        The tokens of a whole step are those to be expected at most, ABOVE deviations above the mean.
+        """
+        if self.divisible:
+            return [self.longest or math.ceil(self.tokens)]
+        total = self.batch * self.tokens + ABOVE * self.deviation * math.sqrt(self.batch)
+        length = math.ceil(total / self.batch)
+        return [length if self.longest is None else min(self.longest, length)] * self.batch
 
 
 def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
@@ -79,7 +83,7 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
     limit = config.data.train_limit
     made = config.data.source == "embedded"  # as many rows as asked for
     rows = limit or EMBEDDED_ROWS["train"] if made else min(size.train, limit or size.train)
-    batch = train.batch_size * train.accumulation
+    batch = train.batch_size
     patches = _patches(facts) if task.kind == "vision" else None
     longest = None if patches else train.max_length
     tokens, deviation = (float(patches), 0.0) if patches else (min(size.tokens, train.max_length), size.deviation)
@@ -89,7 +93,7 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
         rows=rows,
         steps=train.max_steps or math.ceil(train.epochs * rows / batch),
         batch=batch,
-        micro_batch=train.batch_size,
+        divisible=train.optimizer != "adamw8bit",
         tokens=tokens,
         deviation=deviation,
         targets=1.0 if whole else size.response / size.tokens,

@@ -72,7 +72,8 @@ def memory_table(training: Training, state: TrainState) -> dict[str, int]:
     held = _method_tensors(state)
     named = {id(p) for p in training.model.parameters() if not p.requires_grad}
     weights = sum(p.numel() * p.element_size() for p in training.model.parameters() if id(p) in named)
-    saved = saved_bytes(training.model, lambda: training.objective.loss(training.model, batch, training.device))
+    largest = training.split(batch)[0]
+    saved = saved_bytes(training.model, lambda: training.objective.loss(training.model, largest, training.device))
     _flat(state).zero_grad()
     with PeakBytes() as peak:
         training.backward(training.split(batch))

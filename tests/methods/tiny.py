@@ -19,6 +19,7 @@ from transformers import (
 
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import Layers, LowRankConfig, Method, build, lookup
+from sdsbench.methods.dropout_masks import DropoutMasks
 from sdsbench.methods.gradients import summed_gradients
 
 FAMILIES = ("decoder", "encoder", "vision")
@@ -164,6 +165,6 @@ def start(
     method = make_method(name, **keys)
     layers = attach(model, method, seed)
     for layer in layers.values():
-        layer.dropout_generator = torch.Generator().manual_seed(3)
+        layer.dropout_masks = DropoutMasks(3)
     context = Context(lambda: model(**batch).loss.backward())
     return Session(model, method, layers, batch, method.prepare(layers, context))

@@ -24,7 +24,7 @@ OTHER_VALUES = {
     "train.lr": "1e-3",
     "train.head_lr": "1e-6",
     "train.batch_size": "8",
-    "train.accumulation": "2",
+    "train.micro_tokens": "64",
     "train.epochs": "2",  # the rate falls more slowly
     "train.max_steps": "4",
     "train.max_length": "60",
@@ -60,7 +60,8 @@ def test_a_key_that_names_the_run_changes_the_losses_and_any_other_changes_none(
     words = (*COMMON, *TASKS[task])
     changed = (*words, f"{key}={OTHER_VALUES[key]}")
     names_the_run = key not in PLACING and key not in inert_keys(compose_run(changed))
-    assert (losses(*changed) != losses(*words)) == names_the_run
+    same = losses(*changed) == pytest.approx(losses(*words), rel=1e-6)  # another cut moves the last bits
+    assert same != names_the_run
 
 
 def test_every_key_has_another_value_here() -> None:

@@ -17,7 +17,8 @@ from sdsbench.tasks import base as tasks
 
 PLACES = {
     "device", "threads", "output_root", "force", "plugins", "data.root", "eval.batch_size", "train.save",
-    "train.checkpoint_every", "train.activation_checkpointing", "tracker.name", "tracker.project", "tracker.mode",
+    "train.checkpoint_every", "train.activation_checkpointing", "train.micro_tokens",
+    "tracker.name", "tracker.project", "tracker.mode",
     "probe.every", "probe.rows",
 }  # fmt: skip
 ALWAYS_INERT = {
@@ -90,7 +91,13 @@ def composed(words: tuple[str, ...]) -> RunConfig:
 
 def test_placing_keys_are_those_that_are_marked() -> None:
     assert set(PLACING) == PLACES
-    assert set(COST_KEYS) == {"device", "threads", "eval.batch_size", "train.activation_checkpointing"}
+    assert set(COST_KEYS) == {
+        "device",
+        "threads",
+        "eval.batch_size",
+        "train.micro_tokens",
+        "train.activation_checkpointing",
+    }
 
 
 @pytest.mark.parametrize(

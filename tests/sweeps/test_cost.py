@@ -64,11 +64,11 @@ def test_evaluation_after_each_epoch_counts() -> None:
     assert hours(*words) > hours(*words, "eval.each_epoch=false")
 
 
-def test_the_largest_micro_batch_is_between_the_mean_and_the_longest() -> None:
-    work = workload(compose_run(["protocol=lora_sb/glue", "task=glue/rte", "method=lora", "data.source=hub"]), {})
-    assert 128 * work.tokens < sum(work.largest_micro_batch()) < 128 * 256 / 2
-    alone = workload(compose_run(MATH), {})
-    assert alone.largest_micro_batch() == [512]
+def test_the_smallest_pass_is_one_longest_row_or_a_whole_step() -> None:
+    work = workload(compose_run(MATH), {})
+    assert work.batch == 32 and work.smallest_pass() == [512]
+    whole = workload(compose_run([*MATH, "method=full_ft"]), {})
+    assert 32 * whole.tokens < sum(whole.smallest_pass()) < 32 * 512, "adamw8bit cannot add passes up"
 
 
 def test_every_public_set_has_its_size() -> None:

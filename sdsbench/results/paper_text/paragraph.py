@@ -74,11 +74,7 @@ def _methods(runs: Sequence[Run]) -> str:
 
 
 def _training(runs: Sequence[Run]) -> str:
-    sizes = {
-        run.flat["config.train.batch_size"] * (run.flat.get("config.train.accumulation") or 1)
-        for run in runs
-        if "config.train.batch_size" in run.flat
-    }
+    sizes = {run.flat["config.train.batch_size"] for run in runs if "config.train.batch_size" in run.flat}
     steps = {run.record.losses.steps for run in runs if run.record.losses}
     parts = [f"{_and(sorted(steps))} optimizer steps" if steps else ""]
     parts += [f"an effective batch of {_and(sorted(sizes))}" if sizes else ""]

@@ -63,7 +63,9 @@ class RunConfig(Section):
     seed: Seed = Field(0, description="what the three seeds follow; tables pair runs by it")
     device: Annotated[Literal["auto", "cpu", "cuda"], COSTS] = Field("auto", description="where tensors live")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute type")
-    threads: Annotated[WholeFromZero, COSTS] = Field(0, description="CPU threads; 0: all cores")
+    threads: Annotated[WholeFromZero, COSTS] = Field(
+        0, description="CPU threads; 0: the cores that the process may use"
+    )
     output_root: Annotated[str, PLACES] = Field("results/runs", min_length=1, description="folder of the runs' folders")
     force: Annotated[bool, PLACES] = Field(
         False, description="run again although a finished record exists; it is set aside"

@@ -90,10 +90,10 @@ def test_a_tie_of_settings_compares_nothing(tmp_path: Path) -> None:
 
 
 def test_what_methods_may_differ_in(tmp_path: Path) -> None:
-    """The method's own keys, its rank and alpha, the tuned value, the seed, and how a batch of 32 is cut."""
-    write(tmp_path, "lora", 0.5, tuning=tuned(1e-3, [1e-4, 1e-3, 1e-2]), **train(batch_size=8, accumulation=4))
+    """The method's own keys, its rank and alpha, the tuned value and the seed."""
+    write(tmp_path, "lora", 0.5, tuning=tuned(1e-3, [1e-4, 1e-3, 1e-2]), **train(batch_size=32))
     method = {"name": "sds_lora", "rank": 16, "alpha": 4.0}
-    config = {"method": method, "train": {"lr": 1e-2, "batch_size": 32, "accumulation": 1}}
+    config = {"method": method, "train": {"lr": 1e-2, "batch_size": 32}}
     write(tmp_path, "sds_lora", 0.6, rank=16, lr=1e-2, tuning=tuned(1e-2, [1e-4, 1e-3, 1e-2]), config=config)
     table = built("grid", tmp_path)
     assert len(table.table.columns) == 1
