@@ -216,7 +216,8 @@ def test_a_cluster_file_inherits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        'slurm.memory="--wrap=x"', "slurm.memory='4G\n#SBATCH --wrap=x'", 'slurm.partition="--wrap=x"', "slurm.account=%x",
+        'slurm.memory="--wrap=x"', "slurm.memory='4G\n#SBATCH --wrap=x'", 'slurm.partition="--wrap=x"',
+        "slurm.account=%x",
         "slurm.qos='a b'", "slurm.constraint=--wrap", 'slurm.container="--bind=/etc"', "slurm.extra=['a\n#SBATCH -W']",
         'slurm.extra=["rm -rf"]', "slurm.mail_user=-x", "slurm.mail_type=[SOMETIMES]", "slurm.binds=['-x']",
         "slurm.time=tomorrow", "slurm.time=1:0:0", "slurm.signal_seconds=86400", "slurm.gpus=-1",
