@@ -87,7 +87,7 @@ PATIENCE=3600 # seconds: a net against a demo that hangs, far above what any wai
 wait_for() { # COMMAND...: until the command succeeds
   local until=$((SECONDS + PATIENCE))
   until "$@"; do
-    sleep 0.5
+    sleep 0.2
     [ "$SECONDS" -lt "$until" ] || { say "waited too long for: $*"; squeue -r -t all; tail -n 5 "$R"/*/submissions/*/task-*.log; exit 1; }
   done
 }
