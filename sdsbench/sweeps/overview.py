@@ -73,4 +73,3 @@ def _tuning_text(plan: Plan) -> str:
         f"tuned: {cells[0].key} in {len(cells)} cells, the same budget for each: {values * seeds} runs on validation "
         f"rows ({values} grid points x {seeds} seeds{more}), then the best one with fresh seeds, tested"
     )
-

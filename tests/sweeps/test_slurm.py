@@ -325,7 +325,7 @@ def test_a_setup_line_that_fails_ends_the_task(task: Callable[..., Any], cluster
 @pytest.mark.slurm
 @pytest.mark.timeout(7200)
 def test_real_slurm(tmp_path: Path) -> None:
-    """Cancelled, killed, out of time, preempted, node failed: all records equal those of the plans run without SLURM."""
+    """Cancelled, killed, out of time, preempted, node failed: all records equal those of plans run without SLURM."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("starting SLURM needs root on Debian or Ubuntu")
     done = subprocess.run([ROOT / "scripts" / "slurm_demo.sh", tmp_path / "demo"], capture_output=True, text=True)
