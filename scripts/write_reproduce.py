@@ -18,11 +18,10 @@ from typing import Any
 import yaml
 
 from sdsbench.methods import base as methods
-from sdsbench.runs.configuration.check import known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps import cost
 from sdsbench.sweeps.expand import Composer
-from sdsbench.sweeps.workload import ABOVE, LONGEST, workload
+from sdsbench.sweeps.workload import ABOVE, LONGEST
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "reproduce.md"
@@ -44,7 +43,7 @@ class Estimate:
 
     hours: float
     fits: bool  # the card
-    disk: float  # bytes of its folder at most: trained tensors in fp32, 400 bytes an answer, 200 a step
+    disk: float  # bytes of its folder at most
 
 
 def estimates(runs: Sequence[dict[str, Any]]) -> list[Estimate]:
@@ -65,12 +64,8 @@ def estimates(runs: Sequence[dict[str, Any]]) -> list[Estimate]:
 
 def estimate(config: RunConfig) -> Estimate:
     """The estimate for one configuration."""
-    found, known = cost.modelled(config, memory=True), known_architecture(config.model)
-    assert found is not None and found.bytes is not None and known is not None
-    work = workload(config, known.facts)
-    rank = getattr(config.method, "rank", None)  # LoRA-XS and LoRA-SB keep their frozen factors too
-    kept = sum(m * n if rank is None else rank * (m + n) for m, n in known.shapes.values())
-    size = 4 * kept + 400 * work.answers + 200 * work.steps
+    found, size = cost.modelled(config, memory=True), cost.disk_bytes(config)
+    assert found is not None and found.bytes is not None and size is not None
     return Estimate(found.seconds / 3600, cost.fits(found.bytes)[cost.REFERENCE], size)
 
 

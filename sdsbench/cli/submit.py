@@ -86,7 +86,7 @@ def _require_device(plan: Plan, config: SlurmConfig, placing: Mapping[str, Any])
     """Raises ConfigError where GPUs are asked for and the runs are to compute on the CPU."""
     from sdsbench.core.errors import ConfigError, Problem
 
-    device = placing.get("device", plan.manifest.placing["device"])
+    device = placing.get("device", plan.placing["device"])
     if config.gpus and device == "cpu":
         advice = "slurm=cpu asks for no GPU; device=cuda on this command line uses them."
         raise ConfigError([Problem("device", device, f"cuda, since slurm.gpus={config.gpus}", advice)])

@@ -169,8 +169,10 @@ def _touches(key: str, name: str) -> bool:
 
 
 def _structural(key: str, value: str) -> bool:
-    """Whether Hydra must compose anew: a choice of a group (`+` adds one of the user's own), or an interpolation."""
-    return key in GROUPS or key.startswith("+") or "${" in value
+    """Whether Hydra must compose anew: a choice of a group (`+` adds one of the user's own), plugins, which bring
+    choices, or an interpolation.
+    """
+    return key in (*GROUPS, "plugins") or key.startswith("+") or "${" in value
 
 
 @lru_cache(maxsize=100_000)

@@ -23,9 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
 from sdsbench.core.files import disk_errors, write_atomic
+from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.names import require_printable
 from sdsbench.core.package import bundled_folder
+from sdsbench.core.reading import read_json
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.slurm_config import SlurmConfig
 
@@ -113,7 +115,7 @@ def script(
     """What sbatch gets. Raises ConfigError where a path holds a control character."""
     require_printable("plan", folder)
     require_printable("working directory", Path.cwd())
-    threads = placing.get("threads") or plan.manifest.placing["threads"] or max(1, slurm.cpus // max(1, slurm.gpus))
+    threads = placing.get("threads") or plan.placing["threads"] or max(1, slurm.cpus // max(1, slurm.gpus))
     placing = {**placing, "threads": threads, **({"device": "cuda"} if slurm.gpus else {})}
     container = []
     if slurm.container:
@@ -161,10 +163,9 @@ def submissions(plan: Plan) -> list[Submission]:
     found = []
     for path in sorted((plan.folder / "submissions").glob("[0-9]*/submission.json")):
         try:
-            content = _Sent.model_validate_json(path.read_bytes())
-        except (ValidationError, OSError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-            raise DamagedFile(f"{path}: not a submission ({reason}). Set its folder aside.") from None
+            content = _Sent.model_validate(read_json(path, MANIFEST))
+        except ValidationError as error:
+            raise DamagedFile(f"{path}: not a submission ({error.errors()[0]['msg']}). Set its folder aside.") from None
         found.append(Submission(path.parent, content.job, content.tasks))
     return found
 

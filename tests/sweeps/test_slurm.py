@@ -216,7 +216,8 @@ def test_a_cluster_file_inherits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        'slurm.memory="--wrap=x"', "slurm.memory='4G\n#SBATCH --wrap=x'", 'slurm.partition="--wrap=x"', "slurm.account=%x",
+        'slurm.memory="--wrap=x"', "slurm.memory='4G\n#SBATCH --wrap=x'", 'slurm.partition="--wrap=x"',
+        "slurm.account=%x",
         "slurm.qos='a b'", "slurm.constraint=--wrap", 'slurm.container="--bind=/etc"', "slurm.extra=['a\n#SBATCH -W']",
         'slurm.extra=["rm -rf"]', "slurm.mail_user=-x", "slurm.mail_type=[SOMETIMES]", "slurm.binds=['-x']",
         "slurm.time=tomorrow", "slurm.time=1:0:0", "slurm.signal_seconds=86400", "slurm.gpus=-1",
@@ -324,7 +325,7 @@ def test_a_setup_line_that_fails_ends_the_task(task: Callable[..., Any], cluster
 @pytest.mark.slurm
 @pytest.mark.timeout(7200)
 def test_real_slurm(tmp_path: Path) -> None:
-    """Cancelled, killed, out of time, node failed: all 12 records equal those of the plan run without SLURM."""
+    """Cancelled, killed, out of time, preempted, node failed: all records equal those of plans run without SLURM."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("starting SLURM needs root on Debian or Ubuntu")
     done = subprocess.run([ROOT / "scripts" / "slurm_demo.sh", tmp_path / "demo"], capture_output=True, text=True)
