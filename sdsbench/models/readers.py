@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def converted(source: str, file: Path) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{file.name}: made into a plain model once, in the cache", file=sys.stderr, flush=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     try:
         getattr(importlib.import_module(module), function)(file, temporary)
