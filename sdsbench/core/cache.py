@@ -19,13 +19,22 @@ from sdsbench.core.file_hash import content_hash
 
 SEAL = ".seal.json"
 _MOST_BYTES = 2**24  # of a seal
+_ADVICE = "Set SDSBENCH_CACHE to a folder that can: weights that packages bring are made into plain files there."
 
 
 def cache_folder() -> Path:
-    """SDSBENCH_CACHE, else XDG_CACHE_HOME/sdsbench, else ~/.cache/sdsbench; made if absent."""
-    base = os.environ.get("SDSBENCH_CACHE")
-    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sdsbench"
-    folder.mkdir(parents=True, exist_ok=True)
+    """SDSBENCH_CACHE, else XDG_CACHE_HOME/sdsbench, else ~/.cache/sdsbench; made if absent.
+
+    Raises Unavailable where it cannot be made or written.
+    """
+    base, shared = os.environ.get("SDSBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(base) if base else (Path(shared) if shared else Path.home() / ".cache") / "sdsbench"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        raise Unavailable(f"no cache folder ({error}). {_ADVICE}") from None
+    if not os.access(folder, os.W_OK):
+        raise Unavailable(f"the cache folder {folder} cannot be written. {_ADVICE}")
     return folder
 
 

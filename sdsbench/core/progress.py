@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Line
 from rich.table import Column
 
@@ -18,6 +18,7 @@ from sdsbench.core.clock import clock
 from sdsbench.core.console import rich_console
 
 PLAIN_SECONDS, LIVE_SECONDS = 10.0, 0.1
+STAGE, BAR = 34, 6  # columns of a terminal: at most for the name of the stage, at least for the bar
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -52,17 +53,15 @@ class Progress:
         self._first, self._started = done, time.monotonic()
         self._out, console = sys.stderr, rich_console(stderr=True)
         self.live = console.is_terminal and not console.is_dumb_terminal
-        one_line = {"no_wrap": True, "overflow": "ellipsis"}
         self._line = Line(
-            TextColumn("{task.description}", markup=False, table_column=Column(**one_line, ratio=3)),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(**one_line)),
-            TextColumn("{task.fields[clocks]}", markup=False, table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console, auto_refresh=False, expand=True, disable=not self.live,
             redirect_stdout=sys.stdout.isatty(),
         )  # fmt: skip
-        self._task = self._line.add_task(stage, total=total, completed=done, detail="", clocks="")
+        self._width = console.width
+        self._task = self._line.add_task(_cut(stage, STAGE), total=total, completed=done, text="")
 
     def __enter__(self) -> Progress:
         self._line.start()
@@ -85,9 +84,17 @@ class Progress:
         made = self.done - self._first
         left = f", {clock(elapsed / made * (self.total - self.done) + self.after)} left" if made else ""
         memory = f"{peak_memory()[0] / 2**30:.1f} GiB"
-        text, clocks = f"{detail}  {memory}".strip(), f"{clock(elapsed)}{left}"
+        count, clocks = f"{self.done}/{self.total}", f"{memory}  {clock(elapsed)}{left}"
         if self.live:
-            self._line.update(self._task, completed=self.done, detail=text, clocks=clocks)
+            room = self._width - min(len(self.stage), STAGE) - BAR - len(count) - len(clocks) - 6  # spaces between them
+            text = "  ".join(filter(None, (count, _cut(detail, room), clocks)))
+            self._line.update(self._task, completed=self.done, text=text)
             self._line.refresh()
         else:
-            print(f"{self.stage} {self.done}/{self.total}  {text}  {clocks}", file=self._out, flush=True)
+            text = "  ".join(filter(None, (detail, clocks)))
+            print(f"{self.stage} {count}  {text}", file=self._out, flush=True)
+
+
+def _cut(text: str, room: int) -> str:
+    """The text, or its beginning where it is longer than its room."""
+    return text if len(text) <= room else text[: max(0, room - 1)] + "…" * (room > 0)

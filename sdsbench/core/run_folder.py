@@ -6,6 +6,7 @@ metrics.jsonl   one line a step, flushed as written
 samples/        per-question outputs, compressed
 adapter/        the trained tensors
 checkpoint-N/   the state after step N while the run is unfinished
+tracker.log     what the process that shows the run to a tracker had to say
 lock            held by the process that works on the run
 private.jsonl   host and process of each attempt, whole messages of failures: for the owner, never exported
 """

@@ -7,6 +7,7 @@ Plugins register one for each value of `model.source` that they add, as text, "m
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 
 from sdsbench.core.cache import cached
@@ -46,6 +47,7 @@ def converted(source: str, file: Path) -> Path:
     module, _, function = _READERS.lookup(source).partition(":")
 
     def build(folder: Path) -> None:
+        print(f"{file.name}: made into a plain model once, in the cache", file=sys.stderr, flush=True)
         with reading(file.name):
             getattr(importlib.import_module(module), function)(file, folder)
             check_weights(weight_files(folder))

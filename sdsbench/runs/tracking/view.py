@@ -47,10 +47,8 @@ def start(config: TrackerConfig, folder: Path) -> None:
     require(config)
     if folder in _VIEWS and _VIEWS[folder].poll() is None:
         return
-    log = folder / config.name / "view.log"
-    log.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "sdsbench.runs.tracking.view", str(folder), config.model_dump_json()]
-    with log.open("ab") as out:  # a session of its own: a terminal's Ctrl-C is for the run
+    with (folder / "tracker.log").open("ab") as out:  # a session of its own: a terminal's Ctrl-C is for the run
         _VIEWS[folder] = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
