@@ -1,4 +1,4 @@
-"""Writes sdsbench/models/layers.json: the layers of the architectures that this package ships, as transformers builds them.
+"""Writes sdsbench/models/layers.json: the layers of the shipped architectures, as transformers builds them.
 
 python scripts/write_layers.py
 """

@@ -72,8 +72,8 @@ def _holds(folder: Path, key: str) -> bool:
     for path in paths:
         if path.lstat().st_uid != os.getuid():
             raise Unavailable(
-                f"{folder.name} of the cache belongs to another user, and is not used. Set SDSBENCH_CACHE to a folder of "
-                "your own."
+                f"{folder.name} of the cache belongs to another user, and is not used. Set SDSBENCH_CACHE to a folder "
+                "of your own."
             )
     seal = folder / SEAL
     if not seal.is_file() or seal.stat().st_size > _MOST_BYTES:

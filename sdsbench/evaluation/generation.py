@@ -168,8 +168,8 @@ def check_generation(model: Any, examples: Sequence[EncodedText]) -> None:
     tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.3
     if not max(differences) <= tolerance:
         raise Unavailable(
-            f"a {model.config.model_type} model cannot answer in batches here: its logits in a padded batch with a cache "
-            f"are off by {max(differences):.2g} standard deviations of a logit (accepted: {tolerance:g})"
+            f"a {model.config.model_type} model cannot answer in batches here: its logits in a padded batch with a "
+            f"cache are off by {max(differences):.2g} standard deviations of a logit (accepted: {tolerance:g})"
         )
 
 

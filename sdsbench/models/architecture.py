@@ -73,7 +73,8 @@ def built_layers(facts: Mapping[str, Any], family: str) -> Shapes:
             f"config.json: model_type {facts.get('model_type')!r}: its layers are transformers' Conv1D, which hold W "
             "transposed; accepted: models of torch's nn.Linear layers, which the methods adapt"
         )
-    return {name: tuple(m.weight.shape) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return {name: (module.out_features, module.in_features) for name, module in linear}
 
 
 def compact(layers: Shapes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,11 +106,7 @@ def check_weights(paths: list[Path]) -> int:
             if file.read(len(_POINTER)) == _POINTER:
                 raise Unavailable(f"{_shown(path)}: a pointer of git-lfs, not the weights. Run: git lfs pull")
         with reading(_shown(path)), safe_open(path, framework="pt") as tensors:
-            for name in tensors.keys():
-                size = 1
-                for side in tensors.get_slice(name).get_shape():
-                    size *= side
-                total += size
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     return total
 
 

@@ -83,7 +83,7 @@ def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int
     declared = sum(weight.numel() for weight in without_weights(config.family, facts, dtype, num_labels).parameters())
     if declared > _SLACK * held:
         raise Unavailable(
-            f"model={config.name}: {folder.name}/{files.CONFIG} declares {declared:,} weights and the files hold {held:,}"
+            f"model={config.name}: {folder.name}/{files.CONFIG} declares {declared:,} weights, the files hold {held:,}"
         )
     extra: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels}
     with torch.random.fork_rng(devices=[]):
@@ -154,8 +154,8 @@ def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
         number = getattr(tokenizer, f"{kind}_token_id")
         if number is not None and number >= rows:
             raise Unavailable(
-                f"model={config.name}: {folder.name}: {kind}_token has the number {number}; accepted: below {rows}, the "
-                "rows of the embedding"
+                f"model={config.name}: {folder.name}: {kind}_token has the number {number}; accepted: below {rows}, "
+                "the rows of the embedding"
             )
     return tokenizer
 

@@ -60,7 +60,8 @@ def padded_losses(model: Any, shares: Sequence[Sequence[EncodedText]], device: t
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     losses, start = [], 0
     for share in shares:
-        pieces, labels = [], []
+        pieces: list[Tensor] = []
+        labels: list[int] = []
         for row, example in enumerate(share, start):
             first = max(example.first_target, 1)
             pieces.append(logits[row, first - 1 : example.length - 1])

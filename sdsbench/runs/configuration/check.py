@@ -60,7 +60,7 @@ def _weights_that_change_in_backward(config: RunConfig) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class KnownArchitecture:
-    """What a model's config.json says before download: its facts, and (m, n) of every nn.Linear but heads and poolers."""
+    """What a model's config.json says before download: its facts, and (m, n) of its nn.Linear but heads and poolers."""
 
     facts: dict[str, Any]
     shapes: dict[str, tuple[int, int]]
