@@ -111,7 +111,7 @@ def test_losses_apart_and_words_apart_are_the_same_answers(pair: tuple[Found, Fo
 
 
 def test_within_the_spread_of_seeds_and_beyond(pair: tuple[Found, Found, list[Record]]) -> None:
-    """Two seeds at 0 and 25: two runs lie within 12.7 x 17.7 x 1.41 points, so 25 is within; equal seeds allow nothing."""
+    """Seeds at 0 and 25: two runs lie within 12.7 x 17.7 x 1.41 points, so 25 is within; equal seeds allow nothing."""
     theirs, ours, siblings = pair
     spread = [record.model_copy(deep=True) for record in siblings]
     for score in spread[1].scores:
@@ -134,7 +134,7 @@ def test_within_the_spread_of_seeds_and_beyond(pair: tuple[Found, Found, list[Re
 def test_a_run_that_cannot_be_trained_here_stops_no_other(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One run of the bundle has a model that is not here; the other is trained. The command ends with the error's code."""
+    """One run has a model that is not here; the other is trained. The command ends with the error's code."""
     files = contents(bundle)
     name = min(key for key in files if key.endswith("record.json"))
     tree = json.loads(files[name])
@@ -173,7 +173,7 @@ def test_placing_keys_of_a_bundle_are_not_followed(bundle: Path, tmp_path: Path)
         "record.json",
         lambda tree: tree["config"].update(
             tracker={"name": "wandb", "mode": "online"},
-            output_root="/tmp/elsewhere",
+            output_root="/elsewhere",
             force=True,
             plugins=["antigravity"],
         ),
@@ -187,7 +187,12 @@ def test_placing_keys_of_a_bundle_are_not_followed(bundle: Path, tmp_path: Path)
 def test_a_sample_goes_round_the_methods_and_is_the_same_for_everybody(tmp_path: Path) -> None:
     for method in ("lora", "dora", "pissa"):
         for seed in range(4):
-            write_run(tmp_path / "runs", make_record(method, seed, {"gsm8k": 0.5}))
+            config = {
+                "task": {"name": "gsm8k", "train_set": "gsm8k"},
+                "protocol": {"name": "quick"},
+                "method": {"name": method, "rank": 8, "alpha": 16.0},
+            }
+            write_run(tmp_path / "runs", make_record(method, seed, {"gsm8k": 0.5}, config=config))
     from sdsbench.results.bundles.write import write
 
     write(tmp_path / "many.zip", [tmp_path / "runs"])
