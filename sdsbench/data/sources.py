@@ -24,7 +24,7 @@ from sdsbench.data.generators import generated_sets, generator_of, is_generated
 
 Source = Literal["hub", "local", "embedded"]
 _COMMIT = re.compile("[0-9a-f]{40}")
-EMBEDDED_ROWS = {"train": 4000, "validation": 200, "test": 500}
+EMBEDDED_ROWS = {"train": 4000, "validation": 500, "test": 1000}
 
 
 @dataclass(frozen=True)
