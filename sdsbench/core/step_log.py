@@ -19,6 +19,9 @@ from sdsbench.core.limits import STEPS
 from sdsbench.core.reading import finite, read_text, rows_of, whole
 
 
+KINDS = ("train", "method", "eval", "probe")
+
+
 class StepLog:
     """Appends lines to a step log while it is open."""
 

@@ -125,9 +125,10 @@ def test_what_it_says(report: Path) -> None:
     assert "lora &lt;b&gt;" in text and "never averaged or ranked" in text
     assert "<script" not in text
     names = {path.name for path in (report.parent / "figures").iterdir()}
-    for figure in ("seeds", "losses", "learning_rates", "pareto_parameters", "pareto_time"):
+    for figure in ("forest", "seeds", "losses", "learning_rates", "pareto_parameters"):
         assert {f"board1_{figure}.{ending}" for ending in ("svg", "png", "pdf")} <= names
     assert not any("pareto_memory" in name for name in names)  # the memory of a process is no run's own
+    assert not any("pareto_time" in name for name in names)  # all took the same time: no axis
 
 
 def test_the_same_records_give_the_same_bytes(runs_folder: Path, report: Path, tmp_path: Path) -> None:
