@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """For one block or function. Collections look at everything that is alive: a third of the time for 10,000 records."""
+    """For one block or function. A collection looks at all that is alive: a third of the time of 10,000 records."""
     enabled = gc.isenabled()
     gc.disable()
     try:

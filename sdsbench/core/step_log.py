@@ -18,7 +18,6 @@ from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import STEPS
 from sdsbench.core.reading import finite, read_text, rows_of, whole
 
-
 KINDS = ("train", "method", "eval", "probe")
 
 
