@@ -43,7 +43,7 @@ def _without_tests(board: Board) -> str:
     members = [row.title for row, cell in board.valued if cell.mark]
     if members:
         verb = "is the best" if len(members) == 1 else "cannot be told from the best"
-        return f"There is no run of {board.reference} to compare with; {', '.join(members)} {verb}"
+        return f"There is no run of {board.reference} to compare with; {_listed(members)} {verb}"
     return f"There is no run of {board.reference} to compare with, and nothing is tested among the others"
 
 
