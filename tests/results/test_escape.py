@@ -29,8 +29,12 @@ def test_html_and_markdown() -> None:
     assert escape.html('<a href="x">\x1b') == "&lt;a href=&quot;x&quot;&gt;\\x1b"
     text = escape.markdown(HOSTILE)
     assert "\n" not in text
-    for letter in "|*`[]$_~<&":
+    for letter in "|*`$_~<&":
         assert all(text[i - 1] == "\\" for i, found in enumerate(text) if found == letter), letter
+    assert "[l]\\(u)" in text, "no link"
+    assert escape.markdown("[a][b] [a]: x ~~y~~ __z__") == r"[a]\[b] [a]\: x \~\~y\~\~ \_\_z\_\_"
+    for plain in ("train_set < 3, p < 0.001", "+2.5 [-15.2, 20.2]", "R&D", "a ~ b", "(x)"):
+        assert escape.markdown(plain).replace("R\\&D", "R&D") == plain
 
 
 def test_latex_has_no_command_and_no_line_break_of_others() -> None:
