@@ -129,6 +129,20 @@ def test_the_page_begins_with_the_answers(tmp_path: Path) -> None:
     assert page.count("<svg ") == sum(page.count(f'<svg role="{role}" aria-label=') for role in ("group", "img"))
 
 
+def test_names_of_others_end_no_report(tmp_path: Path) -> None:
+    """A method called `$\\foo{$` was read as a formula and ended the whole report in a traceback."""
+    names = ["$\\foo{$", "<script>alert(1)</script>", "_hidden", "lora"]
+    for number, name in enumerate(names):
+        for seed in range(3):
+            score = {"gsm8k": 0.3 + 0.1 * number + 0.01 * seed}
+            steps = [{"kind": "train", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
+            record = make_record(name, seed, score, model="$m$ <b>")
+            write_run(tmp_path / "runs", record, {"gsm8k": make_samples([True, False])}, steps)
+    page = build(tmp_path / "out", load(tmp_path / "runs")[0], {}).read_text()
+    assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;, r 8" in page
+    assert "$\\foo{$, r 8</text>" in page, "in the figures too"
+
+
 def test_a_run_shows_its_tuning_its_inert_keys_and_its_answers(tmp_path: Path) -> None:
     chosen = tuned(1e-2, [1e-3, 1e-2], seeds=[9])
     record = make_record("lora", 0, {"gsm8k": 0.5}, lr=1e-2, tuning=chosen)
