@@ -186,8 +186,8 @@ def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFr
 def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stage: str = "trained") -> pd.DataFrame:
     """A row an answer: run_id, evaluation, stage, index, id, prompt, target, response and `scorer.<name>` columns.
 
-    Files that cannot be read are named in `frame.attrs["damaged"]`. Raises ConfigError for an evaluation of which no run
-    has answers of this stage.
+    Files that cannot be read are named in `frame.attrs["damaged"]`. Raises ConfigError for an evaluation of which no
+    run has answers of this stage.
     """
     rows: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}

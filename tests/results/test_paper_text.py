@@ -21,7 +21,7 @@ from tests.results.tables.fixtures import make_record, tuned, write_run
 @pytest.fixture
 def runs_folder(tmp_path: Path) -> Path:
     for seed in range(3):
-        train = {"lr": 2e-3, "epochs": 1.0, "batch_size": 8, "accumulation": 4, "optimizer": "adamw"}
+        train = {"lr": 2e-3, "epochs": 1.0, "batch_size": 32, "optimizer": "adamw"}
         chosen = tuned(2e-3, [1e-3, 2e-3, 4e-3], seeds=[9, 10], declared=[1e-3, 2e-3], extend=1)
         record = make_record("sds_lora", seed, {"gsm8k": 0.5}, lr=2e-3, tuning=chosen, config={"train": train})
         write_run(tmp_path / "runs", record)
