@@ -46,7 +46,14 @@ def _names(kind: str) -> Mapping[str, str]:
         from sdsbench.results.tables.definitions import TABLES
 
         settings = "training settings of the protocols beside the paper's"
-        others = {"lora_sb/table8": settings, "lora_sb/table9": settings, "grid": "whatever the records hold"}
+        others = {
+            "lora_sb/table8": settings,
+            "lora_sb/table9": settings,
+            "grid": "whatever the records hold",
+            "compare": "every method against one",
+            "paragraph": "what a paper says about the setup",
+            "bibtex": "references of methods, data and models",
+        }
         return {name: TABLES.lookup(name).title for name in TABLES} | others
     from sdsbench.results.claims.claim import default_file, read
 

@@ -18,6 +18,8 @@ from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import STEPS
 from sdsbench.core.reading import finite, read_text, rows_of, whole
 
+KINDS = ("train", "method", "eval", "probe")
+
 
 class StepLog:
     """Appends lines to a step log while it is open."""

@@ -14,7 +14,10 @@ import pandas as pd
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, half characters, and marks that turn the direction of writing around."""
-_MARKDOWN = re.compile(r"([\\`*_\[\]<|~$&])")
+_MARKDOWN = re.compile(
+    r"[\\`*|$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|~(?=~)|(?<=~)~|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|(?<=\])[(\[:]"
+)
+"""What begins code, emphasis, a cell, a formula, a tag, an entity or a link; `train_set`, `[1, 2]`, `< 1` do not."""
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$", "‡": r"$\ddagger$",
@@ -43,7 +46,7 @@ def html(text: str) -> str:
 
 def markdown(text: str) -> str:
     """For a paragraph or a table's cell of Markdown."""
-    return _MARKDOWN.sub(r"\\\1", one_line(text))
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
 
 
 def latex(text: str) -> str:

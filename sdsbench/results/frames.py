@@ -21,9 +21,11 @@ import pandas as pd
 
 from sdsbench.core import samples
 from sdsbench.core import step_log as metrics
-from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.collection import collection_paused
+from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
+from sdsbench.core.spelling import nearest
 from sdsbench.results.bundles.opened import opened, require_sound, shown
 
 Folders = str | Path | Sequence[str | Path]
@@ -128,6 +130,7 @@ def _points(value: float | None) -> str:
     return "none" if value is None else f"{100 * value:.2f}"
 
 
+@collection_paused()
 def load_runs(folders: Folders = DEFAULT) -> pd.DataFrame:
     """A row a run. Nested parts become dotted columns (seconds.train, provenance.device, config.train.batch_size);
     a headline score becomes a column `score.<evaluation>.<stage>`; `scores`, `data` and `tuning` stay as plain objects.
@@ -162,8 +165,10 @@ def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFr
     """A row a line of metrics.jsonl, with run_id; `kind` (train, method, eval, probe) keeps one kind.
 
     The last line of a run that is being written may be cut; it is left out. Logs that cannot be read are named in
-    `frame.attrs["damaged"]`.
+    `frame.attrs["damaged"]`. Raises ConfigError for another kind.
     """
+    if kind is not None and kind not in metrics.KINDS:
+        raise ConfigError([Problem("kind", kind, ", ".join(metrics.KINDS), nearest(kind, metrics.KINDS))])
     rows: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
     for path, _ in find_records(folders):
@@ -181,12 +186,16 @@ def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFr
 def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stage: str = "trained") -> pd.DataFrame:
     """A row an answer: run_id, evaluation, stage, index, id, prompt, target, response and `scorer.<name>` columns.
 
-    Files that cannot be read are named in `frame.attrs["damaged"]`.
+    Files that cannot be read are named in `frame.attrs["damaged"]`. Raises ConfigError for an evaluation of which no
+    run has answers of this stage.
     """
     rows: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
+    known: set[str] = set()
     for path, _ in find_records(folders):
-        for name in evaluations_with_samples(path.parent, stage):
+        stored = evaluations_with_samples(path.parent, stage)
+        known |= {*stored}
+        for name in stored:
             if evaluation not in (None, name):
                 continue
             try:
@@ -195,6 +204,9 @@ def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stag
                 damaged[f"{path.parent.name} {name}"] = shown(str(error))
                 continue
             rows += [_sample_row(path.parent.name, name, stage, sample) for sample in answers]
+    if evaluation is not None and evaluation not in known:
+        accepted = ", ".join(sorted(known)) or f"none: no run here has stored answers ({stage})"
+        raise ConfigError([Problem("evaluation", evaluation, accepted, nearest(evaluation, sorted(known)))])
     columns = ["run_id", "evaluation", "stage", "index", "id", "prompt", "target", "response"]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
     frame.attrs["damaged"] = damaged

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sdsbench
-from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.core.run_folder import checksum
 from sdsbench.results.frames import read_all, samples_of
 from tests.results.tables.fixtures import make_record, make_samples, write_run
@@ -67,7 +67,11 @@ def test_steps_and_samples(tmp_path: Path) -> None:
     samples = sdsbench.load_samples(tmp_path)
     assert samples["evaluation"].tolist() == ["glue/rte"] * 2
     assert samples["scorer.flexible"].tolist() == [1.0, 0.0]
-    assert sdsbench.load_samples(tmp_path, evaluation="gsm8k").empty
+    assert len(sdsbench.load_samples(tmp_path, evaluation="glue/rte")) == 2
+    with pytest.raises(ConfigError, match=r"evaluation='gsm8k': accepted: glue/rte"):
+        sdsbench.load_samples(tmp_path, evaluation="gsm8k")
+    with pytest.raises(ConfigError, match=r"kind='trian': accepted: train, method, eval, probe\. Did you mean"):
+        sdsbench.load_steps(tmp_path, kind="trian")
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

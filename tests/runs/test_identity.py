@@ -13,6 +13,7 @@ from sdsbench.core.section import Section
 from sdsbench.runs.configuration.compose import compose_run, conf_folder, iter_leaves, options
 from sdsbench.runs.configuration.identity import COST_KEYS, PLACING, inert_keys, placed, run_id, with_values
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.keeper import _new_record
 from sdsbench.tasks import base as tasks
 
 PLACES = {
@@ -98,6 +99,12 @@ def test_placing_keys_are_those_that_are_marked() -> None:
         "train.micro_tokens",
         "train.activation_checkpointing",
     }
+
+
+def test_a_record_says_which_keys_had_no_effect() -> None:
+    """Tables read it there: a record that is read by later code means what it meant when it was written."""
+    config = composed(("method=lora",))
+    assert _new_record(config, "0" * 16).inert == sorted(inert_keys(config))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,30 @@ def test_tuning_then_final_runs_with_the_choice_in_the_record(tmp_path: Path) ->
             assert slot.record.tuning is None
 
 
+@pytest.mark.slow
+def test_a_grid_is_widened_by_real_runs_until_the_best_rate_lies_inside(tmp_path: Path) -> None:
+    """Of 0.001 and 0.01 the larger is better after 100 steps, so 0.1 is tried as well, and not 0.0001."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "t.yaml").write_text(
+        "name: t\nblocks: [{axes: {method: [lora], seed: [0]}}]\n"
+        "tune: {key: train.lr, grid: [1e-3, 1e-2], seeds: [100], extend: 1}\n"
+    )
+    longer = [
+        "data.train_limit=null", "train.max_steps=100", "train.batch_size=8", "eval.limit=40",
+        "data.validation_rows=40", "task.max_new_tokens=128",
+    ]  # fmt: skip
+    plan = tiny_plan(tmp_path, "sweep=t", *longer, config_dirs=(str(tmp_path),))
+    states = States(plan, tmp_path / "runs")
+    assert sum(bool(slot.slot.extends) for slot in states.all()) == 2  # one value more at each end
+    _, told = work(plan)
+    assert ends(told) == ["done"] * 4  # three rates and the final run
+    final = [slot.record for slot in States(plan, tmp_path / "runs").all() if slot.slot.cell is not None]
+    (tuning,) = [record.tuning for record in final if record is not None]
+    assert tuning is not None and tuning.interior and (tuning.chosen, tuning.extend) == (0.01, 1)
+    assert tuning.grid == pytest.approx([0.001, 0.01, 0.1]) and tuning.declared == [0.001, 0.01]
+    assert States(plan, tmp_path / "runs").counts() == {"done": 4, "unneeded": 1}
+
+
 def test_a_larger_grid_takes_the_place_of_the_smaller_one(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
 

@@ -28,13 +28,14 @@ def read(folder: Path) -> ExternalRecord:
     source, summary, raw = _contents(folder)
     config = _flat(raw)
     numbers = {key: usable for key, value in _flat(summary).items() if (usable := number(value)) is not None}
-    rank, seed = number(_first(config, "method.rank", "rank", "lora_r", "r")), number(_first(config, "seed"))
+    rank = number(_first(config, "method.rank", "rank", "lora_r", "r", *_of_adapter("r")))
+    seed = number(_first(config, "seed"))
     own = "run_id" in config  # a view of a run of this package (runs/tracking): its scores bear the stage's name
     return ExternalRecord(
         tool="wandb",
         name=folder.name,
         model=str(_first(config, "model.name", "model", "model_name_or_path", "model_name") or ""),
-        method=str(_first(config, "method.name", "method", "peft_type") or ""),
+        method=str(_first(config, "method.name", "method", "peft_type", *_of_adapter("peft_type")) or ""),
         task=str(_first(config, "task.name", "task", "dataset") or ""),
         rank=_whole(rank),
         seed=_whole(seed),
@@ -54,6 +55,11 @@ def read(folder: Path) -> ExternalRecord:
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
+
+
+def _of_adapter(key: str) -> tuple[str, str]:
+    """Where a trainer logs a key of peft's: in its section, or in that of the adapter's own name there."""
+    return f"peft_config.{key}", f"peft_config.default.{key}"
 
 
 def _contents(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:

@@ -116,7 +116,7 @@ def _rates(runs: Sequence[Run]) -> str:
 
 def _rule(tuning: Tuning) -> str:
     declared = ", ".join(f"{value:g}" for value in tuning.declared or tuning.grid)
-    extended = f", widened by up to {tuning.extend} values at an end that is best" if tuning.extend else ""
+    extended = f", widened at an end that is best by up to {tuning.extend} more" if tuning.extend else ""
     key = "the learning rate" if tuning.key == "train.lr" else tuning.key
     return (
         f"{key} of each method is the best of {declared}{extended} by {task_title(tuning.evaluation)} "

@@ -64,8 +64,10 @@ def build(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, finalize=_visible
     )
     found = boards(runs, reference=reference)
-    unreadable = {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}
     views = [_view(board, folder / "figures") for board in found]
+    run_pages = {run.id: run_page(run) for run in runs}
+    # What could not be read is known once everything has been asked for.
+    unreadable = {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}
     index = pages.get_template("index.html").render(
         title=title,
         root="",
@@ -87,8 +89,8 @@ def build(
         task_title=task_title,
     )
     template = pages.get_template("run.html")
-    for run in runs:
-        write_atomic(folder / "runs" / f"{run.id}.html", template.render(**run_page(run)))
+    for run_id, facts in run_pages.items():
+        write_atomic(folder / "runs" / f"{run_id}.html", template.render(**facts))
     write_atomic(folder / "style.css", (TEMPLATES / "style.css").read_text())
     write_atomic(folder / "index.html", index)
     return folder / "index.html"

@@ -21,7 +21,8 @@ def conclusion(board: Board) -> str:
     parts = []
     if together:
         alone = [d for d in together if d.contrast and d.contrast.comparison.low * d.contrast.comparison.high > 0]
-        but = f" (the interval of {_listed([d.row.title for d in alone])} leaves out 0, taken alone)" if alone else ""
+        words = "intervals of {} leave" if len(alone) > 1 else "interval of {} leaves"
+        but = f" (taken alone, the {words.format(_listed([d.row.title for d in alone]))} out 0)" if alone else ""
         beside = f"{_reference(board, together)} at {_seeds(together)}"
         parts.append(f"{_counted(together)} cannot be told from {beside}{but}")
     parts += [f"{d.row.title} is {_by(d)}" for d in sorted(apart, key=_difference)]
@@ -34,16 +35,16 @@ def conclusion(board: Board) -> str:
 
 def _without_tests(board: Board) -> str:
     if board.differences:
-        return f"no method could be tested against {board.reference}"
+        return f"No method could be tested against {board.reference}"
     if len(board.valued) == 1:
         return f"{board.valued[0][0].title} alone has a score"
     if not board.valued:
-        return "no method has a score"
+        return "No method has a score"
     members = [row.title for row, cell in board.valued if cell.mark]
     if members:
         verb = "is the best" if len(members) == 1 else "cannot be told from the best"
-        return f"there is no run of {board.reference} to compare with; {', '.join(members)} {verb}"
-    return f"there is no run of {board.reference} to compare with, and nothing is tested among the others"
+        return f"There is no run of {board.reference} to compare with; {_listed(members)} {verb}"
+    return f"There is no run of {board.reference} to compare with, and nothing is tested among the others"
 
 
 def _counted(found: Sequence[Difference]) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sdsbench.core.errors import DamagedFile, Unavailable
-from sdsbench.results.frames import evaluations_with_samples, samples_of
+from sdsbench.results.frames import evaluations_with_samples
 from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.runs import Run
 
@@ -24,7 +23,6 @@ class Answers:
     title: str
     count: int
     rows: tuple[dict[str, Any], ...]
-    fault: str = ""
 
 
 def run_page(run: Run) -> dict[str, Any]:
@@ -85,12 +83,7 @@ def _tuning(run: Run) -> dict[str, Any] | None:
 def _answers(run: Run) -> Iterator[Answers]:
     for stage in STAGES:
         for name in evaluations_with_samples(run.folder, stage):
-            title = f"{task_title(name)} ({stage.replace('_', ' ')})"
-            try:
-                found = samples_of(run.folder, name, stage)
-            except (Unavailable, DamagedFile):
-                yield Answers(title, 0, (), "cannot be read")
-                continue
+            found = run.answers(name, stage)
             rows = [
                 {
                     "id": sample.get("id", sample["index"]),
@@ -101,7 +94,8 @@ def _answers(run: Run) -> Iterator[Answers]:
                 }
                 for sample in found[:ANSWERS]
             ]
-            yield Answers(title, len(found), tuple(rows))
+            if rows:  # else the report names the file among those that could not be read
+                yield Answers(f"{task_title(name)} ({stage.replace('_', ' ')})", len(found), tuple(rows))
 
 
 def _verdict(value: Any) -> str:

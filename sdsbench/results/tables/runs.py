@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdsbench.core import step_log
+from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import DamagedFile, Refused, Unavailable
 from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
@@ -79,6 +80,7 @@ class Run:
         return provenance is not None and any(used.source == "embedded" for used in provenance.data)
 
 
+@collection_paused()
 def load(
     folders: Folders = DEFAULT, where: Sequence[str] = (), plan: str | None = None
 ) -> tuple[list[Run], dict[str, str]]:

@@ -100,6 +100,18 @@ def test_what_methods_may_differ_in(tmp_path: Path) -> None:
     assert not any(cell.apart or cell.problems for cell in table.cells.values())
 
 
+def test_keys_without_effect_on_a_run_keep_nothing_apart(tmp_path: Path) -> None:
+    """Two seeds whose records differ in the betas of an optimizer that has none; the record itself says it."""
+    for seed, betas in ((0, [0.9, 0.999]), (1, [0.8, 0.9])):
+        train = {"lr": 1e-3, "epochs": 1.0, "batch_size": 8, "optimizer": "sgd", "betas": betas}
+        record = make_record("lora", seed, {"gsm8k": 0.5}, config={"train": train})
+        write_run(tmp_path / "known", record.model_copy(update={"inert": ["train.betas"]}))
+        write_run(tmp_path / "unknown", record)
+    (cell,) = built("grid", tmp_path / "known").cells.values()
+    assert cell.ours is not None and cell.ours.n == 2
+    assert len(built("grid", tmp_path / "unknown").table.columns) == 2, "an older record does not say it"
+
+
 def test_rates_set_by_hand_are_rows_and_not_compared(tmp_path: Path) -> None:
     """Nobody tuned: a method at one rate is not compared with another method at another rate."""
     for method, lr in (("lora", 1e-3), ("dora", 5e-3)):

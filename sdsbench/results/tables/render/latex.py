@@ -16,10 +16,10 @@ import pandas as pd
 
 from sdsbench.results.escape import latex as escape
 from sdsbench.results.tables.build import Built
-from sdsbench.results.tables.definition import Column
+from sdsbench.results.tables.definition import Column, Table
 from sdsbench.results.tables.render.texts import CellTexts, texts
 
-PREAMBLE = r"\usepackage{booktabs,longtable,rotating,pdflscape}"
+PREAMBLE = r"\usepackage{array,booktabs,longtable,rotating,pdflscape}"
 LINES = 40
 """Body lines that one upright page holds."""
 _SIDEWAYS_LINES = 20  # and a turned one
@@ -57,7 +57,7 @@ def render(built: Built, run_ids: bool = False) -> str:
     first = max((_width(row.title, _TITLE) for row in table.rows), default=0.0) + _GAP
     widths = [_GAP + max(_width(column.title, _HEAD), *(_cell_width(line, column) for line in lines), 0.0)
               for column in table.columns]  # fmt: skip
-    notes = footer(built.footer, run_ids)
+    notes = footer([*built.footer, *_long_notes(table, by_cell)], run_ids)
     environment, parts = _layout(table.columns, first, widths, len(lines))
     label = "tab:" + re.sub(r"[^A-Za-z0-9:.-]", "-", table.name.replace("/", ":"))
     written = [f"% needs {PREAMBLE}"]
@@ -72,8 +72,16 @@ def render(built: Built, run_ids: bool = False) -> str:
     return "\n".join([*written, ""])
 
 
+def _long_notes(table: Table, by_cell: Mapping[tuple[str, str], CellTexts]) -> Iterator[str]:
+    for row in table.rows:
+        for column in table.columns:
+            if len(note := by_cell[row.name, column.name].note) > _TITLE:
+                yield f"{row.title}, {column.title}: {note}."
+
+
 def plain_table(shown: pd.DataFrame, title: str, columns: str, notes: Sequence[str] = ()) -> str:
     """A frame of texts, turned on its side: wide ones of words have no narrower form."""
+    columns = columns.replace("p{", r">{\raggedright\arraybackslash}p{")
     body = [" & ".join(escape(str(value)) for value in row) + r" \\" for row in shown.to_numpy().tolist()]
     heads = " & ".join(map(escape, shown.columns)) + r" \\"
     if len(body) > _SIDEWAYS_LINES:
