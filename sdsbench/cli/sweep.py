@@ -99,10 +99,11 @@ def run_here(
     print(", ".join(f"{number} {state}" for state, number in counts.items()))
     if pool.disk:
         raise DiskRefuses(pool.disk.removeprefix("sdsbench: "))
-    if pool.refused:
-        raise Unavailable(pool.refused)
     if received:
         raise Interrupted(f"stopped by {signal.Signals(received[0]).name}; `sdsbench sweep {plan.folder}` continues")
+    left = sum(number for state, number in counts.items() if state not in OVER)
+    if left and pool.refused:
+        raise Unavailable(pool.refused)
     failed = sum(counts.get(state, 0) for state in (*FAILED, "impossible"))
     if failed:
         raise TrainingFailed(
@@ -114,7 +115,6 @@ def run_here(
             f"{counts[STALE]} run(s) are stale, made with code or base weights that have changed: `sdsbench status "
             f"{plan.folder}` names the parts, `sdsbench sweep {plan.folder} --force` runs them again"
         )
-    left = sum(number for state, number in counts.items() if state not in OVER)
     if left:
         raise TrainingFailed(
             f"{left} run(s) are not over: other processes have them, or workers died (logs: {plan.folder}/logs)"

@@ -21,6 +21,7 @@ from sdsbench.data.data_config import DataConfig
 from sdsbench.models.load import HUB_FILES, weights_of
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.data_source import needs
+from sdsbench.sweeps.placing import GROUP_SIZE
 from sdsbench.sweeps.plan import Plan
 
 HUB = "hub"
@@ -39,6 +40,7 @@ class Need:
 
 def needs_of(plan: Plan, placing: Mapping[str, Any]) -> Iterator[Need]:
     """Everything that the plan's runs read, once each."""
+    placing = {key: value for key, value in placing.items() if key != GROUP_SIZE}  # of workers, not of a run
     known: set[object] = set()
     alike: dict[object, str] = {}  # one run of those that differ in nothing that says what they read
     for identity, run in plan.manifest.runs.items():
@@ -51,7 +53,7 @@ def needs_of(plan: Plan, placing: Mapping[str, Any]) -> Iterator[Need]:
             known.add(model)
             where = f"{model.source} {model.location}" + (f" at {model.revision}" if model.revision else "")
             yield Need(f"model {model.name} ({where})", model.source, _weights(model), _model_bytes(model))
-        for data_set, split in needs(config):
+        for data_set, split in needs(config) if config.data.source != "embedded" else ():  # made where it is needed
             which = data_set.name, split, config.data.source, config.data.root
             if which not in known:
                 known.add(which)

@@ -22,6 +22,7 @@ from sdsbench.sweeps.plan import Plan
 
 DISK = 74  # exit code of a worker whose disk refuses
 UNFINISHED = 4  # of a worker that leaves runs which are not done: they failed, wait, or others have them
+SAID_WHY = (0, 2, 3, UNFINISHED, DISK, 130)  # exit codes of workers that ended by themselves
 QUICK_DEATHS = 5  # a worker that dies this often before it takes a run is not started again
 
 
@@ -102,7 +103,7 @@ class Pool:
         self.plan, self.placing, self.options = plan, dict(placing), list(options)
         self.events: queue.Queue[tuple[Active, dict[str, Any] | None]] = queue.Queue()
         self.disk: str | None = None
-        self.refused: str | None = None  # why a worker would not begin, such as a GPU that does not work
+        self.refused: str | None = None  # why a worker did not begin, such as a GPU that does not work
         self.stopping = False
         self.lost = 0  # workers that died without a word
         self._quick_deaths: dict[str, int] = {}
@@ -186,7 +187,7 @@ class Pool:
         """A worker ended: for good, or without a word, and then another takes its place."""
         self.active.remove(active)
         code = active.process.returncode
-        if self.stopping or self.refused or code in (0, UNFINISHED, DISK, 130):
+        if self.stopping or code in SAID_WHY:
             return
         self.lost += 1
         name = active.allocation.name

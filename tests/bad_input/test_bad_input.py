@@ -74,6 +74,8 @@ CONFIGURATIONS = [
     ("eval.split=tset", "eval.split"),
     ("data.source=locla", "hub, local, embedded"),
     ("data.source=local", "data.root"),
+    ("data.root='a\nb'", "without control characters"),
+    ("output_root='a\x1bb'", "without control characters"),
     ("data.train_limit=-5", "data.train_limit"),
     ("seed=-1", "a whole number from 0"),
     ("seed=1.5", "a whole number"),
@@ -363,9 +365,9 @@ def test_data_file(make: Callable[[Path], None], said: str, tmp_path: Path, caps
 
 SLURM = [
     ("slurm=gpus", "Did you mean 'gpu'?"),
-    ("slurm.time=soon", "HH:MM:SS"),
+    ("slurm.time=soon", "90 (minutes), 4:00, 100:00:00, 2-0"),
     ("slurm.tiem=01:00:00", "Did you mean 'slurm.time'?"),
-    ("slurm.gpus=8", "0 or 1"),
+    ("slurm.gpus=-1", "a whole number from 0"),
     ("slurm.memory=lots", "64G"),
     ("slurm.partition='a; rm -rf /'", "without spaces"),
     ("slurm.runs_per_task=0", "a whole number from 1"),

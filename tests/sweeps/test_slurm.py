@@ -145,7 +145,7 @@ def test_what_is_asked_for_reaches_the_script(cluster: Path, plan: Plan) -> None
     words = ["slurm.gpu_type=a6000", "slurm.partition=long", "slurm.container=/images/s.sif", "slurm.max_parallel=2"]
     words += ['slurm.extra=["--exclude=n7"]', "slurm.setup=['module load cuda']", "device=auto", "slurm.time=4h"]
     words += ["slurm.mail_user=a@b.org", "slurm.mail_type=[FAIL,END]", "slurm.constraint='a100|h100'", "slurm.cpus=6"]
-    words += ['slurm.binds=["/data","/scratch:/tmp"]', "slurm.runs_per_task=3"]
+    words += ['slurm.binds=["/data","/scratch:/tmp"]', "slurm.runs_per_task=3", "sweep.group_size=2"]
     assert main(["submit", str(plan.folder), *words]) == 0
     script = (slurm.submissions(plan)[0].folder / "job.sh").read_text()
     assert {

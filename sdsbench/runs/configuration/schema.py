@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from sdsbench.core.section import COSTS, INERT, PLACES, Section, WholeFromZero
+from sdsbench.core.section import COSTS, INERT, PLACES, PathText, Section, WholeFromZero
 from sdsbench.data.data_config import DataConfig
 from sdsbench.evaluation.evaluation_config import EvalConfig
 from sdsbench.methods.base import MethodConfig
@@ -66,7 +66,7 @@ class RunConfig(Section):
     threads: Annotated[WholeFromZero, COSTS] = Field(
         0, description="CPU threads; 0: the cores that the process may use"
     )
-    output_root: Annotated[str, PLACES] = Field("results/runs", min_length=1, description="folder of the runs' folders")
+    output_root: Annotated[PathText, PLACES] = Field("results/runs", description="folder of the runs' folders")
     force: Annotated[bool, PLACES] = Field(
         False, description="run again although a finished record exists; it is set aside"
     )
