@@ -217,7 +217,7 @@ def export(config: RunConfig, folder: Path) -> Finding:
 
     run = _run(config, folder / "whole")
     try:
-        export_run(config, run, folder / "peft", "peft", "float32")
+        export_run(run, folder / "peft", "peft")
     except Refused as error:
         return Finding("export", None, str(error))
     loaded = load(config, load_model)

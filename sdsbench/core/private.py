@@ -1,7 +1,7 @@
 """What is the owner's alone: names of machines and users, and absolute paths. Records and bundles hold none of them.
 
 Where they help the owner (which machine a run died on, which folder was missing), they stand in a file of their own in
-the run's folder, which nothing reads, copies or exports.
+the run's folder, which nothing copies or exports and no table reads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from sdsbench.core.errors import DamagedFile
+from sdsbench.core.limits import Limit
+from sdsbench.core.reading import read_text
 
 FILE = "private.jsonl"
 _ABSOLUTE = re.compile(r"(?<![\w/:.~>)])/(?:[^\s'\"`:,;()\[\]{}<>|/]+/)+([^\s'\"`:,;()\[\]{}<>|/]*)")
@@ -27,6 +31,16 @@ def keep(folder: Path, **facts: Any) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     with os.fdopen(os.open(folder / FILE, flags, 0o600), "a") as file:
         file.write(json.dumps(facts) + "\n")
+
+
+def last(folder: Path, name: str, limit: Limit) -> Any:
+    """The value that was kept last under a name; None where there is none that can be read."""
+    try:
+        lines = read_text(folder / FILE, limit).splitlines()
+        values = [facts[name] for line in lines if name in (facts := json.loads(line))]
+    except (DamagedFile, ValueError, TypeError, RecursionError):
+        return None
+    return values[-1] if values else None
 
 
 def host() -> str:

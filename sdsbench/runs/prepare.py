@@ -26,6 +26,7 @@ from sdsbench.runs.configuration.identity import resolved
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.evaluate import evaluate
+from sdsbench.runs.export import remember_location
 from sdsbench.runs.families import Family, family_of
 from sdsbench.runs.memory import micro_tokens
 from sdsbench.runs.run_context import ActiveRun, LoadModel
@@ -80,6 +81,7 @@ def prepare(run: ActiveRun) -> Prepared:
     forget_peak_memory()
     started = Load.now()
     write_atomic(run.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
+    remember_location(config, run.folder)
     resume, _ = checkpoint.newest(run.folder)
     step_log.cut(run.folder / "metrics.jsonl", checkpoint.step_of(resume) if resume else None)
     view.start(config.tracker, run.folder)
