@@ -1,5 +1,5 @@
 # A real SLURM on this machine (Debian's slurm-wlm, one node, no systemd): sourced by slurm_demo.sh and slurm_limits.sh.
-# It has two GPUs for SLURM alone (device files that nothing computes on), a partition whose jobs preempt those of the
+# It has two cores, however many this machine has, two GPUs for SLURM alone (device files that nothing computes on), a partition whose jobs preempt those of the
 # other, and mails that are written to mail.log. Needs root on Debian or Ubuntu; ends its daemons.
 #
 #   R=FOLDER; source scripts/slurm_node.sh; start_slurm
@@ -57,8 +57,9 @@ SlurmctldTimeout=600
 SlurmdTimeout=600
 MinJobAge=3600
 KillWait=10
+SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=$H NodeAddr=127.0.0.1 CPUs=$(nproc --all) Gres=gpu:2 RealMemory=$(($(awk '/MemTotal/{print $2}' /proc/meminfo) / 1024 - 512)) State=UNKNOWN
+NodeName=$H NodeAddr=127.0.0.1 CPUs=2 Gres=gpu:2 RealMemory=$(($(awk '/MemTotal/{print $2}' /proc/meminfo) / 1024 - 512)) State=UNKNOWN
 PartitionName=debug Nodes=$H Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=1
 PartitionName=urgent Nodes=$H MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=10
 C
