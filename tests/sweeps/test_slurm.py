@@ -274,7 +274,7 @@ def test_a_record_of_another_name_is_damaged(plan: Plan, tmp_path: Path) -> None
     names = list(plan.manifest.runs)
     record = put_record(plan, tmp_path / "runs", names[0])
     write_record(tmp_path / "runs" / names[1], record)
-    with pytest.raises(DamagedFile, match=f"the record of run {names[0]}"):
+    with pytest.raises(DamagedFile, match=f"its run id is {names[0]}, which is not the name of its folder"):
         read_record(tmp_path / "runs" / names[1] / "record.json")
     with pytest.raises(ValidationError, match="run_id"):
         write_record(tmp_path / "runs" / names[1], record.model_copy(update={"run_id": "../../escaped"}))

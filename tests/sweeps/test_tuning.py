@@ -54,9 +54,17 @@ def test_a_grid_is_extended_by_its_own_factor() -> None:
 GRID = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # declared: the three in the middle
 
 
+CELL = "c" * 12
+
+
+def name_of(position: int, seed: int) -> str:
+    """The id of a made-up run."""
+    return f"{position}{seed:015}"
+
+
 def cell(extend: int = 1) -> TunedCell:
-    names = [[f"{position}-{seed}" for seed in (100, 101)] for position in range(len(GRID))]
-    final = {"0": [f"{position}-0" for position in range(len(GRID))]}
+    names = [[name_of(position, seed) for seed in (100, 101)] for position in range(len(GRID))]
+    final = {"0": [name_of(position, 0) for position in range(len(GRID))]}
     return TunedCell(point={}, key="train.lr", grid=GRID, seeds=[100, 101], tuning=names, final=final, extend=extend)
 
 
@@ -70,7 +78,7 @@ def records(scores: dict[int, float | None], losses: dict[int, float] | None = N
             record = make_record("lora", seed, shown, stage="validation", status=status, config=HELD_BACK)
             if losses and status == "done":
                 record.losses = Losses(first=2.0, last=1.0, tail_mean=1.0, steps=3, validation=losses[position])
-            found[f"{position}-{seed}"] = record
+            found[name_of(position, seed)] = record
     return found
 
 
@@ -119,7 +127,7 @@ def test_slots_beyond_the_declared_grid_wait_and_are_made_only_where_they_are_ne
     tuned = cell()
     runs = {name: PlannedRun(role="tuning", point={}, sha256="0") for row in tuned.tuning for name in row}
     runs |= {name: PlannedRun(role="final", point={}, sha256="0") for name in tuned.final["0"]}
-    manifest = Manifest(name="p", description="", git_commit=None, placing={}, runs=runs, cells={"c": tuned})
+    manifest = Manifest(name="p", description="", git_commit=None, placing={}, runs=runs, cells={CELL: tuned})
     plan = Plan(tmp_path, manifest)
 
     def states(scores: dict[int, float | None]) -> dict[str, str]:
@@ -129,12 +137,10 @@ def test_slots_beyond_the_declared_grid_wait_and_are_made_only_where_they_are_ne
         found = States(plan, tmp_path)
         return {slot.key: found.of(slot).state for slot in plan.slots() if slot.extends or slot.cell}
 
-    beyond = ("0-100", "0-101", "4-100", "4-101")
-    assert states({1: 0.1}) == dict.fromkeys((*beyond, "c:0"), "waiting")
+    below, above = ([name_of(position, seed) for seed in (100, 101)] for position in (0, 4))
+    final = f"{CELL}:0"
+    assert states({1: 0.1}) == dict.fromkeys([*below, *above, final], "waiting")
     wanted = states({2: 0.2, 3: 0.3})
-    assert wanted == {
-        **dict.fromkeys(["0-100", "0-101", "c:0"], "waiting"), **dict.fromkeys(["4-100", "4-101"], "not started"),
-    }  # fmt: skip
-    assert states({4: 0.1}) == {
-        **{"0-100": "unneeded", "0-101": "unneeded"}, **{"4-100": "done", "4-101": "done"}, "c:0": "not started",
-    }  # fmt: skip
+    assert wanted == dict.fromkeys([*below, final], "waiting") | dict.fromkeys(above, "not started")
+    wanted = states({4: 0.1})
+    assert wanted == dict.fromkeys(below, "unneeded") | dict.fromkeys(above, "done") | {final: "not started"}
