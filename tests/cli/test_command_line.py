@@ -167,7 +167,7 @@ REFUSED = [
     (["sweep"], "Missing argument 'PLAN'"),
     (["sweep", "x", "--workers", "two"], "--workers"),
     (["table", "grid", "--format", "markdwon"], "'markdown'"),
-    (["retry", "x"], "--failed"),
+    (["retry", "x", "--faild"], "Did you mean '--failed'?"),
     (["ls", "clams"], "Did you mean 'claim'?"),
     (["-m", "--cfg", "job"], "one of them at a time"),
     (["--resolve"], "go with --cfg"),
