@@ -95,7 +95,19 @@ def test_overrides_are_the_same_argument_in_every_verb() -> None:
             if isinstance(parameter, click.Argument) and "KEY" in str(parameter.metavar):
                 taking.append(verb)
                 assert (parameter.name, parameter.nargs, parameter.metavar) == ("overrides", -1, "[KEY=VALUE]...")
-    assert taking == ["check", "fetch", "plan", "profile", "reproduce", "retry", "run", "show", "status", "submit", "sweep"]
+    assert taking == [
+        "check",
+        "fetch",
+        "plan",
+        "profile",
+        "reproduce",
+        "retry",
+        "run",
+        "show",
+        "status",
+        "submit",
+        "sweep",
+    ]
 
 
 # ---- exit codes
