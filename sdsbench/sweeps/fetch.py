@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdsbench.core.clock import two_digits
 from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue, sources
 from sdsbench.data.data_config import DataConfig
@@ -87,9 +88,11 @@ def announce(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None])
     cache = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
     for text, size in wanted.items():
-        log(f"{text}: {size / 1e9:.2g} GB on the hub")
+        log(f"{text}: {two_digits(size / 1e9)} GB on the hub")
     total = sum(wanted.values())
-    log(f"{total / 1e9:.2g} GB in all, less what the hub's cache has already; {free / 1e9:.2g} GB free on its disk")
+    log(
+        f"{two_digits(total / 1e9)} GB in all, less what the hub's cache has already; {two_digits(free / 1e9)} GB free on its disk"
+    )
 
 
 def require_at_hand(plan: Plan, placing: Mapping[str, Any]) -> None:
