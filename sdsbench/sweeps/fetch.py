@@ -89,10 +89,8 @@ def announce(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None])
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
     for text, size in wanted.items():
         log(f"{text}: {two_digits(size / 1e9)} GB on the hub")
-    total = sum(wanted.values())
-    log(
-        f"{two_digits(total / 1e9)} GB in all, less what the hub's cache has already; {two_digits(free / 1e9)} GB free on its disk"
-    )
+    total, room = (two_digits(size / 1e9) for size in (sum(wanted.values()), free))
+    log(f"{total} GB in all, less what the hub's cache has already; {room} GB free on its disk")
 
 
 def require_at_hand(plan: Plan, placing: Mapping[str, Any]) -> None:
