@@ -62,7 +62,7 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
             if step.facts:
                 log.write("method", step.step, **step.facts)
             speed = step.tokens / step.seconds
-            progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.1e}  {speed:,.0f} tokens/s")
+            progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.1e}  {speed:,.0f} tok/s")
             _after_epoch(prepared, step.step)
             _save_when_due(prepared, step.step)
             run.stop.raise_if_received(f"the state after step {step.step} is saved; the same command continues")
