@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sdsbench.sweeps.plan import Plan
-from sdsbench.sweeps.pool import Active, Ended, Seat
+from sdsbench.sweeps.pool import Active, Allocation, Ended
 from sdsbench.sweeps.states import FAILED, States
 from sdsbench.sweeps.watch import Tally, watch
 from tests.sweeps.tools import put_record, tiny_plan
@@ -66,10 +66,10 @@ class FakePool:
     stopping = False
 
     def __init__(self, runs: list[str]) -> None:
-        seats = [Seat("cpu0", 1), Seat("cpu1", 1)]
+        places = [Allocation("cpu0", 1), Allocation("cpu1", 1)]
         self.active = [
-            Active(seat, None, {run: 0.0})  # type: ignore[arg-type]
-            for seat, run in zip(seats, runs, strict=True)
+            Active(place, None, {run: 0.0})  # type: ignore[arg-type]
+            for place, run in zip(places, runs, strict=True)
         ]
         self.left = [ended(runs[0])]
 
