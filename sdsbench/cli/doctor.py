@@ -34,7 +34,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     from sdsbench.data.sources import hub_reachable
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.runs.origin import commit, uncommitted
-    from sdsbench.sweeps.pool import gpus_here
+    from sdsbench.sweeps.pool import visible_gpus
     from sdsbench.training.precision import select_device
 
     device = select_device("auto", "auto", 0, 10**9)
@@ -42,7 +42,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "device", device.device_name
     yield "compute type", f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}"
     yield "cores", f"{usable_cores()} of {os.cpu_count()} usable by this process"
-    yield "GPUs", ", ".join(gpus_here()) or "none"
+    yield "GPUs", ", ".join(visible_gpus()) or "none"
     yield "cache folder", _cache()
     yield "results", f"{RUNS}: {shutil.disk_usage('.').free / 1e9:.0f} GB free"
     yield (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -83,7 +84,7 @@ def run_here(
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if not received:
+        if not received and not sys.stdout.isatty():  # on a terminal the table says so
             acknowledge(number)
         received.append(number)
         pool.stop(number)

@@ -55,7 +55,7 @@ def printing_text() -> Iterator[None]:
     ascii terminal) is a question mark instead of an error."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
-    with redirect_stdout(_TextOut(sys.stdout)):  # type: ignore[type-var]
+    with redirect_stdout(_TextOut(sys.stdout)):
         yield
 
 

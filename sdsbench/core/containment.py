@@ -12,7 +12,7 @@ from pathlib import Path
 from sdsbench.core.errors import Refused
 from sdsbench.core.reading import kind_of
 
-FILES = ("record.json", "config.yaml", "metrics.jsonl", "lock", "private.jsonl")
+FILES = ("record.json", "config.yaml", "metrics.jsonl", "lock", "private.jsonl", "tracker.log")
 FOLDERS = ("samples", "adapter", "probes")
 OTHERS = ("wandb",)  # W&B makes links of its own there; nothing of ours is written below it
 

@@ -18,7 +18,7 @@ from sdsbench.core.clock import clock
 from sdsbench.core.console import rich_console
 
 PLAIN_SECONDS, LIVE_SECONDS = 10.0, 0.1
-STAGE, BAR = 34, 6  # columns of a terminal: at most for the name of the stage, at least for the bar
+STAGE, BAR = 34, 4  # columns of a terminal: at most for the name of the stage, at least for the bar
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

@@ -43,14 +43,16 @@ def cut(path: Path, step: int | None) -> None:
     _rewrite(path, [] if step is None else [line for line in read(path) if line["step"] <= step])
 
 
-def drop_scores(path: Path, stage: str) -> None:
-    """Leave out the scores of a stage."""
-    _rewrite(path, [line for line in read(path) if line["kind"] != "eval" or line["stage"] != stage])
+def drop_scores(path: Path, stage: str, step: int | None = None) -> None:
+    """Leave out the scores of a stage, or those of it after one step."""
+    dropped = [line for line in scores(path, stage) if step in (None, line["step"])]
+    if dropped:
+        _rewrite(path, [line for line in read(path) if line not in dropped])
 
 
-def has_scores(path: Path, stage: str) -> bool:
-    """Whether the log holds scores of a stage."""
-    return any(line["kind"] == "eval" and line["stage"] == stage for line in read(path))
+def scores(path: Path, stage: str) -> list[dict[str, Any]]:
+    """The scores of a stage."""
+    return [line for line in read(path) if line["kind"] == "eval" and line["stage"] == stage]
 
 
 def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING
 
@@ -66,7 +69,10 @@ def trainable(parameters: int, micro_tokens: int | None) -> str:
 
 
 def _lines(lines: dict[str, str]) -> str:
-    return "\n".join(f"{key:>9}  {value}" for key, value in lines.items())
+    """A line each; on a terminal as many as its width needs."""
+    room = max(20, shutil.get_terminal_size().columns - 11) if sys.stdout.isatty() else 10_000
+    texts = {key: textwrap.wrap(value, room) or [""] for key, value in lines.items()}
+    return "\n".join(f"{key:>9}  " + f"\n{'':11}".join(parts) for key, parts in texts.items())
 
 
 def expected_seconds(parameters: int, tokens_per_step: float, steps: int, device: Device) -> float:

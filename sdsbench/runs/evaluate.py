@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from sdsbench.core import samples
+from sdsbench.core import samples, step_log
 from sdsbench.core.progress import Progress
 from sdsbench.core.record import Score
 from sdsbench.core.step_log import StepLog
@@ -116,9 +116,7 @@ def evaluation_model(model: nn.Module, device: Device) -> nn.Module:
 
 
 def _logged(run: ActiveRun, stage: str) -> list[tuple[Score, int]]:
-    from sdsbench.core.step_log import read
-
-    lines = [line for line in read(run.folder / "metrics.jsonl") if line["kind"] == "eval" and line["stage"] == stage]
+    lines = step_log.scores(run.folder / "metrics.jsonl", stage)
     return [(Score(**{k: v for k, v in line.items() if k not in ("kind", "step")}), line["step"]) for line in lines]
 
 

@@ -89,7 +89,7 @@ def prepare(run: ActiveRun) -> Prepared:
         loaded = load(config, run.context.load_model)
     run.log(banner(config, loaded, _total_steps(config, loaded), started))
     run.stop.raise_if_received("no step was trained")
-    if config.eval.untrained and not step_log.has_scores(run.folder / "metrics.jsonl", "untrained"):
+    if config.eval.untrained and not step_log.scores(run.folder / "metrics.jsonl", "untrained"):
         with keeper.timed("eval"):
             evaluate(run, loaded, "untrained", step=0)
     with keeper.timed("init"):

@@ -15,9 +15,10 @@ def summary(record: Record) -> str:
         mark = " *" if score.headline else ""
         counts = ", ".join(filter(None, (f"n {score.n}", score.note)))
         stages[score.evaluation, score.scorer][score.stage] = f"{100 * score.value:.2f}{error} ({counts}){mark}"
+    width, wide = (max(map(len, names), default=0) for names in zip(*stages, strict=True)) if stages else (0, 0)
     for (evaluation, scorer), found in stages.items():
-        values = "   ".join(f"{stage} {value}" for stage, value in found.items())
-        lines.append(f"  {evaluation:<14} {scorer:<10} {values}")
+        values = "  ".join(f"{stage} {value}" for stage, value in found.items())
+        lines.append(f"  {evaluation:<{width}} {scorer:<{wide}}  {values}")
     if record.losses:
         losses = record.losses
         lines.append(f"  loss           {losses.first:.4f} -> {losses.tail_mean:.4f} in {losses.steps} steps")

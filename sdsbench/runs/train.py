@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from sdsbench.core import step_log
+from sdsbench.core.errors import Interrupted
 from sdsbench.core.progress import Progress, forget_peak_memory
 from sdsbench.core.step_log import StepLog
 from sdsbench.runs.evaluate import evaluate_epoch
@@ -29,6 +31,7 @@ def train(prepared: Prepared) -> Trained:
     Raises TrainingFailed on a loss that is not finite, Interrupted after a signal (the state is saved).
     """
     forget_peak_memory()
+    _make_up_epoch(prepared)
     if prepared.state.step < prepared.training.total_steps:  # else it was trained before, alone or in a group
         with training_member(prepared) as member:
             member.training.run(member.state, member.after_step)
@@ -42,6 +45,7 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
     `train` drives it alone; sweeps/group.py drives several together.
     """
     run, training, state = prepared.run, prepared.training, prepared.state
+    _make_up_epoch(prepared)
     with ExitStack() as stack:
         log = stack.enter_context(StepLog(run.folder / "metrics.jsonl"))
         if prepared.probe is not None:
@@ -62,8 +66,12 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
             if step.facts:
                 log.write("method", step.step, **step.facts)
             speed = step.tokens / step.seconds
-            progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.1e}  {speed:,.0f} tokens/s")
-            _after_epoch(prepared, step.step)
+            progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.1e}  {speed:,.0f} tok/s")
+            try:
+                _after_epoch(prepared, step.step)
+            except Interrupted:  # in the middle of an evaluation, which the next attempt makes up for
+                checkpoint.save(run.folder, state, prepared.origin)
+                raise
             _save_when_due(prepared, step.step)
             run.stop.raise_if_received(f"the state after step {step.step} is saved; the same command continues")
 
@@ -80,6 +88,15 @@ def _after_epoch(prepared: Prepared, step: int) -> None:
     if run.config.eval.each_epoch and step % prepared.training.order.steps_per_epoch == 0:
         with run.keeper.timed("eval"):
             evaluate_epoch(run, prepared.loaded, step)
+
+
+def _make_up_epoch(prepared: Prepared) -> None:
+    """Score the epoch that ends with the state's step where its evaluation was interrupted."""
+    log, step = prepared.run.folder / "metrics.jsonl", prepared.state.step
+    scored = {line["evaluation"] for line in step_log.scores(log, "best_epoch") if line["step"] == step}
+    if step > 0 and scored != {evaluation.name for evaluation, _ in prepared.loaded.data.evaluations}:
+        step_log.drop_scores(log, "best_epoch", step)
+        _after_epoch(prepared, step)
 
 
 def _save_when_due(prepared: Prepared, step: int) -> None:

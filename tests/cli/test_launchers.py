@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sdsbench.__main__ import main
@@ -89,6 +90,13 @@ def test_a_sweeper_gets_scores(tmp_path: Path) -> None:
     assert failed.returncode == 4 and "Traceback" not in failed.stderr, failed.stderr[-3000:]
 
 
+def _wait_for_training(process: subprocess.Popen[str], folder: Path) -> None:
+    while process.poll() is None and not any(
+        b'"train"' in path.read_bytes() for path in folder.glob("runs/*/metrics.jsonl")
+    ):
+        time.sleep(0.1)
+
+
 LONG = ["train.max_steps=100000", "train.checkpoint_every=100000", "seed=0,1,2"]
 
 
@@ -99,10 +107,7 @@ def _interrupted(folder: Path, group: bool, number: int, *words: str) -> tuple[i
         command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    while process.poll() is None and not any(
-        b'"train"' in path.read_bytes() for path in folder.glob("runs/*/metrics.jsonl")
-    ):
-        time.sleep(0.1)
+    _wait_for_training(process, folder)
     (os.killpg if group else os.kill)(process.pid, number)
     _, said = process.communicate()
     return process.returncode, said
@@ -143,3 +148,22 @@ def test_a_signal_between_jobs_starts_no_other(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     assert main(["-m", "model=micro", "seed=0,1,2", "hydra/hydra_logging=none"]) == 130
     assert started == [1]
+
+
+@pytest.mark.slow
+def test_submitit_takes_a_preempted_job_up_again(tmp_path: Path) -> None:
+    """Its own signal: the run saves its state, then submitit its job, which it starts again."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="an optional plugin")
+    words = ["hydra/launcher=submitit_local", "train.max_steps=300", "train.checkpoint_every=1000", "seed=0"]
+    command = [sys.executable, "-m", "sdsbench", "-m", *FAST, f"output_root={tmp_path / 'runs'}", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    _wait_for_training(process, tmp_path)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "submitit.core._submit" in child.cmdline():
+            child.send_signal(signal.SIGUSR2)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    (path,) = tmp_path.glob("runs/*/record.json")
+    record = read_record(path)
+    assert [attempt.status for attempt in record.attempts] == ["preempted", "done"]
+    assert record.attempts[1].from_step > 0

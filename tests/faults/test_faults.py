@@ -21,7 +21,7 @@ from sdsbench.runs.execute import execute
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
 from tests.conftest import ROOT
-from tests.sweeps.tools import tiny_plan
+from tests.sweeps.tools import TINY, tiny_plan
 from tests.tools import QUIET
 
 Captured = pytest.CaptureFixture[str]
@@ -82,8 +82,13 @@ def test_a_full_disk_ends_the_sweep_cleanly(
 def test_a_read_only_disk_is_refused(small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plan = tiny_plan(tmp_path, "seed=0,1")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert main(["sweep", str(plan.folder), f"output_root={small_disk / 'runs'}"]) == 4
+    root = f"output_root={small_disk / 'runs'}"
+    assert main(["sweep", str(plan.folder), root]) == 4
     assert "Read-only file system" in capfd.readouterr().err
+    for first in ([], ["-m"]):
+        assert main([*first, *TINY, "method=lora", root]) == 4
+        text = capfd.readouterr().err
+        assert "Read-only file system" in text and "Traceback" not in text
 
 
 def test_no_room_for_a_plan(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

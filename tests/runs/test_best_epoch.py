@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from sdsbench.core import samples
+from sdsbench.core import samples, step_log
+from sdsbench.core.errors import Interrupted
 from sdsbench.core.record import Record
 from sdsbench.evaluation import metrics
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
+from sdsbench.runs.run_context import RunContext
+from sdsbench.training.signals import StopRequest
 from tests.tools import QUIET
 
 FAST = [
@@ -56,3 +59,27 @@ def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest
     _, second = answers("trained", [0.5], "train.epochs=2")
     _, third = answers("trained", [0.5])
     assert kept == second != third
+
+
+def test_an_interrupted_evaluation_between_epochs_loses_no_step(tmp_path: Path) -> None:
+    """The state after the epoch is saved; the next attempt makes up for the scores and trains on."""
+
+    class StopInSecondEpoch(StopRequest):
+        looks = 0
+
+        def raise_if_received(self, saved: str) -> None:
+            self.looks += saved.startswith("evaluation")
+            if self.looks == 3:  # two batches of 32 rows an epoch
+                raise Interrupted(saved)
+
+    words = [*FAST, "eval.each_epoch=true", "train.checkpoint_every=1000", f"output_root={tmp_path}"]
+    with pytest.raises(Interrupted):
+        execute(compose_run(words), RunContext(log=lambda _: None, stop=StopInSecondEpoch()))
+    (checkpoint,) = tmp_path.glob("*/checkpoint-10")
+    resumed = execute(compose_run(words), QUIET)
+    assert [attempt.from_step for attempt in resumed.attempts] == [0, 10] and not checkpoint.exists()
+    log = step_log.read(tmp_path / resumed.run_id / "metrics.jsonl")
+    epochs = [line["step"] for line in log if line["kind"] == "eval" and line["stage"] == "best_epoch"]
+    assert sorted(set(epochs)) == [5, 10, 15] and len(epochs) == 3 * epochs.count(5)
+    whole = execute(compose_run([*words, f"output_root={tmp_path / 'whole'}"]), QUIET)
+    assert (resumed.scores, resumed.losses, resumed.facts) == (whole.scores, whole.losses, whole.facts)

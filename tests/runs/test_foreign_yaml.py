@@ -193,3 +193,16 @@ def test_a_value_of_an_axis_may_be_a_sweep_of_hydras(tmp_path: Path) -> None:
     composer.raise_problems()
     assert [c.seed for c in configs if c] == [0, 0, 1, 1, 2, 2, 7, 7]
     assert configs[0] is not None and configs[0].method.targets == ["q_proj", "v_proj"]
+
+
+def test_values_that_only_a_sweeper_knows_are_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With files of the user's, choices are looked at before Hydra starts; an interval, or 1,000 seeds, are not."""
+    from sdsbench.cli.shared import hydra_jobs
+
+    folder = group_file(tmp_path, "method", LORA)
+    words = ["model=micro", "method=theirs,lora", "train.lr=interval(1e-4,1e-2)", "seed=range(0,1000)"]
+    looked: list[object] = []
+    real = hydra_jobs.compose_tree
+    monkeypatch.setattr(hydra_jobs, "compose_tree", lambda *given: looked.append(given) or real(*given))
+    assert hydra_jobs._problems_of_choices(words, [folder]) == []
+    assert len(looked) == 2

@@ -20,6 +20,7 @@ from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.runs.run_context import RunContext
 from sdsbench.training.loop import StepReport, Training
+from sdsbench.training.signals import StopRequest
 from sdsbench.training.state import TrainState
 from tests.methods.tiny import METHODS
 from tests.tools import QUIET
@@ -145,3 +146,29 @@ def test_damaged_checkpoint_is_set_aside(tmp_path: Path) -> None:
     tensors.write_bytes(tensors.read_bytes()[:-7])
     folder = finish(tmp_path, "method=lora")
     assert outcome(folder) == outcome(finish(tmp_path / "fresh", "method=lora"))
+
+
+def test_ctrl_c_in_generation_is_obeyed_at_the_next_token(tmp_path: Path) -> None:
+    """Through lm-eval, in the middle of a batch; the trained state is saved and only the evaluation starts again."""
+
+    class AtFifthLook(StopRequest):
+        looks = 0
+
+        def raise_if_received(self, saved: str) -> None:
+            self.looks += saved.startswith("evaluation")
+            if self.looks == 5:
+                raise Interrupted(saved)
+
+    words = [
+        "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2",
+        "eval.limit=8", "eval.untrained=false", "threads=1", "task.max_new_tokens=60", f"output_root={tmp_path}",
+    ]  # fmt: skip
+    stop = AtFifthLook()
+    with pytest.raises(Interrupted):
+        execute(compose_run(words), RunContext(log=lambda _: None, stop=stop))
+    (folder,) = (path.parent for path in tmp_path.glob("*/record.json"))
+    assert stop.looks == 5 and read_record(folder / "record.json").status == "preempted"
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
+    record = execute(compose_run(words), QUIET)
+    assert [attempt.from_step for attempt in record.attempts] == [0, 2]
+    assert record.losses and record.losses.steps == 2 and record.scores[0].n == 8

@@ -27,7 +27,7 @@ from sdsbench.core.record import headline
 from sdsbench.runs.aggregate import execute_members, member_runs
 from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration import resolvers
-from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options
+from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
 from sdsbench.runs.configuration.compose import compose_tree, flat_keys, plugins_of, to_run_config
 from sdsbench.runs.configuration.foreign import environment_problems
 from sdsbench.runs.configuration.overrides import MOST, one_line, parse, search_path, values_of, with_search_path
@@ -46,7 +46,7 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
     overrides, folders = with_search_path(words, config_dirs)
     folders += map(str, plugins.conf_folders(plugins_of(parse(overrides)[0])))
     _refuse_many(overrides, folders)
-    if folders and (problems := _culprits(overrides, folders)):  # before Hydra acts on what strangers' files say
+    if folders and (problems := _problems_of_choices(overrides, folders)):  # before Hydra acts on what files say
         raise ConfigError(problems)
     told: list[SdsbenchError] = []  # by jobs of this process
     here = os.getpid()
@@ -116,10 +116,19 @@ def _output_root(overrides: Sequence[str]) -> Path:
 
 
 def _run(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
-    """One job of Hydra's: a run, or the members of an aggregate task; returns the headline score."""
+    """One job of Hydra's; after one that was interrupted this process begins no other."""
     global _stopped
     if _stopped:
         raise Interrupted("it had not begun")
+    try:
+        return _score(composed, config_dirs)
+    except Interrupted:
+        _stopped = True
+        raise
+
+
+def _score(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
+    """The headline score of a run, or the mean of the members of an aggregate task."""
     config = to_run_config(composed, list(environment_problems(composed, flat_keys(composed))))
     task = tasks.build(config.task)
     if not task.members:
@@ -127,11 +136,7 @@ def _run(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
 
         from sdsbench.runs.execute import execute
 
-        try:
-            return headline(execute(config))
-        except Interrupted:
-            _stopped = True
-            raise
+        return headline(execute(config))
     outer = GlobalHydra.instance().hydra  # composing the members replaces it
     try:
         members = member_runs(config, list(HydraConfig.get().overrides.task), config_dirs)
@@ -152,10 +157,22 @@ def _refuse_many(words: Sequence[str], config_dirs: Sequence[str]) -> None:
         raise ConfigError([Problem("command line", f"{runs:,} runs", f"at most {MOST:,} runs of one sweep")])
 
 
+def _problems_of_choices(words: Sequence[str], config_dirs: Sequence[str]) -> list[Problem]:
+    """What is wrong with the files that the command line chooses, in every choice of a sweep."""
+    groups = (*GROUPS, *own_groups(config_dirs))
+    return _composed_alone([one for one in parse(words)[0] if one.key_or_group in groups], config_dirs)
+
+
 def _culprits(words: Sequence[str], config_dirs: Sequence[str]) -> list[Problem]:
     """The problems of a command line that Hydra refused as a whole, each value of a sweep looked at alone."""
     parsed, problems = parse(words)
     own = [override for override in parsed if not override.key_or_group.startswith(("hydra.", "hydra/"))]
+    return list(dict.fromkeys([*problems, *_composed_alone(own, config_dirs)]))
+
+
+def _composed_alone(own: Sequence[Override], config_dirs: Sequence[str]) -> list[Problem]:
+    """The problems of compositions in which every value of every override has its turn."""
+    problems: list[Problem] = []
     values = [_values(override, config_dirs) for override in own]
     for number in range(max(map(len, values), default=0)):
         lines = [lines[min(number, len(lines) - 1)] for lines in values]

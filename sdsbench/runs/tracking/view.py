@@ -45,7 +45,9 @@ def start(config: TrackerConfig, folder: Path) -> None:
     if config.name == "none":
         return
     require(config)
-    if folder in _VIEWS and _VIEWS[folder].poll() is None:
+    for other in [other for other, process in _VIEWS.items() if process.poll() is not None]:
+        del _VIEWS[other]
+    if folder in _VIEWS:
         return
     command = [sys.executable, "-m", "sdsbench.runs.tracking.view", str(folder), config.model_dump_json()]
     with (folder / "tracker.log").open("ab") as out:  # a session of its own: a terminal's Ctrl-C is for the run

@@ -10,13 +10,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Record, headline
 from sdsbench.runs.tracking.tracker_config import TrackerConfig
 
 PROJECT = "sdsbench"
+WandbMode = Literal["online", "offline", "disabled"]
 
 
 class WandbView:
@@ -41,7 +42,7 @@ class WandbView:
         self._run.summary.update(summary_of(record, self._folder))
         self._run.finish(exit_code=0 if record.status == "done" else 1)
 
-    def _init(self, config: TrackerConfig, record: Record, mode: str) -> Any:
+    def _init(self, config: TrackerConfig, record: Record, mode: WandbMode) -> Any:
         import wandb
 
         if mode == "offline":  # made anew from the folder, the copy takes the place of an earlier one
@@ -62,12 +63,13 @@ class WandbView:
         )  # fmt: skip
 
 
-def mode_of(config: TrackerConfig) -> str:
+def mode_of(config: TrackerConfig) -> WandbMode:
     """The mode that a configuration and the environment ask for: offline where W&B has no key."""
     if config.mode != "auto":
         return config.mode
-    if asked := os.environ.get("WANDB_MODE"):
-        return asked
+    asked = os.environ.get("WANDB_MODE")
+    if asked in get_args(WandbMode):
+        return asked  # type: ignore[return-value]
     import wandb
 
     return "online" if wandb.login(prompt=False) else "offline"

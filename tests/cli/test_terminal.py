@@ -1,0 +1,100 @@
+"""What a terminal shows and when, and machines that lack a letter, a home, a cache or a disk that can be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.cli import doctor
+from sdsbench.core.cache import cache_folder
+from sdsbench.core.errors import Unavailable
+from tests.conftest import ROOT
+
+FAST = [
+    "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2", "eval.limit=2",
+    "threads=1", "eval.untrained=true", "eval.untrained_limit=1", "task.max_new_tokens=4",
+]  # fmt: skip
+
+
+def python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run([sys.executable, *words], env=environment, text=True, capture_output=True, check=False)
+
+
+def test_a_run_says_what_it_understood_before_torch_loads(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"  # importing it is an ImportError from here on
+        "from sdsbench.__main__ import main; main(sys.argv[1:])"
+    )
+    for first in ([], ["-m"]):
+        done = python("-c", code, *first, *FAST, f"output_root={tmp_path}")
+        lines = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(" ")]
+        assert lines == ["run", "method", "task", "data", "train"], done.stderr
+        assert "import of torch halted" in done.stderr
+
+
+def test_a_run_where_nothing_can_be_written_but_its_folder(tmp_path: Path) -> None:
+    """An ascii terminal, no home and no cache: no traceback, status 0; decisions come before the first evaluation."""
+    nowhere = "/dev/null/nowhere"
+    done = python(
+        "-m", "sdsbench", *FAST, f"output_root={tmp_path}",
+        PYTHONIOENCODING="ascii", HOME=nowhere, XDG_CACHE_HOME=nowhere, SDSBENCH_CACHE=nowhere, HF_HOME=nowhere,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and " ? " in done.stdout and done.stdout.isascii()
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("evaluate gsm8k (untrained) 0/1 "), done.stderr
+    assert "untrained 0.00 (n 1)" in done.stdout and "trained 0.00 ? 0.0 (n 2)" in done.stdout
+    assert max(map(len, (line for line in done.stdout.splitlines() if " gsm8k " in line))) <= 80
+
+
+@pytest.mark.parametrize("variable", ["SDSBENCH_CACHE", "XDG_CACHE_HOME", "HOME"])
+def test_a_cache_that_cannot_be_made_names_its_variable(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SDSBENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "/dev/null/nowhere")
+    with pytest.raises(Unavailable, match="Set SDSBENCH_CACHE"):
+        cache_folder()
+
+
+@pytest.mark.parametrize("first", [[], ["-m"]], ids=["one run", "multirun"])
+def test_a_folder_that_cannot_be_made_is_the_disks_refusal(
+    first: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for root in ("file/runs", "/dev/null/runs"):
+        assert main([*first, *FAST, f"output_root={root}"]) == 4
+        text = capsys.readouterr().err
+        assert "the disk refuses" in text and text.count("sdsbench: ") == 1 and "Traceback" not in text
+
+
+def test_plugins_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "plugins"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "plugin:" and any(line.split()[:2] == ["sdsbench.synthetic", "from"] for line in lines)
+
+
+def test_the_doctor_names_what_runs_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch
+    (tmp_path / "weights").write_bytes(b"0" * 10**8)
+    found = dict(doctor._machine())
+    assert found["cache folder"].startswith(f"{tmp_path}: 0.1 GB used, ")
+    assert found["GPUs"] == "0, 3" and found["SLURM"] == "no sbatch"
+    assert "GB free" in found["results"]
+    assert found["W&B"].startswith(("offline", "not installed"))
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho no controller >&2; exit 1\n")
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    for name in ("sinfo", "sbatch"):
+        (tmp_path / name).chmod(0o755)
+    assert doctor._slurm() == "sbatch found; no controller"
+    monkeypatch.setenv("SDSBENCH_CACHE", "/dev/null/nowhere")
+    assert "Set SDSBENCH_CACHE" in doctor._cache()
