@@ -1,4 +1,4 @@
-"""What a run trained leaves the project: every method and family, by the command line, opened by peft and transformers."""
+"""What runs trained leaves the project: all methods and families, by the command line, opened by peft and others."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from transformers import (
 
 from sdsbench.__main__ import main
 from sdsbench.core.run_folder import read_record
-from sdsbench.runs.export import recorded_config, trained_model
 from sdsbench.runs.execute import execute
+from sdsbench.runs.export import recorded_config, trained_model
 from sdsbench.sweeps import plan as plans
 from tests.methods.tiny import METHODS
 from tests.models.folders import model_folder
