@@ -7,11 +7,14 @@ import hashlib
 import importlib.util
 import io
 import itertools
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.models.files import check_counts
+from sdsbench.models.load import check_size, without_weights
 
 
 def dequantise(gguf: Path, folder: Path) -> None:
@@ -19,6 +22,7 @@ def dequantise(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    _check_size(gguf)
     with contextlib.redirect_stderr(io.StringIO()):  # transformers' bar, which its own switch leaves on
         quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # The loaded model refuses to be saved because it calls itself quantised; a copy without that flag does not.
@@ -31,6 +35,18 @@ def dequantise(gguf: Path, folder: Path) -> None:
     plain.tie_weights()
     plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def _check_size(gguf: Path) -> None:
+    """Raises Unavailable where the file's sizes, or those that stand in for missing ones, are not those of its tensors:
+    transformers would make a model of billions of random weights of a file without any."""
+    from gguf import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    held = sum(math.prod(map(int, tensor.shape)) for tensor in GGUFReader(gguf).tensors)
+    facts = load_gguf_checkpoint(str(gguf), return_tensors=False)["config"]
+    check_counts(facts, gguf.name)
+    check_size(gguf.name, without_weights("decoder", facts), held)
 
 
 def joined(sums: Path, folder: Path) -> None:
