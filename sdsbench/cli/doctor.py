@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-WITHOUT_A_HUB = ("micro", "smollm2_135m")
+WITHOUT_A_HUB = ("micro", "smollm2_135m", "gemma3_270m")
 """Decoders whose weights come with a package."""
 
 

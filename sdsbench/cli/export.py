@@ -73,4 +73,9 @@ def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[
         chosen, said = best_of(found)
         click.echo(said)
         return [(chosen, folder)]
-    return [(source, folder / record.run_id) for source, record in found]
+    saved = [(source, folder / record.run_id) for source, record in found if (source / "adapter").is_dir()]
+    if len(saved) < len(found):
+        click.echo(f"{len(found) - len(saved)} of {len(found)} finished runs saved nothing (train.save)")
+    if not saved:
+        raise ConfigError([Problem("plan", run, "runs that saved what they trained", "train.save=adapter, or all.")])
+    return saved

@@ -84,7 +84,7 @@ def _holds(folder: Path, key: str) -> bool:
         if sealed["key"] != key or set(files) != set(_files(folder)):
             return False
         changed = [name for name, facts in files.items() if _stamp(folder / name) != facts["stamp"]]
-        if any(content_hash(folder / name) != files[name]["sha256"] for name in changed):
+        if any(not _stamp(folder / name) or content_hash(folder / name) != files[name]["sha256"] for name in changed):
             return False
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
@@ -101,6 +101,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _stamp(path: Path) -> list[int]:
+    """Size and time of a file; empty for what is none, a link among it."""
     found = path.lstat()
     return [found.st_size, found.st_mtime_ns] if path.is_file() and not path.is_symlink() else []
 

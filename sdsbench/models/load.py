@@ -80,11 +80,7 @@ def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int
     """The model from a folder's files, which are looked at before anything large is made of what they declare."""
     facts = files.config_of(folder)
     held = files.check_weights(files.weight_files(folder))
-    declared = sum(weight.numel() for weight in without_weights(config.family, facts, dtype, num_labels).parameters())
-    if declared > _SLACK * held:
-        raise Unavailable(
-            f"model={config.name}: {folder.name}/{files.CONFIG} declares {declared:,} weights, the files hold {held:,}"
-        )
+    check_size(f"{folder.name}/{files.CONFIG}", without_weights(config.family, facts, dtype, num_labels), held)
     extra: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels}
     with torch.random.fork_rng(devices=[]):
         model, found = _class_of(config.family).from_pretrained(
@@ -97,6 +93,13 @@ def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int
 
         model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     return model
+
+
+def check_size(what: str, model: Any, held: int) -> None:
+    """Raises Unavailable where a model (on the meta device) has far more numbers than its files hold."""
+    declared = sum(weight.numel() for weight in model.parameters())
+    if declared > _SLACK * held:
+        raise Unavailable(f"{what} declares {declared:,} weights, the files hold {held:,}")
 
 
 _SLACK = 2  # tensors that files share or leave out (tied embeddings, a new head) are few

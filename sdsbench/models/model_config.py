@@ -29,6 +29,8 @@ class ModelConfig(Section):
     def problems(self) -> Iterator[Problem]:
         if self.source == "folder" and not (self.location and (Path(self.location) / "config.json").is_file()):
             yield Problem("model.location", self.location, "a folder with config.json and model.safetensors")
+        if self.source == "hub" and not self.location:
+            yield Problem("model.location", self.location, "OWNER/NAME of a repository of the hub")
         if self.source == "hub" and not self.revision:
             yield Problem(
                 "model.revision", self.revision, "a commit of the hub repository", "Results need pinned weights."

@@ -113,7 +113,10 @@ def export(
     folder of a local model lies now. Raises Refused where the method has no such form, or the base weights are not
     those that were trained on, ConfigError where the run saved nothing, Unavailable without the base model.
     """
-    record = read_record(run / "record.json")
+    path = run / "record.json"
+    if not path.exists():
+        raise ConfigError([Problem("run", str(run), "a run folder with record.json and adapter/", "It has no record.")])
+    record = read_record(path)
     if not (run / "adapter").is_dir():
         raise ConfigError([_nothing_saved(record)])
     config = recorded_config(record, model or _location(record, run))

@@ -32,6 +32,9 @@ from sdsbench.runs.origin import code_hashes
 from sdsbench.tasks import base as tasks
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.training.causal import CausalObjective
     from sdsbench.training.loop import Training
     from sdsbench.training.state import TrainState
 
@@ -154,15 +157,39 @@ def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, T
     from sdsbench.models.load import LoadedModel
     from sdsbench.runs.families import family_of
     from sdsbench.training.assemble import assemble
+    from sdsbench.training.causal import CausalObjective
     from sdsbench.training.meta_device import META
     from sdsbench.training.step_memory import optimizer_in_memory
 
     task, method = tasks.build(config.task), methods.build(config.method)
-    loaded = LoadedModel(model, None, None, Path())  # type: ignore[arg-type]  # no weights, so none to describe
+    loaded = LoadedModel(model, _Padding(), None, Path())  # type: ignore[arg-type]  # no weights, so none to describe
     family, rows = family_of(task, loaded, config), _ROWS[task.kind](model.config, batch)
+    if isinstance(family, CausalObjective):
+        family.padded = not _packs(family, model, rows)
     training, state, _ = assemble(model, method, family, rows, config.train, config.seeds, META, optimizer_in_memory)
     method.skip_warmup()
     return training, state, rows
+
+
+def _packs(family: CausalObjective, model: Any, rows: Sequence[Any]) -> bool:
+    """Whether the model can be computed on packed rows. A run also compares values (training/own_loss.py), so that it
+    may pad where this count does not."""
+    from sdsbench.training.meta_device import META, as_on_cuda
+
+    try:
+        with torch.no_grad(), as_on_cuda():
+            family.losses(model, [rows[:1]], META)
+    except Exception:  # an architecture that lacks what packing needs raises whatever it likes
+        return False
+    return True
+
+
+class _Padding:
+    """In place of a tokenizer: of that a batch of sentences needs the padding alone."""
+
+    def pad(self, sentences: Sequence[Mapping[str, Sequence[int]]], return_tensors: str) -> dict[str, Tensor]:
+        width = max(len(ids) for sentence in sentences for ids in sentence.values())
+        return {name: torch.ones(len(sentences), width, dtype=torch.long) for name in sentences[0]}
 
 
 def _texts(_: Any, batch: Batch) -> list[Any]:
@@ -174,7 +201,7 @@ def _texts(_: Any, batch: Batch) -> list[Any]:
 def _sentences(facts: Any, batch: Batch) -> list[Any]:
     from sdsbench.tasks.sentences import EncodedSentence
 
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if facts.type_vocab_size > 1 else [])]
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if getattr(facts, "type_vocab_size", 0) > 1 else [])]
     return [EncodedSentence(dict.fromkeys(names, [0] * length), 0.0) for length in batch.lengths]
 
 

@@ -55,4 +55,5 @@ for _module, _functions in _GENERATORS.items():
         register_generator(_data_set, f"{__name__}.{_module}:{_function}")
 
 register_reader("gguf", f"{__name__}.gguf:dequantise")
+register_reader("gguf_parts", f"{__name__}.gguf:joined")
 register_reader("onnx", f"{__name__}.onnx:backbone")

@@ -66,4 +66,4 @@ def test_export_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "full" / "a").touch()
     assert main(["export", str(run), str(tmp_path / "full")]) == 2
     assert main(["export", str(tmp_path), str(tmp_path / "new")]) == 2
-    assert "run folder with adapter/" in capsys.readouterr().err
+    assert "a run folder with record.json and adapter/" in capsys.readouterr().err

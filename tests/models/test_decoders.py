@@ -39,13 +39,13 @@ def own_loss(model: torch.nn.Module, example: EncodedText) -> float:
 def test_the_loss_is_the_models_own(kind: str) -> None:
     model = random_model(kind, {**NEW, **OTHERS}[kind])
     objective = CausalObjective(None, None, 100)
-    packed = sum(map(float, objective.losses(model, [EXAMPLES], CPU))) if kind in NEW else None
+    packed = float(objective.losses(model, [EXAMPLES], CPU)[0].detach()) if kind in NEW else None
     objective.check(model, EXAMPLES, CPU)
     assert objective.padded == (kind in OTHERS)
     own = sum(own_loss(model, example) for example in EXAMPLES)
-    assert float(objective.loss(model, EXAMPLES, CPU)) == pytest.approx(own, rel=1e-6)
+    assert float(objective.loss(model, EXAMPLES, CPU).detach()) == pytest.approx(own, rel=1e-6)
     assert packed is None or packed == pytest.approx(own, rel=1e-6)
-    assert objective.positions(EXAMPLES) == (3 * 40 if objective.padded else 72)
+    assert objective.positions(model, EXAMPLES, CPU) == (3 * 40 if objective.padded else 72)
     if kind in STATE_SPACES:
         with pytest.raises(Unavailable, match=r"mamba model cannot answer in batches here: .* off by \d"):
             check_generation(model, EXAMPLES)
@@ -143,6 +143,24 @@ def test_a_padded_model_trains_alone(tmp_path: Path) -> None:
     training, state, _, _ = attach_method(config, loaded)
     with pytest.raises(ConfigError, match="padded batches"):
         SideBySide(loaded.model.model, [Member(training, state)])
+
+
+@pytest.mark.parametrize(("kind", "family", "task"), [
+    ("stablelm", "decoder", "gsm8k"), ("gptj", "decoder", "gsm8k"), ("distilbert", "encoder", "glue/rte"),
+    ("modernbert", "encoder", "glue/mnli"),
+])  # fmt: skip
+def test_memory_is_counted_of_any(
+    kind: str, family: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdsbench.runs.configuration.compose import compose_run
+    from sdsbench.runs.memory import Batch, training_bytes
+
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path / "cache"))
+    folder = model_folder(tmp_path / "model", kind)
+    words = ["model=local", f"model.location={folder}", f"model.family={family}", f"task={task}", "method=lora"]
+    config = compose_run([*words, "method.rank=4", "data.source=embedded"])
+    small, large = (training_bytes(config, Batch((length,) * 4, 0.5), "float32") for length in (16, 32))
+    assert small is not None and large is not None and small < large
 
 
 def test_the_layers_are_found_without_weights() -> None:

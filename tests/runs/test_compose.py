@@ -111,7 +111,8 @@ def test_every_model_composes(choice: str, tmp_path) -> None:
     tasks = {"encoder": "glue/rte", "vision": "vtab/dtd", "decoder": "gsm8k"}
     other = "vision" if choice.startswith(("vit", "dino")) else "decoder"
     family = {"minilm": "encoder", "roberta_large": "encoder"}.get(choice, other)
-    extra = [f"model.location={tmp_path}"] if choice == "local" else []
+    places = {"local": [f"model.location={tmp_path}"], "hub": ["model.location=o/n", "model.revision=c"]}
+    extra = places.get(choice, [])
     config = compose_run([f"model={choice}", f"task={tasks[family]}", *extra])
     assert config.model.family == family
 

@@ -93,10 +93,17 @@ def config_file(model: ModelConfig) -> Path | None:
     return path if path.is_file() else None
 
 
+_SIZES = {
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "hidden_size": ("n_embd", "d_model", "dim"),
+}  # what some architectures call these sizes, which estimates read
+
+
 @lru_cache(maxsize=32)
 def _read(path: Path, _changed: int, family: str) -> KnownArchitecture:
     facts = files.config_of(path.parent) if path.name == files.CONFIG else files.json_of(path)
     layers = architecture.linear_layers(facts, family)
+    facts |= {name: facts[other] for name, others in _SIZES.items() for other in others if other in facts}
     return KnownArchitecture(facts, {name: shape for name, shape in layers.items() if matches(name, [ALL_LINEAR])})
 
 

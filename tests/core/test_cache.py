@@ -1,0 +1,134 @@
+"""Entries of the machine's cache are used where they are what they are called, and made again where they are not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sdsbench.core import cache
+from sdsbench.core.cache import SEAL, cached
+from sdsbench.core.errors import Unavailable
+from sdsbench.models.readers import converted, register_reader
+
+BUILT: list[Path] = []
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path / "cache"))
+    BUILT.clear()
+
+
+def build(folder: Path) -> None:
+    BUILT.append(folder)
+    save_file({"a": torch.arange(8.0), "b": torch.ones(2, 3)}, folder / "w.safetensors")
+    (folder / "more").mkdir()
+    (folder / "more" / "config.json").write_text("{}")
+
+
+def entry(key: str = "made from this") -> Path:
+    return cached("kind", "name", key, build)
+
+
+def flip(folder: Path) -> None:
+    path = folder / "w.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def link(folder: Path) -> None:
+    path = folder / "w.safetensors"
+    shutil.move(path, folder.parent / "elsewhere")
+    path.symlink_to(folder.parent / "elsewhere")
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a changed byte": flip,
+    "a cut file": lambda folder: os.truncate(folder / "w.safetensors", 20),
+    "a lost file": lambda folder: (folder / "more" / "config.json").unlink(),
+    "a new file": lambda folder: (folder / "tokenizer.json").write_text("{}"),
+    "a link": link,
+    "a pipe": lambda folder: os.mkfifo(folder / "pipe"),
+    "no seal": lambda folder: (folder / SEAL).unlink(),
+    "a damaged seal": lambda folder: (folder / SEAL).write_text("["),
+    "a deep seal": lambda folder: (folder / SEAL).write_text("[" * 100_000),
+    "another seal": lambda folder: (folder / SEAL).write_text('{"key": "made from this", "files": {"x": 1}}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_built_again(damage: str) -> None:
+    folder = entry()
+    assert entry() == folder and len(BUILT) == 1
+    DAMAGE[damage](folder)
+    assert entry() == folder and len(BUILT) == 2
+    assert load_file(folder / "w.safetensors")["a"].tolist() == list(range(8))
+    assert {path.name for path in folder.iterdir()} == {"w.safetensors", "more", SEAL}
+    assert [path for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_equal_bytes_at_another_time_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = entry()
+    os.utime(folder / "w.safetensors", (1, 1))
+    read: list[Path] = []
+    hashed = cache.content_hash
+    monkeypatch.setattr(cache, "content_hash", lambda path: read.append(path) or hashed(path))
+    assert entry() == folder and len(BUILT) == 1 and read
+    read.clear()
+    assert entry() == folder and read == []
+
+
+def test_an_entry_of_something_else_is_not_used(tmp_path: Path) -> None:
+    """Whatever lies under a name, it was made from the same key or is made again."""
+    folder = cached("kind", "other", "made from that", build)
+    shutil.copytree(folder, folder.with_name("name"))
+    entry()
+    assert len(BUILT) == 2
+    planted = tmp_path / "cache" / "models" / "planted"
+    planted.mkdir(parents=True)
+    save_file({"a": torch.zeros(8)}, planted / "w.safetensors")
+    assert load_file(cached("models", "planted", "k", build) / "w.safetensors")["a"].sum() == 28
+
+
+def test_an_entry_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry()
+    mine = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    with pytest.raises(Unavailable, match=r"belongs to another user.*SDSBENCH_CACHE"):
+        entry()
+
+
+def read_toy(file: Path, folder: Path) -> None:
+    """A reader that objects as libraries do."""
+    if file.read_text() == "memory":
+        raise MemoryError("cannot allocate 4 TiB\nfor a tensor")
+    if file.read_text() == "good":
+        save_file({"a": torch.zeros(2)}, folder / "model.safetensors")
+
+
+register_reader("toy_reader", f"{__name__}:read_toy")
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("memory", "toy.bin: cannot be read: MemoryError: cannot allocate 4 TiB for a tensor"), ("nothing", "it has none"),
+])  # fmt: skip
+def test_whatever_a_reader_objects_to_is_one_line_and_leaves_nothing(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "toy.bin").write_text(content)
+    with pytest.raises(Unavailable) as caught:
+        converted("toy_reader", tmp_path / "toy.bin")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert list((tmp_path / "cache" / "models").iterdir()) == []
+    with pytest.raises(Unavailable, match="no such file"):
+        converted("toy_reader", tmp_path / "lost.bin")
+
+
+def test_another_file_is_another_entry(tmp_path: Path) -> None:
+    (tmp_path / "toy.bin").write_text("good")
+    assert converted("toy_reader", tmp_path / "toy.bin").name.startswith("toy-")

@@ -1,0 +1,66 @@
+"""GGUF files that are not what they are called: one line with file and reason, within seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdsbench.core.errors import Unavailable
+from sdsbench.models.readers import converted
+
+
+def header(tensors: int, keys: int) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, keys)
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+ARCHITECTURE = text("general.architecture") + struct.pack("<I", 8) + text("llama")
+TENSOR = text("token_embd.weight") + struct.pack("<IQQIQ", 2, 2**20, 2**20, 0, 0)
+FILES = {
+    "empty": b"",
+    "text": b"not a model at all" * 10,
+    "header alone": header(0, 0),
+    "another version": b"GGUF" + struct.pack("<IQQ", 99, 0, 0),
+    "more keys than bytes": header(0, 2**60),
+    "more tensors than bytes": header(2**60, 1) + ARCHITECTURE,
+    "a text longer than the file": header(0, 1) + struct.pack("<Q", 2**62),
+    "an array longer than the file": header(0, 1) + text("a") + struct.pack("<IIQ", 9, 0, 2**61),
+    "a tensor of 4 TiB": header(1, 1) + ARCHITECTURE + TENSOR,
+    "no sizes": header(0, 1) + ARCHITECTURE,
+    "an unknown architecture": header(0, 1) + ARCHITECTURE.replace(b"llama", b"lhama"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "own.gguf").write_bytes(FILES[name])
+    with pytest.raises(Unavailable) as caught:
+        converted("gguf", tmp_path / "own.gguf")
+    assert "own.gguf" in str(caught.value) and "\n" not in str(caught.value)
+    assert list((tmp_path / "cache" / "models").iterdir()) == []
+
+
+def test_parts_that_are_not_the_named_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    sums = tmp_path / "toy_gguf" / "data" / "SHA256SUMS"
+    sums.parent.mkdir(parents=True)
+    digest = hashlib.sha256(b"onetwo").hexdigest()
+    sums.write_text(f"{digest}  toy.gguf\n")
+    with pytest.raises(Unavailable, match="its parts are not the file that toy_gguf names"):
+        converted("gguf_parts", sums)
+    for number, content in enumerate((b"one", b"two"), 1):
+        folder = tmp_path / f"toy_gguf_part{number}" / "data"
+        folder.mkdir(parents=True)
+        (folder.parent / "__init__.py").touch()
+        (folder / f"toy.gguf.part0{number - 1}").write_bytes(content)
+    with pytest.raises(Unavailable, match="SHA256SUMS: cannot be read"):  # whole now, and no GGUF file
+        converted("gguf_parts", sums)
