@@ -25,7 +25,7 @@ from sdsbench.results.report.disagreement import Disagreement, disagreements
 from sdsbench.results.report.run_page import run_page
 from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.render import html
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.runs import Run, problems_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -77,7 +77,7 @@ def build(
         verdicts=verdicts,
         external=external,
         runs=runs,
-        damaged={**damaged, **unreadable},
+        damaged={**damaged, **problems_of(runs)},
         paragraphs=paragraphs(runs),
         bibtex=bibtex(runs),
         here=texts.here,
