@@ -127,9 +127,9 @@ def _enlarge(content: bytes, chance: random.Random) -> bytes:
 
 
 ODD: tuple[Any, ...] = (
-    None, True, 0, -1, 1, 10**30, 10**400, 1e308, -1e308, float("nan"), float("inf"), 0.5, "", "x", "../../x", "/etc/passwd",
-    "a\nb", "\x1b[31m", "$\\foo{$", "[/red]", "=1+1", "\u202e", "x" * 5000, [], [1], [[1]], {}, {"a": 1}, {"": {"": None}},
-    ["x", None], "2026-01-01", "${oc.env:HOME}",
+    None, True, 0, -1, 1, 10**30, 10**400, 1e308, -1e308, float("nan"), float("inf"), 0.5, "", "x", "../../x",
+    "/etc/passwd", "a\nb", "\x1b[31m", "$\\foo{$", "[/red]", "=1+1", "\u202e", "x" * 5000, [], [1], [[1]], {}, {"a": 1},
+    {"": {"": None}}, ["x", None], "2026-01-01", "${oc.env:HOME}",
 )  # fmt: skip
 """Values of every kind, put where others were."""
 

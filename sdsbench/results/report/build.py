@@ -67,7 +67,6 @@ def build(
     views = [_view(board, folder / "figures") for board in found]
     run_pages = {run.id: run_page(run) for run in runs}
     # What could not be read is known once everything has been asked for.
-    unreadable = {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}
     index = pages.get_template("index.html").render(
         title=title,
         root="",
