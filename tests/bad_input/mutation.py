@@ -75,7 +75,8 @@ METHODS = ("lora", "dora", "pissa")
 def make(folder: Path) -> Readable:
     """Records with metrics, answers and probes, a plan, imported results, a bundle, a checkpoint, claims and sweeps."""
     for number, method in enumerate(METHODS):
-        record = make_record(method, 0, {"gsm8k": 0.5}, config={"probe": {"every": 1}})
+        train = {"lr": 1e-3, "epochs": 1.0, "batch_size": 8, "optimizer": "adamw"}
+        record = make_record(method, 0, {"gsm8k": 0.5}, config={"train": train, "probe": {"every": 1}})
         lines = [{"kind": "train", "step": step, "loss": 1.0 / step, "lr": 1e-3} for step in range(1, 6)]
         run = write_run(folder / "runs", record, {"gsm8k": make_samples([True, False, number > 0, True])}, lines)
         samples.write(
@@ -231,26 +232,8 @@ def ask(given: Readable, name: str, how: str, report: bool, output: Path) -> lis
     """Every reader once; returns what was lost that was not touched. Raises what is no error of this package's."""
     folder, touched, lost = given.folder, name.split("/"), []
     run = touched[1] if touched[0] == "runs" else ""
-    with contextlib.redirect_stdout(io.StringIO()):  # whatever is wrong with one file, these end well
-        runs, damaged = load([str(given.runs)])
-        text = texts(built("grid", runs, damaged))["md"]
-        known = {one.id for one in runs}
-        lost += [f"run {path.name}" for path in given.runs.iterdir() if path.name not in known | {run}]
-        if run and touched[-1] == "record.json" and how != "absent" and run not in known and run not in damaged:
-            lost.append(f"a word on {run}")
-        if run and touched[-1] != "record.json" and run not in known:
-            lost.append(f"record {run}, whose {touched[-1]} alone was touched")
-        titles = {one.id: method_title(one.record.method, one.record.rank) for one in runs}
-        lost += [f"row of {titles[one.id]}" for one in runs if one.id != run and titles[one.id] not in text]
-        _ = [trace_run(one) for one in runs]
-        if report:
-            build_report(output / "report", runs, damaged, (), external.read_all(folder / "external")[0])
-            pages = {path.stem for path in (output / "report" / "runs").glob("*.html")}
-            lost += [f"page of {one.id}" for one in runs if one.id not in pages]
-        for frame in (load_steps(given.runs), load_samples(given.runs)):
-            lost += [f"rows of {one}" for one in known_runs(given) - {run} if one not in set(frame["run_id"])]
-    with _ours():
-        figure_data.load([str(given.runs)])
+    if run or report:
+        _ask_runs(given, touched, how, report, output, lost)
     if touched[0] == "planned":
         with _ours():
             plan = plans.read(folder / "planned" / "plan")
@@ -275,6 +258,32 @@ def ask(given: Readable, name: str, how: str, report: bool, output: Path) -> lis
             require_plain(given.runs / run)
             read_record(given.runs / run / "record.json")
     return lost
+
+
+def _ask_runs(given: Readable, touched: list[str], how: str, report: bool, output: Path, lost: list[str]) -> None:
+    """What reads folders of runs: whatever is wrong with one file, these end well and show all others."""
+    run = touched[1] if touched[0] == "runs" else ""
+    folder = given.folder
+    with contextlib.redirect_stdout(io.StringIO()):  # whatever is wrong with one file, these end well
+        runs, damaged = load([str(given.runs)])
+        text = texts(built("grid", runs, damaged))["md"]
+        known = {one.id for one in runs}
+        lost += [f"run {path.name}" for path in given.runs.iterdir() if path.name not in known | {run}]
+        if run and touched[-1] == "record.json" and how != "absent" and run not in known and run not in damaged:
+            lost.append(f"a word on {run}")
+        if run and touched[-1] != "record.json" and run not in known:
+            lost.append(f"record {run}, whose {touched[-1]} alone was touched")
+        titles = {one.id: method_title(one.record.method, one.record.rank) for one in runs}
+        lost += [f"row of {titles[one.id]}" for one in runs if one.id != run and titles[one.id] not in text]
+        _ = [trace_run(one) for one in runs]
+        if report:
+            build_report(output / "report", runs, damaged, (), external.read_all(folder / "external")[0])
+            pages = {path.stem for path in (output / "report" / "runs").glob("*.html")}
+            lost += [f"page of {one.id}" for one in runs if one.id not in pages]
+        for frame in (load_steps(given.runs), load_samples(given.runs)):
+            lost += [f"rows of {one}" for one in known_runs(given) - {run} if one not in set(frame["run_id"])]
+    with _ours():
+        figure_data.load([str(given.runs)])
 
 
 def known_runs(given: Readable) -> set[str]:

@@ -18,6 +18,7 @@ from sdsbench.results.bundles.opened import shown
 from sdsbench.results.figure_style import Palette
 from sdsbench.results.frames import Folders, load_runs, load_steps
 from sdsbench.results.tables.names import method_order, method_title
+from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.runs import load as load_as_tables_do
 
 VARIANT_KEYS = ("config.method.variant", "config.method.refresh", "rank", "config.method.mode")
@@ -60,7 +61,8 @@ def load(folders: Folders) -> ProbedRuns:
     """
     runs = load_runs(folders)
     damaged = runs.attrs["damaged"]
-    runs = runs[(runs["status"] == "done") & runs["folder"].map(_probed).astype(bool)]
+    usable = runs["run_id"].isin([run.id for run in load_as_tables_do(folders)[0] if _drawable(run)])
+    runs = runs[usable & (runs["status"] == "done") & runs["folder"].map(_probed).astype(bool)]
     if runs.empty:
         raise Unavailable(
             f"{folders}: no finished run has probes. Run with probe.every=N (force=true where it is done)."
@@ -86,6 +88,11 @@ def _require_one_setting(folders: Folders, ids: set[str]) -> None:
         raise Refused(
             f"these runs must not share a figure: {'; '.join(lines)}. Give a folder of one setting with --runs."
         )
+
+
+def _drawable(run: Run) -> bool:
+    """Whether a record says what a figure's line is named and chosen by."""
+    return isinstance(run.flat.get("config.train.optimizer"), str) and run.record.losses is not None
 
 
 def _probed(folder: str) -> bool:
