@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys;
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup setup-test run test test-all test-full-ft slurm-limits lint study study-tables clean
+.PHONY: help setup setup-test run test test-all test-full-ft slurm-limits lint mutations study study-tables clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ slurm-limits: .venv/.test ## real time limits on a real SLURM, some ten minutes 
 
 lint: .venv/.test ## ruff (lint and format), mypy and the contract of the layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy sdsbench && $(BIN)/lint-imports --no-logo
+
+mutations: .venv/.test ## 20,000 seeded mutations of every file that is read: no traceback, no hang, nothing lost
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bad_input.mutation 20000
 
 DATA ?= ../shared/data
 study: .venv/.test ## our own study from nothing: sweeps, records, tables, claims, report (an hour of two CPU cores; DATA=FOLDER of real GLUE)

@@ -57,6 +57,7 @@ Runs are named by folder, by id, or by the beginning of an id that no other run 
 | 2 | bad configuration or command line |
 | 3 | data or weights not available, or a damaged file |
 | 4 | training failed: non-finite loss, out of memory, disk full |
+| 10, 11, 12 | of `reproduce`: the same answers, within the spread of seeds, different |
 | 130 | interrupted; the state is saved |
 
 ## Completion in a shell

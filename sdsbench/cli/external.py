@@ -21,17 +21,22 @@ import click
 def command(tool: str, sources: tuple[Path, ...], output: Path) -> None:
     """Import results of another tool. SOURCE is, for wandb, run folders or a folder of them; for peft, JSON files of
     its method_comparison or a folder of them."""
-    from sdsbench.core.errors import Unavailable
+    from sdsbench.core.errors import DamagedFile, Unavailable
     from sdsbench.results.importers import external, peft, wandb
 
+    faults = []
     for source in sources:
         if not source.exists():
             raise Unavailable(f"{source}: no such file or folder")
-        if tool == "wandb":
-            records = [wandb.read(folder) for folder in wandb.run_folders(source)]
-        else:
-            records = [peft.read(path) for path in (sorted(source.glob("*.json")) if source.is_dir() else [source])]
-        if not records:
+        found = wandb.run_folders(source) if tool == "wandb" else peft.files(source)
+        if not found:
             raise Unavailable(f"{source}: holds nothing that {tool} writes")
-        for record in records:
-            print(external.write(output, record))
+        for path in found:
+            try:
+                with external.importing(tool, path):
+                    record = wandb.read(path) if tool == "wandb" else peft.read(path)
+                print(external.write(output, record))
+            except (DamagedFile, Unavailable) as error:  # one that cannot be read hides no other
+                faults.append(str(error))
+    if faults:
+        raise DamagedFile("\n".join(faults))

@@ -21,6 +21,7 @@ from sdsbench.cli.shared import options
 )
 def command(runs: tuple[str, ...], out: Path) -> None:
     """Draw the geometry of runs that were probed (probe.every=N), from records alone."""
+    from sdsbench.cli.shared.damage import tell
     from sdsbench.core.files import write_atomic
     from sdsbench.results.figure_style import ENDINGS, save
     from sdsbench.studies.figures.data import load
@@ -29,6 +30,7 @@ def command(runs: tuple[str, ...], out: Path) -> None:
     from sdsbench.studies.figures.summary import summary_csv
 
     data = load(runs)
+    tell(data.damaged)
     pictures = {}
     for name, draw in FIGURES.items():
         pictures[name] = save(draw(data), out / name, CAPTIONS[name])

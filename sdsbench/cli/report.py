@@ -45,13 +45,16 @@ def command(
     title: str,
 ) -> None:
     """Write one static HTML folder with leaderboards, figures, claims and a page for every run."""
+    from sdsbench.cli.shared.damage import tell
     from sdsbench.results.claims.claim import default_file, read
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.importers.external import read_all
     from sdsbench.results.report.build import build
-    from sdsbench.results.tables.runs import load
+    from sdsbench.results.tables.runs import load, problems_of
 
     found, damaged = load(runs, where, of_plan)
     path = claims or default_file()
     verdicts = [judge(claim, found, path.parent) for claim in (read(path) if claims or path.is_file() else [])]
-    print(build(output, found, damaged, verdicts, read_all(external), title, reference))
+    others, unreadable = read_all(external)
+    print(build(output, found, {**damaged, **unreadable}, verdicts, others, title, reference))
+    tell({**damaged, **unreadable, **problems_of(found)})

@@ -36,13 +36,14 @@ def command(
     """Judge the papers' claims by the records: all of them, or those with the ids CLAIM (`sdsbench ls claim`)."""
     import json
 
+    from sdsbench.cli.shared.damage import tell
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.core.files import write_atomic
     from sdsbench.core.spelling import nearest
     from sdsbench.results.claims import texts
     from sdsbench.results.claims.claim import default_file, read
     from sdsbench.results.claims.verdict import judge
-    from sdsbench.results.tables.runs import load
+    from sdsbench.results.tables.runs import load, problems_of
 
     path = claims or default_file()
     known = read(path)
@@ -50,12 +51,13 @@ def command(
     unknown = [name for name in chosen if name not in ids]
     if unknown:
         raise ConfigError([Problem("claim", name, ", ".join(ids), nearest(name, ids)) for name in unknown])
-    found, _ = load(runs, where, of_plan)
+    found, damaged = load(runs, where, of_plan)
     asked = [claim for claim in known if not chosen or claim.id in chosen]
     verdicts = [judge(claim, found, results or path.parent) for claim in asked]
     text = texts.markdown(verdicts)
     if kind == "json":
         text = json.dumps([verdict.plain() for verdict in verdicts], indent=1) + "\n"
+    tell({**damaged, **problems_of(found)})
     if output is None:
         print(text, end="")
     else:

@@ -6,6 +6,7 @@
 | 2 | bad configuration |
 | 3 | data or weights not available |
 | 4 | training failed (non-finite loss, out of memory, disk full) |
+| 10, 11, 12 | of `reproduce`: the same answers, within the spread of seeds, different (results/reproduction) |
 | 130 | interrupted |
 """
 

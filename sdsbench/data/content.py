@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from sdsbench.core.errors import Unavailable
+from sdsbench.core.limits import PIXELS
 
 CHUNK = 1000  # rows read at once: a row at a time costs some 50 microseconds each
 _UNSPOKEN = re.compile(r"[\W_]+")
@@ -66,8 +71,34 @@ def decoded(image: Any) -> Any:
     if isinstance(image, dict):
         from PIL import Image as pil
 
-        return pil.open(io.BytesIO(image["bytes"]))
+        with readable("images"):
+            return pil.open(io.BytesIO(image["bytes"]))
     return image
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Inside: PIL and `datasets` open no image of more pixels than the limit; a small file may declare any number.
+
+    Raises Unavailable, naming `what`, for such an image and for one that cannot be decoded.
+    """
+    from PIL import Image as pil
+
+    pil.MAX_IMAGE_PIXELS = PIXELS.value // 2  # PIL warns from there on, and refuses from twice as many
+    warnings.simplefilter("ignore", pil.DecompressionBombWarning)
+    try:
+        yield
+    except pil.DecompressionBombError:
+        raise Unavailable(
+            f"{what}: an image of more than {PIXELS.value} pixels, the limit; {PIXELS.key}=NUMBER in the environment "
+            "raises it."
+        ) from None
+    except (pil.UnidentifiedImageError, SyntaxError) as error:
+        raise Unavailable(f"{what}: an image cannot be decoded ({error}).") from None
+    except OSError as error:  # what PIL says of a file that is cut
+        if "image" not in str(error) and "broken" not in str(error):
+            raise
+        raise Unavailable(f"{what}: an image cannot be decoded ({error}).") from None
 
 
 def _text(value: Any) -> str:

@@ -42,7 +42,10 @@ class Rows:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        return self.table[self.indices[position]]
+        if isinstance(self.table, list):
+            return self.table[self.indices[position]]
+        with content.readable(f"data set {self.dataset}, split {self.split}, row {self.indices[position] + 1}"):
+            return self.table[self.indices[position]]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[position] for position in range(len(self)))
@@ -56,7 +59,8 @@ class Rows:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the content of the rows in order (not over file bytes, which depend on the writer)."""
-        return content.fingerprint(self.table, self.indices)
+        with content.readable(f"data set {self.dataset}, split {self.split}"):
+            return content.fingerprint(self.table, self.indices)
 
     def questions(self, columns: Sequence[str] = ()) -> Iterator[str]:
         """What each row asks, in a form that can be compared between sets (data/content.py)."""

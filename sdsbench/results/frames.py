@@ -60,8 +60,9 @@ def find_records(folders: Folders = DEFAULT) -> list[tuple[Path, str]]:
         root, origin = _opened(Path(place)), str(place)
         if os.path.lexists(root / "record.json"):
             found.setdefault(root / "record.json", origin)
-        for path in sorted(root.glob("*/record.json")):
-            found.setdefault(path, origin)
+        for path in (folder / "record.json" for folder in sorted(root.iterdir())):
+            if os.path.lexists(path):  # a link that leads nowhere is told, too
+                found.setdefault(path, origin)
     return sorted(found.items(), key=lambda pair: pair[0].parent.name)
 
 

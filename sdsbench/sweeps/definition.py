@@ -139,7 +139,10 @@ def _read(name: str, config_dirs: Sequence[str], problems: list[Problem]) -> Swe
         problems.append(Problem("sweep", name, ", ".join(known) or "no sweep file found", nearest(name, known)))
         return empty
     paths = [Path(str(folder)) / "sweep" / f"{name}.yaml" for folder in (*config_dirs, conf_folder())]
-    path = next(path for path in paths if path.is_file())
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        problems.append(Problem(f"sweep={name}", f"{name}.yaml", "a regular file"))
+        return empty
     if accepted := yaml_problem(path):
         problems.append(Problem(f"sweep={name}", path.name, accepted))
         return empty

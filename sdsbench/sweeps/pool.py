@@ -196,10 +196,15 @@ class Pool:
             self.active.append(self._start(active.allocation))
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """A handle that no link leads to and no FIFO holds up."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def newest_numbers(folder: Path) -> dict[str, Any]:
     """The last training line of a run's metrics.jsonl, read from the end of the file; empty before the first step."""
     try:
-        with (folder / "metrics.jsonl").open("rb") as file:
+        with open(folder / "metrics.jsonl", "rb", opener=_without_waiting) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 4096))
             lines = file.read().decode(errors="replace").splitlines()
@@ -208,7 +213,7 @@ def newest_numbers(folder: Path) -> dict[str, Any]:
     for line in reversed(lines):
         try:
             numbers = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(numbers, dict) and numbers.get("kind") == "train":
             return numbers

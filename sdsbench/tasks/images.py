@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sdsbench.core.lazy import torch
-from sdsbench.data.content import decoded
+from sdsbench.data.content import decoded, readable
 from sdsbench.tasks.base import Row
 from sdsbench.tasks.classification import LabelledTask
 
@@ -56,7 +56,8 @@ class Transform:
         """Pixels as float32 (channel, height, width)."""
         from PIL import Image as pil
 
-        resized = image.convert("RGB").resize((self.size, self.size), pil.Resampling.BILINEAR)
+        with readable("images"):
+            resized = image.convert("RGB").resize((self.size, self.size), pil.Resampling.BILINEAR)
         pixels = np.asarray(resized, dtype=np.float32) / 255
         normalised = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))

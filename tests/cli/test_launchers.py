@@ -42,7 +42,7 @@ def statuses(folder: Path) -> list[str]:
     "error", [ConfigError([Problem("a", 1, "2", "b")]), TrainingFailed("no", "oom"), Interrupted("no", "timeout")]
 )
 def test_errors_travel_between_processes(error: Exception) -> None:
-    again = pickle.loads(pickle.dumps(error))
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - as multiprocessing does with our own
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 

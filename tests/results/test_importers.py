@@ -84,7 +84,7 @@ def test_full_fine_tuning_has_no_adapter(tmp_path: Path) -> None:
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
-    with pytest.raises(DamagedFile, match="not a result"):
+    with pytest.raises(DamagedFile, match="not a result|not JSON"):
         peft.read(path)
 
 
@@ -175,8 +175,12 @@ def test_the_verb_writes_records_that_reports_read(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.json").write_text(json.dumps(RESULT))
     assert main(["external", "peft", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
-    assert [record.name for record in external.read_all(tmp_path / "out")] == ["lora/llama-3.2-3B-rank32"]
+    assert [record.name for record in external.read_all(tmp_path / "out")[0]] == ["lora/llama-3.2-3B-rank32"]
     assert main(["external", "wandb", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 3
     (tmp_path / "out" / "peft" / "broken.json").write_text("{}")
-    with pytest.raises(DamagedFile):
-        external.read_all(tmp_path / "out")
+    records, damaged = external.read_all(tmp_path / "out")
+    assert len(records) == 1, "one bad file hides no other"
+    assert list(damaged) == [str(tmp_path / "out" / "peft" / "broken.json")]
+    (tmp_path / "in" / "b.json").write_text(json.dumps({**RESULT, "run_info": 5}))
+    assert main(["external", "peft", str(tmp_path / "in"), "--output", str(tmp_path / "again")]) == 3
+    assert len(list((tmp_path / "again").rglob("*.json"))) == 1

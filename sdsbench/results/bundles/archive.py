@@ -12,6 +12,7 @@ from pathlib import Path
 from sdsbench.core.containment import contained
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.limits import BUNDLE, ENTRIES
+from sdsbench.core.reading import kind_of
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.+=@, ()-]*(/[A-Za-z0-9_][\w.+=@, ()-]*)*", re.ASCII)
 """Of an entry: no absolute path, no part that begins with a point, no control character."""
@@ -40,6 +41,8 @@ def unpack(path: Path, folder: Path) -> list[str]:
 
     Raises DamagedFile, before anything is written, for a file that is no zip file or breaks a rule.
     """
+    if not path.is_file():
+        raise DamagedFile(f"{path}: {kind_of(path.lstat().st_mode)} where a bundle belongs.")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = _checked(path, archive.infolist())

@@ -35,7 +35,10 @@ _OPEN: dict[Path, Bundle] = {}  # by folder
 
 def opened(path: Path) -> Bundle:
     """The bundle in a file, unpacked once a process. Raises DamagedFile for a file that is none."""
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DamagedFile(f"{path}: cannot be read ({error.strerror}).") from None
     return _opened(path, found.st_size, found.st_mtime_ns, found.st_ino)
 
 

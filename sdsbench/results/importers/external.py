@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sdsbench.core.errors import DamagedFile
+from sdsbench.core.errors import DamagedFile, SdsbenchError
 from sdsbench.core.files import write_atomic
+from sdsbench.core.limits import EXTERNAL
+from sdsbench.core.reading import read_bytes
 
 FOLDER = "results/external"
 
@@ -46,19 +50,41 @@ def write(folder: Path, record: ExternalRecord) -> Path:
     return path
 
 
-def read_all(folder: Path) -> list[ExternalRecord]:
-    """Every external record below a folder, none where it does not exist. Raises DamagedFile for a bad file."""
-    records = []
+def read_all(folder: Path) -> tuple[list[ExternalRecord], dict[str, str]]:
+    """Every external record below a folder, none where it does not exist; and {path: what is wrong} of the others."""
+    records: list[ExternalRecord] = []
+    damaged: dict[str, str] = {}
     for path in sorted(folder.glob("*/*.json")):
         try:
-            records.append(ExternalRecord.model_validate_json(path.read_bytes()))
-        except ValidationError as error:
-            raise DamagedFile(f"{path}: not an external record: {error.errors()[0]['msg']}. Import it again.") from None
-    return records
+            records.append(_read(path))
+        except DamagedFile as error:
+            damaged[str(path)] = str(error)
+    return records, damaged
+
+
+def _read(path: Path) -> ExternalRecord:
+    try:
+        return ExternalRecord.model_validate_json(read_bytes(path, EXTERNAL))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))[:200] or "the whole file"
+        raise DamagedFile(f"{path}: not an external record: {where}: {first['msg']}. Import it again.") from None
+
+
+@contextmanager
+def importing(tool: str, path: Path) -> Iterator[None]:
+    """Inside: whatever is wrong with a file of another tool is one DamagedFile that names it."""
+    try:
+        yield
+    except SdsbenchError:
+        raise
+    except Exception as error:  # its format is not ours: any value may be anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise DamagedFile(f"{path}: not what {tool} writes ({reason}).") from None
 
 
 def origin(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(path, EXTERNAL)).hexdigest()
 
 
 def number(value: Any) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sdsbench.core.errors import DamagedFile
+from sdsbench.core.limits import EXTERNAL
+from sdsbench.core.reading import read_json
 from sdsbench.results.importers.external import ExternalRecord, number, origin
 
 
@@ -16,12 +17,12 @@ def read(path: Path) -> ExternalRecord:
     Raises DamagedFile for a file that is no such result.
     """
     try:
-        tree: dict[str, Any] = json.loads(path.read_text())
+        tree: dict[str, Any] = read_json(path, EXTERNAL)
         run, train, meta = tree["run_info"], tree["train_info"], tree["meta_info"]
         config, adapter = run["train_config"], run["peft_config"] or {}
         name = run["experiment_name"]
         scores = _last_numbers(train["metrics"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DamagedFile(f"{path}: not a result of peft's method_comparison ({error!r}).") from None
     memory = number(train.get("cuda_memory_max", train.get("accelerator_memory_max")))
     trainable = number(train.get("num_trainable_params"))
@@ -60,6 +61,11 @@ def _method(adapter: dict[str, Any]) -> str:
 def _rank(adapter: dict[str, Any]) -> int | None:
     found = (adapter.get(key) for key in _RANKS)
     return next((value for value in found if isinstance(value, int) and not isinstance(value, bool)), None)
+
+
+def files(source: Path) -> list[Path]:
+    """The result files of a folder, or the one that is given."""
+    return sorted(source.glob("*.json")) if source.is_dir() else [source]
 
 
 def _last_numbers(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -6,13 +6,14 @@ Where W&B left files/wandb-summary.json and files/config.yaml as text, these are
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.limits import EXTERNAL
+from sdsbench.core.reading import read_json, read_text
 from sdsbench.results.importers import wandb_log
 from sdsbench.results.importers.external import ExternalRecord, number, origin
 
@@ -71,10 +72,10 @@ def _contents(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
             raise Unavailable(f"{folder}: neither files/wandb-summary.json nor a .wandb file")
         return (logs[0], *wandb_log.read(logs[0]))
     try:
-        summary = json.loads(summary_path.read_text())
-        loaded = yaml.safe_load(config_path.read_text()) if config_path.is_file() else {}
+        summary = read_json(summary_path, EXTERNAL)
+        loaded = yaml.safe_load(read_text(config_path, EXTERNAL)) if config_path.is_file() else {}
         config = {key: value.get("value", value) if isinstance(value, dict) else value for key, value in loaded.items()}
-    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+    except (yaml.YAMLError, AttributeError) as error:
         raise DamagedFile(f"{folder}: its summary or config cannot be read ({error}).") from None
     return summary_path, summary, config
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.limits import STEPS
+from sdsbench.core.reading import read_bytes
 
 _HEADER, _BLOCK, _HEAD = 7, 32 * 1024, struct.Struct("<IHB")
 _WHOLE, _LAST = 1, 4
@@ -55,7 +57,7 @@ def _take(target: dict[str, Any], items: Any) -> None:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    content = path.read_bytes()
+    content = read_bytes(path, STEPS)
     if content[:4] != b":W&B":
         raise DamagedFile(f"{path}: not a .wandb file")
     at, parts = _HEADER, b""

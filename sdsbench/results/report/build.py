@@ -25,7 +25,7 @@ from sdsbench.results.report.disagreement import Disagreement, disagreements
 from sdsbench.results.report.run_page import run_page
 from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.render import html
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.runs import Run, problems_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -67,7 +67,6 @@ def build(
     views = [_view(board, folder / "figures") for board in found]
     run_pages = {run.id: run_page(run) for run in runs}
     # What could not be read is known once everything has been asked for.
-    unreadable = {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}
     index = pages.get_template("index.html").render(
         title=title,
         root="",
@@ -77,7 +76,7 @@ def build(
         verdicts=verdicts,
         external=external,
         runs=runs,
-        damaged={**damaged, **unreadable},
+        damaged={**damaged, **problems_of(runs)},
         paragraphs=paragraphs(runs),
         bibtex=bibtex(runs),
         here=texts.here,

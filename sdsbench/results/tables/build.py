@@ -15,7 +15,7 @@ from sdsbench.results.tables.cells import Exclusions, TableCell
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.footer import footer
 from sdsbench.results.tables.run_values import score_of
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.runs import Run, problems_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = No
     made = ranking.mark(table.columns, made)
     used = {run.id for cell in made.values() for run in (*cell.runs, *cell.unfinished)}
     reasons = {run_id: reason for run_id, reason in excluded.reasons.items() if run_id not in used}
-    return Built(table, made, footer(table, made, reasons, ranking.family(table.columns, made)), reasons)
+    lines = footer(table, made, reasons, ranking.family(table.columns, made))
+    if unreadable := sorted(set(problems_of(runs).values())):
+        lines.append(f"Files that cannot be read: {' '.join(unreadable)}")
+    return Built(table, made, lines, reasons)
 
 
 def _mean_cell(table: Table, row: Row, column: Column, made: dict[tuple[str, str], TableCell]) -> TableCell:

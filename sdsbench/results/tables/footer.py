@@ -33,7 +33,7 @@ def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) 
     if used:
         lines += [_commits(used), _devices(used), _costs(table, used), _data(used), _scorers(table, used)]
         lines += [_undecided(table, used), *_tuning(table, cells, used)]
-    lines += [_origins(used), *_copies(used), _unreadable(used), _excluded(excluded)]
+    lines += [_origins(used), *_copies(used), _excluded(excluded)]
     return [line for line in (*lines, table.note) if line]
 
 
@@ -221,12 +221,6 @@ def _copies(runs: list[Run]) -> list[str]:
         if copy.disagreement
     ]
     return lines
-
-
-def _unreadable(runs: list[Run]) -> str:
-    """Files of runs that could not be read; their records count all the same."""
-    found = sorted({reason for run in runs for reason in run.problems.values()})
-    return f"Files that cannot be read: {' '.join(found)}" if found else ""
 
 
 def _excluded(excluded: Mapping[str, str]) -> str:

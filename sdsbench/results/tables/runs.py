@@ -108,6 +108,11 @@ def load(
     return runs, damaged
 
 
+def problems_of(runs: Sequence[Run]) -> dict[str, str]:
+    """Files of these runs that could not be read so far: {run and file: why}."""
+    return {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}
+
+
 def _run(found: Found) -> Run:
     """A record with its flat values; raises what values of a wrong kind raise: here, not in the middle of a table."""
     record = found.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import pandas as pd
 
 from sdsbench.core import samples
-from sdsbench.core.errors import Refused, Unavailable
+from sdsbench.core.errors import DamagedFile, Refused, Unavailable
 from sdsbench.methods.base import lookup
 from sdsbench.results import setting
+from sdsbench.results.bundles.opened import shown
 from sdsbench.results.figure_style import Palette
 from sdsbench.results.frames import Folders, load_runs, load_steps
 from sdsbench.results.tables.names import method_order, method_title
+from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.runs import load as load_as_tables_do
 
 VARIANT_KEYS = ("config.method.variant", "config.method.refresh", "rank", "config.method.mode")
@@ -28,6 +31,7 @@ class ProbedRuns:
     runs: pd.DataFrame  # a row a run: run_id, method, line, optimizer, lr, seed, tail_loss
     looks: pd.DataFrame  # a row a layer and look: run_id, step, layer, kind, depth, numbers and spectra
     steps: pd.DataFrame  # lines of metrics.jsonl
+    damaged: Mapping[str, str]  # files that could not be read, and why
 
     @property
     def optimizers(self) -> list[str]:
@@ -56,16 +60,22 @@ def load(folders: Folders) -> ProbedRuns:
     optimizers have figures of their own, and rates are chosen among.
     """
     runs = load_runs(folders)
-    runs = runs[(runs["status"] == "done") & runs["folder"].map(_probed).astype(bool)]
+    damaged = runs.attrs["damaged"]
+    usable = runs["run_id"].isin([run.id for run in load_as_tables_do(folders)[0] if _drawable(run)])
+    runs = runs[usable & (runs["status"] == "done") & runs["folder"].map(_probed).astype(bool)]
     if runs.empty:
         raise Unavailable(
             f"{folders}: no finished run has probes. Run with probe.every=N (force=true where it is done)."
         )
     _require_one_setting(folders, set(runs["run_id"]))
     runs = _best_rates(_named(runs))
-    looks = pd.concat([_looks(run.run_id, Path(run.folder)) for run in runs.itertuples()], ignore_index=True)
     steps = load_steps(folders)
-    return ProbedRuns(runs, looks, steps[steps["run_id"].isin(runs["run_id"])])
+    damaged = {**damaged, **steps.attrs["damaged"]}
+    looks = pd.DataFrame([row for run in runs.itertuples() for row in _looks(run.run_id, Path(run.folder), damaged)])
+    if looks.empty:
+        raise Unavailable("no probe can be read.\n" + "\n".join(damaged.values()))
+    runs = runs[runs["run_id"].isin(looks["run_id"])].reset_index(drop=True)
+    return ProbedRuns(runs, looks, steps[steps["run_id"].isin(runs["run_id"])], damaged)
 
 
 def _require_one_setting(folders: Folders, ids: set[str]) -> None:
@@ -78,6 +88,11 @@ def _require_one_setting(folders: Folders, ids: set[str]) -> None:
         raise Refused(
             f"these runs must not share a figure: {'; '.join(lines)}. Give a folder of one setting with --runs."
         )
+
+
+def _drawable(run: Run) -> bool:
+    """Whether a record says what a figure's line is named and chosen by."""
+    return isinstance(run.flat.get("config.train.optimizer"), str) and run.record.losses is not None
 
 
 def _probed(folder: str) -> bool:
@@ -119,15 +134,20 @@ def _best_rates(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.merge(best, on=["optimizer", "line", "lr"]).reset_index(drop=True)
 
 
-def _looks(run_id: str, folder: Path) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
+def _looks(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """A row a layer and look; looks that cannot be read are put into `damaged`."""
     for path in sorted((folder / "probes").glob("*.jsonl.zst")):
-        step = int(path.name.split(".")[0])
-        rows += [
-            {"run_id": run_id, "step": step, "kind": kind_of(row["layer"]), "depth": depth_of(row["layer"]), **row}
-            for row in samples.read_looks(path)
-        ]
-    return pd.DataFrame(rows)
+        step = path.name.split(".")[0]
+        if not (step.isdecimal() and len(step) < 12):
+            continue
+        try:
+            rows = samples.read_looks(path)
+        except DamagedFile as error:
+            damaged[str(path)] = shown(str(error))
+            continue
+        for row in rows:
+            where = {"kind": kind_of(row["layer"]), "depth": depth_of(row["layer"])}
+            yield {"run_id": run_id, "step": int(step), **where, **row}
 
 
 def kind_of(layer: str) -> str:

@@ -306,3 +306,19 @@ def test_runs_of_two_places_stand_in_one_table_with_their_origin(
     assert "Runs: 2 finished" in text
     assert f"{first.name} is also in {other}" in text and "75.00" in text
     assert f"Origins: {bundle} (2 runs)" in text
+
+
+def test_an_embedded_run_opens_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from sdsbench.runs.configuration.compose import compose_run
+    from sdsbench.runs.execute import execute
+    from tests.sweeps.tools import TINY
+    from tests.tools import QUIET
+
+    asked: list[Any] = []
+    for name in ("connect", "connect_ex", "bind", "sendto"):
+        monkeypatch.setattr(socket.socket, name, lambda _, *where: asked.append(where))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **_: asked.append(where) or [])
+    record = execute(compose_run([*TINY, "method=lora", f"output_root={tmp_path}"]), QUIET)
+    assert record.status == "done" and not asked

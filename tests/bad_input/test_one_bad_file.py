@@ -1,0 +1,119 @@
+"""One bad file never hides the others: it is listed once, with path and reason, and everything else is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from sdsbench.__main__ import main
+from sdsbench.core import samples
+from tests.results.tables.fixtures import make_record, make_samples, write_run
+
+STEPS = [{"kind": "train", "step": step, "loss": 1 / step, "lr": 1e-3} for step in range(1, 8)]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two methods with three seeds each."""
+    for method, right in (("lora", [True, False, False, True]), ("dora", [True, True, True, False])):
+        for seed in range(3):
+            record = make_record(method, seed, {"gsm8k": sum(right) / 4}, n=4, config={"probe": {"every": 1}})
+            folder = write_run(tmp_path / "runs", record, {"gsm8k": make_samples(right)}, STEPS)
+            samples.write(folder / "probes" / "000001.jsonl.zst", [{"layer": "model.layers.0.q_proj", "gain": 0.5}])
+    return tmp_path / "runs"
+
+
+def _row_that_is_a_number(folder: Path) -> Path:
+    path = folder / "samples" / "gsm8k.trained.jsonl.zst"
+    path.write_bytes(zstandard.ZstdCompressor().compress(b'{"index": 0, "scores": {}}\n1\n'))
+    return path
+
+
+def _line_without_kind(folder: Path) -> Path:
+    path = folder / "metrics.jsonl"
+    path.write_text('{"step": 1}\n' + path.read_text())
+    return path
+
+
+def _record_that_is_a_folder(folder: Path) -> Path:
+    path = folder / "record.json"
+    path.unlink()
+    path.mkdir()
+    return path
+
+
+def _record_that_is_a_pipe(folder: Path) -> Path:
+    path = folder / "record.json"
+    path.unlink()
+    os.mkfifo(path)
+    return path
+
+
+def _other_run_id(folder: Path) -> Path:
+    """A checksum that fits and an id that would lead the report out of its folder."""
+    from sdsbench.core.hashing import sha256_of
+
+    path = folder / "record.json"
+    tree = {**json.loads(path.read_text()), "run_id": "../../../escaped", "checksum": ""}
+    path.write_text(json.dumps({**tree, "checksum": sha256_of(tree)}))
+    return path
+
+
+FAULTS = [_row_that_is_a_number, _line_without_kind, _record_that_is_a_folder, _record_that_is_a_pipe, _other_run_id]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
+def test_it_is_named_once_and_the_rest_is_shown(
+    fault: Callable[[Path], Path], runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fault(sorted(runs.iterdir())[0])
+    of_record = path.name == "record.json"
+    before = {str(p) for p in tmp_path.rglob("*")}
+    output = tmp_path / "report"
+    assert main(["report", "--runs", str(runs), "--output", str(output), "--claims", str(_no_claims(tmp_path))]) == 0
+    page = (output / "index.html").read_text()
+    assert page.count(str(path)) == 1 and "DoRA" in page and "LoRA" in page
+    assert len(list((output / "runs").glob("*.html"))) == (5 if of_record else 6)
+    error = capsys.readouterr().err
+    assert error.count(str(path)) == 1 and error.count("\n") == 1
+    after = {str(p) for p in tmp_path.rglob("*") if not p.is_relative_to(output)}
+    assert after - before == {str(tmp_path / "claims.yaml")}
+    assert main(["table", "grid", "--runs", str(runs)]) == 0
+    table = capsys.readouterr().out
+    assert "DoRA" in table and f"Runs: {5 if of_record else 6} finished" in table
+    assert main(["verdict", "--runs", str(runs)]) == 0
+    assert str(path) in capsys.readouterr().err or not of_record
+
+
+def _no_claims(folder: Path) -> Path:
+    (folder / "claims.yaml").write_text("claims: []\n")
+    return folder / "claims.yaml"
+
+
+def test_records_that_are_all_damaged_are_what_the_message_is_about(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in runs.iterdir():
+        (folder / "record.json").write_text("{")
+    assert main(["table", "grid", "--runs", str(runs)]) == 3
+    error = capsys.readouterr().err
+    assert "none of 6 records can be read" in error and error.count("record.json") == 6
+
+
+def test_a_run_folder_that_is_a_link_out_of_its_folder_is_named(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole folder of runs may be a link."""
+    folder = sorted(runs.iterdir())[0]
+    shutil.move(folder, tmp_path / folder.name)
+    folder.symlink_to(tmp_path / folder.name)
+    (tmp_path / "scratch").symlink_to(runs)
+    assert main(["table", "grid", "--runs", str(tmp_path / "scratch")]) == 0
+    table = capsys.readouterr().out
+    assert "Runs: 5 finished" in table and "a link out of its folder" in table
