@@ -51,12 +51,18 @@ def test_a_grid_is_extended_by_its_own_factor() -> None:
     assert extended([2.5e-4, 1e-3, 2e-3], 1) == [6.25e-5, 2.5e-4, 1e-3, 2e-3, 4e-3]
 
 
+FINAL = f"{'c' * 12}:0"
 GRID = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # declared: the three in the middle
 
 
+def name_of(position: int, seed: int) -> str:
+    """Sixteen digits, as a run's name has."""
+    return f"{position:08x}{seed:08x}"
+
+
 def cell(extend: int = 1) -> TunedCell:
-    names = [[f"{position}-{seed}" for seed in (100, 101)] for position in range(len(GRID))]
-    final = {"0": [f"{position}-0" for position in range(len(GRID))]}
+    names = [[name_of(position, seed) for seed in (100, 101)] for position in range(len(GRID))]
+    final = {"0": [name_of(position, 0) for position in range(len(GRID))]}
     return TunedCell(point={}, key="train.lr", grid=GRID, seeds=[100, 101], tuning=names, final=final, extend=extend)
 
 
@@ -70,7 +76,7 @@ def records(scores: dict[int, float | None], losses: dict[int, float] | None = N
             record = make_record("lora", seed, shown, stage="validation", status=status, config=HELD_BACK)
             if losses and status == "done":
                 record.losses = Losses(first=2.0, last=1.0, tail_mean=1.0, steps=3, validation=losses[position])
-            found[f"{position}-{seed}"] = record
+            found[name_of(position, seed)] = record
     return found
 
 
@@ -119,7 +125,7 @@ def test_slots_beyond_the_declared_grid_wait_and_are_made_only_where_they_are_ne
     tuned = cell()
     runs = {name: PlannedRun(role="tuning", point={}, sha256="0") for row in tuned.tuning for name in row}
     runs |= {name: PlannedRun(role="final", point={}, sha256="0") for name in tuned.final["0"]}
-    manifest = Manifest(name="p", description="", git_commit=None, placing={}, runs=runs, cells={"c": tuned})
+    manifest = Manifest(name="p", description="", git_commit=None, placing={}, runs=runs, cells={"c" * 12: tuned})
     plan = Plan(tmp_path, manifest)
 
     def states(scores: dict[int, float | None]) -> dict[str, str]:
@@ -129,12 +135,11 @@ def test_slots_beyond_the_declared_grid_wait_and_are_made_only_where_they_are_ne
         found = States(plan, tmp_path)
         return {slot.key: found.of(slot).state for slot in plan.slots() if slot.extends or slot.cell}
 
-    beyond = ("0-100", "0-101", "4-100", "4-101")
-    assert states({1: 0.1}) == dict.fromkeys((*beyond, "c:0"), "waiting")
-    wanted = states({2: 0.2, 3: 0.3})
-    assert wanted == {
-        **dict.fromkeys(["0-100", "0-101", "c:0"], "waiting"), **dict.fromkeys(["4-100", "4-101"], "not started"),
+    low, high = ([name_of(position, seed) for seed in (100, 101)] for position in (0, 4))
+    assert states({1: 0.1}) == dict.fromkeys((*low, *high, FINAL), "waiting")
+    assert states({2: 0.2, 3: 0.3}) == {
+        **dict.fromkeys(low, "waiting"), **dict.fromkeys(high, "not started"), FINAL: "waiting",
     }  # fmt: skip
     assert states({4: 0.1}) == {
-        **{"0-100": "unneeded", "0-101": "unneeded"}, **{"4-100": "done", "4-101": "done"}, "c:0": "not started",
+        **dict.fromkeys(low, "unneeded"), **dict.fromkeys(high, "done"), FINAL: "not started",
     }  # fmt: skip
