@@ -1,4 +1,4 @@
-"""`sdsbench figures`: the geometry of probed runs (probe.every=N) as PNG, PDF and one HTML page, from records alone."""
+"""`sdsbench figures`: the geometry of probed runs (probe.every=N) as SVG, PNG, PDF and one HTML page."""
 
 from __future__ import annotations
 

@@ -47,11 +47,13 @@ def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise DamagedFile(f"{path}: {kind_of(found.st_mode)} where a file belongs.")
         limit.require(found.st_size, path)
-        with os.fdopen(os.dup(handle), "rb") as file:
-            content = file.read(limit.value + 1)
+        with open(handle, "rb", closefd=False) as file:  # room for its size, not for the limit: it is set aside at once
+            content = file.read(found.st_size + 1)
+            if len(content) > found.st_size:  # it has grown
+                content += file.read(limit.value + 1 - len(content))
     finally:
         os.close(handle)
-    limit.require(len(content), path)  # it may have grown
+    limit.require(len(content), path)
     return content
 
 

@@ -58,7 +58,7 @@ def read_record(path: Path) -> Record:
         raise DamagedFile(f"{path}: not a record: {error}.") from None
     if record.checksum != held:
         raise DamagedFile(f"{path}: its content does not match its checksum.")
-    if path.parent.resolve().name != record.run_id:
+    if path.parent.name != record.run_id and path.parent.resolve().name != record.run_id:
         raise DamagedFile(f"{path}: its run id is {record.run_id}, which is not the name of its folder.")
     return record
 

@@ -1,7 +1,8 @@
 """Text of others on its way out: one function for each place where it is shown.
 
 Names, titles, messages and answers come from records, plans and files that somebody else may have written. Each
-destination reads some characters as commands; here they become characters again. The terminal has its own function.
+destination reads some characters as commands; here they become characters again. The terminal's function is
+core/console.py's.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import unicodedata
 
 import pandas as pd
 
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, half characters, and marks that turn the direction of writing around."""
+from sdsbench.core.console import terminal_text
+
 _MARKDOWN = re.compile(
     r"[\\`*|$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|~(?=~)|(?<=~)~|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|(?<=\])[(\[:]"
 )
@@ -31,7 +32,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def visible(text: str) -> str:
     """The text with what cannot be seen written out (ESC as \\x1b); line ends and tabs stay."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
+    return terminal_text(text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:

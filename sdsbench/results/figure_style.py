@@ -88,7 +88,7 @@ def _colour(place: int) -> str:
     if place < len(_COLOURS):
         return _COLOURS[place]
     more = place - len(_COLOURS)
-    parts = colorsys.hls_to_rgb(more * _GOLDEN % 1.0, (0.34, 0.55, 0.45)[more % 3], (0.85, 0.6)[more % 2])
+    parts = colorsys.hls_to_rgb((0.52 + more * _GOLDEN) % 1.0, (0.34, 0.55, 0.45)[more % 3], (0.85, 0.6)[more % 2])
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
 
 

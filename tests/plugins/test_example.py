@@ -60,7 +60,8 @@ def test_run_sweep_export_and_table_of_an_installed_plugin(site: Path, tmp_path:
 
     table = sdsbench(site, tmp_path, "table", "grid", "--runs", "runs")
     assert table.returncode == 0, table.stderr
-    assert "init_ab" in table.stdout and "lora_one" in table.stdout and "word_reversal" in table.stdout
+    assert "Init[AB], r 8" in table.stdout and "LoRA-One, r 8" in table.stdout, "the titles of their classes"
+    assert "word_reversal" in table.stdout
     export = sdsbench(site, tmp_path, "export", record.run_id[:8], "adapter", "--runs", "runs")
     assert export.returncode == 0, export.stderr
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()

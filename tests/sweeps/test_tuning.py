@@ -51,15 +51,13 @@ def test_a_grid_is_extended_by_its_own_factor() -> None:
     assert extended([2.5e-4, 1e-3, 2e-3], 1) == [6.25e-5, 2.5e-4, 1e-3, 2e-3, 4e-3]
 
 
+FINAL = f"{'c' * 12}:0"
 GRID = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # declared: the three in the middle
 
 
-CELL = "c" * 12
-
-
 def name_of(position: int, seed: int) -> str:
-    """The id of a made-up run."""
-    return f"{position}{seed:015}"
+    """Sixteen digits, as a run's name has."""
+    return f"{position:08x}{seed:08x}"
 
 
 def cell(extend: int = 1) -> TunedCell:
@@ -127,7 +125,7 @@ def test_slots_beyond_the_declared_grid_wait_and_are_made_only_where_they_are_ne
     tuned = cell()
     runs = {name: PlannedRun(role="tuning", point={}, sha256="0") for row in tuned.tuning for name in row}
     runs |= {name: PlannedRun(role="final", point={}, sha256="0") for name in tuned.final["0"]}
-    manifest = Manifest(name="p", description="", git_commit=None, placing={}, runs=runs, cells={CELL: tuned})
+    manifest = Manifest(name="p", description="", git_commit=None, placing={}, runs=runs, cells={"c" * 12: tuned})
     plan = Plan(tmp_path, manifest)
 
     def states(scores: dict[int, float | None]) -> dict[str, str]:
@@ -137,10 +135,11 @@ def test_slots_beyond_the_declared_grid_wait_and_are_made_only_where_they_are_ne
         found = States(plan, tmp_path)
         return {slot.key: found.of(slot).state for slot in plan.slots() if slot.extends or slot.cell}
 
-    below, above = ([name_of(position, seed) for seed in (100, 101)] for position in (0, 4))
-    final = f"{CELL}:0"
-    assert states({1: 0.1}) == dict.fromkeys([*below, *above, final], "waiting")
-    wanted = states({2: 0.2, 3: 0.3})
-    assert wanted == dict.fromkeys([*below, final], "waiting") | dict.fromkeys(above, "not started")
-    wanted = states({4: 0.1})
-    assert wanted == dict.fromkeys(below, "unneeded") | dict.fromkeys(above, "done") | {final: "not started"}
+    low, high = ([name_of(position, seed) for seed in (100, 101)] for position in (0, 4))
+    assert states({1: 0.1}) == dict.fromkeys((*low, *high, FINAL), "waiting")
+    assert states({2: 0.2, 3: 0.3}) == {
+        **dict.fromkeys(low, "waiting"), **dict.fromkeys(high, "not started"), FINAL: "waiting",
+    }  # fmt: skip
+    assert states({4: 0.1}) == {
+        **dict.fromkeys(low, "unneeded"), **dict.fromkeys(high, "done"), FINAL: "not started",
+    }  # fmt: skip

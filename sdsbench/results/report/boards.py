@@ -100,7 +100,8 @@ def _with_costs(whole: Built, column: Column, slug: str, tests: int) -> Built:
 
     title = f"{column.group}: {column.title}"
     rows = [row for row in whole.table.rows if cell(row).status != "missing"]
-    rows.sort(key=lambda row: -ours.mean if (ours := cell(row).ours) else 1.0)
+    sign = 1 if column.better == "lower" else -1
+    rows.sort(key=lambda row: (0, sign * ours.mean) if (ours := cell(row).ours) else (1, 0.0))
     # Costs are shown of the very runs whose scores are.
     shown = tuple(
         replace(row, where={"run_id": frozenset(run.id for run in (*cell(row).runs, *cell(row).unfinished))})

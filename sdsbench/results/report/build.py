@@ -8,10 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from sdsbench.core.files import write_atomic
-from sdsbench.results import escape
 from sdsbench.results.claims import texts
 from sdsbench.results.claims.verdict import Verdict
 from sdsbench.results.figure_style import save
@@ -22,12 +19,11 @@ from sdsbench.results.report import figures
 from sdsbench.results.report.boards import Board, boards
 from sdsbench.results.report.conclusion import conclusion
 from sdsbench.results.report.disagreement import Disagreement, disagreements
+from sdsbench.results.report.pages import template, write_style
 from sdsbench.results.report.run_page import run_page
 from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.render import html
 from sdsbench.results.tables.runs import Run, problems_of
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -60,14 +56,11 @@ def build(
     reference: str = "lora",
 ) -> Path:
     """Write the report into `folder` and return its index.html. `reference`: the method that all are held against."""
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, finalize=_visible
-    )
     found = boards(runs, reference=reference)
     views = [_view(board, folder / "figures") for board in found]
     run_pages = {run.id: run_page(run) for run in runs}
     # What could not be read is known once everything has been asked for.
-    index = pages.get_template("index.html").render(
+    index = template("index.html").render(
         title=title,
         root="",
         summary=_summary(runs),
@@ -87,17 +80,12 @@ def build(
         model_title=model_title,
         task_title=task_title,
     )
-    template = pages.get_template("run.html")
+    page = template("run.html")
     for run_id, facts in run_pages.items():
-        write_atomic(folder / "runs" / f"{run_id}.html", template.render(**facts))
-    write_atomic(folder / "style.css", (TEMPLATES / "style.css").read_text())
+        write_atomic(folder / "runs" / f"{run_id}.html", page.render(**facts))
+    write_style(folder)
     write_atomic(folder / "index.html", index)
     return folder / "index.html"
-
-
-def _visible(value: Any) -> Any:
-    """Control characters of data are written out; markup that is ours stays as it is."""
-    return escape.visible(value) if type(value) is str else value
 
 
 def _link(run_id: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sdsbench.core.record import Tuning
 from sdsbench.results import setting
+from sdsbench.results.tables.cells import SCALE
 from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.definitions.grid import variant_of, varying
 from sdsbench.results.tables.names import method_order, method_title
@@ -17,7 +18,7 @@ RATE = "config.train.lr"
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores (points of 100) by learning rate, a number a seed; `chosen` is the rate that tuning took."""
+    """Scores in the column's units by learning rate, a number a seed; `chosen` is the rate that tuning took."""
 
     method: str
     title: str
@@ -50,21 +51,22 @@ def _curve(column: Column, runs: Sequence[Run], title: str, number: int) -> Curv
     choices = [run.record.tuning for run in runs if run.record.tuning and run.record.tuning.key == "train.lr"]
     tuning = [run for run in runs if setting.tuning_run(run.record)]
     stage = "validation" if tuning or choices else column.stage
+    scale = SCALE.get(column.format, 1.0)
     scores: dict[float, list[float]] = {}
     for run in runs:
         for score in run.record.scores:
             wanted = score.scorer == column.scorer if column.scorer else score.headline
             if wanted and score.evaluation == column.evaluation and score.stage == stage:
-                scores.setdefault(run.record.lr, []).append(100 * score.value)
+                scores.setdefault(run.record.lr, []).append(scale * score.value)
     if choices and not scores:
-        scores = _recorded(choices[0])
+        scores = _recorded(choices[0], scale)
     return Curve(
         runs[0].record.method, title, number, dict(sorted(scores.items())), choices[0].chosen if choices else None,
         stage == "validation",
     )  # fmt: skip
 
 
-def _recorded(choice: Tuning) -> dict[float, list[float]]:
+def _recorded(choice: Tuning, scale: float) -> dict[float, list[float]]:
     """The means that a tuned run's record keeps, where the tuning runs themselves are not here."""
     pairs = zip(choice.grid, choice.scores, strict=True)
-    return {rate: [100 * score] for rate, score in pairs if score is not None}
+    return {rate: [scale * score] for rate, score in pairs if score is not None}

@@ -99,7 +99,7 @@ def pareto(board: Board, measure: str, label: str, scale: float = 1.0) -> Figure
         axes = figure.subplots()
         means = [point.x[0] for point in points]
         axes.set_xscale("log" if max(means) > WIDE * min(means) else "linear")
-        _scatter(axes, board, points, smaller_is_better=True)
+        _scatter(axes, points, (board, None))
         axes.set_xlabel(label)
     return figure
 
@@ -121,12 +121,10 @@ def two_scores(first: Board, second: Board) -> Figure | None:
     with drawing():
         figure = Figure(figsize=(4.6, 3.4))
         axes = figure.subplots()
-        _scatter(axes, first, points, smaller_is_better=False)
+        _scatter(axes, points, (second, first))
         for board, line in ((first, axes.axvline), (second, axes.axhline)):
             if (before := _untrained(board)) is not None:
                 line(before, color="#777777", linestyle="--", linewidth=1)
-        axes.set_xlabel(escape.figure(metric(first)))
-        axes.set_ylabel(escape.figure(metric(second)))
     return figure
 
 
@@ -190,37 +188,50 @@ def losses(board: Board) -> Figure | None:
 def metric(board: Board) -> str:
     """What the numbers of a board are: `GSM8K: flexible x 100`."""
     column: Column = board.column
-    return f"{column.title}: {column.scorer} × 100" if column.scorer else f"{column.title} × 100"
+    name = f"{column.title}: {column.scorer}" if column.scorer else column.title
+    return f"{name} × 100" if SCALE.get(column.format) == SCALE["score"] else name
 
 
-def _scatter(axes: Any, board: Board, points: Sequence[_Point], smaller_is_better: bool) -> None:
-    """Points with both intervals; those that no other beats on both are ringed, and joined where both are scores."""
-    sign = -1 if smaller_is_better else 1
+def _scatter(axes: Any, points: Sequence[_Point], boards: tuple[Board, Board | None]) -> None:
+    """Points of a score (up) against another or a cost (None), with intervals; those that no other beats are ringed."""
+    upward, across = boards
     axes.set_ylim(*_room([point.y[0] for point in points]))
-    if not smaller_is_better:
+    if across:
         axes.set_xlim(*_room([point.x[0] for point in points]))
-    best = [
-        p for p in points
-        if not any(sign * q.x[0] >= sign * p.x[0] and q.y[0] >= p.y[0] and (q.x[0], q.y[0]) != (p.x[0], p.y[0])
-                   for q in points)
-    ]  # fmt: skip
-    if not smaller_is_better and len(best) > 1:
+    best = _unbeaten(points, _sign(upward), _sign(across) if across else -1)
+    if across and len(best) > 1:
         best.sort(key=lambda point: point.x[0])
         axes.plot([p.x[0] for p in best], [p.y[0] for p in best], color="#777777", linewidth=0.8, zorder=1)
     for point in points:
-        look = board.look(point.row)
-        (x, low, high), (y, _, _) = point.x, point.y
+        look = (across or upward).look(point.row)
+        (x, low, high), y = point.x, point.y[0]
         _bar(axes, point.y, x, look["color"], horizontal=False)
-        if smaller_is_better:
-            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], color=look["color"], linestyle="", **BAR)
-        else:
+        if across:
             _bar(axes, point.x, y, look["color"], horizontal=True)
+        else:
+            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], color=look["color"], linestyle="", **BAR)
         if point in best:
             axes.scatter([x], [y], s=150, facecolors="none", edgecolors="#444444", linewidths=1)
         axes.plot([x], [y], label=escape.figure(point.row.title), **{**look, "linestyle": "", "markersize": 6})
-    axes.set_ylabel(escape.figure(metric(board)))
+    axes.set_ylabel(escape.figure(metric(upward)))
+    if across:
+        axes.set_xlabel(escape.figure(metric(across)))
     axes.margins(x=0.12)
     _legend(axes, 2)
+
+
+def _unbeaten(points: Sequence[_Point], up: int, right: int) -> list[_Point]:
+    """The points that no other beats on both axes; the signs say which way is better."""
+
+    def beats(one: _Point, other: _Point) -> bool:
+        gains = (up * (one.y[0] - other.y[0]), right * (one.x[0] - other.x[0]))
+        return min(gains) >= 0 and max(gains) > 0
+
+    return [point for point in points if not any(beats(other, point) for other in points)]
+
+
+def _sign(board: Board) -> int:
+    return -1 if board.column.better == "lower" else 1
 
 
 def _bar(axes: Any, span: Span, at: float, colour: Any, horizontal: bool) -> None:
@@ -264,7 +275,7 @@ def _legend(axes: Any, columns: int) -> None:
 def _untrained(board: Board) -> float | None:
     """The mean score of the models before training, in the column's units."""
     values = [
-        score.value * SCALE["score"]
+        score.value * SCALE.get(board.column.format, 1.0)
         for run in {run.id: run for _, cell in board.valued for run in cell.runs}.values()
         for score in run.record.scores
         if (score.evaluation, score.scorer, score.stage) == (board.column.evaluation, board.column.scorer, "untrained")

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from sdsbench.core.files import write_atomic
-from sdsbench.results.report.build import TEMPLATES
+from sdsbench.results import escape
+from sdsbench.results.report.pages import template, write_style
 from sdsbench.results.reproduction.compare import Compared
 
 SHOWN = 12  # questions of a run with another verdict
@@ -19,14 +18,13 @@ SHOWN = 12  # questions of a run with another verdict
 
 def write(folder: Path, name: str, results: Sequence[Compared]) -> Path:
     """reproduction.json, reproduction.md, index.html and style.css below `folder`; returns the page."""
-    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
-    page = pages.get_template("reproduction.html").render(
+    page = template("reproduction.html").render(
         title=f"{name} reproduced", root="", counts=counts(results), results=results, lines=lines, shown=SHOWN
     )
     plain = [_plain(result) for result in results]
     write_atomic(folder / "reproduction.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
     write_atomic(folder / "reproduction.md", markdown(name, results))
-    write_atomic(folder / "style.css", (TEMPLATES / "style.css").read_text())
+    write_style(folder)
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
 
@@ -38,11 +36,12 @@ def counts(results: Sequence[Compared]) -> str:
 
 
 def markdown(name: str, results: Sequence[Compared]) -> str:
-    texts = [f"**{name} reproduced**", "", counts(results), ""]
+    texts = [f"**{escape.markdown(name)} reproduced**", "", counts(results), ""]
     for result in results:
         record = result.theirs.record
-        texts.append(f"- {result.run_id} ({record.method}, {record.task}, seed {record.seed}): {result.answer}")
-        texts += [f"  - {line}" for line in lines(result)]
+        what = escape.markdown(f"{record.method}, {record.task}")
+        texts.append(f"- {result.run_id} ({what}, seed {record.seed}): {result.answer}")
+        texts += [f"  - {escape.markdown(line)}" for line in lines(result)]
     return "\n".join(texts) + "\n"
 
 

@@ -141,7 +141,7 @@ def _floating(
     return [
         rf"\begin{{{environment}}}[p]",
         r"\centering",
-        caption,
+        caption + r"\par\smallskip",
         rf"\setlength{{\tabcolsep}}{{{_GAP / 2:g}pt}}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}",
         r"\toprule",
@@ -225,5 +225,5 @@ def _rest(t: CellTexts) -> str:
 def _paper(t: CellTexts) -> str:
     if not t.paper:
         return ""
-    difference = f" ({t.difference})" if t.difference else ""
-    return rf"{{\scriptsize\textit{{{escape(t.paper)}}}{escape(difference)}}}"
+    difference = f" {escape(f'({t.difference})')}" if t.difference else ""
+    return rf"{{\scriptsize\textit{{{escape(t.paper)}}}{difference}}}"
