@@ -26,7 +26,9 @@ from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.tasks.images import EncodedImage, ImageBatcher
 from sdsbench.tasks.sentences import EncodedSentence, SentenceBatcher
+from sdsbench.training import causal, classifier_logits, classifier_objective
 from sdsbench.training.assemble import assemble
+from sdsbench.training.attention import FILL, filling
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.classifier_objective import LabelledObjective
 from sdsbench.training.data_context import TrainingContext
@@ -146,6 +148,41 @@ def test_passes_hold_every_example_once_longest_first_within_the_budget(lengths:
     assert all(tokens(part) <= budget or len(part) == 1 for part in parts)
     assert all(tokens([*one, other[0]]) > budget for one, other in pairwise(parts))
     assert cut(examples, None, tokens) == [sorted(examples, key=lambda e: -e.length)]
+
+
+def seen_tokens(model: Any) -> list[int]:
+    """Tokens of every pass that the model makes from now on."""
+    seen: list[int] = []
+    model.base_model.register_forward_pre_hook(
+        lambda _, args, inputs: seen.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    return seen
+
+
+@pytest.mark.parametrize("family", ["decoder", "encoder"])
+def test_filled_passes_have_the_same_loss_and_gradient(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, state = assembled(tiny_model(family), family, "dora", dropout=0.2)
+    training.step(state)
+    loss, gradient = loss_and_gradient(training, state)
+    for module in (causal, classifier_logits, classifier_objective):
+        monkeypatch.setattr(module, "filling", lambda tokens, *_: -tokens % FILL)
+    seen = seen_tokens(training.model)
+    for tokens in (None, 16):
+        found, other = loss_and_gradient(dataclasses.replace(training, micro_tokens=tokens), state)
+        assert found == pytest.approx(loss, rel=1e-6)
+        assert (other - gradient).abs().max() <= 1e-6 * gradient.abs().max()
+    assert set(seen) == {FILL} and len(seen) > 3
+    assert training.objective.positions(training.model, training.examples, training.device) == FILL
+
+
+def test_passes_of_16_bits_on_a_cpu_repeat_their_shapes() -> None:
+    """oneDNN keeps code for every shape; products of 32 bits are not its own."""
+    for dtype, filled in ((torch.bfloat16, True), (torch.float32, False)):
+        training, state = assembled(tiny_model("decoder", dtype), "decoder", "lora")
+        seen = seen_tokens(training.model)
+        training.step(state)
+        assert [count % FILL == 0 for count in seen] == [filled]
+    assert filling(65, torch.bfloat16, torch.device("cuda")) == 0, "whose kernels do not mind"
 
 
 RUN = [
