@@ -15,6 +15,7 @@ from benchmarks.workloads import Workload
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.methods.attach import attach, merged
 from sdsbench.methods.base import build, lookup
+from sdsbench.runs.memory import CPU_TOKENS
 from sdsbench.training.causal import CausalObjective, EncodedText
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.dropout import Dropout
@@ -77,8 +78,9 @@ class Ours:
         layers = attach(self.model, self.method, 0)
         order = DataOrder(len(workload.examples), workload.batch_size, 0)
         self.objective = CausalObjective(None, tokenizer, 0)
+        tokens = CPU_TOKENS if self.device.type == "cpu" else None
         self.training = Training(
-            self.model, self.objective, workload.examples, order, config, self.device, Dropout(self.model, 0)
+            self.model, self.objective, workload.examples, order, config, self.device, Dropout(self.model, 0), tokens
         )
         groups = optimizer_groups(self.model, layers, self.method, [], config)
         self.state = TrainState(FlatOptimizer(groups, config), self.method, layers)

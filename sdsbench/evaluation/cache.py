@@ -1,7 +1,7 @@
 """A key-value cache of known length: each step writes its own column instead of copying all that came before.
 
 As transformers' StaticCache it holds its memory from the start; unlike it, attention reads the columns in use alone,
-and rows that have ended leave.
+and rows that have ended leave or make room for others.
 """
 
 from __future__ import annotations
@@ -44,6 +44,19 @@ class ReservedLayer(DynamicLayer):
             columns = self.get_seq_length()
             self.buffers = [buffer[indices.to(buffer.device)] for buffer in self.buffers]
             self._use(columns)
+
+    def put_last(self, rows: Tensor, other: ReservedLayer) -> None:
+        """Put all columns of another layer into the last columns of these rows, one row of it each."""
+        end = self.get_seq_length()
+        for buffer, states in zip(self.buffers, (other.keys, other.values), strict=True):
+            buffer[rows, :, end - states.shape[2] : end] = states
+
+    def keep_last(self, columns: int) -> None:
+        """Forget all but the last columns in use."""
+        end = self.get_seq_length()
+        for buffer in self.buffers:
+            buffer[:, :, :columns] = buffer[:, :, end - columns : end].clone()
+        self._use(columns)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)

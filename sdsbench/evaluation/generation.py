@@ -1,11 +1,13 @@
 """Greedy and beam generation with a model in memory: same answers at every batch size.
 
-Prompts are batched by length, longest first (a batch that is too large fails at once), padded on the left with the
-padding masked and positions counted from the first real token. Rows that have ended leave the batch.
+Prompts come longest first (a batch that is too large fails at once), padded on the left with the padding masked and
+positions counted from the first real token. Rows that have ended are replaced by waiting prompts (decoding.py), so that
+a batch stays full to the end.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +18,11 @@ from transformers import GenerationConfig
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.evaluation.cache import reserved_cache
+from sdsbench.evaluation.decoding import Decoding, last_logits, padded, positions_of
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.tokens import EncodedText, prompt_ids
+
+REFILL = 8  # prompts are read together once an eighth of the rows is free: one by one they would stop all others often
 
 
 @dataclass(frozen=True)
@@ -69,42 +74,82 @@ class Generator:
         """The generated tokens after every tokenised prompt."""
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         made: list[list[int]] = [[] for _ in prompts]
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            ids, mask = _padded([prompts[i] for i in batch], self.tokenizer.pad_token_id, self.device)
-            if requests[batch[0]].beams > 1:
-                generated = self._beam_search(ids, mask, requests[batch[0]])
-            else:
-                generated = self._greedy(ids, mask, [requests[i] for i in batch])
-            for i, tokens in zip(batch, generated, strict=True):
-                made[i] = tokens
-            self.progress(len(batch))
+        if requests and requests[0].beams > 1:
+            self._beams(order, prompts, requests, made)
+        else:
+            waiting = deque(order)
+            while waiting:
+                self._greedy(waiting, prompts, requests, made)
         return made
 
-    def _greedy(self, ids: Tensor, mask: Tensor, requests: Sequence[Request]) -> list[list[int]]:
-        most = max(request.max_new_tokens for request in requests)
-        cache = reserved_cache(self.model.config, ids.shape[1] + most)
-        generated: list[list[int]] = [[] for _ in requests]
-        rows = list(range(len(requests)))  # which requests the rows of the batch belong to
-        inputs, positions = ids, _positions(mask)
-        while rows:
-            self.progress(0)
-            tokens = _last_logits(self.model, inputs, mask, positions, cache).argmax(dim=-1)
-            open_rows = []
-            for position, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-                generated[row].append(token)
-                if not self._ended(generated[row], requests[row]):
-                    open_rows.append(position)
-            if len(open_rows) < len(rows):
-                if not open_rows:
-                    break
-                keep = torch.tensor(open_rows, device=self.device)
-                cache.batch_select_indices(keep)
-                tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-                rows = [rows[position] for position in open_rows]
-            inputs, positions = tokens[:, None], positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        return generated
+    def _greedy(
+        self,
+        waiting: deque[int],
+        prompts: Sequence[Sequence[int]],
+        requests: Sequence[Request],
+        made: list[list[int]],
+    ) -> None:
+        """Answer waiting prompts, longest first, until none is left, or (where rows cannot be replaced) one batch."""
+        rows: list[int | None] = [waiting.popleft() for _ in range(min(self.batch_size, len(waiting)))]
+        first = [prompts[i] for i in rows if i is not None]
+        longest = len(first[0]) + max(request.max_new_tokens for request in requests)
+        batch = Decoding(self.model, first, longest, self.tokenizer.pad_token_id)
+        self._note(batch, rows, range(len(rows)), requests, made)
+        least = max(1, self.batch_size // REFILL)
+        while True:
+            free = [row for row, i in enumerate(rows) if i is None]
+            if waiting and batch.replaceable and len(free) >= min(least, len(waiting)):
+                free = free[: len(waiting)]
+                for row in free:
+                    rows[row] = waiting.popleft()
+                batch.replace(free, [prompts[i] for row in free if (i := rows[row]) is not None])
+                self._note(batch, rows, free, requests, made)
+                continue
+            open_rows = [row for row, i in enumerate(rows) if i is not None]
+            if not open_rows:
+                return
+            if free and not (waiting and batch.replaceable):
+                batch.keep(open_rows)
+                rows = [rows[row] for row in open_rows]
+                open_rows = list(range(len(rows)))
+            batch.step(open_rows)
+            self._note(batch, rows, open_rows, requests, made)
+
+    def _note(
+        self,
+        batch: Decoding,
+        rows: list[int | None],
+        changed: Sequence[int],
+        requests: Sequence[Request],
+        made: list[list[int]],
+    ) -> None:
+        """Write down the newest tokens of some rows; those that have ended are None from now on."""
+        tokens, ended = batch.tokens.tolist(), []
+        for row in changed:
+            i = rows[row]
+            assert i is not None, "an open row"
+            made[i].append(tokens[row])
+            if self._ended(made[i], requests[i]):
+                rows[row] = None
+                ended.append(row)
+        if ended:
+            batch.end(ended)
+        self.progress(len(ended))
+
+    def _beams(
+        self,
+        order: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        requests: Sequence[Request],
+        made: list[list[int]],
+    ) -> None:
+        """Beam search, a batch after the other: all beams of a batch end together."""
+        for start in range(0, len(order), self.batch_size):
+            numbers = order[start : start + self.batch_size]
+            ids, mask = padded([prompts[i] for i in numbers], self.tokenizer.pad_token_id, self.device)
+            for i, tokens in zip(numbers, self._beam_search(ids, mask, requests[numbers[0]]), strict=True):
+                made[i] = tokens
+            self.progress(len(numbers))
 
     def _ended(self, tokens: Sequence[int], request: Request) -> bool:
         if tokens[-1] in self.ends or len(tokens) >= request.max_new_tokens:
@@ -149,12 +194,12 @@ def check_generation(model: Any, examples: Sequence[EncodedText]) -> None:
     texts = sorted((example.ids for example in examples[:_AMONG]), key=len)
     some = [text[:_COMPARED] for text in (texts[-1], texts[0])]
     own = [model(input_ids=torch.tensor([text], device=device), use_cache=False).logits[0].float() for text in some]
-    ids, mask = _padded([text[:-1] for text in some], 0, device)
+    ids, mask = padded([text[:-1] for text in some], 0, device)
     try:
         cache = reserved_cache(model.config, ids.shape[1] + 1)
-        found = [_last_logits(model, ids, mask, _positions(mask), cache)]
+        found = [last_logits(model, ids, mask, positions_of(mask), cache)]
         last, mask = torch.tensor([[text[-1]] for text in some], device=device), torch.cat([mask, mask[:, -1:]], dim=1)
-        found.append(_last_logits(model, last, mask, _positions(mask)[:, -1:], cache))
+        found.append(last_logits(model, last, mask, positions_of(mask)[:, -1:], cache))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # an architecture that lacks what generation needs raises whatever it likes
@@ -174,28 +219,6 @@ def check_generation(model: Any, examples: Sequence[EncodedText]) -> None:
 
 
 _AMONG, _COMPARED = 64, 32  # examples that are looked at, and tokens of each
-
-
-def _last_logits(model: Any, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-    """Logits of the token after each row (b x V); `inputs` are the columns that the cache does not hold yet."""
-    output = model(
-        input_ids=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-        logits_to_keep=1,
-    )  # fmt: skip
-    return output.logits[:, -1]
-
-
-def _positions(mask: Tensor) -> Tensor:
-    """Positions counted from the first real token."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def _padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(ids, mask) of prompts padded on the left."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return ids, mask
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

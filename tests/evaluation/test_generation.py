@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from sdsbench.evaluation import decoding
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
@@ -73,3 +75,45 @@ def test_a_look_after_every_token_may_end_it(micro, beams: int) -> None:
     with pytest.raises(InterruptedError):
         Generator(micro.model, micro.tokenizer, 8, look).answer(requests((), 40, beams))
     assert looks == [0, 0, 0]
+
+
+UNEQUAL = [Request(prompt, 4 + 9 * (number % 4), ()) for number, prompt in enumerate(PROMPTS * 3)]
+
+
+@pytest.mark.parametrize("slack", [1, 64])
+@pytest.mark.parametrize("size", [2, 5, 16])
+def test_rows_that_end_make_room_for_waiting_prompts(
+    micro, size: int, slack: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many rows as there are prompts left, and the answers of one prompt after the other; columns run out too."""
+    monkeypatch.setattr(decoding, "SLACK", slack)
+    seen: list[tuple[int, int]] = []
+    usual = decoding.last_logits
+
+    def look(model, inputs, mask, positions, cache):
+        seen.append(tuple(inputs.shape))
+        assert mask.shape == (len(inputs), cache.get_seq_length() + inputs.shape[1])
+        return usual(model, inputs, mask, positions, cache)
+
+    alone = [Generator(micro.model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL]
+    monkeypatch.setattr(decoding, "last_logits", look)
+    assert Generator(micro.model, micro.tokenizer, size).answers(UNEQUAL) == alone
+    steps = [rows for rows, columns in seen if columns == 1]
+    last_prompt = max(number for number, (_, columns) in enumerate(seen) if columns > 1)
+    full = [rows for rows, columns in seen[:last_prompt] if columns == 1]
+    assert set(full) == {size}, "a batch does not shrink while prompts wait"
+    assert sum(steps) < 1.5 * sum(request.max_new_tokens for request in UNEQUAL) + size * 40
+
+
+def test_a_models_window_keeps_batches_as_they_are(micro, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers with a window have columns of their own: a batch is answered to its end, then the next one."""
+    facts = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = AutoConfig.for_model(
+        "gemma2", **facts, head_dim=8, num_hidden_layers=2, vocab_size=len(micro.tokenizer), sliding_window=16
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    alone = [Generator(model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL[:8]]
+    monkeypatch.setattr(decoding.Decoding, "replace", lambda *_: pytest.fail("rows of a window were replaced"))
+    assert Generator(model, micro.tokenizer, 3).answers(UNEQUAL[:8]) == alone

@@ -1,0 +1,87 @@
+"""Runs at once on one machine, as in several terminals: their tokens/s together against one run alone.
+
+    python -m benchmarks.beside --model smollm2_135m --runs 2
+
+Rounds alternate between one run alone and all at once, each in processes of their own that use every core; the ratio is
+the median over rounds. `--wait-policy ACTIVE` shows what OpenMP does where nobody tells its threads to sleep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import report
+from sdsbench.core.processor import usable_cores
+
+WORK = """
+import sys, time
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.prepare import ready_to_train
+training, state = ready_to_train(compose_run(sys.argv[3:]))
+training.model.train()
+training.step(state)
+print("ready", flush=True)
+sys.stdin.readline()
+end, tokens, started = time.time() + float(sys.argv[1]), 0, time.time()
+while time.time() < end:
+    tokens += training.step(state).tokens
+print(tokens / (time.time() - started), flush=True)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.beside", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2_135m")
+    parser.add_argument("--runs", type=int, default=2, help="at once")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--wait-policy", default="PASSIVE", choices=["PASSIVE", "ACTIVE"])
+    parser.add_argument("--out", default="benchmarks/results")
+    given = parser.parse_args(arguments)
+    alone, together = [], []
+    for _ in range(given.rounds):
+        alone += _speeds(1, given)
+        together.append(sum(_speeds(given.runs, given)))
+    ratio = statistics.median(many / one for many, one in zip(together, alone, strict=True))
+    row = {
+        "runs": given.runs, "wait_policy": given.wait_policy,
+        "alone_tokens_per_second": round(statistics.median(alone)),
+        "together_tokens_per_second": round(statistics.median(together)), "together_against_alone": round(ratio, 2),
+    }  # fmt: skip
+    facts = {"model": given.model, "cores": usable_cores(), "rounds": given.rounds, "load": _load()}
+    name = f"beside-{given.model}-{given.runs}-{given.wait_policy.lower()}.csv"
+    report.write(Path(given.out) / name, [row], facts, torch.device("cpu"))
+    print(report.table([row]))
+    return 0
+
+
+def _speeds(runs: int, given: argparse.Namespace) -> list[float]:
+    """tokens/s of each of so many processes that train at the same time, after all are ready."""
+    words = [f"model={given.model}", "method=lora", "data.source=embedded", "train.max_steps=100000", "device=cpu"]
+    command = [sys.executable, "-c", WORK, str(given.seconds), "--", *words]
+    environment = {**os.environ, "OMP_WAIT_POLICY": given.wait_policy}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(runs)]  # type: ignore[call-overload]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return [float(process.communicate()[0]) for process in processes]
+
+
+def _load() -> str:
+    """The load averages at the end, in which other work shows."""
+    return " ".join(f"{value:.1f}" for value in os.getloadavg())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Memory and time of a long training: the peak of resident memory and the seconds of a token, every hundred steps.
+
+    python -m benchmarks.growth --model smollm2_135m --dtype bfloat16 --steps 1000
+
+What libraries keep for every new shape grows with the shapes, so lengths are those of real batches. The row after the
+last step has memory against that after step 20 and the time of a token against that of the first hundred steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import report
+from sdsbench.core.progress import forget_peak_memory, peak_memory
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.prepare import ready_to_train
+
+EARLY, WINDOW = 20, 100
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2_135m")
+    parser.add_argument("--task", default="gsm8k")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--batch", type=int, default=2, help="examples a step")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data-root", help="folder with real data; without it this package's own")
+    parser.add_argument("--out", default="benchmarks/results")
+    given = parser.parse_args(arguments)
+    source = ["data.source=local", f"data.root={given.data_root}"] if given.data_root else ["data.source=embedded"]
+    words = [f"model={given.model}", f"task={given.task}", "method=lora", f"dtype={given.dtype}", "device=cpu"]
+    sizes = [f"train.batch_size={given.batch}", f"train.max_steps={given.steps}", f"threads={given.threads}"]
+    training, state = ready_to_train(compose_run([*words, *sizes, *source]))
+    training.model.train()
+    forget_peak_memory()
+    rows, tokens, started = [], 0, time.process_time()
+    for step in range(1, given.steps + 1):
+        tokens += training.step(state).tokens
+        if step == EARLY or step % WINDOW == 0 or step == given.steps:
+            spent = time.process_time() - started
+            rows.append({"step": step, "peak_mib": peak_memory()[0] >> 20, "cpu_ms_a_token": 1000 * spent / tokens})
+            print(rows[-1], file=sys.stderr)
+            forget_peak_memory()
+            if step != EARLY:
+                tokens, started = 0, time.process_time()
+    first, last = next(row for row in rows if row["step"] != EARLY), rows[-1]
+    last["memory_against_step_20"] = round(last["peak_mib"] / rows[0]["peak_mib"], 3)
+    last["time_against_first_hundred"] = round(last["cpu_ms_a_token"] / first["cpu_ms_a_token"], 3)
+    for row in rows:
+        row["cpu_ms_a_token"] = round(row["cpu_ms_a_token"], 3)
+    facts = {"model": given.model, "task": given.task, "dtype": given.dtype, "batch": given.batch}
+    facts |= {"threads": given.threads, "data": "real" if given.data_root else "embedded"}
+    name = f"growth-{given.model}-{given.task.replace('/', '_')}-{given.dtype}.csv"
+    report.write(Path(given.out) / name, rows, facts, torch.device("cpu"))
+    print(report.table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
