@@ -112,11 +112,13 @@ class Training:
         started = time.perf_counter()
         if isinstance(state.optimizer, InBackwardAdamW):
             return self._step_in_backward(state, state.optimizer, self.split(batch), started)
-        parts, loss = self._gradients(state, batch)
+        parts, loss = self.gradients(state, batch, state.step + 1)
         return self.update(state, parts, loss, time.perf_counter() - started)
 
-    def _gradients(self, state: TrainState, batch: Sequence[Any]) -> tuple[Parts, float]:
+    def gradients(self, state: TrainState, batch: Sequence[Any], step: int) -> tuple[Parts, float]:
         """The gradients of a step and its loss; in smaller passes, once and for all, where memory is short.
+
+        `step` decides the dropout masks.
 
         Raises what the device raises where a single example does not fit.
         """
@@ -125,7 +127,7 @@ class Training:
             parts = self.split(batch, state.micro_limit)
             state.optimizer.zero_grad()
             try:
-                with self.dropout.of_step(state.step + 1):
+                with self.dropout.of_step(step):
                     return parts, self.backward(parts)
             except Exception as error:
                 if not out_of_memory(error) or len(parts) == len(batch):
@@ -150,7 +152,7 @@ class Training:
         state.method.before_step(state.layers, step)
         if self.config.clip == "adjusted":
             grad_norm = optimizer.clip(self.config.clip_norm)
-        _check_finite(step, loss, grad_norm)
+        check_finite(step, loss, grad_norm)
         lr_factor = self._lr_factor(step)
         started += self.observer.around(step, lambda: optimizer.step(lr_factor))
         facts = state.method.after_step(state.layers, step, self.total_steps, optimizer)
@@ -168,7 +170,7 @@ class Training:
                 return self.backward(parts, scale)
 
         loss, grad_norm = optimizer.step(backward, step, lr_factor, self.config.clip_norm)
-        _check_finite(step, loss, grad_norm)
+        check_finite(step, loss, grad_norm)
         return self._finish(state, parts, loss, grad_norm, lr_factor, {}, started)
 
     def _lr_factor(self, step: int) -> float:
@@ -204,6 +206,7 @@ class Training:
         return StepReport(state.step, loss, self.config.lr * lr_factor, grad_norm, tokens, targets, seconds, facts)
 
 
-def _check_finite(step: int, loss: float, grad_norm: float) -> None:
+def check_finite(step: int, loss: float, grad_norm: float) -> None:
+    """Raises TrainingFailed where a loss or a gradient is not finite."""
     if not math.isfinite(loss) or not math.isfinite(grad_norm):
         raise TrainingFailed(f"step {step}: loss {loss}, gradient norm {grad_norm}: not finite. Try a lower train.lr.")

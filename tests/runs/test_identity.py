@@ -24,7 +24,7 @@ PLACES = {
 }  # fmt: skip
 ALWAYS_INERT = {
     "protocol.source", "protocol.rank", "protocol.alpha", "protocol.dropout", "protocol.targets", "protocol.lr",
-    "protocol.variant", "protocol.seeds", "protocol.paper", "model.architecture",
+    "protocol.variant", "protocol.variants", "protocol.seeds", "protocol.paper", "model.architecture",
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
 CLIP = "train.clip"  # of methods that take gradients as they are
@@ -34,14 +34,24 @@ ADJUSTING = MICRO - {CLIP}
 GLUE = {CLIP, "data.validation_rows", "data.order", "eval.order"}
 VISION = {CLIP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
 FULL = "method.targets"
+LORA_SB_GRADIENT = {
+    "method.eta", "method.sign", "method.samples", "method.sample_fraction", "method.gradient_batch",
+    "method.gradient_dropout",
+}  # fmt: skip
+PRE = {"method.pre_interval"}
 SVD = {"method.svd_iterations", "method.svd_oversampling"}
-DENSE_ADAM = {"method.betas", "method.epsilon", "method.moment_dtype"}
+DENSE_ADAM = {
+    "method.betas", "method.epsilon", "method.moment_dtype", "method.first_count", "method.square_dtype",
+}  # fmt: skip
 
 CASES: list[tuple[list[str], set[str]]] = [
-    (["method=sds_lora"], MICRO),
-    (["method=sds_lora", "method.variant=reset_lora"], MICRO | {"method.refresh", "method.phases", "method.guard"}),
-    (["method=sds_lora", "method.refresh=never"], MICRO | {"method.phases", "method.guard"}),
-    (["method=sds_lora", "method.refresh=every"], MICRO | {"method.phases"}),
+    (["method=sds_lora"], MICRO | PRE),
+    (
+        ["method=sds_lora", "method.variant=reset_lora"],
+        MICRO | PRE | {"method.pre_steps", "method.refresh", "method.phases", "method.guard"},
+    ),
+    (["method=sds_lora", "method.refresh=never"], MICRO | PRE | {"method.phases", "method.guard"}),
+    (["method=sds_lora", "method.refresh=every"], MICRO | PRE | {"method.phases"}),
     (["method=lora"], MICRO),
     (["method=lora", "data.train_limit=8"], MICRO - {"data.order"}),
     (["method=lora", "train.max_steps=null"], MICRO - {"train.epochs"}),
@@ -61,7 +71,7 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["method=lora_sb", "method.samples=3"], MICRO | {"method.sample_fraction"}),
     (
         ["method=lora_sb", "method.start=kaiming"],
-        MICRO | {"method.eta", "method.sign", "method.samples", "method.sample_fraction"},
+        MICRO | LORA_SB_GRADIENT,
     ),
     *((["method=" + name], MICRO) for name in ("dora", "lora_ga", "lora_plus", "milora", "olora", "rslora")),
     (["method=preconditioned_lora"], ADJUSTING),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from sdsbench.runs.configuration.compose import compose_run, options
+from sdsbench.core.errors import ConfigError
+from sdsbench.runs.configuration.compose import compose_run, conf_folder, options
 from sdsbench.tasks import base
 
 PAPERS = ["sds_lora/commonsense", "sds_lora/math", "sds_lora/vision"]
@@ -71,10 +74,10 @@ def test_full_fine_tuning_of_the_sds_protocol_trains_the_targets_only():
 
 
 def test_the_code_of_lora_sb_differs_from_its_paper():
-    paper, code = (resolved("lora_sb/commonsense", f"protocol.variant={variant}") for variant in ("paper", "code"))
+    paper, code = (resolved("lora_sb/commonsense", f"variant={variant}") for variant in ("paper", "code"))
     assert (paper.train.batch_size, paper.train.weight_decay) == (144, 0.0)
     assert (code.train.batch_size, code.train.weight_decay) == (192, 0.01)
-    assert resolved("lora_sb/glue", "protocol.variant=code").train.max_length == 128
+    assert resolved("lora_sb/glue", "variant=code").train.max_length == 128
 
 
 def test_evaluation_as_the_papers_did_it():
@@ -95,3 +98,40 @@ def test_quick_is_for_the_small_models(model):
     config = resolved("quick", f"model={model}", "task=gsm8k", "method=sds_lora")
     assert config.train.max_steps == {"micro": 200, "smollm2_135m": 60}[model]
     assert config.train.lr == {"micro": 2e-3, "smollm2_135m": 2e-4}[model]
+
+
+def test_alpha_may_be_a_multiple_of_the_rank():
+    """LoRA's alpha = 2 r follows the rank that the command line sets; a wrong rank has one problem, its own."""
+    assert resolved("sds_lora/math", "method=lora", "method.rank=6").method.alpha == 12.0
+    words = ["model=micro", "task=gsm8k", "method=lora", "method.alpha=0.5r", "method.rank=6"]
+    assert resolved("quick", *words).method.alpha == 3
+    for value, key in (("method.alpha=r2", "method.alpha"), ("method.rank=x", "method.rank")):
+        with pytest.raises(ConfigError) as caught:
+            resolved("sds_lora/math", "method=lora", value)
+        assert [problem.key for problem in caught.value.problems] == [key]
+        assert "r, 2r" in str(caught.value) or key == "method.rank"
+
+
+def test_variants_are_chosen_as_files_are():
+    for words, says in (
+        (["protocol=lora_sb/glue", "protocol.variant=code"], "variant=paper or variant=code"),
+        (["protocol=quick", "model=micro", "variant=code"], "accepted: paper with protocol=quick"),
+        (["protocol_method=quick/lora"], "chosen by protocol"),
+        (["protocol=lora_sb/glue", "variant=cod"], "Did you mean 'code'?"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            compose_run(words)
+
+
+def test_every_file_of_a_specialisation_is_one_that_can_be_chosen():
+    """A file whose path names no protocol, task, model, method or variant would never be read, in silence."""
+    groups = {
+        "protocol_task": ["task"], "protocol_model": ["model"], "protocol_method": ["method"],
+        "protocol_method_model": ["method", "model"], "protocol_variant": ["variant"],
+        "protocol_variant_task": ["variant", "task"], "protocol_variant_method": ["variant", "method"],
+    }  # fmt: skip
+    found = {path.name for path in conf_folder().iterdir() if path.name.startswith("protocol_")}
+    assert found <= groups.keys()
+    for group in found:
+        combinations = itertools.product(*(options(choice) for choice in ["protocol", *groups[group]]))
+        assert set(options(group)) <= {"/".join(names) for names in combinations}, group

@@ -22,7 +22,7 @@ from sdsbench.core import plugins
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.section import section_type
 from sdsbench.core.spelling import nearest
-from sdsbench.runs.configuration import resolvers
+from sdsbench.runs.configuration import environment
 from sdsbench.runs.configuration.check import cross_problems
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
 from sdsbench.runs.configuration.foreign import environment_problems, file_problems, hydra_problems, without_hydra
@@ -54,7 +54,7 @@ def compose_run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Ru
 def to_run_config(composed: DictConfig, problems: Sequence[Problem] = ()) -> RunConfig:
     """A composed tree as a checked RunConfig; raises ConfigError (with `problems` found earlier in front)."""
     found = list(problems)
-    resolvers.register()
+    environment.register()
     try:
         tree = OmegaConf.to_container(composed, resolve=True)
     except (OmegaConfBaseException, KeyError) as error:
@@ -79,7 +79,7 @@ def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConf
 
 def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> tuple[DictConfig | None, list[Problem]]:
     """Hydra's composition of the overrides that it can take, and problems for those that it cannot."""
-    resolvers.register()
+    environment.register()
     words, folders = with_search_path(overrides, config_dirs)
     parsed, problems = parse(words)
     modules = plugins_of(parsed)
