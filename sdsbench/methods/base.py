@@ -47,8 +47,10 @@ RowScale = tuple["Tensor", "Tensor"]  # (magnitude_m, which may train; norm_m, a
 Targets = Annotated[list[str], Field(min_length=1), Accepts("a list of layer names, or [all-linear]")]
 
 
-ALPHA = r"(\d+(?:\.\d+)?)?r"
-Alpha = Annotated[float, Field(gt=0), Accepts("a number above 0, or a multiple of the rank: r, 2r ...")]
+ALPHA = r"(\d+(?:\.\d+)?)?(r|sqrt\(r\))"
+Alpha = Annotated[
+    float, Field(gt=0), Accepts("a number above 0, or a multiple of the rank or its root: r, 2r, 4sqrt(r)")
+]
 
 
 class MethodConfig(Section):
@@ -68,11 +70,12 @@ class LowRankConfig(MethodConfig):
     @model_validator(mode="before")
     @classmethod
     def _multiple_of_the_rank(cls, values: Any) -> Any:
-        """`alpha: 2r` becomes twice the rank, whatever the rank is set to."""
+        """`alpha: 2r` becomes twice the rank that is set; 4sqrt(r) gives methods with s = alpha / r that of rsLoRA."""
         if isinstance(values, dict) and (multiple := re.fullmatch(ALPHA, str(values.get("alpha")))):
             rank = values.get("rank", cls.model_fields["rank"].default)
             known = isinstance(rank, int) and rank > 0  # else the rank's own problem is reported
-            return values | {"alpha": float(multiple[1] or 1) * (rank if known else 1)}
+            power = 1.0 if multiple[2] == "r" else 0.5
+            return values | {"alpha": float(multiple[1] or 1) * (rank**power if known else 1)}
         return values
 
 

@@ -35,7 +35,7 @@ class TrainingContext:
 
     @property
     def warmup_steps(self) -> int:
-        return warmup_steps(self.warmup_ratio, self.total_steps)
+        return warmup_steps(self.warmup_ratio, self.total_steps, self.training.config.warmup_rounding)
 
     @property
     def warmup_ratio(self) -> float:

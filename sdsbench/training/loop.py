@@ -174,7 +174,7 @@ class Training:
         return self._finish(state, parts, loss, grad_norm, lr_factor, {}, started)
 
     def _lr_factor(self, step: int) -> float:
-        warmup = warmup_steps(self.config.warmup_ratio, self.total_steps)
+        warmup = warmup_steps(self.config.warmup_ratio, self.total_steps, self.config.warmup_rounding)
         return factor(self.config.schedule, step, self.total_steps, warmup)
 
     def backward(self, parts: Parts, scale: float = 1.0) -> float:

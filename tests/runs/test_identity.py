@@ -12,7 +12,7 @@ from sdsbench import synthetic
 from sdsbench.core.section import Section
 from sdsbench.runs.configuration.compose import compose_run, conf_folder, iter_leaves, options
 from sdsbench.runs.configuration.identity import COST_KEYS, PLACING, inert_keys, placed, run_id, with_values
-from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.configuration.schema import PROTOCOL_TABLES, RunConfig
 from sdsbench.runs.keeper import _new_record
 from sdsbench.tasks import base as tasks
 
@@ -24,15 +24,17 @@ PLACES = {
 }  # fmt: skip
 ALWAYS_INERT = {
     "protocol.source", "protocol.rank", "protocol.alpha", "protocol.dropout", "protocol.targets", "protocol.lr",
-    "protocol.variant", "protocol.variants", "protocol.seeds", "protocol.paper", "model.architecture",
+    "protocol.variant", "protocol.variants", "protocol.seeds", "protocol.paper", "protocol.code", "protocol.ours",
+    "model.architecture",
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
 CLIP = "train.clip"  # of methods that take gradients as they are
-HUB = {CLIP, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
-MICRO = {CLIP, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
+NO_DECAY, NO_WARMUP = "train.decay_vectors", "train.warmup_rounding"
+HUB = {CLIP, NO_DECAY, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
+MICRO = {CLIP, NO_DECAY, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
 ADJUSTING = MICRO - {CLIP}
-GLUE = {CLIP, "data.validation_rows", "data.order", "eval.order"}
-VISION = {CLIP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
+GLUE = {CLIP, NO_DECAY, "data.validation_rows", "data.order", "eval.order"}
+VISION = {CLIP, NO_DECAY, NO_WARMUP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
 FULL = "method.targets"
 LORA_SB_GRADIENT = {
     "method.eta", "method.sign", "method.samples", "method.sample_fraction", "method.gradient_batch",
@@ -88,8 +90,8 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["protocol=lora_sb/glue", "task=glue/rte"], GLUE),
     (["protocol=lora_sb/glue", "task=glue/rte", "method=lora_pro", "method.mode=full"], GLUE),  # its head is AdamW's
     (["protocol=lr_matters/math"], HUB),
-    (["protocol=sds_lora/math", "method=full_ft"], HUB),
-    (["protocol=sds_lora/commonsense"], HUB | {"data.order"}),
+    (["protocol=sds_lora/math", "method=full_ft"], HUB | {NO_WARMUP}),
+    (["protocol=sds_lora/commonsense"], HUB | {NO_WARMUP, "data.order"}),
     (["protocol=sds_lora/vision"], VISION),
 ]
 
@@ -130,7 +132,7 @@ def test_every_key_names_places_or_has_no_effect(words: list[str]) -> None:
     config = composed(tuple(words))
     name, silent = run_id(config), PLACES | inert_keys(config)
     keys = [f"{section}.{key}" for section, key in _keys(config)] + [key for key in _plain(config)]
-    assert {leaf for leaf, _ in iter_leaves(config.model_dump()) if not leaf.startswith("protocol.paper")} <= set(keys)
+    assert {leaf for leaf, _ in iter_leaves(config.model_dump()) if not leaf.startswith(PROTOCOL_TABLES)} <= set(keys)
     for key in keys:
         if key in ("method.name", "task.name"):  # another class; CASES has one each
             continue

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +13,17 @@ from sdsbench.core.errors import ConfigError
 from sdsbench.runs.configuration.compose import compose_run, conf_folder, options
 from sdsbench.tasks import base
 
+ROOT = Path(__file__).parents[2]
 PAPERS = ["sds_lora/commonsense", "sds_lora/math", "sds_lora/vision"]
 PAPERS += ["lora_sb/arithmetic", "lora_sb/commonsense", "lora_sb/glue", "lr_matters/math"]
+PAPERS += [
+    "lora_xs/math",
+    "lora_xs/commonsense",
+    "lora_xs/glue",
+    "dora/commonsense",
+    "pissa/metamath",
+    "lora_pro/metamath",
+]
 
 
 def resolved(protocol: str, *overrides: str):
@@ -135,3 +147,42 @@ def test_every_file_of_a_specialisation_is_one_that_can_be_chosen():
     for group in found:
         combinations = itertools.product(*(options(choice) for choice in ["protocol", *groups[group]]))
         assert set(options(group)) <= {"/".join(names) for names in combinations}, group
+
+
+def test_the_page_of_protocols_is_current():
+    """docs/protocols.md is what conf/ gives; every protocol has a table there, and every variant=code its sources."""
+    spec = importlib.util.spec_from_file_location("write_protocols", ROOT / "scripts" / "write_protocols.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = (ROOT / "docs" / "protocols.md").read_text()
+    assert script.document() == page, "run python scripts/write_protocols.py"
+    for protocol in (name for name in options("protocol") if name != "quick"):
+        assert f"## {protocol}\n" in page
+        config = resolved(protocol, *(["task=glue/rte"] if protocol.endswith("glue") else []))
+        if "code" in config.protocol.variants:
+            assert "@" in config.protocol.code["repository"], "a repository and its commit"
+            cited = [key for key, value in config.protocol.code.items() if re.search(r"\(.*\.(py|sh|json)", str(value))]
+            assert len(cited) >= 5, f"{protocol}: the code's deviations have source lines"
+    assert "no known difference" not in page
+
+
+def test_variant_code_is_what_the_authors_code_does():
+    """A value for each deviation that can be set; those that cannot are listed under `ours`."""
+    sb = resolved("lora_sb/arithmetic", "method=lora_sb", "variant=code")
+    assert (sb.method.eta, sb.method.gradient_batch, sb.method.samples, sb.method.svd) == ("code", 3, 50, "authors")
+    assert (sb.method.factor_dtype, sb.method.r_dtype, sb.train.weight_decay) == ("bfloat16", "bfloat16", 0.01)
+    glue = resolved("lora_sb/glue", "task=glue/rte", "method=lora_sb", "variant=code")
+    assert (glue.method.samples, glue.method.gradient_dropout, glue.train.max_length) == (2, True, 128)
+    assert (glue.train.decay_vectors, glue.train.warmup_rounding) == (True, "down")
+    for protocol, steps in (("math", 50), ("commonsense", 55), ("vision", 50)):
+        assert resolved(f"sds_lora/{protocol}", "method=sds_lora", "variant=code").method.pre_steps == steps
+        assert resolved(f"sds_lora/{protocol}", "method=sds_lora").method.pre_steps == 0
+        for method in ("dora", "pissa", "preconditioned_lora", "lora_plus"):
+            config = resolved(f"sds_lora/{protocol}", f"method={method}", "variant=code", "method.rank=16").method
+            assert config.alpha / config.rank == pytest.approx(4 / 16**0.5), method
+    ga = resolved("sds_lora/math", "method=lora_ga", "variant=code").method
+    assert (ga.gamma, ga.samples) == (512, 32)
+    pro = resolved("lora_pro/metamath", "method=lora_pro", "variant=code").method
+    assert (pro.mode, pro.damping, pro.damping_form, pro.first_count, pro.alpha) == ("full", 1e-8, "absolute", 2, 16)
+    assert resolved("pissa/metamath").method.svd_iterations == 16
+    assert resolved("lora_xs/commonsense").method.alpha / 32 == 2

@@ -34,7 +34,7 @@ from sdsbench.runs.configuration.overrides import (
     search_path,
     with_search_path,
 )
-from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.configuration.schema import PROTOCOL_TABLES, RunConfig
 from sdsbench.runs.configuration.typed import typed_run
 
 MANY = 16  # choices that a message lists before it points to `sdsbench ls`
@@ -164,7 +164,7 @@ def _sets_section(override: Override, composed: DictConfig) -> bool:
     """Whether an override replaces a whole section (`train=5`), which Hydra takes without a word."""
     key = override.key_or_group
     node = OmegaConf.select(composed, key, throw_on_resolution_failure=False)
-    return key in _sections() or (isinstance(node, DictConfig) and not key.startswith("protocol.paper"))
+    return key in _sections() or (isinstance(node, DictConfig) and not key.startswith(PROTOCOL_TABLES))
 
 
 @cache
@@ -208,7 +208,7 @@ def key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> P
     if problem := refuse_kind(override, known):
         return problem
     if key in known:
-        if isinstance(OmegaConf.select(base, key), DictConfig) and not key.startswith("protocol.paper"):
+        if isinstance(OmegaConf.select(base, key), DictConfig) and not key.startswith(PROTOCOL_TABLES):
             return Problem(key, override.value(), f"one key below it, such as {known[known.index(key) + 1]}")
         return None
     return Problem(key, override.value(), "a key of conf/ (see `sdsbench show`)", nearest(key, [*known, *GROUPS]))

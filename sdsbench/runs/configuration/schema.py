@@ -21,6 +21,10 @@ from sdsbench.training.training_config import TrainConfig
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
 
 
+PROTOCOL_TABLES = ("protocol.paper", "protocol.code", "protocol.ours")
+"""Keys whose values are tables in words, with keys of their own."""
+
+
 class ProtocolConfig(Section):
     """A paper's settings: the values that other sections take over, and the paper's own table of them.
 
@@ -42,6 +46,12 @@ class ProtocolConfig(Section):
     )
     seeds: Annotated[list[int], INERT] = Field([0, 1, 2], description="the seeds that a sweep of the protocol runs")
     paper: Annotated[dict[str, Any], INERT] = Field({}, description="the paper's own table of its settings, in words")
+    code: Annotated[dict[str, Any], INERT] = Field(
+        {}, description="what the authors' code does, where it says more or something else, with its source line"
+    )
+    ours: Annotated[dict[str, Any], INERT] = Field(
+        {}, description="what this project does otherwise than both, or does not offer"
+    )
 
     def problems(self) -> Iterator[Problem]:
         if self.variant not in self.variants:
