@@ -32,8 +32,8 @@ task, a model or a method, they stand in a file of their own, of Hydra's groups 
 variant and choice); later groups win, and the command line wins over all. `sdsbench show protocol=NAME` prints a run.
 
 The last column holds our values for the words under each title; two values are those of `variant=paper` and
-`variant=code`. A source in brackets is a file of the authors' repository and the expression that decides there. An empty
-cell: nothing is stated there.
+`variant=code`. A source in brackets is a file of the authors' repository and the expression that decides there. In an
+empty cell nothing is stated.
 """
 ITEMS: dict[str, Callable[[RunConfig], Any]] = {name: value for name, value in SETTINGS.items() if name != "length"} | {
     "optimizer": lambda c: c.train.optimizer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sdsbench.core.record import Score
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
@@ -73,3 +74,18 @@ def test_a_look_after_every_token_may_end_it(micro, beams: int) -> None:
     with pytest.raises(InterruptedError):
         Generator(micro.model, micro.tokenizer, 8, look).answer(requests((), 40, beams))
     assert looks == [0, 0, 0]
+
+
+def test_prompts_beyond_the_context_are_cut_on_the_left_and_counted(micro, monkeypatch) -> None:
+    """The end of a prompt, which asks for the answer, stays; the answer is that to the shorter prompt."""
+    monkeypatch.setattr(micro.model.config, "max_position_embeddings", 40)
+    long = Request("Once upon a time. " * 30 + PROMPTS[0], 24, ())
+    generator = Generator(micro.model, micro.tokenizer, 4)
+    (answer,) = generator.answers([long])
+    ids = prompt_ids(long.prompt, micro.tokenizer, "tokenizer")
+    assert answer.prompt_cut == len(ids) - 16
+    (tokens,) = generator.continuations([ids[-16:]], [long])
+    assert answer.text == generator._answer(tokens, long).text
+    assert Generator(micro.model, micro.tokenizer, 4).answers([Request("Hi", 24, ())])[0].prompt_cut == 0
+    score = Score(evaluation="gsm8k", version=2, scorer="paper", stage="trained", value=0.0, n=9, prompts_cut=2)
+    assert score.note == "2 prompts cut"

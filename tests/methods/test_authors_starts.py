@@ -182,7 +182,7 @@ def test_pissa_is_peft(svd: str, niter: int) -> None:
         residual = replay.tensors[f"{name}.{kind}.scale1.residual"]
         found = replay.tensors[f"{name}.W0"] - layer.B_initial @ layer.A_initial
         captured = 1 - float(found.square().sum() / replay.tensors[f"{name}.W0"].square().sum())
-        assert captured == pytest.approx(float(replay.tensors[f"{name}.{kind}.scale1.captured"][0]), abs=0.2 / niter**2)
+        assert captured == pytest.approx(float(replay.tensors[f"{name}.{kind}.scale1.captured"][0]), abs=0.3 / niter**2)
         if svd == "exact":
             assert largest_difference(found, residual) < 1e-5
 

@@ -35,6 +35,7 @@ MICRO = {CLIP, NO_DECAY, "train.head_lr", "data.validation_rows", "train.epochs"
 ADJUSTING = MICRO - {CLIP}
 GLUE = {CLIP, NO_DECAY, "data.validation_rows", "data.order", "eval.order"}
 VISION = {CLIP, NO_DECAY, NO_WARMUP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
+GLUE_CODE = (GLUE - {NO_DECAY}) | {"method.sample_fraction"}
 FULL = "method.targets"
 LORA_SB_GRADIENT = {
     "method.eta", "method.sign", "method.samples", "method.sample_fraction", "method.gradient_batch",
@@ -47,13 +48,13 @@ DENSE_ADAM = {
 }  # fmt: skip
 
 CASES: list[tuple[list[str], set[str]]] = [
-    (["method=sds_lora"], MICRO | PRE),
+    (["method=sds_lora"], MICRO),
     (
         ["method=sds_lora", "method.variant=reset_lora"],
-        MICRO | PRE | {"method.pre_steps", "method.refresh", "method.phases", "method.guard"},
+        MICRO | {"method.pre_steps", "method.refresh", "method.phases", "method.guard"},
     ),
-    (["method=sds_lora", "method.refresh=never"], MICRO | PRE | {"method.phases", "method.guard"}),
-    (["method=sds_lora", "method.refresh=every"], MICRO | PRE | {"method.phases"}),
+    (["method=sds_lora", "method.refresh=never"], MICRO | {"method.phases", "method.guard"}),
+    (["method=sds_lora", "method.refresh=every"], MICRO | {"method.phases"}),
     (["method=lora"], MICRO),
     (["method=lora", "data.train_limit=8"], MICRO - {"data.order"}),
     (["method=lora", "train.max_steps=null"], MICRO - {"train.epochs"}),
@@ -93,6 +94,14 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["protocol=sds_lora/math", "method=full_ft"], HUB | {NO_WARMUP}),
     (["protocol=sds_lora/commonsense"], HUB | {NO_WARMUP, "data.order"}),
     (["protocol=sds_lora/vision"], VISION),
+    (["protocol=sds_lora/vision", "variant=code"], VISION),
+    (["protocol=lora_sb/glue", "task=glue/rte", "method=lora_sb", "variant=code"], GLUE_CODE),
+    (["protocol=lora_xs/math"], HUB | SVD),
+    (["protocol=lora_xs/commonsense"], HUB | SVD | {"data.order"}),
+    (["protocol=lora_xs/glue", "task=glue/rte"], GLUE | SVD | {NO_WARMUP}),
+    (["protocol=dora/commonsense"], HUB | {"data.order"}),
+    (["protocol=pissa/metamath"], HUB),
+    (["protocol=lora_pro/metamath", "variant=code"], (HUB - {CLIP}) | {"train.betas", "train.weight_decay"}),
 ]
 
 
@@ -123,7 +132,10 @@ def test_a_record_says_which_keys_had_no_effect() -> None:
     ("words", "inert"), CASES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
 def test_inert_keys(words: list[str], inert: set[str]) -> None:
-    assert inert_keys(composed(tuple(words))) == ALWAYS_INERT | inert
+    config = composed(tuple(words))
+    pre_stage = PRE if getattr(config.method, "pre_steps", None) == 0 else set()  # of SDS-LoRA, the default method
+    untrained = set() if config.eval.untrained else {"eval.untrained_limit"}
+    assert inert_keys(config) == ALWAYS_INERT | inert | pre_stage | untrained
 
 
 @pytest.mark.parametrize("words", [case[0] for case in CASES], ids=" ".join)
