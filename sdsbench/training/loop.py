@@ -16,7 +16,7 @@ from sdsbench.training.dropout import Dropout
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.order import DataOrder
-from sdsbench.training.passes import Parts, cut, out_of_memory, targets_of
+from sdsbench.training.passes import Parts, cut, divisors, out_of_memory, targets_of
 from sdsbench.training.schedule import factor, warmup_steps
 from sdsbench.training.state import TrainState
 from sdsbench.training.training_config import TrainConfig
@@ -139,8 +139,10 @@ class Training:
 
     def split(self, batch: Sequence[Any], limit: int | None = None) -> Parts:
         """The examples of a step in passes of at most `micro_tokens` tokens, and at most `limit`."""
-        budgets = [budget for budget in (self.micro_tokens, limit) if budget is not None]
-        return cut(batch, min(budgets, default=None), self.objective.tokens)
+        budget = min((budget for budget in (self.micro_tokens, limit) if budget is not None), default=None)
+        size = self.config.mean_over or len(batch)  # no pass holds examples of two means
+        groups = [batch[start : start + size] for start in range(0, len(batch), size)]
+        return [part for group in groups for part in cut(group, budget, self.objective.tokens)]
 
     def update(self, state: TrainState, parts: Parts, loss: float, seconds: float) -> StepReport:
         """The second half of a step, once gradients are made (which took `seconds`): the method's say, the update."""
@@ -180,16 +182,15 @@ class Training:
     def backward(self, parts: Parts, scale: float = 1.0) -> float:
         """Gradients of scale times the loss averaged over all targets of the step; returns that loss, unscaled.
 
-        The mean is over all targets of the step, so the cut into passes does not matter.
+        The mean is over all targets of the step, so the cut into passes does not matter (see train.mean_over).
         """
-        targets = targets_of(parts)
         total = 0.0
-        for part in parts:
+        for part, divisor in zip(parts, divisors(parts, self.config.mean_over), strict=True):
             self.dropout.masks.begin_pass(len(part), self.objective.tokens(part))
             loss = self.objective.loss(self.model, part, self.device)
-            (loss / targets * scale).backward()
-            total += loss.item()
-        return total / targets
+            (loss / divisor * scale).backward()
+            total += loss.item() / divisor
+        return total
 
     def _finish(
         self, state: TrainState, parts: Parts, loss: float, grad_norm: float, lr_factor: float,

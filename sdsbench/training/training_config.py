@@ -36,6 +36,11 @@ class TrainConfig(Section):
     micro_tokens: Annotated[Literal["auto"] | Count, COSTS] = Field(
         "auto", description="the most tokens of one forward and backward pass; auto: what the device takes best"
     )
+    mean_over: Count | None = Field(
+        None,
+        description="examples whose targets share one mean, the loss being the mean of those; null: all of a step "
+        "(a number: as trainers do that average each pass of so many by itself)",
+    )
     epochs: Annotated[PositiveNumber, only_where(max_steps=None)] = Field(
         1.0, description="passes over the training rows"
     )
@@ -84,3 +89,6 @@ class TrainConfig(Section):
                 "It uses each gradient up inside the backward pass, so passes cannot be added up: a step is one pass."
             )
             yield Problem("train.micro_tokens", self.micro_tokens, "auto with train.optimizer=adamw8bit", advice)
+        if self.optimizer == "adamw8bit" and self.mean_over is not None:
+            advice = "Means of their own are passes of their own, and with adamw8bit a step is one pass."
+            yield Problem("train.mean_over", self.mean_over, "null with train.optimizer=adamw8bit", advice)

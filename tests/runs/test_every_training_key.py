@@ -27,6 +27,7 @@ OTHER_VALUES = {
     "train.head_lr": "1e-6",
     "train.batch_size": "8",
     "train.micro_tokens": "64",
+    "train.mean_over": "1",
     "train.epochs": "2",  # the rate falls more slowly
     "train.max_steps": "4",
     "train.max_length": "60",
