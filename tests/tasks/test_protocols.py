@@ -39,7 +39,7 @@ def test_all_protocols_are_here():
 def test_composes_for_every_method(protocol, method):
     config = resolved(protocol, f"method={method}")
     assert config.protocol.name == protocol and config.protocol.paper
-    assert config.train.batch_size in (32, 64, 128, 144, 256)
+    assert config.train.batch_size in (16, 32, 64, 128, 144, 256)
 
 
 @pytest.mark.parametrize(
