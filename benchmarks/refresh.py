@@ -46,7 +46,7 @@ def main() -> None:
         torch.nn.init.normal_(layer.B, std=0.02)
     with torch.no_grad():
         method._split(layers)
-    method.split_done = True
+    method.has_bases = True
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)

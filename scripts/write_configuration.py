@@ -130,7 +130,7 @@ def _table(section: str, fields: Mapping[str, Any], defaults: Mapping[str, Any] 
 
 def _default(value: Any) -> str:
     words = text(value)
-    return "by protocol" if words.startswith("${by:") else words if " " in words else f"`{words}`"
+    return words if " " in words else f"`{words}`"
 
 
 def _mark(key: str, field: Any) -> str:

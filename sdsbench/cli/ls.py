@@ -8,7 +8,7 @@ import click
 
 from sdsbench.cli.shared import options
 
-GROUPS = ("model", "method", "task", "tracker", "protocol", "sweep", "slurm")
+GROUPS = ("model", "method", "task", "tracker", "protocol", "variant", "sweep", "slurm")
 """Folders of conf/; the last two belong to `plan` and `submit`."""
 NAMES = ("table", "claim", "plugin")
 """What `table` and `verdict` are given, and the installed packages that brought choices."""
@@ -20,7 +20,7 @@ NAMES = ("table", "claim", "plugin")
 def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
     """List what can be chosen: of every group, or of one.
 
-    Groups are model, method, task, tracker, protocol, sweep, slurm, table, claim, plugin.
+    Groups are model, method, task, tracker, protocol, variant, sweep, slurm, table, claim, plugin.
     """
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.core.spelling import nearest

@@ -29,12 +29,15 @@ def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], runs: tupl
     if len(overrides) == 1 and "=" not in overrides[0]:
         _show_recorded(overrides[0], runs)
         return
+    from sdsbench.data import catalogue
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.runs.configuration.identity import PLACING, inert_keys
     from sdsbench.runs.configuration.paper import beside
 
     config = compose_run(overrides, config_dirs)
     notes = dict.fromkeys(inert_keys(config), INERT_NOTE) | dict.fromkeys(PLACING, PLACES_NOTE)
+    if catalogue.known(config.task.train_set) and (note := catalogue.get(config.task.train_set).note):
+        notes["task.train_set"] = f"   ({note})"
     _print_keys(config.model_dump(), notes)
     if lines := list(beside(config)):
         print(f"\nthis run beside {config.protocol.source}:")
@@ -50,8 +53,9 @@ def _print_keys(tree: Mapping[str, Any], notes: Mapping[str, str]) -> None:
     """Every key with its value and the note on it; the paper's own words apart."""
     from sdsbench.core.texts import text
     from sdsbench.runs.configuration.compose import iter_leaves
+    from sdsbench.runs.configuration.schema import PROTOCOL_TABLES
 
-    leaves = [leaf for leaf in iter_leaves(dict(tree)) if not leaf[0].startswith("protocol.paper")]
+    leaves = [leaf for leaf in iter_leaves(dict(tree)) if not leaf[0].startswith(PROTOCOL_TABLES)]
     width = max(len(key) for key, _ in leaves)
     for key, value in leaves:
         print(f"{key:<{width}}  {text(value)}{notes.get(key, '')}")

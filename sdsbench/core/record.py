@@ -44,12 +44,14 @@ class Score(_Strict):
     floor_of: Literal["majority class", "constant", "chance"] | None = None
     classes: int | None = None  # of a classifier: how many different predictions it made
     truncated: int | None = None  # of generated answers: how many were cut at task.max_new_tokens
+    prompts_cut: int = 0  # prompts that lost tokens on the left to fit the model's context with the longest answer
     undecided: int = 0  # answers whose grader hit a limit; they count as not correct in `value` until graded again
 
     @property
     def note(self) -> str:
         """What a reader must know beside the number; empty where nothing is to say."""
-        return f"{self.undecided} undecided" if self.undecided else ""
+        words = {f"{self.undecided} undecided": self.undecided, f"{self.prompts_cut} prompts cut": self.prompts_cut}
+        return ", ".join(text for text, count in words.items() if count)
 
 
 class DataUsed(_Strict):

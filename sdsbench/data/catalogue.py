@@ -36,7 +36,7 @@ class DataSet:
         return self.question or self.columns[:-1]
 
 
-_CATALOGUE: Registry[DataSet] = Registry("data set")
+_CATALOGUE: Registry[DataSet] = Registry("data set", "sdsbench.tasks", lambda name: name.partition("/")[0])
 
 
 def add(*sets: DataSet) -> None:
@@ -49,8 +49,29 @@ def add(*sets: DataSet) -> None:
 
 
 def get(name: str) -> DataSet:
-    """The data set registered as `name`; raises KeyError if there is none."""
-    return _CATALOGUE.lookup(name)
+    """The data set registered as `name`; raises KeyError if there is none.
+
+    The file of any task may have registered it: all are imported before a name is unknown.
+    """
+    try:
+        return _CATALOGUE.lookup(name)
+    except KeyError:
+        _CATALOGUE.names()
+        return _CATALOGUE.lookup(name)
+
+
+def known(name: str) -> bool:
+    """Whether a data set has the name, whatever was imported before."""
+    try:
+        get(name)
+    except KeyError:
+        return False
+    return True
+
+
+def described(name: str) -> str:
+    """The name, with what the catalogue has to say of the set: that it is a stand-in, or where its files come from."""
+    return f"{name} ({get(name).note})" if known(name) and get(name).note else name
 
 
 def names() -> list[str]:

@@ -13,8 +13,8 @@ from sdsbench.data.sources import Rows
 from sdsbench.evaluation import metrics
 from sdsbench.evaluation.floors import constant_floor
 from sdsbench.evaluation.text import Evaluated
-from sdsbench.tasks.base import Labelled
-from sdsbench.tasks.classification import Batcher
+from sdsbench.tasks.base import Labelled, Row
+from sdsbench.tasks.classification import Batcher, LabelledTask
 from sdsbench.training.classifier_logits import class_logits
 
 
@@ -51,9 +51,8 @@ def evaluate_labelled(
                 classes=len(set(predictions)),
             )
         )
-    return Evaluated(
-        scores, [_sample(index, *pair) for index, pair in enumerate(zip(labels, predictions, strict=True))]
-    )
+    pairs = enumerate(zip(labels, predictions, strict=True))
+    return Evaluated(scores, [_sample(batcher.task, rows[index], index, *pair) for index, pair in pairs])
 
 
 @torch.inference_mode()
@@ -86,11 +85,16 @@ def _standard_error(metric: str, value: float, count: int) -> float | None:
     return math.sqrt(value * (1 - value) / (count - 1))
 
 
-def _sample(index: int, label: float, prediction: float) -> dict[str, Any]:
+def _sample(task: LabelledTask, row: Row, index: int, label: float, prediction: float) -> dict[str, Any]:
+    """What was asked, and the classes by number and by name."""
+    names = task.label_names
+    named = {"target_name": names[int(label)], "response_name": names[int(prediction)]} if names else {}
     return {
         "index": index,
         "id": str(index),
+        "prompt": task.asked(row, index),
         "target": label,
         "response": prediction,
+        **named,
         "scores": {"accuracy": float(label == prediction)},
     }

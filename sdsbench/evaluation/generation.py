@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,10 +37,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated text without its stop text and what follows; `truncated` where it reached max_new_tokens instead."""
+    """A generated text without its stop text and what follows; `truncated` where it reached max_new_tokens instead.
+
+    `prompt_cut`: the tokens that its prompt lost on the left, so that prompt and answer fit the model's context.
+    """
 
     text: str
     truncated: bool
+    prompt_cut: int = 0
 
 
 class Generator:
@@ -66,8 +70,15 @@ class Generator:
     def answers(self, requests: Sequence[Request]) -> list[Answer]:
         """The same with word of which answers were cut short."""
         prompts = [prompt_ids(request.prompt, self.tokenizer, self.begin_token) for request in requests]
-        made = self.continuations(prompts, requests)
-        return [self._answer(tokens, request) for tokens, request in zip(made, requests, strict=True)]
+        cuts = [self._beyond_context(ids, request) for ids, request in zip(prompts, requests, strict=True)]
+        made = self.continuations([ids[cut:] for ids, cut in zip(prompts, cuts, strict=True)], requests)
+        answers = (self._answer(tokens, request) for tokens, request in zip(made, requests, strict=True))
+        return [replace(answer, prompt_cut=cut) for answer, cut in zip(answers, cuts, strict=True)]
+
+    def _beyond_context(self, prompt: Sequence[int], request: Request) -> int:
+        """Tokens of a prompt that do not fit the model's context beside the longest answer; at least one stays."""
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        return 0 if context is None else max(0, len(prompt) - max(1, context - request.max_new_tokens))
 
     @torch.inference_mode()
     def continuations(self, prompts: Sequence[Sequence[int]], requests: Sequence[Request]) -> list[list[int]]:

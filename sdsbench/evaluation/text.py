@@ -53,13 +53,17 @@ def evaluate_text(
     )
     name = evaluation.name.replace("/", "_")
     truncated: dict[int, bool] = {}
-    lm = _model(model, tokenizer, batch_size, progress, begin_token, truncated, padded)
+    cut: dict[int, int] = {}
+    lm = _model(model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded)
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
     scorers = list(evaluation.scorers) if isinstance(evaluation, Generation) else ["likelihood"]
     kept = [_sample(evaluation, sample, scorers, truncated.get(sample["doc_id"])) for sample in samples]
+    for sample in kept:
+        if tokens := cut.get(sample["index"]):
+            sample["prompt_cut"] = tokens
     return Evaluated([_score(evaluation, scorer, stage, kept) for scorer in scorers], kept)
 
 
@@ -124,11 +128,13 @@ def _model(
     progress: Callable[[int], None],
     begin_token: BeginToken,
     truncated: dict[int, bool],
+    cut: dict[int, int],
     padded: bool,
 ) -> Any:
     """Our generation and likelihoods behind lm-eval's interface.
 
-    lm-eval hands on texts alone; which of them were cut short is put into `truncated`, by the number of the question.
+    lm-eval hands on texts alone; which of them were cut short is put into `truncated`, and how many tokens a prompt
+    lost into `cut`, by the number of the question.
     """
     from lm_eval.api.model import LM
 
@@ -142,6 +148,7 @@ def _model(
                 )
             answers = Generator(model, tokenizer, batch_size, progress, begin_token).answers(wanted)
             truncated.update((request.doc_id, a.truncated) for request, a in zip(requests, answers, strict=True))
+            cut.update((request.doc_id, a.prompt_cut) for request, a in zip(requests, answers, strict=True))
             return [answer.text for answer in answers]
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -186,4 +193,5 @@ def _score(evaluation: Generation | Choice, scorer: str, stage: str, samples: Se
         value=mean, stderr=stderr, n=len(values), headline=scorer == evaluation.headline,
         floor=chance_floor(choices) if choices else None, floor_of="chance" if choices else None,
         truncated=sum(cut) if cut else None, undecided=values.count(None),
+        prompts_cut=sum("prompt_cut" in sample for sample in samples),
     )  # fmt: skip

@@ -22,14 +22,15 @@ yours (docs/plugins.md).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sdsbench.core.lazy import torch
 from sdsbench.core.registry import Registry
-from sdsbench.core.section import Accepts, Count, PositiveNumber, Section, Share
+from sdsbench.core.section import Accepts, Count, Section, Share
 from sdsbench.methods.masters import as_master, master_dtype
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ RowScale = tuple["Tensor", "Tensor"]  # (magnitude_m, which may train; norm_m, a
 Targets = Annotated[list[str], Field(min_length=1), Accepts("a list of layer names, or [all-linear]")]
 
 
+ALPHA = r"(\d+(?:\.\d+)?)?(r|sqrt\(r\))"
+Alpha = Annotated[
+    float, Field(gt=0), Accepts("a number above 0, or a multiple of the rank or its root: r, 2r, 4sqrt(r)")
+]
+
+
 class MethodConfig(Section):
     """Keys that every method has."""
 
@@ -57,15 +64,26 @@ class LowRankConfig(MethodConfig):
     """Keys of every method that adds a low-rank update."""
 
     rank: Count = Field(8, description="r, at most the smaller side of every adapted layer")
-    alpha: PositiveNumber = Field(16.0, description="decides the factor s of the update, together with the rank")
+    alpha: Alpha = Field(16.0, description="decides the factor s of the update, together with the rank")
     dropout: Share = Field(0.0, description="share of the update's input that a training step drops")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _multiple_of_the_rank(cls, values: Any) -> Any:
+        """`alpha: 2r` becomes twice the rank that is set; 4sqrt(r) gives methods with s = alpha / r that of rsLoRA."""
+        if isinstance(values, dict) and (multiple := re.fullmatch(ALPHA, str(values.get("alpha")))):
+            rank = values.get("rank", cls.model_fields["rank"].default)
+            known = isinstance(rank, int) and rank > 0  # else the rank's own problem is reported
+            power = 1.0 if multiple[2] == "r" else 0.5
+            return values | {"alpha": float(multiple[1] or 1) * (rank**power if known else 1)}
+        return values
 
 
 class Optimizer(Protocol):
     """What a method may ask of the optimizer."""
 
-    def clear_state(self) -> None:
-        """Forget the moments and step counts of the adapter's parameters."""
+    def clear_state(self, head: bool = False) -> None:
+        """Forget the moments and step counts of the adapter's parameters, and with `head` those of a head too."""
 
 
 class DataContext(Protocol):
@@ -80,10 +98,23 @@ class DataContext(Protocol):
     @property
     def warmup_steps(self) -> int: ...
     @property
+    def warmup_ratio(self) -> float: ...
+    @property
+    def epochs(self) -> float: ...
+    @property
     def learning_rate(self) -> float: ...
 
-    def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
-        """Sum of dL/dW over `rows` random training rows: per layer m x n, fp32, in main memory."""
+    def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
+        """Sum of dL/dW over `rows` random training rows: per layer m x n, fp32, in main memory.
+
+        A `batch` of k rows adds the gradient of its mean target loss, divided by k; `dropout` inside the base is on.
+        """
+
+    def train_at_constant_rate(self, steps: int, after_step: Callable[[int, Optimizer], None]) -> None:
+        """Optimizer steps on the run's first batches at its peak rate, which are no part of the run.
+
+        `after_step` is called with each step's number, from 1. The optimizer's state is cleared at the end.
+        """
 
 
 class Method:

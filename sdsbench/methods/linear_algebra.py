@@ -102,25 +102,35 @@ def sum_norm(up1_Lmr: Tensor, down1_Lrn: Tensor, up2_Lmr: Tensor, down2_Lrn: Ten
     return (first_L + second_L + 2 * cross_L).clamp_min(0).sqrt()
 
 
-def damped_eigh(gram_Lrr: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and vectors of symmetric positive matrices, with damping * trace / r added to each eigenvalue.
+Eigen = tuple["Tensor", "Tensor"]  # eigenvalues_Lr and eigenvectors_Lrr of symmetric matrices
 
-    A zero matrix gets eigenvalues 1, so that its "inverse" is harmless where it multiplies zeros.
-    """
+
+def positive_eigh(gram_Lrr: Tensor) -> Eigen:
+    """Eigenvalues (from 0, whatever rounding makes of them) and vectors of symmetric positive matrices."""
     eigenvalues_Lr, vectors_Lrr = torch.linalg.eigh(gram_Lrr)
-    eigenvalues_Lr = eigenvalues_Lr.clamp_min(0)
+    return eigenvalues_Lr.clamp_min(0), vectors_Lrr
+
+
+def damped(eigen: Eigen, damping: float, relative: bool = True) -> Eigen:
+    """The same matrices with `damping` added to each eigenvalue, or `damping` times their mean.
+
+    A zero matrix gets eigenvalues 1 from a relative damping, so that its "inverse" is harmless where it multiplies 0.
+    """
+    eigenvalues_Lr, vectors_Lrr = eigen
+    if not relative:
+        return eigenvalues_Lr + damping, vectors_Lrr
     mean_L1 = eigenvalues_Lr.mean(dim=-1, keepdim=True)
     return torch.where(mean_L1 == 0, 1.0, eigenvalues_Lr + damping * mean_L1), vectors_Lrr
 
 
-def sylvester(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], constant_Lrr: Tensor) -> Tensor:
+def sylvester(left: Eigen, right: Eigen, constant_Lrr: Tensor) -> Tensor:
     """X with P X + X Q = C, for P and Q given as (eigenvalues, eigenvectors)."""
     (p_Lr, u_Lrr), (q_Lr, v_Lrr) = left, right
     rotated_Lrr = u_Lrr.mT @ constant_Lrr @ v_Lrr
     return u_Lrr @ (rotated_Lrr / (p_Lr.unsqueeze(-1) + q_Lr.unsqueeze(-2))) @ v_Lrr.mT
 
 
-def inverse(eigen: tuple[Tensor, Tensor]) -> Tensor:
+def inverse(eigen: Eigen) -> Tensor:
     """The inverse of a symmetric matrix given as (eigenvalues, eigenvectors)."""
     eigenvalues_Lr, vectors_Lrr = eigen
     return (vectors_Lrr / eigenvalues_Lr.unsqueeze(-2)) @ vectors_Lrr.mT

@@ -12,6 +12,9 @@ While B = 0: gA' = 0, gB' = (1/s^2) gB (A A^T)^-1.
 mode `efficient`: the run's optimizer works on gA', gB'. mode `full`: Adam moments of the dense equivalent gradient
 (X = 0), whose direction d is projected back (s B^T d and s d A^T in place of gA and gB) and applied by a plain step
 without weight decay; 2 m n numbers of state a layer.
+
+The authors' code (DeepSpeed's stage_1_and_2.py in their repository) damps by an absolute 1e-8, counts its first step as
+the second and rounds the factors of the squares to bf16: damping_form, first_count and square_dtype.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from sdsbench.core.lazy import torch
-from sdsbench.core.section import PositiveNumber, Share, only_where
+from sdsbench.core.section import Count, PositiveNumber, Share, only_where
 from sdsbench.methods.base import Layers, LowRankConfig, register
-from sdsbench.methods.linear_algebra import damped_eigh, inverse, sylvester
+from sdsbench.methods.linear_algebra import damped, inverse, positive_eigh, sylvester
 from sdsbench.methods.lora import LoRA
 
 if TYPE_CHECKING:
@@ -39,7 +42,10 @@ class LoRAProConfig(LowRankConfig):
     scaling: Literal["standard", "rank_stabilized"] = Field(
         "rank_stabilized", description="s = alpha / r, or s = alpha / sqrt r"
     )
-    damping: PositiveNumber = Field(1e-6, description="times the mean eigenvalue, in the r x r inverses")
+    damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues in the r x r inverses")
+    damping_form: Literal["relative", "absolute"] = Field(
+        "relative", description="damping times the mean eigenvalue, or damping itself (the authors: 1e-8)"
+    )
     betas: Annotated[list[Share], only_where(mode="full")] = Field(
         [0.9, 0.999], min_length=2, max_length=2, description="Adam's, in mode full"
     )
@@ -47,20 +53,38 @@ class LoRAProConfig(LowRankConfig):
     moment_dtype: Annotated[Literal["float32", "bfloat16"], only_where(mode="full")] = Field(
         "float32", description="of the dense moments, in mode full"
     )
+    first_count: Annotated[Count, only_where(mode="full")] = Field(
+        1, description="what bias corrections count the first step as, in mode full (the authors' code: 2)"
+    )
+    square_dtype: Annotated[Literal["float32", "bfloat16"], only_where(mode="full")] = Field(
+        "float32", description="of the factors of the second moment's squares from the second step on, in mode full"
+    )
 
 
 def adjusted_gradients(
-    a_Lrn: Tensor, b_Lmr: Tensor, ga_Lrn: Tensor, gb_Lmr: Tensor, scale: float, damping: float, closest: bool = True
+    a_Lrn: Tensor,
+    b_Lmr: Tensor,
+    ga_Lrn: Tensor,
+    gb_Lmr: Tensor,
+    scale: float,
+    damping: float,
+    relative: bool = True,
+    closest: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """(gA', gB') for a batch of layers; with `closest` the X of the Sylvester equation, else X = 0."""
-    left, right = damped_eigh(b_Lmr.mT @ b_Lmr, damping), damped_eigh(a_Lrn @ a_Lrn.mT, damping)
+    """(gA', gB') for a batch of layers; with `closest` the X of the Sylvester equation, else X = 0.
+
+    A relative damping is in the Sylvester equation too, an absolute one in the inverses alone (the authors' code).
+    """
+    plain_left, plain_right = positive_eigh(b_Lmr.mT @ b_Lmr), positive_eigh(a_Lrn @ a_Lrn.mT)
+    left, right = damped(plain_left, damping, relative), damped(plain_right, damping, relative)
     inverse_left_Lrr = inverse(left)
     adjusted_a_Lrn = inverse_left_Lrr @ ga_Lrn / scale**2
     projected_Lmr = gb_Lmr - b_Lmr @ (inverse_left_Lrr @ (b_Lmr.mT @ gb_Lmr))
     adjusted_b_Lmr = projected_Lmr @ inverse(right) / scale**2
     if not closest:
         return adjusted_a_Lrn, adjusted_b_Lmr
-    x_Lrr = sylvester(left, right, -adjusted_a_Lrn @ a_Lrn.mT)
+    pair = (left, right) if relative else (plain_left, plain_right)
+    x_Lrr = sylvester(*pair, -adjusted_a_Lrn @ a_Lrn.mT)
     return adjusted_a_Lrn + x_Lrr @ a_Lrn, adjusted_b_Lmr - b_Lmr @ x_Lrr
 
 
@@ -104,23 +128,29 @@ class LoRAPro(LoRA):
                 self._adjust(batch)
 
     def _adjust(self, batch: list[AdaptedLinear]) -> None:
-        adjusted = adjusted_gradients(*_stacked(batch), self.scale(), self.config.damping)
+        adjusted = adjusted_gradients(*_stacked(batch), *self._settings())
         for layer, ga_rn, gb_mr in zip(batch, *adjusted, strict=True):
             layer.A.grad.copy_(ga_rn)
             layer.B.grad.copy_(gb_mr)
 
+    def _settings(self) -> tuple[float, float, bool]:
+        """(s, damping, whether it is relative)"""
+        return self.scale(), self.config.damping, self.config.damping_form == "relative"
+
     def _replace_by_dense_direction(self, batch: list[AdaptedLinear], step: int) -> None:
         """gA <- s B^T d, gB <- s d A^T, with d Adam's direction for the equivalent gradient; step counts from 1."""
         scale, (beta1, beta2) = self.scale(), self.config.betas
-        adjusted = adjusted_gradients(*_stacked(batch), scale, self.config.damping, closest=False)
+        count = step - 1 + self.config.first_count
+        square_dtype = torch.float32 if step == 1 else getattr(torch, self.config.square_dtype)
+        adjusted = adjusted_gradients(*_stacked(batch), *self._settings(), closest=False)
         for layer, ga_rn, gb_mr in zip(batch, *adjusted, strict=True):
             equivalent_mn = scale * (layer.B @ ga_rn + gb_mr @ layer.A)
             moment1_mn = layer.moment1.float().lerp(equivalent_mn, 1 - beta1)
-            moment2_mn = layer.moment2.float().lerp(equivalent_mn.square(), 1 - beta2)
+            moment2_mn = layer.moment2.float().lerp(equivalent_mn.to(square_dtype).float().square(), 1 - beta2)
             layer.moment1.copy_(moment1_mn)
             layer.moment2.copy_(moment2_mn)
-            root_mn = moment2_mn.div_(1 - beta2**step).sqrt_().add_(self.config.epsilon)
-            direction_mn = moment1_mn.div_(1 - beta1**step).div_(root_mn)
+            root_mn = moment2_mn.div_(1 - beta2**count).sqrt_().add_(self.config.epsilon)
+            direction_mn = moment1_mn.div_(1 - beta1**count).div_(root_mn)
             layer.A.grad.copy_(scale * layer.B.t() @ direction_mn)
             layer.B.grad.copy_(scale * direction_mn @ layer.A.t())
 

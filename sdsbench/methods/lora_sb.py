@@ -4,8 +4,11 @@ The start imitates one signed step of full fine-tuning. With g_mn the sum of dL/
 
     dW = -eta sign(g) = U S V^T,   B = U_r,   A = V_r^T,   R = S_r / s
 
-W0 is left alone, so training starts at W0 + U_r S_r V_r^T. eta is the learning rate (`paper`) or
-learning rate / warm-up steps (`warmup`, the authors' code).
+W0 is left alone, so training starts at W0 + U_r S_r V_r^T. eta is a number, the learning rate (`paper`), learning
+rate / warm-up steps (`warmup`), or what the authors' code makes of that (`code`; train_arithmetic.py, train_cr.py): its
+steps are the batches of the loader that the gradients come from, eta = learning rate / (warm-up ratio x epochs x
+ceil(rows / gradient_batch)), 3.00e-7 for math and 2.93e-6 for commonsense. A batch of k rows there adds the gradient
+of its mean loss over k, with dropout on (gradient_utils.py).
 
 Ablations of the paper are switches: start from a Kaiming matrix or from dW with noise, fewer or more rows, no sign, and
 no gradient approximation (B = U_r S_r, A = V_r^T, R = I).
@@ -13,13 +16,14 @@ no gradient approximation (B = U_r S_r, A = V_r^T, R = I).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import Count, FromZero, PositiveNumber, only_where
-from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, Optimizer, register
+from sdsbench.methods.base import Alpha, Branch, DataContext, Layers, LowRankConfig, Method, Optimizer, register
 from sdsbench.methods.initial import kaiming_uniform
 from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
 
@@ -34,9 +38,10 @@ _GRADIENT = only_where(start="gradient")
 
 class LoRASBConfig(LowRankConfig):
     name: str = "lora_sb"
-    alpha: PositiveNumber = Field(1.0, description="s itself")
-    eta: Annotated[Literal["warmup", "paper"], _GRADIENT] = Field(
-        "warmup", description="size of the first step: learning rate / warm-up steps (authors' code), or learning rate"
+    alpha: Alpha = Field(1.0, description="s itself")
+    eta: Annotated[PositiveNumber | Literal["warmup", "paper", "code"], _GRADIENT] = Field(
+        "warmup",
+        description="size of the first step, or learning rate / warm-up steps, learning rate, or as the authors' code",
     )
     sign: Annotated[bool, _GRADIENT] = Field(
         True, description="start from the sign of the summed gradients, or the sum"
@@ -48,12 +53,21 @@ class LoRASBConfig(LowRankConfig):
     samples: Annotated[Count | None, _GRADIENT] = Field(
         None, description="rows whose gradients are summed; null: sample_fraction decides"
     )
+    gradient_batch: Annotated[Count, _GRADIENT] = Field(
+        1,
+        description="rows of one backward pass; k rows add the gradient of their mean loss over k (the authors' code)",
+    )
+    gradient_dropout: Annotated[bool, _GRADIENT] = Field(
+        False, description="dropout inside the base is on for these gradients (the authors' code)"
+    )
     noise_std: FromZero = Field(0.0, description="standard deviation of noise added to the step before its SVD")
     approximation: bool = Field(True, description="singular values in R, or in B with R = I")
     svd: Literal["oversampled", "authors", "exact"] = Field(
         "oversampled", description="16 more directions and 4 iterations, none and 10, or exact"
     )
-    factor_dtype: Literal["float32", "bfloat16"] = Field("float32", description="rounding of A and B")
+    factor_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="rounding of A and B and of the singular values in R's start"
+    )
     r_dtype: Literal["float32", "bfloat16"] = Field("float32", description="rounding of R, at every step")
 
 
@@ -79,13 +93,27 @@ class LoRASB(Method):
         config = self.config
         rows = config.samples or max(1, round(config.sample_fraction * context.train_rows))
         rows = min(rows, context.train_rows)
-        eta = context.learning_rate / (max(1, context.warmup_steps) if config.eta == "warmup" else 1)
-        gradients = context.summed_gradients(layers, rows) if config.start == "gradient" else {}
+        eta, gradients = self._eta(context), dict[str, "Tensor"]()
+        if config.start == "gradient":
+            gradients = context.summed_gradients(layers, rows, config.gradient_batch, config.gradient_dropout)
         kept = []
         for name, layer in layers.items():
             step_mn = self._first_step(layer, gradients.pop(name, None), eta, context.generator)
             kept.append(self._start_at(layer, step_mn, context.generator))
         return {"eta": eta, "gradient_rows": float(rows), "first_step_kept": sum(kept) / len(kept)}
+
+    def _eta(self, context: DataContext) -> float:
+        """The size of the first step."""
+        match self.config.eta:
+            case "paper":
+                return context.learning_rate
+            case "warmup":
+                return context.learning_rate / max(1, context.warmup_steps)
+            case "code":
+                batches = math.ceil(context.train_rows / self.config.gradient_batch)
+                return context.learning_rate / max(1.0, context.warmup_ratio * context.epochs * batches)
+            case eta:
+                return eta
 
     def _first_step(
         self, layer: AdaptedLinear, gradient_mn: Tensor | None, eta: float, generator: torch.Generator
@@ -112,7 +140,7 @@ class LoRASB(Method):
         with torch.no_grad():
             if config.approximation:
                 layer.B.copy_(u_mr.to(factor_dtype))
-                layer.R.copy_(torch.diag(s_r) / self.scale())
+                layer.R.copy_(torch.diag(s_r.to(factor_dtype)) / self.scale())
             else:
                 layer.B.copy_((u_mr * s_r).to(factor_dtype))
                 layer.R.copy_(torch.eye(config.rank))

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import FromZero
-from sdsbench.methods.base import Branch, Method, register
+from sdsbench.methods.base import Alpha, Branch, Method, register
 from sdsbench.methods.weight_svd import WeightSVDConfig, weight_svd
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ SINGULAR_VALUE_SHARES = {"down": (0.0, 1.0), "up": (1.0, 0.0), "split": (0.5, 0.
 
 class LoRAXSConfig(WeightSVDConfig):
     name: str = "lora_xs"
+    alpha: Alpha = Field(8.0, description="decides s = alpha / r; the authors use the rank for math")
     singular_values: Literal["down", "up", "split"] = Field(
         "down", description="the singular values of W0 in A, in B, or their square roots in both"
     )

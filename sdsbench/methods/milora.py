@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sdsbench.core.section import PositiveNumber
-from sdsbench.methods.base import LowRankConfig, register
+from sdsbench.methods.base import Alpha, LowRankConfig, register
 from sdsbench.methods.weight_split import WeightSplit
 from sdsbench.methods.weight_svd import balanced_factors, minor_weight_svd
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 class MiLoRAConfig(LowRankConfig):
     name: str = "milora"
-    alpha: PositiveNumber = Field(8.0, description="decides s = alpha / r; the authors use the rank")
+    alpha: Alpha = Field(8.0, description="decides s = alpha / r; the authors use the rank")
 
 
 @register("milora", MiLoRAConfig)

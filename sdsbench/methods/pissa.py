@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sdsbench.core.section import PositiveNumber
-from sdsbench.methods.base import register
+from sdsbench.methods.base import Alpha, register
 from sdsbench.methods.weight_split import WeightSplit
 from sdsbench.methods.weight_svd import WeightSVDConfig, balanced_factors, weight_svd
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 class PiSSAConfig(WeightSVDConfig):
     name: str = "pissa"
-    alpha: PositiveNumber = Field(8.0, description="decides s = alpha / r; the authors use the rank")
+    alpha: Alpha = Field(8.0, description="decides s = alpha / r; the authors use the rank")
     svd: Literal["exact", "fast"] = Field("fast", description="fast: subspace iteration, as the authors have it")
 
 

@@ -10,8 +10,14 @@ Refresh, on a schedule: Q_A <- qr(A^T), Q_B <- qr(B); A, B and the optimizer sta
 Q's change; the jump is reported. To first order W moves by -eta s^2 (P_B G + G P_A) with orthogonal projectors P,
 where LoRA's -eta s^2 (B B^T G + G A^T A) carries the squared singular values.
 
-Variants separate the claims: `scaled_bases` has two branches whose bases keep Sigma, `flat_lora` is LoRA whose
-factors are made orthonormal (flat spectrum, no decoupling), `reset_lora` is LoRA with the optimizer reset alone.
+Variants separate the claims: `scaled_bases` has two branches whose bases keep Sigma (`scaling` is the author's form of
+it, with the root of Sigma / 2 in bases and factors), `flat_lora` is LoRA whose factors are made orthonormal (flat
+spectrum, no decoupling), `reset_lora` is LoRA with the optimizer reset alone.
+
+The first author's code of November 2025 (iclr2026_rebuttal, trainer.py) trains twice: 50 steps (commonsense 55) at a
+constant rate, after every tenth of which Q_B, Q_A <- the r leading singular vectors of the update, A = B = 0 and the
+optimizer's state is cleared; then the run as above with those bases, from A = B = 0 and a new optimizer. `pre_steps`
+offers that; whether the paper of June 2026 kept it is not known.
 """
 
 from __future__ import annotations
@@ -23,24 +29,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from sdsbench.core.lazy import torch
-from sdsbench.core.section import Count, FromZero, PositiveNumber, only_where
-from sdsbench.methods.base import Branch, Layers, LowRankConfig, Method, Optimizer, register
+from sdsbench.core.section import Count, FromZero, WholeFromZero, only_where, other_than
+from sdsbench.methods.base import Alpha, Branch, DataContext, Layers, LowRankConfig, Method, Optimizer, register
 from sdsbench.methods.initial import add_lora_factors
-from sdsbench.methods.linear_algebra import orthonormal_columns, product_svd, sum_norm
+from sdsbench.methods.linear_algebra import orthonormal_columns, product_svd, sum_norm, thin_qr
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sdsbench.methods.layer import AdaptedLinear
 
-_REFRESHING = ("sds", "scaled_bases", "flat_lora")
+_TWO_BRANCHES = ("sds", "scaled_bases", "scaling")
+_REFRESHING = (*_TWO_BRANCHES, "flat_lora")
 
 
 class SDSLoRAConfig(LowRankConfig):
     name: str = "sds_lora"
-    alpha: PositiveNumber = Field(4.0, description="decides s = alpha / sqrt r; the authors use 4")
+    alpha: Alpha = Field(4.0, description="decides s = alpha / sqrt r; the authors use 4")
     warmup_steps: Count = Field(10, description="optimizer steps of plain LoRA before the split (B starts at 0)")
-    variant: Literal["sds", "scaled_bases", "flat_lora", "reset_lora"] = Field(
+    variant: Literal["sds", "scaled_bases", "scaling", "flat_lora", "reset_lora"] = Field(
         "sds", description="the method, or one of the ablations that separate its claims"
     )
     refresh: Annotated[Literal["author", "relative", "every", "never"], only_where(variant=_REFRESHING)] = Field(
@@ -50,6 +57,15 @@ class SDSLoRAConfig(LowRankConfig):
         5, description="parts of the run; in part k the scheduled rules refresh every k steps"
     )
     clear_state: bool = Field(True, description="clear the optimizer's state at the split")
+    clear_head: Annotated[bool, only_where(clear_state=True)] = Field(
+        False, description="clear that of a head that trains along, too (the author's code)"
+    )
+    pre_steps: Annotated[WholeFromZero, only_where(variant=_TWO_BRANCHES)] = Field(
+        0, description="optimizer steps before the run that only find its first bases (the author's code: 50 or 55)"
+    )
+    pre_interval: Annotated[Count, only_where(variant=_TWO_BRANCHES, pre_steps=other_than(0))] = Field(
+        10, description="of these steps, after how many the bases are made anew and A = B = 0"
+    )
     guard: Annotated[FromZero, only_where(variant=_REFRESHING, refresh=("author", "relative", "every"))] = Field(
         1e-2, description="layers with a shorter row of A or column of B keep their bases at a refresh (0: none do)"
     )
@@ -80,13 +96,13 @@ class SDSLoRA(Method):
 
     def __init__(self, config: SDSLoRAConfig) -> None:
         super().__init__(config)
-        self.split_done = False
+        self.has_bases = False
 
     def scale(self) -> float:
         return self.config.alpha / math.sqrt(self.config.rank)
 
     def two_branches(self) -> bool:
-        return self.config.variant in ("sds", "scaled_bases")
+        return self.config.variant in _TWO_BRANCHES
 
     def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
         add_lora_factors(layer, self.config.rank, generator)
@@ -96,21 +112,50 @@ class SDSLoRA(Method):
             layer.add_buffer("Q_A", torch.zeros(n, self.config.rank))
 
     def branches(self, layer: AdaptedLinear) -> list[Branch]:
-        if self.split_done and self.two_branches():
+        if self.has_bases and self.two_branches():
             return [(layer.Q_B, layer.A), (layer.B, layer.Q_A.t())]
         return [(layer.B, layer.A)]
 
     def skip_warmup(self) -> None:
-        self.split_done = True
+        self.has_bases = True
+
+    def prepare(self, layers: Layers, context: DataContext) -> dict[str, float]:
+        if not self.config.pre_steps or not self.two_branches():
+            return {}
+
+        def renew(step: int, optimizer: Optimizer) -> None:
+            if step % self.config.pre_interval == 0:
+                self._restart_on_new_bases(layers)
+                optimizer.clear_state(head=True)
+
+        context.train_at_constant_rate(self.config.pre_steps, renew)
+        with torch.no_grad():
+            for layer in layers.values():
+                layer.A.zero_()
+                layer.B.zero_()
+        return {"pre_steps": float(self.config.pre_steps)}
+
+    def _restart_on_new_bases(self, layers: Layers) -> None:
+        """Q_B, Q_A <- the leading singular vectors of the update, with the variant's share of Sigma; A = B = 0."""
+        with torch.no_grad():
+            for batch in _batches(list(layers.values())):
+                u_Lmr, sigma_Lr, v_Lnr = self._svd_of_updates(batch)
+                level_Lr = torch.ones_like(sigma_Lr) if self.config.variant == "sds" else sigma_Lr.sqrt()
+                for layer, u_mr, v_nr, level_r in zip(batch, u_Lmr, v_Lnr, level_Lr, strict=True):
+                    layer.Q_B.copy_(u_mr * level_r)
+                    layer.Q_A.copy_(v_nr * level_r)
+                    layer.A.zero_()
+                    layer.B.zero_()
+        self.has_bases = True
 
     def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
         config = self.config
         if step == config.warmup_steps:
             with torch.no_grad():
                 self._split(layers)
-            self.split_done = True
+            self.has_bases = True
             if config.clear_state:
-                optimizer.clear_state()
+                optimizer.clear_state(head=config.clear_head)
             return {"split": 1.0}
         if config.variant == "reset_lora":
             return {}
@@ -127,20 +172,29 @@ class SDSLoRA(Method):
             _flatten(list(layers.values()))
             return
         for batch in _batches(list(layers.values())):
-            u_Lmr, sigma_Lr, v_Lnr = _svd_of_updates(batch)
-            if self.config.variant == "scaled_bases":
-                root_Lr = sigma_Lr.sqrt()
-                u_Lmr, v_Lnr, sigma_Lr = (
-                    u_Lmr * root_Lr.unsqueeze(1),
-                    v_Lnr * root_Lr.unsqueeze(1),
-                    torch.ones_like(root_Lr),
-                )
-            half_Lr = (0.5 * sigma_Lr).unsqueeze(1)
-            for layer, u_mr, v_nr, half_1r in zip(batch, u_Lmr, v_Lnr, half_Lr, strict=True):
-                layer.Q_B.copy_(u_mr)
-                layer.Q_A.copy_(v_nr)
-                layer.B.copy_(u_mr * half_1r)
-                layer.A.copy_((v_nr * half_1r).t())
+            u_Lmr, sigma_Lr, v_Lnr = self._svd_of_updates(batch)
+            basis_Lr = {  # what of Sigma the bases keep; the factors have the rest of Sigma / 2
+                "sds": torch.ones_like(sigma_Lr),
+                "scaled_bases": sigma_Lr.sqrt(),
+                "scaling": (0.5 * sigma_Lr).sqrt(),
+            }[self.config.variant]
+            factor_Lr = 0.5 * sigma_Lr if self.config.variant == "sds" else 0.5 * sigma_Lr / basis_Lr
+            factor_Lr = torch.where(sigma_Lr == 0, 0.0, factor_Lr)
+            for layer, u_mr, v_nr, basis_r, factor_r in zip(batch, u_Lmr, v_Lnr, basis_Lr, factor_Lr, strict=True):
+                layer.Q_B.copy_(u_mr * basis_r)
+                layer.Q_A.copy_(v_nr * basis_r)
+                layer.B.copy_(u_mr * factor_r)
+                layer.A.copy_((v_nr * factor_r).t())
+
+    def _svd_of_updates(self, batch: Sequence[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor]:
+        """The r leading singular triples of each layer's update (without s): of B A, or with bases of the sum."""
+        if not self.has_bases:
+            return product_svd(_stack(batch, "B"), _stack(batch, "A"))
+        up_LmR = torch.cat([_stack(batch, "B"), _stack(batch, "Q_B")], 2)  # R = 2 r
+        down_LRn = torch.cat([_stack(batch, "Q_A").mT, _stack(batch, "A")], 1)
+        u_LmR, sigma_LR, v_LnR = product_svd(up_LmR, down_LRn)
+        rank = self.config.rank
+        return u_LmR[..., :rank], sigma_LR[..., :rank], v_LnR[..., :rank]
 
     def _refresh(self, layers: Layers) -> dict[str, float]:
         """New bases for every layer that passes the guard; says how far the updates jumped, relative to their norm."""
@@ -159,6 +213,8 @@ class SDSLoRA(Method):
     def _renew_bases(self, layers: Sequence[AdaptedLinear]) -> Tensor:
         if self.config.variant == "scaled_bases":  # the bases as the split made them: twice the factors
             bases = [2 * layer.A.t() for layer in layers], [2 * layer.B for layer in layers]
+        elif self.config.variant == "scaling":
+            bases = [_scaled_basis(layer.A.t()) for layer in layers], [_scaled_basis(layer.B) for layer in layers]
         else:
             bases = (
                 orthonormal_columns([layer.A.t() for layer in layers]),
@@ -179,10 +235,10 @@ class SDSLoRA(Method):
         return torch.cat(jumps)
 
     def state(self) -> dict[str, Any]:
-        return {"split_done": self.split_done}
+        return {"has_bases": self.has_bases}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.split_done = state["split_done"]
+        self.has_bases = state["has_bases"]
 
 
 def _batches(layers: Sequence[AdaptedLinear]) -> list[list[AdaptedLinear]]:
@@ -195,15 +251,17 @@ def _stack(batch: Sequence[AdaptedLinear], name: str) -> Tensor:
     return torch.stack([getattr(layer, name) for layer in batch])
 
 
-def _svd_of_updates(batch: Sequence[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor]:
-    return product_svd(_stack(batch, "B"), _stack(batch, "A"))
+def _scaled_basis(x_dr: Tensor) -> Tensor:
+    """Q diag(R) of x = Q R: the orthogonal directions of the columns, as long as what each adds to those before it."""
+    q_dr, r_rr = thin_qr(x_dr)
+    return q_dr * r_rr.diagonal()
 
 
 def _flatten(layers: Sequence[AdaptedLinear]) -> Tensor:
     """B <- c U, A <- c V^T: orthonormal factors of equal weight, c^2 = |B A|_F / sqrt r; relative jumps, per layer."""
     jumps = []
     for batch in _batches(layers):
-        u_Lmr, sigma_Lr, v_Lnr = _svd_of_updates(batch)
+        u_Lmr, sigma_Lr, v_Lnr = product_svd(_stack(batch, "B"), _stack(batch, "A"))
         norm_L1 = sigma_Lr.norm(dim=1, keepdim=True)
         level_L1 = norm_L1 / math.sqrt(sigma_Lr.shape[1])
         jumps.append(((sigma_Lr - level_L1).norm(dim=1) / norm_L1.squeeze(1)).cpu())

@@ -29,7 +29,8 @@ Facts = Mapping[str, Any]
 
 _SEEDS = ("config.seed", "config.seeds.")
 _NO_NUMBERS = (
-    "config.protocol.paper", "config.protocol.seeds", "config.protocol.source", "config.eval.batch_size",
+    "config.protocol.paper", "config.protocol.code", "config.protocol.ours", "config.protocol.variants",
+    "config.protocol.seeds", "config.protocol.source", "config.eval.batch_size",
     "config.eval.untrained", "config.eval.each_epoch", "config.train.checkpoint_every", "config.train.save",
 )  # fmt: skip
 """Keys that change no number of a run, or none that a table shows."""

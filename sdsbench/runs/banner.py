@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sdsbench.core.clock import clock
 from sdsbench.core.lazy import torch
 from sdsbench.core.processor import Load, shared_text, usable_cores
+from sdsbench.data import catalogue
 from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
@@ -36,7 +37,7 @@ def announcement(config: RunConfig) -> str:
             "run": run_id(config),
             "method": f"{method.name}{' (' + settings + ')' if settings else ''} on {config.model.name}",
             "task": f"{config.task.name}, protocol {config.protocol.name}, seed {config.seed}",
-            "data": f"{source}; {reason}",
+            "data": f"{source}; {reason}; trained on {catalogue.described(config.task.train_set)}",
             "train": f"{train.batch_size} examples a step, {train.optimizer} lr {train.lr:g} {train.schedule}",
         }
     )
@@ -52,7 +53,7 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
     return _lines(
         {
             "model": f"{config.model.name} from {weights.source}, {parameters / 1e6:.1f} M parameters",
-            "rows": f"{len(rows)} of {rows.dataset}, fingerprint {rows.fingerprint[:12]}",
+            "rows": f"{len(rows)} of {catalogue.described(rows.dataset)}, fingerprint {rows.fingerprint[:12]}",
             "compute": f"{device.device_name}, {device.threads} threads of {usable_cores()} cores, "
             f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}",
             "expected": f"{steps} steps, about {clock(seconds)} of training (from a matrix product measured now), "

@@ -152,7 +152,7 @@ def start_method(
 
     `after_row` is called after each row that the method looks at, and may raise to stop.
     """
-    context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init), after_row)
+    context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init), state, after_row)
     facts = state.method.prepare(state.layers, context)
     state.optimizer.refresh_masters()
     return facts

@@ -38,9 +38,13 @@ def group_key(config: RunConfig) -> str | None:
     """The same text for runs that may share a base, since they differ in seeds and learning rates alone.
 
     None for a run that trains alone: its method has no adapted layers (the base itself trains, or layers of the
-    method's own are put into the model), or a new head trains.
+    method's own are put into the model), a new head trains, or examples of a step have means of their own.
     """
-    if not methods.build(config.method).wraps_layers() or tasks.build(config.task).num_labels is not None:
+    if (
+        config.train.mean_over is not None
+        or not methods.build(config.method).wraps_layers()
+        or tasks.build(config.task).num_labels is not None
+    ):
         return None
     tree = naming(config)
     del tree["seed"], tree["seeds"], tree["train"]["lr"]

@@ -11,8 +11,8 @@ from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.field_text import accepted
 from sdsbench.core.spelling import nearest
 from sdsbench.runs.configuration import overrides
+from sdsbench.runs.configuration.environment import with_environment
 from sdsbench.runs.configuration.identity import PLACING, field_of
-from sdsbench.runs.configuration.resolvers import with_environment
 
 GROUP_SIZE = "sweep.group_size"
 """How many runs of a shared base train side by side: a whole number from 1, or AUTO (sweeps/group.py)."""

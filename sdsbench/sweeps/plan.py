@@ -30,8 +30,8 @@ from sdsbench.core.lock import owned
 from sdsbench.core.names import CellKey, Name, RunId, require_printable
 from sdsbench.core.reading import parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
+from sdsbench.runs.configuration.environment import with_environment
 from sdsbench.runs.configuration.identity import placed, run_id
-from sdsbench.runs.configuration.resolvers import with_environment
 from sdsbench.runs.configuration.schema import RunConfig
 
 PLANS = Path("results/plans")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
-from sdsbench.tasks.base import Evaluation, Task, TaskConfig
+from sdsbench.tasks.base import Evaluation, Row, Task, TaskConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,9 +41,15 @@ class LabelledTask(Task):
     def regression(self) -> bool:
         return not self.label_names
 
+    def asked(self, row: Row, index: int) -> str:
+        """What a row asks, for its sample: the sentences, or which image it is."""
+        raise NotImplementedError
+
 
 class Batcher(Protocol):
     """Rows -> encoded examples (each with its `length` in positions and its `label`) -> the model's inputs."""
+
+    task: Any  # a LabelledTask
 
     def encode_all(self, rows: Any) -> Sequence[Any]: ...
     def lengths(self, examples: Sequence[Any]) -> list[int]: ...

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.lazy import torch
 from sdsbench.data.content import decoded, readable
 from sdsbench.tasks.base import Row
@@ -35,6 +36,15 @@ class ImageTask(LabelledTask):
         """Also what evaluation reads: a row has the same columns in every split."""
         return ImageExample(decoded(row[self.image_column]), int(row[self.label_column]))
 
+    def asked(self, row: Row, index: int) -> str:
+        image = row[self.image_column]
+        path = image.get("path") if isinstance(image, dict) else getattr(image, "filename", None)
+        return str(path) if path else f"image {index}"
+
+
+BILINEAR = 2  # PIL's number, as preprocessor_config.json has it
+FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -43,24 +53,77 @@ class Transform:
     size: int
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    resample: int = BILINEAR
+    factor: float = 1 / 255
 
     @classmethod
     def of(cls, model_config: Any, folder: Path) -> Transform:
-        """The model's image size, with the mean and std of its preprocessor_config.json (0.5 where it has none)."""
-        path = folder / "preprocessor_config.json"
-        stored = json.loads(path.read_text()) if path.is_file() else {}
-        mean, std = stored.get("image_mean", cls.mean), stored.get("image_std", cls.std)
-        return cls(int(model_config.image_size), tuple(mean), tuple(std))
+        """The model's image size, and what its preprocessor_config.json says of filter, scale, mean and std.
+
+        A key that is absent or null has transformers' default for a ViT. A crop is left out (the papers resize only).
+        Raises ConfigError for a file, or a value, that cannot be followed.
+        """
+        path, size = folder / "preprocessor_config.json", int(model_config.image_size)
+        stored = _processor(path)
+        problems = list(_processor_problems(stored, size))
+        if problems:
+            raise ConfigError([Problem(f"preprocessor_config.json: {key}", *rest) for key, *rest in problems])
+        normalised, scaled = stored.get("do_normalize") is not False, stored.get("do_rescale") is not False
+        mean, std = (
+            stored.get(key) or getattr(cls, name) for key, name in (("image_mean", "mean"), ("image_std", "std"))
+        )
+        return cls(
+            size,
+            tuple(mean) if normalised else (0.0, 0.0, 0.0),
+            tuple(std) if normalised else (1.0, 1.0, 1.0),
+            cls.resample if stored.get("resample") is None else stored["resample"],
+            (stored.get("rescale_factor") or cls.factor) if scaled else 1.0,
+        )
 
     def __call__(self, image: Image) -> np.ndarray:
         """Pixels as float32 (channel, height, width)."""
         from PIL import Image as pil
 
         with readable("images"):
-            resized = image.convert("RGB").resize((self.size, self.size), pil.Resampling.BILINEAR)
-        pixels = np.asarray(resized, dtype=np.float32) / 255
+            resized = image.convert("RGB").resize((self.size, self.size), pil.Resampling(self.resample))
+        pixels = np.asarray(resized, dtype=np.float32) * np.float32(self.factor)
         normalised = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def _processor(path: Path) -> dict[str, Any]:
+    """What a preprocessor_config.json holds; empty where there is none. Raises ConfigError for no JSON object."""
+    try:
+        stored = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise ConfigError([Problem("preprocessor_config.json", str(path.name), "a JSON object")])
+    return stored
+
+
+def _processor_problems(stored: Mapping[str, Any], size: int) -> Iterator[tuple[str, Any, str, str]]:
+    """(key, value, what is accepted, advice) of what cannot be followed."""
+    if stored.get("do_resize") is False:
+        yield "do_resize", False, f"true: images become {size} x {size}", "Remove the key."
+    if stored.get("resample") is not None and stored["resample"] not in FILTERS:
+        yield (
+            "resample",
+            stored["resample"],
+            ", ".join(f"{n} ({name})" for n, name in FILTERS.items()),
+            "PIL's numbers.",
+        )
+    wanted = stored.get("size")
+    sides = list(wanted.values()) if isinstance(wanted, dict) else wanted if isinstance(wanted, list) else [wanted]
+    cropped = isinstance(wanted, dict) and "shortest_edge" in wanted  # resized further, then cropped: left out
+    if wanted is not None and not cropped and any(side != size for side in sides):
+        advice = "The model has that many positions; no other size is offered."
+        yield "size", wanted, f"{size}, the model's image_size, in every direction", advice
+    for key in ("image_mean", "image_std"):
+        values = stored.get(key)
+        numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
+        if values is not None and not (numbers and len(values) == 3 and (key == "image_mean" or all(values))):
+            yield key, values, "three numbers, a channel each (image_std: not 0), or null", ""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ class SentenceTask(LabelledTask):
         text, *pair = (row[column] for column in self.columns)
         return SentenceExample(text, pair[0] if pair else None, float(row["label"]))
 
+    def asked(self, row: Row, index: int) -> str:
+        if len(self.columns) == 1:
+            return str(row[self.columns[0]])
+        return "\n".join(f"{column}: {row[column]}" for column in self.columns)
+
 
 @dataclass(frozen=True)
 class EncodedSentence:

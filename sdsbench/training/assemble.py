@@ -56,7 +56,7 @@ def assemble(
     layers = attach(model, method, seeds.init)
     frozen = None if method.wraps_layers() else FrozenAdditions(model, base)
     head = objective.unfreeze_head(model, seeds.init)
-    order = DataOrder(len(examples), config.batch_size, seeds.data)
+    order = DataOrder(len(examples), config.batch_size, seeds.data, config.order)
     dropout = Dropout(model, seeds.dropout)
     for layer in layers.values():
         layer.dropout_masks = dropout.masks

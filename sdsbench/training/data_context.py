@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdsbench.methods.base import Layers
+from sdsbench.methods.base import Layers, Optimizer
 from sdsbench.methods.gradients import summed_gradients
-from sdsbench.training.loop import Training
+from sdsbench.training.loop import Training, check_finite
+from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.schedule import warmup_steps
+from sdsbench.training.state import TrainState
 
 
 @dataclass
@@ -20,6 +22,7 @@ class TrainingContext:
 
     training: Training
     generator: torch.Generator
+    state: TrainState | None = None
     after_row: Callable[[], None] = lambda: None  # may raise to stop
 
     @property
@@ -32,21 +35,62 @@ class TrainingContext:
 
     @property
     def warmup_steps(self) -> int:
-        return warmup_steps(self.training.config.warmup_ratio, self.total_steps)
+        return warmup_steps(self.warmup_ratio, self.total_steps, self.training.config.warmup_rounding)
+
+    @property
+    def warmup_ratio(self) -> float:
+        return self.training.config.warmup_ratio
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training rows."""
+        config = self.training.config
+        return config.epochs if config.max_steps is None else self.total_steps / self.training.order.steps_per_epoch
 
     @property
     def learning_rate(self) -> float:
         return self.training.config.lr
 
-    def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
-        """Gradients of the mean target loss of each of `rows` random rows, summed: m x n, fp32, on the CPU."""
+    def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
+        """Gradients of the mean target loss of each of `rows` random rows, summed: m x n, fp32, on the CPU.
+
+        With a `batch` of k rows: of the mean over the batch's targets, divided by k. `dropout` of the base is off
+        unless asked for.
+        """
+        training = self.training
         chosen = torch.randperm(self.train_rows, generator=self.generator)[:rows].tolist()
 
         def run_backward() -> None:
-            for number in chosen:
-                example = self.training.examples[number]
-                loss = self.training.objective.loss(self.training.model, [example], self.training.device)
-                (loss / example.targets).backward()
+            for start in range(0, len(chosen), batch):
+                examples = [training.examples[number] for number in chosen[start : start + batch]]
+                loss = training.objective.loss(training.model, examples, training.device)
+                (loss / (sum(example.targets for example in examples) * len(examples))).backward()
                 self.after_row()
 
-        return summed_gradients(layers, run_backward)
+        if not dropout:
+            return summed_gradients(layers, run_backward)
+        was_training = training.model.training
+        training.model.train()
+        try:
+            with training.dropout.of_step(0):
+                return summed_gradients(layers, run_backward)
+        finally:
+            training.model.train(was_training)
+
+    def train_at_constant_rate(self, steps: int, after_step: Callable[[int, Optimizer], None]) -> None:
+        """Optimizer steps on the run's first batches at its peak rate; `after_step` sees each one's number, from 1.
+
+        Raises TrainingFailed on a loss or gradient that is not finite.
+        """
+        assert self.state is not None and isinstance(self.state.optimizer, FlatOptimizer), "adapters have masters"
+        training, optimizer = self.training, self.state.optimizer
+        was_training = training.model.training
+        training.model.train()
+        for step in range(1, steps + 1):
+            _, loss = training.gradients(self.state, training.batch(step), step)
+            check_finite(step, loss, optimizer.clip(training.config.clip_norm))
+            optimizer.step(1.0)
+            after_step(step, optimizer)
+            self.after_row()
+        optimizer.clear_state(head=True)
+        training.model.train(was_training)

@@ -161,7 +161,7 @@ class InBackwardAdamW:
             if trained.has_master:
                 trained.pieces[0].detach().copy_(trained.parameter.detach().reshape(-1))
 
-    def clear_state(self) -> None:
+    def clear_state(self, head: bool = False) -> None:
         """Forget moments and step counts."""
         for trained in self.trained:
             trained.optimizer.state.clear()

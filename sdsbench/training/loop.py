@@ -16,7 +16,7 @@ from sdsbench.training.dropout import Dropout
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.order import DataOrder
-from sdsbench.training.passes import Parts, cut, out_of_memory, targets_of
+from sdsbench.training.passes import Parts, cut, divisors, out_of_memory, targets_of
 from sdsbench.training.schedule import factor, warmup_steps
 from sdsbench.training.state import TrainState
 from sdsbench.training.training_config import TrainConfig
@@ -112,11 +112,13 @@ class Training:
         started = time.perf_counter()
         if isinstance(state.optimizer, InBackwardAdamW):
             return self._step_in_backward(state, state.optimizer, self.split(batch), started)
-        parts, loss = self._gradients(state, batch)
+        parts, loss = self.gradients(state, batch, state.step + 1)
         return self.update(state, parts, loss, time.perf_counter() - started)
 
-    def _gradients(self, state: TrainState, batch: Sequence[Any]) -> tuple[Parts, float]:
+    def gradients(self, state: TrainState, batch: Sequence[Any], step: int) -> tuple[Parts, float]:
         """The gradients of a step and its loss; in smaller passes, once and for all, where memory is short.
+
+        `step` decides the dropout masks.
 
         Raises what the device raises where a single example does not fit.
         """
@@ -125,7 +127,7 @@ class Training:
             parts = self.split(batch, state.micro_limit)
             state.optimizer.zero_grad()
             try:
-                with self.dropout.of_step(state.step + 1):
+                with self.dropout.of_step(step):
                     return parts, self.backward(parts)
             except Exception as error:
                 if not out_of_memory(error) or len(parts) == len(batch):
@@ -137,8 +139,10 @@ class Training:
 
     def split(self, batch: Sequence[Any], limit: int | None = None) -> Parts:
         """The examples of a step in passes of at most `micro_tokens` tokens, and at most `limit`."""
-        budgets = [budget for budget in (self.micro_tokens, limit) if budget is not None]
-        return cut(batch, min(budgets, default=None), self.objective.tokens)
+        budget = min((budget for budget in (self.micro_tokens, limit) if budget is not None), default=None)
+        size = self.config.mean_over or len(batch)  # no pass holds examples of two means
+        groups = [batch[start : start + size] for start in range(0, len(batch), size)]
+        return [part for group in groups for part in cut(group, budget, self.objective.tokens)]
 
     def update(self, state: TrainState, parts: Parts, loss: float, seconds: float) -> StepReport:
         """The second half of a step, once gradients are made (which took `seconds`): the method's say, the update."""
@@ -150,7 +154,7 @@ class Training:
         state.method.before_step(state.layers, step)
         if self.config.clip == "adjusted":
             grad_norm = optimizer.clip(self.config.clip_norm)
-        _check_finite(step, loss, grad_norm)
+        check_finite(step, loss, grad_norm)
         lr_factor = self._lr_factor(step)
         started += self.observer.around(step, lambda: optimizer.step(lr_factor))
         facts = state.method.after_step(state.layers, step, self.total_steps, optimizer)
@@ -168,26 +172,25 @@ class Training:
                 return self.backward(parts, scale)
 
         loss, grad_norm = optimizer.step(backward, step, lr_factor, self.config.clip_norm)
-        _check_finite(step, loss, grad_norm)
+        check_finite(step, loss, grad_norm)
         return self._finish(state, parts, loss, grad_norm, lr_factor, {}, started)
 
     def _lr_factor(self, step: int) -> float:
-        warmup = warmup_steps(self.config.warmup_ratio, self.total_steps)
+        warmup = warmup_steps(self.config.warmup_ratio, self.total_steps, self.config.warmup_rounding)
         return factor(self.config.schedule, step, self.total_steps, warmup)
 
     def backward(self, parts: Parts, scale: float = 1.0) -> float:
         """Gradients of scale times the loss averaged over all targets of the step; returns that loss, unscaled.
 
-        The mean is over all targets of the step, so the cut into passes does not matter.
+        The mean is over all targets of the step, so the cut into passes does not matter (see train.mean_over).
         """
-        targets = targets_of(parts)
         total = 0.0
-        for part in parts:
+        for part, divisor in zip(parts, divisors(parts, self.config.mean_over), strict=True):
             self.dropout.masks.begin_pass(len(part), self.objective.tokens(part))
             loss = self.objective.loss(self.model, part, self.device)
-            (loss / targets * scale).backward()
-            total += loss.item()
-        return total / targets
+            (loss / divisor * scale).backward()
+            total += loss.item() / divisor
+        return total
 
     def _finish(
         self, state: TrainState, parts: Parts, loss: float, grad_norm: float, lr_factor: float,
@@ -204,6 +207,7 @@ class Training:
         return StepReport(state.step, loss, self.config.lr * lr_factor, grad_norm, tokens, targets, seconds, facts)
 
 
-def _check_finite(step: int, loss: float, grad_norm: float) -> None:
+def check_finite(step: int, loss: float, grad_norm: float) -> None:
+    """Raises TrainingFailed where a loss or a gradient is not finite."""
     if not math.isfinite(loss) or not math.isfinite(grad_norm):
         raise TrainingFailed(f"step {step}: loss {loss}, gradient norm {grad_norm}: not finite. Try a lower train.lr.")

@@ -84,10 +84,10 @@ class FlatOptimizer:
                 gradient.mul_(norm / total)
         return float(total)
 
-    def clear_state(self) -> None:
-        """Forget the moments and step count of the adapter group."""
+    def clear_state(self, head: bool = False) -> None:
+        """Forget the moments and step count of the adapter's groups, and with `head` of all."""
         for group, optimizer in zip(self.groups, self.optimizers, strict=True):
-            if group.name.startswith("adapter"):
+            if head or group.name.startswith("adapter"):
                 optimizer.state.clear()
 
     def tensors(self) -> dict[str, Tensor]:

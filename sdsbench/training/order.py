@@ -9,10 +9,13 @@ import numpy as np
 
 
 class DataOrder:
-    """Shuffled passes over `rows` examples in steps of `batch` (the last step of a pass may be smaller)."""
+    """Passes over `rows` examples in steps of `batch` (the last step of a pass may be smaller).
 
-    def __init__(self, rows: int, batch: int, seed: int) -> None:
-        self.rows, self.batch, self.seed = rows, batch, seed
+    `order`: each pass `shuffled` anew, the first one's shuffle `repeated`, or `sequential`.
+    """
+
+    def __init__(self, rows: int, batch: int, seed: int, order: str = "shuffled") -> None:
+        self.rows, self.batch, self.seed, self.order = rows, batch, seed, order
         self.steps_per_epoch = math.ceil(rows / batch)
         self._permutation = lru_cache(maxsize=2)(self._shuffle)
 
@@ -26,4 +29,6 @@ class DataOrder:
         return self._permutation(epoch)[position * self.batch : (position + 1) * self.batch].tolist()
 
     def _shuffle(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+        if self.order == "sequential":
+            return np.arange(self.rows)
+        return np.random.default_rng([self.seed, epoch if self.order == "shuffled" else 0]).permutation(self.rows)

@@ -19,7 +19,7 @@ def optimizer_groups(
 ) -> list[Group]:
     """Adapter (or weights, where the base trains) and head; apart what differs in weight decay or learning rate.
 
-    Vectors never decay: biases, norms, magnitudes, those of a head too.
+    Vectors do not decay (biases, norms, magnitudes, those of a head too), unless train.decay_vectors says so.
     """
     in_head = {id(parameter) for parameter in head}
     rule = "sgd" if method.update_rule == "sgd" else config.optimizer
@@ -32,7 +32,7 @@ def optimizer_groups(
             continue
         part, lr, weight_decay, its_rule = own_head if id(parameter) in in_head else body
         factor = method.learning_rate_factor(name, parameter.ndim)
-        if parameter.ndim <= 1 and weight_decay:
+        if parameter.ndim <= 1 and weight_decay and not config.decay_vectors:
             part, weight_decay = f"{part}, vectors", 0.0
         if factor != 1.0:
             part = f"{part}, {factor:g} x"

@@ -26,6 +26,22 @@ def cut(examples: Sequence[Any], budget: int | None, tokens: Callable[[Sequence[
     return parts
 
 
+def divisors(parts: Parts, mean_over: int | None) -> list[int]:
+    """What divides the summed loss of each pass, so that their sum is the loss of the step.
+
+    That is the mean over all targets; with `mean_over`, the mean of the means of so many examples each. Passes then lie
+    in the order of the step's examples, and none crosses from one such group into the next.
+    """
+    if mean_over is None:
+        return [targets_of(parts)] * len(parts)
+    groups: list[list[Sequence[Any]]] = [[]]
+    for part in parts:
+        if sum(map(len, groups[-1])) >= mean_over:
+            groups.append([])
+        groups[-1].append(part)
+    return [len(groups) * targets_of(group) for group in groups for _ in group]
+
+
 def targets_of(parts: Parts) -> int:
     """Tokens (or examples) of a step that carry loss."""
     return sum(example.targets for part in parts for example in part)

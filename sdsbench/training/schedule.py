@@ -21,6 +21,6 @@ def factor(schedule: str, step: int, total_steps: int, warmup_steps: int) -> flo
     }[schedule]
 
 
-def warmup_steps(ratio: float, total_steps: int) -> int:
-    """Steps of linear warm-up: the ratio, rounded up."""
-    return math.ceil(ratio * total_steps)
+def warmup_steps(ratio: float, total_steps: int, rounding: str = "up") -> int:
+    """Steps of linear warm-up: the ratio, rounded up or down."""
+    return math.ceil(ratio * total_steps) if rounding == "up" else int(ratio * total_steps)

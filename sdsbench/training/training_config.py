@@ -8,7 +8,18 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from sdsbench.core.errors import Problem
-from sdsbench.core.section import COSTS, GIVEN, PLACES, Count, FromZero, PositiveNumber, Section, Share, only_where
+from sdsbench.core.section import (
+    COSTS,
+    GIVEN,
+    PLACES,
+    Count,
+    FromZero,
+    PositiveNumber,
+    Section,
+    Share,
+    only_where,
+    other_than,
+)
 
 OptimizerName = Literal["adamw", "momentum", "sgd", "adamw8bit"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
@@ -25,6 +36,11 @@ class TrainConfig(Section):
     micro_tokens: Annotated[Literal["auto"] | Count, COSTS] = Field(
         "auto", description="the most tokens of one forward and backward pass; auto: what the device takes best"
     )
+    mean_over: Count | None = Field(
+        None,
+        description="examples whose targets share one mean, the loss being the mean of those; null: all of a step "
+        "(a number: as trainers do that average each pass of so many by itself)",
+    )
     epochs: Annotated[PositiveNumber, only_where(max_steps=None)] = Field(
         1.0, description="passes over the training rows"
     )
@@ -34,6 +50,12 @@ class TrainConfig(Section):
         "cosine", description="how the learning rate falls to 0 after the warm-up, or that it does not"
     )
     warmup_ratio: Share = Field(0.0, description="share of the steps with a rising learning rate")
+    warmup_rounding: Annotated[Literal["up", "down"], only_where(warmup_ratio=other_than(0.0))] = Field(
+        "up", description="to whole steps (transformers' trainer rounds up, LoRA-SB's GLUE loop down)"
+    )
+    order: Literal["shuffled", "repeated", "sequential"] = Field(
+        "shuffled", description="of the rows: drawn for each pass, drawn once for all passes, or as they lie"
+    )
     optimizer: OptimizerName = Field(
         "adamw", description="momentum is 0.9; adamw8bit: full_ft of large models (docs/speed.md)"
     )
@@ -41,6 +63,9 @@ class TrainConfig(Section):
         [0.9, 0.999], min_length=2, max_length=2, description="adamw's and adamw8bit's"
     )
     weight_decay: FromZero = Field(0.0, description="on trained matrices (adamw: decoupled), not on vectors")
+    decay_vectors: Annotated[bool, only_where(weight_decay=other_than(0.0))] = Field(
+        False, description="weight decay on biases, norms and magnitudes too (AdamW over all parameters, as some code)"
+    )
     clip_norm: PositiveNumber | None = Field(1.0, description="largest norm of the whole gradient; null: no clipping")
     clip: Annotated[Literal["raw", "adjusted"], only_where(clip_norm=GIVEN)] = Field(
         "raw", description="what is clipped: gradients before the method adjusts them, or what it made of them"
@@ -64,3 +89,6 @@ class TrainConfig(Section):
                 "It uses each gradient up inside the backward pass, so passes cannot be added up: a step is one pass."
             )
             yield Problem("train.micro_tokens", self.micro_tokens, "auto with train.optimizer=adamw8bit", advice)
+        if self.optimizer == "adamw8bit" and self.mean_over is not None:
+            advice = "Means of their own are passes of their own, and with adamw8bit a step is one pass."
+            yield Problem("train.mean_over", self.mean_over, "null with train.optimizer=adamw8bit", advice)

@@ -52,9 +52,11 @@ def test_a_classifier_records_floor_and_classes(monkeypatch: pytest.MonkeyPatch,
         return torch.stack([1 - one, one], dim=1)
 
     monkeypatch.setattr("sdsbench.evaluation.classification.class_logits", logits)
-    batcher = SimpleNamespace(encode_all=lambda rows: examples, lengths=lambda some: [1] * len(some))
+    named = SimpleNamespace(label_names=("no", "yes"), asked=lambda row, index: f"row {index}")
+    batcher = SimpleNamespace(task=named, encode_all=lambda rows: examples, lengths=lambda some: [1] * len(some))
     task = Labelled("glue/rte", 1, "glue/rte", "validation", ["accuracy", "f1"], "accuracy")
-    scores = evaluate_labelled(Constant(), batcher, task, [], "trained", 4).scores  # type: ignore[arg-type]
+    rows = [{} for _ in LABELS]
+    scores = evaluate_labelled(Constant(), batcher, task, rows, "trained", 4).scores  # type: ignore[arg-type]
     accuracy = next(score for score in scores if score.scorer == "accuracy")
     assert (accuracy.floor, accuracy.floor_of) == (0.7, "majority class")
     assert accuracy.classes == (2 if learned else 1)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sdsbench.core.record import Score
 from sdsbench.evaluation import decoding
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.models.load import load
@@ -117,3 +118,16 @@ def test_a_models_window_keeps_batches_as_they_are(micro, monkeypatch: pytest.Mo
     alone = [Generator(model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL[:8]]
     monkeypatch.setattr(decoding.Decoding, "replace", lambda *_: pytest.fail("rows of a window were replaced"))
     assert Generator(model, micro.tokenizer, 3).answers(UNEQUAL[:8]) == alone
+def test_prompts_beyond_the_context_are_cut_on_the_left_and_counted(micro, monkeypatch) -> None:
+    """The end of a prompt, which asks for the answer, stays; the answer is that to the shorter prompt."""
+    monkeypatch.setattr(micro.model.config, "max_position_embeddings", 40)
+    long = Request("Once upon a time. " * 30 + PROMPTS[0], 24, ())
+    generator = Generator(micro.model, micro.tokenizer, 4)
+    (answer,) = generator.answers([long])
+    ids = prompt_ids(long.prompt, micro.tokenizer, "tokenizer")
+    assert answer.prompt_cut == len(ids) - 16
+    (tokens,) = generator.continuations([ids[-16:]], [long])
+    assert answer.text == generator._answer(tokens, long).text
+    assert Generator(micro.model, micro.tokenizer, 4).answers([Request("Hi", 24, ())])[0].prompt_cut == 0
+    score = Score(evaluation="gsm8k", version=2, scorer="paper", stage="trained", value=0.0, n=9, prompts_cut=2)
+    assert score.note == "2 prompts cut"

@@ -25,7 +25,7 @@ from tests.methods.tiny import make_method
 
 AUTHORS = Path(__file__).parent / "authors"
 RANK = 4
-_NO_OBJECTIVE: Any = SimpleNamespace(positions=len)
+_NO_OBJECTIVE: Any = SimpleNamespace(positions=lambda model, examples, device: len(examples), tokens=len)
 _EXAMPLE = [[SimpleNamespace(length=1, targets=1)]]
 
 

@@ -14,13 +14,33 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("full_ft", {"scope": "all"}, {"targets": ["q_proj"]}),
     ("lora_xs", {"svd": "exact"}, {"svd_iterations": 0, "svd_oversampling": 3}),
     ("pissa", {"svd": "exact"}, {"svd_iterations": 0, "svd_oversampling": 3}),
-    ("lora_pro", {"mode": "efficient"}, {"betas": [0.1, 0.2], "epsilon": 1.0, "moment_dtype": "bfloat16"}),
-    ("lora_sb", {"start": "kaiming"}, {"eta": "paper", "sign": False, "samples": 7, "sample_fraction": 0.5}),
+    (
+        "lora_pro",
+        {"mode": "efficient"},
+        {"betas": [0.1, 0.2], "epsilon": 1.0, "moment_dtype": "bfloat16", "first_count": 2, "square_dtype": "bfloat16"},
+    ),
+    (
+        "lora_sb",
+        {"start": "kaiming"},
+        {
+            "eta": "paper",
+            "sign": False,
+            "samples": 7,
+            "sample_fraction": 0.5,
+            "gradient_batch": 2,
+            "gradient_dropout": True,
+        },
+    ),
     ("lora_sb", {"samples": 7}, {"sample_fraction": 0.5}),
     ("altlora", {"second_moment": False}, {"epsilon": 0.5}),
-    ("sds_lora", {"variant": "reset_lora"}, {"refresh": "never", "phases": 2, "guard": 5.0}),
-    ("sds_lora", {"refresh": "never"}, {"phases": 2, "guard": 5.0}),
-    ("sds_lora", {"refresh": "every"}, {"phases": 2}),
+    (
+        "sds_lora",
+        {"variant": "reset_lora"},
+        {"refresh": "never", "phases": 2, "guard": 5.0, "pre_steps": 3, "pre_interval": 1},
+    ),
+    ("sds_lora", {"clear_state": False}, {"clear_head": True, "pre_interval": 3}),
+    ("sds_lora", {"refresh": "never"}, {"phases": 2, "guard": 5.0, "pre_interval": 3}),
+    ("sds_lora", {"refresh": "every"}, {"phases": 2, "pre_interval": 3}),
 ]
 
 

@@ -26,7 +26,7 @@ def problem(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 def adjust(a: Tensor, b: Tensor, ga: Tensor, gb: Tensor, closest: bool = True, damping: float = 0.0):
     batch = (tensor.unsqueeze(0) for tensor in (a, b, ga, gb))
-    adjusted = adjusted_gradients(*batch, S, damping, closest)
+    adjusted = adjusted_gradients(*batch, S, damping, closest=closest)
     return adjusted[0][0], adjusted[1][0]
 
 

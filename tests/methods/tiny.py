@@ -104,11 +104,13 @@ class Context:
     train_rows: int = 1000
     total_steps: int = 10
     warmup_steps: int = 2
+    warmup_ratio: float = 0.2
+    epochs: float = 1.0
     learning_rate: float = 1e-3
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(5))
     rows: list[int] = field(default_factory=list)
 
-    def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
+    def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
         self.rows.append(rows)
         return summed_gradients(layers, self.run_backward)
 
@@ -124,7 +126,7 @@ class Session:
     facts: dict[str, float]
     cleared: int = 0
 
-    def clear_state(self) -> None:
+    def clear_state(self, head: bool = False) -> None:
         self.cleared += 1
         self.optimizer.state.clear()
 

@@ -129,3 +129,24 @@ def test_flat_keys_reach_every_leaf() -> None:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         keys = flat_keys(compose("config"))
     assert {"train.lr", "method.rank", "data.root", "seeds.init", "seed"} <= set(keys)
+
+
+@pytest.mark.parametrize("before", ["", "import sdsbench.tasks.math, sdsbench.tasks.commonsense;"])
+def test_a_training_set_is_known_whatever_was_imported_before(before: str) -> None:
+    """hendrycks_math is registered by the file of task=math, which task=gsm8k does not import."""
+    code = (
+        f"{before} from sdsbench.runs.configuration.compose import compose_run;"
+        "compose_run(['model=micro', 'data.source=embedded', 'task=gsm8k', 'task.train_set=hendrycks_math'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stand_in_is_never_named_without_saying_so(capsys) -> None:
+    from sdsbench.cli.show import command
+    from sdsbench.runs.banner import announcement
+
+    words = [*MICRO, "task.train_set=metamath_style_derived"]
+    command.main(words, standalone_mode=False)
+    assert "metamath_style_derived   (GSM8K and MATH training rows" in capsys.readouterr().out
+    assert "not MetaMathQA" in announcement(compose_run(words))

@@ -18,6 +18,8 @@ TASKS = {
     "text": ("model=micro", "task=gsm8k"),
     "text without dropout": ("model=micro", "task=gsm8k", "method.dropout=0"),
     "images": ("model=vit_micro", "task=vtab/dtd"),
+    "warm-up": ("model=micro", "task=gsm8k", "train.warmup_ratio=0.4"),
+    "weight decay": ("model=vit_micro", "task=vtab/dtd", "train.weight_decay=10.0"),
     "adjusted gradients": ("model=micro", "task=gsm8k", "method=preconditioned_lora", "train.clip_norm=0.01"),
 }
 OTHER_VALUES = {
@@ -25,14 +27,18 @@ OTHER_VALUES = {
     "train.head_lr": "1e-6",
     "train.batch_size": "8",
     "train.micro_tokens": "64",
+    "train.mean_over": "1",
     "train.epochs": "2",  # the rate falls more slowly
     "train.max_steps": "4",
     "train.max_length": "60",
     "train.schedule": "linear",
     "train.warmup_ratio": "0.5",
+    "train.warmup_rounding": "down",
+    "train.order": "sequential",
     "train.optimizer": "sgd",
     "train.betas": "[0.5,0.6]",
     "train.weight_decay": "10.0",
+    "train.decay_vectors": "true",
     "train.clip_norm": "1e-8",
     "train.clip": "adjusted",
     "train.checkpoint_every": "1",
@@ -45,6 +51,7 @@ OTHER_VALUES = {
 NO_DROPOUT = "train.activation_checkpointing"  # refused together: what is computed again would have other masks
 CASES = [("text without dropout" if key == NO_DROPOUT else "text", key) for key in OTHER_VALUES]
 CASES += [("images", "train.head_lr"), ("images", "train.max_length"), ("adjusted gradients", "train.clip")]
+CASES += [("warm-up", "train.warmup_rounding"), ("weight decay", "train.decay_vectors")]
 
 
 @cache

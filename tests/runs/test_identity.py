@@ -12,7 +12,7 @@ from sdsbench import synthetic
 from sdsbench.core.section import Section
 from sdsbench.runs.configuration.compose import compose_run, conf_folder, iter_leaves, options
 from sdsbench.runs.configuration.identity import COST_KEYS, PLACING, inert_keys, placed, run_id, with_values
-from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.configuration.schema import PROTOCOL_TABLES, RunConfig
 from sdsbench.runs.keeper import _new_record
 from sdsbench.tasks import base as tasks
 
@@ -24,22 +24,35 @@ PLACES = {
 }  # fmt: skip
 ALWAYS_INERT = {
     "protocol.source", "protocol.rank", "protocol.alpha", "protocol.dropout", "protocol.targets", "protocol.lr",
-    "protocol.variant", "protocol.seeds", "protocol.paper", "model.architecture",
+    "protocol.variant", "protocol.variants", "protocol.seeds", "protocol.paper", "protocol.code", "protocol.ours",
+    "model.architecture",
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
 CLIP = "train.clip"  # of methods that take gradients as they are
-HUB = {CLIP, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
-MICRO = {CLIP, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
+NO_DECAY, NO_WARMUP = "train.decay_vectors", "train.warmup_rounding"
+HUB = {CLIP, NO_DECAY, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
+MICRO = {CLIP, NO_DECAY, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
 ADJUSTING = MICRO - {CLIP}
-GLUE = {CLIP, "data.validation_rows", "data.order", "eval.order"}
-VISION = {CLIP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
+GLUE = {CLIP, NO_DECAY, "data.validation_rows", "data.order", "eval.order"}
+VISION = {CLIP, NO_DECAY, NO_WARMUP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
+GLUE_CODE = (GLUE - {NO_DECAY}) | {"method.sample_fraction"}
 FULL = "method.targets"
+LORA_SB_GRADIENT = {
+    "method.eta", "method.sign", "method.samples", "method.sample_fraction", "method.gradient_batch",
+    "method.gradient_dropout",
+}  # fmt: skip
+PRE = {"method.pre_interval"}
 SVD = {"method.svd_iterations", "method.svd_oversampling"}
-DENSE_ADAM = {"method.betas", "method.epsilon", "method.moment_dtype"}
+DENSE_ADAM = {
+    "method.betas", "method.epsilon", "method.moment_dtype", "method.first_count", "method.square_dtype",
+}  # fmt: skip
 
 CASES: list[tuple[list[str], set[str]]] = [
     (["method=sds_lora"], MICRO),
-    (["method=sds_lora", "method.variant=reset_lora"], MICRO | {"method.refresh", "method.phases", "method.guard"}),
+    (
+        ["method=sds_lora", "method.variant=reset_lora"],
+        MICRO | {"method.pre_steps", "method.refresh", "method.phases", "method.guard"},
+    ),
     (["method=sds_lora", "method.refresh=never"], MICRO | {"method.phases", "method.guard"}),
     (["method=sds_lora", "method.refresh=every"], MICRO | {"method.phases"}),
     (["method=lora"], MICRO),
@@ -61,7 +74,7 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["method=lora_sb", "method.samples=3"], MICRO | {"method.sample_fraction"}),
     (
         ["method=lora_sb", "method.start=kaiming"],
-        MICRO | {"method.eta", "method.sign", "method.samples", "method.sample_fraction"},
+        MICRO | LORA_SB_GRADIENT,
     ),
     *((["method=" + name], MICRO) for name in ("dora", "lora_ga", "lora_plus", "milora", "olora", "rslora")),
     (["method=preconditioned_lora"], ADJUSTING),
@@ -78,9 +91,17 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["protocol=lora_sb/glue", "task=glue/rte"], GLUE),
     (["protocol=lora_sb/glue", "task=glue/rte", "method=lora_pro", "method.mode=full"], GLUE),  # its head is AdamW's
     (["protocol=lr_matters/math"], HUB),
-    (["protocol=sds_lora/math", "method=full_ft"], HUB),
-    (["protocol=sds_lora/commonsense"], HUB | {"data.order"}),
+    (["protocol=sds_lora/math", "method=full_ft"], HUB | {NO_WARMUP}),
+    (["protocol=sds_lora/commonsense"], HUB | {NO_WARMUP, "data.order"}),
     (["protocol=sds_lora/vision"], VISION),
+    (["protocol=sds_lora/vision", "variant=code"], VISION),
+    (["protocol=lora_sb/glue", "task=glue/rte", "method=lora_sb", "variant=code"], GLUE_CODE),
+    (["protocol=lora_xs/math"], HUB | SVD),
+    (["protocol=lora_xs/commonsense"], HUB | SVD | {"data.order"}),
+    (["protocol=lora_xs/glue", "task=glue/rte"], GLUE | SVD | {NO_WARMUP}),
+    (["protocol=dora/commonsense"], HUB | {"data.order"}),
+    (["protocol=pissa/metamath"], HUB),
+    (["protocol=lora_pro/metamath", "variant=code"], (HUB - {CLIP}) | {"train.betas", "train.weight_decay"}),
 ]
 
 
@@ -111,7 +132,10 @@ def test_a_record_says_which_keys_had_no_effect() -> None:
     ("words", "inert"), CASES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
 def test_inert_keys(words: list[str], inert: set[str]) -> None:
-    assert inert_keys(composed(tuple(words))) == ALWAYS_INERT | inert
+    config = composed(tuple(words))
+    pre_stage = PRE if getattr(config.method, "pre_steps", None) == 0 else set()  # of SDS-LoRA, the default method
+    untrained = set() if config.eval.untrained else {"eval.untrained_limit"}
+    assert inert_keys(config) == ALWAYS_INERT | inert | pre_stage | untrained
 
 
 @pytest.mark.parametrize("words", [case[0] for case in CASES], ids=" ".join)
@@ -120,7 +144,7 @@ def test_every_key_names_places_or_has_no_effect(words: list[str]) -> None:
     config = composed(tuple(words))
     name, silent = run_id(config), PLACES | inert_keys(config)
     keys = [f"{section}.{key}" for section, key in _keys(config)] + [key for key in _plain(config)]
-    assert {leaf for leaf, _ in iter_leaves(config.model_dump()) if not leaf.startswith("protocol.paper")} <= set(keys)
+    assert {leaf for leaf, _ in iter_leaves(config.model_dump()) if not leaf.startswith(PROTOCOL_TABLES)} <= set(keys)
     for key in keys:
         if key in ("method.name", "task.name"):  # another class; CASES has one each
             continue

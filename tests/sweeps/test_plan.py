@@ -25,7 +25,7 @@ COMPOSED = [
     ["protocol.rank=4,8", "method=lora,pissa"],  # flows into method.rank by interpolation
     ["method=lora", "method.alpha=8,16", "method.rank=2,4"],
     ["protocol.lr=1e-3,2e-3", "seeds.init=5,6", "seed=1"],  # train.lr follows protocol.lr, seeds.data follows seed
-    ["method=sds_lora", "method.alpha='${times:2,${method.rank}}'", "method.rank=4,8"],
+    ["method=sds_lora", "method.alpha=2r", "method.rank=4,8"],
     ["method.targets=[q_proj],[q_proj,v_proj]", "seed=range(0,3)"],
     ["protocol=lora_sb/glue", "task=glue/rte,glue/cola", "method=lora_sb,lora", "model=roberta_large"],
 ]

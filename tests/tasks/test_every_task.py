@@ -189,3 +189,19 @@ def test_heads_depend_on_their_seed_alone(tiny_encoder):
         return loaded.model.classifier.weight.detach().clone()
 
     assert torch.equal(head(0), head(0)) and not torch.equal(head(0), head(1))
+
+
+def test_samples_of_classifiers_show_what_was_asked() -> None:
+    """Sentences, or which image; classes by name."""
+    from sdsbench.evaluation.classification import _sample
+
+    rte = base.build(compose_run(["model=minilm", "task=glue/rte", "data.source=embedded"]).task)
+    row = {"sentence1": "A dog runs.", "sentence2": "An animal moves.", "label": 0, "idx": 7}
+    sample = _sample(rte, row, 3, 0.0, 1.0)
+    assert sample["prompt"] == "sentence1: A dog runs.\nsentence2: An animal moves."
+    assert (sample["target_name"], sample["response_name"]) == ("entailment", "not_entailment")
+    stsb = base.build(compose_run(["model=minilm", "task=glue/stsb", "data.source=embedded"]).task)
+    assert "target_name" not in _sample(stsb, row, 3, 2.5, 2.25)
+    dtd = base.build(compose_run(["model=vit_micro", "task=vtab/dtd", "data.source=embedded"]).task)
+    assert dtd.asked({"image": {"bytes": b"", "path": "bumpy/1.jpg"}, "label": 4}, 3) == "bumpy/1.jpg"
+    assert dtd.asked({"image": object(), "label": 4}, 3) == "image 3"

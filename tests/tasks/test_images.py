@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdsbench.core.errors import ConfigError
 from sdsbench.tasks.images import Transform
 
 FACTS = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
@@ -51,3 +52,33 @@ def test_equal_to_the_library_of_the_models(tmp_path: Path) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))
     reference = ViTImageProcessorPil(size={"height": 6, "width": 6}, **FACTS)(image, return_tensors="np")
     assert transform(tmp_path, FACTS, size=6)(image) == pytest.approx(reference["pixel_values"][0], abs=1e-5)
+
+
+def test_the_folders_own_settings_are_followed(tmp_path: Path) -> None:
+    """Filter, scale, no normalisation, null means; a list or a number is a size as a mapping is."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8))
+    plain = transform(tmp_path, {"do_normalize": False, "resample": 3, "size": [4, 4]})(image)
+    expected = np.asarray(image.resize((4, 4), Image.Resampling.BICUBIC), np.float32).transpose(2, 0, 1) / 255
+    assert plain == pytest.approx(expected, abs=1e-6)
+    unscaled = transform(tmp_path, {"do_normalize": False, "do_rescale": False, "size": 4, "resample": 3})(image)
+    assert unscaled == pytest.approx(expected * 255, abs=1e-3)
+    assert transform(tmp_path, {"image_mean": None, "image_std": None}) == transform(tmp_path, {})
+    assert transform(tmp_path, {"size": {"shortest_edge": 256}, "crop_size": 4}).size == 4, "resized, not cropped"
+
+
+@pytest.mark.parametrize(
+    ("facts", "key"),
+    [
+        ({"do_resize": False}, "do_resize"),
+        ({"resample": 9}, "resample"),
+        ({"size": {"height": 5, "width": 4}}, "size"),
+        ({"size": [8, 8]}, "size"),
+        ({"image_mean": [0.5]}, "image_mean"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "image_std"),
+        ([1], "preprocessor_config.json"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_followed_is_refused(tmp_path: Path, facts: dict, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        transform(tmp_path, facts)

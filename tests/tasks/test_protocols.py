@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
+import re
+from pathlib import Path
+
 import pytest
 
-from sdsbench.runs.configuration.compose import compose_run, options
+from sdsbench.core.errors import ConfigError
+from sdsbench.runs.configuration.compose import compose_run, conf_folder, options
 from sdsbench.tasks import base
 
+ROOT = Path(__file__).parents[2]
 PAPERS = ["sds_lora/commonsense", "sds_lora/math", "sds_lora/vision"]
 PAPERS += ["lora_sb/arithmetic", "lora_sb/commonsense", "lora_sb/glue", "lr_matters/math"]
+PAPERS += [
+    "lora_xs/math",
+    "lora_xs/commonsense",
+    "lora_xs/glue",
+    "dora/commonsense",
+    "pissa/metamath",
+    "lora_pro/metamath",
+]
 
 
 def resolved(protocol: str, *overrides: str):
@@ -24,7 +39,7 @@ def test_all_protocols_are_here():
 def test_composes_for_every_method(protocol, method):
     config = resolved(protocol, f"method={method}")
     assert config.protocol.name == protocol and config.protocol.paper
-    assert config.train.batch_size in (32, 64, 128, 144, 256)
+    assert config.train.batch_size in (16, 32, 64, 128, 144, 256)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +86,10 @@ def test_full_fine_tuning_of_the_sds_protocol_trains_the_targets_only():
 
 
 def test_the_code_of_lora_sb_differs_from_its_paper():
-    paper, code = (resolved("lora_sb/commonsense", f"protocol.variant={variant}") for variant in ("paper", "code"))
+    paper, code = (resolved("lora_sb/commonsense", f"variant={variant}") for variant in ("paper", "code"))
     assert (paper.train.batch_size, paper.train.weight_decay) == (144, 0.0)
     assert (code.train.batch_size, code.train.weight_decay) == (192, 0.01)
-    assert resolved("lora_sb/glue", "protocol.variant=code").train.max_length == 128
+    assert resolved("lora_sb/glue", "variant=code").train.max_length == 128
 
 
 def test_evaluation_as_the_papers_did_it():
@@ -95,3 +110,79 @@ def test_quick_is_for_the_small_models(model):
     config = resolved("quick", f"model={model}", "task=gsm8k", "method=sds_lora")
     assert config.train.max_steps == {"micro": 200, "smollm2_135m": 60}[model]
     assert config.train.lr == {"micro": 2e-3, "smollm2_135m": 2e-4}[model]
+
+
+def test_alpha_may_be_a_multiple_of_the_rank():
+    """LoRA's alpha = 2 r follows the rank that the command line sets; a wrong rank has one problem, its own."""
+    assert resolved("sds_lora/math", "method=lora", "method.rank=6").method.alpha == 12.0
+    words = ["model=micro", "task=gsm8k", "method=lora", "method.alpha=0.5r", "method.rank=6"]
+    assert resolved("quick", *words).method.alpha == 3
+    for value, key in (("method.alpha=r2", "method.alpha"), ("method.rank=x", "method.rank")):
+        with pytest.raises(ConfigError) as caught:
+            resolved("sds_lora/math", "method=lora", value)
+        assert [problem.key for problem in caught.value.problems] == [key]
+        assert "r, 2r" in str(caught.value) or key == "method.rank"
+
+
+def test_variants_are_chosen_as_files_are():
+    for words, says in (
+        (["protocol=lora_sb/glue", "protocol.variant=code"], "variant=paper or variant=code"),
+        (["protocol=quick", "model=micro", "variant=code"], "accepted: paper with protocol=quick"),
+        (["protocol_method=quick/lora"], "chosen by protocol"),
+        (["protocol=lora_sb/glue", "variant=cod"], "Did you mean 'code'?"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            compose_run(words)
+
+
+def test_every_file_of_a_specialisation_is_one_that_can_be_chosen():
+    """A file whose path names no protocol, task, model, method or variant would never be read, in silence."""
+    groups = {
+        "protocol_task": ["task"], "protocol_model": ["model"], "protocol_method": ["method"],
+        "protocol_method_model": ["method", "model"], "protocol_variant": ["variant"],
+        "protocol_variant_task": ["variant", "task"], "protocol_variant_method": ["variant", "method"],
+    }  # fmt: skip
+    found = {path.name for path in conf_folder().iterdir() if path.name.startswith("protocol_")}
+    assert found <= groups.keys()
+    for group in found:
+        combinations = itertools.product(*(options(choice) for choice in ["protocol", *groups[group]]))
+        assert set(options(group)) <= {"/".join(names) for names in combinations}, group
+
+
+def test_the_page_of_protocols_is_current():
+    """docs/protocols.md is what conf/ gives; every protocol has a table there, and every variant=code its sources."""
+    spec = importlib.util.spec_from_file_location("write_protocols", ROOT / "scripts" / "write_protocols.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = (ROOT / "docs" / "protocols.md").read_text()
+    assert script.document() == page, "run python scripts/write_protocols.py"
+    for protocol in (name for name in options("protocol") if name != "quick"):
+        assert f"## {protocol}\n" in page
+        config = resolved(protocol, *(["task=glue/rte"] if protocol.endswith("glue") else []))
+        if "code" in config.protocol.variants:
+            assert "@" in config.protocol.code["repository"], "a repository and its commit"
+            cited = [key for key, value in config.protocol.code.items() if re.search(r"\(.*\.(py|sh|json)", str(value))]
+            assert len(cited) >= 5, f"{protocol}: the code's deviations have source lines"
+    assert "no known difference" not in page
+
+
+def test_variant_code_is_what_the_authors_code_does():
+    """A value for each deviation that can be set; those that cannot are listed under `ours`."""
+    sb = resolved("lora_sb/arithmetic", "method=lora_sb", "variant=code")
+    assert (sb.method.eta, sb.method.gradient_batch, sb.method.samples, sb.method.svd) == ("code", 3, 50, "authors")
+    assert (sb.method.factor_dtype, sb.method.r_dtype, sb.train.weight_decay) == ("bfloat16", "bfloat16", 0.01)
+    glue = resolved("lora_sb/glue", "task=glue/rte", "method=lora_sb", "variant=code")
+    assert (glue.method.samples, glue.method.gradient_dropout, glue.train.max_length) == (2, True, 128)
+    assert (glue.train.decay_vectors, glue.train.warmup_rounding) == (True, "down")
+    for protocol, steps in (("math", 50), ("commonsense", 55), ("vision", 50)):
+        assert resolved(f"sds_lora/{protocol}", "method=sds_lora", "variant=code").method.pre_steps == steps
+        assert resolved(f"sds_lora/{protocol}", "method=sds_lora").method.pre_steps == 0
+        for method in ("dora", "pissa", "preconditioned_lora", "lora_plus"):
+            config = resolved(f"sds_lora/{protocol}", f"method={method}", "variant=code", "method.rank=16").method
+            assert config.alpha / config.rank == pytest.approx(4 / 16**0.5), method
+    ga = resolved("sds_lora/math", "method=lora_ga", "variant=code").method
+    assert (ga.gamma, ga.samples) == (512, 32)
+    pro = resolved("lora_pro/metamath", "method=lora_pro", "variant=code").method
+    assert (pro.mode, pro.damping, pro.damping_form, pro.first_count, pro.alpha) == ("full", 1e-8, "absolute", 2, 16)
+    assert resolved("pissa/metamath").method.svd_iterations == 16
+    assert resolved("lora_xs/commonsense").method.alpha / 32 == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,7 +13,9 @@ from sdsbench.training.causal import CausalObjective, EncodedText
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.loop import Training
+from sdsbench.training.optimizer import FlatOptimizer, Group
 from sdsbench.training.order import DataOrder
+from sdsbench.training.state import TrainState
 from sdsbench.training.training_config import TrainConfig
 from tests.methods.tiny import make_method, tiny_model
 
@@ -67,3 +70,31 @@ def test_what_a_method_reads_of_the_run() -> None:
     """LoRA-SB's eta is the learning rate over the warm-up steps."""
     found, _ = context(max_steps=40, warmup_ratio=0.1)
     assert (found.train_rows, found.total_steps, found.warmup_steps, found.learning_rate) == (4, 40, 4, 1e-2)
+
+
+def test_steps_at_a_constant_rate_leave_no_optimizer_state() -> None:
+    """The run's first batches, at its peak rate, whatever its schedule says of them."""
+    found, layers = context(max_steps=40, warmup_ratio=0.5)
+    optimizer = FlatOptimizer(
+        [Group("adapter", [layer.B for layer in layers.values()], 1e-2, 0.0, "adamw")], TrainConfig()
+    )
+    found.state = TrainState(optimizer, make_method("lora"), layers)
+    seen = []
+
+    def after_step(step: int, _: Any) -> None:
+        seen.append((step, float(next(iter(layers.values())).B.abs().max())))
+
+    found.train_at_constant_rate(2, after_step)
+    assert [step for step, _ in seen] == [1, 2]
+    assert seen[0][1] == pytest.approx(1e-2, rel=1e-3), "AdamW's first step is the learning rate"
+    assert not any(key.startswith("state") for key in optimizer.tensors())
+
+
+def test_a_batch_adds_the_gradient_of_its_mean_loss_over_its_rows() -> None:
+    found, layers = context()
+    total = found.summed_gradients(layers, len(ROWS), batch=len(ROWS))
+    targets = [row.targets for row in ROWS]
+    expected = gradients_of_mean_losses()
+    for name, gradient_mn in total.items():
+        mean_mn = sum(t * row[name] for t, row in zip(targets, expected, strict=True)) / sum(targets) / len(ROWS)
+        torch.testing.assert_close(gradient_mn, mean_mn, rtol=1e-4, atol=1e-5 * float(mean_mn.abs().max()))

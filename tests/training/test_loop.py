@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sdsbench.core.errors import TrainingFailed
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.training.order import DataOrder
+from sdsbench.training.passes import divisors
 from sdsbench.training.schedule import factor, warmup_steps
 from tests.tools import QUIET
 
@@ -115,3 +117,12 @@ def test_schedules_are_those_of_transformers(schedule: str) -> None:
         assert factor(schedule, step, total, warmup) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
         optimizer.step()
         scheduler.step()
+
+
+def test_means_of_a_step_and_of_its_groups() -> None:
+    """Four examples with 1, 2, 3 and 4 targets: one mean, or the mean of the means of two each, whatever the cut."""
+    a, b, c, d = (SimpleNamespace(targets=n) for n in (1, 2, 3, 4))
+    assert divisors([[a, b], [c, d]], None) == [10, 10]
+    assert divisors([[a, b], [c, d]], 2) == [6, 14]
+    assert divisors([[a], [b], [c, d]], 2) == [6, 6, 14]
+    assert divisors([[a], [b], [c], [d]], 1) == [4, 8, 12, 16]

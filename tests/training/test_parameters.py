@@ -91,7 +91,7 @@ def test_lora_plus_has_its_authors_rates_and_decays() -> None:
         if case["case"] == "head":
             linear, norm = nn.Linear(20, 20), nn.LayerNorm(20)
             model["classifier"] = nn.ModuleDict({"dense": linear, "norm": norm, "out_proj": nn.Linear(20, 2)})
-        head = unfreeze_head(model) if "classifier" in model else []
+        head = list(model["classifier"].parameters()) if "classifier" in model else []
         train = TrainConfig(lr=case["lr"], weight_decay=case["weight_decay"])
         found = group_of_each(model, optimizer_groups(model, layers, method, head, train))
         expected = {_renamed(row["tensor"]): (row["lr"], row["weight_decay"]) for row in case["tensors"]}

@@ -26,11 +26,19 @@ from sdsbench.core.files import disk_errors
 from sdsbench.core.record import headline
 from sdsbench.runs.aggregate import execute_members, member_runs
 from sdsbench.runs.banner import announcement
-from sdsbench.runs.configuration import resolvers
+from sdsbench.runs.configuration import environment
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
 from sdsbench.runs.configuration.compose import compose_tree, flat_keys, plugins_of, to_run_config
 from sdsbench.runs.configuration.foreign import environment_problems
-from sdsbench.runs.configuration.overrides import MOST, one_line, parse, search_path, values_of, with_search_path
+from sdsbench.runs.configuration.overrides import (
+    MOST,
+    chosen_by_group,
+    one_line,
+    parse,
+    search_path,
+    values_of,
+    with_search_path,
+)
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 from sdsbench.training.signals import StopRequest
@@ -42,9 +50,12 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
     A job's value is its headline score. A job that fails raises, in whatever process it runs, so that every launcher
     and sweeper knows; the others run all the same. Raises ConfigError where Hydra cannot compose; then no job has run.
     """
-    resolvers.register()
+    environment.register()
     overrides, folders = with_search_path(words, config_dirs)
-    folders += map(str, plugins.conf_folders(plugins_of(parse(overrides)[0])))
+    parsed = parse(overrides)[0]
+    if wrong := [problem for override in parsed if (problem := chosen_by_group(override))]:
+        raise ConfigError(wrong)
+    folders += map(str, plugins.conf_folders(plugins_of(parsed)))
     _refuse_many(overrides, folders)
     if folders and (problems := _problems_of_choices(overrides, folders)):  # before Hydra acts on what files say
         raise ConfigError(problems)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sdsbench.core.record import Tuning
+from sdsbench.data import catalogue
 from sdsbench.results.learned import SYMBOL, floor_of
 from sdsbench.results.tables import contrast
 from sdsbench.results.tables.cells import TableCell
@@ -138,7 +139,9 @@ def _costs(table: Table, runs: list[Run]) -> str:
 
 def _data(runs: list[Run]) -> str:
     used = {
-        f"{d.dataset} {d.split}: {d.source}" + (f" at {d.revision[:12]}" if d.revision else "") + f", {d.rows} rows"
+        f"{catalogue.described(d.dataset)} {d.split}: {d.source}"
+        + (f" at {d.revision[:12]}" if d.revision else "")
+        + f", {d.rows} rows"
         for run in runs
         if run.record.provenance
         for d in run.record.provenance.data

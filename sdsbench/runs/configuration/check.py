@@ -131,7 +131,7 @@ def _model_source(model: ModelConfig) -> Iterator[Problem]:
 
 
 def _data(config: RunConfig) -> Iterator[Problem]:
-    if not tasks.build(config.task).members and config.task.train_set not in catalogue.names():
+    if not tasks.build(config.task).members and not catalogue.known(config.task.train_set):
         yield Problem(
             "task.train_set",
             config.task.train_set,

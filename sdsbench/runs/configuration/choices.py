@@ -8,7 +8,7 @@ from pathlib import Path
 from sdsbench.core import plugins
 from sdsbench.core.package import bundled_folder
 
-GROUPS = ("model", "method", "task", "tracker", "protocol")
+GROUPS = ("model", "method", "task", "tracker", "protocol", "variant")
 
 
 def conf_folder() -> Path:

@@ -22,7 +22,7 @@ from sdsbench.core import plugins
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.section import section_type
 from sdsbench.core.spelling import nearest
-from sdsbench.runs.configuration import resolvers
+from sdsbench.runs.configuration import environment
 from sdsbench.runs.configuration.check import cross_problems
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
 from sdsbench.runs.configuration.foreign import environment_problems, file_problems, hydra_problems, without_hydra
@@ -34,7 +34,7 @@ from sdsbench.runs.configuration.overrides import (
     search_path,
     with_search_path,
 )
-from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.configuration.schema import PROTOCOL_TABLES, RunConfig
 from sdsbench.runs.configuration.typed import typed_run
 
 MANY = 16  # choices that a message lists before it points to `sdsbench ls`
@@ -54,7 +54,7 @@ def compose_run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Ru
 def to_run_config(composed: DictConfig, problems: Sequence[Problem] = ()) -> RunConfig:
     """A composed tree as a checked RunConfig; raises ConfigError (with `problems` found earlier in front)."""
     found = list(problems)
-    resolvers.register()
+    environment.register()
     try:
         tree = OmegaConf.to_container(composed, resolve=True)
     except (OmegaConfBaseException, KeyError) as error:
@@ -79,7 +79,7 @@ def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConf
 
 def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> tuple[DictConfig | None, list[Problem]]:
     """Hydra's composition of the overrides that it can take, and problems for those that it cannot."""
-    resolvers.register()
+    environment.register()
     words, folders = with_search_path(overrides, config_dirs)
     parsed, problems = parse(words)
     modules = plugins_of(parsed)
@@ -164,7 +164,7 @@ def _sets_section(override: Override, composed: DictConfig) -> bool:
     """Whether an override replaces a whole section (`train=5`), which Hydra takes without a word."""
     key = override.key_or_group
     node = OmegaConf.select(composed, key, throw_on_resolution_failure=False)
-    return key in _sections() or (isinstance(node, DictConfig) and not key.startswith("protocol.paper"))
+    return key in _sections() or (isinstance(node, DictConfig) and not key.startswith(PROTOCOL_TABLES))
 
 
 @cache
@@ -208,7 +208,7 @@ def key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> P
     if problem := refuse_kind(override, known):
         return problem
     if key in known:
-        if isinstance(OmegaConf.select(base, key), DictConfig) and not key.startswith("protocol.paper"):
+        if isinstance(OmegaConf.select(base, key), DictConfig) and not key.startswith(PROTOCOL_TABLES):
             return Problem(key, override.value(), f"one key below it, such as {known[known.index(key) + 1]}")
         return None
     return Problem(key, override.value(), "a key of conf/ (see `sdsbench show`)", nearest(key, [*known, *GROUPS]))

@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core.errors import Problem
 from sdsbench.runs.configuration.choices import GROUPS, own_groups
+from sdsbench.runs.configuration.environment import reading_environment
 from sdsbench.runs.configuration.identity import PLACING
-from sdsbench.runs.configuration.resolvers import reading_environment
 
 BYTES, DEPTH, NODES = 1_000_000, 32, 100_000
 """Of one YAML file: its size, how deep it may nest, and its values with every alias written out."""

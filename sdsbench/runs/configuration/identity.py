@@ -53,10 +53,13 @@ INERT_ACROSS = (
         lambda config: not methods.lookup(config.method.name)[0].adjusts_gradients(),
     ),
     Inert("train.betas", "the method makes its own steps and no head trains", _method_steps_alone),
-    Inert(
-        "train.weight_decay",
-        "the method makes its own steps, no head trains and train.optimizer is not sgd",
-        lambda config: config.train.optimizer != "sgd" and _method_steps_alone(config),
+    *(
+        Inert(
+            key,
+            "the method makes its own steps, no head trains and train.optimizer is not sgd",
+            lambda config: config.train.optimizer != "sgd" and _method_steps_alone(config),
+        )
+        for key in ("train.weight_decay", "train.decay_vectors")
     ),
 )
 

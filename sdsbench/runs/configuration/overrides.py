@@ -102,8 +102,21 @@ def refuse_kind(override: Override, known: Sequence[str]) -> Problem | None:
     key = override.key_or_group
     if key.startswith(("hydra.", "hydra/")):
         return Problem(key, override.value(), "a key of a run", "Keys of Hydra itself act with -m alone.")
+    if problem := chosen_by_group(override):
+        return problem
     if override.type == OverrideType.CHANGE:
         return None
     change = f" It exists: {key}=VALUE sets it." if key in known and override.type == OverrideType.ADD else ""
     advice = f"Keys cannot be added or deleted.{change}"
     return Problem(key, override.input_line, "key=value for a key that exists", advice)
+
+
+def chosen_by_group(override: Override) -> Problem | None:
+    """What is wrong with a key that Hydra would take and that files of conf/ are chosen by other keys for."""
+    key, value = override.key_or_group, override.value()
+    if key == "protocol.variant":
+        return Problem(key, value, "variant=paper or variant=code", "It is chosen as a protocol is: a file of conf/.")
+    if key.startswith("protocol_"):
+        advice = "These files of conf/ are chosen by protocol, variant, task, model and method."
+        return Problem(key, value, "a key of a run", advice)
+    return None

@@ -16,7 +16,7 @@ from sdsbench.runs.configuration.schema import RunConfig
 
 Line = tuple[str, str, str, str]  # key, ours, paper, equal (yes, NO, or empty where they cannot be compared)
 
-_SETTINGS: dict[str, Callable[[RunConfig], Any]] = {
+SETTINGS: dict[str, Callable[[RunConfig], Any]] = {
     "epochs": lambda c: c.train.epochs,
     "batch": lambda c: c.train.batch_size,
     "max length": lambda c: c.train.max_length,
@@ -42,16 +42,16 @@ def beside(config: RunConfig) -> Iterator[Line]:
     """Every line of `protocol.paper`, taken apart into single settings where it lists several."""
     for key, value in iter_leaves(config.protocol.paper):
         keys, values = re.split(r", | x ", key), re.split(r", | x ", re.sub(r" \(.*?\)", "", text(value)))
-        if key == "targets" or len(keys) != len(values) or not any(name in _SETTINGS for name in keys):
+        if key == "targets" or len(keys) != len(values) or not any(name in SETTINGS for name in keys):
             keys, values = [key], [text(value)]
         for name, printed in zip(keys, values, strict=True):
             yield _line(name, printed, config)
 
 
 def _line(name: str, printed: str, config: RunConfig) -> Line:
-    if name not in _SETTINGS:
+    if name not in SETTINGS:
         return name, "", printed, ""
-    ours: Any = _SETTINGS[name](config)
+    ours: Any = SETTINGS[name](config)
     if isinstance(ours, list):
         wanted = {_WORDS.get(word, word) for word in re.split(r"[,\s]+", printed)} - {"and"}
         return name, text(ours), printed, "yes" if wanted == set(ours) else "NO"

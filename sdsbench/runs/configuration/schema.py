@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
+from sdsbench.core.errors import Problem
 from sdsbench.core.section import COSTS, INERT, PLACES, PathText, Section, WholeFromZero
 from sdsbench.data.data_config import DataConfig
 from sdsbench.evaluation.evaluation_config import EvalConfig
@@ -19,6 +21,10 @@ from sdsbench.training.training_config import TrainConfig
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
 
 
+PROTOCOL_TABLES = ("protocol.paper", "protocol.code", "protocol.ours")
+"""Keys whose values are tables in words, with keys of their own."""
+
+
 class ProtocolConfig(Section):
     """A paper's settings: the values that other sections take over, and the paper's own table of them.
 
@@ -28,15 +34,29 @@ class ProtocolConfig(Section):
     name: str = Field(description="the protocol, as tables call it")
     source: Annotated[str, INERT] = Field(description="the paper")
     rank: Annotated[int, INERT] = Field(description="what method.rank takes over")
-    alpha: Annotated[float, INERT] = Field(description="what method.alpha takes over")
+    alpha: Annotated[float | str, INERT] = Field(description="what method.alpha takes over: a number, or r, 2r ...")
     dropout: Annotated[float, INERT] = Field(description="what method.dropout takes over")
     targets: Annotated[list[str], INERT] = Field(description="what method.targets takes over")
     lr: Annotated[float, INERT] = Field(description="what train.lr takes over")
     variant: Annotated[Literal["paper", "code"], INERT] = Field(
-        "paper", description="which to follow where the paper and its authors' code differ"
+        "paper", description="which to follow where the paper and its authors' code differ: variant=code sets it"
+    )
+    variants: Annotated[list[Literal["paper", "code"]], INERT] = Field(
+        ["paper", "code"], description="the variants that the protocol has"
     )
     seeds: Annotated[list[int], INERT] = Field([0, 1, 2], description="the seeds that a sweep of the protocol runs")
     paper: Annotated[dict[str, Any], INERT] = Field({}, description="the paper's own table of its settings, in words")
+    code: Annotated[dict[str, Any], INERT] = Field(
+        {}, description="what the authors' code does, where it says more or something else, with its source line"
+    )
+    ours: Annotated[dict[str, Any], INERT] = Field(
+        {}, description="what this project does otherwise than both, or does not offer"
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if self.variant not in self.variants:
+            accepted = f"{' or '.join(self.variants)} with protocol={self.name}"
+            yield Problem("variant", self.variant, accepted, "No authors' code is known that differs from its paper.")
 
 
 class SeedsConfig(Section):

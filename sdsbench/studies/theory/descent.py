@@ -49,8 +49,10 @@ class _Context:
     session: _Session
     train_rows: int = 1
     warmup_steps: int = 0
+    warmup_ratio: float = 0.0
+    epochs: float = 1.0
 
-    def summed_gradients(self, layers: Layers, rows: int) -> dict[str, Tensor]:
+    def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
         return summed_gradients(layers, self.session.backward)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Resolvers that conf/ files may use inside ${...}."""
+"""Values of conf/ files and of command lines that are read from the environment: `${oc.env:NAME}`."""
 
 from __future__ import annotations
 
@@ -13,26 +13,6 @@ from omegaconf.resolvers import oc
 from sdsbench.core.errors import ConfigError, Problem
 
 _read: list[str] = []
-
-
-def by(key: str, values: dict[str, Any]) -> Any:
-    """`${by:${method.name},{lora:16,default:4}}`: the value for a key, else the one for `default`.
-
-    Raises KeyError where neither is given.
-    """
-    if key in values:
-        return values[key]
-    if "default" in values:
-        return values["default"]
-    raise KeyError(f"no value for {key!r} and no default among {', '.join(map(str, values))}")
-
-
-def times(*factors: float) -> float:
-    """`${times:2,${method.rank}}`: the product."""
-    product: float = 1
-    for factor in factors:
-        product *= factor
-    return product
 
 
 def environment(name: str, *default: Any) -> str | None:
@@ -63,7 +43,5 @@ def with_environment(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def register() -> None:
-    """Make the resolvers known to OmegaConf (idempotent)."""
-    OmegaConf.register_new_resolver("by", by, replace=True)
-    OmegaConf.register_new_resolver("times", times, replace=True)
+    """Put `environment` in the place of OmegaConf's own resolver (idempotent)."""
     OmegaConf.register_new_resolver("oc.env", environment, replace=True)
