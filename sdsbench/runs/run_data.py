@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdsbench.core.record import DataUsed
+from sdsbench.data import columns
 from sdsbench.data.draw import limited
 from sdsbench.data.held_back import load_training, tuning_rows
 from sdsbench.data.sources import Rows, load
@@ -37,5 +38,8 @@ def load_run(config: RunConfig) -> RunData:
     wanted = {(evaluation.dataset, evaluation.split) for evaluation in evaluations}
     read = {which: (tuning_rows if tuning else load)(*which, config.data) for which in sorted(wanted)}
     training = load_training(config.task.train_set, config.data, list(read.values()) if tuning else [])
+    task = tasks.build(config.task)
+    for rows in (training, *read.values()):
+        columns.check(rows, task.checks(rows.dataset))
     scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}
     return RunData(training, [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations])

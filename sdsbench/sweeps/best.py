@@ -43,21 +43,27 @@ def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
     settings = {(record.model, record.task, record.train_set) for _, record in found}
     if len(settings) > 1:
         shown = ", ".join(sorted(f"{model} on {task}" for model, task, _ in settings))
-        raise ConfigError([Problem("--best", shown, "runs of one model and task", "Name the run in place of the plan.")])
+        raise ConfigError(
+            [Problem("--best", shown, "runs of one model and task", "Name the run in place of the plan.")]
+        )
     saved = [(folder, record) for folder, record in found if (folder / "adapter").is_dir()]
     scored = [(score, folder, record) for folder, record in saved if (score := _score(record)) is not None]
     if not scored:
         accepted = "finished runs with scores that saved what they trained"
         raise ConfigError([Problem("--best", len(found), accepted, "Train with train.save=adapter, or all.")])
     score, folder, record = max(scored, key=lambda item: item[0])
-    names = ", ".join(sorted({s.evaluation for s in record.scores if s.headline and s.stage == "trained"}))
+    names = ", ".join(
+        sorted({s.evaluation for s in record.scores if s.headline and s.stage == "trained" and not s.retention})
+    )
     left_out = f" ({len(found) - len(scored)} saved nothing)" if len(scored) < len(found) else ""
     return folder, (
-        f"run {folder.name} is the best of {len(found)} finished runs{left_out} by {names}: {score:.4g}. The best of "
+        f"run {folder.name} is the best of {len(found)} finished runs{left_out} by {names}: {abs(score):.4g}. The best of "
         "several is better on these questions than it will be on others."
     )
 
 
 def _score(record: Record) -> float | None:
-    values = [score.value for score in record.scores if score.headline and score.stage == "trained"]
+    """Mean of the headline scores, such that more is better."""
+    scores = (score for score in record.scores if score.headline and score.stage == "trained")
+    values = [score.rank for score in scores if not score.retention]
     return sum(values) / len(values) if values else None

@@ -14,7 +14,7 @@ from sdsbench.data import sizes
 from sdsbench.data.sources import EMBEDDED_ROWS
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.base import Evaluation, Generation
+from sdsbench.tasks.base import Evaluation, Generation, HeldOut
 
 ABOVE = 4.0  # standard deviations that the largest step lies above the mean one
 LONGEST = 2.0  # a batch of answers goes on until its longest ends: so many mean lengths, or the cap
@@ -106,6 +106,8 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
 
 def _scoring(evaluation: Evaluation, config: RunConfig, patches: int | None) -> Scoring:
     size = sizes.of(evaluation.dataset)
+    if isinstance(evaluation, HeldOut) and evaluation.generation:
+        evaluation = evaluation.generation
     rows = EMBEDDED_ROWS["test"] if config.data.source == "embedded" else size.test
     if config.eval.split == "validation":
         rows = config.data.validation_rows

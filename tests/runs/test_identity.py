@@ -18,6 +18,7 @@ from sdsbench.tasks import base as tasks
 
 PLACES = {
     "device", "threads", "output_root", "force", "plugins", "data.root", "eval.batch_size", "train.save",
+    "data.train", "data.validation", "data.test",
     "train.checkpoint_every", "train.activation_checkpointing", "train.micro_tokens",
     "tracker.name", "tracker.project", "tracker.mode",
     "probe.every", "probe.rows",
@@ -28,11 +29,12 @@ ALWAYS_INERT = {
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
 CLIP = "train.clip"  # of methods that take gradients as they are
-HUB = {CLIP, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
-MICRO = {CLIP, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
+OWN_FILES = {"data.test_share", "data.name", "data.question"}
+HUB = OWN_FILES | {CLIP, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
+MICRO = OWN_FILES | {CLIP, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
 ADJUSTING = MICRO - {CLIP}
-GLUE = {CLIP, "data.validation_rows", "data.order", "eval.order"}
-VISION = {CLIP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
+GLUE = OWN_FILES | {CLIP, "data.validation_rows", "data.order", "eval.order"}
+VISION = OWN_FILES | {CLIP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
 FULL = "method.targets"
 SVD = {"method.svd_iterations", "method.svd_oversampling"}
 DENSE_ADAM = {"method.betas", "method.epsilon", "method.moment_dtype"}

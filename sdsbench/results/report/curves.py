@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sdsbench.core.record import Tuning
 from sdsbench.results import setting
+from sdsbench.results.tables.cells import SCALE
 from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.definitions.grid import variant_of, varying
 from sdsbench.results.tables.names import method_order, method_title
@@ -55,16 +56,16 @@ def _curve(column: Column, runs: Sequence[Run], title: str, number: int) -> Curv
         for score in run.record.scores:
             wanted = score.scorer == column.scorer if column.scorer else score.headline
             if wanted and score.evaluation == column.evaluation and score.stage == stage:
-                scores.setdefault(run.record.lr, []).append(100 * score.value)
+                scores.setdefault(run.record.lr, []).append(SCALE.get(column.format, 1.0) * score.value)
     if choices and not scores:
-        scores = _recorded(choices[0])
+        scores = _recorded(choices[0], SCALE.get(column.format, 1.0))
     return Curve(
         runs[0].record.method, title, number, dict(sorted(scores.items())), choices[0].chosen if choices else None,
         stage == "validation",
     )  # fmt: skip
 
 
-def _recorded(choice: Tuning) -> dict[float, list[float]]:
+def _recorded(choice: Tuning, scale: float) -> dict[float, list[float]]:
     """The means that a tuned run's record keeps, where the tuning runs themselves are not here."""
     pairs = zip(choice.grid, choice.scores, strict=True)
-    return {rate: [100 * score] for rate, score in pairs if score is not None}
+    return {rate: [scale * score] for rate, score in pairs if score is not None}

@@ -264,7 +264,7 @@ def _legend(axes: Any, columns: int) -> None:
 def _untrained(board: Board) -> float | None:
     """The mean score of the models before training, in the column's units."""
     values = [
-        score.value * SCALE["score"]
+        score.value * SCALE.get(board.column.format, 1.0)
         for run in {run.id: run for _, cell in board.valued for run in cell.runs}.values()
         for score in run.record.scores
         if (score.evaluation, score.scorer, score.stage) == (board.column.evaluation, board.column.scorer, "untrained")
