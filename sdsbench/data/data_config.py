@@ -17,9 +17,7 @@ class DataConfig(Section):
     source: Literal["auto", "hub", "local", "embedded"] = Field(
         "auto", description="auto: local if data.root is set, else the hub if reachable, else embedded (quick only)"
     )
-    root: Annotated[PathText | None, PLACES] = Field(
-        None, description="folder of data sets for source local"
-    )
+    root: Annotated[PathText | None, PLACES] = Field(None, description="folder of data sets for source local")
     train: Annotated[PathText | None, PLACES] = Field(
         None, description="own training rows: a file (.jsonl, .json, .csv, .parquet ...) or a folder of save_to_disk"
     )

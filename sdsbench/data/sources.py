@@ -111,6 +111,26 @@ def load(name: str, split: str, config: DataConfig) -> Rows:
     return rows if config.test else own.side(rows, split, config.test_share)
 
 
+def text_rows(path: str) -> Rows:
+    """The rows of a user's own text, in a column `text`: a .txt file is one row, any other file has the column.
+
+    Raises Unavailable where there is none, or an empty one.
+    """
+    file = Path(path)
+    try:
+        if file.suffix == ".txt":
+            table: Any = [{"text": file.read_text(encoding="utf-8")}]
+        else:
+            table = local_files.read(local_files.of_path(file), None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"eval.text={path}: {error}") from None
+    rows = Rows("text", "test", "local", None, table, tuple(range(len(table))))
+    if not len(rows):
+        raise Unavailable(f"eval.text={path}: 0 rows")
+    columns.check(rows, {"text": columns.TEXT})
+    return rows
+
+
 def has_validation(data_set: DataSet, config: DataConfig) -> bool:
     """Whether the source has a validation split of its own for this set."""
     if config.source == "embedded":

@@ -36,7 +36,7 @@ def evaluate_retention(run: ActiveRun, loaded: Loaded, stage: str, step: int) ->
     if not run.config.eval.retention:
         return
     plain = evaluation_model(loaded.model.model, loaded.device)
-    for evaluated in loaded.family.retained(plain, run.config, stage):
+    for evaluated in loaded.family.retained(plain, run.config, stage, loaded.data.text):
         keep_samples(run, evaluated)
         log_scores(run, evaluated, step)
 
@@ -53,7 +53,8 @@ def evaluate_along(run: ActiveRun, loaded: Loaded, base: Mapping[str, Tensor], s
             for name, parameter in plain.named_parameters():
                 if name in update:
                     parameter.copy_(base[name].to(parameter) + share * update[name])
-        for evaluated in (*scored(run, loaded, plain, "along"), *loaded.family.retained(plain, run.config, "along")):
+        beside = loaded.family.retained(plain, run.config, "along", loaded.data.text)
+        for evaluated in (*scored(run, loaded, plain, "along"), *beside):
             scores = [score.model_copy(update={"along": share}) for score in evaluated.scores]
             log_scores(run, Evaluated(scores), step)
 

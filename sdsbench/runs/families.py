@@ -37,7 +37,7 @@ class Family(Protocol):
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
     def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor: ...
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]: ...
-    def retained(self, model: Any, config: RunConfig, stage: str) -> Iterator[Evaluated]: ...
+    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]: ...
     def evaluate(
         self,
         model: Any,
@@ -81,9 +81,9 @@ class TextFamily(CausalObjective):
             )  # fmt: skip
         return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress, begin, self.padded)
 
-    def retained(self, model: Any, config: RunConfig, stage: str) -> Iterator[Evaluated]:
+    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]:
         """Scores of what the model could do before, beside its task."""
-        return retained(model, self, self.tokenizer, config.eval, config.data.root, stage, self.padded)
+        return retained(model, self, self.tokenizer, config.eval, config.data.root, stage, self.padded, text)
 
 
 def _generates(evaluation: Evaluation) -> bool:
@@ -100,7 +100,7 @@ class LabelledFamily(LabelledObjective):
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
         return unfreeze_head(model)
 
-    def retained(self, model: Any, config: RunConfig, stage: str) -> Iterator[Evaluated]:
+    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]:
         return iter(())
 
     def evaluate(

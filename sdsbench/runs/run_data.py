@@ -22,9 +22,11 @@ class RunData:
 
     training: Rows
     evaluations: Sequence[tuple[Evaluation, Rows]]
+    text: Rows | None = None  # eval.text
 
     def used(self) -> list[DataUsed]:
-        return [self.training.used(), *(rows.used() for _, rows in self.evaluations)]
+        beside = [self.text] if self.text is not None else []
+        return [self.training.used(), *(rows.used() for rows in (*(rows for _, rows in self.evaluations), *beside))]
 
 
 def load_run(config: RunConfig) -> RunData:
@@ -42,4 +44,5 @@ def load_run(config: RunConfig) -> RunData:
     for rows in (training, *read.values()):
         columns.check(rows, task.checks(rows.dataset))
     scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}
-    return RunData(training, [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations])
+    pairs = [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations]
+    return RunData(training, pairs, text_rows(config.eval.text) if config.eval.text else None)

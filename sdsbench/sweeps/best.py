@@ -57,8 +57,8 @@ def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
     )
     left_out = f" ({len(found) - len(scored)} saved nothing)" if len(scored) < len(found) else ""
     return folder, (
-        f"run {folder.name} is the best of {len(found)} finished runs{left_out} by {names}: {abs(score):.4g}. The best of "
-        "several is better on these questions than it will be on others."
+        f"run {folder.name} is the best of {len(found)} finished runs{left_out} by {names}: {abs(score):.4g}. The best "
+        "of several is better on these questions than it will be on others."
     )
 
 

@@ -102,6 +102,24 @@ def test_what_cannot_be_had_is_one_line(root: Path, name: str, said: str) -> Non
         evaluate_named(loaded.model, loaded.tokenizer, name, "trained", 8, str(root), 4, "random", False)
 
 
+@pytest.mark.parametrize("names", ["gsm8k", "rte,rte", "text"])
+def test_a_second_score_has_a_name_of_its_own(names: str) -> None:
+    with pytest.raises(ConfigError, match=r"eval\.also"):
+        compose_run(["model=micro", "task=gsm8k", "method=lora", f"eval.also=[{names}]"])
+
+
+def test_another_text_is_other_data(root: Path, tmp_path: Path) -> None:
+    from sdsbench.core.errors import Refused
+
+    text = tmp_path / "text.txt"
+    text.write_text("One text of a few words.")
+    record = run(root, tmp_path / "runs", "lora", f"eval.text={text}")
+    assert record.provenance and any(used.dataset == "text" for used in record.provenance.data)
+    text.write_text("Another text of a few words.")
+    with pytest.raises(Refused, match="other data"):
+        run(root, tmp_path / "runs", "lora", f"eval.text={text}")
+
+
 def test_classifiers_have_no_second_score() -> None:
     with pytest.raises(ConfigError, match=r"eval\.also"):
         compose_run(["model=vit_micro", "task=vtab/dtd", "method=lora", "eval.also=[rte]"])

@@ -36,6 +36,10 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
             "A block that is computed twice would draw two masks.",
         )
     yield from _probes(config)
+    own = {"text", *(evaluation.name for evaluation in tasks.build(config.task).evaluations())}
+    if len(set(config.eval.also) - own) < len(config.eval.also):
+        advice = f"The task scores {', '.join(sorted(own - {'text'}))} itself."
+        yield Problem("eval.also", config.eval.also, "other tasks than the run's own, each once", advice)
     if config.eval.retention and config.model.family != "decoder":
         yield Problem("eval.also", config.eval.also, "[] with a classifier (and eval.text=null)", "Decoders alone.")
     if config.train.optimizer == "adamw8bit":
