@@ -9,7 +9,7 @@ from sdsbench.core.record import DataUsed
 from sdsbench.data import columns
 from sdsbench.data.draw import limited
 from sdsbench.data.held_back import load_training, tuning_rows
-from sdsbench.data.sources import Rows, load
+from sdsbench.data.sources import Rows, load, text_rows
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import require_data
 from sdsbench.tasks import base as tasks
