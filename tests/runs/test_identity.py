@@ -29,12 +29,13 @@ ALWAYS_INERT = {
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
 CLIP = "train.clip"  # of methods that take gradients as they are
+UNTRAINED = "eval.untrained_limit"  # where the model is not evaluated before training
 OWN_FILES = {"data.test_share", "data.name", "data.question"}
-HUB = OWN_FILES | {CLIP, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
+HUB = OWN_FILES | {CLIP, UNTRAINED, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
 MICRO = OWN_FILES | {CLIP, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
 ADJUSTING = MICRO - {CLIP}
-GLUE = OWN_FILES | {CLIP, "data.validation_rows", "data.order", "eval.order"}
-VISION = OWN_FILES | {CLIP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
+GLUE = OWN_FILES | {CLIP, UNTRAINED, "data.validation_rows", "data.order", "eval.order"}
+VISION = OWN_FILES | {CLIP, UNTRAINED, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
 FULL = "method.targets"
 SVD = {"method.svd_iterations", "method.svd_oversampling"}
 DENSE_ADAM = {"method.betas", "method.epsilon", "method.moment_dtype"}
