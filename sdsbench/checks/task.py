@@ -24,7 +24,7 @@ from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.prepare import Loaded, load, ready_to_train
 from sdsbench.runs.run_data import load_run
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.base import Evaluation, Generation, HeldOut, Row
+from sdsbench.tasks.base import Generation, Row, generation_of
 
 Scorer = Callable[[Row, str], Any]
 SMALL = {"data.train_limit": 32, "eval.limit": 4, "eval.batch_size": 4, "device": "cpu", "dtype": "float32"}
@@ -64,21 +64,14 @@ def graders(config: RunConfig) -> Finding:
     found = [
         f"{evaluation.name}/{name}: {problem}"
         for wanted, rows in load_run(config).evaluations
-        if (evaluation := _generation(wanted)) is not None
+        if (evaluation := generation_of(wanted)) is not None
         for name, scorer in evaluation.scorers.items()
         for problem in _grader_problems(evaluation, scorer, [rows[i] for i in range(len(rows))])
     ]
     if found:
         return Finding("graders", False, "; ".join(found))
-    generated = [e for e in tasks.build(config.task).evaluations() if _generation(e)]
+    generated = [e for e in tasks.build(config.task).evaluations() if generation_of(e)]
     return Finding("graders", True if generated else None, f"{len(generated)} generated evaluation(s)")
-
-
-def _generation(evaluation: Evaluation) -> Generation | None:
-    """The generated part of an evaluation, if any."""
-    if isinstance(evaluation, HeldOut):
-        return evaluation.generation
-    return evaluation if isinstance(evaluation, Generation) else None
 
 
 def _grader_problems(evaluation: Generation, score: Scorer, rows: Sequence[Row]) -> Iterator[str]:

@@ -131,10 +131,10 @@ def _samples(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     by_question = {sample["doc_id"]: sample for sample in found}
     return [
         {
-            "index": number,
+            "index": index,
             "id": f"{number}-{sample['doc_hash'][:12]}",
             "target": str(sample["target"]),
             "scores": {key: float(v) for key in sample["metrics"] if isinstance(v := sample[key], int | float)},
         }
-        for number, sample in sorted(by_question.items())
+        for index, (number, sample) in enumerate(sorted(by_question.items()))
     ]

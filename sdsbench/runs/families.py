@@ -18,7 +18,7 @@ from sdsbench.evaluation.text import Evaluated, evaluate_text
 from sdsbench.models.head import initialise_head, unfreeze_head
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.tasks.base import Evaluation, Generation, HeldOut, Task
+from sdsbench.tasks.base import Evaluation, HeldOut, Task, generation_of
 from sdsbench.tasks.classification import Batcher, LabelledTask
 from sdsbench.tasks.images import ImageBatcher, ImageTask, Transform
 from sdsbench.tasks.sentences import SentenceBatcher, SentenceTask
@@ -55,7 +55,7 @@ class TextFamily(CausalObjective):
     def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None:
         """Also that answers are generated as the model would, where the task asks for any."""
         super().check(model, examples, device)
-        if any(_generates(evaluation) for evaluation in self.task.evaluations()):
+        if any(generation_of(evaluation) for evaluation in self.task.evaluations()):
             check_generation(model, examples)
 
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
@@ -84,10 +84,6 @@ class TextFamily(CausalObjective):
     def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]:
         """Scores of what the model could do before, beside its task."""
         return retained(model, self, self.tokenizer, config.eval, config.data.root, stage, self.padded, text)
-
-
-def _generates(evaluation: Evaluation) -> bool:
-    return isinstance(evaluation, Generation) or (isinstance(evaluation, HeldOut) and evaluation.generation is not None)
 
 
 class LabelledFamily(LabelledObjective):

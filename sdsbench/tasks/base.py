@@ -80,6 +80,7 @@ class Generation:
     max_new_tokens: int
     stop: Sequence[str] = ()
     beams: int = 1
+    row_of: Callable[[str], Row] | None = None  # a row with this gold answer, where scorers look for it elsewhere
 
 
 def graded(gold: Callable[[Row], str], grader: Callable[[str, str], float | None]) -> Scorer:
@@ -129,6 +130,13 @@ class HeldOut:
 
 
 Evaluation = Generation | Choice | Labelled | HeldOut
+
+
+def generation_of(evaluation: Evaluation | None) -> Generation | None:
+    """The part of an evaluation that is answered by generation, if any."""
+    if isinstance(evaluation, HeldOut):
+        return evaluation.generation
+    return evaluation if isinstance(evaluation, Generation) else None
 
 
 class Task:

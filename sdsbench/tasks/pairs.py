@@ -96,6 +96,11 @@ class Pairs(Task):
             return row[self.config.prompt][-1]["content"]
         return row[self.config.response]
 
+    def _row_of(self, target: str) -> Row:
+        if self.config.response is None:
+            return {self.config.prompt: [{"role": "assistant", "content": target}]}
+        return {self.config.response: target}
+
     def evaluations(self) -> Sequence[Evaluation]:
         config = self.config
         scorers: dict[str, Scorer] = {name: graded(self.target, graders.GRADERS[name]) for name in config.scorers}
@@ -111,6 +116,7 @@ class Pairs(Task):
             max_new_tokens=config.max_new_tokens,
             stop=tuple(config.stop),
             beams=config.beams,
+            row_of=self._row_of,
         )
         return [
             HeldOut(

@@ -240,6 +240,17 @@ def test_scores_of_a_run(record: tuple[Record, Path]) -> None:
     assert str(root) not in text and "own.jsonl" not in text
 
 
+def test_a_run_s_files_agree_and_its_answers_are_graded_again(record: tuple[Record, Path]) -> None:
+    from sdsbench.results.bundles.check import contradictions
+    from sdsbench.results.tables.rescore import rescored
+
+    found, root = record
+    assert contradictions(root / found.run_id, packed=False) == []
+    runs, _ = load(root)
+    (again,) = rescored(runs, "pairs=exact")
+    assert [score.scorer for score in again.record.scores if score.headline and score.stage == "trained"] == ["exact"]
+
+
 def test_the_loss_is_that_of_the_responses_by_transformers_itself(record: tuple[Record, Path]) -> None:
     found, root = record
     config = config_of(root / "own.jsonl", *COLUMNS, *SHORT, "data.test_share=0.2")
