@@ -11,7 +11,16 @@ import pytest
 from sdsbench import synthetic
 from sdsbench.core.section import Section
 from sdsbench.runs.configuration.compose import compose_run, conf_folder, iter_leaves, options
-from sdsbench.runs.configuration.identity import COST_KEYS, PLACING, inert_keys, placed, run_id, with_values
+from sdsbench.runs.configuration.identity import (
+    COST_KEYS,
+    PLACING,
+    inert_keys,
+    named,
+    placed,
+    resolved,
+    run_id,
+    with_values,
+)
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.keeper import _new_record
 from sdsbench.tasks import base as tasks
@@ -108,6 +117,12 @@ def test_a_record_says_which_keys_had_no_effect() -> None:
     """Tables read it there: a record that is read by later code means what it meant when it was written."""
     config = composed(("method=lora",))
     assert _new_record(config, "0" * 16).inert == sorted(inert_keys(config))
+
+
+def test_a_text_is_named_by_its_file_and_not_by_its_folder() -> None:
+    here, there, other = (composed(("method=lora", f"eval.text={path}")) for path in ("/a/t.txt", "b/t.txt", "a/u.txt"))
+    assert run_id(here) == run_id(there) != run_id(other)
+    assert resolved(here)["eval"]["text"] == "t.txt" and named(here)["eval"]["text"] == "/a/t.txt"
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,7 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     tree = named(config)
     if config.model.source == "folder":
         tree["model"]["location"] = None  # the record holds the fingerprint of the weights instead
-    if config.eval.text is not None:
-        tree["eval"]["text"] = Path(config.eval.text).name  # no path of this machine
-    return tree
+    return _text_by_name(tree)
 
 
 def named(config: RunConfig) -> dict[str, Any]:
@@ -124,7 +122,13 @@ def inert_keys(config: RunConfig) -> frozenset[str]:
 
 def naming(config: RunConfig) -> dict[str, Any]:
     """The plain values that name a run: two runs with equal ones have equal numbers."""
-    return _without(named(config), inert_keys(config))
+    return _text_by_name(_without(named(config), inert_keys(config)))
+
+
+def _text_by_name(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with the name of eval.text's file and not its folder, which is this machine's."""
+    text = tree["eval"].get("text")
+    return tree if text is None else {**tree, "eval": {**tree["eval"], "text": Path(text).name}}
 
 
 def run_id(config: RunConfig) -> str:
