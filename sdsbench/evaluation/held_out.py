@@ -28,13 +28,13 @@ def evaluate_held_out(
     model: Any, objective: Losses, tokenizer: Any, config: TextTaskConfig, evaluation: HeldOut, rows: Rows, stage: str,
     batch_size: int, progress: Callable[[int], None], begin_token: BeginToken, padded: bool,
 ) -> Evaluated:  # fmt: skip
-    """Loss and perplexity of every response, and the scores of generated ones where the evaluation asks for them."""
+    """Loss and perplexity of every response, and the scores of answers where the evaluation asks for them."""
     examples = [evaluation.example(row) for row in rows]
     on_responses = config.model_copy(update={"loss_on": "response"})
     encoded = [encode(example, tokenizer, WHOLE, on_responses) for example in examples]
-    if evaluation.generation is not None:
+    if evaluation.answered is not None:
         found = evaluate_text(
-            model, tokenizer, evaluation.generation, rows, stage, batch_size, progress, begin_token, padded
+            model, tokenizer, evaluation.answered, rows, stage, batch_size, progress, begin_token, padded
         )
         losses = row_losses(model, objective, encoded, batch_size, lambda _: None)
     else:

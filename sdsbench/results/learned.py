@@ -18,7 +18,7 @@ def floor_of(run: Run, score: Score) -> tuple[float, str] | None:
     known: tuple[float, str] | None = None
     if score.floor is not None:
         known = score.floor, score.floor_of or "floor"
-    elif (answers := answers_of(run, score)) is not None:
+    elif score.unit == "share" and (answers := answers_of(run, score)) is not None:
         known = answers.floor(score.scorer)
     if known is not None:
         return known

@@ -96,7 +96,7 @@ class Choice:
     version: int
     dataset: str
     split: str
-    prompt: Callable[[Row], str]
+    prompt: Callable[[Row], str | Conversation]
     choices: Callable[[Row], Sequence[str]]
     gold: Callable[[Row], int]
     headline: ClassVar[str] = "likelihood"  # its only scorer
@@ -116,9 +116,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """An evaluation set of responses: their loss and perplexity and, where `generation` is given, graded answers.
+    """An evaluation set of responses: their loss and perplexity and, where `answered` is given, scores of answers.
 
-    The first scorer of the generation is the headline, else the loss.
+    The headline is that of the answers, else the loss.
     """
 
     name: str
@@ -126,7 +126,7 @@ class HeldOut:
     dataset: str
     split: str
     example: Callable[[Row], TextExample]
-    generation: Generation | None = None
+    answered: Generation | Choice | None = None
 
 
 Evaluation = Generation | Choice | Labelled | HeldOut
@@ -135,7 +135,7 @@ Evaluation = Generation | Choice | Labelled | HeldOut
 def generation_of(evaluation: Evaluation | None) -> Generation | None:
     """The part of an evaluation that is answered by generation, if any."""
     if isinstance(evaluation, HeldOut):
-        return evaluation.generation
+        evaluation = evaluation.answered
     return evaluation if isinstance(evaluation, Generation) else None
 
 

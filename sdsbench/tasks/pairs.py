@@ -24,6 +24,7 @@ from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, Column
 from sdsbench.data.own import fields
 from sdsbench.tasks.base import (
+    Choice,
     Conversation,
     Evaluation,
     Generation,
@@ -52,6 +53,9 @@ class PairsConfig(TextTaskConfig):
     scorers: list[Literal["exact", "numeric", "contains", "rouge_l", "chrf"]] = Field(
         [], description="what grades generated responses, the first to rank by; none: the loss of held-out responses"
     )
+    choices: str | None = Field(
+        None, description="column of a list of texts, the response among them: the likeliest is the answer"
+    )
     stop: list[str] = Field([], description="texts that end a generated response, beside the tokenizer's end token")
 
     def problems(self) -> Iterator[Problem]:
@@ -63,6 +67,8 @@ class PairsConfig(TextTaskConfig):
             )
         if self.response is None and not self.chat:
             yield Problem("task.response", None, "a column with task.chat=false", "Messages need task.chat=true.")
+        if self.choices is not None and self.scorers:
+            yield Problem("task.scorers", self.scorers, "[] with task.choices", "Choices are ranked, not generated.")
         if len(set(self.scorers)) < len(self.scorers):
             yield Problem("task.scorers", self.scorers, "each scorer once")
 
@@ -75,9 +81,20 @@ class Pairs(Task):
     def checks(self, dataset: str) -> Mapping[str, Column]:
         config = self.config
         if config.response is None:
-            return {config.prompt: MESSAGES}
+            return {config.prompt: MESSAGES} | self._choices()
         asked = dict.fromkeys(fields(config.prompt), TEXT if fields(config.prompt) == [config.prompt] else _PLAIN)
-        return asked | {config.response: _NUMBER if "numeric" in config.scorers else TEXT}
+        return asked | self._choices() | {config.response: _NUMBER if "numeric" in config.scorers else TEXT}
+
+    def _choices(self) -> dict[str, Column]:
+        column = self.config.choices
+        return {} if column is None else {column: Column(_CHOICES, self._is_choice, text=False)}
+
+    def _is_choice(self, value: Any, row: Row) -> bool:
+        if not isinstance(value, list) or len(value) < 2 or not all(TEXT.holds(choice, row) for choice in value):
+            return False
+        if self.config.response is None and not MESSAGES.holds(row[self.config.prompt], row):
+            return False
+        return self.target(row) in value
 
     def training_example(self, row: Row) -> TextExample:
         return TextExample(self.prompt(row), self.target(row))
@@ -103,21 +120,11 @@ class Pairs(Task):
 
     def evaluations(self) -> Sequence[Evaluation]:
         config = self.config
-        scorers: dict[str, Scorer] = {name: graded(self.target, graders.GRADERS[name]) for name in config.scorers}
-        generation = Generation(
-            name="pairs",
-            version=1,
-            dataset="pairs",
-            split="test",
-            prompt=self.prompt,
-            target=self.target,
-            scorers=scorers,
-            headline=config.scorers[0] if scorers else "",
-            max_new_tokens=config.max_new_tokens,
-            stop=tuple(config.stop),
-            beams=config.beams,
-            row_of=self._row_of,
-        )
+        answered: Generation | Choice | None = None
+        if config.choices is not None:
+            answered = self._ranked(config.choices)
+        elif config.scorers:
+            answered = self._generated()
         return [
             HeldOut(
                 name="pairs",
@@ -125,9 +132,41 @@ class Pairs(Task):
                 dataset="pairs",
                 split="test",
                 example=self.training_example,
-                generation=generation if scorers else None,
+                answered=answered,
             )
         ]
+
+    def _ranked(self, column: str) -> Choice:
+        return Choice(
+            name="pairs",
+            version=1,
+            dataset="pairs",
+            split="test",
+            prompt=self.prompt,
+            choices=lambda row: row[column],
+            gold=lambda row: row[column].index(self.target(row)),
+        )
+
+    def _generated(self) -> Generation:
+        config = self.config
+        scorers: dict[str, Scorer] = {name: graded(self.target, graders.GRADERS[name]) for name in config.scorers}
+        return Generation(
+            name="pairs",
+            version=1,
+            dataset="pairs",
+            split="test",
+            prompt=self.prompt,
+            target=self.target,
+            scorers=scorers,
+            headline=config.scorers[0],
+            max_new_tokens=config.max_new_tokens,
+            stop=tuple(config.stop),
+            beams=config.beams,
+            row_of=self._row_of,
+        )
+
+
+_CHOICES = "a list of two or more texts that are not empty, the response among them"
 
 
 def _is_conversation(value: Any, _: Row) -> bool:

@@ -251,6 +251,18 @@ def test_a_run_s_files_agree_and_its_answers_are_graded_again(record: tuple[Reco
     assert [score.scorer for score in again.record.scores if score.headline and score.stage == "trained"] == ["exact"]
 
 
+def test_choices_are_ranked_beside_the_loss(tmp_path: Path) -> None:
+    rows = [{**row, "choices": [row["answer"], "It is a river.", "Nobody knows."]} for row in PAIRS]
+    found = run(tmp_path, write(tmp_path / "own.jsonl", rows), "task.choices=choices")
+    scores = {score.scorer: score for score in found.scores}
+    assert list(scores) == ["likelihood", "loss", "perplexity"] and scores["likelihood"].headline
+    assert scores["likelihood"].floor == pytest.approx(1 / 3) and scores["loss"].floor is None
+    rows[3]["choices"] = ["another", "and another"]
+    bad = write(tmp_path / "bad.jsonl", rows)
+    with pytest.raises(Unavailable, match=r"row 4, column choices.*the response among them"):
+        rows_of(bad, *COLUMNS, "task.choices=choices", f"data.test={bad}")
+
+
 def test_the_loss_is_that_of_the_responses_by_transformers_itself(record: tuple[Record, Path]) -> None:
     found, root = record
     config = config_of(root / "own.jsonl", *COLUMNS, *SHORT, "data.test_share=0.2")
