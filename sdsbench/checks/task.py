@@ -24,7 +24,7 @@ from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.prepare import Loaded, load, ready_to_train
 from sdsbench.runs.run_data import load_run
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.base import Generation, Row
+from sdsbench.tasks.base import Generation, Row, generation_of
 
 Scorer = Callable[[Row, str], Any]
 SMALL = {"data.train_limit": 32, "eval.limit": 4, "eval.batch_size": 4, "device": "cpu", "dtype": "float32"}
@@ -63,14 +63,14 @@ def graders(config: RunConfig) -> Finding:
     """Every scorer on its gold answer, on the gold of a row with another one, and on hostile texts."""
     found = [
         f"{evaluation.name}/{name}: {problem}"
-        for evaluation, rows in load_run(config).evaluations
-        if isinstance(evaluation, Generation)
+        for wanted, rows in load_run(config).evaluations
+        if (evaluation := generation_of(wanted)) is not None
         for name, scorer in evaluation.scorers.items()
         for problem in _grader_problems(evaluation, scorer, [rows[i] for i in range(len(rows))])
     ]
     if found:
         return Finding("graders", False, "; ".join(found))
-    generated = [e for e in tasks.build(config.task).evaluations() if isinstance(e, Generation)]
+    generated = [e for e in tasks.build(config.task).evaluations() if generation_of(e)]
     return Finding("graders", True if generated else None, f"{len(generated)} generated evaluation(s)")
 
 

@@ -35,8 +35,12 @@ class Score(_Strict):
     evaluation: Label  # evaluation set: gsm8k, math, boolq, glue/rte, vtab/dtd ...
     version: int  # version of that evaluation's definition
     scorer: Label  # paper, strict, flexible, fixed, likelihood, accuracy, matthews ...
-    stage: Literal["untrained", "trained", "best_epoch", "validation"]
+    stage: Literal["untrained", "trained", "best_epoch", "validation", "along"]
     value: float  # as a fraction for accuracies, 0 to 1
+    unit: Literal["share", "number"] = "share"  # a share is shown in points of 100
+    better: Literal["higher", "lower"] = "higher"
+    retention: bool = False  # a second score: what the base model could do before (eval.also, eval.text)
+    along: float | None = None  # with stage `along`: share of the update that the scored weights hold
     stderr: float | None = None
     n: int
     headline: bool = False  # the scorer that this evaluation is ranked by
@@ -46,6 +50,15 @@ class Score(_Strict):
     truncated: int | None = None  # of generated answers: how many were cut at task.max_new_tokens
     prompts_cut: int = 0  # prompts that lost tokens on the left to fit the model's context with the longest answer
     undecided: int = 0  # answers whose grader hit a limit; they count as not correct in `value` until graded again
+
+    @property
+    def rank(self) -> float:
+        """The value, such that more is better."""
+        return self.value if self.better == "higher" else -self.value
+
+    def shown(self, value: float) -> str:
+        """A value of this score as people read it."""
+        return f"{100 * value:.2f}" if self.unit == "share" else f"{value:.4f}"
 
     @property
     def note(self) -> str:
@@ -61,6 +74,27 @@ class DataUsed(_Strict):
     revision: str | None = None
     rows: int
     fingerprint: str  # sha256 of the rows' content
+
+
+class Lengths(_Strict):
+    """What train.max_length did to the training rows of a text or sentence task."""
+
+    max_length: int
+    rows: int
+    cut: int  # trained on without their end
+    dropped: int  # nothing that carries loss was left of them
+
+    @property
+    def share(self) -> float:
+        """Of the rows that lost something."""
+        return (self.cut + self.dropped) / self.rows
+
+    @property
+    def note(self) -> str:
+        """In words; empty where every row is whole."""
+        dropped = f", {self.dropped:,} left out (no response token within it)" if self.dropped else ""
+        text = f"{self.cut:,} of {self.rows:,} rows cut at train.max_length={self.max_length}{dropped}"
+        return f"{text}: {100 * self.share:.1f} %" if self.share else ""
 
 
 class Weights(_Strict):
@@ -180,6 +214,7 @@ class Record(_Strict):
     scores: list[Score] = Field(default_factory=list)
     losses: Losses | None = None
     tokens: Tokens | None = None
+    lengths: Lengths | None = None
     seconds: Seconds = Seconds()
     memory: Memory | None = None
     parameters: Parameters | None = None

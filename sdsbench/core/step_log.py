@@ -70,7 +70,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows_of(whole_lines, _wrong, path)
 
 
-_TEXTS = ("kind", "stage", "evaluation", "scorer", "floor_of")
+_TEXTS = ("kind", "stage", "evaluation", "scorer", "floor_of", "unit", "better")
 
 
 def _wrong(line: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Every data set that a task may name, with its three sources under the same column names.
 
-hub: id, configuration and pinned revision. local: a folder below `data.root` with <split>.parquet. embedded: a
-generator (generators.py); it makes data in the same columns and is never labelled as the real set.
+hub: id, configuration and pinned revision. local: a folder below `data.root` (local_files.py). embedded: a generator
+(generators.py); it makes data in the same columns and is never labelled as the real set.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sdsbench.core.registry import Registry
+from sdsbench.data.columns import PRESENT, Column
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,27 @@ class DataSet:
     hub_id: str | None = None
     hub_config: str | None = None
     revision: str | None = None
+    checks: Mapping[str, Column] = field(default_factory=dict)  # what cells must hold; else: any value but null
+    golds: Mapping[str, Column] = field(default_factory=dict)  # the same of rows that are scored
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     folder: str | None = None  # below data.root
     note: str = ""
+    own: bool = False  # a user's files: data.train, data.validation, data.test
     prepared_by: str = ""  # what writes the local files
     question: tuple[str, ...] = ()  # what makes two rows the same question; empty: every column but the last
     original: str | None = None  # the column that holds the question which a row rewords
     built_from: tuple[str, ...] = ()  # sets whose training rows it repeats or rewords
     classes: str | None = None  # the column of a row's class: a limited draw keeps each class's share
     held_back_from: str | None = None  # where it has no training rows: the set whose training rows tuning is scored on
+
+    def checks_of(self, split: str) -> Mapping[str, Column]:
+        """What the cells of a split must hold."""
+        checks = {name: self.checks.get(name, PRESENT) for name in self.columns}
+        return checks if split == "train" else {**checks, **self.golds}
+
+    @property
+    def text_columns(self) -> list[str]:
+        return [name for name, column in self.checks.items() if column.text]
 
     @property
     def question_columns(self) -> tuple[str, ...]:

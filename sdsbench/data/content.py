@@ -31,16 +31,12 @@ def questions(table: Any, indices: Sequence[int], columns: Sequence[str]) -> Ite
 
     Images are compared as they are encoded, which needs no decoding.
     """
-    for row in _selected(table, indices, columns):
+    for row in cells(table, indices, columns):
         yield "\x1f".join(_asked(row[column]) for column in columns)
 
 
-def values(table: Any, indices: Sequence[int], column: str) -> Iterator[Any]:
-    """What one column holds, row by row, as it is stored (a class by its number, an image as it is encoded)."""
-    return (row[column] for row in _selected(table, indices, [column]))
-
-
-def _selected(table: Any, indices: Sequence[int], columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def cells(table: Any, indices: Sequence[int], columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Some columns, row by row, as they are stored (a class by its number, an image as it is encoded)."""
     if not isinstance(table, list):
         table = table.select_columns(list(columns)).with_format("arrow")
     for rows in _chunks(table, indices):
@@ -115,4 +111,6 @@ def _asked(value: Any) -> str:
         return _UNSPOKEN.sub("", value.casefold()) or value
     if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
         return hashlib.sha256(value["bytes"]).hexdigest()
+    if isinstance(value, list) and all(isinstance(item, dict) and "role" in item for item in value):
+        return "\x1f".join(_asked(item.get("content")) for item in value[:-1])  # the last message is the answer
     return _text(value)

@@ -22,7 +22,7 @@ def limited(rows: Rows, limit: int | None, order: Order) -> Rows:
     if order == "first":
         return rows.take(range(limit))
     column = catalogue.get(rows.dataset).classes
-    classes = rows.values(column) if column in rows[0] else [0] * len(rows)
+    classes = [row[column] for row in rows.cells([column])] if column in rows[0] else [None] * len(rows)
     return rows.take(draw(classes, limit))
 
 

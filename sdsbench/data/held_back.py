@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.data import catalogue
+from sdsbench.data import catalogue, columns
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.data_config import DataConfig
 from sdsbench.data.draw import limited
@@ -22,17 +22,19 @@ def tuning_rows(name: str, reported: str, config: DataConfig) -> Rows:
     """What tuning is scored on for an evaluation that reports split `reported` of data set `name`.
 
     The set's own validation split where there is one that is not the reported one, else `data.validation_rows`
-    training rows, always the same. No row asks what a reported row asks.
+    training rows, always the same. No row asks what a reported row asks, each has an answer that graders can read.
     Raises Unavailable where the source has neither.
     """
     asked = set(load(name, reported, config).questions())
     data_set, split = tuned_on(catalogue.get(name), reported, config)
     rows = load(data_set.name, split, config)
     questions = list(rows.questions())
-    free = [position for position, question in enumerate(questions) if question not in asked]
+    unreadable = {position for position, _, _ in columns.wrong_cells(rows, data_set.checks_of(reported))}
+    free = [i for i, question in enumerate(questions) if question not in asked and i not in unreadable]
     if split == "train":
+        usable = set(free)
         order = np.random.default_rng(SEED).permutation(len(rows)).tolist()
-        free = sorted([position for position in order if questions[position] not in asked][: config.validation_rows])
+        free = sorted([position for position in order if position in usable][: config.validation_rows])
         rows = dataclasses.replace(rows, split=SPLIT)
     rows = rows.take(free)
     if not len(rows):
@@ -58,8 +60,8 @@ def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
             f"data set {train.dataset}: without its column {data_set.original} nobody can tell which rows reword a row "
             f"that tuning is scored on (eval.split=validation); found {', '.join(train[0])}"
         )
-    columns = [data_set.question_columns, *([(data_set.original,)] if data_set.original else [])]
-    asks = list(zip(*(train.questions(names) for names in columns), strict=True))
+    asked = [train.asks, *([(data_set.original,)] if data_set.original else [])]
+    asks = list(zip(*(train.questions(names) for names in asked), strict=True))
     everything = {question for row in asks for question in row}
     for rows in tuning:
         if rows.split == SPLIT and rows.dataset in data_set.built_from and everything.isdisjoint(rows.questions()):

@@ -1,14 +1,15 @@
-"""Rows of a data set from one of three sources: the hub, a local folder of parquet, or this package's generators.
+"""Rows of a data set from one of three sources: the hub, a local folder, or this package's generators.
 
-One path for all: the same columns come out, with a fingerprint of their content. Nothing is ever substituted: a set
-that the chosen source lacks is an error that says what the source has.
+One path for all: the same columns come out, every row checked, with a fingerprint of their content. Nothing is ever
+substituted: a set that the chosen source lacks is an error that says what the source has.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,10 +18,11 @@ from urllib.parse import urlparse
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import DataUsed
-from sdsbench.data import catalogue, content
+from sdsbench.data import catalogue, columns, content, local_files, own
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.data_config import DataConfig
 from sdsbench.data.generators import generated_sets, generator_of, is_generated
+from sdsbench.data.local_files import SplitFiles
 
 Source = Literal["hub", "local", "embedded"]
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -37,6 +39,7 @@ class Rows:
     revision: str | None
     table: Any  # datasets.Dataset, or a list of dicts
     indices: tuple[int, ...]  # rows of `table` that count, in order
+    asks: tuple[str, ...] = ()  # columns that make a question
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -52,9 +55,7 @@ class Rows:
 
     def take(self, positions: Sequence[int]) -> Rows:
         """These rows only, in this order."""
-        return Rows(
-            self.dataset, self.split, self.source, self.revision, self.table, tuple(self.indices[p] for p in positions)
-        )
+        return dataclasses.replace(self, indices=tuple(self.indices[p] for p in positions))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -64,12 +65,11 @@ class Rows:
 
     def questions(self, columns: Sequence[str] = ()) -> Iterator[str]:
         """What each row asks, in a form that can be compared between sets (data/content.py)."""
-        columns = columns or catalogue.get(self.dataset).question_columns
-        return content.questions(self.table, self.indices, columns)
+        return content.questions(self.table, self.indices, columns or self.asks)
 
-    def values(self, column: str) -> list[Any]:
-        """What a column holds, row by row; other columns are not read."""
-        return list(content.values(self.table, self.indices, column))
+    def cells(self, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """These columns, row by row, as they are stored; the others are not read."""
+        return content.cells(self.table, self.indices, columns)
 
     def used(self) -> DataUsed:
         """This data as a line of the record."""
@@ -104,15 +104,34 @@ def load(name: str, split: str, config: DataConfig) -> Rows:
     require(data_set, split, config)
     readers = {"hub": _from_hub, "local": _from_folder, "embedded": _generated}
     table, revision = readers[source](data_set, split, config)
-    rows = Rows(name, split, source, revision, table, tuple(range(len(table))))
+    asks = own.fields(config.question or "") if data_set.own else data_set.question_columns
+    rows = Rows(name, split, source, revision, table, tuple(range(len(table))), tuple(asks))
     if not len(rows):
         raise Unavailable(f"data set {name}, split {split}: the {source} source has 0 rows")
-    missing = [column for column in data_set.columns if column not in rows[0]]
-    if missing:
-        raise Unavailable(
-            f"data set {name}, split {split}, source {source}: missing column(s) {', '.join(missing)}; "
-            f"found {', '.join(rows[0])}; accepted: {', '.join(data_set.columns)}"
-        )
+    if not data_set.own:
+        columns.check(rows, data_set.checks_of(split))
+        return rows
+    columns.check(rows, dict.fromkeys(asks, columns.PRESENT))  # the task checks the rest: it knows the columns
+    return rows if config.test else own.side(rows, split, config.test_share)
+
+
+def text_rows(path: str) -> Rows:
+    """The rows of a user's own text, in a column `text`: a .txt file is one row, any other file has the column.
+
+    Raises Unavailable where there is none, or an empty one.
+    """
+    file = Path(path)
+    try:
+        if file.suffix == ".txt":
+            table: Any = [{"text": file.read_text(encoding="utf-8")}]
+        else:
+            table = local_files.read(local_files.of_path(file), None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"eval.text={path}: {error}") from None
+    rows = Rows("text", "test", "local", None, table, tuple(range(len(table))))
+    if not len(rows):
+        raise Unavailable(f"eval.text={path}: 0 rows")
+    columns.check(rows, {"text": columns.TEXT})
     return rows
 
 
@@ -120,8 +139,10 @@ def has_validation(data_set: DataSet, config: DataConfig) -> bool:
     """Whether the source has a validation split of its own for this set."""
     if config.source == "embedded":
         return True
+    if data_set.own:
+        return config.validation is not None
     if config.source == "local":
-        return (_folder(data_set, config) / "validation.parquet").is_file()
+        return _files(data_set, "validation", config) is not None
     return "validation" in data_set.splits
 
 
@@ -136,43 +157,93 @@ def require(data_set: DataSet, split: str, config: DataConfig) -> None:
         have = ", ".join(generated_sets())
         lacks = f"data set {data_set.name}: the embedded source does not make it; it makes {have}."
         raise Unavailable(f"{lacks} {what_would_do(data_set)}")
-    folder = _folder(data_set, config)
-    if config.source == "local" and folder.is_dir() and not (folder / f"{split}.parquet").is_file():
-        raise _no_file(data_set, split, config)
+    if data_set.own and config.source == "local":
+        own.files(split, config)
+    elif config.source == "local" and _is_folder(Path(config.root or "")):
+        _require_files(data_set, split, config)
 
 
-def _folder(data_set: DataSet, config: DataConfig) -> Path:
-    return Path(config.root or "") / (data_set.folder or data_set.name)
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is there. Raises Unavailable where this user may not look."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise Unavailable(f"data.root={path}: {error}") from None
 
 
 def _from_folder(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, None]:
-    import datasets
-
-    path = _folder(data_set, config) / f"{split}.parquet"
-    if not path.is_file():
-        raise _no_file(data_set, split, config)
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
+    if data_set.own:
+        return local_files.read(own.files(split, config), None), None
+    found = _require_files(data_set, split, config)
     try:
-        return datasets.Dataset.from_parquet(str(path), keep_in_memory=True), None
-    except Exception as error:  # pyarrow and datasets raise many kinds for damaged files
-        reason = error.__cause__ or error
-        raise Unavailable(f"data set {data_set.name}: {path} cannot be read as parquet: {reason}") from None
+        return local_files.read(found, data_set.text_columns), None
+    except Unavailable as error:
+        raise Unavailable(f"data set {data_set.name}: {error}") from None
 
 
-def _no_file(data_set: DataSet, split: str, config: DataConfig) -> Unavailable:
-    root = Path(config.root or "")
-    have = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.parquet")) if root.is_dir() else []
-    return Unavailable(
-        f"data set {data_set.name}: no file {(_folder(data_set, config) / split).relative_to(root)}.parquet below "
-        f"data.root={config.root}. It has: {', '.join(have) or 'no parquet file'}. {what_would_do(data_set)}"
+def _require_files(data_set: DataSet, split: str, config: DataConfig) -> SplitFiles:
+    """The files of a split below data.root. Raises Unavailable, saying what is there, where there are none."""
+    if found := _files(data_set, split, config):
+        return found
+    root, file = Path(config.root or ""), f"{data_set.folder or data_set.name}/{split}.parquet"
+    raise Unavailable(
+        f"data set {data_set.name}: no file {file}, nor this split in another layout (docs/data.md), below "
+        f"data.root={config.root}. It has: {local_files.listing(root)}. {what_would_do(data_set)} "
+        f"{local_files.conversion(root, file)}"
     )
 
 
-def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, str | None]:
-    """From the hub or, without a network, from its cache; a cache that holds another revision is refused."""
-    import datasets
+def _files(data_set: DataSet, split: str, config: DataConfig) -> SplitFiles | None:
+    """The files of a split, of the first folder below data.root that may hold the set and has them.
 
+    Raises Unavailable where shards are missing, where two files could be the split, or where a folder cannot be read.
+    """
+    root = Path(config.root or "")
+    folders = [root / (data_set.folder or data_set.name)]
+    if data_set.hub_id:
+        folders += [root / data_set.hub_id, root / data_set.hub_id.partition("/")[2]]
+        folders += [snapshot] if (snapshot := _snapshot(data_set, root)) else []
+    try:
+        return next(filter(None, (_in_folder(data_set, split, folder) for folder in folders)), None)
+    except Unavailable as error:
+        raise Unavailable(f"data set {data_set.name}: {error}") from None
+    except OSError as error:
+        raise Unavailable(f"data set {data_set.name}: data.root={config.root}: {error}") from None
+
+
+def _in_folder(data_set: DataSet, split: str, folder: Path) -> SplitFiles | None:
+    """The files of a split under our name for it or the hub's, where those are no other split's."""
+    names = dict.fromkeys([split, data_set.splits.get(split, split)])
+    alone = split == "train" and set(data_set.splits) == {"train"}
+    found = local_files.find(folder, list(names), data_set.hub_config, alone)
+    for other, name in data_set.splits.items():
+        if found and split not in data_set.splits and name == split:  # Food-101's test rows are the hub's validation
+            found = None if local_files.find(folder, [other], data_set.hub_config) is None else found
+    return found
+
+
+def _snapshot(data_set: DataSet, cache: Path | None = None) -> Path | None:
+    """The set's folder, at the pinned commit, in the hub's cache or another folder of that form; asks no network."""
+    from huggingface_hub import snapshot_download
+
+    where = {"repo_type": "dataset", "revision": data_set.revision, "cache_dir": cache, "local_files_only": True}
+    try:
+        return Path(snapshot_download(str(data_set.hub_id), **where))  # type: ignore[arg-type]
+    except (OSError, ValueError):  # not there
+        return None
+
+
+def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, str | None]:
+    """From the hub or, without a network, from its cache; a cache that holds another revision is refused.
+
+    Offline, what `hf download` left in the cache is read as a folder is; else what `datasets` prepared from it earlier.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    snapshot = _snapshot(data_set) if constants.HF_HUB_OFFLINE else None
+    if snapshot and (files := _in_folder(data_set, split, snapshot)):
+        return local_files.read(files, data_set.text_columns), snapshot.name
     try:
         revision = _commit(data_set)
         table = datasets.load_dataset(
@@ -222,7 +293,10 @@ def what_would_do(data_set: DataSet) -> str:
 
 def ways(data_set: DataSet) -> str:
     """Each source that can have the set, with folder, hub id and revision."""
-    found = [f"data.source=local data.root=FOLDER with {data_set.folder or data_set.name}/<split>.parquet"]
+    if data_set.own:
+        return "data.train=FILE, and data.test=FILE unless a share of its rows may be taken"
+    folder = data_set.folder or data_set.name
+    found = [f"data.source=local data.root=FOLDER with {folder}/<split>.parquet (or .jsonl, .csv, ...)"]
     if data_set.prepared_by:
         found[0] += f" (written by {data_set.prepared_by})"
     if data_set.hub_id:

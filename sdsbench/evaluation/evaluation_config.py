@@ -12,6 +12,11 @@ from sdsbench.core.section import COSTS, GIVEN, Count, Section, only_where
 class EvalConfig(Section):
     """What is evaluated and how."""
 
+    @property
+    def retention(self) -> bool:
+        """Whether something is scored beside that the base model could do before."""
+        return bool(self.also or self.text)
+
     limit: Count | None = Field(None, description="rows of each evaluation set; null: all")
     order: Annotated[Literal["random", "first"], only_where(limit=GIVEN)] = Field(
         "random", description="which rows limit keeps: random (one draw for all runs, classes in proportion) or first"
@@ -25,6 +30,15 @@ class EvalConfig(Section):
     )
     each_epoch: bool = Field(
         False, description="also evaluate after every epoch; the best one is reported beside the last"
+    )
+    also: list[str] = Field(
+        [], description="tasks of lm-eval scored beside, of the base model and of the trained one (decoders)"
+    )
+    text: str | None = Field(
+        None, description="a text (.txt, or rows with a column text) whose loss is scored beside likewise"
+    )
+    along: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [], description="shares t of the update at which W0 + t dW is scored too"
     )
     split: Literal["test", "validation"] = Field(
         "test", description="what is scored; validation: rows that are held back from training"

@@ -7,7 +7,7 @@ import io
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sdsbench.core.record import Score
@@ -16,6 +16,7 @@ from sdsbench.evaluation.floors import chance_floor
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.tasks.base import BeginToken, Choice, Generation
+from sdsbench.training.tokens import prompt_text
 
 
 @dataclass
@@ -45,6 +46,8 @@ def evaluate_text(
     from lm_eval import evaluator
     from lm_eval.api.task import ConfigurableTask
 
+    prompt = evaluation.prompt
+    evaluation = replace(evaluation, prompt=lambda row: prompt_text(prompt(row), tokenizer))
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     settings = (
         _generation_task(evaluation, rows, progress)
@@ -54,7 +57,7 @@ def evaluate_text(
     name = evaluation.name.replace("/", "_")
     truncated: dict[int, bool] = {}
     cut: dict[int, int] = {}
-    lm = _model(model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded)
+    lm = in_memory(model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded)
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
@@ -87,7 +90,7 @@ def _generation_task(evaluation: Generation, rows: Rows, progress: Callable[[int
     }
 
 
-def _number(verdict: bool | None) -> float:
+def _number(verdict: float | None) -> float:
     """A verdict as lm-eval wants it: not a number where the grader was undecided."""
     return math.nan if verdict is None else float(verdict)
 
@@ -121,7 +124,7 @@ def _common(rows: Rows, version: int, metrics: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _model(
+def in_memory(
     model: Any,
     tokenizer: Any,
     batch_size: int,
@@ -143,9 +146,9 @@ def _model(
             wanted = []
             for request in requests:
                 prompt, settings = request.args
-                wanted.append(
-                    Request(prompt, settings["max_gen_toks"], tuple(settings["until"]), settings["num_beams"])
-                )
+                until = settings.get("until") or []
+                stop = (until,) if isinstance(until, str) else tuple(until)
+                wanted.append(Request(prompt, settings.get("max_gen_toks", 256), stop, settings.get("num_beams", 1)))
             answers = Generator(model, tokenizer, batch_size, progress, begin_token).answers(wanted)
             truncated.update((request.doc_id, a.truncated) for request, a in zip(requests, answers, strict=True))
             cut.update((request.doc_id, a.prompt_cut) for request, a in zip(requests, answers, strict=True))
@@ -182,10 +185,18 @@ def _sample(
     }
 
 
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """A mean over questions and its standard error, None of a single one."""
+    count = len(values)
+    mean = sum(values) / count
+    if count < 2:
+        return mean, None
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
+
+
 def _score(evaluation: Generation | Choice, scorer: str, stage: str, samples: Sequence[dict[str, Any]]) -> Score:
     values = [sample["scores"][scorer] for sample in samples]
-    mean = sum(value or 0.0 for value in values) / len(values)
-    stderr = math.sqrt(mean * (1 - mean) / (len(values) - 1)) if len(values) > 1 else None
+    mean, stderr = mean_and_error([value or 0.0 for value in values])
     choices = [len(sample["response"]) for sample in samples] if isinstance(evaluation, Choice) else None
     cut = [sample["truncated"] for sample in samples if "truncated" in sample]
     return Score(

@@ -156,7 +156,22 @@ def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
             for record in (found.record for found in records)
             for score in record.scores
         ],
-        columns=[*names, "evaluation", "version", "scorer", "stage", "value", "stderr", "n", "headline", "undecided"],
+        columns=[
+            *names,
+            "evaluation",
+            "version",
+            "scorer",
+            "stage",
+            "value",
+            "stderr",
+            "n",
+            "headline",
+            "undecided",
+            "unit",
+            "better",
+            "retention",
+            "along",
+        ],
     )
     frame.attrs["damaged"] = damaged
     return frame
@@ -235,7 +250,7 @@ def run_row(folder: Path, record: Record) -> dict[str, Any]:
     plain = record.model_dump()
     row: dict[str, Any] = {"run_id": record.run_id, "folder": str(folder)}
     row |= {name: value for name, value in plain.items() if not isinstance(value, dict | list) and name != "run_id"}
-    for part in ("losses", "tokens", "seconds", "memory", "parameters", "facts", "failure", "placing"):
+    for part in ("losses", "tokens", "lengths", "seconds", "memory", "parameters", "facts", "failure", "placing"):
         row |= {f"{part}.{key}": value for key, value in (plain[part] or {}).items()}
     for key, value in (plain["provenance"] or {}).items():
         if key in ("weights", "code"):
@@ -246,7 +261,20 @@ def run_row(folder: Path, record: Record) -> dict[str, Any]:
             row[f"provenance.{key}"] = value
     row |= _dotted("config", plain["config"])
     row |= {f"score.{score.evaluation}.{score.stage}": score.value for score in record.scores if score.headline}
+    row |= {f"forgotten.{evaluation}": lost for evaluation, lost in forgotten(record).items()}
+    row |= {f"along.{s.evaluation}.{s.along:g}": s.value for s in record.scores if s.headline and s.along is not None}
     return row | {"scores": plain["scores"], "tuning": plain["tuning"], "attempts": len(record.attempts)}
+
+
+def forgotten(record: Record) -> dict[str, float]:
+    """What the trained model lost of every second score against the base model without adapter; below 0: it gained."""
+    seconds = [score for score in record.scores if score.retention and score.headline]
+    before = {score.evaluation: score.rank for score in seconds if score.stage == "untrained"}
+    return {
+        score.evaluation: before[score.evaluation] - score.rank
+        for score in seconds
+        if score.stage in ("trained", "validation") and score.evaluation in before
+    }
 
 
 def _dotted(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def graders(evaluation: tasks.Generation) -> Mapping[str, Grader]:
     """Its scorers by name, as functions of the gold answer and the text."""
 
     def grader(name: str) -> Grader:
-        return lambda target, response: evaluation.scorers[name](row(target), response)
+        return lambda target, response: evaluation.scorers[name]((evaluation.row_of or row)(target), response)
 
     return {name: grader(name) for name in evaluation.scorers}
 

@@ -9,22 +9,23 @@ from sdsbench.results.tables.runs import Run
 SYMBOL = "‡"
 
 
-def floor_of(run: Run, score: Score) -> tuple[float, str]:
+def floor_of(run: Run, score: Score) -> tuple[float, str] | None:
     """The floor of a score (a fraction) and its name: recorded, or found again from the stored answers.
 
-    Of generated answers it is the score of the model before training, where that was evaluated, else 0.
+    Of generated answers it is the score of the model before training, where that was evaluated, else 0; of a loss
+    there is none else (None).
     """
     known: tuple[float, str] | None = None
     if score.floor is not None:
         known = score.floor, score.floor_of or "floor"
-    elif (answers := answers_of(run, score)) is not None:
+    elif score.unit == "share" and (answers := answers_of(run, score)) is not None:
         known = answers.floor(score.scorer)
     if known is not None:
         return known
     for other in run.record.scores:
         if other.stage == "untrained" and (other.evaluation, other.scorer) == (score.evaluation, score.scorer):
             return other.value, "untrained model"
-    return 0.0, "no right answer"
+    return (0.0, "no right answer") if score.better == "higher" else None
 
 
 def not_learned(run: Run, score: Score | None) -> str:
@@ -36,5 +37,11 @@ def not_learned(run: Run, score: Score | None) -> str:
         classes = answers.classes
     if classes == 1:
         return "one prediction for every row"
-    floor, name = floor_of(run, score)
-    return f"not above its floor ({name}, {100 * floor:.2f})" if score.value <= floor + 1e-12 else ""
+    if score.retention:  # nothing was to be learned there
+        return ""
+    floor = floor_of(run, score)
+    if floor is None:
+        return ""
+    beyond = score.value <= floor[0] + 1e-12 if score.better == "higher" else score.value >= floor[0] - 1e-12
+    side = "above" if score.better == "higher" else "below"
+    return f"not {side} its floor ({floor[1]}, {score.shown(floor[0])})" if beyond else ""

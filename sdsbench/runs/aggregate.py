@@ -78,7 +78,8 @@ def means_text(
     name: str, means: Mapping[str, Sequence[str]], records: Sequence[Record]
 ) -> tuple[str, dict[str, float]]:
     """Headline scores after training, and every mean whose parts are all there: as lines, and by name."""
-    values = {s.evaluation: s.value for r in records for s in r.scores if s.headline and s.stage == "trained"}
+    scores = (score for record in records for score in record.scores if score.headline and not score.retention)
+    values = {score.evaluation: score.value for score in scores if score.stage == "trained"}
     lines = [f"{name}: headline scores after training"]
     lines += [f"  {evaluation:<24} {100 * value:.2f}" for evaluation, value in values.items()]
     for mean, parts in means.items():

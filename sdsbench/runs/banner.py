@@ -17,9 +17,11 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
 
 if TYPE_CHECKING:
+    from sdsbench.core.record import Lengths
     from sdsbench.runs.prepare import Loaded
     from sdsbench.training.precision import Device
 
+MANY_CUT = 0.02  # share of the rows
 _SETTINGS = ("rank", "alpha", "dropout", "type", "options")
 
 
@@ -54,6 +56,7 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
         {
             "model": f"{config.model.name} from {weights.source}, {parameters / 1e6:.1f} M parameters",
             "rows": f"{len(rows)} of {catalogue.described(rows.dataset)}, fingerprint {rows.fingerprint[:12]}",
+            **_lengths(loaded.lengths(config.train.max_length)),
             "compute": f"{device.device_name}, {device.threads} threads of {usable_cores()} cores, "
             f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}",
             "expected": f"{steps} steps, about {clock(seconds)} of training (from a matrix product measured now), "
@@ -61,6 +64,14 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
             **({"beside": shared} if shared else {}),
         }
     )
+
+
+def _lengths(lengths: Lengths | None) -> dict[str, str]:
+    """The rows that train.max_length cut, where there are any; a warning where they are more than a few."""
+    if lengths is None or not lengths.note:
+        return {}
+    warning = "WARNING: " if lengths.share > MANY_CUT else ""
+    return {"lengths": f"{warning}{lengths.note}; the end of a row goes, its end-of-sequence token too"}
 
 
 def trainable(parameters: int, micro_tokens: int | None) -> str:

@@ -37,6 +37,8 @@ def require_data(config: RunConfig) -> None:
 def _source(config: RunConfig) -> tuple[Source, str]:
     if config.data.source != "auto":
         return config.data.source, "asked for"
+    if config.data.train:
+        return "local", "data.train is set"
     if config.data.root:
         return "local", "data.root is set"
     if sources.hub_reachable():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sdsbench.core import samples, step_log
 from sdsbench.core.progress import Progress
@@ -28,6 +28,35 @@ def evaluate(run: ActiveRun, loaded: Loaded, stage: str, step: int) -> None:
     for evaluated in outcomes(run, loaded, stage):
         keep_samples(run, evaluated)
         log_scores(run, evaluated, step)
+    evaluate_retention(run, loaded, stage, step)
+
+
+def evaluate_retention(run: ActiveRun, loaded: Loaded, stage: str, step: int) -> None:
+    """Score what the base model could do before, beside the task."""
+    if not run.config.eval.retention:
+        return
+    plain = evaluation_model(loaded.model.model, loaded.device)
+    for evaluated in loaded.family.retained(plain, run.config, stage, loaded.data.text):
+        keep_samples(run, evaluated)
+        log_scores(run, evaluated, step)
+
+
+def evaluate_along(run: ActiveRun, loaded: Loaded, base: Mapping[str, Tensor], step: int) -> None:
+    """Score W0 + t dW for every t of eval.along: the last step may lie beyond the best weights on its way.
+
+    `base` holds W0 by name, those of a new head as they were drawn. No answers are kept.
+    """
+    plain = merged(loaded.model.model, torch.float32).eval()
+    update = {name: p.detach() - base[name].to(p) for name, p in plain.named_parameters() if name in base}
+    for share in run.config.eval.along:
+        with torch.no_grad():
+            for name, parameter in plain.named_parameters():
+                if name in update:
+                    parameter.copy_(base[name].to(parameter) + share * update[name])
+        beside = loaded.family.retained(plain, run.config, "along", loaded.data.text)
+        for evaluated in (*scored(run, loaded, plain, "along"), *beside):
+            scores = [score.model_copy(update={"along": share}) for score in evaluated.scores]
+            log_scores(run, Evaluated(scores), step)
 
 
 def evaluate_epoch(run: ActiveRun, loaded: Loaded, step: int) -> None:
@@ -35,7 +64,7 @@ def evaluate_epoch(run: ActiveRun, loaded: Loaded, step: int) -> None:
     earlier = {score.evaluation: score for score in best_epoch(run).values() if score.headline}
     for evaluated in outcomes(run, loaded, "best_epoch"):
         headline = next(score for score in evaluated.scores if score.headline)
-        if headline.evaluation not in earlier or headline.value > earlier[headline.evaluation].value:
+        if headline.evaluation not in earlier or headline.rank > earlier[headline.evaluation].rank:
             keep_samples(run, evaluated)
         log_scores(run, evaluated, step)
     loaded.model.model.train()
@@ -58,8 +87,14 @@ def scores_of_stage(run: ActiveRun, stage: str) -> list[Score]:
 
 def outcomes(run: ActiveRun, loaded: Loaded, stage: str) -> Iterator[Evaluated]:
     """Scores and samples of one evaluation set after the other."""
-    plain = evaluation_model(loaded.model.model, loaded.device)
     limit = run.config.eval.untrained_limit if stage == "untrained" else None
+    return scored(run, loaded, evaluation_model(loaded.model.model, loaded.device), stage, limit)
+
+
+def scored(
+    run: ActiveRun, loaded: Loaded, plain: nn.Module, stage: str, limit: int | None = None
+) -> Iterator[Evaluated]:
+    """The same of a given model."""
     for evaluation, rows in loaded.data.evaluations:
         some = limited(rows, limit, "random")
         with Progress(f"evaluate {evaluation.name} ({stage})", len(some)) as progress:
@@ -124,7 +159,7 @@ def _best(run: ActiveRun) -> dict[tuple[str, str], tuple[Score, int]]:
     logged = _logged(run, "best_epoch")
     steps: dict[str, tuple[float, int]] = {}
     for score, step in logged:
-        if score.headline and (score.evaluation not in steps or score.value > steps[score.evaluation][0]):
-            steps[score.evaluation] = (score.value, step)
+        if score.headline and (score.evaluation not in steps or score.rank > steps[score.evaluation][0]):
+            steps[score.evaluation] = (score.rank, step)
     chosen = {evaluation: step for evaluation, (_, step) in steps.items()}
     return {(s.evaluation, s.scorer): (s, step) for s, step in logged if step == chosen.get(s.evaluation)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -12,11 +12,13 @@ from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.classification import evaluate_labelled
 from sdsbench.evaluation.generation import check_generation
+from sdsbench.evaluation.held_out import evaluate_held_out
+from sdsbench.evaluation.retention import retained
 from sdsbench.evaluation.text import Evaluated, evaluate_text
 from sdsbench.models.head import initialise_head, unfreeze_head
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.tasks.base import Evaluation, Generation, Task
+from sdsbench.tasks.base import Evaluation, HeldOut, Task, generation_of
 from sdsbench.tasks.classification import Batcher, LabelledTask
 from sdsbench.tasks.images import ImageBatcher, ImageTask, Transform
 from sdsbench.tasks.sentences import SentenceBatcher, SentenceTask
@@ -35,6 +37,7 @@ class Family(Protocol):
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
     def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor: ...
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]: ...
+    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]: ...
     def evaluate(
         self,
         model: Any,
@@ -52,7 +55,7 @@ class TextFamily(CausalObjective):
     def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None:
         """Also that answers are generated as the model would, where the task asks for any."""
         super().check(model, examples, device)
-        if any(isinstance(evaluation, Generation) for evaluation in self.task.evaluations()):
+        if any(generation_of(evaluation) for evaluation in self.task.evaluations()):
             check_generation(model, examples)
 
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
@@ -71,7 +74,16 @@ class TextFamily(CausalObjective):
         self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]
     ) -> Evaluated:
         begin = self.task.config.begin_token
+        if isinstance(evaluation, HeldOut):
+            return evaluate_held_out(
+                model, self, self.tokenizer, self.task.config, evaluation, rows, stage, batch_size, progress, begin,
+                self.padded,
+            )  # fmt: skip
         return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress, begin, self.padded)
+
+    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]:
+        """Scores of what the model could do before, beside its task."""
+        return retained(model, self, self.tokenizer, config.eval, config.data.root, stage, self.padded, text)
 
 
 class LabelledFamily(LabelledObjective):
@@ -83,6 +95,9 @@ class LabelledFamily(LabelledObjective):
 
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
         return unfreeze_head(model)
+
+    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]:
+        return iter(())
 
     def evaluate(
         self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]

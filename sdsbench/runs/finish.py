@@ -11,7 +11,14 @@ from sdsbench.core import step_log
 from sdsbench.core.progress import peak_memory
 from sdsbench.core.record import Losses, Memory, Record, Tokens
 from sdsbench.methods.export import save_adapter
-from sdsbench.runs.evaluate import best_epoch, best_epoch_steps, evaluate, scores_of_stage, validation_loss
+from sdsbench.runs.evaluate import (
+    best_epoch,
+    best_epoch_steps,
+    evaluate,
+    evaluate_along,
+    scores_of_stage,
+    validation_loss,
+)
 from sdsbench.runs.prepare import Prepared
 from sdsbench.runs.train import Trained
 from sdsbench.training import checkpoint
@@ -26,6 +33,9 @@ def finish(trained: Trained) -> Record:
     step_log.drop_scores(run.folder / "metrics.jsonl", stage)  # of an evaluation that did not come to its end
     with run.keeper.timed("eval"):
         evaluate(run, prepared.loaded, stage, prepared.state.step)
+        if config.eval.along:
+            step_log.drop_scores(run.folder / "metrics.jsonl", "along")
+            evaluate_along(run, prepared.loaded, prepared.base, prepared.state.step)
         loss = validation_loss(run, prepared.loaded)
     _complete(prepared, stage, loss)
     run.keeper.end()
@@ -51,7 +61,8 @@ def other_trained(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str
 def _complete(prepared: Prepared, stage: str, validation_loss: float | None) -> None:
     run, record, counters = prepared.run, prepared.run.keeper.record, prepared.state.counters
     best = list(best_epoch(run).values())
-    record.scores = [*scores_of_stage(run, "untrained"), *best, *scores_of_stage(run, stage)]
+    after = [score for which in (stage, "along") for score in scores_of_stage(run, which)]
+    record.scores = [*scores_of_stage(run, "untrained"), *best, *after]
     steps_per_epoch = prepared.training.order.steps_per_epoch
     for evaluation, step in best_epoch_steps(run).items():
         record.facts[f"best_epoch.{evaluation}"] = step / steps_per_epoch

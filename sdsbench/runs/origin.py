@@ -31,7 +31,7 @@ CODE, WEIGHTS, DATA = "code of ", "base weights", "data "
 """How the names of an origin begin (`recorded_origin`)."""
 PACKAGES = (
     "torch", "transformers", "tokenizers", "datasets", "lm_eval", "hydra-core", "numpy", "scikit-learn",
-    "scipy", "safetensors", "math-verify",
+    "scipy", "safetensors", "math-verify", "rouge_score", "sacrebleu",
 )  # fmt: skip
 NUMERIC = ("data", "evaluation", "methods", "models", "tasks", "training")
 SPINE = ("prepare", "train", "finish", "evaluate", "families", "run_data")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from sdsbench.core import step_log
 from sdsbench.core.files import write_atomic
 from sdsbench.core.processor import Load
 from sdsbench.core.progress import forget_peak_memory, peak_memory
-from sdsbench.core.record import Parameters, Provenance
+from sdsbench.core.record import Lengths, Parameters, Provenance
 from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
@@ -25,14 +25,15 @@ from sdsbench.runs.configuration.check import layer_shapes
 from sdsbench.runs.configuration.identity import resolved
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
-from sdsbench.runs.evaluate import evaluate
+from sdsbench.runs.evaluate import evaluate, evaluate_retention
 from sdsbench.runs.export import remember_location
-from sdsbench.runs.families import Family, family_of
+from sdsbench.runs.families import Family, LabelledFamily, family_of
 from sdsbench.runs.memory import micro_tokens
 from sdsbench.runs.run_context import ActiveRun, LoadModel
 from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.runs.tracking import view
 from sdsbench.tasks import base as tasks
+from sdsbench.tasks.sentences import SentenceBatcher
 from sdsbench.training import checkpoint
 from sdsbench.training.assemble import assemble
 from sdsbench.training.data_context import TrainingContext
@@ -56,6 +57,14 @@ class Loaded:
     family: Family
     examples: Sequence[Any]
 
+    def lengths(self, max_length: int) -> Lengths | None:
+        """What max_length did to the training rows; None for images, which have no length."""
+        if isinstance(self.family, LabelledFamily) and not isinstance(self.family.batcher, SentenceBatcher):
+            return None
+        rows = len(self.data.training)
+        cut = sum(example.cut for example in self.examples)
+        return Lengths(max_length=max_length, rows=rows, cut=cut, dropped=rows - len(self.examples))
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -68,6 +77,7 @@ class Prepared:
     probe: Probe | None
     origin: dict[str, str]  # what the state is made from; written into every checkpoint
     loading_peak: int  # bytes
+    base: Mapping[str, torch.Tensor]  # the weights before the method, where eval.along needs them
 
 
 def prepare(run: ActiveRun) -> Prepared:
@@ -89,9 +99,13 @@ def prepare(run: ActiveRun) -> Prepared:
         loaded = load(config, run.context.load_model)
     run.log(banner(config, loaded, _total_steps(config, loaded), started))
     run.stop.raise_if_received("no step was trained")
-    if config.eval.untrained and not step_log.scores(run.folder / "metrics.jsonl", "untrained"):
+    if not step_log.has_scores(run.folder / "metrics.jsonl", "untrained"):
         with keeper.timed("eval"):
-            evaluate(run, loaded, "untrained", step=0)
+            if config.eval.untrained:
+                evaluate(run, loaded, "untrained", step=0)
+            else:
+                evaluate_retention(run, loaded, "untrained", step=0)
+    base = copied(loaded.model.model) if config.eval.along else {}
     with keeper.timed("init"):
         start = StartingPoint(loaded.model.model, loaded.family, loaded.examples, loaded.device.device)
         training, state, probe, parameters = attach_method(config, loaded)
@@ -104,9 +118,15 @@ def prepare(run: ActiveRun) -> Prepared:
             keeper.record.facts |= start_method(config, training, state, stop)
             keeper.record.facts["start_difference"] = start.difference()
             checkpoint.save(run.folder, state, made_from)
+    keeper.record.lengths = loaded.lengths(config.train.max_length)
     keeper.begin_training(parameters, provenance, state.step)
     run.log(trainable(parameters.trainable, training.micro_tokens))
-    return Prepared(run, loaded, training, state, probe, made_from, peak_memory()[0])
+    return Prepared(run, loaded, training, state, probe, made_from, peak_memory()[0], base)
+
+
+def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a model by name, on the CPU."""
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in model.named_parameters()}
 
 
 def ready_to_train(config: RunConfig) -> tuple[Training, TrainState]:

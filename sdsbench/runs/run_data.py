@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdsbench.core.record import DataUsed
+from sdsbench.data import columns
 from sdsbench.data.draw import limited
 from sdsbench.data.held_back import load_training, tuning_rows
-from sdsbench.data.sources import Rows, load
+from sdsbench.data.sources import Rows, load, text_rows
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import require_data
 from sdsbench.tasks import base as tasks
@@ -21,9 +22,11 @@ class RunData:
 
     training: Rows
     evaluations: Sequence[tuple[Evaluation, Rows]]
+    text: Rows | None = None  # eval.text
 
     def used(self) -> list[DataUsed]:
-        return [self.training.used(), *(rows.used() for _, rows in self.evaluations)]
+        beside = [self.text] if self.text is not None else []
+        return [self.training.used(), *(rows.used() for rows in (*(rows for _, rows in self.evaluations), *beside))]
 
 
 def load_run(config: RunConfig) -> RunData:
@@ -37,5 +40,9 @@ def load_run(config: RunConfig) -> RunData:
     wanted = {(evaluation.dataset, evaluation.split) for evaluation in evaluations}
     read = {which: (tuning_rows if tuning else load)(*which, config.data) for which in sorted(wanted)}
     training = load_training(config.task.train_set, config.data, list(read.values()) if tuning else [])
+    task = tasks.build(config.task)
+    for rows in (training, *read.values()):
+        columns.check(rows, task.checks(rows.dataset))
     scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}
-    return RunData(training, [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations])
+    pairs = [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations]
+    return RunData(training, pairs, text_rows(config.eval.text) if config.eval.text else None)

@@ -11,10 +11,11 @@ def summary(record: Record) -> str:
     lines = [f"run {record.run_id}  {record.status}  {record.model} {record.method} {record.task} seed {record.seed}"]
     stages = {(s.evaluation, s.scorer): {} for s in record.scores}  # type: dict[tuple[str, str], dict[str, str]]
     for score in record.scores:
-        error = f" ± {100 * score.stderr:.1f}" if score.stderr is not None else ""
+        error = f" ± {score.shown(score.stderr)}" if score.stderr is not None else ""
         mark = " *" if score.headline else ""
         counts = ", ".join(filter(None, (f"n {score.n}", score.note)))
-        stages[score.evaluation, score.scorer][score.stage] = f"{100 * score.value:.2f}{error} ({counts}){mark}"
+        stage = score.stage if score.along is None else f"along {score.along:g}"
+        stages[score.evaluation, score.scorer][stage] = f"{score.shown(score.value)}{error} ({counts}){mark}"
     width, wide = (max(map(len, names), default=0) for names in zip(*stages, strict=True)) if stages else (0, 0)
     for (evaluation, scorer), found in stages.items():
         values = "  ".join(f"{stage} {value}" for stage, value in found.items())

@@ -52,14 +52,18 @@ def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
         accepted = "finished runs with scores that saved what they trained"
         raise ConfigError([Problem("--best", len(found), accepted, "Train with train.save=adapter, or all.")])
     score, folder, record = max(scored, key=lambda item: item[0])
-    names = ", ".join(sorted({s.evaluation for s in record.scores if s.headline and s.stage == "trained"}))
+    names = ", ".join(
+        sorted({s.evaluation for s in record.scores if s.headline and s.stage == "trained" and not s.retention})
+    )
     left_out = f" ({len(found) - len(scored)} saved nothing)" if len(scored) < len(found) else ""
     return folder, (
-        f"run {folder.name} is the best of {len(found)} finished runs{left_out} by {names}: {score:.4g}. The best of "
-        "several is better on these questions than it will be on others."
+        f"run {folder.name} is the best of {len(found)} finished runs{left_out} by {names}: {abs(score):.4g}. The best "
+        "of several is better on these questions than it will be on others."
     )
 
 
 def _score(record: Record) -> float | None:
-    values = [score.value for score in record.scores if score.headline and score.stage == "trained"]
+    """Mean of the headline scores, such that more is better."""
+    scores = (score for score in record.scores if score.headline and score.stage == "trained")
+    values = [score.rank for score in scores if not score.retention]
     return sum(values) / len(values) if values else None

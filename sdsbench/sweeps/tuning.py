@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sdsbench.core.record import Record, Tuning
+from sdsbench.core.record import Record, Score, Tuning
 from sdsbench.sweeps.plan import TunedCell
 
 ENDED = ("done", "failed", "oom")
@@ -26,6 +26,7 @@ class Choice:
 def choose(cell: TunedCell, record_of: RecordOf) -> Choice | None:
     """The grid point with the best mean headline score on validation rows; None while tuning runs are unfinished.
 
+    Best is highest, of a loss lowest.
     A grid point with a failed run has no score. Of equal scores the smaller value wins. The mean validation loss of
     every grid point is kept beside the scores; it chooses nothing.
     """
@@ -35,11 +36,11 @@ def choose(cell: TunedCell, record_of: RecordOf) -> Choice | None:
     if any(not _ended(record) for record in flat):
         return None
     scores = [_mean([_headline(record) for record in row if record is not None]) for row in records]
-    best = _best(cell, tried, scores)
+    best = _best(cell, tried, scores, _sign(flat))
     if best is None:
         return Choice(None, None)
     losses = [_mean([_loss(record) for record in row if record is not None]) for row in records]
-    headlines = [score for record in flat if record is not None for score in record.scores if score.headline]
+    headlines = [score for record in flat if record is not None for score in _deciding(record)]
     return Choice(
         best,
         Tuning(
@@ -70,7 +71,7 @@ def window(cell: TunedCell, record_of: RecordOf) -> range:
         if any(not _ended(record) for row in records.values() for record in row):
             return tried
         scores = [_mean([_headline(record) for record in row if record is not None]) for row in records.values()]
-        best = _best(cell, tried, scores)
+        best = _best(cell, tried, scores, _sign(record for row in records.values() for record in row))
         if best == tried.start and tried.start > 0 and cell.extend:
             tried = range(tried.start - 1, tried.stop)
         elif best == tried.stop - 1 and tried.stop < len(cell.grid) and cell.extend:
@@ -79,9 +80,9 @@ def window(cell: TunedCell, record_of: RecordOf) -> range:
             return tried
 
 
-def _best(cell: TunedCell, tried: range, scores: list[float | None]) -> int | None:
+def _best(cell: TunedCell, tried: range, scores: list[float | None], sign: float) -> int | None:
     ranked = sorted(
-        (-score, cell.grid[position], position)
+        (-sign * score, cell.grid[position], position)
         for position, score in zip(tried, scores, strict=True)
         if score is not None
     )
@@ -94,8 +95,18 @@ def _ended(record: Record | None) -> bool:
 
 def _headline(record: Record) -> float | None:
     """Mean of the headline scores on validation rows after training; None for a run that failed."""
-    values = [score.value for score in record.scores if score.headline and score.stage == "validation"]
-    return _mean(list(values)) if record.status == "done" else None
+    return _mean([score.value for score in _deciding(record)]) if record.status == "done" else None
+
+
+def _deciding(record: Record) -> list[Score]:
+    """The scores that a value is chosen by: what a model retains beside them chooses nothing."""
+    return [s for s in record.scores if s.headline and s.stage == "validation" and not s.retention]
+
+
+def _sign(records: Iterable[Record | None]) -> float:
+    """1 where more is better, -1 where less is (a loss)."""
+    lower = any(score.better == "lower" for record in records if record is not None for score in _deciding(record))
+    return -1.0 if lower else 1.0
 
 
 def _loss(record: Record) -> float | None:

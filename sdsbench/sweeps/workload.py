@@ -14,7 +14,7 @@ from sdsbench.data import sizes
 from sdsbench.data.sources import EMBEDDED_ROWS
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.base import Evaluation, Generation
+from sdsbench.tasks.base import Evaluation, generation_of
 
 ABOVE = 4.0  # standard deviations that the largest step lies above the mean one
 LONGEST = 2.0  # a batch of answers goes on until its longest ends: so many mean lengths, or the cap
@@ -110,7 +110,7 @@ def _scoring(evaluation: Evaluation, config: RunConfig, patches: int | None) -> 
     if config.eval.split == "validation":
         rows = config.data.validation_rows
     rows = min(rows, config.eval.limit or rows)
-    if isinstance(evaluation, Generation):
+    if (evaluation := generation_of(evaluation)) is not None:
         cap = evaluation.max_new_tokens
         return Scoring(rows, size.tokens - size.response, min(cap, size.response), cap, evaluation.beams)
     return Scoring(rows, patches or size.tokens)

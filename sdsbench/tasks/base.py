@@ -20,10 +20,11 @@ from pydantic import Field
 
 from sdsbench.core.registry import Registry
 from sdsbench.core.section import Count, Section
+from sdsbench.data.columns import Column
 
 Row = Mapping[str, Any]
-Scorer = Callable[[Row, str], bool | None]
-"""(row, generated text) -> correct, wrong, or None: undecided, because a limit was hit. No text raises."""
+Scorer = Callable[[Row, str], float | None]
+"""(row, generated text) -> correct, wrong or a share of 1, or None: undecided, a limit was hit. No text raises."""
 Kind = Literal["text", "classification", "vision"]
 BeginToken = Literal["tokenizer", "always", "never"]
 
@@ -50,10 +51,17 @@ class TextTaskConfig(TaskConfig):
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """A prompt that the tokenizer's own chat template turns into text: (role, content) of each message."""
+
+    messages: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class TextExample:
     """What a text task trains on: the loss covers the response and the end-of-sequence token."""
 
-    prompt: str
+    prompt: str | Conversation
     response: str
 
 
@@ -65,16 +73,17 @@ class Generation:
     version: int
     dataset: str  # catalogue name
     split: str
-    prompt: Callable[[Row], str]
+    prompt: Callable[[Row], str | Conversation]
     target: Callable[[Row], str]
     scorers: Mapping[str, Scorer]
     headline: str  # the scorer to rank by
     max_new_tokens: int
     stop: Sequence[str] = ()
     beams: int = 1
+    row_of: Callable[[str], Row] | None = None  # a row with this gold answer, where scorers look for it elsewhere
 
 
-def graded(gold: Callable[[Row], str], grader: Callable[[str, str], bool | None]) -> Scorer:
+def graded(gold: Callable[[Row], str], grader: Callable[[str, str], float | None]) -> Scorer:
     """The scorer that compares a row's gold answer with the text."""
     return lambda row, text: grader(gold(row), text)
 
@@ -87,7 +96,7 @@ class Choice:
     version: int
     dataset: str
     split: str
-    prompt: Callable[[Row], str]
+    prompt: Callable[[Row], str | Conversation]
     choices: Callable[[Row], Sequence[str]]
     gold: Callable[[Row], int]
     headline: ClassVar[str] = "likelihood"  # its only scorer
@@ -105,7 +114,29 @@ class Labelled:
     headline: str
 
 
-Evaluation = Generation | Choice | Labelled
+@dataclass(frozen=True)
+class HeldOut:
+    """An evaluation set of responses: their loss and perplexity and, where `answered` is given, scores of answers.
+
+    The headline is that of the answers, else the loss.
+    """
+
+    name: str
+    version: int
+    dataset: str
+    split: str
+    example: Callable[[Row], TextExample]
+    answered: Generation | Choice | None = None
+
+
+Evaluation = Generation | Choice | Labelled | HeldOut
+
+
+def generation_of(evaluation: Evaluation | None) -> Generation | None:
+    """The part of an evaluation that is answered by generation, if any."""
+    if isinstance(evaluation, HeldOut):
+        evaluation = evaluation.answered
+    return evaluation if isinstance(evaluation, Generation) else None
 
 
 class Task:
@@ -119,6 +150,10 @@ class Task:
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def checks(self, dataset: str) -> Mapping[str, Column]:
+        """What the cells of own files must hold; sets of the catalogue say it themselves."""
+        return {}
 
     def training_example(self, row: Row) -> Any:
         """A row of the training set as a TextExample (kind text); other families: see their base files."""

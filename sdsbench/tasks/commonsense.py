@@ -14,13 +14,14 @@ BoolQ comes without its passage, as in the papers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sdsbench.core.section import Count, only_where, other_than
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
+from sdsbench.data.columns import TEXT, TEXT_OR_EMPTY, Column
 from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Scorer, Task, TextExample, TextTaskConfig, register
 from sdsbench.tasks.graders import commonsense as graders
 from sdsbench.tasks.prompts import STOP, alpaca
@@ -28,6 +29,23 @@ from sdsbench.tasks.prompts import STOP, alpaca
 COLUMNS = ("instruction", "input", "output", "answer")
 QUESTION = ("instruction",)
 PREPARED_BY = "python scripts/prepare_commonsense.py LLM-ADAPTERS-FOLDER FOLDER"
+
+
+def labels(row: Row) -> list[str]:
+    """The labels that the row offers, as its last line lists them: `Answer format: true/false`."""
+    return row["instruction"].rsplit("Answer format:", 1)[-1].strip().split("/")
+
+
+def _offered(answer: Any, row: Row) -> bool:
+    return isinstance(row["instruction"], str) and answer in labels(row)
+
+
+CHECKS = {
+    "instruction": TEXT,
+    "input": TEXT_OR_EMPTY,
+    "output": TEXT,
+    "answer": Column("one of the labels after `Answer format:` in the instruction", _offered),
+}
 
 # benchmark -> (folder below data.root, the labels that a generated answer may name)
 _ANSWERS = ("answer1", "answer2", "answer3", "answer4", "answer5")
@@ -48,6 +66,7 @@ catalogue.add(
     DataSet(
         name="commonsense_170k",
         columns=COLUMNS,
+        checks=CHECKS,
         hub_id="zwhe99/commonsense_170k",
         splits={"train": "train"},
         folder="commonsense_170k",
@@ -60,6 +79,7 @@ catalogue.add(
     DataSet(
         name="commonsense_170k_sample",
         columns=COLUMNS,
+        checks=CHECKS,
         splits={"train": "train"},
         folder="commonsense_170k_sample",
         note="20,000 rows in other proportions and without PIQA; not CommonSense170K",
@@ -71,6 +91,7 @@ catalogue.add(
         DataSet(
             name=benchmark,
             columns=COLUMNS,
+            checks=CHECKS,
             folder=folder,
             question=QUESTION,
             classes="answer",
@@ -170,11 +191,6 @@ def _reading(grader: Callable[[Sequence[str], str, str], bool], offered: Sequenc
 def prompt(row: Row) -> str:
     """One template for training and test (LLM-Adapters' public code has other white space in each)."""
     return alpaca(row["instruction"], "\n")
-
-
-def labels(row: Row) -> list[str]:
-    """The labels that the row offers, as its last line lists them: `Answer format: true/false`."""
-    return row["instruction"].rsplit("Answer format:", 1)[-1].strip().split("/")
 
 
 def responses(row: Row) -> list[str]:

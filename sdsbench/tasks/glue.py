@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
+from sdsbench.data.columns import TEXT, class_number, number
 from sdsbench.tasks.base import Evaluation, Labelled, TaskConfig, register
 from sdsbench.tasks.classification import Aggregate, AggregateConfig
 from sdsbench.tasks.sentences import SentenceTask
@@ -52,6 +53,8 @@ def _data_set(name: str, source: str, splits: Mapping[str, str]) -> DataSet:
         revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
         hub_config=source,
         splits=splits,
+        checks={column: TEXT for column in SETS[source].columns}
+        | {"label": class_number(SETS[source].labels) if SETS[source].labels else number(0, 5)},
         folder=f"glue/{name}",
         classes="label" if SETS[source].labels else None,
         held_back_from="glue/mnli" if name == MISMATCHED else None,

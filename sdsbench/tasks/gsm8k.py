@@ -10,19 +10,40 @@ Zero-shot with the training prompt; several graders read one generation: see gra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
+from sdsbench.data.columns import TEXT, Column
 from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, graded, register
 from sdsbench.tasks.graders import gsm8k as graders
 from sdsbench.tasks.math_training import MathTaskConfig, evaluation_prompt, training_example
 from sdsbench.tasks.prompts import STOP
 
+_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?", re.ASCII)
+
+
+def gold(row: Row) -> str:
+    """The number after `####`, without thousands commas."""
+    return row["answer"].rsplit("####", 1)[-1].strip().replace(",", "")
+
+
+def _has_gold(answer: Any, row: Row) -> bool:
+    return TEXT.holds(answer, row) and "####" in answer and bool(_NUMBER.fullmatch(gold(row)))
+
+
 catalogue.add(
     DataSet(
         name="gsm8k",
         columns=("question", "answer"),
+        checks={
+            "question": TEXT,
+            "answer": Column(
+                "a solution that ends in `#### 72`, a number of at most 20 digits without a unit", _has_gold
+            ),
+        },
         hub_id="openai/gsm8k",
         hub_config="main",
         revision="740312add88f781978c0658806c59bc2815b9866",
@@ -56,8 +77,3 @@ def evaluation(config: MathTaskConfig) -> Generation:
         stop=STOP,
         beams=config.beams,
     )
-
-
-def gold(row: Row) -> str:
-    """The number after `####`, without thousands commas."""
-    return row["answer"].rsplit("####", 1)[-1].strip().replace(",", "")

@@ -10,14 +10,16 @@ Zero-shot with the training prompt; several graders read one generation: see gra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from sdsbench.core.section import Count
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
+from sdsbench.data.columns import TEXT, Column
 from sdsbench.tasks.answers import last_boxed
 from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, graded, register
 from sdsbench.tasks.graders import math as graders
@@ -25,10 +27,30 @@ from sdsbench.tasks.math_training import MathTaskConfig, evaluation_prompt, trai
 from sdsbench.tasks.prompts import STOP
 
 COLUMNS = ("problem", "solution")
+_HUGE = re.compile(r"(e|\^)\s*\{?\s*[+-]?\d{5}", re.IGNORECASE)  # sympy would write such a power out
+
+
+def gold(row: Row) -> str:
+    """What the solution's last box holds."""
+    return last_boxed(row["solution"]) or ""
+
+
+def _has_gold(solution: Any, row: Row) -> bool:
+    if not TEXT.holds(solution, row):
+        return False
+    answer = gold(row)
+    return bool(answer.strip()) and len(answer) <= graders.LONGEST_ANSWER and not _HUGE.search(answer)
+
+
+_GOLD = f"a solution with its answer in \\boxed{{...}}: at most {graders.LONGEST_ANSWER} characters, no huge exponent"
+CHECKS = {"problem": TEXT, "solution": TEXT}
+GOLDS = {"solution": Column(_GOLD, _has_gold)}  # two training rows of MATH have none
 catalogue.add(
     DataSet(
         name="hendrycks_math",
         columns=COLUMNS,
+        checks=CHECKS,
+        golds=GOLDS,
         hub_id="DigitalLearningGmbH/MATH-lighteval",  # the seven subjects of hendrycks/competition_math in one set
         revision="0530c78699ea5e8eb5530600900e1f328b48acad",
         folder="hendrycks_math",
@@ -37,6 +59,8 @@ catalogue.add(
     DataSet(
         name="math500",
         columns=COLUMNS,
+        checks=CHECKS,
+        golds=GOLDS,
         hub_id="HuggingFaceH4/MATH-500",
         revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
         splits={"test": "test"},
@@ -79,8 +103,3 @@ def evaluation(config: MathConfig) -> Generation:
         stop=STOP,
         beams=config.beams,
     )
-
-
-def gold(row: Row) -> str:
-    """What the solution's last box holds."""
-    return last_boxed(row["solution"]) or ""

@@ -21,6 +21,7 @@ from pydantic import Field
 from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
+from sdsbench.data.columns import TEXT
 from sdsbench.tasks.answers import last_boxed
 from sdsbench.tasks.base import Row, TextExample, TextTaskConfig
 from sdsbench.tasks.graders.math import ANSWER_MARK
@@ -30,6 +31,7 @@ catalogue.add(
     DataSet(
         name="metamathqa",
         columns=("query", "response"),
+        checks={"query": TEXT, "response": TEXT},
         hub_id="meta-math/MetaMathQA",
         revision="aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18",
         splits={"train": "train"},
@@ -40,6 +42,7 @@ catalogue.add(
     DataSet(
         name="metamath_style_derived",
         columns=("query", "response"),
+        checks={"query": TEXT, "response": TEXT},
         splits={"train": "train"},
         folder="metamath_style_derived",
         note="GSM8K and MATH training rows in MetaMathQA's columns; not MetaMathQA",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sdsbench.tasks.base import Row
 from sdsbench.tasks.classification import LabelledTask
@@ -24,7 +24,7 @@ class SentenceExample:
 
 class SentenceTask(LabelledTask):
     kind = "classification"
-    columns: ClassVar[Sequence[str]] = ()  # of the sentence or the two sentences
+    columns: Sequence[str] = ()  # of the sentence or the two sentences
 
     def training_example(self, row: Row) -> SentenceExample:
         """Also what evaluation reads: a row has the same columns in every split."""
@@ -41,6 +41,7 @@ class SentenceTask(LabelledTask):
 class EncodedSentence:
     inputs: Mapping[str, list[int]]  # input_ids, attention_mask and, for BERT, token_type_ids
     label: float
+    cut: bool = False  # longer than train.max_length
 
     @property
     def length(self) -> int:
@@ -63,7 +64,9 @@ class SentenceBatcher:
 
     def _encode(self, example: SentenceExample) -> EncodedSentence:
         inputs = self.tokenizer(example.text, example.text_pair, truncation=True, max_length=self.max_length)
-        return EncodedSentence({name: list(inputs[name]) for name in inputs}, example.label)
+        full = len(inputs["input_ids"]) == self.max_length
+        cut = full and len(self.tokenizer(example.text, example.text_pair)["input_ids"]) > self.max_length
+        return EncodedSentence({name: list(inputs[name]) for name in inputs}, example.label, cut)
 
     def lengths(self, examples: Sequence[EncodedSentence]) -> list[int]:
         return [example.length for example in examples]

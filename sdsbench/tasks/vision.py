@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
+from sdsbench.data.columns import IMAGE, Column, class_number
 from sdsbench.tasks.base import Evaluation, Labelled, TaskConfig, register
 from sdsbench.tasks.images import ImageTask
 
@@ -45,6 +46,12 @@ SETS: Mapping[str, ImageSet] = {
     "dtd10": ImageSet(10, None),
 }
 
+
+def image_checks(columns: tuple[str, str], classes: int) -> dict[str, Column]:
+    """What the cells of an image set must hold: an image, and the number of one of its classes."""
+    return {columns[0]: IMAGE, columns[1]: class_number([str(label) for label in range(classes)])}
+
+
 for _name, _set in SETS.items():
     catalogue.add(
         DataSet(
@@ -53,6 +60,7 @@ for _name, _set in SETS.items():
             hub_id=_set.hub_id,
             revision=_set.revision,
             splits={"train": "train", "test": _set.test_split},
+            checks=image_checks(_set.columns, _set.classes),
             folder=_name,
             classes=_set.columns[1],
             note="" if _set.hub_id else "local only",

@@ -15,7 +15,7 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.tasks.base import register
 from sdsbench.tasks.classification import Aggregate, AggregateConfig
-from sdsbench.tasks.vision import register_image_task
+from sdsbench.tasks.vision import image_checks, register_image_task
 
 # group -> task -> number of classes
 GROUPS: Mapping[str, Mapping[str, int]] = {
@@ -35,6 +35,7 @@ for _tasks in GROUPS.values():
             DataSet(
                 name=f"vtab/{_name}",
                 columns=("image", "label"),
+                checks=image_checks(("image", "label"), _classes),
                 folder=f"vtab/{_name}",
                 classes="label",
                 note="VTAB-1k's 1,000 training images (train800val200) as train.parquet, the full test set as "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sdsbench.tasks.base import BeginToken, TextExample, TextTaskConfig
+from sdsbench.core.errors import Unavailable
+from sdsbench.tasks.base import BeginToken, Conversation, TextExample, TextTaskConfig
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class EncodedText:
 
     ids: tuple[int, ...]
     first_target: int
+    cut: bool = False  # its end lies beyond train.max_length
 
     @property
     def length(self) -> int:
@@ -26,23 +28,47 @@ class EncodedText:
 
 
 def encode(example: TextExample, tokenizer: Any, max_length: int, config: TextTaskConfig) -> EncodedText:
-    """An example as tokens, the end of the sequence appended, cut at `max_length` on the right.
+    """An example as tokens, the end of the sequence appended, cut at `max_length` on the right: the
+    end of the response and the end of the sequence go, the prompt stays whole.
 
     `task.tokenize=apart`: prompt and response each for itself, so that the prompt has the very tokens that it has in
     evaluation. `together`, as LoRA-SB, MetaMath and LLM-Adapters do it: one text, in which a token may begin otherwise
     after the prompt; as many tokens as the prompt has by itself count as prompt.
     """
-    prompt = prompt_ids(example.prompt, tokenizer, config.begin_token)
+    text = prompt_text(example.prompt, tokenizer)
+    prompt = prompt_ids(text, tokenizer, config.begin_token)
     if config.tokenize == "together":
-        ids = prompt_ids(example.prompt + example.response + tokenizer.eos_token, tokenizer, config.begin_token)
+        ids = prompt_ids(text + example.response + tokenizer.eos_token, tokenizer, config.begin_token)
     else:
         response = tokenizer(example.response, add_special_tokens=False)["input_ids"]
         ids = [*prompt, *response, tokenizer.eos_token_id]
-    return EncodedText(tuple(ids[:max_length]), 0 if config.loss_on == "sequence" else len(prompt))
+    first_target = 0 if config.loss_on == "sequence" else len(prompt)
+    return EncodedText(tuple(ids[:max_length]), first_target, cut=len(ids) > max_length)
+
+
+def prompt_text(prompt: str | Conversation, tokenizer: Any) -> str:
+    """A prompt as text: a conversation through the tokenizer's own template, ending where the answer begins.
+
+    Raises Unavailable for a tokenizer without a template, or whose template refuses the roles.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    if not tokenizer.chat_template:
+        raise Unavailable(
+            "task.chat=True: accepted: false, or a model whose tokenizer has a chat template; this one has none"
+        )
+    messages = [{"role": role, "content": content} for role, content in prompt.messages]
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # jinja's, and what templates raise themselves
+        roles = ", ".join(role for role, _ in prompt.messages)
+        raise Unavailable(f"task.chat=True: the tokenizer's template refuses messages of {roles}: {error}") from None
 
 
 def prompt_ids(prompt: str, tokenizer: Any, begin_token: BeginToken) -> list[int]:
-    """The tokens before a response, in training and in evaluation."""
+    """The tokens before a response, in training and in evaluation; a chat template may bring the first one itself."""
+    if tokenizer.bos_token and prompt.startswith(tokenizer.bos_token):
+        begin_token = "never"
     return [*_beginning(tokenizer, begin_token), *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
 
 

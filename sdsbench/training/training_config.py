@@ -45,7 +45,7 @@ class TrainConfig(Section):
         1.0, description="passes over the training rows"
     )
     max_steps: Count | None = Field(None, description="optimizer steps; null: what train.epochs gives")
-    max_length: Count = Field(512, description="tokens kept of an example, cut on the left of the prompt")
+    max_length: Count = Field(512, description="tokens kept of a training example: the end goes, its end token first")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "cosine", description="how the learning rate falls to 0 after the warm-up, or that it does not"
     )

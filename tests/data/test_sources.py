@@ -155,7 +155,8 @@ class Table(list[dict[str, str]]):
     """What `datasets` returns, with the file that it was read from."""
 
     def __init__(self, commit: str) -> None:
-        super().__init__([{"question": "q", "answer": "#### 1", "instruction": "i", "input": "", "output": "o"}])
+        instruction = {"instruction": "Answer format: #### 1", "input": "", "output": "o"}
+        super().__init__([{"question": "q", "answer": "#### 1", **instruction}])
         self.cache_files = [{"filename": f"/cache/openai___gsm8k/main/0.0.0/{commit}/gsm8k-test.arrow"}]
 
 

@@ -11,13 +11,23 @@ import pytest
 from sdsbench import synthetic
 from sdsbench.core.section import Section
 from sdsbench.runs.configuration.compose import compose_run, conf_folder, iter_leaves, options
-from sdsbench.runs.configuration.identity import COST_KEYS, PLACING, inert_keys, placed, run_id, with_values
+from sdsbench.runs.configuration.identity import (
+    COST_KEYS,
+    PLACING,
+    inert_keys,
+    named,
+    placed,
+    resolved,
+    run_id,
+    with_values,
+)
 from sdsbench.runs.configuration.schema import PROTOCOL_TABLES, RunConfig
 from sdsbench.runs.keeper import _new_record
 from sdsbench.tasks import base as tasks
 
 PLACES = {
     "device", "threads", "output_root", "force", "plugins", "data.root", "eval.batch_size", "train.save",
+    "data.train", "data.validation", "data.test",
     "train.checkpoint_every", "train.activation_checkpointing", "train.micro_tokens",
     "tracker.name", "tracker.project", "tracker.mode",
     "probe.every", "probe.rows",
@@ -30,11 +40,14 @@ ALWAYS_INERT = {
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
 CLIP = "train.clip"  # of methods that take gradients as they are
 NO_DECAY, NO_WARMUP = "train.decay_vectors", "train.warmup_rounding"
-HUB = {CLIP, NO_DECAY, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
-MICRO = {CLIP, NO_DECAY, "train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
+UNTRAINED = "eval.untrained_limit"  # where the model is not evaluated before training
+OWN_FILES = {"data.test_share", "data.name", "data.question"}
+ALWAYS = OWN_FILES | {CLIP, NO_DECAY}
+HUB = ALWAYS | {UNTRAINED, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
+MICRO = ALWAYS | {"train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
 ADJUSTING = MICRO - {CLIP}
-GLUE = {CLIP, NO_DECAY, "data.validation_rows", "data.order", "eval.order"}
-VISION = {CLIP, NO_DECAY, NO_WARMUP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
+GLUE = ALWAYS | {UNTRAINED, "data.validation_rows", "data.order", "eval.order"}
+VISION = ALWAYS | {UNTRAINED, NO_WARMUP, "data.validation_rows", "data.order", "eval.order", "train.max_length"}
 GLUE_CODE = (GLUE - {NO_DECAY}) | {"method.sample_fraction"}
 FULL = "method.targets"
 LORA_SB_GRADIENT = {
@@ -126,6 +139,12 @@ def test_a_record_says_which_keys_had_no_effect() -> None:
     """Tables read it there: a record that is read by later code means what it meant when it was written."""
     config = composed(("method=lora",))
     assert _new_record(config, "0" * 16).inert == sorted(inert_keys(config))
+
+
+def test_a_text_is_named_by_its_file_and_not_by_its_folder() -> None:
+    here, there, other = (composed(("method=lora", f"eval.text={path}")) for path in ("/a/t.txt", "b/t.txt", "a/u.txt"))
+    assert run_id(here) == run_id(there) != run_id(other)
+    assert resolved(here)["eval"]["text"] == "t.txt" and named(here)["eval"]["text"] == "/a/t.txt"
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,24 @@ def test_a_finished_run_without_its_folder_says_that_nothing_was_compared(tmp_pa
     shutil.rmtree(tmp_path / "a")
     again, said = run(tmp_path, tmp_path / "a")
     assert again == first and "could not be compared" in said
+
+
+@pytest.mark.parametrize("how", ["damaged", "forbidden"])
+def test_a_finished_run_whose_data_cannot_be_read_says_so(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path / "a", "same")
+    first, _ = run(tmp_path, root)
+    if how == "damaged":
+        (root / "gsm8k/train.parquet").write_bytes(b"PAR1")
+    else:  # the tests may run as a user who may read everything
+        plain = Path.is_dir
+
+        def is_dir(path: Path) -> bool:
+            if path.is_relative_to(root):
+                raise PermissionError(13, "Permission denied", str(path))
+            return plain(path)
+
+        monkeypatch.setattr(Path, "is_dir", is_dir)
+    again, said = run(tmp_path, root)
+    assert again == first and "could not be compared" in said

@@ -104,6 +104,21 @@ def test_the_grid_grows_until_the_best_lies_inside(scores: dict, tried: range, c
         assert choice.tuning.interior == (chosen not in (tried[0], tried[-1]))
 
 
+@pytest.mark.parametrize(("better", "chosen"), [("lower", 1e-4), ("higher", 1e-5)])
+def test_the_best_score_is_the_lowest_of_a_loss(better: str, chosen: float) -> None:
+    have = records({0: 3.0, 1: 1.0, 2: 2.0, 3: 2.5, 4: 2.7})
+    for name, record in have.items():
+        score = record.scores[0].model_copy(update={"better": better, "unit": "number"})
+        other = "higher" if better == "lower" else "lower"
+        beside = score.model_copy(update={"evaluation": "text", "retention": True, "value": 9.0, "better": other})
+        have[name] = record.model_copy(update={"scores": [score, beside]})
+    choice = choose(cell(extend=0), have.get)
+    assert choice is not None and choice.tuning is not None
+    assert choice.tuning.chosen == chosen and choice.tuning.scores == [3.0, 1.0, 2.0, 2.5, 2.7], (
+        "second scores choose nothing"
+    )
+
+
 def test_without_extend_a_best_last_value_stays(tmp_path: Path) -> None:
     plain = cell(0)
     have = records({0: 0.1, 1: 0.1, 2: 0.1, 3: 0.2, 4: 0.3})

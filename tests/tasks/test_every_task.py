@@ -18,9 +18,9 @@ from sdsbench.runs.execute import execute
 from sdsbench.runs.families import family_of
 from sdsbench.tasks import base, vtab
 from sdsbench.tasks.classification import Aggregate, LabelledTask
-from tests.tools import QUIET
+from tests.tools import QUIET, reads_own_files
 
-TASKS = options("task")
+TASKS = [name for name in options("task") if not reads_own_files(name)]
 AGGREGATES = [name for name in TASKS if issubclass(base.lookup(name)[0], Aggregate)]
 SINGLE = [name for name in TASKS if name not in AGGREGATES]
 EMBEDDED = DataConfig(source="embedded", train_limit=64)

@@ -13,9 +13,10 @@ from sdsbench.models.load import folder_of
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.tasks import base
 from sdsbench.training.tokens import encode, prompt_ids
+from tests.tools import reads_own_files
 
 EMBEDDED = DataConfig(source="embedded")
-TEXT_TASKS = [name for name in options("task") if base.lookup(name)[0].kind == "text"]
+TEXT_TASKS = [name for name in options("task") if base.lookup(name)[0].kind == "text" and not reads_own_files(name)]
 
 
 @pytest.fixture(scope="module")

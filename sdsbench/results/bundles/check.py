@@ -7,6 +7,7 @@ every file is not found here: `sdsbench reproduce` trains the run again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sdsbench.results.grading import evaluation_of, graders
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.identity import run_id, unplaced
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.tasks.base import Choice, Generation, Labelled
+from sdsbench.tasks.base import Choice, Generation, Labelled, generation_of
 
 SHOWN = 3
 NEAR = 1e-9
@@ -122,7 +123,9 @@ def _of_log(score: Score, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     logged = [
         line
         for line in lines
-        if line["kind"] == "eval" and (line["evaluation"], line["stage"], line["scorer"]) == which
+        if line["kind"] == "eval"
+        and (line["evaluation"], line["stage"], line["scorer"]) == which
+        and line.get("along") == score.along
     ]
     told = {key: value for line in logged[-1:] for key, value in line.items() if key not in ("kind", "step")}
     if not lines or score.stage == "best_epoch":  # the best of several lines
@@ -146,8 +149,8 @@ def _of_answers(record: Record, name: str, stage: str, answers: Sequence[Mapping
             yield f"{score.scorer} of {where} counts {score.n} questions; {len(answers)} answers are stored"
         else:
             yield from _of_score(score, answers, labelled=isinstance(evaluation, Labelled))
-    if isinstance(evaluation, Generation):
-        yield from _graded(evaluation, where, answers)
+    if (generation := generation_of(evaluation)) is not None:
+        yield from _graded(generation, where, answers)
     elif isinstance(evaluation, Choice | Labelled):
         yield from _judged(evaluation, where, answers)
 
@@ -160,15 +163,19 @@ def _of_score(score: Score, answers: Sequence[Mapping[str, Any]], labelled: bool
         if score.classes is not None and score.classes != len(set(predictions)):
             yield f"{where}: {score.classes} predicted classes in the record and {len(set(predictions))} in the answers"
     else:
-        verdicts = [answer.get("scores", {}).get(score.scorer) for answer in answers]
+        perplexity = score.scorer == "perplexity"  # is that of the mean loss
+        verdicts = [answer.get("scores", {}).get("loss" if perplexity else score.scorer) for answer in answers]
+        if score.retention and all(verdict is None for verdict in verdicts):
+            return  # lm-eval makes this metric of the whole set
         value = float(np.mean([verdict or 0.0 for verdict in verdicts]))
+        value = math.exp(min(value, 700.0)) if perplexity else value
         if score.undecided != verdicts.count(None):
             yield f"{where}: {score.undecided} undecided in the record and {verdicts.count(None)} in the answers"
         cut = sum(bool(answer.get("truncated")) for answer in answers)
         if score.truncated is not None and score.truncated != cut:
             yield f"{where}: {score.truncated} cut answers in the record and {cut} stored"
-    if abs(score.value - value) > NEAR:
-        yield f"{where} is {100 * score.value:.2f} in the record and {100 * value:.2f} by its answers"
+    if abs(score.value - value) > NEAR * max(1.0, abs(value)):
+        yield f"{where} is {score.shown(score.value)} in the record and {score.shown(value)} by its answers"
 
 
 def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -27,7 +27,7 @@ from sdsbench.results.statistics import (
 from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.contrast import contrast
-from sdsbench.results.tables.definition import Column
+from sdsbench.results.tables.definition import Column, shown_as
 from sdsbench.results.tables.runs import Run
 
 NAN = float("nan")
@@ -244,9 +244,12 @@ def _columns(claim: Claim, runs: Sequence[Run]) -> list[Column]:
     if claim.measure != "score":
         kind: Any = "share" if claim.measure == "init_share" else "number"
         return [Column("claim", "", {}, measure=claim.measure, format=kind)]
-    found = sorted({(s.evaluation, s.scorer) for run in runs for s in run.record.scores
-                    if s.headline and s.stage == "trained" and claim.evaluation in ("", s.evaluation)})  # fmt: skip
-    return [Column("claim", "", {}, evaluation=evaluation, scorer=scorer) for evaluation, scorer in found]
+    found = {(s.evaluation, s.scorer): s for run in runs for s in run.record.scores if s.headline
+             and not s.retention and s.stage == "trained" and claim.evaluation in ("", s.evaluation)}  # fmt: skip
+    return [
+        Column("claim", "", {}, evaluation=evaluation, scorer=scorer, **shown_as(found[evaluation, scorer]))
+        for evaluation, scorer in sorted(found)
+    ]
 
 
 def _cell(column: Column, runs: Sequence[Run], name: str) -> TableCell | None:

@@ -98,7 +98,7 @@ def _test(
 ) -> Comparison:
     first, second = tables
     if first is not None and second is not None and first[0] == second[0] and first[1].shape[1] > 1:
-        scale = SCALE["score"]
+        scale = SCALE.get(column.format, 1.0)
         if paired:
             return _scaled(statistics.paired_crossed(first[1], second[1], confidence), scale)
         shared = None if pooled is None else (pooled[0] / scale**2, pooled[1])
@@ -129,7 +129,7 @@ def _answers(column: Column, cell: TableCell, seeds: Sequence[int]) -> tuple[str
 
 
 def _scaled(comparison: Comparison, scale: float) -> Comparison:
-    """Answers are 0 to 1, cells are points of 100."""
+    """Answers in the units of the cells: points of 100, or as they are."""
     variances = comparison.variances
     return replace(
         comparison,

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sdsbench.core.record import Score
+
 Format = Literal["score", "count", "seconds", "share", "gib", "number"]
 
 
@@ -35,6 +37,11 @@ class Column:
     better: Literal["higher", "lower", ""] = "higher"
     parts: tuple[str, ...] = ()  # names of columns (one that is not there has no value): their mean, seed by seed
     published: Mapping[str, str] = field(default_factory=dict)  # model, task, metric of the paper's numbers
+
+
+def shown_as(score: Score) -> dict[str, Any]:
+    """The format and direction of a column that shows such a score."""
+    return {"format": "score" if score.unit == "share" else "number", "better": score.better}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) 
     lines.append(f"Runs: {len(runs)} finished, {len(unfinished)} not{_statuses(list(unfinished.values()))}.")
     if used:
         lines += [_commits(used), _devices(used), _costs(table, used), _data(used), _scorers(table, used)]
-        lines += [_undecided(table, used), *_tuning(table, cells, used)]
+        lines += [_lengths(used), _undecided(table, used), *_tuning(table, cells, used)]
     lines += [_origins(used), *_copies(used), _excluded(excluded)]
     return [line for line in (*lines, table.note) if line]
 
@@ -77,9 +77,13 @@ def _floors(table: Table, cells: Cells) -> str:
         runs = [run for cell in cells.values() if cell.column == column.name for run in cell.runs]
         scored = ((run, score) for run in runs if (score := score_of(run, column)) and not column.parts)
         floors = sorted(
-            {(name, round(100 * floor, 2)) for run, score in scored for floor, name in [floor_of(run, score)]}
+            {
+                (floor[1], score.shown(floor[0]))
+                for run, score in scored
+                if not score.retention and (floor := floor_of(run, score))
+            }
         )
-        texts = ", ".join(f"{floor:.2f} ({name})" for name, floor in floors)
+        texts = ", ".join(f"{floor} ({name})" for name, floor in floors)
         found += [f"{column.title} {texts}"] if texts else []
     return f"Floors: {'; '.join(found)}." if found else ""
 
@@ -147,6 +151,16 @@ def _data(runs: list[Run]) -> str:
         for d in run.record.provenance.data
     }
     return "Data: " + "; ".join(sorted(used)) + "."
+
+
+def _lengths(runs: list[Run]) -> str:
+    """Training rows that lost their end, or were left out."""
+    found = {
+        f"{run.record.model} on {run.record.train_set}: {lengths.note}"
+        for run in runs
+        if (lengths := run.record.lengths) and lengths.note
+    }
+    return f"Lengths: {'; '.join(sorted(found))}." if found else ""
 
 
 def _scorers(table: Table, runs: list[Run]) -> str:

@@ -20,7 +20,7 @@ from sdsbench.core.record import Score
 from sdsbench.results.frames import samples_of
 from sdsbench.results.grading import Grader, evaluation_of, graders
 from sdsbench.results.tables.runs import Run
-from sdsbench.tasks.base import Generation
+from sdsbench.tasks.base import generation_of
 from sdsbench.tasks.symbolic import patience
 
 PATIENCE = 10.0  # how many times the usual limits an answer gets that was left undecided
@@ -79,7 +79,8 @@ def _scorer(run: Run, like: Score, name: str) -> tuple[Grader, int]:
     if ":" in name:
         return _imported(name), like.version
     evaluation = evaluation_of(run.record, like.evaluation)
-    known = graders(evaluation) if isinstance(evaluation, Generation) else {}
+    generation = generation_of(evaluation)
+    known = graders(generation) if generation is not None else {}
     if name not in known or evaluation is None:
         accepted = ", ".join([*sorted(known), "or MODULE:FUNCTION"])
         raise ConfigError([Problem("--scorer", f"{like.evaluation}={name}", accepted)])

@@ -36,6 +36,12 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
             "A block that is computed twice would draw two masks.",
         )
     yield from _probes(config)
+    own = {"text", *(evaluation.name for evaluation in tasks.build(config.task).evaluations())}
+    if len(set(config.eval.also) - own) < len(config.eval.also):
+        advice = f"The task scores {', '.join(sorted(own - {'text'}))} itself."
+        yield Problem("eval.also", config.eval.also, "other tasks than the run's own, each once", advice)
+    if config.eval.retention and config.model.family != "decoder":
+        yield Problem("eval.also", config.eval.also, "[] with a classifier (and eval.text=null)", "Decoders alone.")
     if config.train.optimizer == "adamw8bit":
         yield from _weights_that_change_in_backward(config)
     shapes = layer_shapes(config.model)
@@ -138,6 +144,9 @@ def _data(config: RunConfig) -> Iterator[Problem]:
             ", ".join(catalogue.names()),
             nearest(config.task.train_set, catalogue.names()),
         )
+    elif config.data.train and not catalogue.get(config.task.train_set).own:
+        accepted = f"null with task={config.task.name}"
+        yield Problem("data.train", config.data.train, accepted, "Own files are read by task=pairs and task=labels.")
 
 
 def _method_against_layers(config: RunConfig, shapes: Mapping[str, tuple[int, int]]) -> Iterator[Problem]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.section import COSTS, PLACES, Mark, Section, mark_of, section_type
+from sdsbench.data import catalogue
 from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
@@ -43,7 +45,16 @@ def _method_steps_alone(config: RunConfig) -> bool:
     return methods.build(config.method).update_rule != "configured" and _needs_no_head(config)
 
 
+def _reads_no_own_files(config: RunConfig) -> bool:
+    name = config.task.train_set
+    return name not in catalogue.names() or not catalogue.get(name).own
+
+
 INERT_ACROSS = (
+    *(
+        Inert(key, "the task reads no own files", _reads_no_own_files)
+        for key in ("data.name", "data.question", "data.test_share")
+    ),
     Inert("train.head_lr", "the task needs no new head", _needs_no_head),
     Inert("train.max_length", "the task is one of images", _is_vision),
     Inert("data.validation_rows", "eval.split is test", lambda config: config.eval.split == "test"),
@@ -95,7 +106,7 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     tree = named(config)
     if config.model.source == "folder":
         tree["model"]["location"] = None  # the record holds the fingerprint of the weights instead
-    return tree
+    return _text_by_name(tree)
 
 
 def named(config: RunConfig) -> dict[str, Any]:
@@ -114,7 +125,13 @@ def inert_keys(config: RunConfig) -> frozenset[str]:
 
 def naming(config: RunConfig) -> dict[str, Any]:
     """The plain values that name a run: two runs with equal ones have equal numbers."""
-    return _without(named(config), inert_keys(config))
+    return _text_by_name(_without(named(config), inert_keys(config)))
+
+
+def _text_by_name(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with the name of eval.text's file and not its folder, which is this machine's."""
+    text = tree["eval"].get("text")
+    return tree if text is None else {**tree, "eval": {**tree["eval"], "text": Path(text).name}}
 
 
 def run_id(config: RunConfig) -> str:

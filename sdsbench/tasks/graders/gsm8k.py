@@ -23,7 +23,8 @@ def paper(gold: str, text: str) -> bool:
     The gold number times or divided by 100 also counts (meant for percentages).
     """
     predicted = first_number_rounded(text)
-    return predicted is not None and numbers_close(float(gold), float(predicted))
+    wanted = gold_number(gold)
+    return predicted is not None and wanted is not None and numbers_close(wanted, float(predicted))
 
 
 def metamath(gold: str, text: str) -> bool:
@@ -32,7 +33,7 @@ def metamath(gold: str, text: str) -> bool:
     17.6 becomes 18, `1,234,567` is read as 1,234, and any other wording of the answer counts as wrong.
     """
     predicted = first_number_rounded(text)
-    return predicted is not None and float(predicted) == float(gold)
+    return predicted is not None and float(predicted) == gold_number(gold)
 
 
 def strict(gold: str, text: str) -> bool:
@@ -50,6 +51,15 @@ def flexible(gold: str, text: str) -> bool:
 GRADERS: dict[str, Callable[[str, str], bool]] = {
     grader.__name__: grader for grader in (flexible, strict, paper, metamath)
 }
+
+
+def gold_number(gold: str) -> float | None:
+    """The gold number, or None for an answer that is none: rows are checked when they are read, stored answers not."""
+    try:
+        number = float(gold)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _same_as_gold(gold: str, answer: str) -> bool:

@@ -19,7 +19,15 @@ _MATH = {
     "fixed": "this project's grader",
 }
 _COMMONSENSE = {"paper": "LLM-Adapters' published program", "lora_sb": f"{_LORA_SB}: in lower case"}
-_OF = {"gsm8k": _GSM8K, "math": _MATH, "math500": _MATH}
+_PAIRS = {
+    "exact": "equal but for white space",
+    "contains": "the response occurs in the text",
+    "numeric": "equal last numbers",
+    "rouge_l": "ROUGE-L F of rouge_score",
+    "chrf": "chrF of sacrebleu, mean over rows",
+    "loss": "nats a token",
+}
+_OF = {"pairs": _PAIRS, "gsm8k": _GSM8K, "math": _MATH, "math500": _MATH}
 
 
 def described(evaluation: str, scorer: str) -> str:

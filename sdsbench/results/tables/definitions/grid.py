@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Score
 from sdsbench.results import setting
-from sdsbench.results.tables.definition import Column, Row, Table
+from sdsbench.results.tables.definition import Column, Row, Table, shown_as
 from sdsbench.results.tables.means import Head, mean_columns
 from sdsbench.results.tables.names import method_order, method_title, model_title, task_title
 from sdsbench.results.tables.runs import Run
@@ -55,6 +55,7 @@ def grid(runs: Sequence[Run], stage: str = "trained", name: str = "grid") -> Tab
     for model in dict.fromkeys(head.model for head in plain):
         own = {head: column for head, column in plain.items() if head.model == model}
         columns += [*own.values(), *mean_columns(own)]
+        columns += [_forgotten(column) for column in own.values() if _has_base(column, runs)]
     members: dict[RowKey, set[str]] = {}
     for found in settings:
         for key, ids in _rows(found.runs, stage):
@@ -175,6 +176,19 @@ def _row(key: RowKey, ids: set[str]) -> Row:
     return Row(name, title, {"run_id": frozenset(ids)})
 
 
+def _has_base(column: Column, runs: Sequence[Run]) -> bool:
+    """Whether a column is a second score, known of the base model too."""
+    return any(f"forgotten.{column.evaluation}" in run.flat for run in runs if run.fits(column.where))
+
+
+def _forgotten(column: Column) -> Column:
+    """What training took from a second score, against the base model without adapter."""
+    title = f"{column.title}: forgotten"
+    return replace(
+        column, name=f"{column.name}/forgotten", title=title, measure=f"forgotten.{column.evaluation}", better="lower"
+    )
+
+
 def _head(run: Run, score: Score) -> Head:
     record = run.record
     source = run.flat["data_source"]
@@ -197,10 +211,15 @@ def _column(head: Head, found: _Setting, stage: str, heads: Sequence[Head]) -> C
         "train_set": head.train_set,
         "run_id": frozenset(run.id for run in found.runs),
     }
+    shown = next(
+        score for run in found.runs for score in run.record.scores
+        if (score.evaluation, score.scorer, score.stage) == (head.evaluation, head.scorer, stage)
+    )  # fmt: skip
     return Column(
         name,
         title,
         where,
+        **shown_as(shown),
         evaluation=head.evaluation,
         scorer=head.scorer,
         stage=stage,

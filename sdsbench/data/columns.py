@@ -1,0 +1,112 @@
+"""What the cells of a column must hold, and the check of all rows of a split before anything heavy begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+from sdsbench.core.errors import Unavailable
+
+SHOWN = 5  # rows that a message lists
+LONGEST = 80  # characters of a value that it shows
+
+
+@dataclass(frozen=True)
+class Column:
+    """`holds` tells a usable cell from another one, given the cell and its row; `accepted` says it in words.
+
+    `text`: a CSV file, which has no types, is read as text here.
+    """
+
+    accepted: str
+    holds: Callable[[Any, Mapping[str, Any]], bool]
+    text: bool = True
+
+
+PRESENT = Column("a value (not null)", lambda value, _: value is not None, text=False)
+TEXT = Column("text that is not empty", lambda value, _: isinstance(value, str) and bool(value.strip()))
+TEXT_OR_EMPTY = Column("text, which may be empty", lambda value, _: isinstance(value, str))
+
+
+def _has_bytes(value: Any, _: Mapping[str, Any]) -> bool:
+    return bool(value.get("bytes")) if isinstance(value, dict) else hasattr(value, "tobytes")
+
+
+IMAGE = Column("an image with its bytes, as `datasets` stores it", _has_bytes, text=False)
+
+
+def class_number(names: Sequence[str]) -> Column:
+    """The number of a class; `names` are those of all classes, in the order of their numbers."""
+    last = len(names) - 1
+    meaning = ", ".join(f"{number} {name}" for number, name in enumerate(names) if str(number) != name)
+    words = f"a whole number from 0 to {last}" + (f" ({meaning})" if meaning and last < 10 else "")
+    return Column(words, lambda value, _: _whole(value) and 0 <= value <= last, text=False)
+
+
+def number(low: float, high: float) -> Column:
+    """A finite number within bounds."""
+
+    def holds(value: Any, _: Mapping[str, Any]) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+    return Column(f"a number from {low:g} to {high:g}", holds, text=False)
+
+
+def check(rows: Any, columns: Mapping[str, Column]) -> None:
+    """Look at every row once.
+
+    Raises Unavailable with set, row numbers (from 1), values and what is accepted, or with the columns that lack.
+    """
+    if not columns:
+        return
+    missing = [name for name in columns if name not in rows[0]]
+    if missing:
+        raise Unavailable(
+            f"data set {rows.dataset}, split {rows.split}, source {rows.source}: missing column(s) "
+            f"{', '.join(missing)}; found {', '.join(rows[0])}; accepted: {', '.join(columns)}"
+        )
+    wrong = wrong_cells(rows, columns)
+    if not wrong:
+        return
+    lines = [
+        f"  row {rows.indices[position] + 1}, column {name}: {shown(value)}; accepted: {columns[name].accepted}"
+        for position, name, value in wrong[:SHOWN]
+    ]
+    more = [f"  and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+    count = len({position for position, _, _ in wrong})
+    head = f"{count} of {len(rows)} rows cannot be used" if count > 1 else f"1 of {len(rows)} rows cannot be used"
+    advice = _counted_from_one(wrong, columns)
+    raise Unavailable(
+        "\n".join(
+            [f"data set {rows.dataset}, split {rows.split}, source {rows.source}: {head}:", *lines, *more, *advice]
+        )
+    )
+
+
+def wrong_cells(rows: Any, columns: Mapping[str, Column]) -> list[tuple[int, str, Any]]:
+    """(position, column, value) of every cell that cannot be used."""
+    found: list[tuple[int, str, Any]] = []
+    for position, row in enumerate(rows.cells(list(columns))):
+        found += [(position, name, row[name]) for name, column in columns.items() if not column.holds(row[name], row)]
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its beginning, without the bytes of an image."""
+    if isinstance(value, dict):
+        value = {key: len(item) if isinstance(item, bytes) else item for key, item in value.items()}
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}... ({len(text)} characters)"
+
+
+def _counted_from_one(wrong: Sequence[tuple[int, str, Any]], columns: Mapping[str, Column]) -> list[str]:
+    """Advice where every wrong cell is the number just above the last class."""
+    if all(_whole(value) and value > 0 and columns[name].holds(value - 1, {}) for _, name, value in wrong):
+        return ["  If the classes are counted from 1: write label - 1."]
+    return []
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -1,0 +1,184 @@
+"""The files of one split, in the layouts in which data lies around; `datasets` reads them.
+
+train.parquet                               one file; also .jsonl, .json (a list or lines of rows), .csv, .tsv, .arrow,
+                                            and each of them as .gz, .zst, .bz2 or .xz
+train-00000-of-00003.parquet ...            shards, all of which must be there
+data/..., <configuration>/...               the same one folder down, as `hf download` leaves it
+train/...                                   every data file of a folder with the split's name
+train/ with state.json                      what `save_to_disk` writes
+MetaMathQA-395K.json                        the only data file, of a set that has training rows alone
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sdsbench.core.errors import Unavailable
+
+BUILDERS = {
+    ".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow",
+}  # fmt: skip
+PACKED = (".gz", ".zst", ".bz2", ".xz")
+LISTED = 20  # files that a message names
+_SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
+_OF_A_SPLIT = re.compile(r"(^|[-_.])(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?)([-_.]|$)")
+_SET_FILES = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json", "metadata.json")
+_LFS = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of one split, in order; or the folder that `save_to_disk` wrote."""
+
+    paths: tuple[Path, ...]
+    saved: bool = False
+
+
+def find(
+    folder: Path, names: Sequence[str], configuration: str | None = None, alone: bool = False
+) -> SplitFiles | None:
+    """The files of the split that has one of these names; None where there are none.
+
+    `alone`: a single data file that names no split will do. Raises Unavailable where shards are missing, or where
+    files of two kinds could be the split.
+    """
+    places = [folder, *([folder / configuration] if configuration else []), folder / "data"]
+    for place in places:
+        for name in names:
+            if (found := _saved(place, name)) or (found := _files(place, name)):
+                return found
+    if alone:
+        files = [path for place in places for path in _data_files(place)]
+        if len(files) == 1 and not _OF_A_SPLIT.search(_stem(files[0])):
+            return SplitFiles((files[0],))
+    return None
+
+
+def of_path(path: Path) -> SplitFiles:
+    """The one split that a user's own file or folder holds. Raises Unavailable where it holds none."""
+    if path.is_dir():
+        if (path / "state.json").is_file():
+            return SplitFiles((path,), saved=True)
+        if files := _of_one_kind(list(_data_files(path)), str(path)):
+            return files
+    elif path.is_file() and _builder(path):
+        return SplitFiles((path,))
+    problem = (
+        "no data file in it" if path.is_dir() else "no such file" if not path.exists() else "an unknown kind of file"
+    )
+    raise Unavailable(f"{path}: {problem}; accepted: {', '.join(BUILDERS)}, packed or not, or a folder of save_to_disk")
+
+
+def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
+    """The rows as a datasets.Dataset; `text_columns` (None: all) are read as text from CSV, which
+    has no types.
+
+    Raises Unavailable, naming the file, where `datasets` cannot read it.
+    """
+    import datasets
+    import pandas
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
+    first = files.paths[0]
+    try:
+        if files.saved:
+            return datasets.load_from_disk(str(first), keep_in_memory=True)
+        for path in files.paths:
+            with path.open("rb") as file:
+                if file.read(len(_LFS)) == _LFS:
+                    raise ValueError("a pointer of git LFS lies in its place: `git lfs pull` fetches the file itself")
+        builder, options = _builder(first), {}
+        if builder == "csv":
+            separator = "\t" if ".tsv" in first.suffixes else ","
+            if text_columns is None:
+                text_columns = list(pandas.read_csv(first, sep=separator, nrows=0).columns)
+            options = {"sep": separator, "converters": dict.fromkeys(text_columns, str), "keep_default_na": False}
+        paths = [str(path) for path in files.paths]
+        return datasets.load_dataset(str(builder), data_files=paths, split="train", keep_in_memory=True, **options)
+    except Exception as error:  # pyarrow, pandas and datasets raise many kinds for damaged files
+        kind = "a folder of save_to_disk" if files.saved else _builder(first)
+        reason = error.__cause__ or error
+        others = f" (and {len(files.paths) - 1} more)" if len(files.paths) > 1 else ""
+        raise Unavailable(f"{first}{others} cannot be read as {kind}: {reason}") from None
+
+
+def listing(folder: Path) -> str:
+    """The files below a folder, for a message."""
+    if not folder.is_dir():
+        return "nothing: there is no such folder"
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    files = sorted(path.as_posix() for path in islice(paths, 5000) if not any(p.startswith(".") for p in path.parts))
+    more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
+    return (", ".join(files[:LISTED]) or "no file") + more
+
+
+def conversion(folder: Path, target: str) -> str:
+    """A line that writes one of the files that are there, or any other, as the file that is looked for."""
+    found = next((path for path in sorted(folder.rglob("*")) if _builder(path)), None) if folder.is_dir() else None
+    builder, name = (_builder(found), found.relative_to(folder)) if found else ("json", "FILE.jsonl")
+    code = f"import datasets; datasets.load_dataset('{builder}', data_files='{name}')['train'].to_parquet('{target}')"
+    return f'Another file becomes one that is found by, in that folder, python -c "{code}"'
+
+
+def _saved(place: Path, name: str) -> SplitFiles | None:
+    """Of a DatasetDict the folder of the split; of a single Dataset its own folder, which says what split it is."""
+    if (place / name / "state.json").is_file():
+        return SplitFiles((place / name,), saved=True)
+    state = place / "state.json"
+    if state.is_file() and json.loads(state.read_text()).get("_split") == name:
+        return SplitFiles((place,), saved=True)
+    return None
+
+
+def _files(place: Path, name: str) -> SplitFiles | None:
+    inside = list(_data_files(place / name))
+    if inside:
+        return _of_one_kind(inside, f"{place.name}/{name}")
+    files, shards = [], []
+    for path in _data_files(place):
+        if _stem(path) == name:
+            files.append(path)
+        elif (match := _SHARD.fullmatch(_stem(path))) and match["split"] == name:
+            shards.append((path, int(match["count"])))
+    if shards:
+        counts = {count for _, count in shards}
+        if len(counts) > 1 or len(shards) != counts.pop():
+            raise Unavailable(
+                f"{place.name}: {len(shards)} of the shards of split {name} are there, "
+                f"{', '.join(path.name for path, _ in shards[:LISTED])}; accepted: all that -of- says"
+            )
+    return _of_one_kind([*files, *(path for path, _ in shards)], place.name)
+
+
+def _of_one_kind(paths: Sequence[Path], where: str) -> SplitFiles | None:
+    """The files, where there are any. Raises Unavailable for files of two kinds: one might be a copy of the other."""
+    if len({_builder(path) for path in paths}) > 1 or len({bool(_SHARD.fullmatch(_stem(path))) for path in paths}) > 1:
+        names = ", ".join(path.name for path in paths[:LISTED])
+        raise Unavailable(f"{where}: {names} could each be the split; accepted: files of one kind. Move one away.")
+    return SplitFiles(tuple(sorted(paths))) if paths else None
+
+
+def _data_files(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and _builder(path) and path.name not in _SET_FILES and not path.name.startswith("."):
+                yield path
+
+
+def _builder(path: Path) -> str | None:
+    """The builder of `datasets` for a file, by its ending."""
+    name = path.name.removesuffix(path.suffix) if path.suffix in PACKED else path.name
+    return BUILDERS.get(Path(name).suffix)
+
+
+def _stem(path: Path) -> str:
+    """The name without its endings."""
+    name = path.name.removesuffix(path.suffix) if path.suffix in PACKED else path.name
+    return Path(name).stem

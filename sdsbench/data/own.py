@@ -1,0 +1,60 @@
+"""A user's own files: which file holds a split, and which rows are reported on where no test file is given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from sdsbench.core.errors import Unavailable
+from sdsbench.data import local_files
+from sdsbench.data.data_config import DataConfig
+from sdsbench.data.local_files import SplitFiles
+
+
+def fields(text: str) -> list[str]:
+    """The columns that a text with {COLUMN}s names; a text without any is a column itself.
+
+    Raises ValueError for braces that make no field.
+    """
+    names = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+    return list(dict.fromkeys(names)) or [text]
+
+
+def files(split: str, config: DataConfig) -> SplitFiles:
+    """The files that a split is read from; without a test file its rows are among those of the training file.
+
+    Raises Unavailable where none is given, or nothing can be read there.
+    """
+    given = {"train": config.train, "validation": config.validation, "test": config.test or config.train}[split]
+    if not given:
+        raise Unavailable(f"data.{split}={given}: accepted: a file of rows. What would do: data.{split}=FILE")
+    try:
+        return local_files.of_path(Path(given))
+    except OSError as error:
+        raise Unavailable(f"data.{split}={given}: {error}") from None
+
+
+def side(rows: Any, split: str, share: float) -> Any:
+    """The rows of the training file that belong to a split, where no test file is given.
+
+    A row is on the side that the hash of its question says: whatever other rows come or go, and rows that ask the same
+    stay together. Raises Unavailable where a side has no row.
+    """
+    if split == "validation":
+        return rows
+    drawn = [_place(question) < share for question in rows.questions()]
+    kept: Sequence[int] = [position for position, test in enumerate(drawn) if test == (split == "test")]
+    if not kept:
+        raise Unavailable(
+            f"data.test_share={share}: no row of {len(rows)} is left for the {split} split; accepted: a share that "
+            "leaves some on both sides, or data.test=FILE"
+        )
+    return rows.take(kept)
+
+
+def _place(question: str) -> float:
+    """A number from 0 to below 1 that depends on the question alone."""
+    return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") / 2**64

@@ -1,0 +1,56 @@
+"""What a model could do before: lm-eval tasks by name, and the loss of a text, scored beside what it learns.
+
+Measured of the base model without adapter before training, and of the trained model: a method need not start as the
+identity, so the first is not the model at step 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sdsbench.core.errors import Unavailable
+from sdsbench.data.sources import Rows
+from sdsbench.evaluation.evaluation_config import EvalConfig
+from sdsbench.evaluation.held_out import Losses, loss_scores, row_losses
+from sdsbench.evaluation.named import evaluate_named
+from sdsbench.evaluation.text import Evaluated
+from sdsbench.training.tokens import EncodedText
+
+WINDOW = 512  # tokens of a text whose loss is taken at once
+
+
+def retained(
+    model: Any,
+    objective: Losses,
+    tokenizer: Any,
+    config: EvalConfig,
+    root: str | None,
+    stage: str,
+    padded: bool,
+    text: Rows | None,
+) -> Iterator[Evaluated]:
+    """Scores of every task of eval.also, then of eval.text. Raises Unavailable where one cannot be had."""
+    for name in config.also:
+        yield evaluate_named(model, tokenizer, name, stage, config.batch_size, root, config.limit, config.order, padded)
+    if text is not None:
+        yield _text_loss(model, objective, tokenizer, text, stage, config.batch_size)
+
+
+def _text_loss(model: Any, objective: Losses, tokenizer: Any, text: Rows, stage: str, batch_size: int) -> Evaluated:
+    """Loss a token of a text, in windows that begin anew: a light measure that needs no task."""
+    windows = [
+        EncodedText(tuple(ids[start : start + WINDOW]), 0)
+        for row in text
+        for ids in [tokenizer(row["text"], add_special_tokens=False)["input_ids"]]
+        for start in range(0, len(ids), WINDOW)
+    ]
+    windows = [window for window in windows if window.targets]
+    if not windows:
+        raise Unavailable("eval.text: no text of two tokens; accepted: a longer one")
+    losses = row_losses(model, objective, windows, batch_size, lambda _: None)
+    scores = [
+        score.model_copy(update={"retention": True}) for score in loss_scores("text", 1, stage, losses, headline=True)
+    ]
+    samples = [{"index": i, "id": str(i), "scores": {"loss": loss}} for i, loss in enumerate(losses)]
+    return Evaluated(scores, samples)

@@ -1,0 +1,66 @@
+"""Graders of own pairs: (gold response, generated text) -> 0 to 1. No text raises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+_NUMBER = re.compile(r"-?\d[\d,]{0,40}(?:\.\d{1,40})?|-?\.\d{1,40}", re.ASCII)
+
+
+def exact(gold: str, text: str) -> bool:
+    """Equal but for white space at the ends and in a row."""
+    return _plain(gold) == _plain(text)
+
+
+def contains(gold: str, text: str) -> bool:
+    """The gold response occurs in the text, capitals and white space apart."""
+    return _plain(gold).casefold() in _plain(text).casefold()
+
+
+def numeric(gold: str, text: str) -> bool:
+    """The last number of the text is the last number of the gold response."""
+    wanted, found = last_number(gold), last_number(text)
+    return wanted is not None and wanted == found
+
+
+def rouge_l(gold: str, text: str) -> float:
+    """F of the longest common subsequence of words (Lin 2004), by Google's rouge_score without stemming."""
+    return float(_rouge().score(gold, text)["rougeL"].fmeasure)
+
+
+def chrf(gold: str, text: str) -> float:
+    """F2 of n-grams of characters up to 6 (Popovic 2015), by sacrebleu, of this one sentence."""
+    return float(_chrf().sentence_score(text, [gold]).score) / 100
+
+
+GRADERS: dict[str, Callable[[str, str], float]] = {
+    grader.__name__: grader for grader in (exact, numeric, contains, rouge_l, chrf)
+}
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number of a text, thousands commas left out; None where there is none (of at most 40 digits)."""
+    found = _NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "")) if found else None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+@lru_cache(maxsize=1)
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"])
+
+
+@lru_cache(maxsize=1)
+def _chrf() -> Any:
+    from sacrebleu.metrics import CHRF
+
+    return CHRF()

@@ -1,0 +1,196 @@
+"""Data as it lies around: one reader for every layout, and a message that helps where none fits."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pytest
+
+import sdsbench.tasks.commonsense
+import sdsbench.tasks.gsm8k
+import sdsbench.tasks.math_training
+import sdsbench.tasks.vision  # noqa: F401
+from sdsbench.core.errors import Unavailable
+from sdsbench.data import sources
+from sdsbench.data.data_config import DataConfig
+
+ROWS = [{"question": f"What is {i} + 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(7)]
+PINNED = "740312add88f781978c0658806c59bc2815b9866"
+
+
+def table(rows: list[dict[str, str]] = ROWS) -> datasets.Dataset:
+    return datasets.Dataset.from_list(rows)
+
+
+def lines(rows: list[dict[str, str]] = ROWS) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def shards(folder: Path, split: str = "train", only: tuple[int, ...] = (0, 1, 2)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in only:
+        table().shard(3, i, contiguous=True).to_parquet(folder / f"{split}-{i:05d}-of-00003.parquet")
+
+
+def hub_download(folder: Path) -> None:
+    """What `hf download openai/gsm8k --repo-type dataset --local-dir gsm8k` leaves."""
+    for configuration, suffix in (("main", ""), ("socratic", " How do you know?")):
+        (folder / configuration).mkdir(parents=True)
+        rows = [{"question": row["question"] + suffix, "answer": row["answer"]} for row in ROWS]
+        for split in ("train", "test"):
+            table(rows).to_parquet(folder / configuration / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: main\n---\n# GSM8K\n")
+    (folder / ".gitattributes").write_text("*.parquet filter=lfs\n")
+    cache = folder / ".cache" / "huggingface" / "download" / "main"
+    cache.mkdir(parents=True)
+    (cache / "train-00000-of-00001.parquet.metadata").write_text(PINNED)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+
+
+def parquet(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table().to_parquet(path)
+
+
+LAYOUTS: dict[str, Callable[[Path], object]] = {
+    "parquet": lambda root: parquet(root / "gsm8k/train.parquet"),
+    "shards": lambda root: shards(root / "gsm8k"),
+    "shards in data": lambda root: shards(root / "gsm8k/data"),
+    "shards in the configuration": lambda root: shards(root / "gsm8k/main"),
+    "hf download": lambda root: hub_download(root / "gsm8k"),
+    "the hub's own name": lambda root: hub_download(root / "openai/gsm8k"),
+    "a folder of the split": lambda root: parquet(root / "gsm8k/main/train/0000.parquet"),
+    "jsonl": lambda root: write(root / "gsm8k/train.jsonl", lines()),
+    "jsonl.gz": lambda root: write(root / "gsm8k/train.jsonl.gz", lines()),
+    "lines named json": lambda root: write(root / "gsm8k/train.json", lines()),
+    "a JSON list": lambda root: write(root / "gsm8k/train.json", json.dumps(ROWS, indent=1)),
+    "csv": lambda root: (root / "gsm8k").mkdir() or table().to_csv(root / "gsm8k/train.csv", index=False),
+    "tsv": lambda root: (root / "gsm8k").mkdir() or table().to_csv(root / "gsm8k/train.tsv", index=False, sep="\t"),
+    "save_to_disk": lambda root: datasets.DatasetDict(train=table(), test=table()).save_to_disk(root / "gsm8k"),
+    "save_to_disk of one": lambda root: (
+        datasets.Dataset.from_list(ROWS, split="train").save_to_disk(root / "gsm8k") or root
+    ),
+    "hub cache": lambda root: hub_download(root / f"datasets--openai--gsm8k/snapshots/{PINNED}"),
+}
+
+
+def local(root: Path, **keys: object) -> DataConfig:
+    return DataConfig(source="local", root=str(root), **keys)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fingerprint(tmp_path: Path) -> str:
+    parquet(tmp_path / "plain/gsm8k/train.parquet")
+    return sources.load("gsm8k", "train", local(tmp_path / "plain")).fingerprint
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_rows_and_fingerprint(layout: str, tmp_path: Path, fingerprint: str) -> None:
+    LAYOUTS[layout](tmp_path)
+    rows = sources.load("gsm8k", "train", local(tmp_path))
+    assert list(rows) == ROWS
+    assert rows.fingerprint == fingerprint
+
+
+def test_a_json_list_of_another_name_is_the_training_split(tmp_path: Path) -> None:
+    """MetaMathQA's repository holds one JSON list; LLM-Adapters has its mixture in another."""
+    rows = [{"query": "q", "response": "r", "type": "GSM_Rephrased", "original_question": "o"}] * 3
+    write(tmp_path / "MetaMathQA/MetaMathQA-395K.json", json.dumps(rows))
+    assert len(sources.load("metamathqa", "train", local(tmp_path))) == 3
+    write(tmp_path / "MetaMathQA/other.json", json.dumps(rows))
+    with pytest.raises(Unavailable, match="metamathqa: no file"):
+        sources.load("metamathqa", "train", local(tmp_path))
+
+
+def test_a_lone_test_file_is_no_training_split(tmp_path: Path) -> None:
+    write(tmp_path / "metamathqa/gsm_test.json", json.dumps([{"query": "q", "response": "r"}]))
+    with pytest.raises(Unavailable, match=r"no file metamathqa/train\.parquet"):
+        sources.load("metamathqa", "train", local(tmp_path))
+
+
+def test_a_snapshot_in_the_hubs_cache_is_read_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: str
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub._snapshot_download.constants, "HF_HUB_CACHE", str(tmp_path))
+    hub_download(tmp_path / f"datasets--openai--gsm8k/snapshots/{PINNED}")
+    rows = sources.load("gsm8k", "train", DataConfig(source="hub"))
+    assert (rows.fingerprint, rows.revision, rows.source) == (fingerprint, PINNED, "hub")
+
+
+def test_the_test_rows_under_the_hubs_name_are_no_validation_split(tmp_path: Path) -> None:
+    """Food-101's test split is called validation there: tuning on it would be tuning on the reported rows."""
+    from sdsbench.data import catalogue
+
+    shards(tmp_path / "food101/data", "validation")
+    assert not sources.has_validation(catalogue.get("vision/food101"), local(tmp_path))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "a lost shard": (lambda root: shards(root / "gsm8k", only=(0, 2)), ("2 of the shards of split train",)),
+    "two kinds": (
+        lambda root: (parquet(root / "gsm8k/train.parquet"), write(root / "gsm8k/train.jsonl", lines())),
+        ("train.jsonl, train.parquet could each be the split", "Move one away"),
+    ),
+    "another split": (
+        lambda root: write(root / "gsm8k/test.jsonl", lines()),
+        ("no file gsm8k/train.parquet", "It has: gsm8k/test.jsonl", "openai/gsm8k"),
+    ),
+    "an unknown form": (
+        lambda root: write(root / "notes/mine.jsonl", lines()),
+        (
+            "It has: notes/mine.jsonl",
+            "load_dataset('json', data_files='notes/mine.jsonl')['train'].to_parquet('gsm8k/train.parquet')",
+        ),
+    ),
+    "an LFS pointer": (
+        lambda root: write(root / "gsm8k/train.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        ("git lfs pull",),
+    ),
+    "no JSON": (lambda root: write(root / "gsm8k/train.jsonl", "{]"), ("train.jsonl cannot be read as json",)),
+    "no folder": (lambda root: root, ("there is no such folder", "FILE.jsonl")),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_read_is_one_message(case: str, tmp_path: Path) -> None:
+    make, said = REFUSED[case]
+    make(tmp_path)
+    root = tmp_path / "nothing" if case == "no folder" else tmp_path
+    with pytest.raises(Unavailable) as caught:
+        sources.load("gsm8k", "train", local(root))
+    for part in said:
+        assert part in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_the_conversion_line_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "mine.jsonl", lines())
+    with pytest.raises(Unavailable) as caught:
+        sources.load("gsm8k", "train", local(tmp_path))
+    code = str(caught.value).partition('python -c "')[2].rstrip('"')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gsm8k").mkdir()
+    exec(code)
+    assert list(sources.load("gsm8k", "train", local(tmp_path))) == ROWS
+
+
+def test_csv_holds_texts_where_texts_are_wanted(tmp_path: Path) -> None:
+    """pandas would make a number of 007 and nothing of NA."""
+    write(tmp_path / "metamathqa/train.csv", "query,response\nNA,007\n1,None\n")
+    rows = sources.load("metamathqa", "train", local(tmp_path))
+    assert [tuple(row.values()) for row in rows] == [("NA", "007"), ("1", "None")]

@@ -1,0 +1,18 @@
+"""A score of which less is better, beside one of which more is."""
+
+from __future__ import annotations
+
+from sdsbench.core.record import Score
+from sdsbench.results.tables.definition import shown_as
+
+
+def score(value: float, **keys: object) -> Score:
+    return Score(evaluation="pairs", version=1, scorer="loss", stage="trained", value=value, n=3, **keys)  # type: ignore[arg-type]
+
+
+def test_rank_and_text_follow_direction_and_unit() -> None:
+    loss, share = score(2.5, better="lower", unit="number"), score(0.25)
+    assert loss.rank == -2.5 and share.rank == 0.25
+    assert loss.shown(2.5) == "2.5000" and share.shown(0.25) == "25.00"
+    assert shown_as(loss) == {"format": "number", "better": "lower"}
+    assert shown_as(share) == {"format": "score", "better": "higher"}

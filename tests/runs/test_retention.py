@@ -1,0 +1,125 @@
+"""What the base model could do before, measured beside the task; weights on the way back to the base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdsbench.core.errors import ConfigError, Unavailable
+from sdsbench.core.record import Record, Score
+from sdsbench.evaluation.named import evaluate_named
+from sdsbench.models.load import load as load_model
+from sdsbench.results.tables.build import build
+from sdsbench.results.tables.definitions.grid import grid
+from sdsbench.results.tables.runs import load
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.execute import execute
+from sdsbench.sweeps.tuning import _deciding
+from tests.tools import QUIET
+
+WORDS = [
+    "model=micro", "task=pairs", "task.prompt=question", "task.response=answer", "train.max_steps=3", "threads=1",
+    "train.batch_size=4", "train.lr=1e-2", "dtype=float32", "eval.limit=12", "eval.untrained=false",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Own pairs, a text, and RTE as the hub's nyu-mll/glue has it."""
+    folder = tmp_path_factory.mktemp("data")
+    pairs = [{"question": f"What is {i} plus {i}?", "answer": f"It is {2 * i}."} for i in range(60)]
+    (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    (folder / "text.txt").write_text("The river runs past the old mill and the children count the boats. " * 30)
+    (folder / "glue/rte").mkdir(parents=True)
+    rows = [{"sentence1": f"Case {i} holds.", "sentence2": "It holds.", "label": i % 2, "idx": i} for i in range(20)]
+    for split in ("train", "validation"):
+        (folder / f"glue/rte/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def run(root: Path, output: Path, method: str, *words: str) -> Record:
+    own = [f"method={method}", f"data.train={root / 'own.jsonl'}", f"data.root={root}", f"output_root={output}"]
+    return execute(compose_run([*WORDS, *own, *words]), QUIET)
+
+
+def by_stage(record: Record, evaluation: str, scorer: str) -> dict[str, Score]:
+    return {
+        score.stage if score.along is None else f"{score.along:g}": score
+        for score in record.scores
+        if (score.evaluation, score.scorer) == (evaluation, scorer)
+    }
+
+
+@pytest.mark.parametrize("method", ["lora", "full_ft", "pissa"])
+def test_second_scores_before_after_and_along(root: Path, tmp_path: Path, method: str) -> None:
+    words = ["eval.also=[rte]", f"eval.text={root / 'text.txt'}", "eval.along=[0.0001,0.5,1]"]
+    record = run(root, tmp_path, method, *words)
+    text, task = by_stage(record, "text", "loss"), by_stage(record, "pairs", "loss")
+    assert list(text) == ["untrained", "trained", "0.0001", "0.5", "1"]
+    assert list(task) == ["trained", "0.0001", "0.5", "1"], "the task itself is scored before training where asked"
+    assert text["0.0001"].value == pytest.approx(text["untrained"].value, abs=2e-3), "on the way back to the base"
+    for found in (text, task):
+        assert found["1"].value == pytest.approx(found["trained"].value, abs=1e-4)
+    assert abs(text["trained"].value - text["untrained"].value) > 1e-3
+    assert text["trained"].retention and not task["trained"].retention
+    rte = by_stage(record, "rte", "acc")
+    assert rte["trained"].n == 12 and rte["trained"].retention and rte["trained"].unit == "share"
+    scores = [s.model_copy(update={"stage": "validation"}) for s in record.scores if s.stage == "trained"]
+    assert [score.scorer for score in _deciding(record.model_copy(update={"scores": scores}))] == ["loss"]
+    assert str(root) not in (tmp_path / record.run_id / "record.json").read_text()
+    runs, _ = load(tmp_path)
+    built = build(grid(runs), runs)
+    columns = {column.name.removeprefix("micro/"): column for column in built.table.columns}
+    assert set(columns) == {"pairs", "text", "rte", "text/forgotten", "rte/forgotten"}
+    assert columns["text"].better == "lower" and columns["rte"].better == "higher"
+    (row,) = built.table.rows
+    lost = built.cells[row.name, columns["text/forgotten"].name].ours
+    assert lost and lost.mean == pytest.approx(text["trained"].value - text["untrained"].value)
+    assert runs[0].flat["along.text.0.5"] == text["0.5"].value
+
+
+def test_the_base_is_the_model_without_adapter(root: Path, tmp_path: Path) -> None:
+    """transformers' own loss of the same text by the untouched weights."""
+    config = compose_run([*WORDS, "method=lora", f"data.train={root / 'own.jsonl'}"])
+    loaded = load_model(config.model, torch.float32, None)
+    ids = torch.tensor([loaded.tokenizer((root / "text.txt").read_text(), add_special_tokens=False)["input_ids"][:512]])
+    with torch.no_grad():
+        loss = float(loaded.model(input_ids=ids, labels=ids).loss)
+    short = tmp_path / "short.txt"
+    short.write_text(loaded.tokenizer.decode(ids[0]))
+    record = run(root, tmp_path / "runs", "lora", f"eval.text={short}")
+    assert by_stage(record, "text", "loss")["untrained"].value == pytest.approx(loss, rel=1e-2)
+
+
+@pytest.mark.parametrize(("name", "said"), [("hellaswg", "hellaswag"), ("piqa", "its data is not here")])
+def test_what_cannot_be_had_is_one_line(root: Path, name: str, said: str) -> None:
+    config = compose_run([*WORDS, "method=lora", f"data.train={root / 'own.jsonl'}"])
+    loaded = load_model(config.model, torch.float32, None)
+    with pytest.raises(Unavailable, match=f"eval.also: {name}.*{said}"):
+        evaluate_named(loaded.model, loaded.tokenizer, name, "trained", 8, str(root), 4, "random", False)
+
+
+@pytest.mark.parametrize("names", ["gsm8k", "rte,rte", "text"])
+def test_a_second_score_has_a_name_of_its_own(names: str) -> None:
+    with pytest.raises(ConfigError, match=r"eval\.also"):
+        compose_run(["model=micro", "task=gsm8k", "method=lora", f"eval.also=[{names}]"])
+
+
+def test_another_text_is_other_data(root: Path, tmp_path: Path) -> None:
+    from sdsbench.core.errors import Refused
+
+    text = tmp_path / "text.txt"
+    text.write_text("One text of a few words.")
+    record = run(root, tmp_path / "runs", "lora", f"eval.text={text}")
+    assert record.provenance and any(used.dataset == "text" for used in record.provenance.data)
+    text.write_text("Another text of a few words.")
+    with pytest.raises(Refused, match="other data"):
+        run(root, tmp_path / "runs", "lora", f"eval.text={text}")
+
+
+def test_classifiers_have_no_second_score() -> None:
+    with pytest.raises(ConfigError, match=r"eval\.also"):
+        compose_run(["model=vit_micro", "task=vtab/dtd", "method=lora", "eval.also=[rte]"])
