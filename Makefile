@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys;
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup setup-test run test test-all test-full-ft lint study study-tables clean
+.PHONY: help setup setup-test run test test-all test-full-ft slurm-limits lint study study-tables clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ test-all: .venv/.test ## every test that this machine can run
 test-full-ft: .venv/.test ## the tests of train.optimizer=adamw8bit; torchao apart, so that no other run imports it
 	test -d .venv/full-ft || $(PIP) --constraint requirements.lock --no-deps --target .venv/full-ft torchao
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/full-ft $(BIN)/python -m pytest tests/training/test_in_backward.py tests/training/test_step_memory.py
+
+slurm-limits: .venv/.test ## real time limits on a real SLURM, some ten minutes (root on Debian; DEMO=FOLDER for its logs)
+	scripts/slurm_limits.sh $(or $(DEMO),$(shell mktemp -d))
 
 lint: .venv/.test ## ruff (lint and format), mypy and the contract of the layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy sdsbench && $(BIN)/lint-imports --no-logo

@@ -61,7 +61,7 @@ def gsm8k(model_name: str, tokenizer: Any, batch_size: int, max_length: int, roo
 
     source = [f"data.source={'local' if root else 'embedded'}", *([f"data.root={root}"] if root else [])]
     config = compose_run([f"model={model_name}", "method=lora", "task=gsm8k", *source])
-    rows = load_training("gsm8k", config.data, 0)
+    rows = load_training("gsm8k", config.data)
     positions = np.random.default_rng(0).permutation(len(rows))[:256].tolist()
     objective = CausalObjective(tasks.build(config.task), tokenizer, max_length)
     name = f"GSM8K ({'real' if root else 'embedded'}), at most {max_length}"

@@ -1,95 +1,39 @@
 #!/bin/bash
-# A real SLURM on this machine (Debian's slurm-wlm, one node, no systemd), and a 12-run plan on it as a job array: one
-# task is cancelled, one killed -9, one hits its time limit, the node fails once. All 12 records must end complete and
-# bitwise equal to those of the same plan run here without SLURM. Needs root on Debian or Ubuntu; ends its daemons.
+# Plans on a real SLURM (slurm_node.sh) as job arrays, under everything that ends tasks: one is cancelled, one killed -9,
+# one hits its time limit, the node fails; the last task of an array meets its limit, is killed, is preempted. All records
+# must end complete and bitwise equal to those of the same plans run here without SLURM, and what fails must fail in
+# SLURM's eyes too. slurm_limits.sh waits for real time limits, which takes minutes.
 #
 #   scripts/slurm_demo.sh FOLDER        # a new folder; logs and records stay in it
 set -euo pipefail
 R=$(realpath -m "${1:?usage: slurm_demo.sh FOLDER}")
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$(command -v .venv/bin/python || command -v python)}
-export OMP_NUM_THREADS=1 SLURM_CONF=$R/slurm.conf
+export OMP_NUM_THREADS=1 PYTHONPATH=$PWD/examples/lora_extras:$PWD
 SDSBENCH="$PYTHON -m sdsbench"
-H=$(hostname -s)
-mkdir -p "$R"/{state,spool,log}
+RUNS=$R/runs
+source scripts/slurm_node.sh
+start_slurm
 
-say() { echo "[$(date +%T)] $*"; }
+SMALL="model=micro data.source=embedded threads=1 eval.limit=8 eval.untrained=false task.max_new_tokens=20
+  train.checkpoint_every=2 data.train_limit=64 train.batch_size=4"
+$SDSBENCH plan $SMALL device=cpu train.max_steps=40 method=lora,sds_lora seed=0,1,2,3 output_root="$RUNS" \
+  --folder "$R/at 100% load"
+$SDSBENCH plan $SMALL device=cpu train.max_steps=5,6,200 output_root="$RUNS" --folder "$R/last"
+$SDSBENCH plan $SMALL plugins=[lora_extras] method=init_ab train.lr=1e-3,1e30 device=auto train.clip_norm=null \
+  train.schedule=constant train.max_steps=4 output_root="$RUNS" --folder "$R/plugin"
 
-stop() {
-  scancel --me 2>/dev/null || true
-  for _ in $(seq 40); do [ -z "$(squeue -h --me 2>/dev/null)" ] && break; sleep 0.5; done
-  for pid in "$R/slurmd.pid" "$R/slurmctld.pid" "$R/munged.pid"; do
-    [ -s "$pid" ] && kill "$(cat "$pid")" 2>/dev/null || true
-  done
-}
+say "the same plans without SLURM"
+for plan in "at 100% load" last; do $SDSBENCH sweep "$R/$plan" output_root="$R/alone" --workers 2; done
 
-start() {
-  cat > "$SLURM_CONF" <<C
-ClusterName=demo
-SlurmctldHost=$H(127.0.0.1)
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-CryptoType=crypto/munge
-AuthInfo=cred_expire=30
-SlurmctldPort=16817
-SlurmdPort=16818
-SlurmctldPidFile=$R/slurmctld.pid
-SlurmdPidFile=$R/slurmd.pid
-StateSaveLocation=$R/state
-SlurmdSpoolDir=$R/spool
-SlurmctldLogFile=$R/log/slurmctld.log
-SlurmdLogFile=$R/log/slurmd.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SchedulerType=sched/backfill
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
-JobCompType=jobcomp/none
-MpiDefault=none
-ReturnToService=2
-SwitchType=switch/none
-MailProg=/bin/true
-SlurmctldTimeout=600
-SlurmdTimeout=600
-MinJobAge=3600
-KillWait=10
-NodeName=$H NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$(($(awk '/MemTotal/{print $2}' /proc/meminfo) / 1024 - 512)) State=UNKNOWN
-PartitionName=debug Nodes=$H Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
-C
-  if ! munge -n 2>/dev/null | unmunge >/dev/null 2>&1; then
-    install -d -o munge -g munge -m 0755 /run/munge
-    [ -s /etc/munge/munge.key ] || { dd if=/dev/urandom of=/etc/munge/munge.key bs=1024 count=1 status=none; chown munge:munge /etc/munge/munge.key; chmod 0400 /etc/munge/munge.key; }
-    runuser -u munge -- /usr/sbin/munged
-    cp /run/munge/munged.pid "$R/munged.pid"
-  fi
-  trap stop EXIT
-  /usr/sbin/slurmctld -f "$SLURM_CONF"
-  /usr/sbin/slurmd -f "$SLURM_CONF" -N "$H"
-  wait_for node_is idle
-}
+ON_CPU="slurm=cpu slurm.time=1h slurm.memory=1500M slurm.runs_per_task=1"
+NOTICE=600 # seconds before the time limit at which SLURM warns: the time that a task may stand still after it
 
-PATIENCE=3600 # seconds: a net against a demo that hangs, far above what any wait takes on a busy machine
-wait_for() { # COMMAND...: until the command succeeds
-  local until=$((SECONDS + PATIENCE))
-  until "$@"; do
-    sleep 0.5
-    [ "$SECONDS" -lt "$until" ] || { say "waited too long for: $*"; $SDSBENCH status "$R/plan"; tail -n 5 "$R"/plan/submissions/*/task-*.log; exit 1; }
-  done
-}
-run_of() { "$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))[0])" "$R/plan/submissions/001/task-$1.json"; }
-worker_of() { pgrep -f "sdsbench.sweeps.worker $R/plan .*/001/task-$1.json" | head -1; }
-in_the_middle() { # TASK: of its training
-  local steps
-  steps=$(grep -c '"train"' "$R/runs/$(run_of "$1")/metrics.jsonl" 2>/dev/null) && [ "$steps" -ge 3 ] && [ "$steps" -le 30 ]
-}
 # Sets VICTIM to a running task in the middle of its training, other than those named, and WORKER to its process, which
 # stands still from then on: whatever follows finds it there, however busy the machine is.
+in_the_middle() { local steps; steps=$(steps_of "$1"); [ "${steps:-0}" -ge 3 ] && [ "$steps" -le 30 ]; }
 find_victim() {
-  for VICTIM in $(squeue -h -r -t RUNNING -o '%K' | sort -n); do
+  for VICTIM in $(squeue -h -r -j "$JOB" -t RUNNING -o '%K' | sort -n); do
     [[ " $* " == *" $VICTIM "* ]] && continue
     in_the_middle "$VICTIM" || continue
     WORKER=$(worker_of "$VICTIM")
@@ -99,29 +43,22 @@ find_victim() {
   done
   return 1
 }
-node_is() { sinfo -h -o '%T' 2>/dev/null | grep -q "$1"; }
-log_has() { grep -q "$2" "$R/plan/submissions/001/task-$1.log"; }
-queue_empty() { [ -z "$(squeue -h --me)" ]; }
-
-command -v sbatch >/dev/null && command -v munged >/dev/null || {
-  say "installing slurm-wlm and munge"
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null
+stop_after() { # TASK STEPS: the worker of a task stands still once it has made so many steps; sets WORKER
+  [ "$(steps_of "$1")" -ge "$2" ] 2>/dev/null && WORKER=$(worker_of "$1") && [ -n "$WORKER" ] && kill -STOP "$WORKER"
 }
-start
-say "$(sinfo --version) is up"
+meet_limit() { # TASK: the time limit of a task that stands still comes near; the next start has its hour again
+  scontrol update jobid="${JOB}_$1" timelimit=$((NOTICE / 60))
+  wait_for log_has "$1" "received USR1"
+  kill -CONT "$2"
+  wait_for log_has "$1" "after USR1; requeued"
+  scontrol update jobid="${JOB}_$1" timelimit=60
+}
 
-$SDSBENCH plan model=micro data.source=embedded threads=1 device=cpu eval.limit=8 eval.untrained=false \
-  task.max_new_tokens=20 train.checkpoint_every=2 data.train_limit=64 train.max_steps=40 train.batch_size=4 \
-  method=lora,sds_lora,lora_xs seed=0,1,2,3 output_root="$R/runs" --folder "$R/plan"
-
-say "the same plan without SLURM"
-$SDSBENCH sweep "$R/plan" output_root="$R/alone" --workers 2
-
-NOTICE=600 # seconds before the time limit at which SLURM warns: the time that the task may stand still after it
 say "as a job array"
-$SDSBENCH submit "$R/plan" slurm=cpu slurm.time=01:00:00 slurm.memory=1500M slurm.runs_per_task=1 \
-  slurm.signal_seconds=$NOTICE
-JOB=$("$PYTHON" -c "import json; print(json.load(open('$R/plan/submissions/001/submission.json'))['job'])")
+$SDSBENCH submit "$R/at 100% load" $ON_CPU slurm.signal_seconds=$NOTICE --dry-run > "$R/dry_run.sh"
+$SDSBENCH submit "$R/at 100% load" $ON_CPU slurm.signal_seconds=$NOTICE
+use "$R/at 100% load"
+cmp "$R/dry_run.sh" <(cat "$SENT/job.sh"; echo)
 
 wait_for find_victim
 KILLED=$VICTIM
@@ -136,17 +73,14 @@ scontrol update jobid="${JOB}_$SLOW" timelimit=$((NOTICE / 60))
 wait_for find_victim "$KILLED" "$SLOW"
 CANCELLED=$VICTIM
 say "task $CANCELLED: cancelled"
-$SDSBENCH cancel "$R/plan" --run "$(run_of "$CANCELLED")"
+$SDSBENCH cancel "$PLAN" --run "$(run_of "$CANCELLED")"
 kill -CONT "$WORKER" 2>/dev/null || true # SLURM may have ended it already
-
-wait_for log_has "$SLOW" "received USR1"
-kill -CONT "$SLOW_WORKER"
-wait_for log_has "$SLOW" "requeued"
+meet_limit "$SLOW" "$SLOW_WORKER"
 
 wait_for find_victim "$KILLED" "$SLOW" "$CANCELLED"
 say "the node fails under task $VICTIM and whatever else it runs"
 kill -9 "$(cat "$R/slurmd.pid")"
-for pid in $(scontrol listpids 2>/dev/null | awk 'NR > 1 && $1 > 0 {print $1}') $(pgrep -f "sdsbench.sweeps.worker $R/plan"); do
+for pid in $(scontrol listpids 2>/dev/null | awk 'NR > 1 && $1 > 0 {print $1}') $(pgrep -f "sdsbench.sweeps.worker $PLAN"); do
   parent=$(ps -o ppid= -p "$pid" 2>/dev/null | tr -d ' ') || continue
   case "$(ps -o args= -p "$parent")" in slurmstepd*) kill -9 "$parent" ;; esac
   kill -9 "$pid" 2>/dev/null || true
@@ -160,21 +94,65 @@ node_is_back() { # ReturnToService may be faster than this request
   return 1
 }
 wait_for node_is_back
-
 wait_for queue_empty
-say "sent again: what was cancelled"
-$SDSBENCH submit "$R/plan" slurm=cpu slurm.time=01:00:00 slurm.memory=1500M
-wait_for queue_empty
-$SDSBENCH status "$R/plan"
+[ "$(restarts_of "$SLOW")" -le 2 ] || { say "task $SLOW was started again $(restarts_of "$SLOW") times"; exit 1; }
 
+say "sent again: what was cancelled; and an array whose last task meets its limit, is killed and is preempted"
+$SDSBENCH submit "$PLAN" $ON_CPU
+$SDSBENCH submit "$R/last" $ON_CPU slurm.signal_seconds=$NOTICE
+use "$R/last"
+wait_for stop_after 2 3
+meet_limit 2 "$WORKER"
+steps=$(steps_of 2)
+wait_for stop_after 2 $((steps + 3))
+kill -9 "$WORKER"
+wait_for log_has 2 "code 137; requeued"
+wait_for stop_after 2 $((steps + 9))
+sbatch -p urgent -n "$(nproc --all)" --mem=100M -o /dev/null --wrap true
+wait_for log_has 2 "received TERM"
+kill -CONT "$WORKER" 2>/dev/null || true
+wait_for queue_empty
+for task in 0 1 2; do task_ends $task COMPLETED 0; done
+[ "$(restarts_of 0) $(restarts_of 1) $(restarts_of 2)" = "0 0 3" ] || { say "finished siblings were started again"; exit 1; }
+
+say "a plugin; what cannot work fails for SLURM too"
+sends() { # COPY WORDS...: submits a copy of the plugin's plan, both runs in one task
+  cp -r "$R/plugin" "$R/$1"
+  $SDSBENCH submit "$R/$1" slurm=cpu slurm.memory=1500M "${@:2}"
+}
+sends no_module slurm.setup="['module load CUDAA/12']"
+sends one_gpu slurm.gpus=1
+sends two_gpus slurm.gpus=2 slurm.cpus=2
+wait_for queue_empty
+for copy in no_module one_gpu two_gpus; do use "$R/$copy"; task_ends 0 FAILED 3; done
+grep -q "setup failed with code 127: module load CUDAA/12" "$R"/no_module/submissions/001/task-0.log
+grep -q "device=cuda: this worker's GPU cannot be used" "$R"/one_gpu/submissions/001/task-0.log
+grep -q "device=cuda: this worker's GPU cannot be used" "$R"/two_gpus/logs/*-gpu0.log # a worker a GPU
+grep -q "device=cuda: this worker's GPU cannot be used" "$R"/two_gpus/logs/*-gpu1.log
+[ ! -e "$RUNS/$(run_of 0)" ] # none of these began a run
+$SDSBENCH submit "$R/plugin" $ON_CPU slurm.mail_user=somebody@example.org
+use "$R/plugin"
+wait_for queue_empty
+task_ends 0 COMPLETED 0
+task_ends 1 FAILED 4 # its loss is not finite
+wait_for grep -q "Failed.*somebody@example.org" "$R/mail.log"
+"$PYTHON" - "$RUNS/$(run_of 0)/record.json" <<'P'
+import json, sys
+record = json.load(open(sys.argv[1]))
+assert record["status"] == "done" and "plugin:lora_extras" in record["provenance"]["code"], record["provenance"]["code"]
+P
+$SDSBENCH retry "$R/plugin" | grep "1 run(s) whose training failed" # it is not sent again unasked
+
+$SDSBENCH status "$R/at 100% load"
 say "compared with the runs without SLURM"
-PYTHONPATH=. "$PYTHON" scripts/compare_runs.py "$R/runs" "$R/alone"
-"$PYTHON" - "$R/runs" <<'P'
+rm -r "$RUNS/$(run_of 0)" "$RUNS/$(run_of 1)" # the plugin's
+"$PYTHON" scripts/compare_runs.py "$RUNS" "$R/alone"
+"$PYTHON" - "$RUNS" <<'P'
 import collections, json, pathlib, sys
 records = [json.loads(path.read_text()) for path in pathlib.Path(sys.argv[1]).glob("*/record.json")]
 ends = collections.Counter(attempt["status"] for record in records for attempt in record["attempts"])
 print(f"{len(records)} records; attempts:", ", ".join(f"{count} {status}" for status, count in sorted(ends.items())))
 missing = {"killed", "timeout", "preempted", "node_failure"} - ends.keys()
-sys.exit(f"no attempt ended as {', '.join(sorted(missing))}" if missing or len(records) != 12 or ends["done"] != 12 else 0)
+sys.exit(f"no attempt ended as {', '.join(sorted(missing))}" if missing or len(records) != 11 or ends["done"] != 11 else 0)
 P
 say "done"

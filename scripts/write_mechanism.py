@@ -13,8 +13,12 @@ import pandas as pd
 
 import sdsbench
 from sdsbench.core.files import write_atomic
-from sdsbench.results.statistics import holm, paired_seeds, t_interval
+from sdsbench.results.statistics import holm, t_interval
+from sdsbench.results.tables.build import Built, build
+from sdsbench.results.tables.contrast import Contrast, contrast
+from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.names import method_title
+from sdsbench.results.tables.runs import Run, load
 
 ROOT = Path(__file__).parent.parent / "results/mechanism"
 PROBES = {
@@ -66,34 +70,43 @@ def _variant(run: pd.Series) -> str:
     return title.replace("SDS-LoRA", what)
 
 
-def markdown(frame: pd.DataFrame) -> Iterator[str]:
-    """A table for each model and optimizer: means over seeds, differences from LoRA paired by seed."""
+def markdown(frame: pd.DataFrame, runs: dict[str, Run]) -> Iterator[str]:
+    """A table for each model and optimizer: means over seeds, and differences to LoRA tested as tables test them."""
     for (model, optimizer), part in frame.groupby(["model", "optimizer"]):
         seeds = part["seed"].nunique()
         yield f"## {model}, {optimizer}, {seeds} seed{'s' * (seeds > 1)}\n"
         columns = ["score", "minus LoRA", "Holm p", "loss of the last tenth", "minus LoRA", *PROBES.values()]
         yield "| variant | rate | " + " | ".join(columns) + " |\n|---|--:|" + "--:|" * len(columns)
-        base = part[part["variant"] == BASE].set_index("seed")
         groups = {name: group.set_index("seed") for name, group in part.groupby("variant")}
         others = [name for name in groups if name != BASE]
-        tests = {name: _against(groups[name]["score"], base["score"]) for name in others}
-        adjusted = dict(zip(others, holm([test.p_value for test in tests.values()]), strict=True))
+        made = _built(groups, runs)
+        scores, losses = ({name: _against(made, column, name) for name in others} for column in made.table.columns)
+        adjusted = dict(zip(others, holm([scores[name].comparison.p_value for name in others]), strict=True))
         for name in sorted(groups, key=lambda name: -groups[name]["score"].mean()):
             group = groups[name]
             cells = [f"{group['rate'].iloc[0]:g}", _mean(group["score"], 1)]
             if name == BASE:
                 cells += ["", "", _mean(group["loss"], 3), ""]
             else:
-                losses = _against(group["loss"], base["loss"])
-                cells += [_difference(tests[name], 1), _p(adjusted[name]), _mean(group["loss"], 3)]
-                cells += [_difference(losses, 3)]
+                cells += [_difference(scores[name], 1), _p(adjusted[name]), _mean(group["loss"], 3)]
+                cells += [_difference(losses[name], 3)]
             cells += [f"{group[key].mean():.3g}" for key in PROBES]
             yield f"| {name} | " + " | ".join(cells) + " |"
         yield ""
 
 
-def _against(ours: pd.Series, theirs: pd.Series):
-    return paired_seeds(ours.to_dict(), theirs.to_dict())
+def _built(groups: dict[str, pd.DataFrame], runs: dict[str, Run]) -> Built:
+    """Scores and losses of the variants as cells of a table."""
+    rows = tuple(Row(name, name, {"run_id": frozenset(group["run_id"])}) for name, group in groups.items())
+    score = Column("score", "score", {}, evaluation="gsm8k")
+    loss = Column("loss", "loss", {}, "losses.tail_mean", format="number", better="lower")
+    members = [runs[run_id] for group in groups.values() for run_id in group["run_id"]]
+    return build(Table("mechanism", "mechanism", rows, (score, loss), real_data=False), members)
+
+
+def _against(made: Built, column: Column, name: str) -> Contrast:
+    """The difference to LoRA by the rule of all tables (results/tables/contrast.py), which looks at no score."""
+    return contrast(column, made.cells[name, column.name], made.cells[BASE, column.name])
 
 
 def _mean(values: pd.Series, digits: int) -> str:
@@ -101,9 +114,10 @@ def _mean(values: pd.Series, digits: int) -> str:
     return f"{interval.mean:.{digits}f}" + (f" ±{interval.half_width:.{digits}f}" if interval.n > 1 else "")
 
 
-def _difference(test, digits: int) -> str:
-    spread = f" [{test.low:.{digits}f}, {test.high:.{digits}f}]" if test.seeds > 1 else ""
-    return f"{test.difference:+.{digits}f}{spread}"
+def _difference(found: Contrast, digits: int) -> str:
+    c = found.comparison
+    spread = f" [{c.low:.{digits}f}, {c.high:.{digits}f}]" if c.low == c.low else ""
+    return f"{c.difference:+.{digits}f}{spread}"
 
 
 def _p(value: float) -> str:
@@ -113,16 +127,18 @@ def _p(value: float) -> str:
 HEAD = """# The mechanism ablation
 
 Written by `python scripts/write_mechanism.py` from `runs/`. Embedded problems, 100 test questions; rates tuned on
-validation rows for `micro`, not tuned for `smollm2_135m`. Means over seeds, ± and [ ] 95 % t-intervals, differences
-paired by seed; p of the score's difference from LoRA, Holm-adjusted over the table. Probes: means over looks after the
-first, of the median over layers.
+validation rows for `micro`, not tuned for `smollm2_135m`. Means over seeds, ± and [ ] 95 % t-intervals; differences
+are tested as in all tables: over unpaired seeds, since the seed of a language model sets only the order of its data,
+and over questions; p of the score's difference from LoRA, Holm-adjusted over the table. Probes: means over looks after
+the first, of the median over layers.
 """
 
 
 def main() -> int:
     frame = table()
+    runs = {run.id: run for run in load(ROOT / "runs")[0]}
     write_atomic(ROOT / "ablation.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    write_atomic(ROOT / "ablation.md", "\n".join([HEAD, *markdown(frame)]).rstrip() + "\n")
+    write_atomic(ROOT / "ablation.md", "\n".join([HEAD, *markdown(frame, runs)]).rstrip() + "\n")
     return 0
 
 

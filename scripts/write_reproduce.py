@@ -18,11 +18,10 @@ from typing import Any
 import yaml
 
 from sdsbench.methods import base as methods
-from sdsbench.runs.configuration.check import known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps import cost
 from sdsbench.sweeps.expand import Composer
-from sdsbench.sweeps.workload import ABOVE, LONGEST, workload
+from sdsbench.sweeps.workload import ABOVE, LONGEST
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "reproduce.md"
@@ -44,7 +43,7 @@ class Estimate:
 
     hours: float
     fits: bool  # the card
-    disk: float  # bytes of its folder at most: trained tensors in fp32, 400 bytes an answer, 200 a step
+    disk: float  # bytes of its folder at most
 
 
 def estimates(runs: Sequence[dict[str, Any]]) -> list[Estimate]:
@@ -65,12 +64,8 @@ def estimates(runs: Sequence[dict[str, Any]]) -> list[Estimate]:
 
 def estimate(config: RunConfig) -> Estimate:
     """The estimate for one configuration."""
-    found, known = cost.modelled(config, memory=True), known_architecture(config.model)
-    assert found is not None and found.bytes is not None and known is not None
-    work = workload(config, known.facts)
-    rank = getattr(config.method, "rank", None)  # LoRA-XS and LoRA-SB keep their frozen factors too
-    kept = sum(m * n if rank is None else rank * (m + n) for m, n in known.shapes.values())
-    size = 4 * kept + 400 * work.answers + 200 * work.steps
+    found, size = cost.modelled(config, memory=True), cost.disk_bytes(config)
+    assert found is not None and found.bytes is not None and size is not None
     return Estimate(found.seconds / 3600, cost.fits(found.bytes)[cost.REFERENCE], size)
 
 
@@ -117,8 +112,9 @@ By the model of `sdsbench plan` (`sdsbench/sweeps/cost.py`), for one A6000:
 - Evaluation, every time that there is one (after training, after each epoch of GLUE): prompts and answers at 2 x
   weights a token and the same rates, and the weights read once a step of generation at {bandwidth:.0f} GB/s. A batch
   takes {longest:.0f} mean answers, as rows differ; four beams are four rows.
-- Memory: the largest micro-batch, {above:.0f} standard deviations above the mean one, at most the maximum length; what
-  a step needs is counted. A run fits that needs {usable:.0%} of the card or less.
+- Memory: what a run needs at least, a pass over one row of the maximum length (with adamw8bit over all rows of a step,
+  {above:.0f} standard deviations above the mean of their tokens); it is counted. A run fits that needs {usable:.0%} of
+  the card or less.
 - Disk: 4 bytes a trained (or frozen low-rank) number, 400 bytes an answer, 200 a step; base weights and data sets
   come on top once.
 - Runs that do not fit end as `oom`, which the table shows as such; they are counted as runs and not in the hours.

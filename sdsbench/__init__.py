@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sdsbench.core.processor import set_defaults
+
 if TYPE_CHECKING:
     from sdsbench.results.frames import load_runs, load_samples, load_scores, load_steps
+
+set_defaults()
 
 __all__ = ["load_runs", "load_samples", "load_scores", "load_steps"]
 

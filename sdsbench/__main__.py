@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from sdsbench.cli.shared.verbs import app
-from sdsbench.core.console import reader_is_gone
+from sdsbench.core.console import printing_text, reader_is_gone, terminal_text
 from sdsbench.core.errors import SdsbenchError
 
 NAME, COMPLETION = "sdsbench", "_SDSBENCH_COMPLETE"
@@ -23,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return shell_complete(app, {}, NAME, COMPLETION, instruction)
     try:
-        code = _called(words)
-        sys.stdout.flush()
-        return code
+        with printing_text():
+            code = _called(words)
+            sys.stdout.flush()
+            return code
     except SdsbenchError as error:
-        print(f"sdsbench: {error}", file=sys.stderr)
+        print(f"sdsbench: {terminal_text(error)}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("sdsbench: interrupted", file=sys.stderr)

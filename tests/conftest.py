@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import sdsbench  # noqa: F401  # before torch: it sets what OpenMP reads when it loads
+
 ROOT = Path(__file__).parent.parent
 
 # No property test depends on the speed of the machine: hypothesis neither times an example nor the drawing of its data.

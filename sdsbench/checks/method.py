@@ -34,10 +34,10 @@ from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.execute import execute
 from sdsbench.runs.export import export as export_run
 from sdsbench.runs.export import trained_model
+from sdsbench.runs.memory import Batch, training_bytes
 from sdsbench.runs.prepare import Loaded, attach_method, load, ready_to_train, start_method
 from sdsbench.runs.run_context import RunContext
 from sdsbench.sweeps.group import SharedBase, group_key
-from sdsbench.sweeps.memory import Batch, training_bytes
 from sdsbench.training.loop import Training
 from sdsbench.training.side_by_side import Member, SideBySide
 from sdsbench.training.signals import StopRequest
@@ -160,15 +160,14 @@ def _global_generators() -> dict[str, str]:
 
 
 class _StopAfter(StopRequest):
-    """A stop request that comes after some number of looks, one of which follows each step."""
+    """A stop request that comes during an optimizer step."""
 
-    def __init__(self, looks: int) -> None:
+    def __init__(self, step: int) -> None:
         super().__init__()
-        self._left = looks
+        self._step = step
 
     def raise_if_received(self, saved: str) -> None:
-        self._left -= 1
-        if self._left <= 0:
+        if f"after step {self._step} is saved" in saved:
             raise Interrupted(saved)
 
 
@@ -218,7 +217,7 @@ def export(config: RunConfig, folder: Path) -> Finding:
 
     run = _run(config, folder / "whole")
     try:
-        export_run(config, run, folder / "peft", "peft", "float32")
+        export_run(run, folder / "peft", "peft")
     except Refused as error:
         return Finding("export", None, str(error))
     loaded = load(config, load_model)

@@ -1,4 +1,4 @@
-"""`sdsbench export RUN FOLDER`: a finished run's adapter for peft, or merged into a plain model folder."""
+"""`sdsbench export RUN_OR_PLAN FOLDER`: what finished runs trained, for peft or merged into plain model folders."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ DTYPES = ("float32", "bfloat16")
 
 
 @click.command("export")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN_OR_PLAN")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
-@click.option("--form", type=click.Choice(["peft", "merged"]), default="peft", show_default=True)
+@click.option("--best", is_flag=True, help="Of a plan: the finished run with the best score alone.")
+@click.option(
+    "--form",
+    type=click.Choice(["peft", "merged"]),
+    help="Default: peft where the method has such a form (full fine-tuning has none), else merged.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
@@ -22,22 +27,50 @@ DTYPES = ("float32", "bfloat16")
     show_default=True,
     help="Of merged weights; bfloat16 rounds the update.",
 )
+@click.option("--base", metavar="NAME", help="Base model that the adapter names; default: where the run had it from.")
+@click.option("--model", metavar="DIR", help="Where the base model lies now, of a run with model.source=folder.")
 @options.runs
-def command(run: str, folder: Path, form: str, dtype: str, runs: tuple[str, ...]) -> None:
-    """Write the adapter of a finished RUN (its folder, its id or the beginning of its id) to FOLDER.
+def command(
+    run: str,
+    folder: Path,
+    best: bool,
+    form: str | None,
+    dtype: str,
+    base: str | None,
+    model: str | None,
+    runs: tuple[str, ...],
+) -> None:
+    """Write what a finished run trained to FOLDER; of a plan, each finished run to a folder of its own in it.
 
-    The form peft opens with peft.PeftModel; merged is a plain model folder. What rounding to bfloat16 does to the
-    update is printed.
+    RUN_OR_PLAN is a run's folder, its id or the beginning of its id, or the folder or name of a plan. The form peft
+    opens with peft.PeftModel; merged is a plain model folder. No data is needed. How to load and serve it, and what
+    rounding to bfloat16 does to the update, is printed.
     """
-    from sdsbench.cli.shared.run_folders import run_folder
     from sdsbench.core.errors import ConfigError, Problem
-    from sdsbench.runs.export import export, recorded_config
+    from sdsbench.runs.export import export
+    from sdsbench.runs.serving import lines
 
-    source = run_folder(run, runs)
-    if not (source / "adapter").is_dir():
-        accepted = "a run folder with adapter/ (finished, and not full fine-tuning)"
-        raise ConfigError([Problem("run", str(source), accepted)])
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError([Problem("folder", str(folder), "an empty or new folder")])
-    for name, value in export(recorded_config(source), source, folder, form, dtype).items():
-        print(f"{name:<22} {value:.4g}")
+    for source, target in _sources(run, folder, best, runs):
+        for line in lines(export(source, target, form, dtype, base, model)):
+            click.echo(line)
+
+
+def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[tuple[Path, Path]]:
+    """Every run folder to be exported, and the folder that it goes to."""
+    from sdsbench.cli.shared.run_folders import run_folder
+    from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.sweeps import plan as plans
+    from sdsbench.sweeps.best import best_of, finished_runs
+
+    if not any((place / "manifest.json").is_file() for place in (Path(run), plans.PLANS / run)):
+        if best:
+            raise ConfigError([Problem("--best", run, "a plan: its folder or name", "A run is the only one of it.")])
+        return [(run_folder(run, runs), folder)]
+    found = finished_runs(plans.read(plans.find(run)), None if runs == (options.RUNS,) else [Path(r) for r in runs])
+    if best:
+        chosen, said = best_of(found)
+        click.echo(said)
+        return [(chosen, folder)]
+    return [(source, folder / record.run_id) for source, record in found]

@@ -22,17 +22,17 @@ from sdsbench.cli.shared import options
 def command(runs: tuple[str, ...], out: Path) -> None:
     """Draw the geometry of runs that were probed (probe.every=N), from records alone."""
     from sdsbench.core.files import write_atomic
+    from sdsbench.results.figure_style import ENDINGS, save
     from sdsbench.studies.figures.data import load
-    from sdsbench.studies.figures.drawing import save
-    from sdsbench.studies.figures.page import page
+    from sdsbench.studies.figures.page import CAPTIONS, page
     from sdsbench.studies.figures.probes import FIGURES
     from sdsbench.studies.figures.summary import summary_csv
 
     data = load(runs)
     pictures = {}
     for name, draw in FIGURES.items():
-        pictures[name], document = save(draw(data), out / name)
-        print(pictures[name], document, sep="\n")
+        pictures[name] = save(draw(data), out / name, CAPTIONS[name])
+        print(*(out / f"{name}.{ending}" for ending in ENDINGS), sep="\n")
     for name, text in (("summary.csv", summary_csv(data)), ("index.html", page(data, pictures))):
         write_atomic(out / name, text)
         print(out / name)

@@ -1,4 +1,4 @@
-"""`sdsbench ls [GROUP]`: what can be chosen, a line each: models, methods, tasks, sweeps, tables, claims."""
+"""`sdsbench ls [GROUP]`: what can be chosen, a line each: models, methods, tasks, sweeps, tables, claims, plugins."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sdsbench.cli.shared import options
 
 GROUPS = ("model", "method", "task", "tracker", "protocol", "sweep", "slurm")
 """Folders of conf/; the last two belong to `plan` and `submit`."""
-NAMES = ("table", "claim")
-"""What `table` and `verdict` are given."""
+NAMES = ("table", "claim", "plugin")
+"""What `table` and `verdict` are given, and the installed packages that brought choices."""
 
 
 @click.command("ls")
@@ -20,7 +20,7 @@ NAMES = ("table", "claim")
 def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
     """List what can be chosen: of every group, or of one.
 
-    Groups are model, method, task, tracker, protocol, sweep, slurm, table, claim.
+    Groups are model, method, task, tracker, protocol, sweep, slurm, table, claim, plugin.
     """
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.core.spelling import nearest
@@ -39,16 +39,35 @@ def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
 
 
 def _names(kind: str) -> Mapping[str, str]:
-    """Tables or claims by name, with their titles or sentences."""
+    """Tables, claims or plugins by name, with their titles, sentences or packages."""
+    if kind == "plugin":
+        return _plugins()
     if kind == "table":
         from sdsbench.results.tables.definitions import TABLES
 
         settings = "training settings of the protocols beside the paper's"
-        others = {"lora_sb/table8": settings, "lora_sb/table9": settings, "grid": "whatever the records hold"}
+        others = {
+            "lora_sb/table8": settings,
+            "lora_sb/table9": settings,
+            "grid": "whatever the records hold",
+            "compare": "every method against one",
+            "paragraph": "what a paper says about the setup",
+            "bibtex": "references of methods, data and models",
+        }
         return {name: TABLES.lookup(name).title for name in TABLES} | others
     from sdsbench.results.claims.claim import default_file, read
 
     return {claim.id: claim.sentence for claim in read(default_file())} if default_file().is_file() else {}
+
+
+def _plugins() -> Mapping[str, str]:
+    """Modules of installed plugins, with the packages that declare them."""
+    from importlib.metadata import entry_points
+
+    from sdsbench.core.plugins import GROUP
+
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return {point.module: f"from {point.dist.name} {point.dist.version}" for point in points if point.dist}
 
 
 def _choices(group: str, config_dirs: Sequence[str]) -> Mapping[str, str]:

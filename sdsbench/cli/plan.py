@@ -34,12 +34,16 @@ def command(
     method=lora,sds_lora seed=0,1,2 model=micro. Planning again under the same name adds the runs that are new.
     task=glue and task=vtab become their tasks; a protocol that is named without a seed brings its own seeds.
     """
+    from sdsbench.core.errors import ConfigError
+    from sdsbench.core.names import name_problem
     from sdsbench.runs.configuration.overrides import with_search_path
     from sdsbench.sweeps import plan as plans
     from sdsbench.sweeps.definition import define
     from sdsbench.sweeps.freeze import freeze
     from sdsbench.sweeps.overview import print_overview
 
+    if name and (problem := name_problem("--name", name)):
+        raise ConfigError([problem])
     words, folders = with_search_path(overrides, config_dirs)
     sweep = define(words, folders)
     manifest, texts = freeze(sweep, folders)

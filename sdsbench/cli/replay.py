@@ -10,19 +10,23 @@ from sdsbench.cli.shared import options
 @click.command("replay")
 @click.argument("chosen", nargs=-1, required=True, metavar="RUN...")
 @options.runs
-@click.option("--project", default="sdsbench", show_default=True)
-@click.option("--mode", type=click.Choice(["offline", "online"]), default="offline", show_default=True)
-def command(chosen: tuple[str, ...], runs: tuple[str, ...], project: str, mode: str) -> None:
-    """Send the metrics of every RUN (its folder, its id or the beginning of its id) to Weights & Biases."""
+@click.option("--project", help="Default: WANDB_PROJECT, else sdsbench.")
+@click.option(
+    "--mode", type=click.Choice(["auto", "offline", "online"]), default="auto", show_default=True,
+    help="auto: WANDB_MODE, else online where W&B has a key.",
+)  # fmt: skip
+def command(chosen: tuple[str, ...], runs: tuple[str, ...], project: str | None, mode: str) -> None:
+    """Show every RUN (its folder, its id or the beginning of its id) to Weights & Biases, as from its start."""
     from sdsbench.cli.shared.run_folders import run_folder
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.runs.tracking.tracker_config import TrackerConfig
-    from sdsbench.runs.tracking.trackers import replay
+    from sdsbench.runs.tracking.view import replay, require
 
     folders = [run_folder(text, runs) for text in chosen]
     missing = [str(folder) for folder in folders if not (folder / "metrics.jsonl").is_file()]
     if missing:
         raise ConfigError([Problem("runs", name, "a run folder with metrics.jsonl") for name in missing])
+    tracker = TrackerConfig.model_validate({"name": "wandb", "project": project, "mode": mode})
+    require(tracker)
     for folder in folders:
-        tracker = TrackerConfig.model_validate({"name": "wandb", "project": project, "mode": mode})
         print(f"{folder.name}: {replay(tracker, folder)} steps")

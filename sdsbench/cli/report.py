@@ -30,6 +30,9 @@ from sdsbench.cli.shared import options
     show_default=True,
     help="Imported results.",
 )
+@click.option(
+    "--reference", metavar="METHOD", default="lora", show_default=True, help="What every method is held against."
+)
 @click.option("--title", default="sdsbench report", show_default=True)
 def command(
     runs: tuple[str, ...],
@@ -38,6 +41,7 @@ def command(
     output: Path,
     claims: Path | None,
     external: Path,
+    reference: str,
     title: str,
 ) -> None:
     """Write one static HTML folder with leaderboards, figures, claims and a page for every run."""
@@ -50,4 +54,4 @@ def command(
     found, damaged = load(runs, where, of_plan)
     path = claims or default_file()
     verdicts = [judge(claim, found, path.parent) for claim in (read(path) if claims or path.is_file() else [])]
-    print(build(output, found, damaged, verdicts, read_all(external), title))
+    print(build(output, found, damaged, verdicts, read_all(external), title, reference))

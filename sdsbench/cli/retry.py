@@ -1,4 +1,4 @@
-"""`sdsbench retry --failed`: try runs again that failed; their records keep the earlier attempts."""
+"""`sdsbench retry`: try runs of a plan again that failed; their records keep the earlier attempts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from sdsbench.cli.shared import options
 @click.command("retry")
 @options.plan
 @options.overrides
-@click.option("--failed", is_flag=True, help="Runs whose record says failed or oom; must be given.")
-@click.option("--slurm", is_flag=True, help="Send them to SLURM; default: run them here.")
+@click.option("--run", "chosen", multiple=True, metavar="ID", help="Only this run (as `status` names it); repeatable.")
+@click.option("--failed", is_flag=True, help="Also runs that would fail again as they are, such as a loss of NaN.")
+@click.option("--slurm/--here", default=None, help="Where; default: where the plan was sent before.")
 @options.config_dirs
 @options.workers
 @options.gpus
@@ -19,33 +20,47 @@ from sdsbench.cli.shared import options
 def command(
     plan: str,
     overrides: tuple[str, ...],
+    chosen: tuple[str, ...],
     failed: bool,
-    slurm: bool,
+    slurm: bool | None,
     config_dirs: tuple[str, ...],
     workers: int | None,
     gpus: str | None,
     deaths: int,
 ) -> None:
-    """Try failed runs of a PLAN again, here or with --slurm.
+    """Try runs of a PLAN again that may end otherwise: killed, out of time or memory, stopped by a machine's failure.
 
-    Overrides are those of `sdsbench sweep`; with --slurm also slurm=NAME and slurm.KEY=VALUE.
+    A run whose training failed (its loss was not finite) is tried only where --run or --failed says so. Overrides are
+    those of `sdsbench sweep`, on SLURM also slurm=NAME and slurm.KEY=VALUE.
     """
+    from sdsbench.cli.shared.run_folders import completed
     from sdsbench.cli.submit import send
     from sdsbench.cli.sweep import run_here
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps.plan import find, read
-    from sdsbench.sweeps.states import FAILED, States, root_of
+    from sdsbench.sweeps.slurm import submissions
+    from sdsbench.sweeps.states import FAILED, LOST, States, root_of
 
-    if not failed:
-        raise click.UsageError("Say which runs: --failed, those whose record says failed or oom.")
     found = read(find(plan))
-    if slurm:
-        send(found, overrides, config_dirs, only=FAILED)
-        return
-    placing = placings.parse(overrides)
-    again = [slot.slot.key for slot in States(found, root_of(found, placing)).all() if slot.state in FAILED]
+    placing = placings.parse([word for word in overrides if not word.lstrip("+").startswith(("slurm=", "slurm."))])
+    slots = list(States(found, root_of(found, placing)).all())
+    if chosen:
+        names = {slot.identity or slot.slot.key: slot for slot in slots}
+        asked = {completed("--run", text, names, "a run of the plan (see `sdsbench status`)") for text in chosen}
+        again = [names[name] for name in asked if names[name].state in {*FAILED, *LOST}]
+        if other := [f"{name} is {names[name].state}" for name in asked if names[name] not in again]:
+            print(f"not tried again: {', '.join(other)}")
+    else:
+        again = [slot for slot in slots if slot.may_end_otherwise or (failed and slot.state in FAILED)]
+        left = sum(slot.state in FAILED and slot not in again for slot in slots)
+        if left:
+            print(f"not tried again: {left} run(s) whose training failed; --failed or --run ID tries them as they are")
     if not again:
-        print("no run of this plan has failed")
+        print("no run of this plan is to be tried again")
         return
     print(f"trying {len(again)} run(s) again")
-    run_here(found, placing, workers, gpus, deaths, retry=True)
+    part = found.restricted_to(slot.slot.key for slot in again)
+    if slurm if slurm is not None else bool(submissions(found)):
+        send(part, overrides, config_dirs, retry=True)
+    else:
+        run_here(part, placings.parse(overrides), workers, gpus, deaths, retry=True)

@@ -58,7 +58,13 @@ def command(
     config = compose_run(overrides, config_dirs)
     task = tasks.build(config.task)
     if task.members:  # a task of several runs (glue, vtab)
-        return execute_members(task, member_runs(config, overrides, config_dirs))
+        code, _ = execute_members(task, member_runs(config, overrides, config_dirs))
+        return code
+    from sdsbench.core.console import say_now
+    from sdsbench.runs.banner import announcement
+
+    say_now(announcement(config))  # loading torch may take a while on a busy machine
+
     from sdsbench.runs.execute import execute
 
     execute(config)

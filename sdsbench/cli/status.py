@@ -1,4 +1,4 @@
-"""`sdsbench status`: where a plan stands, from records, locks and SLURM."""
+"""`sdsbench status [PLAN]`: where a plan stands, from records, locks and SLURM; without a name, all plans."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from sdsbench.cli.shared import options
 
 
 @click.command("status")
-@options.plan
+@click.argument("plan", metavar="[PLAN]", required=False)
 @options.overrides
 @options.all_runs
-def command(plan: str, overrides: tuple[str, ...], all_runs: bool) -> None:
-    """Say where a PLAN stands; changes nothing. output_root=FOLDER where its runs went elsewhere."""
+def command(plan: str | None, overrides: tuple[str, ...], all_runs: bool) -> None:
+    """Say where a PLAN stands, or without one list the plans; changes nothing.
+
+    output_root=FOLDER where its runs went elsewhere.
+    """
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
     from sdsbench.sweeps.overview import print_overview
     from sdsbench.sweeps.plan import find, read
 
+    if plan is None:
+        _list_plans()
+        return
     found = read(find(plan))
     placing = placings.parse(overrides)
     try:
@@ -27,3 +33,24 @@ def command(plan: str, overrides: tuple[str, ...], all_runs: bool) -> None:
         print(f"SLURM does not answer: {error}")
     print(f"plan {found.folder}")
     print_overview(found, placing, all_runs, notes)
+
+
+def _list_plans() -> None:
+    """Every plan of results/plans in a line: its states and what it is for."""
+    from sdsbench.core.errors import SdsbenchError
+    from sdsbench.sweeps.plan import PLANS, all_plans, read
+    from sdsbench.sweeps.states import States, root_of
+
+    folders = all_plans()
+    if not folders:
+        print(f"no plan in {PLANS}; `sdsbench plan` makes one")
+    for folder in folders:
+        name = folder.relative_to(PLANS).as_posix()
+        try:
+            plan = read(folder)
+        except SdsbenchError as error:
+            print(f"{name}: {error}")
+            continue
+        counts = States(plan, root_of(plan, {})).counts()
+        text = ", ".join(f"{number} {state}" for state, number in counts.items())
+        print(f"{name}: {text}" + (f"; {plan.manifest.description}" if plan.manifest.description else ""))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,47 +11,82 @@ from sdsbench.cli.shared import options
 
 if TYPE_CHECKING:
     from sdsbench.sweeps.plan import Plan
+    from sdsbench.sweeps.slurm_config import SlurmConfig
+    from sdsbench.sweeps.states import SlotState
 
 
 @click.command("submit")
 @options.plan
 @options.overrides
 @options.config_dirs
-def command(plan: str, overrides: tuple[str, ...], config_dirs: tuple[str, ...]) -> None:
+@click.option("--dry-run", is_flag=True, help="Print what sbatch would get, and send nothing.")
+def command(plan: str, overrides: tuple[str, ...], config_dirs: tuple[str, ...], dry_run: bool) -> None:
     """Send what is left of a PLAN to SLURM: runs that are over, running or in the queue are not sent.
 
-    Overrides are slurm=NAME (`sdsbench ls slurm`), slurm.KEY=VALUE such as slurm.time=04:00:00, and those of
-    `sdsbench sweep`.
+    Overrides are slurm=NAME (`sdsbench ls slurm`), slurm.KEY=VALUE such as slurm.time=4h, and those of `sdsbench
+    sweep`. Weights and data must be at hand (`sdsbench fetch`): compute nodes have no network.
     """
     from sdsbench.sweeps.plan import find, read
-    from sdsbench.sweeps.states import OVER
+    from sdsbench.sweeps.states import FAILED
 
-    send(read(find(plan)), overrides, config_dirs, skip=OVER)
+    found = read(find(plan))
+    slots = send(found, overrides, config_dirs, dry_run=dry_run)
+    if failed := sum(slot.state in FAILED for slot in slots):
+        click.echo(f"{failed} run(s) have failed and are not sent: `sdsbench retry {plan}` tries them again", err=True)
 
 
 def send(
-    plan: Plan, settings: Sequence[str], config_dirs: Sequence[str], skip: Sequence[str] = (), only: Sequence[str] = ()
-) -> None:
-    """Send the slots whose state is not in `skip` (or is in `only`) and that SLURM does not have already."""
+    plan: Plan, settings: Sequence[str], config_dirs: Sequence[str], retry: bool = False, dry_run: bool = False
+) -> list[SlotState]:
+    """Send the slots of a plan that are not over (with `retry` also those that failed) nor in SLURM's hands already.
+
+    Returns where all its slots stand.
+    """
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
+    from sdsbench.sweeps.fetch import require_at_hand
     from sdsbench.sweeps.slurm_config import configure
-    from sdsbench.sweeps.states import States, root_of
+    from sdsbench.sweeps.states import FAILED, OVER, States, root_of
 
     asked = [word for word in settings if word.lstrip("+").startswith(("slurm=", "slurm."))]
     placing = placings.parse([word for word in settings if word not in asked])
     config = configure(asked, config_dirs)
+    _require_device(plan, config, placing)
     in_queue = {key for key, (_, state, _) in slurm.slot_states(plan).items() if state in slurm.LIVE}
-    states = States(plan, root_of(plan, placing))
-    wanted = [
-        slot.slot.key
-        for slot in states.all()
-        if slot.slot.key not in in_queue and slot.state != "running" and slot.state not in skip
-        and (not only or slot.state in only)
-    ]  # fmt: skip
+    slots = list(States(plan, root_of(plan, placing)).all())
+    skipped = {"running", *OVER} - set(FAILED if retry else ())
+    wanted = [slot for slot in slots if slot.slot.key not in in_queue and slot.state not in skipped]
     if not wanted:
         print("nothing to send: every run is over, running, or in the queue")
-        return
-    jobs = slurm.submit(plan, wanted, config, placing, retry=bool(only))
-    tasks = -(-len(wanted) // config.runs_per_task)
+        return slots
+    stages = _stages(wanted)
+    if dry_run:
+        parts = [part for stage in stages for part in slurm.arrays(stage, config)]
+        for part in parts:
+            print(slurm.script(plan, slurm.next_folder(plan), len(part), config, placing, retry))
+        return slots
+    slurm.require_slurm()
+    require_at_hand(plan, placing)
+    jobs = slurm.submit(plan, stages, config, placing, retry)
+    tasks = sum(-(-len(stage) // config.runs_per_task) for stage in stages)
     print(f"sent {len(wanted)} run(s) in {tasks} task(s) as job {', '.join(jobs)}; `sdsbench status {plan.folder}`")
+    return slots
+
+
+def _stages(wanted: Iterable[SlotState]) -> list[list[str]]:
+    """Slot keys by what they wait for: nothing, the declared tuning runs of their cell, all tuning runs of it."""
+    stages: list[list[str]] = [[], [], []]
+    for slot in wanted:
+        waits = slot.state == "waiting"
+        stages[(2 if slot.slot.cell is not None else 1) if waits else 0].append(slot.slot.key)
+    return [stage for stage in stages if stage]
+
+
+def _require_device(plan: Plan, config: SlurmConfig, placing: Mapping[str, Any]) -> None:
+    """Raises ConfigError where GPUs are asked for and the runs are to compute on the CPU."""
+    from sdsbench.core.errors import ConfigError, Problem
+
+    device = placing.get("device", plan.placing["device"])
+    if config.gpus and device == "cpu":
+        advice = "slurm=cpu asks for no GPU; device=cuda on this command line uses them."
+        raise ConfigError([Problem("device", device, f"cuda, since slurm.gpus={config.gpus}", advice)])

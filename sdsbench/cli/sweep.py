@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdsbench.cli.shared import options
-from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, Refused, TrainingFailed
+from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, Refused, TrainingFailed, Unavailable
 
 if TYPE_CHECKING:
     from sdsbench.sweeps.plan import Plan
-    from sdsbench.sweeps.pool import Seat
+    from sdsbench.sweeps.pool import Allocation
 
 
 @click.command("sweep")
@@ -24,18 +26,33 @@ if TYPE_CHECKING:
 @options.gpus
 @options.deaths
 @click.option("--force", is_flag=True, help="Run stale runs again; their records are set aside.")
+@click.option("--retry", is_flag=True, hidden=True)
+@click.option("--slots", type=click.Path(path_type=Path), hidden=True)
+@click.option("--lost-as", default="killed", hidden=True)
 def command(
-    plan: str, overrides: tuple[str, ...], workers: int | None, gpus: str | None, deaths: int, force: bool
+    plan: str,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    gpus: str | None,
+    deaths: int,
+    force: bool,
+    retry: bool,
+    slots: Path | None,
+    lost_as: str,
 ) -> None:
     """Run a PLAN here. Finished runs are skipped, interrupted ones go on, a failing run stops nothing.
 
     Overrides are sweep.group_size and keys that place runs, such as output_root, device, threads, data.root
     (`sdsbench show` marks them); everything else is frozen in the plan.
     """
+    # --retry, --slots and --lost-as are those of a worker: SLURM's tasks with several GPUs start a sweep with them.
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps.plan import find, read
 
-    run_here(read(find(plan)), placings.parse(overrides), workers, gpus, deaths, force=force)
+    found = read(find(plan))
+    if slots is not None:
+        found = found.restricted_to(json.loads(slots.read_text()))
+    run_here(found, placings.parse(overrides), workers, gpus, deaths, retry, force, lost_as)
 
 
 def run_here(
@@ -46,23 +63,28 @@ def run_here(
     deaths: int,
     retry: bool = False,
     force: bool = False,
+    lost_as: str = "killed",
 ) -> None:
     """Drive workers until nothing is left to take, failed runs included with `retry`, stale ones with `force`.
 
-    Raises what the exit code needs.
+    `lost_as`: what ended attempts that could not say so. Raises what the exit code needs.
     """
     from sdsbench.core.files import disk_errors
     from sdsbench.sweeps.pool import Pool
     from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
     from sdsbench.sweeps.watch import watch
+    from sdsbench.training.signals import acknowledge
 
     states = States(plan, root_of(plan, placing))
-    seats = _seats(plan, placing, workers, gpus)
+    allocations = _allocations(plan, placing, workers, gpus)
     with disk_errors(plan.folder.parent):
-        pool = Pool(plan, seats, placing, [f"--deaths={deaths}", *["--retry"] * retry, *["--force"] * force])
+        options = [f"--deaths={deaths}", f"--lost-as={lost_as}", *["--retry"] * retry, *["--force"] * force]
+        pool = Pool(plan, allocations, placing, options)
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
+        if not received:
+            acknowledge(number)
         received.append(number)
         pool.stop(number)
 
@@ -79,17 +101,20 @@ def run_here(
         raise DiskRefuses(pool.disk.removeprefix("sdsbench: "))
     if received:
         raise Interrupted(f"stopped by {signal.Signals(received[0]).name}; `sdsbench sweep {plan.folder}` continues")
+    left = sum(number for state, number in counts.items() if state not in OVER)
+    if left and pool.refused:
+        raise Unavailable(pool.refused)
     failed = sum(counts.get(state, 0) for state in (*FAILED, "impossible"))
     if failed:
         raise TrainingFailed(
-            f"{failed} run(s) failed: `sdsbench status {plan.folder}` says why, `retry --failed` tries again"
+            f"{failed} run(s) failed: `sdsbench status {plan.folder}` says why, `sdsbench retry {plan.folder}` tries "
+            "again what may end otherwise"
         )
     if counts.get(STALE):
         raise Refused(
             f"{counts[STALE]} run(s) are stale, made with code or base weights that have changed: `sdsbench status "
             f"{plan.folder}` names the parts, `sdsbench sweep {plan.folder} --force` runs them again"
         )
-    left = sum(number for state, number in counts.items() if state not in OVER)
     if left:
         raise TrainingFailed(
             f"{left} run(s) are not over: other processes have them, or workers died (logs: {plan.folder}/logs)"
@@ -99,14 +124,20 @@ def run_here(
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def _seats(plan: Plan, placing: Mapping[str, Any], workers: int | None, chosen: str | None) -> list[Seat]:
-    from sdsbench.sweeps.pool import cpu_seats, gpu_seats, gpus_here
+def _allocations(plan: Plan, placing: Mapping[str, Any], workers: int | None, chosen: str | None) -> list[Allocation]:
+    """One worker a GPU unless --workers says otherwise, or on the CPU as many as it says."""
+    from sdsbench.sweeps.pool import cpu_allocations, gpu_allocations, visible_gpus
 
-    device = placing.get("device", plan.manifest.placing["device"])
-    threads = int(str(placing.get("threads", plan.manifest.placing["threads"])))
+    device = placing.get("device", plan.placing["device"])
+    threads = int(str(placing.get("threads", plan.placing["threads"])))
     if workers is not None and workers < 1:
         raise ConfigError([Problem("--workers", workers, "a whole number from 1")])
-    gpus = [] if device == "cpu" else chosen.split(",") if chosen else gpus_here()
+    visible = visible_gpus()
+    asked = [name.strip() for name in chosen.split(",")] if chosen is not None else visible
+    if unknown := [name for name in asked if name not in visible]:
+        accepted = ", ".join(visible) or "none, since no GPU can be used here"
+        raise ConfigError([Problem("--gpus", ",".join(unknown), accepted, "CUDA_VISIBLE_DEVICES names the GPUs.")])
+    gpus = [] if device == "cpu" else list(dict.fromkeys(asked))
     if device == "cuda" and not gpus:
         raise ConfigError([Problem("device", device, "cpu or auto on this machine", "No GPU was found.")])
-    return gpu_seats(gpus, threads) if gpus else cpu_seats(workers or 1, threads)
+    return gpu_allocations(gpus, workers or len(gpus), threads) if gpus else cpu_allocations(workers or 1, threads)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="DIR", help="A folder: all four formats are written there."
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="A folder: all formats are written there."
 )
 @options.stage
 @click.option(
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of compare: what all are held against.",
 )
+@click.option("--run-ids", is_flag=True, help="Keep the names of runs in LaTeX notes.")
 @click.option("--pooled", is_flag=True, help="Of compare: one variance between seeds for all methods of a column.")
 def command(
     name: str,
@@ -50,19 +51,25 @@ def command(
     stage: str,
     reference: str,
     pooled: bool,
+    run_ids: bool,
 ) -> None:
     """Print a table from records alone. NAME is lora_sb/table1 ..., sds_lora/math ... (`sdsbench ls table`), grid:
-    whatever the records hold, or compare: every method of the grid against --reference."""
+    whatever the records hold, compare: every method of the grid against --reference, paragraph: what a paper says
+    about the setup, or bibtex: the references of methods, data and models."""
     from sdsbench.core.files import write_atomic
+    from sdsbench.results import paper_text
     from sdsbench.results.tables import compare, named, settings
+    from sdsbench.results.tables.runs import load
 
     if name in settings.NAMES:
         texts = named.settings_texts(name)
+    elif name in paper_text.NAMES:
+        texts = paper_text.texts(name, load(runs, where, of_plan)[0])
     else:
         filled = build_table(name, runs, where, of_plan, scorers, stage)
-        texts = named.texts(filled, reference if name == compare.NAME else None, pooled)
+        texts = named.texts(filled, reference if name == compare.NAME else None, pooled, run_ids)
     if output is None:
-        print(texts[named.ENDINGS[kind]], end="")
+        print(paper_text.one_of(name, texts, named.ENDINGS[kind]), end="")
         return
     for ending, text in texts.items():
         path = output / f"{name.replace('/', '_')}.{ending}"

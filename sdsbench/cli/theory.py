@@ -69,8 +69,8 @@ def command(full: bool, out: Path | None, **given: Any) -> None:
     problems = list(grid.problems())
     if problems:
         raise ConfigError(problems)
-    bar = Progress("theory", len(grid.kinds) * len(grid.optimizers) * len(grid.methods))
-    cells = run(grid, lambda line: bar.advance(1, line))
+    with Progress("theory", len(grid.kinds) * len(grid.optimizers) * len(grid.methods)) as progress:
+        cells = run(grid, lambda line: progress.advance(1, line))
     print(markdown(cells, grid))
     for path in write(cells, grid, out or Path("results/theory" if full else "results/theory_quick")):
         print(path)

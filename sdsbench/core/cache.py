@@ -1,14 +1,122 @@
-"""The machine's cache folder: dequantised weights, SVD factors. Everything in it can be rebuilt."""
+"""The machine's cache folder: dequantised weights, SVD factors. Everything in it can be rebuilt.
+
+An entry is a folder that is built beside its place and renamed, with a seal in it: what it was made from, and size,
+time and hash of every file. An entry is used where its seal says that it is what is asked for; any other is rebuilt.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from sdsbench.core.errors import Unavailable
+from sdsbench.core.file_hash import content_hash
+
+SEAL = ".seal.json"
+_MOST_BYTES = 2**24  # of a seal
+_ADVICE = "Set SDSBENCH_CACHE to a folder that can: weights that packages bring are made into plain files there."
 
 
 def cache_folder() -> Path:
-    """SDSBENCH_CACHE, else XDG_CACHE_HOME/sdsbench, else ~/.cache/sdsbench; made if absent."""
-    base = os.environ.get("SDSBENCH_CACHE")
-    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sdsbench"
-    folder.mkdir(parents=True, exist_ok=True)
+    """SDSBENCH_CACHE, else XDG_CACHE_HOME/sdsbench, else ~/.cache/sdsbench; made if absent.
+
+    Raises Unavailable where it cannot be made or written.
+    """
+    base, shared = os.environ.get("SDSBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(base) if base else (Path(shared) if shared else Path.home() / ".cache") / "sdsbench"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        raise Unavailable(f"no cache folder ({error}). {_ADVICE}") from None
+    if not os.access(folder, os.W_OK):
+        raise Unavailable(f"the cache folder {folder} cannot be written. {_ADVICE}")
     return folder
+
+
+def cached(kind: str, name: str, key: str, build: Callable[[Path], None]) -> Path:
+    """The folder `kind`/`name` of the cache, which `build` fills where it is not there or is not what it was.
+
+    `key` says all that the content is made from. Two processes may build the same entry at the same time, and a killed
+    one leaves nothing behind that would be used. Raises Unavailable for an entry of another user.
+    """
+    folder = cache_folder() / kind / name
+    if _holds(folder, key):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    try:
+        (temporary / "new").mkdir()
+        build(temporary / "new")
+        _seal(temporary / "new", key)
+        if folder.is_symlink() or folder.exists():
+            os.rename(folder, temporary / "damaged")
+        os.rename(temporary / "new", folder)
+    except OSError:
+        if not _holds(folder, key):  # else another process was quicker
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _holds(folder: Path, key: str) -> bool:
+    """Whether the entry is whole and made from `key`: files of equal size and time are not read again."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    paths = [folder, *sorted(folder.rglob("*"))]
+    for path in paths:
+        if path.lstat().st_uid != os.getuid():
+            raise Unavailable(
+                f"{folder.name} of the cache belongs to another user, and is not used. Set SDSBENCH_CACHE to a folder "
+                "of your own."
+            )
+    seal = folder / SEAL
+    if not seal.is_file() or seal.stat().st_size > _MOST_BYTES:
+        return False
+    try:
+        sealed = json.loads(seal.read_bytes())
+        files = dict(sealed["files"])
+        if sealed["key"] != key or set(files) != set(_files(folder)):
+            return False
+        changed = [name for name, facts in files.items() if _stamp(folder / name) != facts["stamp"]]
+        if any(content_hash(folder / name) != files[name]["sha256"] for name in changed):
+            return False
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    if changed:  # the same bytes at another time, as a copy has them
+        _seal(folder, key)
+    return True
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of an entry's files; a link or pipe counts, and no seal names one."""
+    return sorted(
+        str(p.relative_to(folder)) for p in folder.rglob("*") if (not p.is_dir() or p.is_symlink()) and p.name != SEAL
+    )
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.lstat()
+    return [found.st_size, found.st_mtime_ns] if path.is_file() and not path.is_symlink() else []
+
+
+def _seal(folder: Path, key: str) -> None:
+    files: dict[str, Any] = {}
+    for name in _files(folder):
+        path = folder / name
+        files[name] = {"stamp": _stamp(path), "sha256": content_hash(path), "tensors": _shapes(path)}
+    (folder / SEAL).write_text(json.dumps({"key": key, "files": files}, indent=1))
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """Shapes by name of a safetensors file; empty for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: facts["shape"] for name, facts in header.items() if name != "__metadata__"}

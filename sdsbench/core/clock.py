@@ -8,3 +8,15 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def about(seconds: float) -> str:
+    """`35 s`, `4.2 min`, `12 h`, `3.5 days`: two significant digits."""
+    units = (("s", 1), ("min", 60), ("h", 3600), ("days", 86400))
+    name, size = next(((name, size) for name, size in units if seconds < 99.5 * size), units[-1])
+    return f"{two_digits(seconds / size)} {name}"
+
+
+def two_digits(value: float) -> str:
+    """A number with two significant digits, without an exponent."""
+    return f"{float(f'{value:.2g}'):,g}" if value < 1e6 else f"{value:.1e}"

@@ -1,9 +1,82 @@
-"""Standard output that somebody may stop reading."""
+"""The terminal: what is written to it is text whatever it holds, and its reader may leave."""
 
 from __future__ import annotations
 
 import os
 import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_KEPT = "\n\t"
+_ACTING = ("Cc", "Cf", "Cs")
+"""Unicode's categories of characters that act instead of being seen: ESC, CR, those that turn a line around ..."""
+
+
+def terminal_text(value: object) -> str:
+    """Data as text for a terminal: characters that would act on it are written as `\\x1b` or `\\u202e`."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c in _KEPT or unicodedata.category(c) not in _ACTING else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+class _TextOut:
+    """A stream that shows everything printed as `terminal_text` does; `stream` is the one behind it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):  # click asks so whether a stream takes bytes
+            raise TypeError(f"text expected, not {type(text).__name__}")
+        self.stream.write(terminal_text(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def printing_text() -> Iterator[None]:
+    """Everything that is printed inside is text: data cannot act on the terminal, and what the encoding lacks (± on an
+    ascii terminal) is a question mark instead of an error."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    with redirect_stdout(_TextOut(sys.stdout)):  # type: ignore[type-var]
+        yield
+
+
+def rich_console(stderr: bool = False, width: int | None = None) -> Console:
+    """rich's console as this project uses it: brackets in texts are brackets (no markup), numbers have no colours.
+
+    rich writes escape sequences of its own, so that texts from data go through `terminal_text` before. It respects
+    NO_COLOR and the terminal's width.
+    """
+    from rich.console import Console
+
+    file: IO[str] = sys.stderr if stderr else getattr(sys.stdout, "stream", sys.stdout)
+    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+
+
+def say_now(text: str) -> None:
+    """Print a line that also reaches a log file at once; a run goes on where nobody reads it any more."""
+    try:
+        print(terminal_text(text), flush=True)
+    except BrokenPipeError:
+        reader_is_gone()
 
 
 def reader_is_gone() -> None:

@@ -46,6 +46,9 @@ class ConfigError(SdsbenchError):
         lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
         super().__init__(f"bad configuration, {head}:\n{lines}")
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)  # from a launcher's process to its parent
+
 
 class Unavailable(SdsbenchError):
     """Data or weights that cannot be had here."""

@@ -86,5 +86,7 @@ def _limits(bounds: Iterable[Any]) -> str:
             case Le(le=value):
                 texts.append(f" to {value:g}")
             case Lt(lt=value):
-                texts.append(f" to below {value:g}")
+                texts.append(f" to below {value:,}" if isinstance(value, int) else f" to below {value:g}")
+            case MinLen(min_length=1):
+                texts.append(" that is not empty")
     return "".join(texts)

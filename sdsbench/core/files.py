@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdsbench.core.errors import DiskRefuses
+from sdsbench.core.errors import DiskRefuses, Refused
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_RIGHTS = (errno.EACCES, errno.EPERM)
+_OURS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # the disk's only where they are about the folder
 
 
 @contextmanager
@@ -32,28 +32,33 @@ def disk_errors(folder: Path) -> Iterator[None]:
 def disk_reason(error: BaseException, folder: Path) -> str | None:
     """What the disk refused, or None where the error is not the disk's. safetensors keeps only the system's text."""
     if isinstance(error, OSError):
-        ours = str(error.filename).startswith(str(folder))
-        return str(error) if error.errno in _DISK or (error.errno in _RIGHTS and ours) else None
+        place = str(error.filename)
+        ours = place.startswith(str(folder)) or str(folder).startswith(place)
+        return str(error) if error.errno in _DISK or (error.errno in _OURS and ours) else None
     if type(error).__name__ == "SafetensorError" and any(os.strerror(code) in str(error) for code in _DISK):
         return str(error)
     return None
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` so that no reader and no crash ever sees a part of it."""
+def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Replace `path` by `content` so that no reader and no crash ever sees a part of it.
+
+    A link at `path` is replaced, not followed. Raises Refused where a folder is there.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Mode 0666 less the umask, as every file that a user makes; a file or link of this name is never written into.
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except IsADirectoryError:
+        raise Refused(f"{path}: a folder where a file belongs. Move it away.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdsbench.core.errors import Owned
+from sdsbench.core.errors import Owned, Refused
+from sdsbench.core.reading import kind_of
 
 _FLOCK = "hhlli"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
@@ -20,14 +23,29 @@ def owner_lives(folder: Path) -> bool:
     Not for the owner itself: closing any handle of the file would drop its lock.
     """
     try:
-        handle = os.open(folder / "lock", os.O_RDWR)
-    except OSError:
+        handle = _open(folder, 0)
+    except (OSError, Refused):
         return False
     try:
         asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         return struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK
     finally:
         os.close(handle)
+
+
+def _open(folder: Path, more: int) -> int:
+    """A handle of the lock file. Raises Refused where a link, a FIFO or a folder is in its place."""
+    path = folder / "lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | more, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise Refused(f"{path}: {kind_of(path.lstat().st_mode)} where a file belongs. Remove it.") from None
+        raise
+    if not stat.S_ISREG(mode := os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Refused(f"{path}: {kind_of(mode)} where a file belongs. Remove it.")
+    return handle
 
 
 @contextmanager
@@ -37,7 +55,7 @@ def owned(folder: Path, wait: bool = False) -> Iterator[None]:
     Works on shared file systems that support fcntl locks (NFS 3 with lockd, NFS 4, Lustre with flock, ...).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _open(folder, os.O_CREAT)
     try:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,4 +1,4 @@
-"""Progress that reads well with and without a terminal: a live bar, or a plain line now and then."""
+"""Progress that reads well with and without a terminal: a live line of its width, or a plain line now and then."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
 
 import torch
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Line
+from rich.table import Column
 
 from sdsbench.core.clock import clock
-from sdsbench.core.console import reader_is_gone
+from sdsbench.core.console import rich_console
 
-PLAIN_SECONDS = 10.0
+PLAIN_SECONDS, LIVE_SECONDS = 10.0, 0.1
+STAGE, BAR = 34, 6  # columns of a terminal: at most for the name of the stage, at least for the bar
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -38,39 +41,60 @@ def forget_peak_memory() -> None:
         CLEAR.write_text("5")  # proc(5): resets the peak resident set size
 
 
-def say_now(text: str) -> None:
-    """Print a line that also reaches a log file at once; a run goes on where nobody reads it any more."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        reader_is_gone()
-
-
 class Progress:
-    """One line of state for a stage of `total` units; `after` seconds of later stages are part of the ETA."""
+    """One line of state for a stage of `total` units; `after` seconds of later stages are part of the time left.
 
-    def __init__(self, stage: str, total: int, done: int = 0, after: float = 0.0, out: TextIO | None = None) -> None:
+    On a terminal the line is as wide as it is and changes in place; elsewhere there is a line at the start, at the end,
+    and every PLAIN_SECONDS between.
+    """
+
+    def __init__(self, stage: str, total: int, done: int = 0, after: float = 0.0) -> None:
         self.stage, self.total, self.done, self.after = stage, total, done, after
-        self.out = out or sys.stderr
-        self.live = self.out.isatty()
         self._first, self._started = done, time.monotonic()
-        self._shown = self._started if self.live else self._started - PLAIN_SECONDS
+        self._out, console = sys.stderr, rich_console(stderr=True)
+        self.live = console.is_terminal and not console.is_dumb_terminal
+        self._line = Line(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=console, auto_refresh=False, expand=True, disable=not self.live,
+            redirect_stdout=sys.stdout.isatty(),
+        )  # fmt: skip
+        self._width = console.width
+        self._task = self._line.add_task(_cut(stage, STAGE), total=total, completed=done, text="")
+
+    def __enter__(self) -> Progress:
+        self._line.start()
+        self._show("")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._line.stop()
 
     def advance(self, units: int = 1, detail: str = "") -> None:
         """Count finished units; shows a line when due and at the end."""
         self.done += units
-        now = time.monotonic()
-        last = self.done >= self.total
-        if not last and now - self._shown < (0.1 if self.live else PLAIN_SECONDS):
-            return
-        self._shown = now
-        elapsed = now - self._started
-        left = elapsed / max(1, self.done - self._first) * (self.total - self.done) + self.after
+        due = time.monotonic() - self._shown >= (LIVE_SECONDS if self.live else PLAIN_SECONDS)
+        if due or (units and self.done >= self.total):
+            self._show(detail)
+
+    def _show(self, detail: str) -> None:
+        self._shown = time.monotonic()
+        elapsed = self._shown - self._started
+        made = self.done - self._first
+        left = f", {clock(elapsed / made * (self.total - self.done) + self.after)} left" if made else ""
         memory = f"{peak_memory()[0] / 2**30:.1f} GiB"
-        text = f"{self.stage} {self.done}/{self.total}  {detail}  {memory}  {clock(elapsed)} + {clock(left)} left"
+        count, clocks = f"{self.done}/{self.total}", f"{memory}  {clock(elapsed)}{left}"
         if self.live:
-            width = 20 * self.done // max(1, self.total)
-            self.out.write(f"\r\x1b[K[{'#' * width}{'.' * (20 - width)}] {text}" + ("\n" if last else ""))
+            room = self._width - min(len(self.stage), STAGE) - BAR - len(count) - len(clocks) - 6  # spaces between them
+            text = "  ".join(filter(None, (count, _cut(detail, room), clocks)))
+            self._line.update(self._task, completed=self.done, text=text)
+            self._line.refresh()
         else:
-            self.out.write(text + "\n")
-        self.out.flush()
+            text = "  ".join(filter(None, (detail, clocks)))
+            print(f"{self.stage} {count}  {text}", file=self._out, flush=True)
+
+
+def _cut(text: str, room: int) -> str:
+    """The text, or its beginning where it is longer than its room."""
+    return text if len(text) <= room else text[: max(0, room - 1)] + "…" * (room > 0)

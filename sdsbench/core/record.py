@@ -6,9 +6,11 @@ configuration, what came out, what it cost, and what produced it. Version 2; rea
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from sdsbench.core.names import RunId
 
 SCHEMA_VERSION = 2
 
@@ -19,6 +21,10 @@ AttemptStatus = Literal[Status, "killed", "node_failure"]
 """How one attempt ended; `killed` and `node_failure`: without a word, found out by the next attempt."""
 
 
+Label = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Of a model, method, task ...: one line without control characters, since it becomes part of titles and paths."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -26,9 +32,9 @@ class _Strict(BaseModel):
 class Score(_Strict):
     """One number of one evaluation set."""
 
-    evaluation: str  # evaluation set: gsm8k, math, boolq, glue/rte, vtab/dtd ...
+    evaluation: Label  # evaluation set: gsm8k, math, boolq, glue/rte, vtab/dtd ...
     version: int  # version of that evaluation's definition
-    scorer: str  # paper, strict, flexible, fixed, likelihood, accuracy, matthews ...
+    scorer: Label  # paper, strict, flexible, fixed, likelihood, accuracy, matthews ...
     stage: Literal["untrained", "trained", "best_epoch", "validation"]
     value: float  # as a fraction for accuracies, 0 to 1
     stderr: float | None = None
@@ -47,8 +53,8 @@ class Score(_Strict):
 
 
 class DataUsed(_Strict):
-    dataset: str  # catalogue name: gsm8k, metamathqa ...
-    split: str
+    dataset: Label  # catalogue name: gsm8k, metamathqa ...
+    split: Label
     source: Literal["hub", "local", "embedded"]
     revision: str | None = None
     rows: int
@@ -56,7 +62,7 @@ class DataUsed(_Strict):
 
 
 class Weights(_Strict):
-    model: str
+    model: Label
     source: str  # hub id, package name or file name; never an absolute path
     revision: str | None = None
     fingerprint: str  # sha256 of the weights file(s)
@@ -148,25 +154,25 @@ class Attempt(_Strict):
     started: str  # UTC, ISO 8601
     ended: str | None = None
     status: AttemptStatus
-    host: str
     slurm_job: str | None = None
     from_step: int = 0
 
 
 class Record(_Strict):
     schema_version: Literal[2] = 2
-    run_id: str
+    run_id: RunId  # and the name of its folder
     status: Status
-    model: str
-    method: str
-    task: str
-    train_set: str
-    protocol: str
+    model: Label
+    method: Label
+    task: Label
+    train_set: Label
+    protocol: Label
     seed: int
     rank: int | None
     alpha: float | None
     lr: float
     config: dict[str, Any]
+    inert: list[str] = Field(default_factory=list)  # dotted keys of config without effect beside the others
     placing: dict[str, Any] = Field(default_factory=dict)  # keys that change what the run costs and not its numbers
     means: dict[str, dict[str, list[str]]] = Field(default_factory=dict)  # task -> mean -> the evaluations it is over
     scores: list[Score] = Field(default_factory=list)
@@ -183,3 +189,11 @@ class Record(_Strict):
     failure: Failure | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     checksum: str = ""  # sha256 of the canonical JSON of everything above
+
+
+def headline(record: Record) -> float | None:
+    """The headline score after training, as a fraction, or None: of several evaluations the task's own mean."""
+    last = {s.evaluation: s.value for s in record.scores if s.headline and s.stage in ("trained", "validation")}
+    parts = record.means.get(record.task, {}).get(record.task, list(last))
+    found = [last[part] for part in parts if part in last]
+    return sum(found) / len(found) if found and len(found) == len(parts) else None

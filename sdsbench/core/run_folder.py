@@ -6,21 +6,26 @@ metrics.jsonl   one line a step, flushed as written
 samples/        per-question outputs, compressed
 adapter/        the trained tensors
 checkpoint-N/   the state after step N while the run is unfinished
+tracker.log     what the process that shows the run to a tracker had to say
 lock            held by the process that works on the run
+private.jsonl   host and process of each attempt, whole messages of failures: for the owner, never exported
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from sdsbench.core.errors import DamagedFile
+from sdsbench.core.file_hash import content_hash
 from sdsbench.core.files import write_atomic
 from sdsbench.core.hashing import sha256_of
+from sdsbench.core.limits import RECORD
+from sdsbench.core.reading import parse_json, read_bytes
 from sdsbench.core.record import Record
 
 
@@ -38,17 +43,23 @@ def write_record(folder: Path, record: Record) -> Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises DamagedFile where it does not match its schema or its checksum."""
-    content = path.read_bytes()
+    """The record in a file. Raises DamagedFile where it does not match its schema, its checksum or its folder."""
+    content = read_bytes(path, RECORD, below=path.parent)
     try:
         record = Record.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
+        where = ".".join(map(str, first["loc"]))[:200] or "the whole file"
         raise DamagedFile(f"{path}: not a record of schema version 2: {where}: {first['msg']}.") from None
     # Of what the file holds, not of what it would hold if it were written today: keys may have been added since.
-    if record.checksum != sha256_of({**json.loads(content), "checksum": ""}):
+    try:
+        held = sha256_of({**parse_json(content, path), "checksum": ""})
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path}: not a record: {error}.") from None
+    if record.checksum != held:
         raise DamagedFile(f"{path}: its content does not match its checksum.")
+    if path.parent.resolve().name != record.run_id:
+        raise DamagedFile(f"{path}: its run id is {record.run_id}, which is not the name of its folder.")
     return record
 
 
@@ -59,12 +70,12 @@ def find_record(folder: Path, say: Callable[[str], None]) -> Record | None:
     as absent.
     """
     path = folder / "record.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
         return read_record(path)
     except DamagedFile as error:
-        aside = folder / f"record.damaged-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.json"
+        aside = folder / f"record.damaged-{content_hash(path)[:8]}.json"
         path.rename(aside)
         say(f"{error} It is set aside as {aside.name}; the run starts from its newest checkpoint, or anew.")
         return None

@@ -9,7 +9,10 @@ from typing import Any
 
 import zstandard
 
+from sdsbench.core.errors import DamagedFile
 from sdsbench.core.files import write_atomic
+from sdsbench.core.limits import ANSWERS
+from sdsbench.core.reading import finite, read_packed_rows, whole
 
 
 def path_of(folder: Path, evaluation: str, stage: str) -> Path:
@@ -34,6 +37,46 @@ def correct(sample: dict[str, Any], scorer: str) -> float:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All samples of one evaluation."""
-    text = zstandard.ZstdDecompressor().decompress(path.read_bytes())
-    return [json.loads(line) for line in text.decode().splitlines()]
+    """All samples of one evaluation, by index. Raises DamagedFile for what is no such list."""
+    rows = read_packed_rows(path, ANSWERS, _wrong, below=path.parent.parent)
+    if len({row["index"] for row in rows}) < len(rows):
+        raise DamagedFile(f"{path}: two answers have one index.")
+    return sorted(rows, key=lambda row: row["index"])
+
+
+def read_looks(path: Path) -> list[dict[str, Any]]:
+    """The rows of a probe (training/probes/observer.py), one a layer. Raises DamagedFile for what is no such list."""
+    return read_packed_rows(path, ANSWERS, _wrong_look, below=path.parent.parent)
+
+
+def _wrong_look(row: dict[str, Any]) -> str:
+    if not isinstance(row.get("layer"), str):
+        return "layer: accepted: the name of a layer"
+    for key, value in row.items():
+        numbers = value if isinstance(value, list) else [] if key == "layer" or value is None else [value]
+        if not all(finite(number) for number in numbers):
+            return f"{key[:40]}: accepted: a number, null or a list of numbers"
+    return ""
+
+
+def _wrong(sample: dict[str, Any]) -> str:
+    """What is wrong with the form of a sample; empty for a good one."""
+    if not whole(sample.get("index")):
+        return "index: accepted: a whole number from 0"
+    for key in ("id", "prompt"):
+        if not isinstance(sample.get(key, ""), str):
+            return f"{key}: accepted: a text"
+    if not (isinstance(sample.get("target", ""), str) or finite(sample["target"])):
+        return "target: accepted: a text or a number"
+    response = sample.get("response", "")
+    numbers = isinstance(response, list) and response and all(isinstance(value, float) for value in response)
+    if not (isinstance(response, str) or finite(response) or numbers):
+        return "response: accepted: a text, a number or a list of numbers"
+    if not whole(sample.get("gold", 0)):
+        return "gold: accepted: the number of the right choice"
+    if not isinstance(sample.get("truncated", False), bool):
+        return "truncated: accepted: true or false"
+    scores = sample.get("scores", {})
+    if not isinstance(scores, dict) or not all(value is None or finite(value) for value in scores.values()):
+        return "scores: accepted: a number or null for each scorer"
+    return ""

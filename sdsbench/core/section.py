@@ -93,6 +93,11 @@ FromZero = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 WholeFromZero = Annotated[int, Field(ge=0)]
+PathText = Annotated[
+    str,
+    Field(pattern=r"^[^\x00-\x1f\x7f]+$", description="that is not empty, without control characters"),
+    Accepts("a text that is not empty, without control characters"),
+]
 
 
 class Section(BaseModel):

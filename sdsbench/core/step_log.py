@@ -4,22 +4,29 @@
 {"kind": "method", "step": 3, ...}                             what the method reports of a step
 {"kind": "eval", "step": 3, "stage": ..., "scorer": ..., ...}  a score after that step (0: before training)
 {"kind": "probe", "step": 3, ...}                              means over layers of a probe
+{"kind": "memory", "step": 3, "micro_tokens": ...}             that step did not fit, and was made in smaller passes
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from sdsbench.core.files import write_atomic
+from sdsbench.core.limits import STEPS
+from sdsbench.core.reading import finite, read_text, rows_of, whole
+
+KINDS = ("train", "method", "eval", "probe")
 
 
 class StepLog:
     """Appends lines to a step log while it is open."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", buffering=1)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        self._file = os.fdopen(handle, "a", buffering=1)
 
     def __enter__(self) -> StepLog:
         return self
@@ -33,8 +40,7 @@ class StepLog:
 
 def cut(path: Path, step: int | None) -> None:
     """Keep the lines up to a step, since later ones belong to work that was lost; None: keep nothing."""
-    kept = [line for line in read(path) if step is not None and line["step"] <= step]
-    _rewrite(path, kept)
+    _rewrite(path, [] if step is None else [line for line in read(path) if line["step"] <= step])
 
 
 def drop_scores(path: Path, stage: str) -> None:
@@ -52,13 +58,35 @@ def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a step log; an unfinished last line (of a killed process) is left out."""
-    if not path.exists():
+    """The lines of a step log; none where there is no log, and without an unfinished last line (of a killed process).
+
+    Raises DamagedFile for a line that is none of a step log.
+    """
+    if not os.path.lexists(path):
         return []
-    lines = []
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    whole_lines, _, _ = read_text(path, STEPS, below=path.parent).rpartition("\n")
+    return rows_of(whole_lines, _wrong, path)
+
+
+_TEXTS = ("kind", "stage", "evaluation", "scorer", "floor_of")
+
+
+def _wrong(line: dict[str, Any]) -> str:
+    """What is wrong with the form of a line; empty for a good one."""
+    if not isinstance(line.get("kind"), str):
+        return "kind: accepted: train, method, eval or probe"
+    if not whole(line.get("step")):
+        return "step: accepted: a whole number from 0"
+    needed = {"train": ("loss",), "eval": ("stage", "evaluation", "scorer", "value")}.get(line["kind"], ())
+    for key in needed:
+        if line.get(key) is None:
+            return f"{key}: a line of kind {line['kind']} has it"
+    for key, value in line.items():
+        if value is None or isinstance(value, bool):
+            continue
+        if key in _TEXTS:
+            if not isinstance(value, str):
+                return f"{key}: accepted: a text"
+        elif not (finite(value) or isinstance(value, float)):  # a float may also be nan: what a layer had none of
+            return f"{key[:40]}: accepted: a number"
+    return ""

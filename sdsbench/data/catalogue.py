@@ -28,6 +28,7 @@ class DataSet:
     question: tuple[str, ...] = ()  # what makes two rows the same question; empty: every column but the last
     original: str | None = None  # the column that holds the question which a row rewords
     built_from: tuple[str, ...] = ()  # sets whose training rows it repeats or rewords
+    classes: str | None = None  # the column of a row's class: a limited draw keeps each class's share
     held_back_from: str | None = None  # where it has no training rows: the set whose training rows tuning is scored on
 
     @property

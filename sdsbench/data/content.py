@@ -26,11 +26,20 @@ def questions(table: Any, indices: Sequence[int], columns: Sequence[str]) -> Ite
 
     Images are compared as they are encoded, which needs no decoding.
     """
+    for row in _selected(table, indices, columns):
+        yield "\x1f".join(_asked(row[column]) for column in columns)
+
+
+def values(table: Any, indices: Sequence[int], column: str) -> Iterator[Any]:
+    """What one column holds, row by row, as it is stored (a class by its number, an image as it is encoded)."""
+    return (row[column] for row in _selected(table, indices, [column]))
+
+
+def _selected(table: Any, indices: Sequence[int], columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     if not isinstance(table, list):
         table = table.select_columns(list(columns)).with_format("arrow")
     for rows in _chunks(table, indices):
-        for row in rows:
-            yield "\x1f".join(_asked(row[column]) for column in columns)
+        yield from rows
 
 
 def _chunks(table: Any, indices: Sequence[int]) -> Iterator[Iterator[Mapping[str, Any]]]:

@@ -11,7 +11,8 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.data_config import DataConfig
-from sdsbench.data.sources import Rows, has_validation, limited, load
+from sdsbench.data.draw import limited
+from sdsbench.data.sources import Rows, has_validation, load
 
 SPLIT = "held_back"  # how such rows are named where they come from a training split
 SEED = 20240  # which training rows are held back must not move with a run's seed
@@ -77,7 +78,7 @@ def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
     return train.take(kept)
 
 
-def load_training(name: str, config: DataConfig, seed: int, tuning: Sequence[Rows] = ()) -> Rows:
+def load_training(name: str, config: DataConfig, tuning: Sequence[Rows] = ()) -> Rows:
     """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`."""
     rows = load(name, "train", config)
-    return limited(without(rows, tuning) if tuning else rows, config, seed)
+    return limited(without(rows, tuning) if tuning else rows, config.train_limit, config.order)

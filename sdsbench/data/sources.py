@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-import numpy as np
-
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import DataUsed
 from sdsbench.data import catalogue, content
@@ -26,7 +24,7 @@ from sdsbench.data.generators import generated_sets, generator_of, is_generated
 
 Source = Literal["hub", "local", "embedded"]
 _COMMIT = re.compile("[0-9a-f]{40}")
-EMBEDDED_ROWS = {"train": 4000, "validation": 200, "test": 500}
+EMBEDDED_ROWS = {"train": 4000, "validation": 500, "test": 1000}
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,10 @@ class Rows:
         """What each row asks, in a form that can be compared between sets (data/content.py)."""
         columns = columns or catalogue.get(self.dataset).question_columns
         return content.questions(self.table, self.indices, columns)
+
+    def values(self, column: str) -> list[Any]:
+        """What a column holds, row by row; other columns are not read."""
+        return list(content.values(self.table, self.indices, column))
 
     def used(self) -> DataUsed:
         """This data as a line of the record."""
@@ -108,16 +110,6 @@ def load(name: str, split: str, config: DataConfig) -> Rows:
             f"found {', '.join(rows[0])}; accepted: {', '.join(data_set.columns)}"
         )
     return rows
-
-
-def limited(rows: Rows, config: DataConfig, seed: int) -> Rows:
-    """Training rows cut to `data.train_limit`: the first ones, or a draw of the seed."""
-    limit = config.train_limit
-    if limit is None or limit >= len(rows):
-        return rows
-    if config.order == "first":
-        return rows.take(range(limit))
-    return rows.take(np.random.default_rng(seed).permutation(len(rows))[:limit].tolist())
 
 
 def has_validation(data_set: DataSet, config: DataConfig) -> bool:

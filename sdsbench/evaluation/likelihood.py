@@ -1,7 +1,8 @@
 """Log-likelihoods of continuations, without padding and each prompt once.
 
 A row is a prompt followed by all its continuations; each continuation sees the prompt and itself, at the positions that
-it has alone (training/attention.py). Rows lie end to end.
+it has alone (training/attention.py). Rows lie end to end. Models that this does not serve (training/own_loss.py) read
+each prompt with each continuation, in padded batches.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def continuation_log_likelihoods(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
     begin_token: BeginToken = "tokenizer",
+    padded: bool = False,
 ) -> list[tuple[float, bool]]:
     """Per (prompt, continuation): the continuation's summed log-probability, and whether greedy decoding gives it."""
     device = next(model.parameters()).device
@@ -34,6 +36,8 @@ def continuation_log_likelihoods(
         (prompt_ids(prompt, tokenizer, begin_token), tokenizer(continuation, add_special_tokens=False)["input_ids"])
         for prompt, continuation in pairs
     ]
+    if padded:
+        return _padded(model, encoded, batch_size, progress, device)
     rows: dict[tuple[int, ...], list[int]] = {}  # prompt -> its pairs
     for i, (prompt, _) in enumerate(encoded):
         rows.setdefault(tuple(prompt), []).append(i)
@@ -44,6 +48,29 @@ def continuation_log_likelihoods(
         for i, result in zip([i for _, members in batch for i in members], found, strict=True):
             results[i] = result
         progress(sum(len(members) for _, members in batch))
+    return results
+
+
+def _padded(
+    model: Any,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    batch_size: int,
+    progress: Callable[[int], None],
+    device: torch.device,
+) -> list[tuple[float, bool]]:
+    """Results of every (prompt, continuation), longest first, through the model's own forward pass."""
+    order = sorted(range(len(pairs)), key=lambda i: (-sum(map(len, pairs[i])), i))
+    results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+    for start in range(0, len(order), batch_size):
+        batch = [pairs[i] for i in order[start : start + batch_size]]
+        width = max(len(prompt) + len(continuation) for prompt, continuation in batch)
+        rows = [[*prompt, *continuation] for prompt, continuation in batch]
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        for i, (prompt, continuation), own in zip(order[start:], batch, logits, strict=False):
+            results[i] = _of_logits(own[len(prompt) - 1 : len(prompt) + len(continuation) - 1].float(), continuation)
+        progress(len(batch))
     return results
 
 
@@ -95,6 +122,11 @@ def _result(model: Any, predicting: Tensor, continuation: Sequence[int]) -> tupl
     softcap = getattr(model.config, "final_logit_softcapping", None)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
+    return _of_logits(logits, continuation)
+
+
+def _of_logits(logits: Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
+    """The same from the logits that predict each token (t x V)."""
     gold = torch.tensor(continuation, device=logits.device)[:, None]
     total = logits.log_softmax(-1).gather(1, gold).double().sum()
     return float(total), bool((logits.argmax(-1, keepdim=True) == gold).all())

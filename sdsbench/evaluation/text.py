@@ -35,18 +35,25 @@ def evaluate_text(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
     begin_token: BeginToken = "tokenizer",
+    padded: bool = False,
 ) -> Evaluated:
-    """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers."""
+    """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers.
+
+    `progress` is told how many more rows are done, with 0 after every token and every graded answer, and may raise.
+    `padded`: likelihoods through the model's own forward pass (training/own_loss.py).
+    """
     from lm_eval import evaluator
     from lm_eval.api.task import ConfigurableTask
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     settings = (
-        _generation_task(evaluation, rows) if isinstance(evaluation, Generation) else _choice_task(evaluation, rows)
+        _generation_task(evaluation, rows, progress)
+        if isinstance(evaluation, Generation)
+        else _choice_task(evaluation, rows)
     )
     name = evaluation.name.replace("/", "_")
     truncated: dict[int, bool] = {}
-    lm = _model(model, tokenizer, batch_size, progress, begin_token, truncated)
+    lm = _model(model, tokenizer, batch_size, progress, begin_token, truncated, padded)
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
@@ -56,7 +63,11 @@ def evaluate_text(
     return Evaluated([_score(evaluation, scorer, stage, kept) for scorer in scorers], kept)
 
 
-def _generation_task(evaluation: Generation, rows: Rows) -> dict[str, Any]:
+def _generation_task(evaluation: Generation, rows: Rows, progress: Callable[[int], None]) -> dict[str, Any]:
+    def verdicts(doc: Any, results: Sequence[str]) -> dict[str, float]:
+        progress(0)  # grading thousands of answers takes minutes, too
+        return {name: _number(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()}
+
     return {
         **_common(rows, evaluation.version, list(evaluation.scorers)),
         "output_type": "generate_until",
@@ -68,9 +79,7 @@ def _generation_task(evaluation: Generation, rows: Rows) -> dict[str, Any]:
             "max_gen_toks": evaluation.max_new_tokens,
             "num_beams": evaluation.beams,
         },
-        "process_results": lambda doc, results: {
-            name: _number(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()
-        },
+        "process_results": verdicts,
     }
 
 
@@ -115,6 +124,7 @@ def _model(
     progress: Callable[[int], None],
     begin_token: BeginToken,
     truncated: dict[int, bool],
+    padded: bool,
 ) -> Any:
     """Our generation and likelihoods behind lm-eval's interface.
 
@@ -136,7 +146,7 @@ def _model(
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             pairs = [request.args for request in requests]
-            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress, begin_token)
+            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress, begin_token, padded)
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             raise TypeError("no task of sdsbench scores whole texts")
@@ -159,6 +169,7 @@ def _sample(
         "prompt": prompt,
         "target": target,
         "response": response,
+        **({"gold": evaluation.gold(doc)} if isinstance(evaluation, Choice) else {}),
         "scores": {scorer: None if math.isnan(sample[scorer]) else sample[scorer] for scorer in scorers},
         **({} if truncated is None else {"truncated": truncated}),
     }

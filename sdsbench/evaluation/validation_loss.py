@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,17 +10,28 @@ from torch import Tensor
 
 
 class Objective(Protocol):
-    """What training computes on a micro-batch, summed over its targets."""
+    """What training computes in a pass, summed over its targets."""
 
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
 
 
 @torch.inference_mode()
-def mean_loss(model: Any, objective: Objective, examples: Sequence[Any], batch_size: int) -> float:
-    """Loss per target (a token of a response, a row of a classifier), in nats, over encoded examples."""
+def mean_loss(
+    model: Any,
+    objective: Objective,
+    examples: Sequence[Any],
+    batch_size: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> float:
+    """Loss per target (a token of a response, a row of a classifier), in nats, over encoded examples.
+
+    `progress` is told after every batch how many more are done, and may raise.
+    """
     device = next(model.parameters()).device
     model.eval()
     total = 0.0
     for start in range(0, len(examples), batch_size):
-        total += float(objective.loss(model, examples[start : start + batch_size], device))
+        batch = examples[start : start + batch_size]
+        total += float(objective.loss(model, batch, device))
+        progress(len(batch))
     return total / sum(example.targets for example in examples)

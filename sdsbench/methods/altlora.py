@@ -13,7 +13,7 @@ and alike for B. `second_moment` is the authors' AltLoRA+: the step is divided, 
 beta2^k)) + epsilon, where V_A <- beta2 V_A + (1 - beta2) gA'^2. Steps are plain (no second optimizer, no weight decay).
 
 Left open by the paper, and chosen here: B has the first turn, since gA = 0 while B = 0; `damping` is added to the
-eigenvalues of B^T B and A A^T; train.clip_norm limits the raw gradients, as it does for LoRA.
+eigenvalues of B^T B and A A^T.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class AltLoRAConfig(LowRankConfig):
 @register("altlora", AltLoRAConfig)
 class AltLoRA(LoRA):
     config: AltLoRAConfig
+    title = "AltLoRA"
+    arxiv = "2505.12455"
     update_rule = "sgd"
-    clipped = "gradient"
 
     def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
         super().create(layer, generator)

@@ -90,13 +90,15 @@ class Method:
     """Base of all methods. A subclass overrides the verbs in which it differs."""
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
+    """How tables and figures write the method; its name where the class itself gives none."""
+    arxiv: ClassVar[str] = ""
+    """Number of its paper there: tables and figures list methods in the order of their papers."""
     relative_time: ClassVar[float] = 1.0
     """Time of a training step over that of plain LoRA, for estimates before any run is finished. Counted operations do
     not say it: full fine-tuning has 1.5 times LoRA's and takes three times as long."""
     update_rule: str = "configured"
     """`configured`: train.optimizer updates the parameters; `sgd`: the method already made the direction."""
-    clipped: str = "direction"
-    """What train.clip_norm limits: the `direction` that before_step makes, or the raw `gradient` before it does."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -170,7 +172,22 @@ class Method:
         return {}
 
     def before_step(self, layers: Layers, step: int) -> None:
-        """Change gradients in place after backward; step counts optimizer steps from 1 (and see `clipped`)."""
+        """Change gradients in place after backward; step counts optimizer steps from 1.
+
+        train.clip says whether gradients are clipped before (`raw`) or what this made of them (`adjusted`).
+        """
+
+    @classmethod
+    def adjusts_gradients(cls) -> bool:
+        """Whether before_step does anything: where not, train.clip has no effect."""
+        return cls.before_step is not Method.before_step
+
+    def learning_rate_factor(self, name: str, ndim: int) -> float:
+        """What multiplies the learning rate of one trained tensor, by its name in the model and its dimensions.
+
+        Tensors of a head that trains beside the method are asked about too.
+        """
+        return 1.0
 
     def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
         """React to a finished optimizer step; returns facts for metrics.jsonl (empty: nothing happened)."""

@@ -29,6 +29,8 @@ class DoRAConfig(LowRankConfig):
 
 @register("dora", DoRAConfig)
 class DoRA(LoRA):
+    title = "DoRA"
+    arxiv = "2402.09353"
     peft_options: ClassVar[Mapping[str, Any]] = {"use_dora": True}
     exact_gradient = False  # the row norms count as constants (the paper's section 4.3)
     relative_time = 1.21  # published for another benchmark

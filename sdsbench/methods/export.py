@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,25 +103,29 @@ def export_peft(
     layers: Layers,
     method: Method,
     base_model: str | None = None,
+    revision: str | None = None,
     task_type: str | None = None,
-    heads: Mapping[str, Tensor] | None = None,
+    others: Mapping[str, Tensor] | None = None,
+    modules: Sequence[str] = (),
 ) -> None:
     """Write an adapter for the untouched base, which peft.PeftModel.from_pretrained loads.
 
     Adapted layers become a standard LoRA: SDS-LoRA and PiSSA of rank 2r, LoRA-XS and LoRA-SB with R folded into a
-    factor, DoRA natively. A method with layers of its own says itself what peft's form of them is. `heads` are trained
-    tensors outside the method's, by parameter name; `task_type` is peft's (CAUSAL_LM, SEQ_CLS, ...).
+    factor, DoRA natively. A method with layers of its own says itself what peft's form of them is. `others` are trained
+    tensors outside the method's, by parameter name, and `modules` the modules that hold them; `base_model` and
+    `revision` are what peft loads the base by; `task_type` is peft's (CAUSAL_LM, SEQ_CLS, ...).
     Raises Refused for a method without such a form, such as full fine-tuning.
     """
     found = _as_lora(layers, method) if layers else method.peft_adapter()
     if found is None:
         raise Refused(f"method={method.name} has no adapter to export: use the merged model folder instead")
     config, tensors = found
-    tensors |= {f"base_model.model.{name}": tensor for name, tensor in (heads or {}).items()}
-    saved = {*(config.get("modules_to_save") or ()), *(name.rpartition(".")[0] for name in heads or {})}
+    tensors |= {f"base_model.model.{name}": tensor for name, tensor in (others or {}).items()}
+    saved = {*(config.get("modules_to_save") or ()), *modules}
     config |= {
         "task_type": task_type,
         "base_model_name_or_path": base_model,
+        "revision": revision,
         "inference_mode": True,
         "modules_to_save": sorted(saved) or None,
     }

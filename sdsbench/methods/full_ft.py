@@ -29,6 +29,7 @@ class FullFineTuningConfig(MethodConfig):
 @register("full_ft", FullFineTuningConfig)
 class FullFineTuning(Method):
     config: FullFineTuningConfig
+    title = "Full FT"
     trains_base = True
     relative_time = 3.1  # published for another benchmark
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sdsbench.methods.dropout_masks import DropoutMasks, keep_mask
 from sdsbench.methods.masters import as_master, master_dtype
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class AdaptedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         linear.requires_grad_(False)
         self.weight, self.bias = linear.weight, linear.bias
-        self.dropout_generator: torch.Generator | None = None
-        """Source of dropout masks (a CPU generator); the run must set it where method.dropout is above 0."""
+        self.dropout_masks: DropoutMasks | None = None
+        """Where the current pass lies in its step; the run must set it where method.dropout is above 0."""
         self.gradient_sink: GradientSink | None = None
         """If set, the backward pass hands it dL/dW_mn in fp32 and forgets it."""
 
@@ -91,15 +92,18 @@ class AdaptedLinear(nn.Module):
 
         Dropout applies to the input of the update only. Gradients go to the factors that require them.
         """
-        dropout = self.method.config.dropout if self.training else 0.0
-        call = Call(scale, dropout, self._dropout_seed() if dropout else 0, self.gradient_sink)
+        call = self.call(scale, len(x_tn), self.gradient_sink)
         blocks = [block for branch in branches for block in branch]
         return _LowRankLinear.apply(x_tn, self.weight, self.bias, *(rows or UNSCALED), call, *blocks)
 
-    def _dropout_seed(self) -> int:
-        if self.dropout_generator is None:
-            raise RuntimeError(f"{self.name}: dropout needs layer.dropout_generator (a seeded CPU torch.Generator)")
-        return int(torch.randint(2**62, (), generator=self.dropout_generator))
+    def call(self, scale: float, rows: int, sink: GradientSink | None) -> Call:
+        """The arguments of a product over so many rows of input, with the mask of this pass where dropout applies."""
+        dropout = self.method.config.dropout if self.training else 0.0
+        if not dropout:
+            return Call(scale, 0.0, 0, 0, sink)
+        if self.dropout_masks is None:
+            raise RuntimeError(f"{self.name}: dropout needs layer.dropout_masks (methods/dropout_masks.py)")
+        return Call(scale, dropout, *self.dropout_masks.of_layer(self.name, rows), sink)
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}, {self.method.name}"
@@ -112,15 +116,14 @@ class Call:
     scale: float
     dropout: float
     seed: int
+    first_row: int  # of the mask
     sink: GradientSink | None
 
     def dropped(self, x_tn: Tensor) -> Tensor:
         """x with dropout; the same mask each time, since it is drawn from the stored seed."""
         if not self.dropout:
             return x_tn
-        device = "cpu" if x_tn.is_meta else x_tn.device  # no generator exists on the meta device
-        generator = torch.Generator(device).manual_seed(self.seed)
-        mask_tn = torch.empty_like(x_tn).bernoulli_(1 - self.dropout, generator=generator)
+        mask_tn = keep_mask(x_tn, 1 - self.dropout, self.seed, self.first_row)
         return mask_tn.mul_(x_tn).div_(1 - self.dropout)
 
     def undropped(self, gradient_tn: Tensor) -> Tensor:

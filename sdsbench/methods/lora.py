@@ -23,6 +23,8 @@ class LoRAConfig(LowRankConfig):
 @register("lora", LoRAConfig)
 class LoRA(Method):
     config: LowRankConfig
+    title = "LoRA"
+    arxiv = "2106.09685"
 
     def scale(self) -> float:
         return self.config.alpha / self.config.rank

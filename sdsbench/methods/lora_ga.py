@@ -34,6 +34,8 @@ class LoRAGAConfig(LowRankConfig):
 @register("lora_ga", LoRAGAConfig)
 class LoRAGA(Method):
     config: LoRAGAConfig
+    title = "LoRA-GA"
+    arxiv = "2407.05000"
 
     def scale(self) -> float:
         return self.config.alpha / math.sqrt(self.config.rank)

@@ -67,6 +67,8 @@ def adjusted_gradients(
 @register("lora_pro", LoRAProConfig)
 class LoRAPro(LoRA):
     config: LoRAProConfig
+    title = "LoRA-Pro"
+    arxiv = "2407.18242"
     relative_time = 1.2  # assumed: no published figure
     state_advice = (
         "use method.mode=efficient (no such state), method.moment_dtype=bfloat16 (half of it), or fewer method.targets"

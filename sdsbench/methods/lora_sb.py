@@ -60,6 +60,8 @@ class LoRASBConfig(LowRankConfig):
 @register("lora_sb", LoRASBConfig)
 class LoRASB(Method):
     config: LoRASBConfig
+    title = "LoRA-SB"
+    arxiv = "2411.19557"
 
     def scale(self) -> float:
         return self.config.alpha

@@ -31,6 +31,8 @@ class LoRAXSConfig(WeightSVDConfig):
 @register("lora_xs", LoRAXSConfig)
 class LoRAXS(Method):
     config: LoRAXSConfig
+    title = "LoRA-XS"
+    arxiv = "2405.17604"
 
     def scale(self) -> float:
         return self.config.alpha / self.config.rank

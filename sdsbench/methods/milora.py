@@ -32,6 +32,8 @@ class MiLoRAConfig(LowRankConfig):
 @register("milora", MiLoRAConfig)
 class MiLoRA(WeightSplit):
     config: MiLoRAConfig
+    title = "MiLoRA"
+    arxiv = "2406.09044"
 
     def initial_factors(self, layer: AdaptedLinear, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return balanced_factors(minor_weight_svd(layer, self.config.rank), self.scale())

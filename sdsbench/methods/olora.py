@@ -29,6 +29,8 @@ class OLoRAConfig(LowRankConfig):
 @register("olora", OLoRAConfig)
 class OLoRA(WeightSplit):
     config: OLoRAConfig
+    title = "OLoRA"
+    arxiv = "2406.01775"
 
     def initial_factors(self, layer: AdaptedLinear, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         weight_mn = as_master(layer.weight.detach())

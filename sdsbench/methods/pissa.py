@@ -30,6 +30,8 @@ class PiSSAConfig(WeightSVDConfig):
 @register("pissa", PiSSAConfig)
 class PiSSA(WeightSplit):
     config: PiSSAConfig
+    title = "PiSSA"
+    arxiv = "2404.02948"
 
     def initial_factors(self, layer: AdaptedLinear, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return balanced_factors(weight_svd(layer, self.config, generator), self.scale())

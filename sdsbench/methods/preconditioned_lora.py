@@ -25,6 +25,8 @@ class PreconditionedLoRAConfig(LowRankConfig):
 @register("preconditioned_lora", PreconditionedLoRAConfig)
 class PreconditionedLoRA(LoRA):
     config: PreconditionedLoRAConfig
+    title = "Preconditioned LoRA"
+    arxiv = "2402.02347"
 
     def before_step(self, layers: Layers, step: int) -> None:
         from sdsbench.methods.attach import group_by_shape

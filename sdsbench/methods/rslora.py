@@ -14,5 +14,8 @@ class RsLoRAConfig(LowRankConfig):
 
 @register("rslora", RsLoRAConfig)
 class RsLoRA(LoRA):
+    title = "rsLoRA"
+    arxiv = "2312.03732"
+
     def scale(self) -> float:
         return self.config.alpha / math.sqrt(self.config.rank)

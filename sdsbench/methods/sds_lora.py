@@ -75,6 +75,8 @@ def refresh_due(rule: str, step: int, total_steps: int, warmup_steps: int, phase
 @register("sds_lora", SDSLoRAConfig)
 class SDSLoRA(Method):
     config: SDSLoRAConfig
+    title = "SDS-LoRA"
+    arxiv = "2606.16454"
 
     def __init__(self, config: SDSLoRAConfig) -> None:
         super().__init__(config)

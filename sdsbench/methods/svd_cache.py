@@ -1,15 +1,17 @@
 """Leading singular triples of base weights, kept on disk: an SVD of a 7B model takes minutes, a read seconds.
 
-A file's name is a hash of the weight's bytes, rank, algorithm and seed, so a changed weight never meets old factors.
+An entry's name is a hash of the weight's bytes, rank, algorithm and seed, so a changed weight never meets old factors;
+a file that is not the one that was written is made again (core/cache.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdsbench.core.cache import cache_folder
+from sdsbench.core.cache import cached
 from sdsbench.core.lazy import torch
 from sdsbench.methods.tensor_file import save_tensors
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 Triples = tuple["Tensor", "Tensor", "Tensor"]  # U_mr, S_r, V_nr
 WORTH_CACHING = 2**20
 """Entries of a weight from which reading the factors is quicker than making them."""
+
+
+_FILE = "triples.safetensors"
 
 
 def weight_hash(weight_mn: Tensor) -> str:
@@ -38,10 +43,14 @@ def cached_triples(weight_mn: Tensor, rank: int, algorithm: str, seed: int, comp
     from safetensors.torch import load_file
 
     key = hashlib.sha256(f"{weight_hash(weight_mn)} {rank} {algorithm} {seed}".encode()).hexdigest()
-    path = cache_folder() / "svd" / f"{key}.safetensors"
-    if path.exists():
-        found = load_file(path, device=str(weight_mn.device))
-        return found["U"], found["S"], found["V"]
-    u_mr, s_r, v_nr = compute()
-    save_tensors(path, {"U": u_mr, "S": s_r, "V": v_nr})
-    return u_mr, s_r, v_nr
+    made: list[Triples] = []
+
+    def build(folder: Path) -> None:
+        made.append(compute())
+        save_tensors(folder / _FILE, dict(zip("USV", made[0], strict=True)))
+
+    folder = cached("svd", key, key, build)
+    if made:
+        return made[0]
+    found = load_file(folder / _FILE, device=str(weight_mn.device))
+    return found["U"], found["S"], found["V"]

@@ -1,21 +1,30 @@
-"""Names and shapes of a model's linear layers from its config.json alone: no torch, no weights.
+"""Names and shapes of a model's linear layers from its config.json alone, before any weights are here.
 
 The configuration check needs them within seconds (does a target match, is the rank too large), and so do memory
-estimates. Names are those of the task models: ...ForCausalLM, ...ForSequenceClassification, ...ForImageClassification.
-Heads and poolers, which no method adapts, are left out.
+estimates. They are those of the model itself, which transformers builds on the meta device: any architecture that it
+knows. Building takes seconds and torch; so what it found is kept, for the shipped architectures in layers.json
+(scripts/write_layers.py), for others in the machine's cache. Names are those of the task models: ...ForCausalLM,
+...ForSequenceClassification, ...ForImageClassification.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sdsbench.core.cache import cached
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.hashing import sha256_of
+from sdsbench.models.files import check_counts, reading
 
 FOLDER = Path(__file__).parent / "architectures"
+LAYERS = Path(__file__).parent / "layers.json"
 Shapes = dict[str, tuple[int, int]]  # name -> (m, n) = (output size, input size)
+_FILE = "layers.json"
 
 
 def shipped(name: str) -> dict[str, Any]:
@@ -30,69 +39,69 @@ def shipped(name: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def linear_layers(config: Mapping[str, Any]) -> Shapes:
-    """(m, n) of every nn.Linear of the body, by dotted name, in the model's order.
+def linear_layers(facts: Mapping[str, Any], family: str) -> Shapes:
+    """(m, n) of every nn.Linear, heads included, by dotted name, in the model's order.
 
-    Raises Unavailable for a model_type that is not covered.
+    `facts` is a config.json, `family` decoder, encoder or vision. Raises Unavailable, with transformers' reason, for a
+    configuration that it cannot build, and for models whose layers are of another kind.
     """
-    model_type = config.get("model_type")
-    if model_type not in _FAMILIES:
-        raise Unavailable(f"model_type {model_type!r}: layer names are known for {', '.join(_FAMILIES)}")
-    prefix, block = _FAMILIES[model_type]
-    shapes = block(config)
-    return {
-        f"{prefix}.{layer}.{name}": shape
-        for layer in range(config["num_hidden_layers"])
-        for name, shape in shapes.items()
-    }
+    name = sha256_of(facts)
+    known = _shipped_layers().get(name)
+    if known is not None:
+        return expanded(known)
+    check_counts(dict(facts), "config.json")
+    key = f"{name} {family} transformers {importlib.metadata.version('transformers')}"
+
+    def build(folder: Path) -> None:
+        (folder / _FILE).write_text(json.dumps(built_layers(facts, family)))
+
+    folder = cached("layers", sha256_of(key)[:16], key, build)
+    return {layer: (m, n) for layer, (m, n) in json.loads((folder / _FILE).read_text()).items()}
 
 
-def _llama(config: Mapping[str, Any]) -> Shapes:
-    hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
-    head_size = config.get("head_dim") or hidden // heads
-    queries, keys = heads * head_size, (config.get("num_key_value_heads") or heads) * head_size
-    return {
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, queries),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
+def built_layers(facts: Mapping[str, Any], family: str) -> Shapes:
+    """The same, read from the model on the meta device."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    from sdsbench.models.load import without_weights
+
+    with reading(f"config.json of a {facts.get('model_type')!r} model"):
+        model = without_weights(family, facts)
+    if any(isinstance(module, Conv1D) for module in model.modules()):
+        raise Unavailable(
+            f"config.json: model_type {facts.get('model_type')!r}: its layers are transformers' Conv1D, which hold W "
+            "transposed; accepted: models of torch's nn.Linear layers, which the methods adapt"
+        )
+    linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return {name: (module.out_features, module.in_features) for name, module in linear}
 
 
-def _bert(config: Mapping[str, Any]) -> Shapes:
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    return {
-        "attention.self.query": (hidden, hidden),
-        "attention.self.key": (hidden, hidden),
-        "attention.self.value": (hidden, hidden),
-        "attention.output.dense": (hidden, hidden),
-        "intermediate.dense": (inner, hidden),
-        "output.dense": (hidden, inner),
-    }
+def compact(layers: Shapes) -> dict[str, Any]:
+    """Layers of equal blocks as those of one block, with {} for its number, and how many blocks there are."""
+    blocks: dict[str, tuple[int, int]] = {}
+    numbers = set()
+    for name, shape in layers.items():
+        parts = name.split(".")
+        place = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+        if place is not None:
+            numbers.add(int(parts[place]))
+            parts[place] = "{}"
+        blocks[".".join(parts)] = shape
+    found = {"blocks": len(numbers), "layers": {name: list(shape) for name, shape in blocks.items()}}
+    if expanded(found) != layers or list(expanded(found)) != list(layers):
+        raise ValueError("the blocks are not alike")
+    return found
 
 
-def _vit(config: Mapping[str, Any]) -> Shapes:
-    hidden = config["hidden_size"]
-    inner = config.get("intermediate_size") or hidden * config["mlp_ratio"]
-    attention: Shapes = {f"attention.{name}_proj": (hidden, hidden) for name in "qkvo"}
-    if config.get("use_swiglu_ffn"):
-        inner = (int(inner * 2 / 3) + 7) // 8 * 8
-        gated: Shapes = {f"mlp.{name}_proj": (inner, hidden) for name in ("gate", "up")}
-        return attention | gated | {"mlp.down_proj": (hidden, inner)}
-    return attention | {"mlp.fc1": (inner, hidden), "mlp.fc2": (hidden, inner)}
+def expanded(found: Mapping[str, Any]) -> Shapes:
+    """What `compact` was given."""
+    layers = {name: (m, n) for name, (m, n) in found["layers"].items()}
+    repeated = {name: shape for name, shape in layers.items() if "{}" in name}
+    made = {name.format(i): shape for i in range(found["blocks"]) for name, shape in repeated.items()}
+    return made | {name: shape for name, shape in layers.items() if name not in repeated}
 
 
-_FAMILIES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Shapes]]] = {
-    "llama": ("model.layers", _llama),
-    "mistral": ("model.layers", _llama),
-    "gemma": ("model.layers", _llama),
-    "gemma2": ("model.layers", _llama),
-    "qwen3": ("model.layers", _llama),
-    "bert": ("bert.encoder.layer", _bert),
-    "roberta": ("roberta.encoder.layer", _bert),
-    "vit": ("vit.layers", _vit),
-    "dinov2": ("dinov2.encoder.layer", _vit),
-}
+@cache
+def _shipped_layers() -> dict[str, dict[str, Any]]:
+    return json.loads(LAYERS.read_text())

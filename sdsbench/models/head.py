@@ -10,29 +10,30 @@ from torch import nn
 STD = 0.02  # what BERT, RoBERTa and ViT draw new layers with
 
 
-def head_of(model: Any) -> nn.Module:
-    """The module that maps features to labels (`classifier` in BERT, RoBERTa, ViT and DINOv2).
-
-    Raises AttributeError for a model without one.
-    """
-    return model.classifier
+def head_parameters(model: Any) -> dict[str, nn.Parameter]:
+    """What maps features to labels, by name: every parameter outside the base model (`classifier.*` in BERT)."""
+    base = f"{model.base_model_prefix}."
+    return {name: parameter for name, parameter in model.named_parameters() if not name.startswith(base)}
 
 
 def initialise_head(model: Any, seed: int) -> None:
-    """Draw the head's matrices from a normal of std 0.02 and set its biases to zero; no global generator is used."""
+    """Draw the head's matrices from a normal of std 0.02, set its biases to zero and the scales of its norms to one.
+
+    No global generator is used.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in head_of(model).parameters():
+        for name, parameter in head_parameters(model).items():
             if parameter.ndim > 1:
                 drawn = torch.empty(parameter.shape).normal_(0.0, STD, generator=generator)
                 parameter.copy_(drawn)
             else:
-                parameter.zero_()
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
 def unfreeze_head(model: Any) -> list[nn.Parameter]:
     """Let the head train; its parameters."""
-    parameters = list(head_of(model).parameters())
+    parameters = list(head_parameters(model).values())
     for parameter in parameters:
         parameter.requires_grad_(True)
     return parameters

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import torch
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.core.file_hash import content_hash
 from sdsbench.core.record import Weights
+from sdsbench.models import files
+from sdsbench.models.head import head_parameters
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.models.readers import converted, sources
 
@@ -62,28 +62,102 @@ def load(
 ) -> LoadedModel:
     """The model with its weights in `dtype` on the device; a new head where `num_labels` is given.
 
-    The head's values are for the caller to set (head.py): transformers would draw them from the global generator.
+    Every weight is read from the files. Only a new head's values are for the caller to set (head.py). Of a folder's
+    generation_config.json the end tokens are taken and nothing else: how answers are searched for is the run's to say.
+    Raises Unavailable, in one line, for anything that is wrong with the files.
     """
-    from transformers import AutoTokenizer
-
     with _quiet():
         folder, revision = folder_of(config)
-    extra: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels, "ignore_mismatched_sizes": True}
-    try:
-        with torch.random.fork_rng(devices=[]), _quiet():
-            model = _class_of(config.family).from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **extra
-            )
-            tokenizer = None
-            if config.family != "vision":
-                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise Unavailable(f"model={config.name}: its files cannot be loaded: {error}") from None
+        with files.reading(f"model={config.name}: {folder.name}"):
+            model = _read(config, folder, dtype, num_labels)
+            tokenizer = None if config.family == "vision" else _tokenizer(config, folder, model)
+        weights = _weights(config, folder, revision)
     model.train(False).to(device)
-    weights = _weights(config, folder, revision)
-    if tokenizer is not None and tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return LoadedModel(model, tokenizer, weights, folder)
+
+
+def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int | None) -> Any:
+    """The model from a folder's files, which are looked at before anything large is made of what they declare."""
+    facts = files.config_of(folder)
+    held = files.check_weights(files.weight_files(folder))
+    declared = sum(weight.numel() for weight in without_weights(config.family, facts, dtype, num_labels).parameters())
+    if declared > _SLACK * held:
+        raise Unavailable(
+            f"model={config.name}: {folder.name}/{files.CONFIG} declares {declared:,} weights, the files hold {held:,}"
+        )
+    extra: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels}
+    with torch.random.fork_rng(devices=[]):
+        model, found = _class_of(config.family).from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+            ignore_mismatched_sizes=True, output_loading_info=True, **extra,
+        )  # fmt: skip
+    _check_complete(f"model={config.name}: {folder.name}", model, found, new_head=num_labels is not None)
+    if model.can_generate():
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
+    return model
+
+
+_SLACK = 2  # tensors that files share or leave out (tied embeddings, a new head) are few
+
+
+def _check_complete(what: str, model: Any, found: Mapping[str, Any], new_head: bool) -> None:
+    """Raises Unavailable, naming the tensors, unless every weight came from the files and the files hold nothing more.
+
+    Where a task brings a new head, the head may be missing, and what the files hold beside the base may be left over:
+    another task's head, a pooler.
+    """
+    head = set(head_parameters(model)) if new_head else set()
+    problems = {
+        "missing": sorted(set(found["missing_keys"]) - head),
+        "of another shape": sorted(
+            f"{name} ({list(held)}, the configuration says {list(wanted)})"
+            for name, held, wanted in found["mismatched_keys"]
+            if name not in head
+        ),
+        "unexpected": sorted(
+            name for name in found["unexpected_keys"] if not (new_head and _beside_the_base(name, model))
+        ),
+        "not understood": sorted(map(str, found["error_msgs"])),
+    }
+    said = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
+    if said:
+        raise Unavailable(f"{what}: the weights are not those of {files.CONFIG}. {'; '.join(said)}")
+
+
+def _beside_the_base(name: str, model: Any) -> bool:
+    """Whether a tensor of the files belongs to a head or pooler: not to a block, and to no module of the base."""
+    parts = name.split(".")
+    if "pooler" in parts:
+        return True
+    base = {model.base_model_prefix, *(child for child, _ in model.base_model.named_children())}
+    return parts[0] not in base and not any(part.isdigit() for part in parts)
+
+
+def _some(names: Sequence[str], count: int = 6) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
+    """The tokenizer, with tokens that end and pad texts. Raises Unavailable where there are none that the model has."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if config.family == "decoder" and tokenizer.eos_token_id is None:
+        raise Unavailable(f"model={config.name}: {folder.name}: the tokenizer has no eos_token, which ends an answer")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    rows = model.get_input_embeddings().weight.shape[0]
+    for kind in ("eos", "pad", "bos"):
+        number = getattr(tokenizer, f"{kind}_token_id")
+        if number is not None and number >= rows:
+            raise Unavailable(
+                f"model={config.name}: {folder.name}: {kind}_token has the number {number}; accepted: below {rows}, "
+                "the rows of the embedding"
+            )
+    return tokenizer
 
 
 def weights_of(config: ModelConfig) -> Weights:
@@ -93,7 +167,7 @@ def weights_of(config: ModelConfig) -> Weights:
 
 
 def _weights(config: ModelConfig, folder: Path, revision: str | None) -> Weights:
-    return Weights(model=config.name, source=_source(config), revision=revision, fingerprint=_fingerprint(folder))
+    return Weights(model=config.name, source=_source(config), revision=revision, fingerprint=files.fingerprint(folder))
 
 
 def _class_of(family: str) -> Any:
@@ -109,7 +183,11 @@ def _class_of(family: str) -> Any:
 
 
 def without_weights(
-    family: str, facts: Mapping[str, Any], dtype: torch.dtype, num_labels: int | None = None, depth: int | None = None
+    family: str,
+    facts: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+    num_labels: int | None = None,
+    depth: int | None = None,
 ) -> Any:
     """The model that a config.json describes, on the meta device: shapes alone. With `depth` its first blocks only."""
     from transformers import AutoConfig
@@ -127,6 +205,10 @@ def without_weights(
         return _class_of(family).from_config(config, dtype=dtype)
 
 
+HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
+"""Files of a hub repository that are downloaded."""
+
+
 def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
@@ -135,7 +217,7 @@ def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=["*.json", "*.safetensors", "tokenizer.model", "*.txt"],
+                allow_patterns=list(HUB_FILES),
             )
         )
     except Exception as error:  # network, authorisation and missing-repository errors have no common class
@@ -149,20 +231,6 @@ def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
 def _source(config: ModelConfig) -> str:
     location = str(config.location)
     return Path(location).name if config.source == "folder" else f"{config.source}:{location}"
-
-
-LOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-"""Files of a model folder that loading reads: weights, configuration, tokenizer, image processor."""
-
-
-def _fingerprint(folder: Path) -> str:
-    """sha256 over name and content of every file that loading reads. Raises Unavailable where no weights are there."""
-    if not any(folder.glob("*.safetensors")):
-        raise Unavailable(f"{folder}: accepted: a folder with *.safetensors; it has none")
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in LOADED for path in folder.glob(pattern)):
-        digest.update(f"{path.name}\0{content_hash(path)}\0".encode())
-    return digest.hexdigest()
 
 
 class _quiet:

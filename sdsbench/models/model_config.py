@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sdsbench.core.errors import Problem
-from sdsbench.core.section import INERT, Section, only_where, other_than
+from sdsbench.core.section import INERT, PathText, Section, only_where, other_than
 
 
 class ModelConfig(Section):
@@ -18,7 +18,7 @@ class ModelConfig(Section):
     name: str = Field(description="the model, as tables call it")
     family: Literal["decoder", "encoder", "vision"] = Field(description="what the model reads and gives")
     source: str = Field(description="package, hub, folder, or a file format that a reader is registered for")
-    location: str | None = Field(None, description="name, package/path, hub repository or folder")
+    location: PathText | None = Field(None, description="name, package/path, hub repository or folder")
     revision: Annotated[str | None, only_where(source=other_than("folder"))] = Field(
         None, description="version of the package, or commit of the hub repository"
     )

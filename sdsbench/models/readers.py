@@ -6,15 +6,15 @@ Plugins register one for each value of `model.source` that they add, as text, "m
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import os
-import shutil
-import tempfile
+import sys
 from pathlib import Path
 
-from sdsbench.core.cache import cache_folder
+from sdsbench.core.cache import cached
+from sdsbench.core.errors import Unavailable
+from sdsbench.core.file_hash import content_hash
 from sdsbench.core.registry import Registry
+from sdsbench.models.files import check_weights, reading, weight_files
 from sdsbench.models.model_config import ModelConfig
 
 _READERS: Registry[str] = Registry("reader of model files")
@@ -41,27 +41,18 @@ def modules_of(config: ModelConfig) -> tuple[str, ...]:
 def converted(source: str, file: Path) -> Path:
     """The plain model folder that the reader of `source` makes of a file, made once and kept in the cache.
 
-    The folder is named by the file's content, written beside its place and renamed, so that two processes may do it at
-    the same time and a killed one leaves nothing behind that would be used. Raises KeyError without a reader.
+    The folder is named by the file's content. Raises Unavailable for whatever the reader objects to, KeyError without a
+    reader.
     """
     module, _, function = _READERS.lookup(source).partition(":")
-    name = f"{file.stem}-{_digest(file)[:16]}"
-    folder = cache_folder() / "models" / name
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
-    try:
-        getattr(importlib.import_module(module), function)(file, temporary)
-        os.rename(temporary, folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
+    def build(folder: Path) -> None:
+        print(f"{file.name}: made into a plain model once, in the cache", file=sys.stderr, flush=True)
+        with reading(file.name):
+            getattr(importlib.import_module(module), function)(file, folder)
+            check_weights(weight_files(folder))
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not file.is_file():
+        raise Unavailable(f"{file.name}: no such file in the package")
+    digest = content_hash(file)
+    return cached("models", f"{file.stem}-{digest[:16]}", f"{source} {digest}", build)

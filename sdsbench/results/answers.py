@@ -15,6 +15,7 @@ from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Score
 from sdsbench.core.samples import correct, path_of
 from sdsbench.evaluation.floors import chance_floor, constant_floor
+from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import samples_of
 from sdsbench.results.tables.runs import Run
 
@@ -43,18 +44,19 @@ def answers_of(run: Run, score: Score) -> Answers | None:
     """The answers behind a score; None where none are stored, or not readable."""
     path = path_of(run.folder, score.evaluation, score.stage)
     try:
-        changed = path.stat().st_mtime_ns
+        changed = path.lstat().st_mtime_ns
     except OSError:
         return None
-    return _read(run.folder, score.evaluation, score.stage, changed)
+    try:
+        return _read(run.folder, score.evaluation, score.stage, changed)
+    except (Unavailable, DamagedFile) as error:
+        run.problems[f"samples of {score.evaluation} ({score.stage})"] = shown(str(error))
+        return None
 
 
 @functools.lru_cache(maxsize=20_000)
 def _read(folder: Path, evaluation: str, stage: str, changed: int) -> Answers | None:
-    try:
-        samples = samples_of(folder, evaluation, stage)
-    except (Unavailable, DamagedFile):
-        return None
+    samples = samples_of(folder, evaluation, stage)
     if not samples:
         return None
     names = sorted(set.intersection(*(set(sample.get("scores", {})) for sample in samples)))

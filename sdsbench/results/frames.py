@@ -5,77 +5,141 @@
     steps = sdsbench.load_steps("results/runs")        # a row a line of metrics.jsonl
     samples = sdsbench.load_samples("results/runs", evaluation="gsm8k")   # a row an answer
 
-A folder argument is one folder or several; each may hold run folders or be one. Damaged records are left out and
-named in `frame.attrs["damaged"]`: {path: what is wrong}.
+A folder argument is one place or several; each may hold run folders, be one, or be a bundle (`sdsbench bundle`). What
+cannot be read is left out and named in `frame.attrs["damaged"]`: {what: why}.
 """
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import zstandard
 
 from sdsbench.core import samples
 from sdsbench.core import step_log as metrics
-from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.collection import collection_paused
+from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
+from sdsbench.core.spelling import nearest
+from sdsbench.results.bundles.opened import opened, require_sound, shown
 
 Folders = str | Path | Sequence[str | Path]
 DEFAULT = "results/runs"
 
 
-def find_records(folders: Folders = DEFAULT) -> list[Path]:
-    """Every record.json of the folders, in the order of run ids. Raises Unavailable for a folder that is not there."""
-    found: dict[Path, None] = {}
-    for folder in [folders] if isinstance(folders, str | Path) else folders:
-        root = Path(folder)
-        if not root.is_dir():
-            raise Unavailable(
-                f"{root}: no such folder of runs. Give one with --runs, or make runs first (sdsbench sweep)."
-            )
-        if (root / "record.json").is_file():
-            found[root / "record.json"] = None
-        for path in sorted(root.glob("*/record.json")):
-            found[path] = None
-    return sorted(found, key=lambda path: (path.parent.name, str(path)))
+@dataclass(frozen=True)
+class Copy:
+    """The same run in another place, and in what the two disagree (empty where they do not)."""
+
+    origin: str
+    disagreement: str
 
 
-def read_all(folders: Folders = DEFAULT) -> tuple[list[tuple[Path, Record]], dict[str, str]]:
-    """(folder, record) of every readable record, and what is wrong with each of the others.
+@dataclass(frozen=True)
+class Found:
+    """A readable record: its folder, the place (a folder or a bundle) that it is from, and its copies elsewhere."""
 
-    A run id that occurs twice with different content is damage too: one of the two was altered.
+    folder: Path
+    record: Record
+    origin: str
+    copies: list[Copy] = field(default_factory=list)
+
+
+def find_records(folders: Folders = DEFAULT) -> list[tuple[Path, str]]:
+    """Every record.json of the folders and bundles, in the order of run ids and places, with its place.
+
+    Raises Unavailable for a place that is not there, DamagedFile for a bundle that is none.
     """
-    records: list[tuple[Path, Record]] = []
+    found: dict[Path, str] = {}
+    for place in [folders] if isinstance(folders, str | Path) else folders:
+        root, origin = _opened(Path(place)), str(place)
+        if os.path.lexists(root / "record.json"):
+            found.setdefault(root / "record.json", origin)
+        for path in sorted(root.glob("*/record.json")):
+            found.setdefault(path, origin)
+    return sorted(found.items(), key=lambda pair: pair[0].parent.name)
+
+
+def _opened(place: Path) -> Path:
+    """The folder of runs that a place is, or that a bundle holds."""
+    if place.is_file():
+        return opened(place).folder / "runs"
+    if not place.is_dir():
+        raise Unavailable(
+            f"{place}: no such folder of runs. Give one with --runs, or make runs first (sdsbench sweep)."
+        )
+    return place
+
+
+def read_all(folders: Folders = DEFAULT) -> tuple[list[Found], dict[str, str]]:
+    """Every readable record, each run once, and what is wrong with each of the others: {run id or path: reason}.
+
+    A run that lies in several places counts where it was first found finished; the others are its copies.
+    """
+    found: dict[str, Found] = {}
     damaged: dict[str, str] = {}
-    seen: dict[str, Record] = {}
-    for path in find_records(folders):
+    for path, origin in find_records(folders):
         try:
+            if path.parent.is_symlink() and path.parent.resolve().parent != path.parent.parent.resolve():
+                raise DamagedFile(f"{path.parent}: a link out of its folder, which is not followed. Give its target.")
+            require_sound(path.parent)
             record = read_record(path)
         except DamagedFile as error:
-            damaged[path.parent.name] = str(error)
+            name = path.parent.name
+            damaged[str(path.parent) if name in damaged or name in found else name] = shown(str(error))
             continue
-        earlier = seen.setdefault(record.run_id, record)
-        if earlier is record:
-            records.append((path.parent, record))
-        elif earlier.checksum != record.checksum:
-            damaged[f"{path.parent.name} (second copy)"] = f"{path}: another record has run id {record.run_id}"
-    return records, damaged
+        _add(found, Found(path.parent, record, origin))
+    return list(found.values()), damaged
 
 
+def _add(found: dict[str, Found], new: Found) -> None:
+    """Put a record among the others; where its run is there already, one of them becomes the copy of the other."""
+    old = found.setdefault(new.record.run_id, new)
+    if old is new:
+        return
+    kept, other = (new, old) if new.record.status == "done" != old.record.status else (old, new)
+    kept.copies.extend([*other.copies, Copy(other.origin, disagreement(kept.record, other.record))])
+    found[new.record.run_id] = kept
+
+
+def disagreement(one: Record, other: Record) -> str:
+    """In which numbers two records of one run differ; empty where in none. Times and attempts do not count."""
+    if one.status != other.status:
+        return f"status {one.status} and {other.status}"
+    left, right = (
+        {(s.evaluation, s.stage, s.scorer, s.version): s.value for s in record.scores} for record in (one, other)
+    )
+    texts = [
+        f"{key[0]} ({key[2]}, {key[1]}) {_points(left.get(key))} and {_points(right.get(key))}"
+        for key in dict.fromkeys([*left, *right])
+        if left.get(key) != right.get(key)
+    ]
+    if one.losses and other.losses and one.losses.last != other.losses.last:
+        texts.append(f"last loss {one.losses.last:.6g} and {other.losses.last:.6g}")
+    if one.config != other.config:
+        texts.append("configuration")
+    return ", ".join(texts)
+
+
+def _points(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:.2f}"
+
+
+@collection_paused()
 def load_runs(folders: Folders = DEFAULT) -> pd.DataFrame:
     """A row a run. Nested parts become dotted columns (seconds.train, provenance.device, config.train.batch_size);
     a headline score becomes a column `score.<evaluation>.<stage>`; `scores`, `data` and `tuning` stay as plain objects.
     """
     records, damaged = read_all(folders)
-    frame = pd.DataFrame([run_row(folder, record) for folder, record in records])
+    frame = pd.DataFrame([run_row(found.folder, found.record) | {"origin": found.origin} for found in records])
     if frame.empty:
         frame = pd.DataFrame(
-            columns=["run_id", "folder", "status", "model", "method", "task", "seed", "rank", "scores"]
+            columns=["run_id", "folder", "origin", "status", "model", "method", "task", "seed", "rank", "scores"]
         )
     frame.attrs["damaged"] = damaged
     return frame
@@ -88,7 +152,7 @@ def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
     frame = pd.DataFrame(
         [
             {name: getattr(record, name) for name in names} | score.model_dump() | {"undecided": score.undecided}
-            for _, record in records
+            for record in (found.record for found in records)
             for score in record.scores
         ],
         columns=[*names, "evaluation", "version", "scorer", "stage", "value", "stderr", "n", "headline", "undecided"],
@@ -98,32 +162,55 @@ def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
 
 
 def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFrame:
-    """A row a line of metrics.jsonl, with run_id; `kind` (train, refresh, eval, probe) keeps one kind.
+    """A row a line of metrics.jsonl, with run_id; `kind` (train, method, eval, probe) keeps one kind.
 
-    The last line of a run that is being written may be cut; it is left out.
+    The last line of a run that is being written may be cut; it is left out. Logs that cannot be read are named in
+    `frame.attrs["damaged"]`. Raises ConfigError for another kind.
     """
+    if kind is not None and kind not in metrics.KINDS:
+        raise ConfigError([Problem("kind", kind, ", ".join(metrics.KINDS), nearest(kind, metrics.KINDS))])
     rows: list[dict[str, Any]] = []
-    for path in find_records(folders):
-        rows += [
-            {"run_id": path.parent.name, **line}
-            for line in metrics.read(path.parent / "metrics.jsonl")
-            if kind in (None, line.get("kind"))
-        ]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "kind", "step"])
+    damaged: dict[str, str] = {}
+    for path, _ in find_records(folders):
+        try:
+            lines = metrics.read(path.parent / "metrics.jsonl")
+        except DamagedFile as error:
+            damaged[str(path.parent / "metrics.jsonl")] = shown(str(error))
+            continue
+        rows += [{"run_id": path.parent.name, **line} for line in lines if kind in (None, line["kind"])]
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "kind", "step"])
+    frame.attrs["damaged"] = damaged
+    return frame
 
 
 def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stage: str = "trained") -> pd.DataFrame:
-    """A row an answer: run_id, evaluation, stage, index, id, prompt, target, response and `scorer.<name>` columns."""
+    """A row an answer: run_id, evaluation, stage, index, id, prompt, target, response and `scorer.<name>` columns.
+
+    Files that cannot be read are named in `frame.attrs["damaged"]`. Raises ConfigError for an evaluation of which no
+    run has answers of this stage.
+    """
     rows: list[dict[str, Any]] = []
-    for path in find_records(folders):
-        for name in evaluations_with_samples(path.parent, stage):
-            if evaluation in (None, name):
-                rows += [
-                    _sample_row(path.parent.name, name, stage, sample)
-                    for sample in samples_of(path.parent, name, stage)
-                ]
+    damaged: dict[str, str] = {}
+    known: set[str] = set()
+    for path, _ in find_records(folders):
+        stored = evaluations_with_samples(path.parent, stage)
+        known |= {*stored}
+        for name in stored:
+            if evaluation not in (None, name):
+                continue
+            try:
+                answers = samples_of(path.parent, name, stage)
+            except (DamagedFile, Unavailable) as error:
+                damaged[f"{path.parent.name} {name}"] = shown(str(error))
+                continue
+            rows += [_sample_row(path.parent.name, name, stage, sample) for sample in answers]
+    if evaluation is not None and evaluation not in known:
+        accepted = ", ".join(sorted(known)) or f"none: no run here has stored answers ({stage})"
+        raise ConfigError([Problem("evaluation", evaluation, accepted, nearest(evaluation, sorted(known)))])
     columns = ["run_id", "evaluation", "stage", "index", "id", "prompt", "target", "response"]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    frame.attrs["damaged"] = damaged
+    return frame
 
 
 def evaluations_with_samples(folder: Path, stage: str = "trained") -> list[str]:
@@ -137,18 +224,9 @@ def samples_of(folder: Path, evaluation: str, stage: str = "trained") -> list[di
     Raises Unavailable without the file, DamagedFile for one that is cut or no such list.
     """
     path = samples.path_of(folder, evaluation, stage)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise Unavailable(f"{path}: no answers are stored for {evaluation} ({stage}).")
-    try:
-        stream = zstandard.ZstdDecompressor().decompressobj()
-        lines = stream.decompress(path.read_bytes()).decode("utf-8").splitlines()
-        if not stream.eof:
-            raise DamagedFile(f"{path}: cut short. Set it aside and evaluate the run again.")
-        return sorted((json.loads(line) for line in lines), key=lambda row: row["index"])
-    except (zstandard.ZstdError, UnicodeDecodeError, json.JSONDecodeError, KeyError) as error:
-        raise DamagedFile(
-            f"{path}: not a list of answers ({error}). Set it aside and evaluate the run again."
-        ) from None
+    return samples.read(path)
 
 
 def run_row(folder: Path, record: Record) -> dict[str, Any]:

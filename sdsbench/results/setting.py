@@ -12,7 +12,8 @@ value that tuning chose, and the seed. Two runs may be averaged where these are 
 | model, task, steps, batch, data, generation, torch, device, dtype ... | no | no, a grid has columns for them |
 | kind and threads of the machine | in cells that show a cost: no | yes |
 
-A fact that a run does not have (one that ran out of memory has no evaluation) differs from nothing.
+A fact that a run does not have (one that ran out of memory has no evaluation) differs from nothing, and so does a key
+without effect on the run (`inert` of its record).
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ _NO_NUMBERS = (
 """Keys that change no number of a run, or none that a table shows."""
 _APART = ("config.method.", "config.protocol.", "config.model.", "config.eval.split", "config.train.lr")
 """Keys that methods may differ in, or that are compared by what they stand for."""
-_STEP = ("config.train.batch_size", "config.train.accumulation")
 
 
 def tuning_run(record: Record) -> bool:
@@ -47,20 +47,16 @@ def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
     facts = {
         key.removeprefix("config."): _plain(value)
         for key, value in flat.items()
-        if key.startswith("config.") and not key.startswith((*_SEEDS, *_APART, *_STEP)) and key not in _NO_NUMBERS
+        if key.startswith("config.") and not key.startswith((*_SEEDS, *_APART)) and key not in _NO_NUMBERS
     }
     facts |= {"model": record.model, "protocol": record.protocol, "task": record.task, "train_set": record.train_set}
-    if all(isinstance(flat.get(key), int) for key in _STEP):
-        facts["effective batch size"] = flat[_STEP[0]] * flat[_STEP[1]]
-    elif _STEP[0] in flat:
-        facts["train.batch_size"] = flat[_STEP[0]]
     if not tuning_run(record):
         facts["tuning"] = _tuning(record)
     if (provenance := record.provenance) is not None:
         facts["data source"] = _plain(sorted({(used.dataset, used.split, used.source) for used in provenance.data}))
         for used in provenance.data:
             if used.split == "train":
-                # Which rows a limited training set holds may depend on the seed.
+                # In records from before the fixed draw, the rows of a limited training set depend on the seed.
                 facts[f"training data of seed {record.seed}"] = (used.dataset, used.rows, used.fingerprint)
         evaluated = {(used.dataset, used.fingerprint) for used in provenance.data if used.split != "train"}
         facts["evaluated data"] = _plain(sorted(evaluated))
@@ -101,7 +97,7 @@ def averaged(run: Run, score: Score | None = None, cost: bool = False) -> dict[s
     record, provenance = run.record, run.record.provenance
     facts: dict[str, Any] = {
         key.removeprefix("config."): _plain(value)
-        for key, value in run.flat.items()
+        for key, value in run.naming.items()
         if key.startswith("config.") and not key.startswith(_SEEDS) and key not in _NO_NUMBERS
     }
     facts |= {"lr": record.lr, "alpha": record.alpha, "rank": record.rank}

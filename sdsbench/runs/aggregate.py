@@ -48,28 +48,36 @@ def means_around(task: str) -> dict[str, dict[str, list[str]]]:
     return {name: {mean: list(parts) for mean, parts in means.items()} for name, means in found.items() if means}
 
 
-def execute_members(aggregate: tasks.Task, configs: Sequence[RunConfig]) -> int:
+def execute_members(aggregate: tasks.Task, configs: Sequence[RunConfig]) -> tuple[int, float | None]:
     """Run every member of an aggregate task, one after the other; a member that fails does not stop the others.
 
-    Returns the highest exit code of the members.
+    Returns the highest exit code of the members, and the mean over all of them where it is known.
     """
-    from sdsbench.runs.execute import execute
+    from sdsbench.core.console import say_now
+    from sdsbench.runs.banner import announcement
 
     records, codes = [], [0]
     for config in configs:
         try:
+            say_now(announcement(config))
+
+            from sdsbench.runs.execute import execute
+
             records.append(execute(config))
         except Interrupted:
             raise
         except SdsbenchError as error:
             print(f"sdsbench: {config.task.name}: {error}", file=sys.stderr)
             codes.append(error.exit_code)
-    print(means_text(aggregate.name, aggregate.means(), records))
-    return max(codes)
+    text, values = means_text(aggregate.name, aggregate.means(), records)
+    print(text)
+    return max(codes), values.get(aggregate.name)
 
 
-def means_text(name: str, means: Mapping[str, Sequence[str]], records: Sequence[Record]) -> str:
-    """Headline scores after training, and every mean whose parts are all there."""
+def means_text(
+    name: str, means: Mapping[str, Sequence[str]], records: Sequence[Record]
+) -> tuple[str, dict[str, float]]:
+    """Headline scores after training, and every mean whose parts are all there: as lines, and by name."""
     values = {s.evaluation: s.value for r in records for s in r.scores if s.headline and s.stage == "trained"}
     lines = [f"{name}: headline scores after training"]
     lines += [f"  {evaluation:<24} {100 * value:.2f}" for evaluation, value in values.items()]
@@ -80,4 +88,4 @@ def means_text(name: str, means: Mapping[str, Sequence[str]], records: Sequence[
         else:
             values[mean] = sum(values[part] for part in parts) / len(parts)
             lines.append(f"  mean {mean:<19} {100 * values[mean]:.2f}")
-    return "\n".join(lines)
+    return "\n".join(lines), values

@@ -1,45 +1,71 @@
-"""What was decided, before it starts: model, data, number format, batch, parameters, expected duration."""
+"""What was decided, said as soon as it is known: before torch loads, with data and weights here, with the method in."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-import torch
-
 from sdsbench.core.clock import clock
-from sdsbench.core.record import Parameters
+from sdsbench.core.lazy import torch
+from sdsbench.core.processor import Load, shared_text, usable_cores
+from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.training.loop import Training
-from sdsbench.training.precision import Device
+from sdsbench.runs.data_source import resolve_source
 
 if TYPE_CHECKING:
     from sdsbench.runs.prepare import Loaded
+    from sdsbench.training.precision import Device
+
+_SETTINGS = ("rank", "alpha", "dropout", "type", "options")
 
 
-def banner(
-    run_id: str, config: RunConfig, loaded: Loaded, source_reason: str, parameters: Parameters, training: Training
-) -> str:
-    """The decisions of a run as text, one a line."""
-    train, method, device = config.train, config.method, loaded.device
-    rows, weights = loaded.data.training, loaded.model.weights
-    tokens = sum(example.length for example in training.examples) / len(training.examples)
-    steps, batch = training.total_steps, train.batch_size * train.accumulation
-    shown = ("rank", "alpha", "dropout", "type", "options")
-    settings = ", ".join(f"{key} {getattr(method, key)}" for key in shown if hasattr(method, key))
-    seconds = expected_seconds(parameters.total, tokens * batch, steps, device)
-    data = {"embedded": "embedded (generated, not the real set)"}.get(rows.source, rows.source)
-    lines = {
-        "run": run_id,
-        "model": f"{config.model.name} from {weights.source}, {parameters.total / 1e6:.1f} M parameters",
-        "method": f"{method.name}{' (' + settings + ')' if settings else ''}, {parameters.trainable:,} trainable",
-        "data": f"{rows.dataset}, {data}: {len(rows)} rows; {source_reason}; fingerprint {rows.fingerprint[:12]}",
-        "compute": f"{device.device_name}, {device.threads} threads, "
-        f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}",
-        "train": f"{steps} steps of {train.batch_size} x {train.accumulation} = {batch} examples, "
-        f"{train.optimizer} lr {train.lr:g} {train.schedule}, seed {config.seed}",
-        "expected": f"about {clock(seconds)} of training (from a matrix product measured now), then evaluation",
-    }
+def announcement(config: RunConfig) -> str:
+    """What the configuration alone says; loads no torch, so that a user sees within a second what was understood.
+
+    Raises Unavailable where no source has the data.
+    """
+    config, reason = resolve_source(config)
+    train, method = config.train, config.method
+    settings = ", ".join(f"{key} {getattr(method, key)}" for key in _SETTINGS if hasattr(method, key))
+    source = {"embedded": "embedded (generated, not the real set)"}.get(config.data.source, config.data.source)
+    return _lines(
+        {
+            "run": run_id(config),
+            "method": f"{method.name}{' (' + settings + ')' if settings else ''} on {config.model.name}",
+            "task": f"{config.task.name}, protocol {config.protocol.name}, seed {config.seed}",
+            "data": f"{source}; {reason}",
+            "train": f"{train.batch_size} examples a step, {train.optimizer} lr {train.lr:g} {train.schedule}",
+        }
+    )
+
+
+def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) -> str:
+    """What data and weights add, before anything is computed with them; `started`: the cores when the run began."""
+    device, rows, weights = loaded.device, loaded.data.training, loaded.model.weights
+    parameters = sum(parameter.numel() for parameter in loaded.model.model.parameters())
+    tokens = sum(example.length for example in loaded.examples) / len(loaded.examples)
+    seconds = expected_seconds(parameters, tokens * config.train.batch_size, steps, device)
+    shared = shared_text(started)
+    return _lines(
+        {
+            "model": f"{config.model.name} from {weights.source}, {parameters / 1e6:.1f} M parameters",
+            "rows": f"{len(rows)} of {rows.dataset}, fingerprint {rows.fingerprint[:12]}",
+            "compute": f"{device.device_name}, {device.threads} threads of {usable_cores()} cores, "
+            f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}",
+            "expected": f"{steps} steps, about {clock(seconds)} of training (from a matrix product measured now), "
+            "then evaluation",
+            **({"beside": shared} if shared else {}),
+        }
+    )
+
+
+def trainable(parameters: int, micro_tokens: int | None) -> str:
+    """What the method adds, and how a step is cut."""
+    cut = "each step in one pass" if micro_tokens is None else f"in passes of at most {micro_tokens:,} tokens"
+    return _lines({"trains": f"{parameters:,} parameters, {cut}"})
+
+
+def _lines(lines: dict[str, str]) -> str:
     return "\n".join(f"{key:>9}  {value}" for key, value in lines.items())
 
 

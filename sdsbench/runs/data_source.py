@@ -30,7 +30,7 @@ def resolve_source(config: RunConfig) -> tuple[RunConfig, str]:
 
 def require_data(config: RunConfig) -> None:
     """Raises Unavailable where a resolved source cannot have what the run reads; looks at names and folders only."""
-    for data_set, split in _needs(config):
+    for data_set, split in needs(config):
         sources.require(data_set, split, config.data)
 
 
@@ -61,7 +61,7 @@ def _sets(config: RunConfig) -> Iterator[DataSet]:
     yield from (catalogue.get(evaluation.dataset) for evaluation in tasks.build(config.task).evaluations())
 
 
-def _needs(config: RunConfig) -> Iterator[tuple[DataSet, str]]:
+def needs(config: RunConfig) -> Iterator[tuple[DataSet, str]]:
     """Every (data set, split) that the run reads."""
     if tasks.build(config.task).members:  # never read itself
         return

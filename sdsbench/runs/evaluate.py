@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from sdsbench.core import samples
 from sdsbench.core.progress import Progress
 from sdsbench.core.record import Score
 from sdsbench.core.step_log import StepLog
+from sdsbench.data.draw import limited
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.evaluation.validation_loss import mean_loss
 from sdsbench.methods.attach import adapted_layers, merged
@@ -58,14 +59,23 @@ def scores_of_stage(run: ActiveRun, stage: str) -> list[Score]:
 def outcomes(run: ActiveRun, loaded: Loaded, stage: str) -> Iterator[Evaluated]:
     """Scores and samples of one evaluation set after the other."""
     plain = evaluation_model(loaded.model.model, loaded.device)
+    limit = run.config.eval.untrained_limit if stage == "untrained" else None
     for evaluation, rows in loaded.data.evaluations:
-        progress = Progress(f"evaluate {evaluation.name} ({stage})", len(rows))
+        some = limited(rows, limit, "random")
+        with Progress(f"evaluate {evaluation.name} ({stage})", len(some)) as progress:
+            advance = _advance(run, progress)
+            found = loaded.family.evaluate(plain, evaluation, some, stage, run.config.eval.batch_size, advance)
+        yield found
 
-        def advance(units: int, progress: Progress = progress) -> None:
-            progress.advance(units)
-            run.stop.raise_if_received("evaluation starts again from the trained state")
 
-        yield loaded.family.evaluate(plain, evaluation, rows, stage, run.config.eval.batch_size, advance)
+def _advance(run: ActiveRun, progress: Progress) -> Callable[[int], None]:
+    """Shows what is done, and stops at a signal."""
+
+    def advance(units: int) -> None:
+        progress.advance(units)
+        run.stop.raise_if_received("evaluation starts again from the state before it")
+
+    return advance
 
 
 def validation_loss(run: ActiveRun, loaded: Loaded) -> float | None:
@@ -79,7 +89,8 @@ def validation_loss(run: ActiveRun, loaded: Loaded) -> float | None:
         return None
     examples = [example for some in rows for example in loaded.family.encode_all(some)]
     plain = evaluation_model(loaded.model.model, loaded.device)
-    return mean_loss(plain, loaded.family, examples, config.eval.batch_size)
+    with Progress("loss on rows held back", len(examples)) as progress:
+        return mean_loss(plain, loaded.family, examples, config.eval.batch_size, _advance(run, progress))
 
 
 def keep_samples(run: ActiveRun, evaluated: Evaluated) -> None:

@@ -1,36 +1,91 @@
-"""A finished run's trained tensors put back into its model: as peft's folder, as a plain model, or in memory."""
+"""A finished run's trained tensors put back into its model: as peft's folder, as a plain model, or in memory.
+
+Nothing of the run's data is needed, and of its base model the very weights that it was trained on.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from sdsbench.core import plugins, private
+from sdsbench.core.errors import ConfigError, Problem, Refused, Unavailable
+from sdsbench.core.limits import RECORD
+from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.methods import base as methods
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import Layers, Method
 from sdsbench.methods.export import export_merged, export_peft, load_adapter, merge_drift
 from sdsbench.methods.named_tensors import named_tensors, put_tensors
+from sdsbench.models.head import head_parameters
 from sdsbench.models.load import LoadedModel, load
-from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.configuration.typed import typed_run
 from sdsbench.runs.origin import PLUGIN
 from sdsbench.tasks import base as tasks
 
 TASK_TYPES = {"decoder": "CAUSAL_LM", "encoder": "SEQ_CLS", "vision": None}
+LOCATION = "model.location"
+_IMAGES = "preprocessor_config.json"
 
 
-def recorded_config(run: Path) -> RunConfig:
-    """The configuration of a finished run, placed where a run without overrides would be, with the run's plugins.
+@dataclass(frozen=True)
+class Exported:
+    """What was written, for those who load and serve it."""
 
-    Raises DamagedFile where the folder's record cannot be read.
+    record: Record
+    config: RunConfig
+    folder: Path
+    form: str
+    base: str  # what the base model is loaded by: a hub repository or a folder
+    revision: str | None  # of the hub repository
+    adapter: dict[str, Any] | None  # peft's adapter_config.json
+    drift: dict[str, float]  # what rounding merged weights to bfloat16 does to the update (merge_drift)
+
+
+def recorded_config(record: Record, location: str | None = None) -> RunConfig:
+    """The configuration of a run with its plugins, its model in the folder `location`, its data wherever that is.
+
+    Raises ConfigError for a configuration that this code does not know.
     """
-    provenance = read_record(run / "record.json").provenance
-    plugins = [part.removeprefix(PLUGIN) for part in (provenance.code if provenance else {}) if part.startswith(PLUGIN)]
-    return from_tree({**yaml.safe_load((run / "config.yaml").read_text()), "plugins": plugins})
+    code = record.provenance.code if record.provenance else {}
+    modules = [part.removeprefix(PLUGIN) for part in code if part.startswith(PLUGIN)]
+    plugins.load(modules)
+    tree = {**record.config, "plugins": modules}
+    if location is not None:
+        tree["model"] = {**tree["model"], "location": location}
+    config, problems = typed_run(tree)
+    problems = [problem for problem in problems if not problem.key.startswith("data.")]  # where data lies is no matter
+    if config is None or problems:
+        raise ConfigError(problems)
+    return config
+
+
+def remember_location(config: RunConfig, run: Path) -> None:
+    """Note the folder of a local model for the run's owner: no record holds a path."""
+    if config.model.source == "folder":
+        private.keep(run, **{LOCATION: str(Path(str(config.model.location)).resolve())})
+
+
+def _location(record: Record, run: Path) -> str | None:
+    """The folder of a local model as the owner's private file has it; None for models from elsewhere.
+
+    Raises Unavailable where no such folder is known or there.
+    """
+    if record.config["model"]["source"] != "folder":
+        return None
+    found = private.last(run, LOCATION, RECORD)
+    if not isinstance(found, str) or not Path(found).is_dir():
+        raise Unavailable(
+            f"run {record.run_id} was trained on a model folder, which is not where it was; name it: --model FOLDER"
+        )
+    return found
 
 
 def trained_model(config: RunConfig, run: Path) -> tuple[LoadedModel, Method, Layers, dict[str, Any]]:
@@ -44,16 +99,81 @@ def trained_model(config: RunConfig, run: Path) -> tuple[LoadedModel, Method, La
     return loaded, method, layers, {name: tensor for name, tensor in others.items() if name in base}
 
 
-def export(config: RunConfig, run: Path, folder: Path, form: str, dtype: str) -> dict[str, float]:
-    """Write the adapter of a run in one of two forms; returns what merging into bfloat16 does to the update.
+def export(
+    run: Path,
+    folder: Path,
+    form: str | None = None,
+    dtype: str = "float32",
+    base: str | None = None,
+    model: str | None = None,
+) -> Exported:
+    """Write what a finished run trained to `folder`: `form` peft, merged, or (None) peft where the method has it.
 
-    Raises Refused where the method has no such form.
+    `base` is the name that the adapter gives its base model, by default where it was loaded from; `model` is where the
+    folder of a local model lies now. Raises Refused where the method has no such form, or the base weights are not
+    those that were trained on, ConfigError where the run saved nothing, Unavailable without the base model.
     """
-    loaded, method, layers, heads = trained_model(config, run)
-    if form == "peft":
-        export_peft(folder, layers, method, str(config.model.location), TASK_TYPES[config.model.family], heads)
-    else:
-        export_merged(folder, method.fold(loaded.model), getattr(torch, dtype))
-        if loaded.tokenizer is not None:
-            loaded.tokenizer.save_pretrained(folder)
-    return {f"bfloat16 {name}": value for name, value in merge_drift(layers, torch.bfloat16).items()}
+    record = read_record(run / "record.json")
+    if not (run / "adapter").is_dir():
+        raise ConfigError([_nothing_saved(record)])
+    config = recorded_config(record, model or _location(record, run))
+    loaded, method, layers, trained = trained_model(config, run)
+    _check_base(record, loaded)
+    from_hub = config.model.source == "hub" and base is None
+    name = base or (str(config.model.location) if from_hub else str(loaded.folder.resolve()))
+    revision = loaded.weights.revision if from_hub else None
+    adapter = None
+    if form != "merged":
+        try:
+            _write_peft(folder, config, loaded, method, layers, trained, name, revision)
+            form, adapter = "peft", json.loads((folder / "adapter_config.json").read_text())
+        except Refused:
+            if form == "peft":
+                raise
+            form = "merged"
+    drift = merge_drift(layers, torch.bfloat16)
+    if form == "merged":
+        _write_merged(folder, loaded, method, dtype)
+    return Exported(record, config, folder, form, name, revision, adapter, drift)
+
+
+def _write_peft(
+    folder: Path,
+    config: RunConfig,
+    loaded: LoadedModel,
+    method: Method,
+    layers: Layers,
+    trained: dict[str, Any],
+    base: str,
+    revision: str | None,
+) -> None:
+    head = head_parameters(loaded.model) if tasks.build(config.task).num_labels is not None else {}
+    # peft saves a head as the whole module below the model that holds it: `classifier`, not `classifier.dense`
+    modules = {name.partition(".")[0] if name in head else name.rpartition(".")[0] for name in trained}
+    export_peft(folder, layers, method, base, revision, TASK_TYPES[config.model.family], trained, sorted(modules))
+
+
+def _write_merged(folder: Path, loaded: LoadedModel, method: Method, dtype: str) -> None:
+    export_merged(folder, method.fold(loaded.model), getattr(torch, dtype))
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save_pretrained(folder)
+    if (loaded.folder / _IMAGES).is_file():
+        shutil.copy(loaded.folder / _IMAGES, folder / _IMAGES)
+
+
+def _check_base(record: Record, loaded: LoadedModel) -> None:
+    """Raises Refused where the base weights are not those that the run was trained on."""
+    then = record.provenance.weights.fingerprint if record.provenance else None
+    if then != loaded.weights.fingerprint:
+        raise Refused(
+            f"run {record.run_id} was trained on base weights {str(then)[:12]}; those of {loaded.folder.name} are "
+            f"{loaded.weights.fingerprint[:12]}. An update of other weights means nothing."
+        )
+
+
+def _nothing_saved(record: Record) -> Problem:
+    saved = record.config.get("train", {}).get("save")
+    if record.status != "done":
+        return Problem("run", record.run_id, "a finished run", f"It is {record.status}.")
+    advice = "Weights of the base that trained are kept with train.save=all, adapters with train.save=adapter."
+    return Problem("run", record.run_id, "a run that saved what it trained", f"train.save was {saved}. {advice}")

@@ -11,11 +11,12 @@ from torch import Tensor
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.classification import evaluate_labelled
+from sdsbench.evaluation.generation import check_generation
 from sdsbench.evaluation.text import Evaluated, evaluate_text
 from sdsbench.models.head import initialise_head, unfreeze_head
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.tasks.base import Evaluation, Task
+from sdsbench.tasks.base import Evaluation, Generation, Task
 from sdsbench.tasks.classification import Batcher, LabelledTask
 from sdsbench.tasks.images import ImageBatcher, ImageTask, Transform
 from sdsbench.tasks.sentences import SentenceBatcher, SentenceTask
@@ -27,7 +28,10 @@ class Family(Protocol):
     """What a run asks of its task's family."""
 
     def encode_all(self, rows: Rows) -> Sequence[Any]: ...
-    def positions(self, examples: Sequence[Any]) -> int: ...
+    def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None: ...
+    def tokens(self, examples: Sequence[Any]) -> int: ...
+    def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int: ...
+    def longest(self, examples: Sequence[Any]) -> int: ...
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
     def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor: ...
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]: ...
@@ -45,6 +49,12 @@ class Family(Protocol):
 class TextFamily(CausalObjective):
     """Decoders on prompts and responses."""
 
+    def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None:
+        """Also that answers are generated as the model would, where the task asks for any."""
+        super().check(model, examples, device)
+        if any(isinstance(evaluation, Generation) for evaluation in self.task.evaluations()):
+            check_generation(model, examples)
+
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
         """A language model's head is part of the base: nothing new trains.
 
@@ -61,7 +71,7 @@ class TextFamily(CausalObjective):
         self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]
     ) -> Evaluated:
         begin = self.task.config.begin_token
-        return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress, begin)
+        return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress, begin, self.padded)
 
 
 class LabelledFamily(LabelledObjective):

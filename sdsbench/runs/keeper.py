@@ -10,14 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sdsbench.core import step_log
-from sdsbench.core.errors import Interrupted, SdsbenchError, TrainingFailed
+from sdsbench.core import private, step_log
+from sdsbench.core.errors import DamagedFile, Interrupted, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_reason
+from sdsbench.core.private import public_text
+from sdsbench.core.reading import finite
 from sdsbench.core.record import Attempt, Failure, Parameters, Provenance, Record
 from sdsbench.core.run_folder import find_record, write_record
 from sdsbench.runs.aggregate import means_around
-from sdsbench.runs.configuration.identity import cost_keys, resolved
+from sdsbench.runs.configuration.identity import cost_keys, inert_keys, resolved
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.training.passes import out_of_memory
 
 
 class RecordKeeper:
@@ -32,7 +35,7 @@ class RecordKeeper:
         lost_as: Literal["killed", "node_failure"] = "killed",
     ) -> None:
         """`lost_as`: how an earlier attempt ended that still says `running`, now that its lock is free."""
-        self.folder = folder
+        self.folder, self._folders = folder, _folders(config)
         self.record = find_record(folder, log) or _new_record(config, identity)
         for attempt in self.record.attempts:
             if attempt.status == "running":
@@ -63,7 +66,7 @@ class RecordKeeper:
             raise
         except Exception as error:
             self._fail(error)
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 raise TrainingFailed(f"out of memory: {error}", kind="oom") from None
             raise
 
@@ -80,7 +83,7 @@ class RecordKeeper:
 
     def give_up(self, message: str) -> None:
         """Record that the run is not tried any more by itself."""
-        self.record.failure = Failure(type="Died", message=message)
+        self.record.failure = Failure(type="Died", message=public_text(message, self._folders))
         self._last_metrics(self.record.failure)
         self.record.status = self.record.attempts[-1].status = "failed"
         self.write()
@@ -99,7 +102,8 @@ class RecordKeeper:
         self.record.checksum = write_record(self.folder, self.record).checksum
 
     def _begin(self) -> None:
-        attempt = Attempt(started=_now(), status="running", host=os.uname().nodename, slurm_job=_slurm_job())
+        attempt = Attempt(started=_now(), status="running", slurm_job=_slurm_job())
+        private.keep(self.folder, started=attempt.started, host=private.host(), process=os.getpid())
         self.record.attempts.append(attempt)
         self.record.status = "running"
         self.write()
@@ -110,26 +114,39 @@ class RecordKeeper:
             status = error.kind
         elif isinstance(error, KeyboardInterrupt):
             status = "preempted"
-        elif _out_of_memory(error):
+        elif out_of_memory(error):
             status = "oom"
         elif disk_reason(error, self.folder.parent):
             status = "preempted"  # nothing is wrong with the run: it goes on when there is room
-        self.record.failure = Failure(type=type(error).__name__, message=str(error)[:2000])
+        message = public_text(str(error), self._folders)[:2000]
+        self.record.failure = Failure(type=type(error).__name__, message=message)
         self._last_metrics(self.record.failure)
+        if message != str(error):
+            with suppress(OSError):
+                private.keep(self.folder, failed=_now(), message=str(error)[:20_000])
         with suppress(OSError):  # a full disk refuses this too: the record stays `running`, and `error` is what counts
             self._end(status)
 
     def _last_metrics(self, failure: Failure) -> None:
-        lines = [line for line in step_log.read(self.folder / "metrics.jsonl") if line["kind"] == "train"]
+        try:
+            lines = [line for line in step_log.read(self.folder / "metrics.jsonl") if line["kind"] == "train"]
+        except DamagedFile:  # told when the log is needed; this run has failed for another reason
+            return
         if lines:
-            failure.step = lines[-1]["step"]
-            failure.last_metrics = {key: lines[-1][key] for key in ("loss", "lr", "grad_norm")}
+            last, failure.step = lines[-1], lines[-1]["step"]
+            failure.last_metrics = {key: last[key] for key in ("loss", "lr", "grad_norm") if finite(last.get(key))}
 
     def _end(self, status: Any) -> None:
         self.record.status = status
         self.record.attempts[-1].status = status
         self.record.attempts[-1].ended = _now()
         self.write()
+
+
+def _folders(config: RunConfig) -> dict[str, str | None]:
+    """The folders of this machine that a configuration names, by key."""
+    location = config.model.location if config.model.source == "folder" else None
+    return {"output_root": config.output_root, "data.root": config.data.root, "model.location": location}
 
 
 def _new_record(config: RunConfig, identity: str) -> Record:
@@ -147,16 +164,9 @@ def _new_record(config: RunConfig, identity: str) -> Record:
         alpha=getattr(method, "alpha", None),
         lr=config.train.lr,
         config=resolved(config),
+        inert=sorted(inert_keys(config)),
         placing=cost_keys(config),
         means=means_around(config.task.name),
-    )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,27 +13,32 @@ import yaml
 
 from sdsbench.core import step_log
 from sdsbench.core.files import write_atomic
+from sdsbench.core.processor import Load
 from sdsbench.core.progress import forget_peak_memory, peak_memory
 from sdsbench.core.record import Parameters, Provenance
 from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
 from sdsbench.runs import origin
-from sdsbench.runs.banner import banner
+from sdsbench.runs.banner import banner, trainable
 from sdsbench.runs.configuration.check import layer_shapes
 from sdsbench.runs.configuration.identity import resolved
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.evaluate import evaluate
+from sdsbench.runs.export import remember_location
 from sdsbench.runs.families import Family, family_of
+from sdsbench.runs.memory import micro_tokens
 from sdsbench.runs.run_context import ActiveRun, LoadModel
 from sdsbench.runs.run_data import RunData, load_run
+from sdsbench.runs.tracking import view
 from sdsbench.tasks import base as tasks
 from sdsbench.training import checkpoint
 from sdsbench.training.assemble import assemble
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.in_backward import require_torchao
 from sdsbench.training.loop import Training
+from sdsbench.training.order import DataOrder
 from sdsbench.training.parameters import count
 from sdsbench.training.precision import Device, select_device
 from sdsbench.training.probes.observer import Probe
@@ -73,11 +79,16 @@ def prepare(run: ActiveRun) -> Prepared:
     if run.context.tuning is not None:
         keeper.record.tuning = run.context.tuning
     forget_peak_memory()
+    started = Load.now()
     write_atomic(run.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
+    remember_location(config, run.folder)
     resume, _ = checkpoint.newest(run.folder)
     step_log.cut(run.folder / "metrics.jsonl", checkpoint.step_of(resume) if resume else None)
+    view.start(config.tracker, run.folder)
     with keeper.timed("load"):
         loaded = load(config, run.context.load_model)
+    run.log(banner(config, loaded, _total_steps(config, loaded), started))
+    run.stop.raise_if_received("no step was trained")
     if config.eval.untrained and not step_log.has_scores(run.folder / "metrics.jsonl", "untrained"):
         with keeper.timed("eval"):
             evaluate(run, loaded, "untrained", step=0)
@@ -89,11 +100,12 @@ def prepare(run: ActiveRun) -> Prepared:
         if resume is not None:
             checkpoint.load(resume, state)
         else:
-            keeper.record.facts |= start_method(config, training, state)
+            stop = partial(run.stop.raise_if_received, "no step was trained")
+            keeper.record.facts |= start_method(config, training, state, stop)
             keeper.record.facts["start_difference"] = start.difference()
             checkpoint.save(run.folder, state, made_from)
     keeper.begin_training(parameters, provenance, state.step)
-    run.log(banner(run.folder.name, config, loaded, run.source_reason, parameters, training))
+    run.log(trainable(parameters.trainable, training.micro_tokens))
     return Prepared(run, loaded, training, state, probe, made_from, peak_memory()[0])
 
 
@@ -114,27 +126,43 @@ def load(config: RunConfig, read_model: LoadModel) -> Loaded:
     device = select_device(config.device, config.dtype, config.threads, _adapted_weights(config))
     model = read_model(config.model, device.dtype, task.num_labels, device.device)
     family = family_of(task, model, config)
-    return Loaded(model, data, device, family, family.encode_all(data.training))
+    examples = family.encode_all(data.training)
+    family.check(model.model, examples, device.device)
+    return Loaded(model, data, device, family, examples)
 
 
 def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainState, Probe | None, Parameters]:
     """The method put into the model: the loop, its resumable state, the probe if one is asked for, and the counts."""
     model = loaded.model.model
     before = sum(parameter.numel() for parameter in model.parameters())
+    device, longest = loaded.device, loaded.family.longest(loaded.examples)
+    tokens = micro_tokens(config, longest, device.device, str(device.dtype).removeprefix("torch."))
     training, state, head = assemble(
         model, methods.build(config.method), loaded.family, loaded.examples, config.train, config.seeds,
-        loaded.device.device,
+        device.device, micro_tokens=tokens,
     )  # fmt: skip
     probe = Probe(config.probe, model, state.layers, state.method) if config.probe.every is not None else None
     return training, state, probe, count(model, head, before)
 
 
-def start_method(config: RunConfig, training: Training, state: TrainState) -> dict[str, float]:
-    """The method's own start from data, before the first step; returns its facts for the record."""
-    context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init))
+def start_method(
+    config: RunConfig, training: Training, state: TrainState, after_row: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """The method's own start from data, before the first step; returns its facts for the record.
+
+    `after_row` is called after each row that the method looks at, and may raise to stop.
+    """
+    context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init), after_row)
     facts = state.method.prepare(state.layers, context)
     state.optimizer.refresh_masters()
     return facts
+
+
+def _total_steps(config: RunConfig, loaded: Loaded) -> int:
+    train = config.train
+    return DataOrder(len(loaded.examples), train.batch_size, config.seeds.data).total_steps(
+        train.epochs, train.max_steps
+    )
 
 
 def _adapted_weights(config: RunConfig) -> int:

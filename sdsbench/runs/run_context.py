@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sdsbench.core.console import say_now
+from sdsbench.core.containment import require_plain
 from sdsbench.core.files import disk_errors
 from sdsbench.core.lock import owned
-from sdsbench.core.progress import say_now
 from sdsbench.core.record import Tuning
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
@@ -55,12 +56,13 @@ class ActiveRun:
 def open_run(config: RunConfig, context: RunContext) -> Iterator[ActiveRun]:
     """Lock the run's folder and open its record, or begin one.
 
-    Raises Unavailable (no source of data), Owned (another process has the run), DiskRefuses (full or read-only; what
-    was finished stays intact).
+    Raises Unavailable (no source of data), Refused (links or the like in the folder), Owned (another process has the
+    run), DiskRefuses (full or read-only; what was finished stays intact).
     """
     config, reason = resolve_source(config)
     identity = run_id(config)
     folder = Path(config.output_root) / identity
+    require_plain(folder)
     with disk_errors(folder.parent), owned(folder):
         keeper = RecordKeeper(folder, config, identity, context.log, context.lost_as)
         with nullcontext(context.stop) if context.stop else StopRequest() as stop:

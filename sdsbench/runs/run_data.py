@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdsbench.core.record import DataUsed
+from sdsbench.data.draw import limited
 from sdsbench.data.held_back import load_training, tuning_rows
 from sdsbench.data.sources import Rows, load
 from sdsbench.runs.configuration.schema import RunConfig
@@ -28,17 +29,13 @@ class RunData:
 def load_run(config: RunConfig) -> RunData:
     """The rows that a configuration with a resolved source asks for. Raises Unavailable."""
     require_data(config)
-    tuning, limit = config.eval.split == "validation", config.eval.limit
+    tuning = config.eval.split == "validation"
     evaluations = tasks.build(config.task).evaluations()
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):  # scores and answers are kept under these names
         raise ValueError(f"task {config.task.name}: two evaluations share a name: {', '.join(names)}")
     wanted = {(evaluation.dataset, evaluation.split) for evaluation in evaluations}
     read = {which: (tuning_rows if tuning else load)(*which, config.data) for which in sorted(wanted)}
-    training = load_training(
-        config.task.train_set, config.data, config.seeds.data, list(read.values()) if tuning else []
-    )
-    scored = [(evaluation, read[evaluation.dataset, evaluation.split]) for evaluation in evaluations]
-    return RunData(
-        training, [(evaluation, rows.take(range(min(limit or len(rows), len(rows))))) for evaluation, rows in scored]
-    )
+    training = load_training(config.task.train_set, config.data, list(read.values()) if tuning else [])
+    scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}
+    return RunData(training, [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations])

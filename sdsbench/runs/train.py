@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from sdsbench.core.progress import Progress, forget_peak_memory
 from sdsbench.core.step_log import StepLog
 from sdsbench.runs.evaluate import evaluate_epoch
 from sdsbench.runs.prepare import Prepared
-from sdsbench.runs.tracking.trackers import tracker_of
 from sdsbench.training import checkpoint
 from sdsbench.training.loop import StepReport
 from sdsbench.training.side_by_side import Member
@@ -38,27 +37,32 @@ def train(prepared: Prepared) -> Trained:
 
 @contextmanager
 def training_member(prepared: Prepared) -> Iterator[Member]:
-    """The run's training with all that follows a step: log, tracker, progress, epoch scores, checkpoints, signals.
+    """The run's training with all that follows a step: log, progress, epoch scores, checkpoints, signals.
 
     `train` drives it alone; sweeps/group.py drives several together.
     """
     run, training, state = prepared.run, prepared.training, prepared.state
-    with StepLog(run.folder / "metrics.jsonl") as log:
+    with ExitStack() as stack:
+        log = stack.enter_context(StepLog(run.folder / "metrics.jsonl"))
         if prepared.probe is not None:
             training = dataclasses.replace(
                 training, observer=prepared.probe.watch(training, state, run.folder, log.write)
             )
-        tracker = tracker_of(run.config.tracker, run.folder)
         evaluation = run.keeper.record.seconds.eval  # spent on the untrained model: the best guess of what comes
-        progress = Progress("train", training.total_steps, state.step, after=evaluation)
+        limit = state.micro_limit
+        progress = stack.enter_context(Progress("train", training.total_steps, state.step, after=evaluation))
 
         def after_step(step: StepReport) -> None:
+            nonlocal limit
+            if state.micro_limit != limit:
+                limit = state.micro_limit
+                log.write("memory", step.step, micro_tokens=limit)
+                run.log(f"step {step.step}: memory is short; from here on in passes of at most {limit} tokens")
             log.write("train", step.step, **step.numbers())
-            tracker.log(step.step, step.numbers())
             if step.facts:
                 log.write("method", step.step, **step.facts)
             speed = step.tokens / step.seconds
-            progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.2e}  {speed:,.0f} tokens/s")
+            progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.1e}  {speed:,.0f} tokens/s")
             _after_epoch(prepared, step.step)
             _save_when_due(prepared, step.step)
             run.stop.raise_if_received(f"the state after step {step.step} is saved; the same command continues")
@@ -66,9 +70,9 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
         try:
             yield Member(training, state, after_step)
         finally:
-            tracker.close()
             run.keeper.record.seconds.train = state.counters.seconds
             run.keeper.record.placing["group_size"] = state.group_size
+            run.keeper.record.placing["micro_tokens"] = state.micro_limit or training.micro_tokens
 
 
 def _after_epoch(prepared: Prepared, step: int) -> None:

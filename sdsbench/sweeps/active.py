@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from sdsbench.core.errors import DiskRefuses, Owned, SdsbenchError
 from sdsbench.core.record import Record
+from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.finish import finish
 from sdsbench.runs.prepare import Prepared, prepare
@@ -25,13 +26,13 @@ Result = TypeVar("Result")
 class DrivenRun:
     """A run of a plan in this process: `prepared` between its stages, `over` at its end, `error` where it failed."""
 
-    def __init__(self, identity: str, tell: Callable[..., None]) -> None:
-        self.identity, self._tell = identity, tell
+    def __init__(self, identity: str, emit: Callable[..., None]) -> None:
+        self.identity, self._emit = identity, emit
         self.prepared: Prepared | None = None
         self.error: Exception | None = None
         self._contexts = ExitStack()
         self.over = False
-        tell("take", run=identity)
+        emit("take", run=identity)
 
     def __enter__(self) -> DrivenRun:
         return self
@@ -73,12 +74,12 @@ class DrivenRun:
             error = raised
         self.over, self.prepared, self.error = True, None, error
         if isinstance(error, Owned | DiskRefuses):
-            self._tell("leave", run=self.identity)
+            self._emit("leave", run=self.identity)
             return
         message = str(error) if isinstance(error, SdsbenchError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, SdsbenchError):
             traceback.print_exception(error)
-        self._tell("end", run=self.identity, status=getattr(error, "kind", "failed"), message=message)
+        self._emit("end", run=self.identity, status=getattr(error, "kind", "failed"), message=message)
 
     def _prepare(self, config: RunConfig, context: RunContext) -> None:
         run = self._contexts.enter_context(open_run(config, context))
@@ -87,13 +88,14 @@ class DrivenRun:
             take_up(run, record)
             self._end(record)
             return
+        run.log(announcement(run.config))
         self._contexts.enter_context(run.keeper.attempt())
         self.prepared = prepare(run)
 
     def _end(self, record: Record) -> None:
         self._contexts.close()
         self.over, self.prepared = True, None
-        self._tell("end", run=self.identity, status=record.status, message="")
+        self._emit("end", run=self.identity, status=record.status, message="")
 
     def _stage(self, stage: Callable[[], Any]) -> None:
         try:

@@ -15,6 +15,7 @@ tune:                          # optional
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +27,13 @@ from hydra.errors import HydraException
 from pydantic import Field, field_validator
 
 from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.names import NAME_WORDS, Name
 from sdsbench.core.section import Accepts, Section
 from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import text
 from sdsbench.runs.configuration import overrides
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
+from sdsbench.runs.configuration.foreign import yaml_problem
 from sdsbench.runs.configuration.identity import PLACING
 from sdsbench.runs.configuration.typed import parse_section
 
@@ -97,7 +100,7 @@ class _BlockOfFile(Section):
 class _File(Section):
     """The keys of a sweep file."""
 
-    name: str
+    name: Annotated[Name, Accepts(NAME_WORDS)]
     description: str = ""
     blocks: Annotated[list[_BlockOfFile], Accepts("one block or more, each with fixed and axes")] = Field(min_length=1)
     tune: Tune | None = None
@@ -122,6 +125,8 @@ def define(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
     for block in sweep.blocks:
         block.axes |= axes
         problems += _block_problems(block, sweep.tune)
+        if (runs := math.prod(map(len, block.axes.values()))) > overrides.MOST:
+            problems.append(Problem("axes", f"{runs:,} runs", f"at most {overrides.MOST:,} runs of one sweep"))
     if problems:
         raise ConfigError(problems)
     return sweep
@@ -135,6 +140,9 @@ def _read(name: str, config_dirs: Sequence[str], problems: list[Problem]) -> Swe
         return empty
     paths = [Path(str(folder)) / "sweep" / f"{name}.yaml" for folder in (*config_dirs, conf_folder())]
     path = next(path for path in paths if path.is_file())
+    if accepted := yaml_problem(path):
+        problems.append(Problem(f"sweep={name}", path.name, accepted))
+        return empty
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -156,7 +164,10 @@ def _block(block: _BlockOfFile, where: str, problems: list[Problem]) -> Block:
     for line in block.fixed:
         if len(next(iter(_axes_of([line], [], ()).values()), [])) > 1:
             problems.append(Problem(f"{where}.fixed", line, "one value a key", "Several values belong under axes."))
-    axes = {key: [text(value) for value in values] for key, values in block.axes.items()}
+    axes: Axes = {}
+    for key, values in block.axes.items():  # each value may stand for several: range(0,3)
+        found = [_axes_of([f"{key}={text(value)}"], problems, ()) for value in values]
+        axes[key] = [value for axis in found for value in next(iter(axis.values()), [])]
     return Block(_axes_of(block.fixed, problems, ()) | axes)
 
 
@@ -219,9 +230,7 @@ def _values(override: Override, config_dirs: Sequence[str]) -> list[str]:
     if isinstance(value, Glob):
         group = override.key_or_group
         return value.filter(options(group, config_dirs) if group in (*GROUPS, *own_groups(config_dirs)) else [])
-    if override.is_sweep_override():
-        return [str(text) for text in override.sweep_string_iterator()]
-    return [override.get_value_string()]
+    return overrides.values_of(override)
 
 
 def _places(key: str) -> bool:

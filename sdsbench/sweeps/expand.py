@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.runs.configuration.choices import GROUPS
 from sdsbench.runs.configuration.compose import compose_tree, flat_keys, from_tree, key_problem
+from sdsbench.runs.configuration.foreign import raw, unresolved
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.definition import Axes
 from sdsbench.tasks import base as tasks
@@ -42,6 +43,7 @@ class Composer:
         self._structures: dict[Any, _Structure | None] = {}
         self._problems: dict[str, Problem] = {}
         self._unfolded: dict[Any, Axes] = {}
+        self.unresolved: dict[str, str] = {}  # keys that place runs by the environment, as they are written
 
     def configuration(self, point: Point) -> RunConfig | None:
         """The checked configuration of a point, or None and a problem more."""
@@ -96,6 +98,7 @@ class Composer:
             problems += filter(None, (key_problem(override, tree, known) for override in overrides))
         if problems or tree is None:
             raise ConfigError(problems)
+        self.unresolved |= unresolved(tree)
         return _Structure(tree, _parsed(values))
 
 
@@ -111,8 +114,8 @@ class _Structure:
             key = getattr(error, "full_key", None) or "config"
             raise ConfigError([Problem(str(key), "${...}", "a value that resolves", str(error)[:300])]) from None
         self.base: Any = base
-        raw = {key: _raw(tree, key) for key in flat_keys(tree)}
-        texts = {key: text for key, text in raw.items() if isinstance(text, str) and "${" in text}
+        written = {key: raw(tree, key) for key in flat_keys(tree)}
+        texts = {key: text for key, text in written.items() if isinstance(text, str) and "${" in text}
         self.needs = {leaf: sorted(_needs(leaf, texts, values)) for leaf in texts if leaf not in values}
         self._known: dict[Any, Any] = {}
 
@@ -134,7 +137,7 @@ class _Structure:
                 value = OmegaConf.select(self.tree, leaf)
             except (OmegaConfBaseException, KeyError) as error:
                 raise ConfigError(
-                    [Problem(leaf, _raw(self.tree, leaf), "a value that resolves", str(error)[:300])]
+                    [Problem(leaf, raw(self.tree, leaf), "a value that resolves", str(error)[:300])]
                 ) from None
             self._known[which] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         return _copy(self._known[which])
@@ -166,8 +169,10 @@ def _touches(key: str, name: str) -> bool:
 
 
 def _structural(key: str, value: str) -> bool:
-    """Whether Hydra must compose anew: a choice of a group (`+` adds one of the user's own), or an interpolation."""
-    return key in GROUPS or key.startswith("+") or "${" in value
+    """Whether Hydra must compose anew: a choice of a group (`+` adds one of the user's own), plugins, which bring
+    choices, or an interpolation.
+    """
+    return key in (*GROUPS, "plugins") or key.startswith("+") or "${" in value
 
 
 @lru_cache(maxsize=100_000)
@@ -182,13 +187,6 @@ def _value(line: str) -> Any:
 
 def _parsed(values: Mapping[str, str]) -> dict[str, Any]:
     return {key: _value(f"{key}={value}") for key, value in values.items()}
-
-
-def _raw(tree: DictConfig, key: str) -> Any:
-    node: Any = tree
-    for part in key.split("."):
-        node = node._get_node(part)
-    return node._value() if not isinstance(node, DictConfig) else None
 
 
 def _put(plain: dict[str, Any], key: str, value: Any) -> None:

@@ -17,9 +17,9 @@ from sdsbench.sweeps.plan import Manifest, PlannedRun, TunedCell
 
 
 def freeze(
-    sweep: Sweep, config_dirs: Sequence[str] = (), say: Callable[[str], None] = print
+    sweep: Sweep, config_dirs: Sequence[str] = (), log: Callable[[str], None] = print
 ) -> tuple[Manifest, dict[str, str]]:
-    """(manifest, frozen configuration per run id); says which source of data was settled on, and why.
+    """(manifest, frozen configuration per run id); logs which source of data was chosen, and why.
 
     data.source=auto is decided here: it is part of a run's name, and a plan must not depend on where it runs.
     Raises ConfigError with every problem of every run, then Unavailable with every set that cannot be had.
@@ -40,14 +40,14 @@ def freeze(
     if freezer.unavailable:
         raise Unavailable("\n".join(freezer.unavailable))
     for line in freezer.sources:
-        say(line)
+        log(line)
     if not freezer.runs:
         raise ConfigError([Problem("blocks", 0, "at least one run")])
     manifest = Manifest(
         name=sweep.name or _name(freezer.runs),
         description=sweep.description,
         git_commit=origin.commit(),
-        placing=freezer.placing,
+        placing=freezer.placing | freezer.composer.unresolved,
         runs=freezer.runs,
         cells=freezer.cells,
     )

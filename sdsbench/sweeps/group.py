@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,11 +22,11 @@ from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.identity import naming
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.memory import RESERVE, USABLE, Batch, micro_tokens, training_bytes
 from sdsbench.runs.run_context import LoadModel, RunContext
 from sdsbench.runs.train import training_member
 from sdsbench.sweeps.active import DrivenRun
-from sdsbench.sweeps.cost import RESERVE, USABLE, compute_type
-from sdsbench.sweeps.memory import Batch, training_bytes
+from sdsbench.sweeps.cost import compute_type
 from sdsbench.sweeps.placing import AUTO
 from sdsbench.tasks import base as tasks
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
@@ -70,9 +70,8 @@ def most_that_fit(config: RunConfig, device_bytes: float) -> int:
 
 
 def group_bytes(config: RunConfig, runs: int) -> int | None:
-    """Memory of a joint step, every example at train.max_length; None where the architecture is not known."""
-    longest = Batch((config.train.max_length,) * config.train.batch_size, 1.0)
-    return training_bytes(config, longest, compute_type(config), runs)
+    """Memory of the smallest joint pass: of each run one example of train.max_length. None: unknown architecture."""
+    return training_bytes(config, Batch((config.train.max_length,), 1.0), compute_type(config), runs)
 
 
 class SharedBase:
@@ -170,10 +169,19 @@ def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
         for group in groups.values():
             if len(group) > 1:
                 try:
-                    SideBySide(base.model, group, base.restore).run(leave)
+                    tokens = _joint_tokens([driven[member][0] for member in group])
+                    SideBySide(base.model, group, base.restore, tokens).run(leave)
                 except Exception as error:
                     log(f"{len(group)} runs side by side: {type(error).__name__}: {error}. They continue alone.")
                 if base.restore(thorough=True):
                     for member in group:
                         if not driven[member][0].over:
                             leave(member, _written_into())
+
+
+def _joint_tokens(runs: Sequence[DrivenRun]) -> int | None:
+    """The most tokens of a joint pass of these runs."""
+    prepared = [run.prepared for run in runs if run.prepared is not None]
+    longest = max(one.loaded.family.longest(one.loaded.examples) for one in prepared)
+    device, config = prepared[0].loaded.device, prepared[0].run.config
+    return micro_tokens(config, longest, device.device, str(device.dtype).removeprefix("torch."), len(runs))

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from sdsbench.core.clock import clock
-from sdsbench.sweeps.cost import CARDS, REFERENCE, Cost, Estimator, fits
+from sdsbench.core.console import rich_console, terminal_text
+from sdsbench.sweeps.budget import print_budget
 from sdsbench.sweeps.plan import Plan
-from sdsbench.sweeps.states import OVER, STALE, SlotState, States, root_of
-from sdsbench.sweeps.workload import ABOVE
+from sdsbench.sweeps.states import STALE, SlotState, States, root_of
 
 FEW = 40  # slots listed without --all
-ASSUMED = (
-    "rows and tokens of the public sets, and a largest micro-batch "
-    f"{ABOVE:.0f} standard deviations above the mean one (sdsbench/data/sizes.py)"
-)
-CALIBRATING = 200  # finished runs that correct the cost model
 
 
 def print_overview(
@@ -42,7 +36,8 @@ def print_overview(
         )
     shown = slots if everything else slots[:FEW]
     if len(plan.varying) or len(slots) == 1:
-        _console().print(_differences(plan, shown, notes))
+        console = rich_console()  # as wide as the terminal; wide enough for a table elsewhere
+        (console if console.is_terminal else rich_console(width=200)).print(_differences(plan, shown, notes))
     if len(shown) < len(slots):
         print(f"... and {len(slots) - len(shown)} more (--all lists them); values that differ:")
         for key in plan.varying:
@@ -50,7 +45,7 @@ def print_overview(
             print(f"  {key}: {', '.join(list(values)[:12])}{' ...' if len(values) > 12 else ''}")
     for identity, message in states.damaged.items():
         print(f"damaged: {identity}: {message} The next worker sets it aside and runs it again.")
-    _print_costs(plan, states, slots, memory)
+    print_budget(plan, slots, memory)
     return states
 
 
@@ -65,7 +60,8 @@ def _differences(plan: Plan, slots: Iterable[SlotState], notes: Mapping[str, str
         failure = slot.record.failure.message.splitlines()[0][:100] if slot.record and slot.record.failure else ""
         words = [notes.get(slot.slot.key, "")] if noted else []
         values = [point.get(key, "(tuned)" if cell and key == cell.key else "") for key in plan.varying]
-        table.add_row(slot.identity or slot.slot.key, *values, slot.state, *words, failure)
+        cells = (slot.identity or slot.slot.key, *values, slot.state, *words, failure)
+        table.add_row(*(Text(terminal_text(text)) for text in cells))
     return table
 
 
@@ -77,57 +73,3 @@ def _tuning_text(plan: Plan) -> str:
         f"tuned: {cells[0].key} in {len(cells)} cells, the same budget for each: {values * seeds} runs on validation "
         f"rows ({values} grid points x {seeds} seeds{more}), then the best one with fresh seeds, tested"
     )
-
-
-def _print_costs(plan: Plan, states: States, slots: list[SlotState], memory: bool) -> None:
-    """GPU-hours left and memory of a run; configurations that differ only in seed cost the same: one is counted."""
-    finished = [slot for slot in slots if slot.state == "done" and slot.identity][:CALIBRATING]
-    estimator = Estimator(
-        ((plan.configuration(str(slot.identity), {}), slot.record) for slot in finished if slot.record is not None),
-        memory,
-    )
-    on_gpu: list[tuple[Cost | None, bool]] = []
-    on_cpu: list[Cost | None] = []
-    known: dict[Any, tuple[Cost | None, Cost | None]] = {}
-    for slot in slots:
-        identity = slot.identity or _any_final(plan, slot)
-        point = plan.manifest.runs[identity].point
-        kind = tuple((key, value) for key, value in point.items() if not key.startswith("seed") and key != "train.lr")
-        if kind not in known:
-            config = plan.configuration(identity, {})
-            known[kind] = (estimator.cost(config, "cuda"), estimator.cost(config, "cpu"))
-        over = slot.state in OVER
-        on_gpu.append((known[kind][0], over))
-        on_cpu.append(None if over else known[kind][1])
-    _print_gpu(on_gpu)
-    seconds = [cost.seconds for cost in on_cpu if cost]
-    if seconds:
-        print(f"on CPUs like those of the {len(finished)} finished runs: {clock(sum(seconds))} of work left")
-
-
-def _print_gpu(costs: list[tuple[Cost | None, bool]]) -> None:
-    unknown = sum(cost is None for cost, _ in costs)
-    known = [cost for cost, _ in costs if cost is not None]
-    if known:
-        left = sum(cost.seconds for cost, over in costs if cost is not None and not over)
-        how = "corrected by finished runs" if any(cost.measured for cost in known) else "modelled, not measured"
-        print(f"estimate for one {REFERENCE} ({how}): {left / 3600:.2f} GPU-hours left")
-        sizes = [cost.bytes for cost in known if cost.bytes is not None]
-        if sizes:
-            print(f"  {min(sizes) / 1e9:.1f} to {max(sizes) / 1e9:.1f} GB a run; assumed: {ASSUMED}")
-        for name in CARDS if sizes else ():
-            fitting = sum(fits(size)[name] for size in sizes)
-            print(f"  {name}: {'fits' if fitting == len(sizes) else f'{fitting} of {len(sizes)} runs fit'}")
-    if unknown:
-        print(f"no estimate for {unknown} run(s): the architecture is not known before download")
-
-
-def _any_final(plan: Plan, slot: SlotState) -> str:
-    cell = plan.manifest.cells[str(slot.slot.cell)]
-    return cell.final[str(slot.slot.seed)][len(cell.grid) // 2]
-
-
-def _console() -> Console:
-    """As wide as the terminal; wide enough for a table elsewhere."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)

@@ -12,6 +12,7 @@ from sdsbench.core.field_text import accepted
 from sdsbench.core.spelling import nearest
 from sdsbench.runs.configuration import overrides
 from sdsbench.runs.configuration.identity import PLACING, field_of
+from sdsbench.runs.configuration.resolvers import with_environment
 
 GROUP_SIZE = "sweep.group_size"
 """How many runs of a shared base train side by side: a whole number from 1, or AUTO (sweeps/group.py)."""
@@ -36,7 +37,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
             placing[key] = value
     if problems:
         raise ConfigError(problems)
-    return placing
+    return with_environment(placing)
 
 
 def _refused(key: str, value: object) -> str | None:

@@ -12,11 +12,10 @@ Runs are only ever added (planning again with more values); run ids come from co
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,9 +25,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.hashing import sha256_of
+from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
+from sdsbench.core.names import CellKey, Name, RunId, require_printable
+from sdsbench.core.reading import parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.identity import placed, run_id
+from sdsbench.runs.configuration.resolvers import with_environment
 from sdsbench.runs.configuration.schema import RunConfig
 
 PLANS = Path("results/plans")
@@ -51,8 +54,8 @@ class TunedCell(_Strict):
     key: str
     grid: list[float]  # ascending where it may be extended, with every value that it may be extended to
     seeds: list[int]
-    tuning: list[list[str]]  # [grid point][seed] -> run id
-    final: dict[str, list[str]]  # seed -> [grid point] -> run id
+    tuning: list[list[RunId]]  # [grid point][seed] -> run id
+    final: dict[str, list[RunId]]  # seed -> [grid point] -> run id
     extend: int = 0  # how many values at each end of `grid` are tried only where the best is the last one
 
     @property
@@ -63,12 +66,12 @@ class TunedCell(_Strict):
 
 class Manifest(_Strict):
     schema_version: Literal[2] = 2
-    name: str
+    name: Name
     description: str
     git_commit: str | None
     placing: dict[str, Any]  # key of identity.PLACING -> value
-    runs: dict[str, PlannedRun]  # in order
-    cells: dict[str, TunedCell]
+    runs: dict[RunId, PlannedRun]  # in order
+    cells: dict[CellKey, TunedCell]
     checksum: str = ""
 
 
@@ -88,9 +91,17 @@ class Plan:
 
     folder: Path
     manifest: Manifest
+    only: frozenset[str] | None = None  # keys of the slots that count; None: all
+
+    def restricted_to(self, keys: Iterable[str]) -> Plan:
+        """The plan as if it held no other slots."""
+        return replace(self, only=frozenset(keys))
 
     def slots(self) -> Iterator[Slot]:
         """Everything to be run, in order, tuning first."""
+        return (slot for slot in self._all_slots() if self.only is None or slot.key in self.only)
+
+    def _all_slots(self) -> Iterator[Slot]:
         beyond = self._beyond()
         for identity, run in self.manifest.runs.items():
             if run.role != "final":
@@ -105,6 +116,11 @@ class Plan:
         needed = {identity for _, cell in cells for position in cell.declared for identity in cell.tuning[position]}
         found = {identity: key for key, cell in cells for row in cell.tuning for identity in row}
         return {identity: key for identity, key in found.items() if identity not in needed}
+
+    @cached_property
+    def placing(self) -> dict[str, Any]:
+        """Where and how its runs happen, with this machine's environment where the plan refers to it."""
+        return with_environment(self.manifest.placing)
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
@@ -122,26 +138,40 @@ class Plan:
         """The frozen configuration of a run, placed here. Raises DamagedFile where its file is not what was planned."""
         path = self.folder / "runs" / f"{identity}.json"
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DamagedFile(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from None
+            content = read_bytes(path, MANIFEST, below=self.folder)
+        except DamagedFile as error:
+            raise DamagedFile(f"{error} {_AGAIN}") from None
         if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
             raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
-        config = from_tree(placed(json.loads(content), {"force": False} | self.manifest.placing | dict(placing)))
+        tree = self._tree(content, path)
+        config = from_tree(placed(tree, {"force": False} | self.placing | dict(placing)))
         if run_id(config) != identity:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
         return config
+
+    @staticmethod
+    def _tree(content: bytes, path: Path) -> dict[str, Any]:
+        tree = parse_json(content, path)
+        if not isinstance(tree, dict):
+            raise DamagedFile(f"{path}: not a configuration. {_AGAIN}")
+        return tree
 
 
 _AGAIN = "Plan again (the same command); runs that are done stay done."
 
 
+def all_plans() -> list[Path]:
+    """The folders of the plans in PLANS, by name."""
+    return sorted(path.parent for path in PLANS.rglob("manifest.json"))
+
+
 def find(name: str) -> Path:
     """The folder of a plan given by path or by name. Raises Unavailable."""
+    require_printable("plan", Path(name))
     for folder in (Path(name), PLANS / name):
         if (folder / "manifest.json").is_file():
             return folder
-    have = sorted(path.parent.name for path in PLANS.glob("*/manifest.json"))
+    have = [path.relative_to(PLANS).as_posix() for path in all_plans()]
     raise Unavailable(f"plan {name!r}: no such folder with a manifest.json; in {PLANS}: {', '.join(have) or 'none'}.")
 
 
@@ -149,13 +179,11 @@ def read(folder: Path) -> Plan:
     """Open a plan. Raises DamagedFile where its manifest does not match its schema or checksum."""
     path = folder / "manifest.json"
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(read_bytes(path, MANIFEST, below=folder))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
         raise DamagedFile(f"{path}: not a manifest of schema version 2: {where}: {first['msg']}. {_AGAIN}") from None
-    except OSError as error:
-        raise Unavailable(f"{path}: cannot be read ({error.strerror}).") from None
     if manifest.checksum != _checksum(manifest):
         raise DamagedFile(f"{path}: its content does not match its checksum. {_AGAIN}")
     return Plan(folder, manifest)
@@ -164,8 +192,10 @@ def read(folder: Path) -> Plan:
 def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[Plan, int]:
     """Freeze a plan of run id -> configuration as JSON, or add to the plan that is there.
 
-    Returns the plan and the number of runs that are new. Raises DamagedFile (the plan that is there), DiskRefuses.
+    Returns the plan and the number of runs that are new. Raises DamagedFile (the plan that is there), DiskRefuses,
+    ConfigError (a folder whose name does not print).
     """
+    require_printable("--folder", folder.absolute())
     with disk_errors(folder.parent):
         if not folder.exists():
             _write_new(folder, manifest, texts)
@@ -195,8 +225,12 @@ def _write_new(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> No
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    sealed = manifest.model_copy(update={"checksum": _checksum(manifest)})
-    write_atomic(folder / "manifest.json", sealed.model_dump_json(indent=1) + "\n")
+    write_atomic(folder / "manifest.json", sealed_text(manifest))
+
+
+def sealed_text(manifest: Manifest) -> str:
+    """The content of manifest.json, with its checksum."""
+    return manifest.model_copy(update={"checksum": _checksum(manifest)}).model_dump_json(indent=1) + "\n"
 
 
 def _merged(old: Manifest, new: Manifest) -> Manifest:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,15 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdsbench.core.processor import usable_cores
 from sdsbench.sweeps.plan import Plan
 
 DISK = 74  # exit code of a worker whose disk refuses
+UNFINISHED = 4  # of a worker that leaves runs which are not done: they failed, wait, or others have them
+SAID_WHY = (0, 2, 3, UNFINISHED, DISK, 130)  # exit codes of workers that ended by themselves
 QUICK_DEATHS = 5  # a worker that dies this often before it takes a run is not started again
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where one worker computes: a GPU, or a share of the cores."""
+class Allocation:
+    """What one worker computes on: a GPU, or a share of the cores."""
 
     name: str
     threads: int
@@ -31,24 +36,38 @@ class Seat:
     gpu: str | None = None
 
 
-def gpu_seats(gpus: Sequence[str], threads: int) -> list[Seat]:
-    """One worker a GPU."""
-    share = threads or max(1, len(os.sched_getaffinity(0)) // len(gpus))
-    return [Seat(f"gpu{gpu}", share, gpu=gpu) for gpu in gpus]
+def gpu_allocations(gpus: Sequence[str], count: int, threads: int) -> list[Allocation]:
+    """`count` workers, one a GPU and then a second on each of the first, and so on."""
+    share = threads or max(1, usable_cores() // count)
+    rounds = [(gpus[number % len(gpus)], number // len(gpus)) for number in range(count)]
+    names = [f"gpu{gpu}".replace("/", "-") + (f"-{turn}" if turn else "") for gpu, turn in rounds]
+    return [Allocation(name, share, gpu=gpu) for name, (gpu, _) in zip(names, rounds, strict=True)]
 
 
-def cpu_seats(count: int, threads: int) -> list[Seat]:
-    """`count` workers on equal shares of the cores, each pinned to its share."""
+def cpu_allocations(count: int, threads: int) -> list[Allocation]:
+    """`count` workers on equal shares of the cores, each pinned to its share.
+
+    A container's quota leaves all cores open and gives less time on them: threads then follow the quota.
+    """
     cores = sorted(os.sched_getaffinity(0))
     shares = [tuple(cores[number % len(cores) :: count]) or (cores[number % len(cores)],) for number in range(count)]
-    return [Seat(f"cpu{number}", threads or len(share), cores=share) for number, share in enumerate(shares)]
+    most = max(1, usable_cores() // count)
+    counts = [threads or min(len(share), most) for share in shares]
+    return [
+        Allocation(f"cpu{number}", count, cores=share)
+        for number, (count, share) in enumerate(zip(counts, shares, strict=True))
+    ]
 
 
-def gpus_here() -> list[str]:
-    """Indices of the GPUs that this process may use, without loading torch."""
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without loading torch.
+
+    CUDA itself ends that list at the first entry that names no GPU.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [index for index in visible.split(",") if index.strip() not in ("", "-1")]
+        names = (name.strip() for name in visible.split(","))
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
@@ -59,7 +78,7 @@ def gpus_here() -> list[str]:
 class Active:
     """A worker process and what it does now: its runs, several where they train side by side, and since when."""
 
-    seat: Seat
+    allocation: Allocation
     process: subprocess.Popen[str]
     runs: dict[str, float] = field(default_factory=dict)
     took_any: bool = False
@@ -78,16 +97,24 @@ class Ended:
 class Pool:
     """Starts workers and tells their events; `step` is called until it returns False."""
 
-    def __init__(self, plan: Plan, seats: Sequence[Seat], placing: Mapping[str, Any], options: Sequence[str]) -> None:
+    def __init__(
+        self, plan: Plan, allocations: Sequence[Allocation], placing: Mapping[str, Any], options: Sequence[str]
+    ) -> None:
         self.plan, self.placing, self.options = plan, dict(placing), list(options)
         self.events: queue.Queue[tuple[Active, dict[str, Any] | None]] = queue.Queue()
         self.disk: str | None = None
+        self.refused: str | None = None  # why a worker did not begin, such as a GPU that does not work
         self.stopping = False
         self.lost = 0  # workers that died without a word
         self._quick_deaths: dict[str, int] = {}
-        self._firsts = {seat.name: number for number, seat in enumerate(seats)}
+        self._slots = None
+        if plan.only is not None:  # removed with the pool
+            self._slots = tempfile.NamedTemporaryFile("w", prefix="sdsbench-slots-")  # noqa: SIM115
+            self._slots.write(json.dumps(sorted(plan.only)))
+            self._slots.flush()
+        self._offsets = {allocation.name: number for number, allocation in enumerate(allocations)}
         (plan.folder / "logs").mkdir(exist_ok=True)
-        self.active = [self._start(seat) for seat in seats]
+        self.active = [self._start(allocation) for allocation in allocations]
 
     def step(self, seconds: float) -> tuple[bool, list[Ended]]:
         """Wait up to `seconds` for events; (whether any worker is left, runs that ended)."""
@@ -99,7 +126,7 @@ class Pool:
             except queue.Empty:
                 break
             if event is None:
-                self._gone(active)
+                self._worker_ended(active)
             elif event["event"] == "take":
                 active.runs[event["run"]], active.took_any = time.monotonic(), True
             elif event["event"] == "end":
@@ -107,10 +134,17 @@ class Pool:
                 ended.append(Ended(event["run"], event["status"], event["message"], seconds))
             elif event["event"] == "leave":
                 del active.runs[event["run"]]
+            elif event["event"] == "refused":
+                self.refused = event["message"]
             elif event["event"] == "disk":
                 self.disk = event["message"]
                 self.stop(15)
         return bool(self.active), ended
+
+    @property
+    def running(self) -> int:
+        """Runs that workers have in hand."""
+        return sum(len(active.runs) for active in self.active)
 
     def stop(self, number: int) -> None:
         """Pass a signal on: workers save their runs and end; none is started again."""
@@ -119,42 +153,47 @@ class Pool:
             if active.process.poll() is None:
                 active.process.send_signal(number)
 
-    def _start(self, seat: Seat) -> Active:
-        placing = self.placing | {"threads": seat.threads}
+    def _start(self, allocation: Allocation) -> Active:
+        placing = self.placing | {"threads": allocation.threads}
+        if allocation.gpu is not None:
+            placing["device"] = "cuda"  # a GPU that does not work is told, and its worker does not train on the CPU
         settings = [f"--set={key}={json.dumps(value)}" for key, value in placing.items()]
         command = [
             sys.executable, "-m", "sdsbench.sweeps.worker", str(self.plan.folder),
-            f"--first={self._firsts[seat.name]}", *settings, *self.options,
+            f"--offset={self._offsets[allocation.name]}", *settings, *self.options,
+            *([f"--slots={self._slots.name}"] if self._slots else []),
         ]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": str(seat.threads)}
-        if seat.gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = seat.gpu
-        with (self.plan.folder / "logs" / f"{os.uname().nodename}-{seat.name}.log").open("a") as log:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
-        if seat.cores:
-            os.sched_setaffinity(process.pid, seat.cores)
-        active = Active(seat, process)
-        threading.Thread(target=self._listen, args=(active,), daemon=True).start()
+        environment = {**os.environ, "OMP_NUM_THREADS": str(allocation.threads)}
+        if allocation.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = allocation.gpu
+        with (self.plan.folder / "logs" / f"{os.uname().nodename}-{allocation.name}.log").open("a") as log:
+            process = subprocess.Popen(  # a group of its own: a terminal's Ctrl-C reaches workers through `stop`, once
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, process_group=0
+            )
+        if allocation.cores:
+            os.sched_setaffinity(process.pid, allocation.cores)
+        active = Active(allocation, process)
+        threading.Thread(target=self._read_events, args=(active,), daemon=True).start()
         return active
 
-    def _listen(self, active: Active) -> None:
+    def _read_events(self, active: Active) -> None:
         assert active.process.stdout is not None
         for line in active.process.stdout:
             self.events.put((active, json.loads(line)))
         active.process.wait()
         self.events.put((active, None))
 
-    def _gone(self, active: Active) -> None:
-        """A worker ended: for good, or without a word, and then another takes its seat."""
+    def _worker_ended(self, active: Active) -> None:
+        """A worker ended: for good, or without a word, and then another takes its place."""
         self.active.remove(active)
         code = active.process.returncode
-        if self.stopping or code in (0, DISK, 130):
+        if self.stopping or code in SAID_WHY:
             return
         self.lost += 1
-        name = active.seat.name
+        name = active.allocation.name
         self._quick_deaths[name] = 0 if active.took_any else self._quick_deaths.get(name, 0) + 1
         if self._quick_deaths[name] < QUICK_DEATHS:
-            self.active.append(self._start(active.seat))
+            self.active.append(self._start(active.allocation))
 
 
 def newest_numbers(folder: Path) -> dict[str, Any]:

@@ -16,17 +16,22 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
 from sdsbench.core.files import disk_errors, write_atomic
+from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
+from sdsbench.core.names import require_printable
 from sdsbench.core.package import bundled_folder
+from sdsbench.core.reading import read_json
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.slurm_config import SlurmConfig
 
+DEFAULT_ARRAY_SIZE = 1001
 LIVE = (
     "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING",
     "SUSPENDED", "SIGNALING", "STAGE_OUT", "STOPPED", "SPECIAL_EXIT", "RESV_DEL_HOLD",
@@ -48,51 +53,109 @@ class Submission:
     tasks: list[list[str]]  # slot keys by task index
 
 
-def submit(plan: Plan, slots: Sequence[str], slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool) -> list[str]:
+def submit(
+    plan: Plan,
+    stages: Sequence[Sequence[str]],
+    slurm: SlurmConfig,
+    placing: Mapping[str, Any],
+    retry: bool = False,
+) -> list[str]:
     """Send slots as one array, or several where SLURM limits an array's size; returns the job ids.
 
+    The slots of a stage begin when all jobs of the plan that were sent before have ended, however they ended.
     Raises Unavailable (no SLURM here), SlurmRefused (what sbatch said), DiskRefuses.
     """
-    size = slurm.runs_per_task
-    tasks = [list(slots[start : start + size]) for start in range(0, len(slots), size)]
-    limit = max_array_size()
-    parts = [tasks[start : start + limit] for start in range(0, len(tasks), limit)]
+    require_slurm()
+    jobs: list[str] = []
     with disk_errors(plan.folder.parent), owned(plan.folder / "submissions", wait=True):
-        return [_submit_array(plan, part, slurm, placing, retry) for part in parts]
+        earlier = sorted({task.partition("_")[0] for task, state, _ in slot_states(plan).values() if state in LIVE})
+        for number, stage in enumerate(stages):
+            after = [*earlier, *jobs] if number else []
+            sent = [_submit_array(plan, part, slurm, placing, retry, after) for part in arrays(stage, slurm)]
+            jobs += sent
+    return jobs
+
+
+def arrays(slots: Sequence[str], slurm: SlurmConfig) -> list[list[list[str]]]:
+    """Slots cut into tasks, and tasks into arrays of a size that SLURM takes."""
+    size, limit = slurm.runs_per_task, max_array_size()
+    tasks = [list(slots[start : start + size]) for start in range(0, len(slots), size)]
+    return [tasks[start : start + limit] for start in range(0, len(tasks), limit)]
 
 
 def _submit_array(
-    plan: Plan, tasks: list[list[str]], slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool
+    plan: Plan,
+    tasks: list[list[str]],
+    slurm: SlurmConfig,
+    placing: Mapping[str, Any],
+    retry: bool,
+    after: Sequence[str],
 ) -> str:
-    number = 1 + max((int(path.name) for path in (plan.folder / "submissions").glob("[0-9]*")), default=0)
-    folder = (plan.folder / "submissions" / f"{number:03d}").resolve()
+    folder = next_folder(plan)
     folder.mkdir(parents=True)
     for index, keys in enumerate(tasks):
         (folder / f"task-{index}.json").write_text(json.dumps(keys))
-    write_atomic(folder / "job.sh", _script(plan, folder, len(tasks), slurm, placing, retry))
-    job = call("sbatch", "--parsable", str(folder / "job.sh")).strip().split(";")[0]
-    write_atomic(folder / "submission.json", json.dumps({"job": job, "tasks": tasks}) + "\n")
+    write_atomic(folder / "job.sh", script(plan, folder, len(tasks), slurm, placing, retry))
+    # In its folder, and with relative paths: sbatch would replace a % in the script's --output.
+    dependency = [f"--dependency=afterany:{':'.join(after)}"] if after else []
+    job = call("sbatch", "--parsable", *dependency, "job.sh", folder=folder).strip().split(";")[0]
+    write_atomic(folder / "submission.json", _Sent(job=job, tasks=tasks).model_dump_json() + "\n")
     return job
 
 
-def _script(plan: Plan, folder: Path, tasks: int, slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool) -> str:
-    threads = placing.get("threads") or plan.manifest.placing["threads"] or slurm.cpus
-    settings = [f"--set={key}={json.dumps(value)}" for key, value in {**placing, "threads": threads}.items()]
-    container = ["apptainer", "exec", *(["--nv"] if slurm.gpus else []), slurm.container] if slurm.container else []
-    python = "python" if slurm.container else sys.executable
-    command = [
-        *container, python, "-m", "sdsbench.sweeps.worker", str(plan.folder.resolve()), *settings,
-        *(["--retry"] if retry else []),
-    ]  # fmt: skip
+def next_folder(plan: Plan) -> Path:
+    """The folder of the plan's next submission, which is not made."""
+    number = 1 + max((int(path.name) for path in (plan.folder / "submissions").glob("[0-9]*")), default=0)
+    return (plan.folder / "submissions" / f"{number:03d}").resolve()
+
+
+def script(
+    plan: Plan, folder: Path, tasks: int, slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool = False
+) -> str:
+    """What sbatch gets. Raises ConfigError where a path holds a control character."""
+    require_printable("plan", folder)
+    require_printable("working directory", Path.cwd())
+    threads = placing.get("threads") or plan.placing["threads"] or max(1, slurm.cpus // max(1, slurm.gpus))
+    placing = {**placing, "threads": threads, **({"device": "cuda"} if slurm.gpus else {})}
+    container = []
+    if slurm.container:
+        container = ["apptainer", "exec", *(["--nv"] if slurm.gpus else [])]
+        container += [*(f"--bind={bind}" for bind in slurm.binds), slurm.container]
     environment = Environment(loader=FileSystemLoader(bundled_folder("slurm")), undefined=StrictUndefined)
+    environment.filters["quoted"] = shlex.quote
     return environment.get_template("array.sh.j2").render(
-        name=f"sdsbench-{plan.manifest.name}".replace("/", "-").replace(" ", "-"),
+        name=job_name(plan),
         last=tasks - 1,
-        slurm=vars(slurm),
+        slurm=slurm,
         folder=shlex.quote(str(folder)),
         here=shlex.quote(str(Path.cwd())),
-        command=shlex.join(command),
+        threads=threads,
+        command=shlex.join([*container, *_worker(plan, slurm, placing, retry)]),
     )
+
+
+def _worker(plan: Plan, slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool) -> list[str]:
+    """The command of a task: one worker, or on several GPUs the sweep that keeps one worker on each."""
+    python, folder = "python" if slurm.container else sys.executable, str(plan.folder.resolve())
+    settings = {key: json.dumps(value, ensure_ascii=False) for key, value in placing.items()}
+    again = ["--retry"] if retry else []
+    if slurm.gpus > 1:
+        return [python, "-m", "sdsbench", "sweep", folder, *(f"{k}={v}" for k, v in settings.items()), *again]
+    return [python, "-m", "sdsbench.sweeps.worker", folder, *(f"--set={k}={v}" for k, v in settings.items()), *again]
+
+
+def job_name(plan: Plan) -> str:
+    """How SLURM lists the plan's jobs."""
+    return f"sdsbench-{plan.manifest.name}".replace("/", "-")
+
+
+class _Sent(BaseModel):
+    """submission.json"""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job: Annotated[str, Field(pattern=r"^\d+$")]
+    tasks: list[list[str]]
 
 
 def submissions(plan: Plan) -> list[Submission]:
@@ -100,10 +163,10 @@ def submissions(plan: Plan) -> list[Submission]:
     found = []
     for path in sorted((plan.folder / "submissions").glob("[0-9]*/submission.json")):
         try:
-            content = json.loads(path.read_text())
-            found.append(Submission(path.parent, str(content["job"]), [list(task) for task in content["tasks"]]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedFile(f"{path}: not a submission ({error!r}). Set its folder aside.") from None
+            content = _Sent.model_validate(read_json(path, MANIFEST))
+        except ValidationError as error:
+            raise DamagedFile(f"{path}: not a submission ({error.errors()[0]['msg']}). Set its folder aside.") from None
+        found.append(Submission(path.parent, content.job, content.tasks))
     return found
 
 
@@ -115,7 +178,7 @@ def slot_states(plan: Plan) -> dict[str, tuple[str, str, str]]:
     sent = submissions(plan)
     if not sent or shutil.which("squeue") is None:
         return {}
-    known = _task_states({submission.job for submission in sent})
+    known = _task_states({submission.job for submission in sent}, job_name(plan))
     found: dict[str, tuple[str, str, str]] = {}
     for submission in sent:
         for index, keys in enumerate(submission.tasks):
@@ -125,20 +188,26 @@ def slot_states(plan: Plan) -> dict[str, tuple[str, str, str]]:
     return found
 
 
-def _task_states(jobs: set[str]) -> dict[str, tuple[str, str]]:
-    """<job>_<task> -> (state, reason), from accounting where there is any, then from what the controller remembers."""
+def _task_states(jobs: set[str], name: str) -> dict[str, tuple[str, str]]:
+    """<job>_<task> -> (state, reason), from accounting where there is any, then from what the controller remembers.
+
+    Only jobs of that name: a plan that came from elsewhere holds numbers of jobs that are others' here.
+    """
     known: dict[str, tuple[str, str]] = {}
     if shutil.which("sacct"):
         listed = subprocess.run(
-            ["sacct", "-n", "-P", "-X", "--array", "-j", ",".join(sorted(jobs)), "-o", "JobID,State"],
+            [
+                "sacct", "-n", "-P", "-X", "--array", f"--name={name}", "-j", ",".join(sorted(jobs)),
+                "-o", "JobID,State",
+            ],
             capture_output=True,
             text=True,
-        )
+        )  # fmt: skip
         if listed.returncode == 0:
             for line in listed.stdout.splitlines():
                 task, _, state = line.partition("|")
                 known[task] = (state.split()[0], "")
-    for line in call("squeue", "-h", "-r", "-t", "all", "-o", "%F|%K|%T|%r").splitlines():
+    for line in call("squeue", "-h", "-r", "-t", "all", f"--name={name}", "-o", "%F|%K|%T|%r").splitlines():
         job, index, state, reason = line.split("|", 3)
         if job in jobs:
             known[f"{job}_{index}"] = (state, "" if reason == "None" else reason)
@@ -157,18 +226,24 @@ def cancel(plan: Plan, wanted: Sequence[str] = ()) -> list[str]:
 
 
 def max_array_size() -> int:
-    """How many tasks one array may have here."""
+    """How many tasks one array may have here; SLURM's default where there is none."""
+    if shutil.which("scontrol") is None:
+        return DEFAULT_ARRAY_SIZE
     for line in call("scontrol", "show", "config").splitlines():
         if line.startswith("MaxArraySize"):
             return max(1, int(line.split("=")[1]))
-    return 1000
+    return DEFAULT_ARRAY_SIZE
 
 
-def call(*command: str) -> str:
-    """Output of a SLURM command. Raises Unavailable, SlurmRefused."""
-    if shutil.which(command[0]) is None:
-        raise Unavailable(f"{command[0]}: not found. This machine has no SLURM; `sdsbench sweep` runs the plan here.")
-    done = subprocess.run(command, capture_output=True, text=True)
+def require_slurm() -> None:
+    """Raises Unavailable on a machine without SLURM."""
+    if shutil.which("sbatch") is None:
+        raise Unavailable("sbatch: not found. This machine has no SLURM; `sdsbench sweep` runs the plan here.")
+
+
+def call(*command: str, folder: Path | None = None) -> str:
+    """Output of a SLURM command. Raises SlurmRefused."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         raise SlurmRefused(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
     return done.stdout

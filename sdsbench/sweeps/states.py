@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import collections
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdsbench.core.errors import DamagedFile, SdsbenchError
+from sdsbench.core.errors import DamagedFile, SdsbenchError, TrainingFailed
 from sdsbench.core.hashing import canonical_json
 from sdsbench.core.lock import owner_lives
 from sdsbench.core.record import Record
@@ -18,17 +19,20 @@ from sdsbench.sweeps.plan import Plan, PlannedRun, Slot
 from sdsbench.sweeps.tuning import Choice, choose, window
 
 STATES = (
-    "done", "running", "waiting", "missing", "stopped", "preempted", "timeout", "failed", "oom", "damaged",
+    "done", "running", "waiting", "not started", "stopped", "preempted", "timeout", "failed", "oom", "damaged",
     "impossible", "stale", "unneeded",
 )  # fmt: skip
 """running: a living process has it. stopped: a process died in it. waiting: for tuning runs. impossible: no tuning run
 of its cell succeeded. unneeded: it would extend a tuning grid whose best value lies inside. stale: its code or base
 weights are not those of today (runs/reuse.py). preempted and timeout go on from their checkpoint; failed and oom wait
-for `retry --failed`, stale for `sweep --force`."""
+for `retry`, stale for `sweep --force`."""
 STALE = "stale"
+FINISHED = ("done", "unneeded")
 OVER = ("done", "failed", "oom", "impossible", "unneeded", STALE)
 FAILED = ("failed", "oom")
-"""States that a retry takes again."""
+"""States of runs that only a retry takes again."""
+LOST = ("stopped", "preempted", "timeout", "oom")
+"""States of runs that something outside them ended: another start, or a larger card, may end otherwise."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class SlotState:
     run: PlannedRun | None
     record: Record | None
     changed: tuple[str, ...] = ()  # parts of what its record is made from that differ today
+
+    @property
+    def may_end_otherwise(self) -> bool:
+        """Whether the same run, started again, may come to another end; not so where training itself failed (NaN)."""
+        failure = self.record.failure if self.record else None
+        by_training = failure is not None and failure.type == TrainingFailed.__name__
+        return self.state in LOST or (self.state == "failed" and not by_training)
 
 
 class States:
@@ -100,7 +111,7 @@ class States:
         if identity not in self._records:
             path = self.root / identity / "record.json"
             try:
-                self._records[identity] = read_record(path) if path.exists() else None
+                self._records[identity] = read_record(path) if os.path.lexists(path) else None
             except DamagedFile as error:
                 self._records[identity] = None
                 self.damaged[identity] = str(error)
@@ -122,7 +133,7 @@ class States:
 
     def _state(self, identity: str, record: Record | None) -> str:
         if record is None:
-            return "damaged" if identity in self.damaged else "missing"
+            return "damaged" if identity in self.damaged else "not started"
         if record.status == "done" or not owner_lives(self.root / identity):
             return "stopped" if record.status == "running" else record.status
         return "running"
@@ -130,4 +141,4 @@ class States:
 
 def root_of(plan: Plan, placing: Mapping[str, Any]) -> Path:
     """The folder of the plan's records."""
-    return Path(placing.get("output_root") or plan.manifest.placing["output_root"])
+    return Path(placing.get("output_root") or plan.placing["output_root"])

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from rich.console import Console
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from sdsbench.core.clock import clock
+from sdsbench.core.console import rich_console, say_now, terminal_text
+from sdsbench.core.errors import DamagedFile
+from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
 from sdsbench.sweeps.states import FAILED, OVER, States
+
+SHORT = 8  # digits of a run's id that are shown; every command takes the beginning of an id
 
 
 def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
     """Show and drive a pool until its last worker has ended; runs in the states `again` are taken once more."""
     tally = Tally(plan, states, again)
-    console = Console(file=sys.stdout)
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4) as live:
-            going = True
-            while going:
-                live.update(table(pool, tally, states))
-                going, ended = pool.step(1.0)
-                for run in ended:
-                    tally.add(run)
-                    live.console.print(tally.line(run), markup=False, highlight=False)
+    console = rich_console()
+    if not console.is_terminal or console.is_dumb_terminal:
+        _drive(pool, tally, 5.0, say_now, lambda: None)
         return
+    with Live(console=console, auto_refresh=False) as live:
+
+        def say(line: str) -> None:
+            live.console.print(Text(terminal_text(line)), soft_wrap=True)
+
+        def show() -> None:
+            live.update(Group(table(pool, tally, states), tally.headline(pool.running)), refresh=True)
+
+        _drive(pool, tally, 1.0, say, show)
+
+
+def _drive(pool: Pool, tally: Tally, seconds: float, say: Callable[[str], None], show: Callable[[], None]) -> None:
+    say(tally.headline(pool.running))
     going = True
     while going:
-        going, ended = pool.step(5.0)
+        show()
+        going, ended = pool.step(seconds)
         for run in ended:
             tally.add(run)
-            print(tally.line(run), flush=True)
+            say(tally.line(run, pool.running))
 
 
 class Tally:
@@ -44,7 +56,7 @@ class Tally:
     def __init__(self, plan: Plan, states: States, again: Sequence[str]) -> None:
         over = [state for state in OVER if state not in again]
         slots = list(states.all())
-        self.plan = plan
+        self.plan, self._root = plan, states.root
         self.total = len(slots)
         self.before = self.over = sum(slot.state in over for slot in slots)
         self._counted = {slot.identity for slot in slots if slot.state in over}
@@ -72,31 +84,42 @@ class Tally:
             return "time left not known yet"
         return f"{clock((time.monotonic() - self.started) / ended * (self.total - self.over))} left"
 
-    def line(self, run: Ended) -> str:
-        """One ended run."""
-        text = f"{self.over}/{self.total}  {run.run}  {run.status:<8} {self.plan.difference(run.run)}  "
-        text += f"{clock(run.seconds)}  {self.left()}"
+    def line(self, run: Ended, running: int) -> str:
+        """Where the sweep stands, and the run that ended with its score."""
+        what = self.plan.difference(run.run)
+        parts = [self.headline(running), run.run[:SHORT], run.status, what, self.score(run.run), clock(run.seconds)]
+        text = "  ".join(filter(None, parts))
         return text + (f"\n    {run.message}" if run.status not in ("done",) and run.message else "")
 
-    def headline(self) -> str:
-        """The state of the whole sweep in a line."""
-        spent = time.monotonic() - self.started
-        rate = (self.over - self.before) / max(spent, 1e-9) * 3600
-        return f"{self.over}/{self.total} over, {self.failed} failed, {rate:.0f} runs/h, {clock(spent)}, {self.left()}"
+    def score(self, identity: str) -> str:
+        """`gsm8k 27.34`: the headline scores of a finished run, in per cent."""
+        try:
+            record = read_record(self._root / identity / "record.json")
+        except (OSError, DamagedFile):
+            return ""
+        last = [score for score in record.scores if score.headline and score.stage in ("trained", "validation")]
+        return ", ".join(f"{score.evaluation} {100 * score.value:.2f}" for score in last)
+
+    def headline(self, running: int) -> str:
+        """`12 of 36, 3 running, 1 failed, 41:10 left`."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.over} of {self.total}, {running} running{failed}, {self.left()}"
 
 
 def table(pool: Pool, tally: Tally, states: States) -> Table:
-    """A row a run."""
-    shown = Table(title=tally.headline(), title_justify="left", expand=True)
+    """A row a run, in 80 columns; what sets the run apart gives way first."""
+    shown = Table(box=None, pad_edge=False, expand=True)
     for column in ("worker", "run", "what", "step", "loss", "tokens/s", "for"):
-        shown.add_column(column, no_wrap=column != "what")
+        ratio = 1 if column == "what" else None
+        shown.add_column(column, no_wrap=True, overflow="ellipsis", ratio=ratio)
     for active in pool.active:
         if not active.runs:
-            shown.add_row(active.seat.name, "-")
+            shown.add_row(active.allocation.name, "-")
         for run, since in active.runs.items():
             numbers = newest_numbers(states.root / run)
             speed = f"{numbers['tokens'] / numbers['seconds']:,.0f}" if numbers else ""
             loss = f"{numbers['loss']:.4f}" if numbers else ""
-            what, spent = tally.plan.difference(run), clock(time.monotonic() - since)
-            shown.add_row(active.seat.name, run, what, str(numbers.get("step", "")), loss, speed, spent)
+            what, spent = terminal_text(tally.plan.difference(run)), clock(time.monotonic() - since)
+            row = (active.allocation.name, run[:SHORT], what, str(numbers.get("step", "")), loss, speed, spent)
+            shown.add_row(*map(Text, row))
     return shown

@@ -2,14 +2,13 @@
 
     python -m sdsbench.sweeps.worker PLAN [--slots FILE] [--set KEY=JSON ...] [--retry] [--force]
 
-What happens is told on standard output as lines of JSON (`events` below), what runs say goes to standard error. A run
-that fails leaves its record and the worker goes on. Exit codes: 0 nothing left to take, 130 stopped by a signal (state
-saved), 74 the disk refuses.
+What happens is written to standard output as lines of JSON, what runs say goes to standard error. A run that fails
+leaves its record and the worker goes on. Exit codes: 0 all its runs are done, UNFINISHED (4) some are not, 3 the device
+that was asked for does not work, 74 the disk refuses, 130 stopped by a signal (state saved).
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -20,7 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError
+import click
+import torch
+
+from sdsbench.core.containment import require_plain
+from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError, Unavailable
 from sdsbench.core.files import disk_errors
 from sdsbench.core.lock import owned
 from sdsbench.core.record import Record
@@ -32,13 +35,13 @@ from sdsbench.sweeps.active import DrivenRun
 from sdsbench.sweeps.group import LARGEST, SharedBase, group_key, group_size, prepare_on_shared_base, train_side_by_side
 from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
 from sdsbench.sweeps.plan import Plan, Slot, read
-from sdsbench.sweeps.pool import DISK
-from sdsbench.sweeps.states import FAILED, OVER, STALE, SlotState, States, root_of
+from sdsbench.sweeps.pool import DISK, UNFINISHED
+from sdsbench.sweeps.states import FAILED, FINISHED, OVER, STALE, SlotState, States, root_of
 from sdsbench.training.signals import StopRequest
 
-TAKE = "take"
+RUNNABLE = "runnable"
 SUSPECT = 2  # a run whose process died this often at one step trains alone: it may be the one that kills
-LOOK_AGAIN = 1.0  # seconds between looks at tuning runs that others work on
+POLL_SECONDS = 1.0  # between looks at tuning runs that others work on
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Worker:
     plan: Plan
     slots: Sequence[Slot]
     placing: Mapping[str, Any]
-    tell: Callable[..., None]
+    emit: Callable[..., None]  # an event for whoever started the worker
     retry: bool = False  # also take runs that failed
     force: bool = False  # also take runs whose code or base weights have changed since
     deaths: int = 5  # a run whose processes died this often without a step forward is given up
@@ -63,9 +66,9 @@ class Worker:
         while left:
             left, progress = self._pass(left, stop, tried)
             if left and not progress:
-                if not self._others_tune(left):
+                if not self._tuning_elsewhere(left):
                     return
-                time.sleep(LOOK_AGAIN)
+                time.sleep(POLL_SECONDS)
                 stop.raise_if_received("no run was in progress")
 
     def _pass(self, slots: Sequence[Slot], stop: StopRequest, tried: set[str]) -> tuple[list[Slot], bool]:
@@ -82,8 +85,8 @@ class Worker:
 
         for slot in slots:
             stop.raise_if_received("no run was in progress")
-            now = self._look(slot, tried)
-            if now.state == TAKE:
+            now = self._current_state(slot, tried)
+            if now.state == RUNNABLE:
                 key, runs_together = self._group_of(now)
                 group = gathered.setdefault(key, {})
                 group[str(now.identity)] = slot
@@ -96,8 +99,14 @@ class Worker:
             run(group)
         return left, progress
 
-    def _look(self, slot: Slot, tried: Set[str]) -> SlotState:
-        """Where a slot stands now; the state is TAKE where this worker may run it."""
+    def unfinished(self) -> dict[str, int]:
+        """How many of its slots are not done, by state."""
+        states = States(self.plan, root_of(self.plan, self.placing))
+        counts = states.counts_of(map(states.of, self.slots))
+        return {state: count for state, count in counts.items() if state not in FINISHED}
+
+    def _current_state(self, slot: Slot, tried: Set[str]) -> SlotState:
+        """Where a slot stands now; the state is RUNNABLE where this worker may run it."""
         states = States(self.plan, root_of(self.plan, self.placing))
         now = states.of(slot)
         again = (self.retry and now.state in FAILED) or (self.force and now.state == STALE)
@@ -106,7 +115,7 @@ class Worker:
             choice = states.choice(slot.cell)  # a larger budget may have chosen the same: its record shall say so
             again = choice is not None and choice.tuning != now.record.tuning
         if again or not (now.state in (*OVER, "waiting", "running") or now.identity is None):
-            return dataclasses.replace(now, state=TAKE)
+            return dataclasses.replace(now, state=RUNNABLE)
         return now
 
     def _group_of(self, now: SlotState) -> tuple[str, int]:
@@ -121,7 +130,7 @@ class Worker:
         key = group_key(config)
         return alone if key is None else (key, group_size(self.group_size, config))
 
-    def _others_tune(self, slots: Iterable[Slot]) -> bool:
+    def _tuning_elsewhere(self, slots: Iterable[Slot]) -> bool:
         """Whether some slot waits for tuning runs that living processes work on."""
         states = States(self.plan, root_of(self.plan, self.placing))
         waiting = {slot.cell or slot.extends for slot in slots if states.of(slot).state == "waiting"}
@@ -138,14 +147,16 @@ class Worker:
 
         Raises Interrupted and DiskRefuses when every run has been dealt with.
         """
-        states = {identity: self._look(slot, tried) for identity, slot in group.items()}  # before any lock is held
+        states = {
+            identity: self._current_state(slot, tried) for identity, slot in group.items()
+        }  # before any lock is held
         tried |= group.keys()
         base = SharedBase(self.weights) if len(group) > 1 else None
         with ExitStack() as held:
             runs = [
-                held.enter_context(DrivenRun(identity, self.tell))
+                held.enter_context(DrivenRun(identity, self.emit))
                 for identity, now in states.items()
-                if now.state == TAKE
+                if now.state == RUNNABLE
             ]
             for run in runs:
                 self._prepare(run, group[run.identity], states[run.identity], base, stop)
@@ -157,7 +168,7 @@ class Worker:
             if isinstance(run.error, Interrupted | DiskRefuses):
                 raise run.error
         kept = {run.identity for run in runs if isinstance(run.error, Owned)}
-        kept |= {identity for identity, now in states.items() if now.state != TAKE and now.state not in OVER}
+        kept |= {identity for identity, now in states.items() if now.state != RUNNABLE and now.state not in OVER}
         return [group[identity] for identity in group if identity in kept]
 
     def _prepare(self, run: DrivenRun, slot: Slot, now: SlotState, base: SharedBase | None, stop: StopRequest) -> None:
@@ -182,6 +193,7 @@ class Worker:
 
     def _give_up(self, folder: Path, config: RunConfig, identity: str) -> Record:
         """Record a run that kills its processes (native code, the out-of-memory killer) as failed."""
+        require_plain(folder)
         with disk_errors(folder.parent), owned(folder):
             keeper = RecordKeeper(folder, config, identity, _log, self.lost_as)
             keeper.give_up(
@@ -205,49 +217,73 @@ def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _tell(event: str, **facts: Any) -> None:
+def _emit(event: str, **facts: Any) -> None:
     try:
         print(json.dumps({"event": event, **facts}), flush=True)
     except BrokenPipeError:
         raise Interrupted("the sweep that started this worker is gone") from None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sdsbench.sweeps.worker", description=__doc__)
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--slots", type=Path, help="JSON list of slot keys; default: the whole plan")
-    parser.add_argument("--first", type=int, default=0, help="leave so many slots (groups) to others, go round")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a placing key")
-    parser.add_argument("--retry", action="store_true", help="also take runs that failed")
-    parser.add_argument("--force", action="store_true", help="also take runs whose code or base weights have changed")
-    parser.add_argument("--deaths", type=int, default=Worker.deaths)
-    parser.add_argument("--lost-as", choices=("killed", "node_failure"), default="killed")
-    given = parser.parse_args(arguments)
+def require_working_gpu() -> None:
+    """Raises Unavailable where CUDA is not there or does not answer: no run shall fail for it, or train elsewhere."""
+    try:
+        torch.zeros(1, device="cuda")
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise Unavailable(
+            f"device=cuda: this worker's GPU cannot be used ({reason}), so it takes no run. `nvidia-smi` on this "
+            "machine says more; device=cpu (slurm=cpu) asks for none."
+        ) from None
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--slots", "chosen", type=click.Path(path_type=Path), help="JSON list of slot keys; default: the plan's.")
+@click.option("--offset", default=0, help="Leave so many slots (groups) to others, and go round.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=JSON", help="A placing key.")
+@click.option("--retry", is_flag=True, help="Also take runs that failed.")
+@click.option("--force", is_flag=True, help="Also take runs whose code or base weights have changed.")
+@click.option("--deaths", default=Worker.deaths)
+@click.option("--lost-as", type=click.Choice(["killed", "node_failure"]), default="killed")
+def main(
+    folder: Path,
+    chosen: Path | None,
+    offset: int,
+    settings: Sequence[str],
+    retry: bool,
+    force: bool,
+    deaths: int,
+    lost_as: Literal["killed", "node_failure"],
+) -> None:
     try:
         with StopRequest() as stop:
-            plan = read(given.plan)
+            plan = read(folder)
+            if chosen:
+                plan = plan.restricted_to(json.loads(chosen.read_text()))
             slots = list(plan.slots())
-            if given.slots:
-                wanted = set(json.loads(given.slots.read_text()))
-                slots = [slot for slot in slots if slot.key in wanted]
             placing: dict[str, Any] = {
-                key: json.loads(value) for key, _, value in (word.partition("=") for word in given.set)
+                key: json.loads(value) for key, _, value in (word.partition("=") for word in settings)
             }
+            if placing.get("device") == "cuda":
+                require_working_gpu()
             size = placing.pop(GROUP_SIZE, 1)
-            first = given.first * (LARGEST if size == AUTO else size) % max(1, len(slots))
-            slots = slots[first:] + slots[:first]
-            worker = Worker(plan, slots, placing, _tell, given.retry, given.force, given.deaths, given.lost_as, size)
+            first = offset * (LARGEST if size == AUTO else size) % max(1, len(slots))
+            worker = Worker(plan, slots[first:] + slots[:first], placing, _emit, retry, force, deaths, lost_as, size)
             worker.work(stop)
     except DiskRefuses as error:
         _log(f"sdsbench: {error}")
-        _tell("disk", message=str(error))
-        return DISK
+        _emit("disk", message=str(error))
+        sys.exit(DISK)
     except SdsbenchError as error:
         _log(f"sdsbench: {error}")
-        _tell("stopped", message=str(error))
-        return error.exit_code
-    return 0
+        if not isinstance(error, Interrupted):
+            _emit("refused", message=str(error))
+        sys.exit(error.exit_code)
+    if unfinished := worker.unfinished():
+        counts = ", ".join(f"{count} {state}" for state, count in unfinished.items())
+        _log(f"sdsbench: not done of {len(slots)} run(s): {counts}")
+        sys.exit(UNFINISHED)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

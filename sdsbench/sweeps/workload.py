@@ -6,7 +6,7 @@ Nothing is loaded. `cost.py` turns it into seconds and bytes, scripts/write_repr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 from sdsbench.tasks.base import Evaluation, Generation
 
-ABOVE = 4.0  # standard deviations that the largest micro-batch lies above the mean one
+ABOVE = 4.0  # standard deviations that the largest step lies above the mean one
 LONGEST = 2.0  # a batch of answers goes on until its longest ends: so many mean lengths, or the cap
 
 
@@ -47,30 +47,34 @@ class Workload:
     rows: int  # of the training set, after data.train_limit
     steps: int  # of the optimizer
     batch: int  # rows of an optimizer step
-    micro_batch: int
+    divisible: bool  # whether a step may be cut into passes
     tokens: float  # of a training row
     deviation: float
     targets: float  # share of the tokens that the loss covers
     longest: int | None  # a row is cut there
     scorings: tuple[Scoring, ...]
     trained_passes: int  # over all scorings, after training and after epochs
-    untrained_passes: int
+    untrained_passes: float  # the model before training may be asked fewer questions
 
     @property
     def trained_rows(self) -> int:
         return self.steps * self.batch
 
     @property
-    def answers(self) -> int:
+    def answers(self) -> float:
         """Rows scored, over all passes."""
         return (self.trained_passes + self.untrained_passes) * sum(scoring.rows for scoring in self.scorings)
 
-    def largest_micro_batch(self) -> list[int]:
-        """Lengths of the rows of the largest micro-batch to be expected: ABOVE deviations above the mean one."""
-        count = self.micro_batch
-        total = count * self.tokens + ABOVE * self.deviation * math.sqrt(count)
-        length = math.ceil(total / count)
-        return [length if self.longest is None else min(self.longest, length)] * count
+    def smallest_pass(self) -> list[int]:
+        """Lengths of the rows of the smallest pass that the run can be cut into: the longest row, or all of a step.
+
+        The tokens of a whole step are those to be expected at most, ABOVE deviations above the mean.
+        """
+        if self.divisible:
+            return [self.longest or math.ceil(self.tokens)]
+        total = self.batch * self.tokens + ABOVE * self.deviation * math.sqrt(self.batch)
+        length = math.ceil(total / self.batch)
+        return [length if self.longest is None else min(self.longest, length)] * self.batch
 
 
 def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
@@ -79,23 +83,24 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
     limit = config.data.train_limit
     made = config.data.source == "embedded"  # as many rows as asked for
     rows = limit or EMBEDDED_ROWS["train"] if made else min(size.train, limit or size.train)
-    batch = train.batch_size * train.accumulation
+    batch = train.batch_size
     patches = _patches(facts) if task.kind == "vision" else None
     longest = None if patches else train.max_length
     tokens, deviation = (float(patches), 0.0) if patches else (min(size.tokens, train.max_length), size.deviation)
+    scorings = tuple(_scoring(evaluation, config, patches) for evaluation in task.evaluations())
     whole = task.kind != "text" or config.task.loss_on == "sequence"  # type: ignore[attr-defined]
     return Workload(
         rows=rows,
         steps=train.max_steps or math.ceil(train.epochs * rows / batch),
         batch=batch,
-        micro_batch=train.batch_size,
+        divisible=train.optimizer != "adamw8bit",
         tokens=tokens,
         deviation=deviation,
         targets=1.0 if whole else size.response / size.tokens,
         longest=longest,
-        scorings=tuple(_scoring(evaluation, config, patches) for evaluation in task.evaluations()),
+        scorings=scorings,
         trained_passes=1 + (math.ceil(train.epochs) if config.eval.each_epoch and not train.max_steps else 0),
-        untrained_passes=int(config.eval.untrained),
+        untrained_passes=_untrained_share(config, scorings) if config.eval.untrained else 0,
     )
 
 
@@ -109,6 +114,13 @@ def _scoring(evaluation: Evaluation, config: RunConfig, patches: int | None) -> 
         cap = evaluation.max_new_tokens
         return Scoring(rows, size.tokens - size.response, min(cap, size.response), cap, evaluation.beams)
     return Scoring(rows, patches or size.tokens)
+
+
+def _untrained_share(config: RunConfig, scorings: Sequence[Scoring]) -> float:
+    """Rows that the model before training is asked, of those that the trained one is."""
+    limit = config.eval.untrained_limit
+    asked = sum(min(scoring.rows, limit or scoring.rows) for scoring in scorings)
+    return asked / sum(scoring.rows for scoring in scorings)
 
 
 def _patches(facts: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ from sdsbench.models.readers import register_reader
 _GENERATORS = {
     "word_problems": {"gsm8k": "rows"},
     "metamath": {"metamathqa": "rows"},
-    "word_problems_math": {"hendrycks_math": "math_rows", "math500": "math_rows"},
+    "word_problems_math": {"hendrycks_math": "math_rows", "math500": "math500_rows"},
     "commonsense": {
         "commonsense_170k": "mixture_rows",
         **{

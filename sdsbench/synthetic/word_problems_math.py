@@ -168,6 +168,11 @@ def math_rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
     return [row for row, _ in _draw_rows(split, count, seed)]
 
 
+def math500_rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
+    """The exercises of `math_rows` in the columns of MATH-500, which calls the type a subject."""
+    return [{"subject": row.pop("type")} | row for row in math_rows(split, count, seed)]
+
+
 def math_metamath_rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
     """The exercises of `math_rows` in MetaMathQA's columns and with its answer ending."""
     return [

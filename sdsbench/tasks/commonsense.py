@@ -52,6 +52,7 @@ catalogue.add(
         splits={"train": "train"},
         folder="commonsense_170k",
         question=QUESTION,
+        classes="answer",
         built_from=tuple(BENCHMARKS),
         prepared_by=PREPARED_BY,
         note="hub revision not pinned: the commit that was read is recorded",
@@ -63,6 +64,7 @@ catalogue.add(
         folder="commonsense_170k_sample",
         note="20,000 rows in other proportions and without PIQA; not CommonSense170K",
         question=QUESTION,
+        classes="answer",
         built_from=tuple(BENCHMARKS),
     ),
     *(
@@ -71,6 +73,7 @@ catalogue.add(
             columns=COLUMNS,
             folder=folder,
             question=QUESTION,
+            classes="answer",
             prepared_by=PREPARED_BY,
             note=f"LLM-Adapters' dataset/{folder.split('/')[1]}/test.json as parquet (no hub set has this form)",
         )

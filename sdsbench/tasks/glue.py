@@ -53,6 +53,7 @@ def _data_set(name: str, source: str, splits: Mapping[str, str]) -> DataSet:
         hub_config=source,
         splits=splits,
         folder=f"glue/{name}",
+        classes="label" if SETS[source].labels else None,
         held_back_from="glue/mnli" if name == MISMATCHED else None,
     )
 

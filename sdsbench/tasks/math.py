@@ -32,6 +32,7 @@ catalogue.add(
         hub_id="DigitalLearningGmbH/MATH-lighteval",  # the seven subjects of hendrycks/competition_math in one set
         revision="0530c78699ea5e8eb5530600900e1f328b48acad",
         folder="hendrycks_math",
+        classes="type",
     ),
     DataSet(
         name="math500",
@@ -40,6 +41,7 @@ catalogue.add(
         revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
         splits={"test": "test"},
         folder="MATH-500",
+        classes="subject",
         held_back_from="hendrycks_math",
     ),
 )

@@ -54,6 +54,7 @@ for _name, _set in SETS.items():
             revision=_set.revision,
             splits={"train": "train", "test": _set.test_split},
             folder=_name,
+            classes=_set.columns[1],
             note="" if _set.hub_id else "local only",
         )
     )

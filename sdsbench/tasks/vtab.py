@@ -36,6 +36,7 @@ for _tasks in GROUPS.values():
                 name=f"vtab/{_name}",
                 columns=("image", "label"),
                 folder=f"vtab/{_name}",
+                classes="label",
                 note="VTAB-1k's 1,000 training images (train800val200) as train.parquet, the full test set as "
                 "test.parquet; no hub set with these lists is known",
             )

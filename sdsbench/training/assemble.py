@@ -44,8 +44,11 @@ def assemble(
     seeds: Seeds,
     device: torch.device,
     make_optimizer: Callable[..., Any] = optimizer_of,
+    micro_tokens: int | None = None,
 ) -> tuple[Training, TrainState, list[nn.Parameter]]:
     """(loop, state before the first step, parameters of the head that trains); the model is changed in place.
+
+    `micro_tokens`: the most tokens of a pass; None: every step is one pass.
 
     Raises ConfigError and TrainingFailed as `attach` does, Unavailable where the optimizer needs a package.
     """
@@ -53,12 +56,12 @@ def assemble(
     layers = attach(model, method, seeds.init)
     frozen = None if method.wraps_layers() else FrozenAdditions(model, base)
     head = objective.unfreeze_head(model, seeds.init)
-    order = DataOrder(len(examples), config.batch_size * config.accumulation, seeds.data)
+    order = DataOrder(len(examples), config.batch_size, seeds.data)
     dropout = Dropout(model, seeds.dropout)
     for layer in layers.values():
-        layer.dropout_generator = dropout.generator
+        layer.dropout_masks = dropout.masks
     if config.recomputes:
         activation_checkpointing.enable(model)
     groups = optimizer_groups(model, layers, method, head, config)
     state = TrainState(make_optimizer(groups, config, seeds.dropout), method, layers, frozen=frozen)
-    return Training(model, objective, examples, order, config, device, dropout), state, head
+    return Training(model, objective, examples, order, config, device, dropout, micro_tokens), state, head

@@ -1,7 +1,7 @@
 """Attention over sequences laid end to end, so that no position of a batch is padding.
 
-A micro-batch of lengths l_1 .. l_k is one row of sum(l) tokens; every layer but attention treats tokens alone, and
-attention here looks at one sequence at a time. Registered with transformers as an attention implementation; which
+A pass over sequences of lengths l_1 .. l_k is one row of sum(l) tokens; every layer but attention treats tokens alone,
+and attention here looks at one sequence at a time. Registered with transformers as an attention implementation; which
 lengths hold travels through the model's keyword arguments.
 """
 
@@ -19,7 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from sdsbench.training.dropout import seed_attention, segment_seeds
+
 NAME = "sdsbench_packed"
+FILL = 64  # a pass on a CPU in 16 bits has a multiple of so many tokens
 
 
 def packed_attention(
@@ -49,15 +52,27 @@ def packed_attention(
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     if not causal:
-        outputs = [
-            functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in pieces
-        ]
+        seeds = segment_seeds(len(segment_lengths)) if dropout else []
+        outputs = []
+        for number, (q, k, v) in enumerate(pieces):
+            if seeds:
+                seed_attention(seeds[number], q.device)
+            outputs.append(functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling))
         return torch.cat(outputs, dim=2).transpose(1, 2), None
     ends = continuations or [()] * len(segment_lengths)
     outputs = [
         _attend(q, k, v, scaling, softcap, sliding_window, end) for (q, k, v), end in zip(pieces, ends, strict=True)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def filling(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Tokens to add to a pass as one more sequence, which carries no loss, so that shapes repeat.
+
+    On a CPU oneDNN, which makes products of 16 bits, builds and keeps code for every shape that it meets. Products in
+    fp32 have no such memory (docs/speed.md).
+    """
+    return -tokens % FILL if device.type == "cpu" and dtype.itemsize == 2 else 0
 
 
 def _attend(
@@ -135,7 +150,7 @@ def _varlen(
 
 @lru_cache(maxsize=8)
 def _starts(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each segment starts, and the end; made once a micro-batch, not once a layer."""
+    """Where each segment starts, and the end; made once a pass, not once a layer."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.training.attention import packed
+from sdsbench.training.attention import filling, packed
 from sdsbench.training.cross_entropy import linear_cross_entropy
+from sdsbench.training.own_loss import needs_padding, padded_losses
 from sdsbench.training.tokens import EncodedText, encode
 
 
 class CausalObjective:
-    """Encodes rows, packs micro-batches, computes the summed loss."""
+    """Encodes rows, packs passes, computes the summed loss."""
 
     def __init__(self, task: Any, tokenizer: Any, max_length: int) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+        self.padded = False  # whether examples lie in rows of their own, padded; `check` finds out
 
     def encode_all(self, rows: Any) -> list[EncodedText]:
         """Every training row, encoded; rows without a target inside `max_length` are left out.
@@ -36,19 +38,41 @@ class CausalObjective:
             )
         return kept
 
-    def positions(self, examples: Sequence[EncodedText]) -> int:
-        """Positions that a micro-batch occupies: no padding."""
+    def check(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> None:
+        """Decide how the model is computed, by its own loss of a few examples; before the method changes the model.
+
+        Raises Unavailable where no layout gives the model's own loss.
+        """
+        self.padded = needs_padding(model, self.losses, examples, device)
+
+    def tokens(self, examples: Sequence[EncodedText]) -> int:
+        """Tokens that a pass over the examples computes; packed ones have no padding."""
+        if self.padded:
+            return len(examples) * max((example.length for example in examples), default=0)
         return sum(example.length for example in examples)
 
+    def positions(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> int:
+        """Positions that a pass over the examples occupies, filling included."""
+        tokens = self.tokens(examples)
+        return tokens + (0 if self.padded else filling(tokens, model.dtype, device))
+
+    def longest(self, examples: Sequence[EncodedText]) -> int:
+        """Tokens of the longest example."""
+        return max(example.length for example in examples)
+
     def loss(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> Tensor:
-        """Cross-entropy summed over the targets of a micro-batch (fp32 scalar)."""
+        """Cross-entropy summed over the targets of a pass (fp32 scalar)."""
         return self.losses(model, [examples], device)[0]
 
     def losses(self, model: Any, shares: Sequence[Sequence[EncodedText]], device: torch.device) -> list[Tensor]:
         """The summed loss of each share of examples, from one forward pass over all of them."""
+        if self.padded:
+            return padded_losses(model, shares, device)
         examples = [example for share in shares for example in share]
-        lengths = [example.length for example in examples]
-        ids = torch.tensor([token for example in examples for token in example.ids], device=device)[None]
+        lengths, tokens = [example.length for example in examples], [t for example in examples for t in example.ids]
+        if filled := filling(len(tokens), model.dtype, device):
+            lengths, tokens = [*lengths, filled], [*tokens, *[0] * filled]
+        ids = torch.tensor(tokens, device=device)[None]
         positions = torch.cat([torch.arange(length) for length in lengths]).to(device)[None]
         with packed(model):
             hidden = model.base_model(
@@ -57,7 +81,8 @@ class CausalObjective:
         softcap = getattr(model.config, "final_logit_softcapping", None)
         head = model.get_output_embeddings()
         found = []
-        for share, rows in zip(shares, hidden.split([sum(e.length for e in share) for share in shares]), strict=True):
+        sizes = [self.tokens(share) for share in shares]
+        for share, rows in zip(shares, hidden[: sum(sizes)].split(sizes), strict=True):
             predicting, labels = self._targets(share)
             found.append(linear_cross_entropy(rows[predicting.to(device)], head.weight, labels.to(device), softcap))
         return found
@@ -77,4 +102,4 @@ class CausalObjective:
             predicting += range(start + first - 1, start + example.length - 1)
             labels += example.ids[first:]
             start += example.length
-        return torch.tensor(predicting), torch.tensor(labels)
+        return torch.tensor(predicting, dtype=torch.long), torch.tensor(labels, dtype=torch.long)

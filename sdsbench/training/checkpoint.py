@@ -6,13 +6,18 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 
+from sdsbench.core.errors import DamagedFile
 from sdsbench.core.files import sync_folder, write_atomic
+from sdsbench.core.limits import MANIFEST
+from sdsbench.core.reading import read_json
 from sdsbench.training.state import TrainState
 
 
@@ -27,7 +32,7 @@ def save(folder: Path, state: TrainState, made_from: Mapping[str, str]) -> None:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         facts = {"origin": dict(made_from), "sha256": digest, **state.facts()}
-        write_atomic(temporary / "state.json", json.dumps(facts))
+        write_atomic(temporary / "state.json", json.dumps({**facts, "checksum": _checksum(facts)}))
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
         sync_folder(folder)
@@ -41,25 +46,26 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint, and remarks on damaged ones, which are set aside."""
     remarks: list[str] = []
     for path in all_checkpoints(folder):
-        if _facts(path) is not None:
+        try:
+            _facts(path)
+        except (DamagedFile, OSError) as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            remarks.append(f"{path.name} is damaged and set aside as {aside.name}: {error}")
+        else:
             return path, remarks
-        aside = path.with_name(f"damaged-{path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-        remarks.append(f"{path.name} is damaged (checksum); set aside as {aside.name}")
     return None, remarks
 
 
 def load(path: Path, state: TrainState) -> None:
-    """Restore a checkpoint that `newest` found into `state`."""
-    facts = _facts(path)
-    assert facts is not None, "newest() checked it"
-    state.load(load_file(path / "state.safetensors"), facts)
+    """Restore a checkpoint that `newest` found into `state`. Raises DamagedFile where it has changed since."""
+    state.load(load_file(path / "state.safetensors"), _facts(path).model_dump())
 
 
 def origin(path: Path) -> dict[str, str]:
-    """What a whole checkpoint's state is made from, as `save` was told."""
-    return json.loads((path / "state.json").read_text())["origin"]
+    """What a whole checkpoint's state is made from, as `save` was told. Raises DamagedFile."""
+    return _facts(path).origin
 
 
 def step_of(path: Path) -> int:
@@ -80,12 +86,54 @@ def remove_all(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _facts(path: Path) -> dict[str, Any] | None:
-    """The JSON part of a checkpoint, or None where the checkpoint is damaged."""
+class _Counters(BaseModel):
+    """The fields of training.state.Counters, as they are in a file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    tokens: int = Field(ge=0)
+    targets: int = Field(ge=0)
+    positions: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+
+
+class _Facts(BaseModel):
+    """The JSON part of a checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    origin: dict[str, str]
+    sha256: str  # of the tensors' file
+    step: int = Field(ge=0)
+    counters: _Counters
+    method: dict[str, Any]
+    group_size: int = Field(ge=1)
+    checksum: str  # of everything above, so that a changed step or counter is seen as a changed tensor is
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in facts.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _facts(path: Path) -> _Facts:
+    """The JSON part of a checkpoint, checked with its tensors. Raises DamagedFile."""
+    raw = read_json(path / "state.json", MANIFEST, below=path.parent)
     try:
-        facts = json.loads((path / "state.json").read_text())
-        with (path / "state.safetensors").open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]
-        return facts if whole and {"origin", "step", "counters", "method", "group_size"} <= facts.keys() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+        facts = _Facts.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise DamagedFile(f"{path / 'state.json'}: {where}: {first['msg']}.") from None
+    if facts.checksum != _checksum(raw):
+        raise DamagedFile(f"{path / 'state.json'}: its content does not match its checksum.")
+    if facts.step != step_of(path):
+        raise DamagedFile(f"{path / 'state.json'}: step {facts.step} in a checkpoint of step {step_of(path)}.")
+    tensors = path / "state.safetensors"
+    if not os.path.lexists(tensors) or not stat.S_ISREG(tensors.lstat().st_mode):
+        raise DamagedFile(f"{tensors}: no regular file.")
+    with tensors.open("rb") as file:
+        whole = hashlib.file_digest(file, "sha256").hexdigest() == facts.sha256
+    if not whole:
+        raise DamagedFile(f"{tensors}: its content does not match its checksum.")
+    return facts

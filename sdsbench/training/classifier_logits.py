@@ -1,4 +1,4 @@
-"""Logits of a classifier for a micro-batch; the sentences of BERT and RoBERTa lie end to end, without padding.
+"""Logits of a classifier for a pass; the sentences of BERT and RoBERTa lie end to end, without padding.
 
 Every layer treats tokens alone but attention (attention.py) and the head, which reads the first token of each sentence:
 the encoder's output is cut to those tokens before the model's own pooler and head see it.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sdsbench.tasks.classification import Batcher
 from sdsbench.tasks.sentences import EncodedSentence
-from sdsbench.training.attention import packed
+from sdsbench.training.attention import filling, packed
 
 PACKED = ("bert", "roberta", "xlm-roberta")  # attention by transformers' interface, a head on the first token
 
@@ -36,15 +36,17 @@ def class_logits(model: Any, batcher: Batcher, examples: Sequence[Any], device: 
 def _end_to_end(model: Any, sentences: Sequence[EncodedSentence], device: torch.device) -> Tensor:
     lengths = [sentence.length for sentence in sentences]
     names = [name for name in sentences[0].inputs if name != "attention_mask"]
+    filled = filling(sum(lengths), model.dtype, device)
     inputs = {
-        name: torch.tensor([token for sentence in sentences for token in sentence.inputs[name]], device=device)[None]
+        name: torch.tensor([t for s in sentences for t in s.inputs[name]] + [0] * filled, device=device)[None]
         for name in names
     }
     first = getattr(model.base_model.embeddings, "padding_idx", -1) + 1  # RoBERTa counts from its padding index
-    positions = torch.cat([torch.arange(first, first + length) for length in lengths]).to(device)[None]
     starts = torch.tensor([0, *lengths[:-1]], device=device).cumsum(0)
+    segments = [*lengths, filled] if filled else lengths
+    positions = torch.cat([torch.arange(first, first + length) for length in segments]).to(device)[None]
     with packed(model), _first_tokens(model.base_model.encoder, starts):
-        return model(**inputs, position_ids=positions, segment_lengths=lengths).logits
+        return model(**inputs, position_ids=positions, segment_lengths=segments).logits
 
 
 @contextmanager

@@ -10,31 +10,51 @@ from torch import Tensor
 from torch.nn import functional
 
 from sdsbench.tasks.classification import Batcher
+from sdsbench.training.attention import filling
 from sdsbench.training.classifier_logits import class_logits, packs
 
 
 class LabelledObjective:
-    """Encodes rows, computes the summed loss of micro-batches."""
+    """Encodes rows, computes the summed loss of passes."""
 
     def __init__(self, batcher: Batcher, regression: bool, model: Any) -> None:
         self.batcher, self.regression, self.packed = batcher, regression, packs(model)
+        self.patches = patches_of(model.config)
 
     def encode_all(self, rows: Any) -> Sequence[Any]:
         return self.batcher.encode_all(rows)
 
-    def positions(self, examples: Sequence[Any]) -> int:
-        """Positions that a micro-batch occupies, padding included."""
+    def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None:
+        """Nothing to decide: sentences are packed in families that are known to allow it (classifier_logits.py)."""
+
+    def tokens(self, examples: Sequence[Any]) -> int:
+        """Tokens that a pass over the examples computes: of an image its patches; padding where there is any."""
         lengths = [example.length for example in examples]
-        return sum(lengths) if self.packed else len(lengths) * max(lengths)
+        return sum(lengths) if self.packed else len(lengths) * max(lengths) * self.patches
+
+    def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int:
+        """Positions that a pass over the examples occupies (an image is one), padding and filling included."""
+        positions = self.tokens(examples) // self.patches
+        return positions + (filling(positions, model.dtype, device) if self.packed else 0)
+
+    def longest(self, examples: Sequence[Any]) -> int:
+        """Tokens of the longest example, known without decoding an image."""
+        return max(self.batcher.lengths(examples)) * self.patches
 
     def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor:
         """Logits of one example, fp32; a sentence is looked at as a whole, whatever `tokens` says."""
         return class_logits(model, self.batcher, [example], device)[0]
 
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor:
-        """Loss summed over the examples of a micro-batch (fp32 scalar)."""
+        """Loss summed over the examples of a pass (fp32 scalar)."""
         logits_bc = class_logits(model, self.batcher, examples, device)
         labels_b = torch.tensor([example.label for example in examples], device=device)
         if self.regression:
             return functional.mse_loss(logits_bc[:, 0], labels_b, reduction="sum")
         return functional.cross_entropy(logits_bc, labels_b.long(), reduction="sum")
+
+
+def patches_of(facts: Any) -> int:
+    """Patches of an image and the class token, from a model's configuration; 1 for a model of sentences."""
+    size, patch = getattr(facts, "image_size", None), getattr(facts, "patch_size", None)
+    return (size // patch) ** 2 + 1 if size and patch else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ class TrainingContext:
 
     training: Training
     generator: torch.Generator
+    after_row: Callable[[], None] = lambda: None  # may raise to stop
 
     @property
     def train_rows(self) -> int:
@@ -45,5 +47,6 @@ class TrainingContext:
                 example = self.training.examples[number]
                 loss = self.training.objective.loss(self.training.model, [example], self.training.device)
                 (loss / example.targets).backward()
+                self.after_row()
 
         return summed_gradients(layers, run_backward)

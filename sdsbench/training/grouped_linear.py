@@ -79,9 +79,7 @@ class _Asking:
     def low_rank_forward(
         self, x_tn: Tensor, branches: Sequence[tuple[Tensor, Tensor]], scale: float, rows: RowScale | None = None
     ) -> _Asked:
-        layer = self._layer
-        dropout = layer.method.config.dropout if layer.training else 0.0
-        call = Call(scale, dropout, layer._dropout_seed() if dropout else 0, None)
+        call = self._layer.call(scale, len(x_tn), None)
         return _Asked(call, rows, [block for branch in branches for block in branch])
 
 

@@ -6,7 +6,7 @@ A bf16 weight needs 4 bytes a value (itself and two moments) where fp32 masters,
 * the moments are 8-bit codes with one fp32 scale for 256 values (Dettmers et al. 2021, arXiv 2110.02861), by torchao;
 * the update is computed in fp32 and rounded to bf16 up or down with the probability that keeps its mean, so that steps
   far below bf16's resolution still add up;
-* a gradient is used up as soon as backward has made it: no two exist at once, so micro-batches cannot be added up.
+* a gradient is used up as soon as backward has made it: no two exist at once, so passes cannot be added up.
 
 Clipping needs the norm of all gradients before the first update: one more forward and backward pass measures it.
 Tensors that are too small for torchao to quantise (norms, biases) have fp32 masters and moments.

@@ -15,7 +15,8 @@ from sdsbench.core.errors import TrainingFailed
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.optimizer import FlatOptimizer
-from sdsbench.training.order import DataOrder, micro_batches
+from sdsbench.training.order import DataOrder
+from sdsbench.training.passes import Parts, cut, out_of_memory, targets_of
 from sdsbench.training.schedule import factor, warmup_steps
 from sdsbench.training.state import TrainState
 from sdsbench.training.training_config import TrainConfig
@@ -28,19 +29,11 @@ class Example(Protocol):
     def targets(self) -> int: ...
 
 
-Parts = Sequence[Sequence[Any]]
-"""The examples of one optimizer step, a micro-batch each."""
-
-
-def targets_of(parts: Parts) -> int:
-    """Tokens (or examples) of a step that carry loss."""
-    return sum(example.targets for part in parts for example in part)
-
-
 class Objective(Protocol):
-    """What a task's family computes on a micro-batch."""
+    """What a task's family computes in a pass."""
 
-    def positions(self, examples: Sequence[Any]) -> int: ...
+    def tokens(self, examples: Sequence[Any]) -> int: ...
+    def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int: ...
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
 
 
@@ -73,7 +66,7 @@ class StepReport:
     facts: dict[str, float]
 
     def numbers(self) -> dict[str, float]:
-        """What metrics.jsonl and trackers show."""
+        """What metrics.jsonl shows."""
         keys = ("loss", "lr", "grad_norm", "tokens", "targets", "seconds")
         return {key: getattr(self, key) for key in keys}
 
@@ -89,6 +82,7 @@ class Training:
     config: TrainConfig
     device: torch.device
     dropout: Dropout
+    micro_tokens: int | None = None  # the most tokens of a pass; None: every step is one pass
     observer: Observer = field(default_factory=Unobserved)
 
     @property
@@ -106,7 +100,7 @@ class Training:
         self.model.eval()
 
     def step(self, state: TrainState) -> StepReport:
-        """One optimizer step over batch_size x accumulation examples."""
+        """One optimizer step over train.batch_size examples."""
         return self.step_on(state, self.batch(state.step + 1))
 
     def batch(self, step: int) -> list[Any]:
@@ -116,29 +110,45 @@ class Training:
     def step_on(self, state: TrainState, batch: Sequence[Any]) -> StepReport:
         """One optimizer step over the given examples."""
         started = time.perf_counter()
-        parts = self.split(batch)
         if isinstance(state.optimizer, InBackwardAdamW):
-            return self._step_in_backward(state, state.optimizer, parts, started)
-        state.optimizer.zero_grad()
-        with self.dropout.of_step(state.step + 1):
-            loss = self.backward(parts)
+            return self._step_in_backward(state, state.optimizer, self.split(batch), started)
+        parts, loss = self._gradients(state, batch)
         return self.update(state, parts, loss, time.perf_counter() - started)
 
-    def split(self, batch: Sequence[Any]) -> Parts:
-        """The examples of a step in micro-batches."""
-        lengths = [example.length for example in batch]
-        return [[batch[number] for number in part] for part in micro_batches(lengths, self.config.accumulation)]
+    def _gradients(self, state: TrainState, batch: Sequence[Any]) -> tuple[Parts, float]:
+        """The gradients of a step and its loss; in smaller passes, once and for all, where memory is short.
+
+        Raises what the device raises where a single example does not fit.
+        """
+        assert isinstance(state.optimizer, FlatOptimizer)
+        while True:
+            parts = self.split(batch, state.micro_limit)
+            state.optimizer.zero_grad()
+            try:
+                with self.dropout.of_step(state.step + 1):
+                    return parts, self.backward(parts)
+            except Exception as error:
+                if not out_of_memory(error) or len(parts) == len(batch):
+                    raise
+            # Out here, since the handler would keep the tensors of the failed pass alive.
+            state.micro_limit = max(self.objective.tokens(part) for part in parts) // 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def split(self, batch: Sequence[Any], limit: int | None = None) -> Parts:
+        """The examples of a step in passes of at most `micro_tokens` tokens, and at most `limit`."""
+        budgets = [budget for budget in (self.micro_tokens, limit) if budget is not None]
+        return cut(batch, min(budgets, default=None), self.objective.tokens)
 
     def update(self, state: TrainState, parts: Parts, loss: float, seconds: float) -> StepReport:
         """The second half of a step, once gradients are made (which took `seconds`): the method's say, the update."""
         started = time.perf_counter() - seconds
         step, optimizer = state.step + 1, state.optimizer
         assert isinstance(optimizer, FlatOptimizer)
-        if state.method.clipped == "gradient":
+        if self.config.clip == "raw":
             grad_norm = optimizer.clip(self.config.clip_norm)
-            state.method.before_step(state.layers, step)
-        else:
-            state.method.before_step(state.layers, step)
+        state.method.before_step(state.layers, step)
+        if self.config.clip == "adjusted":
             grad_norm = optimizer.clip(self.config.clip_norm)
         _check_finite(step, loss, grad_norm)
         lr_factor = self._lr_factor(step)
@@ -168,11 +178,12 @@ class Training:
     def backward(self, parts: Parts, scale: float = 1.0) -> float:
         """Gradients of scale times the loss averaged over all targets of the step; returns that loss, unscaled.
 
-        The mean is over the whole accumulation window, so the split into micro-batches does not matter.
+        The mean is over all targets of the step, so the cut into passes does not matter.
         """
         targets = targets_of(parts)
         total = 0.0
         for part in parts:
+            self.dropout.masks.begin_pass(len(part), self.objective.tokens(part))
             loss = self.objective.loss(self.model, part, self.device)
             (loss / targets * scale).backward()
             total += loss.item()
@@ -187,7 +198,7 @@ class Training:
         counters = state.counters
         counters.tokens += tokens
         counters.targets += targets
-        counters.positions += sum(self.objective.positions(part) for part in parts)
+        counters.positions += sum(self.objective.positions(self.model, part, self.device) for part in parts)
         seconds = time.perf_counter() - started
         counters.seconds += seconds
         return StepReport(state.step, loss, self.config.lr * lr_factor, grad_norm, tokens, targets, seconds, facts)

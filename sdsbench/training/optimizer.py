@@ -24,7 +24,7 @@ MOMENTUM = 0.9
 class Group:
     """Tensors that share a learning rate and a rule."""
 
-    name: str  # adapter, head or weights
+    name: str  # adapter, head or weights, and what sets the group apart: `head, vectors`
     parameters: Sequence[nn.Parameter]
     lr: float
     weight_decay: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -28,10 +27,3 @@ class DataOrder:
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
-
-
-def micro_batches(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Positions of one optimizer step's examples, split into `count` micro-batches of like lengths, longest first."""
-    by_length = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
-    size = math.ceil(len(lengths) / count)
-    return [by_length[start : start + size] for start in range(0, len(by_length), size)]

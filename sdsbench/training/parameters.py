@@ -17,18 +17,29 @@ from sdsbench.training.training_config import TrainConfig
 def optimizer_groups(
     model: Any, layers: Mapping[str, nn.Module], method: Method, head: Sequence[nn.Parameter], config: TrainConfig
 ) -> list[Group]:
-    """Adapter (or weights, where the base trains) and head; vectors apart where weight decay must spare them."""
+    """Adapter (or weights, where the base trains) and head; apart what differs in weight decay or learning rate.
+
+    Vectors never decay: biases, norms, magnitudes, those of a head too.
+    """
     in_head = {id(parameter) for parameter in head}
-    body = [p for p in model.parameters() if p.requires_grad and id(p) not in in_head]
     rule = "sgd" if method.update_rule == "sgd" else config.optimizer
-    name = "weights" if method.trains_base else "adapter"
-    matrices = [p for p in body if p.ndim > 1 or not config.weight_decay]
-    vectors = [p for p in body if p.ndim <= 1 and config.weight_decay]
     decay = 0.0 if rule != config.optimizer else config.weight_decay
+    body = ("weights" if method.trains_base else "adapter", config.lr, decay, rule)
+    own_head = ("head", config.head_lr or config.lr, config.weight_decay, config.optimizer)
+    members: dict[tuple[str, float, float, str], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part, lr, weight_decay, its_rule = own_head if id(parameter) in in_head else body
+        factor = method.learning_rate_factor(name, parameter.ndim)
+        if parameter.ndim <= 1 and weight_decay:
+            part, weight_decay = f"{part}, vectors", 0.0
+        if factor != 1.0:
+            part = f"{part}, {factor:g} x"
+        members.setdefault((part, lr * factor, weight_decay, its_rule), []).append(parameter)
     return [
-        Group(name, matrices, config.lr, decay, rule),
-        Group(f"{name}, vectors", vectors, config.lr, 0.0, rule),
-        Group("head", list(head), config.head_lr or config.lr, config.weight_decay, config.optimizer),
+        Group(part, parameters, lr, weight_decay, its_rule)
+        for (part, lr, weight_decay, its_rule), parameters in members.items()
     ]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 
 import torch
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.processor import usable_cores
 
 SMALL_MODEL = 10_000_000  # below this many parameters bf16 saves no time on a CPU
 
@@ -32,7 +32,7 @@ def select_device(device: str, dtype: str, threads: int, parameters: int) -> Dev
     if device == "cuda" and not torch.cuda.is_available():
         raise Unavailable("device='cuda': this machine or this build of torch has no CUDA; accepted: cpu, auto")
     kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or usable_cores())
     resolved, reason = _dtype(kind, dtype, parameters)
     name = torch.cuda.get_device_name() if kind == "cuda" else processor_name()
     return Device(torch.device(kind), f"{kind}: {name}", resolved, reason, torch.get_num_threads())

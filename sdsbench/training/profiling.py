@@ -45,8 +45,8 @@ def _one_step(training: Training, state: TrainState) -> dict[str, float]:
     with training.dropout.of_step(step), profile(activities=activities) as profiler:
         whole = _timed(device, lambda: training.backward(parts))
     found = _divided(profiler.events(), whole, device)
-    found["method, before the step"] = _timed(device, lambda: state.method.before_step(state.layers, step))
     found["clipping"] = _timed(device, lambda: _flat(state).clip(config.clip_norm))
+    found["method, before the step"] = _timed(device, lambda: state.method.before_step(state.layers, step))
     found["optimizer"] = _timed(device, lambda: _flat(state).step(1.0))
     found["method, after the step"] = _timed(
         device, lambda: state.method.after_step(state.layers, step, training.total_steps, state.optimizer)
@@ -72,7 +72,8 @@ def memory_table(training: Training, state: TrainState) -> dict[str, int]:
     held = _method_tensors(state)
     named = {id(p) for p in training.model.parameters() if not p.requires_grad}
     weights = sum(p.numel() * p.element_size() for p in training.model.parameters() if id(p) in named)
-    saved = saved_bytes(training.model, lambda: training.objective.loss(training.model, batch, training.device))
+    largest = training.split(batch)[0]
+    saved = saved_bytes(training.model, lambda: training.objective.loss(training.model, largest, training.device))
     _flat(state).zero_grad()
     with PeakBytes() as peak:
         training.backward(training.split(batch))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from sdsbench.core.errors import ConfigError, Problem, TrainingFailed
 from sdsbench.methods.attach import _replace
 from sdsbench.training import activation_checkpointing
+from sdsbench.training.attention import filling
 from sdsbench.training.grouped_linear import GroupedLinear, Layout
-from sdsbench.training.loop import Parts, StepReport, Training, targets_of
+from sdsbench.training.loop import StepReport, Training
 from sdsbench.training.optimizer import FlatOptimizer
+from sdsbench.training.passes import Parts, cut, targets_of
 from sdsbench.training.state import TrainState
 
 
@@ -42,7 +45,7 @@ class Member:
     def group_key(self) -> tuple[int, ...]:
         """What runs must have in common to be trained step by step together."""
         training, order = self.training, self.training.order
-        return self.state.step, training.total_steps, order.rows, order.batch, training.config.accumulation
+        return self.state.step, training.total_steps, order.rows, order.batch
 
 
 Leave = Callable[[Member, Exception], None]
@@ -57,12 +60,19 @@ class SideBySide:
 
     `base` is a model without adapters around the weights that the members share. Raises ConfigError where runs cannot
     share a forward pass: no adapters, different steps, or dropout inside the base. `restore` says whether the base was
-    written into, and puts it right: the member whose step did so leaves.
+    written into, and puts it right: the member whose step did so leaves. A joint pass has at most `micro_tokens`
+    tokens, the same share of them for each member; None: every step is one pass.
     """
 
-    def __init__(self, base: nn.Module, members: Sequence[Member], restore: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        members: Sequence[Member],
+        restore: Callable[[], bool] = lambda: False,
+        micro_tokens: int | None = None,
+    ) -> None:
         _check(members)
-        self.base, self._restore = base, restore
+        self.base, self._restore, self.micro_tokens = base, restore, micro_tokens
         self._join(members)
 
     def _join(self, members: Sequence[Member]) -> None:
@@ -94,7 +104,12 @@ class SideBySide:
     def step(self, leave: Leave = _raise) -> list[StepReport]:
         """One optimizer step of every member; the seconds are shared out evenly."""
         started = time.perf_counter()
-        steps = [member.training.split(member.training.batch(member.state.step + 1)) for member in self.members]
+        share = None if self.micro_tokens is None else self.micro_tokens // len(self.members)
+        batches = [member.training.batch(member.state.step + 1) for member in self.members]
+        steps = [
+            cut(batch, share, member.training.objective.tokens)
+            for member, batch in zip(self.members, batches, strict=True)
+        ]
         with ExitStack() as masks:
             for member in self.members:
                 optimizer = member.state.optimizer
@@ -124,12 +139,19 @@ class SideBySide:
         return reports
 
     def backward(self, steps: Sequence[Parts]) -> list[float]:
-        """Gradients of every member's mean loss, by one backward pass a micro-batch; returns the losses."""
+        """Gradients of every member's mean loss, by joint passes; returns the losses.
+
+        A member whose step is cut into fewer passes than another's has no tokens in the last ones.
+        """
         first = self.members[0].training
         targets = [targets_of(parts) for parts in steps]
         totals = [0.0] * len(steps)
-        for shares in zip(*steps, strict=True):
-            self.layout.tokens = [sum(example.length for example in share) for share in shares]
+        for shares in zip_longest(*steps, fillvalue=()):
+            self.layout.tokens = [first.objective.tokens(share) for share in shares]
+            for member, share, tokens in zip(self.members, shares, self.layout.tokens, strict=True):
+                member.training.dropout.masks.begin_pass(len(share), tokens)
+            # What a pass is filled up with is nobody's. It carries no loss, so the last member has it for nothing.
+            self.layout.tokens[-1] += filling(sum(self.layout.tokens), self.model.dtype, first.device)
             losses = first.objective.losses(self.model, shares, first.device)  # type: ignore[attr-defined]
             joint: Tensor = torch.stack([loss / count for loss, count in zip(losses, targets, strict=True)]).sum()
             joint.backward()
@@ -143,11 +165,13 @@ def _check(members: Sequence[Member]) -> None:
         raise _refusal("method.name", first.state.method.name, "a method that leaves the base frozen")
     if any(member.training.dropout.base_drops for member in members):
         raise _refusal("model", "dropout inside the base", "a base without dropout (its masks differ from run to run)")
+    if getattr(first.training.objective, "padded", False):
+        raise _refusal("model", "a model that trains in padded batches", "a model whose sequences can lie end to end")
     if not hasattr(first.training.objective, "losses"):
         raise _refusal("task", "a head that trains", "a text task (its runs can lie end to end)")
     keys = {member.group_key for member in members}
     if len(keys) > 1:
-        accepted = "the same steps done, steps, examples, batch and accumulation in all runs of a group"
+        accepted = "the same steps done, steps, examples and batch in all runs of a group"
         raise _refusal("train", sorted(keys), accepted)
 
 

@@ -1,9 +1,11 @@
-"""Signals that ask a run to save its state and stop: the loop looks after every step."""
+"""Signals that ask a run to save its state and stop: training looks after every step, evaluation after every token."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 
 from sdsbench.core.errors import Interrupted
@@ -15,10 +17,21 @@ STATUS = {
     signal.SIGUSR1: "timeout",
 }
 """SLURM sends USR1 before the time limit (--signal=USR1@SECONDS) and TERM when it takes a node back."""
+_NOBODY = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+
+
+def acknowledge(number: int) -> None:
+    """Say at once, from inside a signal handler, that the signal was heard."""
+    again = "; again: now" if number == signal.SIGINT else ""
+    with suppress(OSError):  # by file descriptor: a handler may have come in the middle of a print
+        os.write(2, f"\n{signal.Signals(number).name}: stopping after this step{again}\n".encode())
 
 
 class StopRequest:
-    """Installs handlers while in use (main thread only) and remembers the first signal that came."""
+    """Installs handlers while in use (main thread only) and remembers the first signal that came.
+
+    Whoever listened before (an outer StopRequest, submitit) hears of that signal in the end, when the state is saved.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -30,12 +43,20 @@ class StopRequest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        before, self._before = self._before, {}
+        for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        outer = before.get(self.received or 0)
+        if isinstance(around := getattr(outer, "__self__", None), StopRequest):
+            around.received = self.received
+        elif outer not in _NOBODY:
+            signal.raise_signal(self.received or 0)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait for the step to end
+        if self.received is None:
+            acknowledge(number)
         self.received = number
 
     def raise_if_received(self, saved: str) -> None:

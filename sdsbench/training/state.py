@@ -35,6 +35,7 @@ class TrainState:
     step: int = 0
     counters: Counters = field(default_factory=Counters)
     group_size: int = 1  # the most runs that this one shared a step with (side_by_side.py)
+    micro_limit: int | None = None  # tokens of a pass, once a larger one did not fit into memory
     frozen: FrozenAdditions | None = None  # of a method that puts layers of its own into the model
 
     def tensors(self) -> dict[str, Tensor]:
@@ -55,6 +56,7 @@ class TrainState:
             "counters": vars(self.counters),
             "method": self.method.state(),
             "group_size": self.group_size,
+            "micro_limit": self.micro_limit,
         }
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -69,7 +71,7 @@ class TrainState:
             put_tensors(self.frozen.model, added)
         self.step = facts["step"]
         self.counters = Counters(**facts["counters"])
-        self.group_size = facts["group_size"]
+        self.group_size, self.micro_limit = facts["group_size"], facts["micro_limit"]
 
 
 def _buffers(layers: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -104,18 +104,18 @@ class _Parts:
             inputs[0].register_hook(lambda _: self.enter(1))
 
 
-def step_of(training: Training, state: TrainState, micro_batch: Sequence[Any]) -> Step:
-    """The step of one run on one micro-batch."""
-    return _step(training.model, [Member(training, state)], lambda: training.backward([micro_batch]), micro_batch)
+def step_of(training: Training, state: TrainState, examples: Sequence[Any]) -> Step:
+    """The step of one run in one pass."""
+    return _step(training.model, [Member(training, state)], lambda: training.backward([examples]), examples)
 
 
-def joint_step_of(base: nn.Module, members: Sequence[Member], micro_batch: Sequence[Any]) -> Step:
-    """The step of runs side by side, each on the same micro-batch."""
+def joint_step_of(base: nn.Module, members: Sequence[Member], examples: Sequence[Any]) -> Step:
+    """The step of runs side by side, each on the same examples."""
     joint = SideBySide(base, members)
-    return _step(joint.model, members, lambda: joint.backward([[micro_batch]] * len(members)), micro_batch)
+    return _step(joint.model, members, lambda: joint.backward([[examples]] * len(members)), examples)
 
 
-def _step(model: Any, members: Sequence[Member], backward: Callable[[], object], micro_batch: Sequence[Any]) -> Step:
+def _step(model: Any, members: Sequence[Member], backward: Callable[[], object], examples: Sequence[Any]) -> Step:
     flat = [member for member in members if isinstance(member.state.optimizer, FlatOptimizer)]
     for member in flat:
         _make_moments(member.state.optimizer)  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ def _step(model: Any, members: Sequence[Member], backward: Callable[[], object],
 
     def update() -> None:
         for member in flat:
-            member.training.update(member.state, [micro_batch], 1.0, 0.0)
+            member.training.update(member.state, [examples], 1.0, 0.0)
 
     return Step(model, passes, update)
 

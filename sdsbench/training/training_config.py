@@ -8,22 +8,22 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from sdsbench.core.errors import Problem
-from sdsbench.core.section import COSTS, PLACES, Count, FromZero, PositiveNumber, Section, Share, only_where
+from sdsbench.core.section import COSTS, GIVEN, PLACES, Count, FromZero, PositiveNumber, Section, Share, only_where
 
 OptimizerName = Literal["adamw", "momentum", "sgd", "adamw8bit"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
 class TrainConfig(Section):
-    """How long, how large, how fast. The effective batch is batch_size x accumulation examples."""
+    """How long, how large, how fast."""
 
     lr: PositiveNumber = Field(1e-3, description="peak learning rate of the method's parameters")
     head_lr: PositiveNumber | None = Field(
         None, description="learning rate of a classifier head; null: the same as train.lr"
     )
-    batch_size: Count = Field(8, description="examples in one forward pass")
-    accumulation: Count = Field(
-        1, description="forward passes in one optimizer step; the effective batch is batch_size x accumulation"
+    batch_size: Count = Field(8, description="examples of one optimizer step, in however many passes they are computed")
+    micro_tokens: Annotated[Literal["auto"] | Count, COSTS] = Field(
+        "auto", description="the most tokens of one forward and backward pass; auto: what the device takes best"
     )
     epochs: Annotated[PositiveNumber, only_where(max_steps=None)] = Field(
         1.0, description="passes over the training rows"
@@ -42,6 +42,9 @@ class TrainConfig(Section):
     )
     weight_decay: FromZero = Field(0.0, description="on trained matrices (adamw: decoupled), not on vectors")
     clip_norm: PositiveNumber | None = Field(1.0, description="largest norm of the whole gradient; null: no clipping")
+    clip: Annotated[Literal["raw", "adjusted"], only_where(clip_norm=GIVEN)] = Field(
+        "raw", description="what is clipped: gradients before the method adjusts them, or what it made of them"
+    )
     checkpoint_every: Annotated[Count, PLACES] = Field(50, description="optimizer steps between checkpoints")
     save: Annotated[Literal["none", "adapter", "all"], PLACES] = Field(
         "adapter", description="trained tensors that are kept; all: the weights of full fine-tuning too"
@@ -56,9 +59,8 @@ class TrainConfig(Section):
         return self.activation_checkpointing or self.optimizer == "adamw8bit"
 
     def problems(self) -> Iterator[Problem]:
-        if self.optimizer == "adamw8bit" and self.accumulation > 1:
+        if self.optimizer == "adamw8bit" and self.micro_tokens != "auto":
             advice = (
-                "It uses each gradient up inside the backward pass, so micro-batches cannot be added up: "
-                f"train.batch_size={self.batch_size * self.accumulation} has the same effective batch."
+                "It uses each gradient up inside the backward pass, so passes cannot be added up: a step is one pass."
             )
-            yield Problem("train.accumulation", self.accumulation, "1 with train.optimizer=adamw8bit", advice)
+            yield Problem("train.micro_tokens", self.micro_tokens, "auto with train.optimizer=adamw8bit", advice)

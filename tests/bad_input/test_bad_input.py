@@ -74,6 +74,8 @@ CONFIGURATIONS = [
     ("eval.split=tset", "eval.split"),
     ("data.source=locla", "hub, local, embedded"),
     ("data.source=local", "data.root"),
+    ("data.root='a\nb'", "without control characters"),
+    ("output_root='a\x1bb'", "without control characters"),
     ("data.train_limit=-5", "data.train_limit"),
     ("seed=-1", "a whole number from 0"),
     ("seed=1.5", "a whole number"),
@@ -262,8 +264,9 @@ def _checkpoint(folder: Path, step: int) -> Path:
     path.mkdir(parents=True)
     save_file({"optimizer.x": torch.arange(4.0)}, path / "state.safetensors")
     digest = hashlib.sha256((path / "state.safetensors").read_bytes()).hexdigest()
-    facts = {"origin": ORIGIN, "sha256": digest, "step": step, "counters": {}, "method": {}, "group_size": None}
-    (path / "state.json").write_text(json.dumps(facts))
+    counters = {"tokens": 1, "targets": 1, "positions": 1, "seconds": 0.5}
+    facts = {"origin": ORIGIN, "sha256": digest, "step": step, "counters": counters, "method": {}, "group_size": 1}
+    (path / "state.json").write_text(json.dumps({**facts, "checksum": checkpoint._checksum(facts)}))
     return path
 
 
@@ -273,6 +276,10 @@ CHECKPOINTS = [
     ("state.json", _write(b"null")),
     ("state.json", _write(b"[]")), ("state.json", _write(b"{}")), ("state.json", _write(b"\xff")),
     ("state.json", Path.unlink),
+    ("state.json", _change("step", 10**9)), ("state.json", _change("step", "4")),
+    ("state.json", _change("group_size", 7)),
+    ("state.json", _change("counters", {"tokens": 5})), ("state.json", _change("method", {"refreshes": [1]})),
+    ("state.json", _change("origin", {"weights": "other"})), ("state.json", _change("extra", 1)),
     ("state.json", _change("sha256", "0" * 64)), ("state.json", _change("sha256", None)),
     ("state.json", _write(b"[" * 100_000)),
 ]  # fmt: skip
@@ -358,9 +365,9 @@ def test_data_file(make: Callable[[Path], None], said: str, tmp_path: Path, caps
 
 SLURM = [
     ("slurm=gpus", "Did you mean 'gpu'?"),
-    ("slurm.time=soon", "HH:MM:SS"),
+    ("slurm.time=soon", "90 (minutes), 4:00, 100:00:00, 2-0"),
     ("slurm.tiem=01:00:00", "Did you mean 'slurm.time'?"),
-    ("slurm.gpus=8", "0 or 1"),
+    ("slurm.gpus=-1", "a whole number from 0"),
     ("slurm.memory=lots", "64G"),
     ("slurm.partition='a; rm -rf /'", "without spaces"),
     ("slurm.runs_per_task=0", "a whole number from 1"),
@@ -394,7 +401,7 @@ def test_attempts_without_an_end_are_told_apart(tmp_path: Path) -> None:
     plan: Plan = plans.read(tiny_plan(tmp_path, "seed=0").folder)
     (name,) = plan.manifest.runs
     record = put_record(plan, tmp_path / "runs", name, "running", None)
-    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="running", host="h")]
+    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="running")]
     write_record(tmp_path / "runs" / name, record)
     keeper = RecordKeeper(tmp_path / "runs" / name, plan.configuration(name, {}), name, print, "node_failure")
     assert [attempt.status for attempt in keeper.record.attempts] == ["node_failure"]

@@ -15,7 +15,7 @@ from click.shell_completion import ShellComplete
 from sdsbench.__main__ import main
 from sdsbench.cli.shared import options
 from sdsbench.cli.shared.verbs import SECTIONS, Verbs, app, headline, verbs
-from sdsbench.core import progress
+from sdsbench.core import console
 from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed, Unavailable
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.placing import KEYS
@@ -141,9 +141,9 @@ def test_a_run_goes_on_when_nobody_reads_its_lines(monkeypatch: pytest.MonkeyPat
             raise BrokenPipeError
 
     left: list[bool] = []
-    monkeypatch.setattr(progress, "reader_is_gone", lambda: left.append(True))
+    monkeypatch.setattr(console, "reader_is_gone", lambda: left.append(True))
     monkeypatch.setattr(sys, "stdout", Gone())
-    progress.say_now("a line")
+    console.say_now("a line")
     monkeypatch.undo()
     assert left == [True]
 

@@ -1,4 +1,4 @@
-"""A finished run's adapter opens in peft with the run's own outputs; its metrics can be replayed to wandb, offline."""
+"""A finished run's adapter opens in peft with the run's own outputs."""
 
 from __future__ import annotations
 
@@ -67,15 +67,3 @@ def test_export_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["export", str(run), str(tmp_path / "full")]) == 2
     assert main(["export", str(tmp_path), str(tmp_path / "new")]) == 2
     assert "run folder with adapter/" in capsys.readouterr().err
-
-
-def test_wandb_is_a_view_that_can_be_made_again(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert main(["replay", str(run)]) == 0
-    assert list(run.glob("wandb/offline-run-*/*.wandb"))
-    tracked = [*FAST, "method=lora", "tracker=wandb", f"output_root={tmp_path}"]
-    folder = tmp_path / execute(compose_run(tracked), QUIET).run_id
-    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
-    plain = execute(compose_run([*FAST, "method=lora", f"output_root={tmp_path / 'plain'}"]), QUIET)
-    assert plain.run_id == folder.name, "a tracker is no part of a run's name"

@@ -19,7 +19,7 @@ def test_ours_and_the_papers_value_stand_side_by_side(capsys: pytest.CaptureFixt
     rows = shown(capsys, "protocol=lora_sb/arithmetic", "method=lora", "train.max_length=256")
     assert rows["max length"] == ["256", "512", "NO"]
     assert rows["warm-up"] == ["0.02", "2 %", "yes"]
-    assert rows["batch"] == ["1", "1", "yes"] and rows["accumulation"] == ["32", "32", "yes"]
+    assert rows["batch"] == ["32", "32", "yes"]
     assert rows["precision"] == ["bfloat16", "bf16", "yes"]
     assert rows["targets"][1:] == ["q k v o gate up down", "yes"]
     assert rows["models"] == ["Mistral-7B, Gemma-2 9B"], "no single setting: shown, not compared"

@@ -118,6 +118,22 @@ def test_held_back_rows_are_the_same_for_every_seed_and_limit(tmp_path: Path) ->
     assert runs[0].evaluations[0][1].split == "held_back"
 
 
+@pytest.mark.parametrize("key", ["eval.limit", "data.train_limit"])
+def test_limits_keep_the_same_rows_for_every_seed_and_each_class_its_share(tmp_path: Path, key: str) -> None:
+    subjects = ["Algebra"] * 40 + ["Geometry"] * 40
+    for split in ("train", "test"):
+        write(
+            tmp_path, f"hendrycks_math/{split}", type=subjects, solution=["\\boxed{1}"] * 80,
+            problem=[f"{split} {i}" for i in range(80)],
+        )  # fmt: skip
+    words = ["data.source=local", f"data.root={tmp_path}", f"{key}=20"]
+    order = "eval.order=first" if key == "eval.limit" else "data.order=first"
+    runs = [load_run(config_of("math", *words, *more)) for more in ([], ["seed=7"], [order])]
+    rows = [run.evaluations[0][1] if key == "eval.limit" else run.training for run in runs]
+    assert rows[0].indices == rows[1].indices != rows[2].indices == tuple(range(20))
+    assert abs(sum(row["type"] == "Algebra" for row in rows[0]) - 10) <= 1
+
+
 def test_a_copy_in_other_spelling_stays_in_neither(tmp_path: Path) -> None:
     root = gsm8k(tmp_path, [*(f"Case {i}, is it?" for i in range(8)), "The test, row."], ["the test row"])
     config = config_of("gsm8k", "data.source=local", f"data.root={root}", "data.validation_rows=9")

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sdsbench.tasks.commonsense  # (these register their data sets)
-import sdsbench.tasks.gsm8k  # noqa: F401
+import sdsbench.tasks.glue
+import sdsbench.tasks.gsm8k
+import sdsbench.tasks.math
+import sdsbench.tasks.vision
+import sdsbench.tasks.vtab  # noqa: F401
 from sdsbench.core.errors import Unavailable
-from sdsbench.data import content, sources
+from sdsbench.data import catalogue, content, sources
 from sdsbench.data.data_config import DataConfig
+from sdsbench.data.draw import draw
+from sdsbench.data.generators import is_generated
 from sdsbench.data.held_back import load_training
 
 
@@ -103,15 +112,40 @@ def test_wrong_columns_are_named(tmp_path: Path) -> None:
         sources.load("gsm8k", "train", local(folder(tmp_path, question=["q"], solution=["s"])))
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(1, 200))
+def test_a_draw_gives_each_class_its_share(classes: list[int], count: int) -> None:
+    count = min(count, len(classes))
+    drawn = draw(classes, count)
+    assert len(set(drawn)) == count and set(draw(classes, count - 1)) <= set(drawn)
+    share = count / len(classes)
+    for name, size in Counter(classes).items():
+        assert abs(sum(classes[position] == name for position in drawn) - share * size) <= len(set(classes)) / 2 + 1
+
+
+def test_classes_that_lie_in_blocks_are_drawn_in_proportion() -> None:
+    """MATH's rows lie subject by subject: its first 64 are all Algebra."""
+    classes = ["Algebra"] * 600 + ["Geometry"] * 300 + ["Prealgebra"] * 100
+    found = Counter(classes[position] for position in draw(classes, 50))
+    assert abs(found["Algebra"] - 30) <= 1 and abs(found["Geometry"] - 15) <= 1 and abs(found["Prealgebra"] - 5) <= 1
+
+
+def test_every_class_column_is_one_of_its_set() -> None:
+    """A class that no row has would leave draws unstratified without a word."""
+    with_classes = [name for name in catalogue.names() if catalogue.get(name).classes]
+    assert {"glue/rte", "hendrycks_math", "math500", "boolq", "vision/dtd10", "vtab/dtd"} <= set(with_classes)
+    assert "glue/stsb" not in with_classes
+    for name in filter(is_generated, with_classes):
+        rows = sources.load(name, "validation" if name.startswith("glue") else "test", DataConfig(source="embedded"))
+        assert catalogue.get(name).classes in rows[0]
+
+
 def test_limit_first_and_random(tmp_path: Path) -> None:
     root = folder(tmp_path)
-    first = load_training("gsm8k", local(root, train_limit=5, order="first"), seed=1)
+    first = load_training("gsm8k", local(root, train_limit=5, order="first"))
     assert [row["question"] for row in first] == [f"q{i}" for i in range(5)]
-    picks = [
-        [row["question"] for row in load_training("gsm8k", local(root, train_limit=5), seed)] for seed in (1, 1, 2)
-    ]
-    assert picks[0] == picks[1] != picks[2]
-    assert len(set(picks[0])) == 5
+    drawn = [row["question"] for row in load_training("gsm8k", local(root, train_limit=5))]
+    assert len(set(drawn)) == 5 and drawn != [f"q{i}" for i in range(5)]
+    assert drawn == sorted(drawn, key=lambda question: int(question[1:])), "in the order of the file"
 
 
 PINNED = "740312add88f781978c0658806c59bc2815b9866"

@@ -58,3 +58,18 @@ def test_beam_search_answers_in_order(micro) -> None:
     answers = Generator(micro.model, micro.tokenizer, 3).answer(requests(new_tokens=6, beams=2))
     alone = [Generator(micro.model, micro.tokenizer, 1).answer([request])[0] for request in requests("", 6, 2)]
     assert answers == alone
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_look_after_every_token_may_end_it(micro, beams: int) -> None:
+    """Ctrl-C is obeyed within a token, not within a batch of long answers."""
+    looks: list[int] = []
+
+    def look(units: int) -> None:
+        looks.append(units)
+        if len(looks) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        Generator(micro.model, micro.tokenizer, 8, look).answer(requests((), 40, beams))
+    assert looks == [0, 0, 0]

@@ -70,7 +70,7 @@ def test_a_full_disk_ends_the_sweep_cleanly(
     counts = States(plan, root).counts()
     done = [state for state in States(plan, root).all() if state.state == "done"]
     assert 0 < len(done) < 8, counts
-    assert counts.keys() <= {"done", "missing", "preempted", "stopped"}
+    assert counts.keys() <= {"done", "not started", "preempted", "stopped"}
     again = tmp_path / "moved"
     subprocess.run(["cp", "-r", str(root), str(again)], check=True)
     assert main(["sweep", str(plan.folder), f"output_root={again}"]) == 0

@@ -127,7 +127,7 @@ def test_memory_is_that_of_lora_under_adam() -> None:
 
 
 def test_clipping_limits_the_raw_gradient() -> None:
-    """The norm that train.clip_norm sees is that of LoRA at the same point; the direction itself keeps its length."""
+    """The norm that train.clip_norm sees is that of LoRA at the same point, whatever AltLoRA makes of the gradient."""
     norms, moved = {}, {}
     for name, clip_norm in (("lora", None), ("altlora", None), ("altlora", 0.01)):
         run = member(tiny_model("decoder"), name, seed=0, lr=0.1)

@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.methods.attach import attach, target_layers
+from sdsbench.methods.attach import attach
 from sdsbench.methods.base import build, lookup
+from sdsbench.models import architecture
 from sdsbench.models.architecture import FOLDER, linear_layers, shipped
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -37,28 +38,33 @@ def on_meta(config: dict, model_class=None) -> nn.Module:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_of_shipped_architectures_are_the_real_ones(name: str) -> None:
-    real = target_layers(on_meta(shipped(name)), ["all-linear"])
-    assert linear_layers(shipped(name)) == {key: tuple(linear.weight.shape) for key, linear in real.items()}
+    facts = shipped(name)
+    real = {key: m for key, m in on_meta(facts).named_modules() if isinstance(m, nn.Linear)}
+    assert list(linear_layers(facts, "decoder").items()) == [
+        (key, tuple(linear.weight.shape)) for key, linear in real.items()
+    ]
 
 
-@pytest.mark.parametrize("swiglu", [False, True])
-def test_dinov2_layers(swiglu: bool) -> None:
-    config = {
-        "model_type": "dinov2",
-        "hidden_size": 96,
-        "mlp_ratio": 4,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "use_swiglu_ffn": swiglu,
-        "image_size": 28,
-    }
-    real = target_layers(on_meta(config), ["all-linear"])
-    assert linear_layers(config) == {key: tuple(linear.weight.shape) for key, linear in real.items()}
+def test_layers_of_any_architecture_are_read_from_the_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path))
+    facts = {"model_type": "phi3", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "vocab_size": 40, "pad_token_id": 0}  # fmt: skip
+    found = linear_layers(facts, "decoder")
+    assert found["model.layers.1.self_attn.qkv_proj"] == (96, 32) and found["lm_head"] == (40, 32)
+    monkeypatch.setattr(architecture, "built_layers", lambda *_: pytest.fail("built again"))
+    assert list(linear_layers(facts, "decoder").items()) == list(found.items())
 
 
-def test_unknown_architectures_are_named() -> None:
-    with pytest.raises(Unavailable, match="mamba"):
-        linear_layers({"model_type": "mamba"})
+def test_what_cannot_be_adapted_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path))
+    with pytest.raises(Unavailable, match="Conv1D"):
+        linear_layers({"model_type": "gpt2", "n_layer": 2}, "decoder")
+    with pytest.raises(Unavailable, match="no_such_type"):
+        linear_layers({"model_type": "no_such_type"}, "decoder")
+    with pytest.raises(Unavailable, match="num_hidden_layers=1000000000: accepted: at most"):
+        linear_layers({"model_type": "llama", "num_hidden_layers": 10**9}, "decoder")
     with pytest.raises(Unavailable, match="mistral_7b"):
         shipped("mistral")
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sdsbench.methods.layer import AdaptedLinear, Call
+from sdsbench.methods.dropout_masks import DropoutMasks
+from sdsbench.methods.layer import AdaptedLinear
 
 
 def make_layer(m: int, n: int, dropout: float = 0.0, bias: bool = True, dtype: torch.dtype = torch.float64):
@@ -93,9 +94,8 @@ def test_dropout_drops_the_update_only_and_repeats_its_mask() -> None:
     layer, branches = make_layer(6, 50, dropout=0.3), factors(6, 50, [2])
     branches[0][1].requires_grad_(True)
     x = torch.randn(40, 50, dtype=torch.float64, requires_grad=True)
-    layer.dropout_generator = torch.Generator().manual_seed(4)
-    seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(4)))
-    mask = Call(1.0, 0.3, seed, None).dropped(torch.ones_like(x)).detach()
+    layer.dropout_masks = DropoutMasks(4)
+    mask = layer.call(1.0, 40, None).dropped(torch.ones_like(x)).detach()
     assert set(mask.unique().tolist()) == {0.0, 1 / 0.7}
     assert (mask == 0).double().mean() == pytest.approx(0.3, abs=0.03)
     found = layer.low_rank_forward(x, branches, 0.5)
@@ -108,15 +108,16 @@ def test_dropout_drops_the_update_only_and_repeats_its_mask() -> None:
         strict=True,
     ):
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
-    assert not torch.equal(layer.low_rank_forward(x, branches, 0.5), found), "the next call draws another mask"
+    layer.dropout_masks.begin_step(5)
+    assert not torch.equal(layer.low_rank_forward(x, branches, 0.5), found), "the next step draws another mask"
     torch.testing.assert_close(
         layer.eval().low_rank_forward(x, branches, 0.5), dense_reference(layer, x, branches, 0.5)
     )
 
 
-def test_dropout_without_a_generator_is_refused() -> None:
+def test_dropout_without_masks_is_refused() -> None:
     layer = make_layer(3, 4, dropout=0.1)
-    with pytest.raises(RuntimeError, match="dropout_generator"):
+    with pytest.raises(RuntimeError, match="dropout_masks"):
         layer.low_rank_forward(torch.randn(2, 4, dtype=torch.float64), factors(3, 4, [1]), 1.0)
 
 

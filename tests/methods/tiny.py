@@ -19,6 +19,7 @@ from transformers import (
 
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import Layers, LowRankConfig, Method, build, lookup
+from sdsbench.methods.dropout_masks import DropoutMasks
 from sdsbench.methods.gradients import summed_gradients
 
 FAMILIES = ("decoder", "encoder", "vision")
@@ -132,12 +133,13 @@ class Session:
 
     def train(self, steps: int, lr: float = 1e-2, total_steps: int = 10, accumulation: int = 1) -> list[float]:
         """Optimizer steps with AdamW (or the plain step that the method asks for); returns losses."""
-        parameters = list(self.trainable().values())
         if not hasattr(self, "optimizer"):
             sgd = self.method.update_rule == "sgd"
-            self.optimizer = (
-                torch.optim.SGD(parameters, lr=lr) if sgd else torch.optim.AdamW(parameters, lr=lr, weight_decay=0)
-            )
+            groups = [
+                {"params": [p], "lr": lr * self.method.learning_rate_factor(name, p.ndim)}
+                for name, p in self.trainable().items()
+            ]
+            self.optimizer = torch.optim.SGD(groups) if sgd else torch.optim.AdamW(groups, weight_decay=0)
             self.step, self.events = 0, {}
         losses = []
         for _ in range(steps):
@@ -163,6 +165,6 @@ def start(
     method = make_method(name, **keys)
     layers = attach(model, method, seed)
     for layer in layers.values():
-        layer.dropout_generator = torch.Generator().manual_seed(3)
+        layer.dropout_masks = DropoutMasks(3)
     context = Context(lambda: model(**batch).loss.backward())
     return Session(model, method, layers, batch, method.prepare(layers, context))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,8 @@ def test_run_sweep_export_and_table_of_an_installed_plugin(site: Path, tmp_path:
 
 def test_by_key_the_plugin_travels_with_the_plan(tmp_path: Path) -> None:
     """Without installed metadata: the module is named in the command, frozen in the plan and loaded by its workers."""
-    source = ROOT / "examples" / "lora_extras"
+    source = tmp_path / "source"  # the module alone: pip leaves metadata, which would install it, in its own folder
+    shutil.copytree(ROOT / "examples" / "lora_extras" / "lora_extras", source / "lora_extras")
     words = ["plugins=[lora_extras]", "method=init_ab", *SMALL, "output_root=runs"]
     plan = sdsbench(source, tmp_path, "plan", *words, "--name", "p")
     assert plan.returncode == 0, plan.stderr

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import sdsbench
-from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.core.run_folder import checksum
-from sdsbench.results.frames import samples_of
+from sdsbench.results.frames import read_all, samples_of
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 
@@ -50,7 +50,11 @@ def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
     record.scores[0].value = 0.5
     write_run(tmp_path / "c", record)
     runs = sdsbench.load_runs([tmp_path / "a", tmp_path / "c"])
-    assert len(runs) == 1 and "another record" in next(iter(runs.attrs["damaged"].values()))
+    assert len(runs) == 1 and not runs.attrs["damaged"]
+    ((found,), _) = read_all([tmp_path / "a", tmp_path / "c"])
+    assert found.origin == str(tmp_path / "a")
+    (copy,) = found.copies
+    assert copy.origin == str(tmp_path / "c") and "gsm8k (flexible, trained) 25.00 and 50.00" in copy.disagreement
 
 
 def test_steps_and_samples(tmp_path: Path) -> None:
@@ -63,7 +67,11 @@ def test_steps_and_samples(tmp_path: Path) -> None:
     samples = sdsbench.load_samples(tmp_path)
     assert samples["evaluation"].tolist() == ["glue/rte"] * 2
     assert samples["scorer.flexible"].tolist() == [1.0, 0.0]
-    assert sdsbench.load_samples(tmp_path, evaluation="gsm8k").empty
+    assert len(sdsbench.load_samples(tmp_path, evaluation="glue/rte")) == 2
+    with pytest.raises(ConfigError, match=r"evaluation='gsm8k': accepted: glue/rte"):
+        sdsbench.load_samples(tmp_path, evaluation="gsm8k")
+    with pytest.raises(ConfigError, match=r"kind='trian': accepted: train, method, eval, probe\. Did you mean"):
+        sdsbench.load_steps(tmp_path, kind="trian")
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:
@@ -78,7 +86,7 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(DamagedFile, match="cut short"):
         samples_of(folder, "gsm8k")
     path.write_bytes(b"no zstd")
-    with pytest.raises(DamagedFile, match="not a list of answers"):
+    with pytest.raises(DamagedFile, match="not packed by Zstandard"):
         samples_of(folder, "gsm8k")
 
 

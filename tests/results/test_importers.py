@@ -48,6 +48,32 @@ def test_peft_result(tmp_path: Path) -> None:
     assert record.made_with == "peft 0.15.2, torch 2.7.1, NVIDIA L40S"
 
 
+@pytest.mark.parametrize(
+    "adapter, method, rank",
+    [
+        ({"peft_type": "LORA", "r": 8, "use_dora": True, "use_rslora": False}, "LORA (use_dora)", 8),
+        ({"peft_type": "LORA", "r": 8, "init_lora_weights": "pissa"}, "LORA (pissa)", 8),
+        ({"peft_type": "LORA", "r": 8, "init_lora_weights": True}, "LORA", 8),
+        ({"peft_type": "ADALORA", "r": 8, "init_r": 12}, "ADALORA", 8),
+        ({"peft_type": "IA3"}, "IA3", None),
+    ],
+)
+def test_methods_keep_their_own_names_and_ranks(tmp_path: Path, adapter: dict, method: str, rank: int | None) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({**RESULT, "run_info": {**RESULT["run_info"], "peft_config": adapter}}))
+    record = peft.read(path)
+    assert (record.method, record.rank) == (method, rank)
+
+
+def test_a_trainers_log_names_the_adapter(tmp_path: Path) -> None:
+    files = tmp_path / "run-1" / "files"
+    files.mkdir(parents=True)
+    (files / "wandb-summary.json").write_text('{"loss": 0.7}')
+    (files / "config.yaml").write_text("peft_config:\n  value: {default: {peft_type: VERA, r: 256}}\n")
+    record = wandb.read(tmp_path / "run-1")
+    assert (record.method, record.rank) == ("VERA", 256)
+
+
 def test_full_fine_tuning_has_no_adapter(tmp_path: Path) -> None:
     path = tmp_path / "full.json"
     path.write_text(json.dumps({**RESULT, "run_info": {**RESULT["run_info"], "peft_config": None}}))

@@ -18,12 +18,13 @@ TASKS = {
     "text": ("model=micro", "task=gsm8k"),
     "text without dropout": ("model=micro", "task=gsm8k", "method.dropout=0"),
     "images": ("model=vit_micro", "task=vtab/dtd"),
+    "adjusted gradients": ("model=micro", "task=gsm8k", "method=preconditioned_lora", "train.clip_norm=0.01"),
 }
 OTHER_VALUES = {
     "train.lr": "1e-3",
     "train.head_lr": "1e-6",
     "train.batch_size": "8",
-    "train.accumulation": "2",
+    "train.micro_tokens": "64",
     "train.epochs": "2",  # the rate falls more slowly
     "train.max_steps": "4",
     "train.max_length": "60",
@@ -33,6 +34,7 @@ OTHER_VALUES = {
     "train.betas": "[0.5,0.6]",
     "train.weight_decay": "10.0",
     "train.clip_norm": "1e-8",
+    "train.clip": "adjusted",
     "train.checkpoint_every": "1",
     "train.save": "all",
     "train.activation_checkpointing": "true",
@@ -42,7 +44,7 @@ OTHER_VALUES = {
 }
 NO_DROPOUT = "train.activation_checkpointing"  # refused together: what is computed again would have other masks
 CASES = [("text without dropout" if key == NO_DROPOUT else "text", key) for key in OTHER_VALUES]
-CASES += [("images", "train.head_lr"), ("images", "train.max_length")]
+CASES += [("images", "train.head_lr"), ("images", "train.max_length"), ("adjusted gradients", "train.clip")]
 
 
 @cache
@@ -58,7 +60,8 @@ def test_a_key_that_names_the_run_changes_the_losses_and_any_other_changes_none(
     words = (*COMMON, *TASKS[task])
     changed = (*words, f"{key}={OTHER_VALUES[key]}")
     names_the_run = key not in PLACING and key not in inert_keys(compose_run(changed))
-    assert (losses(*changed) != losses(*words)) == names_the_run
+    same = losses(*changed) == pytest.approx(losses(*words), rel=1e-6)  # another cut moves the last bits
+    assert same != names_the_run
 
 
 def test_every_key_has_another_value_here() -> None:

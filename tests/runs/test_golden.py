@@ -22,7 +22,7 @@ from tests.tools import QUIET
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 COMMON = [
-    "model=micro", "data.source=embedded", "threads=1", "dtype=float32", "train.batch_size=4", "train.accumulation=2",
+    "model=micro", "data.source=embedded", "threads=1", "dtype=float32", "train.batch_size=8", "train.micro_tokens=350",
     "eval.limit=1", "eval.untrained=false", "task.max_new_tokens=2", "task.begin_token=always",
 ]  # fmt: skip
 COURSES = {
@@ -37,6 +37,7 @@ KEYS = {"plain": {"warmup_steps": 5}, "regularised": {"warmup_steps": 5, "dropou
 OVERRIDES = {
     "full_ft": ["train.lr=1e-3"],
     "pissa": ["train.lr=5e-4"],
+    "preconditioned_lora": ["train.lr=2e-2"],
     "lora_xs": ["method.rank=16"],
     "lora_sb": ["method.rank=16"],
     "altlora": ["train.lr=1.0"],
@@ -52,7 +53,7 @@ def overrides(method: str, course: str) -> list[str]:
 
 
 def losses(method: str, course: str, root: Path) -> list[float]:
-    """Losses of the optimizer steps, of 4 x 2 examples each."""
+    """Losses of the optimizer steps, of 8 examples each."""
     torch.set_num_threads(1)
     record = execute(compose_run([*overrides(method, course), f"output_root={root}"]), QUIET)
     assert record.status == "done"

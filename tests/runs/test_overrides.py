@@ -28,9 +28,9 @@ def compositions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     real = module.compose
 
-    def counted(*arguments: object) -> object:
+    def counted(*arguments: object, **more: object) -> object:
         made.append(1)
-        return real(*arguments)
+        return real(*arguments, **more)
 
     monkeypatch.setattr(module, "compose", counted)
     return made

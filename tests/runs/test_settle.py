@@ -73,7 +73,7 @@ def test_show_prints_the_id_of_the_settled_run(no_hub: None, capsys: pytest.Capt
 
 def test_plan_says_the_source_and_why(no_hub: None, tmp_path: Path) -> None:
     said: list[str] = []
-    freeze(define(["model=micro", "seed=0,1"]), say=said.append)
+    freeze(define(["model=micro", "seed=0,1"]), log=said.append)
     assert len(said) == 1 and said[0].startswith("data.source=embedded: no data.root and no hub")
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from sdsbench.__main__ import main
+from sdsbench.core.clock import about
 from sdsbench.data import catalogue, sizes
-from sdsbench.runs.configuration.check import config_file
+from sdsbench.runs.configuration.check import config_file, known_architecture
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.sweeps import cost
+from sdsbench.sweeps import cost, step_time
 from sdsbench.sweeps.workload import workload
 from sdsbench.tasks import base as tasks
 
@@ -64,11 +71,11 @@ def test_evaluation_after_each_epoch_counts() -> None:
     assert hours(*words) > hours(*words, "eval.each_epoch=false")
 
 
-def test_the_largest_micro_batch_is_between_the_mean_and_the_longest() -> None:
-    work = workload(compose_run(["protocol=lora_sb/glue", "task=glue/rte", "method=lora", "data.source=hub"]), {})
-    assert 128 * work.tokens < sum(work.largest_micro_batch()) < 128 * 256 / 2
-    alone = workload(compose_run(MATH), {})
-    assert alone.largest_micro_batch() == [512]
+def test_the_smallest_pass_is_one_longest_row_or_a_whole_step() -> None:
+    work = workload(compose_run(MATH), {})
+    assert work.batch == 32 and work.smallest_pass() == [512]
+    whole = workload(compose_run([*MATH, "method=full_ft"]), {})
+    assert 32 * whole.tokens < sum(whole.smallest_pass()) < 32 * 512, "adamw8bit cannot add passes up"
 
 
 def test_every_public_set_has_its_size() -> None:
@@ -77,3 +84,50 @@ def test_every_public_set_has_its_size() -> None:
         tasks.lookup(task)
     missing = [name for name in catalogue.names() if name not in sizes.SIZES]
     assert not missing
+
+
+def test_a_plan_says_what_it_takes_before_its_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On CPUs by a step that is measured; with two significant digits, and the longest run."""
+    monkeypatch.chdir(tmp_path)
+    words = ["model=micro", "data.source=embedded", "device=cpu", "threads=1", "train.max_steps=10,20", "eval.limit=4"]
+    assert main(["plan", *words]) == 0
+    out = capsys.readouterr().out
+    number = r"\d+(\.\d+)?"
+    assert re.search(rf"on this CPU, by a short step measured now.*: {number} (s|min) of work left, the longest", out)
+    assert re.search(rf"disk: at most {number} MB", out)
+    assert re.search(rf"GPU-hours left, the longest run {number} s", out)
+
+
+def test_a_measured_step_is_that_of_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One and two blocks stand for all of them: here the timer counts the blocks that it sees, and nothing else."""
+    config = compose_run([*MATH, "model=mistral_7b", "device=cpu", "dtype=bfloat16"])
+    known = known_architecture(config.model)
+    assert known is not None
+    per_block, beside = 0.25, 3.0
+
+    def timed(model: Any, *_: object) -> tuple[float, float]:
+        seconds = beside + per_block * model.config.num_hidden_layers
+        return seconds, 2 * seconds
+
+    monkeypatch.setattr(step_time, "_timed", timed)
+    monkeypatch.setattr(step_time, "_filled", lambda model: model)
+    monkeypatch.setattr(step_time.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**12))
+    speed = step_time.cpu_speed(config, known, workload(config, known.facts))
+    weights, whole = cost.passed_weights(config, known), beside + per_block * 32
+    assert speed is not None
+    assert speed.rate == pytest.approx(4 * weights / whole)
+    assert speed.bandwidth == pytest.approx(2 * weights / (2 * whole))
+    monkeypatch.setattr(step_time.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6))
+    step_time._seconds.cache_clear()
+    assert step_time.cpu_speed(config, known, workload(config, known.facts)) is None, "it does not fit"
+    assert cost.measured_here(compose_run([*MATH, "model=mistral_7b"])) is None, "nobody trains it on a CPU unasked"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.234, "0.23 s"), (99, "99 s"), (100, "1.7 min"), (5999, "1.7 h"), (360000, "4.2 days"), (1e8, "1,200 days")],
+)
+def test_durations_have_two_digits(seconds: float, text: str) -> None:
+    assert about(seconds) == text

@@ -236,7 +236,7 @@ def test_a_run_whose_process_died_twice_at_one_step_trains_alone(
     suspect, once, *others = plan.manifest.runs
     for name, deaths in ((suspect, 2), (once, 1)):
         found = put_record(plan, tmp_path, name, "running", None)
-        died = Attempt(started="2026-01-01T00:00:00+00:00", status="killed", host="h")
+        died = Attempt(started="2026-01-01T00:00:00+00:00", status="killed")
         write_record(tmp_path / name, found.model_copy(update={"attempts": [died] * deaths}))
     taken: list[list[str]] = []
     monkeypatch.setattr(Worker, "_run", lambda self, group, stop, tried: taken.append(list(group)) or [])

@@ -29,7 +29,7 @@ def test_counts_what_was_done_before_and_what_ends(tmp_path: Path) -> None:
     tally.add(ended(runs[1]))
     tally.add(ended(runs[2], "oom"))
     assert (tally.over, tally.failed) == (3, 1)
-    assert tally.line(ended(runs[2], "oom")).startswith("3/3  ")
+    assert tally.line(ended(runs[2], "oom"), 2).startswith("3 of 3, 2 running, 1 failed, ")
 
 
 def test_never_counts_a_run_twice(tmp_path: Path) -> None:
@@ -52,4 +52,4 @@ def test_says_how_long_is_left_once_a_run_has_ended(tmp_path: Path) -> None:
     _, runs, tally = started(tmp_path)
     assert tally.left() == "time left not known yet"
     tally.add(ended(runs[1]))
-    assert tally.left().endswith(" left") and "1 failed" not in tally.headline()
+    assert tally.left().endswith(" left") and "failed" not in tally.headline(1)

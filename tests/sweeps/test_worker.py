@@ -71,7 +71,7 @@ def test_tuning_then_final_runs_with_the_choice_in_the_record(tmp_path: Path) ->
     )
     plan = tiny_plan(tmp_path, "sweep=t", config_dirs=(str(tmp_path),))
     states = States(plan, tmp_path / "runs")
-    assert states.counts() == {"waiting": 2, "missing": 2}
+    assert states.counts() == {"waiting": 2, "not started": 2}
     _, told = work(plan)
     assert ends(told) == ["done"] * 4  # two tuning runs, two final ones: candidates that were not chosen do not run
     states = States(plan, tmp_path / "runs")
@@ -88,6 +88,30 @@ def test_tuning_then_final_runs_with_the_choice_in_the_record(tmp_path: Path) ->
             assert slot.record.tuning is None
 
 
+@pytest.mark.slow
+def test_a_grid_is_widened_by_real_runs_until_the_best_rate_lies_inside(tmp_path: Path) -> None:
+    """Of 0.001 and 0.01 the larger is better after 100 steps, so 0.1 is tried as well, and not 0.0001."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "t.yaml").write_text(
+        "name: t\nblocks: [{axes: {method: [lora], seed: [0]}}]\n"
+        "tune: {key: train.lr, grid: [1e-3, 1e-2], seeds: [100], extend: 1}\n"
+    )
+    longer = [
+        "data.train_limit=null", "train.max_steps=100", "train.batch_size=8", "eval.limit=40",
+        "data.validation_rows=40", "task.max_new_tokens=128",
+    ]  # fmt: skip
+    plan = tiny_plan(tmp_path, "sweep=t", *longer, config_dirs=(str(tmp_path),))
+    states = States(plan, tmp_path / "runs")
+    assert sum(bool(slot.slot.extends) for slot in states.all()) == 2  # one value more at each end
+    _, told = work(plan)
+    assert ends(told) == ["done"] * 4  # three rates and the final run
+    final = [slot.record for slot in States(plan, tmp_path / "runs").all() if slot.slot.cell is not None]
+    (tuning,) = [record.tuning for record in final if record is not None]
+    assert tuning is not None and tuning.interior and (tuning.chosen, tuning.extend) == (0.01, 1)
+    assert tuning.grid == pytest.approx([0.001, 0.01, 0.1]) and tuning.declared == [0.001, 0.01]
+    assert States(plan, tmp_path / "runs").counts() == {"done": 4, "unneeded": 1}
+
+
 def test_a_larger_grid_takes_the_place_of_the_smaller_one(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
 
@@ -100,7 +124,7 @@ def test_a_larger_grid_takes_the_place_of_the_smaller_one(tmp_path: Path) -> Non
     work(planned("[1e-3, 2e-3]"))
     plan = planned("[1e-9, 1e-3, 2e-3]")
     assert len(plan.manifest.cells) == 1
-    assert States(plan, tmp_path / "runs").counts() == {"done": 2, "waiting": 1, "missing": 1}
+    assert States(plan, tmp_path / "runs").counts() == {"done": 2, "waiting": 1, "not started": 1}
     work(plan)
     final = [slot.record for slot in States(plan, tmp_path / "runs").all() if slot.slot.cell is not None]
     assert [record.tuning.budget for record in final if record is not None and record.tuning is not None] == [3]
@@ -178,8 +202,8 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(tmp_path: Path) -> Non
     plan = tiny_plan(tmp_path, "seed=0")
     (name,) = plan.manifest.runs
     record = put_record(plan, tmp_path / "runs", name, "running", None)
-    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="killed", host="h") for _ in range(4)]
-    record.attempts.append(Attempt(started="2026-01-01T00:00:00+00:00", status="running", host="h"))
+    record.attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status="killed") for _ in range(4)]
+    record.attempts.append(Attempt(started="2026-01-01T00:00:00+00:00", status="running"))
     workers.RecordKeeper.write(_keeper(tmp_path / "runs" / name, record))
     assert ends(work(plan, deaths=6)[1]) == ["done"]  # five deaths are not six
     workers.RecordKeeper.write(_keeper(tmp_path / "runs" / name, record))

@@ -70,7 +70,7 @@ def test_a_gradient_step_on_embedded_data(name, tiny_encoder):
     outputs = task.num_labels if isinstance(task, LabelledTask) else None
     loaded = load_model(config.model, torch.float32, outputs)
     family = family_of(task, loaded, config)
-    rows = load_training(config.task.train_set, EMBEDDED, 0)
+    rows = load_training(config.task.train_set, EMBEDDED)
     examples = family.encode_all(rows)
     batch = [examples[position] for position in range(4)]
     family.unfreeze_head(loaded.model, 0)

@@ -44,7 +44,7 @@ def test_a_step_and_an_evaluation(name, data_root):
     outputs = task.num_labels if isinstance(task, LabelledTask) else None
     loaded = load_model(config.model, torch.float32, outputs)
     family = family_of(task, loaded, config)
-    rows = load_training(config.task.train_set, config.data, 0)
+    rows = load_training(config.task.train_set, config.data)
     examples = family.encode_all(rows)
     loss = family.loss(loaded.model, [examples[position] for position in range(4)], torch.device("cpu"))
     assert torch.isfinite(loss) and loss > 0

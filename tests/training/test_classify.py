@@ -51,7 +51,7 @@ def loss_and_gradients(model: Any) -> tuple[float, dict[str, torch.Tensor], int]
     loss = objective.loss(model, examples, torch.device("cpu"))
     loss.backward()
     gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
-    return loss.item(), gradients, objective.positions(examples)
+    return loss.item(), gradients, objective.positions(model, examples, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -7,13 +7,14 @@ import random
 import numpy as np
 import torch
 
+from sdsbench.methods.dropout_masks import keep_mask
 from sdsbench.training.dropout import Dropout
 from tests.methods.tiny import tiny_model
 
 
-def draws(dropout: Dropout, step: int) -> tuple[float, float, float, float]:
+def draws(dropout: Dropout, step: int) -> tuple[object, ...]:
     with dropout.of_step(step):
-        own = torch.rand((), generator=dropout.generator).item()
+        own = keep_mask(torch.ones(64), 0.5, *dropout.masks.of_layer("layer", 64)).tolist()
         return torch.rand(()).item(), float(np.random.rand()), random.random(), own
 
 

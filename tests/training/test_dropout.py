@@ -22,9 +22,9 @@ class Base(nn.Module):
 
 
 def adapter_draw(dropout: Dropout, step: int) -> list[int]:
-    """What two layers draw from the adapters' generator in one step."""
+    """The seeds of two layers' masks in one step."""
     with dropout.of_step(step):
-        return torch.randint(2**62, (2,), generator=dropout.generator).tolist()
+        return [dropout.masks.of_layer(name, 1)[0] for name in ("q_proj", "v_proj")]
 
 
 def base_mask(model: Base, dropout: Dropout, step: int) -> list[float]:

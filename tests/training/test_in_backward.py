@@ -176,8 +176,8 @@ def test_nothing_changes_where_the_gradient_is_not_finite(torchao: None) -> None
 
 
 def test_refused_before_anything_loads() -> None:
-    with pytest.raises(ConfigError, match=r"train.batch_size=32 has the same effective batch"):
-        compose_run([*EIGHT_BIT, "train.accumulation=8"])
+    with pytest.raises(ConfigError, match=r"passes cannot be added up: a step is one pass"):
+        compose_run([*EIGHT_BIT, "train.micro_tokens=512"])
     with pytest.raises(ConfigError, match="full_ft"):
         compose_run([*EIGHT_BIT, "method=lora"])
     with pytest.raises(ConfigError, match=r"probe\.every"):

@@ -1,4 +1,4 @@
-"""The loop: batch x accumulation invariance, data order, schedules, seeds that move one thing each."""
+"""The loop: any cut into passes, data order, schedules, seeds that move one thing each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.errors import TrainingFailed
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
-from sdsbench.training.order import DataOrder, micro_batches
+from sdsbench.training.order import DataOrder
 from sdsbench.training.schedule import factor, warmup_steps
 from tests.tools import QUIET
 
@@ -26,13 +26,6 @@ FAST = [
 def losses(root: Path, *extra: str) -> list[float]:
     record = execute(compose_run([*FAST, f"output_root={root}", *extra]), QUIET)
     return [line["loss"] for line in metrics.read(root / record.run_id / "metrics.jsonl") if line["kind"] == "train"]
-
-
-def test_batch_times_accumulation_is_what_counts(tmp_path: Path) -> None:
-    reference = losses(tmp_path, "train.batch_size=8")
-    for batch, accumulation in ((4, 2), (1, 8)):
-        split = losses(tmp_path, f"train.batch_size={batch}", f"train.accumulation={accumulation}")
-        assert split == pytest.approx(reference, rel=2e-5)
 
 
 def test_seeds_move_one_thing_each(tmp_path: Path) -> None:
@@ -108,17 +101,6 @@ def test_schedules_meet_at_their_ends() -> None:
         assert factor(schedule, 1, 10, 0) == factor(schedule, 6, 10, 5) == 1.0
         assert factor(schedule, 5, 5, 5) == pytest.approx(0.8)
         assert factor(schedule, 6, 5, 5) == 1.0
-
-
-def test_micro_batches_hold_like_lengths_longest_first() -> None:
-    assert micro_batches([3, 9, 5, 9, 1], 2) == [[1, 3, 2], [0, 4]]
-
-
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 8))
-def test_micro_batches_partition_the_step(lengths: list[int], count: int) -> None:
-    batches = micro_batches(lengths, count)
-    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
-    assert len(batches) <= count
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 import torch
 from torch import nn
 
@@ -10,6 +13,7 @@ from sdsbench.models.head import unfreeze_head
 from sdsbench.training.optimizer import FlatOptimizer, Group
 from sdsbench.training.parameters import count, optimizer_groups
 from sdsbench.training.training_config import TrainConfig
+from tests.methods.replay import AUTHORS
 from tests.methods.tiny import make_method, tiny_model
 
 
@@ -35,10 +39,12 @@ def test_weight_decay_spares_vectors_and_nothing_else() -> None:
     """With gradients of zero AdamW only decays: matrices shrink by lr x weight decay, vectors stay as they are."""
     train = TrainConfig(lr=0.1, weight_decay=0.5)
     model, groups = groups_of("full_ft", train)
-    body = {name: group for name, group in group_of_each(model, groups).items() if group.name != "head"}
-    assert {model.get_parameter(name).ndim for name in body} == {1, 2}
-    assert {group.name for group in groups} == {"weights", "weights, vectors", "head"}
-    before = {name: model.get_parameter(name).detach().clone() for name in body}
+    trained = group_of_each(model, groups)
+    assert {group.name for group in groups} == {"weights", "weights, vectors", "head", "head, vectors"}
+    assert trained["classifier.bias"].name == "head, vectors"
+    with torch.no_grad():
+        model.get_parameter("classifier.bias").fill_(0.3)  # a new head's is 0, which shows no decay
+    before = {name: model.get_parameter(name).detach().clone() for name in trained}
     optimizer = FlatOptimizer(groups, train)
     optimizer.zero_grad()
     optimizer.step(1.0)
@@ -73,6 +79,28 @@ def test_a_method_that_made_its_own_direction_gets_a_plain_step_without_decay() 
     adapter = {name: group for name, group in found.items() if not name.startswith("classifier")}
     assert {(group.rule, group.weight_decay) for group in adapter.values()} == {("sgd", 0.0)}
     assert (found["classifier.weight"].rule, found["classifier.weight"].weight_decay) == ("adamw", 0.5)
+
+
+def test_lora_plus_has_its_authors_rates_and_decays() -> None:
+    """B, and vectors of the head, at ratio times the rate; vectors without decay (tests/methods/authors/)."""
+    cases = json.loads((AUTHORS / "lora_plus.json").read_text())["cases"]
+    for case in (case for case in cases if case["case"] in ("linear layers", "no decay", "head")):
+        model = nn.ModuleDict({"block": nn.ModuleDict({"up": nn.Linear(20, 24), "down": nn.Linear(24, 20)})})
+        method = make_method("lora_plus", ratio=case["ratio"])
+        layers = attach(model, method, 0)
+        if case["case"] == "head":
+            linear, norm = nn.Linear(20, 20), nn.LayerNorm(20)
+            model["classifier"] = nn.ModuleDict({"dense": linear, "norm": norm, "out_proj": nn.Linear(20, 2)})
+        head = unfreeze_head(model) if "classifier" in model else []
+        train = TrainConfig(lr=case["lr"], weight_decay=case["weight_decay"])
+        found = group_of_each(model, optimizer_groups(model, layers, method, head, train))
+        expected = {_renamed(row["tensor"]): (row["lr"], row["weight_decay"]) for row in case["tensors"]}
+        assert {name: (pytest.approx(group.lr), group.weight_decay) for name, group in found.items()} == expected
+
+
+def _renamed(tensor: str) -> str:
+    """peft's name of a tensor as it is here: block.up.lora_A.default.weight -> block.up.A"""
+    return tensor.replace(".modules_to_save.default", "").replace("lora_", "").replace(".default.weight", "")
 
 
 def test_counts_of_what_trains() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -37,22 +38,21 @@ def member(
     name: str,
     seed: int,
     lr: float,
-    accumulation: int = 1,
+    micro_tokens: int | None = None,
     seen: list[float] | None = None,
     again: bool = False,
     **keys: object,
 ) -> Member:
     model, method = with_shared_weights(base), make_method(name, **keys)
-    config = TrainConfig(
-        lr=lr, batch_size=4 // accumulation, accumulation=accumulation, max_steps=STEPS, activation_checkpointing=again
-    )
+    config = TrainConfig(lr=lr, batch_size=4, max_steps=STEPS, activation_checkpointing=again)
     layers = attach(model, method, seed)
     rows = examples()
     dropout = Dropout(model, seed)
     order = DataOrder(len(rows), 4, seed)
     training = Training(model, CausalObjective(None, None, 0), rows, order, config, torch.device("cpu"), dropout)
+    training = dataclasses.replace(training, micro_tokens=micro_tokens)
     for layer in layers.values():
-        layer.dropout_generator = dropout.generator
+        layer.dropout_masks = dropout.masks
     optimizer = FlatOptimizer(optimizer_groups(model, layers, method, [], config), config)
     method.prepare(layers, TrainingContext(training, torch.Generator().manual_seed(seed)))
     after_step = lambda report: None if seen is None else seen.append(report.loss)  # noqa: E731
@@ -76,11 +76,21 @@ def test_losses_are_those_of_a_run_alone(name: str) -> None:
     assert len({tuple(losses) for losses in joint}) == len(RUNS)  # the runs do differ
 
 
-def test_accumulation_and_bf16() -> None:
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_any_cut_gives_the_losses_of_one_pass(name: str) -> None:
+    """Members need not have the same number of passes."""
+    base, losses = tiny_model("decoder"), []
+    for tokens in (None, 25):
+        group = SideBySide(base, [member(base, name, seed, lr, dropout=0.1) for seed, lr in RUNS], micro_tokens=tokens)
+        losses.append([[report.loss for report in group.step()] for _ in range(2)])
+    assert np.allclose(*losses, rtol=1e-5, atol=0)
+
+
+def test_passes_in_bf16() -> None:
     base = tiny_model("decoder", torch.bfloat16)
-    single = member(base, "lora", 0, 1e-2, accumulation=2)
+    single = member(base, "lora", 0, 1e-2, micro_tokens=20)
     expected = [single.training.step(single.state).loss for _ in range(3)]
-    group = SideBySide(base, [member(base, "lora", seed, 1e-2, accumulation=2) for seed in (0, 1)])
+    group = SideBySide(base, [member(base, "lora", seed, 1e-2) for seed in (0, 1)], micro_tokens=40)
     assert [group.step()[0].loss for _ in range(3)] == pytest.approx(expected, rel=2e-2)
 
 
@@ -109,6 +119,7 @@ def test_resumed_state_continues_alone() -> None:
 
 def test_refuses_what_cannot_share_a_forward_pass() -> None:
     base = tiny_model("decoder")
-    unequal = [member(base, "lora", 0, 1e-2), member(base, "lora", 0, 1e-2, accumulation=2)]
-    with pytest.raises(ConfigError, match="accumulation"):
-        SideBySide(base, unequal)
+    ahead = member(base, "lora", 0, 1e-2)
+    ahead.training.step(ahead.state)
+    with pytest.raises(ConfigError, match="the same steps done"):
+        SideBySide(base, [member(base, "lora", 0, 1e-2), ahead])

@@ -29,6 +29,8 @@ class InitABConfig(LowRankConfig):
 @register("init_ab", InitABConfig)
 class InitAB(LoRA):
     config: InitABConfig
+    title = "Init[AB]"
+    arxiv = "2505.23194"
 
     def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
         rank, (m, n) = self.config.rank, layer.shape

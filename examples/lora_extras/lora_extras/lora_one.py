@@ -32,6 +32,8 @@ class LoRAOneConfig(LowRankConfig):
 @register("lora_one", LoRAOneConfig)
 class LoRAOne(Method):
     config: LoRAOneConfig
+    title = "LoRA-One"
+    arxiv = "2502.01235"
 
     def scale(self) -> float:
         return self.config.alpha / math.sqrt(self.config.rank)

@@ -2,101 +2,181 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
 
 import hydra
+import psutil
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core import plugins
-from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError
+from sdsbench.core.console import say_now, terminal_text
+from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed
+from sdsbench.core.files import disk_errors
+from sdsbench.core.record import headline
 from sdsbench.runs.aggregate import execute_members, member_runs
+from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration import resolvers
-from sdsbench.runs.configuration.choices import GROUPS, conf_folder
-from sdsbench.runs.configuration.compose import compose_tree, plugins_of, to_run_config
-from sdsbench.runs.configuration.overrides import one_line, parse, search_path, with_search_path
+from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options
+from sdsbench.runs.configuration.compose import compose_tree, flat_keys, plugins_of, to_run_config
+from sdsbench.runs.configuration.foreign import environment_problems
+from sdsbench.runs.configuration.overrides import MOST, one_line, parse, search_path, values_of, with_search_path
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
+from sdsbench.training.signals import StopRequest
 
 
 def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[str]) -> int:
     """Hand the command line to Hydra; returns the highest exit code of its jobs, 130 after one that was interrupted.
 
-    Raises ConfigError where Hydra cannot compose; then no job has run.
+    A job's value is its headline score. A job that fails raises, in whatever process it runs, so that every launcher
+    and sweeper knows; the others run all the same. Raises ConfigError where Hydra cannot compose; then no job has run.
     """
     resolvers.register()
     overrides, folders = with_search_path(words, config_dirs)
     folders += map(str, plugins.conf_folders(plugins_of(parse(overrides)[0])))
-    codes = [0]
+    _refuse_many(overrides, folders)
+    if folders and (problems := _culprits(overrides, folders)):  # before Hydra acts on what strangers' files say
+        raise ConfigError(problems)
+    told: list[SdsbenchError] = []  # by jobs of this process
+    here = os.getpid()
 
     @hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")
-    def job(composed: DictConfig) -> None:
+    def job(composed: DictConfig) -> float | None:
         try:
-            codes.append(_run(composed, folders))
-        except Interrupted as error:
-            print(f"sdsbench: {error}", file=sys.stderr)
-            raise SystemExit(error.exit_code) from None  # Hydra would start the next job after any other exception
-        except SdsbenchError as error:  # one failing run never stops the others
-            print(f"sdsbench: {error}", file=sys.stderr)
-            codes.append(error.exit_code)
+            return _run(composed, folders)
+        except SdsbenchError as error:
+            print(f"sdsbench: {terminal_text(error)}", file=sys.stderr)
+            told.append(error)
+            if isinstance(error, Interrupted) and os.getpid() == here:
+                raise SystemExit(error.exit_code) from None  # Hydra would start the next job after an exception
+            raise
 
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["sdsbench", *flags, *search_path(folders), *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them and ending with code 1
     try:
-        job()
+        with _StopJobs(), disk_errors(_output_root(overrides)):
+            job()
+    except SdsbenchError as error:
+        if error not in told:
+            raise
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_culprits(overrides, folders) or [_whole(overrides, error)]) from None
     except SystemExit as ended:
         return int(ended.code or 0)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _LAUNCHERS:
+            raise
+        raise TrainingFailed(f"a job was lost: {type(error).__name__}: {one_line(error)}") from None
     finally:
         sys.argv = before[0]
         _restore("HYDRA_FULL_ERROR", before[1])
-    return max(codes)
+    return max((error.exit_code for error in told), default=0)
 
 
-def _run(composed: DictConfig, config_dirs: Sequence[str]) -> int:
-    """One job of Hydra's: a run, or the members of an aggregate task; returns the exit code."""
-    config = to_run_config(composed)
+_LAUNCHERS = ("submitit", "joblib", "optuna")
+_stopped = False  # this process was told to stop: it begins no other job
+
+
+class _StopJobs(StopRequest):
+    """While jobs run in processes of a launcher: a signal reaches them all, and each saves its run and ends.
+
+    A terminal's Ctrl-C has reached them already; SIGTERM then changes nothing, where a second SIGINT would not wait.
+    """
+
+    def __enter__(self) -> StopRequest:
+        global _stopped
+        _stopped = False
+        return super().__enter__()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        global _stopped
+        _stopped = True
+        super()._note(number, frame)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                process.terminate()
+
+
+def _output_root(overrides: Sequence[str]) -> Path:
+    """Where Hydra makes a folder for its own notes."""
+    given = [word.partition("=")[2] for word in overrides if word.lstrip("+").startswith("output_root=")]
+    return Path(given[-1] if given else str(RunConfig.model_fields["output_root"].default))
+
+
+def _run(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
+    """One job of Hydra's: a run, or the members of an aggregate task; returns the headline score."""
+    global _stopped
+    if _stopped:
+        raise Interrupted("it had not begun")
+    config = to_run_config(composed, list(environment_problems(composed, flat_keys(composed))))
     task = tasks.build(config.task)
     if not task.members:
+        say_now(announcement(config))
+
         from sdsbench.runs.execute import execute
 
-        execute(config)
-        return 0
+        try:
+            return headline(execute(config))
+        except Interrupted:
+            _stopped = True
+            raise
     outer = GlobalHydra.instance().hydra  # composing the members replaces it
     try:
         members = member_runs(config, list(HydraConfig.get().overrides.task), config_dirs)
-        return execute_members(task, members)
+        code, score = execute_members(task, members)
     finally:
         GlobalHydra.instance().hydra = outer
+    if code:
+        error = TrainingFailed(f"{config.task.name}: not every member has finished")
+        error.exit_code = code
+        raise error
+    return score
+
+
+def _refuse_many(words: Sequence[str], config_dirs: Sequence[str]) -> None:
+    """Raises ConfigError for a sweep of more runs than anyone can want; Hydra would list them all first."""
+    runs = math.prod(len(_values(override, config_dirs)) for override in parse(words)[0])
+    if runs > MOST:
+        raise ConfigError([Problem("command line", f"{runs:,} runs", f"at most {MOST:,} runs of one sweep")])
 
 
 def _culprits(words: Sequence[str], config_dirs: Sequence[str]) -> list[Problem]:
     """The problems of a command line that Hydra refused as a whole, each value of a sweep looked at alone."""
     parsed, problems = parse(words)
     own = [override for override in parsed if not override.key_or_group.startswith(("hydra.", "hydra/"))]
-    for number in range(max((len(_values(override)) for override in own), default=0)):
-        lines = [_values(override)[min(number, len(_values(override)) - 1)] for override in own]
+    values = [_values(override, config_dirs) for override in own]
+    for number in range(max(map(len, values), default=0)):
+        lines = [lines[min(number, len(lines) - 1)] for lines in values]
         problems += compose_tree(lines, config_dirs)[1]
     return list(dict.fromkeys(problems))
 
 
-def _values(override: Override) -> list[str]:
+def _values(override: Override, config_dirs: Sequence[str]) -> list[str]:
     """The overrides of one value each that a sweep stands for."""
     line = str(override.input_line)
     if not override.is_sweep_override():
         return [line]
     key = line.partition("=")[0]
+    if isinstance(glob := override.value(), Glob):
+        return [f"{key}={choice}" for choice in glob.filter(options(override.key_or_group, config_dirs))] or [line]
     try:
-        return [f"{key}={value}" for value in override.sweep_string_iterator()] or [line]
-    except (HydraException, ValueError, NotImplementedError):  # such as glob(*): Hydra fills it in
+        return [f"{key}={value}" for value in values_of(override)] or [line]
+    except (HydraException, NotImplementedError):  # an interval: a sweeper's own
         return [line]
+    except ValueError as error:
+        raise ConfigError([Problem(key, override.get_value_string(), "a sweep that ends", one_line(error))]) from None
 
 
 def _whole(words: Sequence[str], error: Exception) -> Problem:

@@ -29,8 +29,10 @@ plan = click.argument("plan", metavar="PLAN")
 """Folder or name of a plan."""
 
 all_runs = click.option("--all", "all_runs", is_flag=True, help="List every run.")
-gpus = click.option("--gpus", metavar="I,J", help="Indices of the GPUs to use; default: all.")
-workers = click.option("--workers", type=int, help="CPU workers; default: 1, or one a GPU where there are GPUs.")
+gpus = click.option(
+    "--gpus", metavar="I,J", help="GPUs to use, of those in CUDA_VISIBLE_DEVICES (of all without it); default: all."
+)
+workers = click.option("--workers", type=int, help="Worker processes; default: one a GPU, or 1 on the CPU.")
 deaths = click.option(
     "--deaths", default=5, show_default=True, help="Give a run up whose process died so often at one step."
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.spelling import nearest
+from sdsbench.results.frames import find_records
 
 _SHOWN = 5
 
@@ -19,10 +20,8 @@ def run_folder(text: str, roots: Sequence[str]) -> Path:
     if text and Path(text).is_dir():
         return Path(text)
     folders: dict[str, Path] = {}
-    for root in map(Path, roots):
-        own = [root / "record.json"] if (root / "record.json").is_file() else []
-        for path in (*own, *sorted(root.glob("*/record.json"))):
-            folders.setdefault(path.parent.name, path.parent)
+    for path, _ in find_records([root for root in roots if Path(root).exists()]):
+        folders.setdefault(path.parent.name, path.parent)
     return folders[completed("run", text, folders, f"a run folder, or the id of a run in {', '.join(roots)}")]
 
 

@@ -15,8 +15,8 @@ from sdsbench.cli.shared.completion import complete_override
 RUN = "run"
 SECTIONS = {
     "runs": (RUN, "show", "ls", "profile", "export", "replay", "check", "doctor"),
-    "sweeps": ("plan", "sweep", "submit", "status", "retry", "cancel"),
-    "results": ("table", "trace", "verdict", "report", "external"),
+    "sweeps": ("plan", "sweep", "fetch", "submit", "status", "retry", "cancel", "disk", "clean"),
+    "results": ("table", "trace", "verdict", "report", "bundle", "reproduce", "external"),
     "studies": ("figures", "theory"),
 }
 """The order of the help. A verb that is not named here is listed under `more`."""

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from sdsbench.results import escape
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.verdict import Finding, Verdict
 from sdsbench.results.statistics import PooledEffect
@@ -15,16 +16,16 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     """A table of claims, then every context with its numbers and runs."""
     lines = ["| claim | paper | in the paper's setting | elsewhere |", "| --- | --- | --- | --- |"]
     for v in verdicts:
-        lines.append(f"| {v.claim.sentence} | {v.claim.paper} | {here(v)} | {elsewhere(v)} |")
+        cells = (v.claim.sentence, v.claim.paper, here(v), elsewhere(v))
+        lines.append(f"| {' | '.join(map(escape.markdown, cells))} |")
     for v in verdicts:
         if v.findings:
             lines += [
                 "",
-                f"**{v.claim.sentence}** (`{v.claim.id}`, test: {v.claim.test}, {_limits(v.claim)})",
+                f"**{escape.markdown(v.claim.sentence)}** (`{v.claim.id}`, test: {v.claim.test}, {_limits(v.claim)})",
                 "",
             ]
-            lines += [f"- {line}" for line in joint_texts(v)]
-            lines += [f"- {finding_text(finding)}" for finding in v.findings]
+            lines += [f"- {escape.markdown(line)}" for line in (*joint_texts(v), *map(finding_text, v.findings))]
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sdsbench.core import step_log
 from sdsbench.results import setting
 from sdsbench.results.claims.admissible import hangs_on_truncation, reasons
 from sdsbench.results.claims.claim import Claim, default_file
@@ -296,8 +295,7 @@ def _with_probes(claim: Claim, run: Run) -> Run:
     if not claim.measure.startswith("probe."):
         return run
     key = claim.measure.removeprefix("probe.")
-    lines = step_log.read(run.folder / "metrics.jsonl")
-    values = [line[key] for line in lines if line["kind"] == "probe" and isinstance(line.get(key), int | float)]
+    values = [line[key] for line in run.steps("probe") if isinstance(line.get(key), int | float)]
     return replace(run, flat={**run.flat, claim.measure: float(np.mean(values))}) if values else run
 
 

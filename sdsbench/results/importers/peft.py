@@ -29,9 +29,9 @@ def read(path: Path) -> ExternalRecord:
         tool="peft method_comparison",
         name=name,
         model=str(config.get("model_id", "")),
-        method=str(adapter.get("peft_type") or "full fine-tuning"),
+        method=_method(adapter),
         task=_task(path, meta),
-        rank=adapter.get("r"),
+        rank=_rank(adapter),
         seed=config.get("seed"),
         lr=number((config.get("optimizer_kwargs") or {}).get("lr")),
         scores=scores,
@@ -42,6 +42,24 @@ def read(path: Path) -> ExternalRecord:
         made_with=_made_with(meta),
         origin=origin(path),
     )
+
+
+_RANKS = ("r", "rank", "lora_r", "init_r", "vera_r")
+"""What peft's tuners call the size of what they add."""
+
+
+def _method(adapter: dict[str, Any]) -> str:
+    """The tuner as peft names it, with the switches that make another method of it: `LORA (use_dora, pissa)`."""
+    switches = [key for key in sorted(adapter) if key.startswith("use_") and adapter[key] is True]
+    start = adapter.get("init_lora_weights")
+    switches += [start] if isinstance(start, str) else []
+    name = str(adapter.get("peft_type") or "full fine-tuning")
+    return f"{name} ({', '.join(switches)})" if switches else name
+
+
+def _rank(adapter: dict[str, Any]) -> int | None:
+    found = (adapter.get(key) for key in _RANKS)
+    return next((value for value in found if isinstance(value, int) and not isinstance(value, bool)), None)
 
 
 def _last_numbers(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -16,7 +16,8 @@ from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.results.importers import wandb_log
 from sdsbench.results.importers.external import ExternalRecord, number, origin
 
-_SECONDS = ("_runtime",)
+_SECONDS = ("cost/train_seconds", "_runtime")
+_STAGES = ("untrained", "trained", "best_epoch", "validation")
 
 
 def read(folder: Path) -> ExternalRecord:
@@ -27,20 +28,38 @@ def read(folder: Path) -> ExternalRecord:
     source, summary, raw = _contents(folder)
     config = _flat(raw)
     numbers = {key: usable for key, value in _flat(summary).items() if (usable := number(value)) is not None}
-    rank, seed = number(_first(config, "method.rank", "rank", "lora_r", "r")), number(_first(config, "seed"))
+    rank = number(_first(config, "method.rank", "rank", "lora_r", "r", *_of_adapter("r")))
+    seed = number(_first(config, "seed"))
+    own = "run_id" in config  # a view of a run of this package (runs/tracking): its scores bear the stage's name
     return ExternalRecord(
         tool="wandb",
         name=folder.name,
         model=str(_first(config, "model.name", "model", "model_name_or_path", "model_name") or ""),
-        method=str(_first(config, "method.name", "method", "peft_type") or ""),
+        method=str(_first(config, "method.name", "method", "peft_type", *_of_adapter("peft_type")) or ""),
         task=str(_first(config, "task.name", "task", "dataset") or ""),
-        rank=None if rank is None else int(rank),
-        seed=None if seed is None else int(seed),
+        rank=_whole(rank),
+        seed=_whole(seed),
         lr=number(_first(config, "train.lr", "lr", "learning_rate")),
-        scores={key: value for key, value in sorted(numbers.items()) if not key.startswith("_")},
+        scores={
+            key: value
+            for key, value in sorted(numbers.items())
+            if (key.partition("/")[0] in _STAGES if own else not key.startswith("_"))
+        },
         train_seconds=next((numbers[key] for key in _SECONDS if key in numbers), None),
+        memory_bytes=_whole(numbers.get("cost/peak_bytes")),
+        trainable=_whole(numbers.get("parameters/trainable")),
+        status=str(summary.get("status", "")),
         origin=origin(source),
     )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _of_adapter(key: str) -> tuple[str, str]:
+    """Where a trainer logs a key of peft's: in its section, or in that of the adapter's own name there."""
+    return f"peft_config.{key}", f"peft_config.default.{key}"
 
 
 def _contents(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:

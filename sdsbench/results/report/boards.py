@@ -1,15 +1,19 @@
-"""One leaderboard a task: methods by score, with what each cost."""
+"""One leaderboard a task: methods by score, with what each cost, and each method's difference to the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sdsbench.core.errors import Refused
+from sdsbench.results.figure_style import Palette
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.cells import TableCell
+from sdsbench.results.tables.compare import Difference, compare
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.footer import footer
+from sdsbench.results.tables.names import method_title
 from sdsbench.results.tables.ranking import family
 from sdsbench.results.tables.runs import Run
 
@@ -22,13 +26,21 @@ _COSTS = (
 
 @dataclass(frozen=True)
 class Board:
-    """A task's table, its score column and its rows from best to worst."""
+    """A task's table, its score column and its rows from best to worst.
+
+    `differences` holds every row against the reference method, as `sdsbench table compare` tests it over the whole
+    grid; it is empty where the reference has no run here. `tried` are all runs of the column, tuning runs too.
+    """
 
     title: str
     slug: str
     column: Column
     rows: tuple[Row, ...]
     built: Built
+    differences: tuple[Difference, ...]
+    reference: str
+    tried: tuple[Run, ...]
+    palette: Palette
 
     def cell(self, row: Row) -> TableCell:
         return self.built.cells[row.name, self.column.name]
@@ -38,20 +50,55 @@ class Board:
         """Rows that have a score."""
         return [(row, cell) for row in self.rows if (cell := self.cell(row)).ours is not None]
 
+    @property
+    def collapsed(self) -> list[tuple[Row, str, str]]:
+        """(row, run id, reason) of every run that did not learn."""
+        return [(row, run_id, reason) for row, cell in self.valued for run_id, reason in sorted(cell.unlearned.items())]
 
-def boards(runs: Sequence[Run], stage: str = "trained") -> list[Board]:
+    def variant(self, row: Row) -> int:
+        """Which of its method's rows this is, from 0: figures give each a shade of the method's colour."""
+        method = self._method(row)
+        same = [other.name for other in self.rows if self._method(other) == method]
+        return sorted(same).index(row.name)
+
+    def look(self, row: Row) -> dict[str, object]:
+        """Colour and marks of a row in all figures."""
+        return self.palette.look(self._method(row), self.variant(row))
+
+    def _method(self, row: Row) -> str:
+        cell = self.cell(row)
+        return (*cell.runs, *cell.unfinished)[0].record.method
+
+
+def boards(runs: Sequence[Run], stage: str = "trained", reference: str = "lora") -> list[Board]:
     """A board for each column of the grid of all runs, with its cells and marks: the same tests as in the table."""
     whole = grid(runs, stage)
     built = build(whole, runs)
     tests = family(whole.columns, built.cells)
-    return [_board(built, column, number, tests) for number, column in enumerate(whole.columns, 1)]
+    try:
+        differences = compare(built, reference).differences
+    except Refused:  # no run of the reference: each board says so
+        differences = ()
+    palette = Palette(run.record.method for run in runs)
+    made = []
+    for number, column in enumerate(whole.columns, 1):
+        here = tuple(difference for difference in differences if difference.column.name == column.name)
+        tried = tuple(run for run in runs if run.fits(column.where)) if not column.parts else ()
+        table = _with_costs(built, column, f"board{number}", tests)
+        made.append(
+            Board(table.table.title, table.table.name, table.table.columns[0], table.table.rows, table, here,
+                  method_title(reference), tried, palette)
+        )  # fmt: skip
+    return made
 
 
-def _board(whole: Built, column: Column, number: int, tests: int) -> Board:
+def _with_costs(whole: Built, column: Column, slug: str, tests: int) -> Built:
+    """The rows of one column from best to worst, with their costs; a cost that nobody recorded has no column."""
+
     def cell(row: Row) -> TableCell:
         return whole.cells[row.name, column.name]
 
-    title, slug = f"{column.group}: {column.title}", f"board{number}"
+    title = f"{column.group}: {column.title}"
     rows = [row for row in whole.table.rows if cell(row).status != "missing"]
     rows.sort(key=lambda row: -ours.mean if (ours := cell(row).ours) else 1.0)
     # Costs are shown of the very runs whose scores are.
@@ -61,9 +108,13 @@ def _board(whole: Built, column: Column, number: int, tests: int) -> Board:
     )
     runs = list({run.id: run for row in rows for run in (*cell(row).runs, *cell(row).unfinished)}.values())
     costs = build(Table(slug, title, shown, _COSTS, real_data=False), runs)
+    recorded = tuple(
+        cost for cost in _COSTS if any(costs.cells[row.name, cost.name].status != "missing" for row in shown)
+    )
     score = replace(column, group="")
-    table = Table(slug, title, shown, (score, *_COSTS), real_data=False)
-    cells = {(row.name, score.name): cell(row) for row in rows} | costs.cells
+    table = Table(slug, title, shown, (score, *recorded), real_data=False)
+    cells = {(row.name, score.name): cell(row) for row in rows}
+    cells |= {(row.name, cost.name): costs.cells[row.name, cost.name] for row in rows for cost in recorded}
     known = {run_id for run_id in whole.excluded if run_id in column.where.get("run_id", ())}
     excluded = {run_id: whole.excluded[run_id] for run_id in sorted(known)}
-    return Board(title, slug, score, shown, Built(table, cells, footer(table, cells, excluded, tests), excluded))
+    return Built(table, cells, footer(table, cells, excluded, tests), excluded)

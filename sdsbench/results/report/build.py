@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from sdsbench.core.files import write_atomic
+from sdsbench.results import escape
 from sdsbench.results.claims import texts
 from sdsbench.results.claims.verdict import Verdict
+from sdsbench.results.figure_style import save
 from sdsbench.results.importers.external import ExternalRecord
+from sdsbench.results.paper_text.bibtex import bibtex
+from sdsbench.results.paper_text.paragraph import paragraphs
 from sdsbench.results.report import figures
 from sdsbench.results.report.boards import Board, boards
+from sdsbench.results.report.conclusion import conclusion
 from sdsbench.results.report.disagreement import Disagreement, disagreements
-from sdsbench.results.report.style import save
+from sdsbench.results.report.run_page import run_page
+from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.render import html
 from sdsbench.results.tables.runs import Run
 
@@ -33,11 +39,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows of one board."""
+    """What the page shows of one board: its answer, then what it rests on."""
 
     board: Board
+    answer: str
     table: str
-    figures: tuple[Picture, ...]
+    forest: tuple[Picture, ...]
+    curves: tuple[Picture, ...]
+    costs: tuple[Picture, ...]
     disagreements: tuple[Disagreement, ...]
 
 
@@ -48,90 +57,112 @@ def build(
     verdicts: Sequence[Verdict] = (),
     external: Sequence[ExternalRecord] = (),
     title: str = "sdsbench report",
+    reference: str = "lora",
 ) -> Path:
-    """Write the report into `folder` and return its index.html."""
-    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
-    views = [_view(board, runs, folder / "figures") for board in boards(runs)]
+    """Write the report into `folder` and return its index.html. `reference`: the method that all are held against."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, finalize=_visible
+    )
+    found = boards(runs, reference=reference)
+    views = [_view(board, folder / "figures") for board in found]
+    run_pages = {run.id: run_page(run) for run in runs}
+    # What could not be read is known once everything has been asked for.
+    unreadable = {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}
     index = pages.get_template("index.html").render(
         title=title,
         root="",
         summary=_summary(runs),
         views=views,
+        second_scores=list(_second_scores(found, folder / "figures")),
         verdicts=verdicts,
         external=external,
         runs=runs,
-        damaged=damaged,
+        damaged={**damaged, **unreadable},
+        paragraphs=paragraphs(runs),
+        bibtex=bibtex(runs),
         here=texts.here,
         elsewhere=texts.elsewhere,
         joint_texts=texts.joint_texts,
         finding_text=texts.finding_text,
+        method_title=method_title,
+        model_title=model_title,
+        task_title=task_title,
     )
-    run_page = pages.get_template("run.html")
-    for run in runs:
-        write_atomic(folder / "runs" / f"{run.id}.html", run_page.render(**_run_facts(run)))
+    template = pages.get_template("run.html")
+    for run_id, facts in run_pages.items():
+        write_atomic(folder / "runs" / f"{run_id}.html", template.render(**facts))
     write_atomic(folder / "style.css", (TEMPLATES / "style.css").read_text())
     write_atomic(folder / "index.html", index)
     return folder / "index.html"
+
+
+def _visible(value: Any) -> Any:
+    """Control characters of data are written out; markup that is ours stays as it is."""
+    return escape.visible(value) if type(value) is str else value
 
 
 def _link(run_id: str) -> str:
     return f"runs/{run_id}.html"
 
 
-def _view(board: Board, runs: Sequence[Run], folder: Path) -> View:
-    drawn = [
-        ("seeds", "Seeds", figures.seeds(board, _link)),
+def _view(board: Board, folder: Path) -> View:
+    name = figures.metric(board)
+    forest = [("forest", f"Difference to {board.reference}", figures.forest(board))]
+    curves = [
+        ("seeds", "Every seed", figures.seeds(board, _link)),
+        ("learning_rates", "Score against learning rate", figures.learning_rates(board)),
         ("losses", "Training loss", figures.losses(board)),
-        ("learning_rates", "Score against learning rate", figures.learning_rates(board, runs)),
-        ("pareto_parameters", "Score against trainable parameters",
+    ]
+    ringed = " (ringed: no method is better at no higher cost)"
+    costs = [
+        ("pareto_parameters", f"Score against trainable parameters{ringed}",
          figures.pareto(board, "parameters.adapter", "trainable parameters")),
-        ("pareto_memory", "Score against peak memory",
+        ("pareto_memory", f"Score against peak memory{ringed}",
          figures.pareto(board, "memory.peak_bytes", "peak memory, GiB", 2.0**-30)),
-        ("pareto_time", "Score against training time", figures.pareto(board, "seconds.train", "training, seconds")),
+        ("pareto_time", f"Score against training time{ringed}",
+         figures.pareto(board, "seconds.train", "training, seconds")),
     ]  # fmt: skip
-    pictures = []
-    for name, caption, figure in drawn:
+
+    def drawn(named: Sequence[tuple[str, str, Any]]) -> tuple[Picture, ...]:
+        return tuple(
+            _picture(folder, f"{board.slug}_{kind}", caption, f"{caption}: {board.title}, {name}", figure)
+            for kind, caption, figure in named
+            if figure is not None
+        )
+
+    return View(
+        board, conclusion(board), html.render(board.built, _link), drawn(forest), drawn(curves), drawn(costs),
+        tuple(disagreements(board)),
+    )  # fmt: skip
+
+
+def _picture(folder: Path, name: str, caption: str, label: str, figure: Any) -> Picture:
+    return Picture(name, caption, save(figure, folder / name, label))
+
+
+def _second_scores(found: Sequence[Board], folder: Path) -> Iterator[Picture]:
+    """A figure for every two scores of the same runs; parts of one mean are one score."""
+    for first, second in combinations([board for board in found if not board.column.parts], 2):
+        means = [
+            {*parts}
+            for run in first.tried
+            for task in run.record.means.values()
+            for parts in task.values()
+        ]  # fmt: skip
+        evaluations = {first.column.evaluation, second.column.evaluation}
+        if any(evaluations <= parts for parts in means):
+            continue
+        figure = figures.two_scores(first, second)
         if figure is not None:
-            full = f"{board.slug}_{name}"
-            if name.startswith("pareto"):
-                caption += " (ringed: no method is better at no higher cost)"
-            pictures.append(Picture(full, caption, save(figure, folder, full)))
-    return View(board, html.render(board.built, _link), tuple(pictures), tuple(disagreements(board)))
+            caption = f"{second.column.title} against {first.column.title} (line: no method is better on both)"
+            yield _picture(folder, f"{first.slug}_{second.slug}", caption, f"{caption}: {first.title}", figure)
 
 
 def _summary(runs: Sequence[Run]) -> str:
     records = [run.record for run in runs]
     done = sum(record.status == "done" for record in records)
     counts = [len({getattr(record, name) for record in records}) for name in ("method", "task", "model")]
-    return f"{len(runs)} runs, {done} finished: {counts[0]} methods, {counts[1]} tasks, {counts[2]} models."
-
-
-def _run_facts(run: Run) -> dict[str, Any]:
-    record = run.record
-    names = ("status", "model", "method", "rank", "alpha", "task", "train_set", "protocol", "seed", "lr")
-    facts: list[tuple[str, Any]] = [(name, getattr(record, name)) for name in names]
-    if record.failure is not None:
-        facts.append(("failure", f"{record.failure.type}: {record.failure.message}"))
-    for part in ("losses", "tokens", "seconds", "memory", "parameters"):
-        value = getattr(record, part)
-        if value is not None:
-            facts.append((part, ", ".join(f"{key} {_number(number)}" for key, number in value.model_dump().items())))
-    if record.provenance is not None:
-        p = record.provenance
-        facts += [("code", p.code_text())]
-        facts += [("device", f"{p.device}, {p.dtype}, {p.threads} threads")]
-        facts += [("data", f"{d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:16]}") for d in p.data]
-    settings = [(key.removeprefix("config."), value) for key, value in run.flat.items() if key.startswith("config.")]
-    text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True)
-    return {
-        "title": f"run {record.run_id}",
-        "root": "../",
-        "record": record,
-        "facts": facts,
-        "settings": settings,
-        "text": text,
-    }
-
-
-def _number(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    kinds = (
+        f"{count} {name}{'s' * (count != 1)}" for count, name in zip(counts, ("method", "task", "model"), strict=True)
+    )
+    return f"{len(runs)} runs, {done} finished: {', '.join(kinds)}."

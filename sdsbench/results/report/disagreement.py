@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.samples import correct
-from sdsbench.results.frames import samples_of
 from sdsbench.results.report.boards import Board
 from sdsbench.results.statistics import mcnemar
 from sdsbench.results.tables.run_values import score_of
@@ -59,12 +57,9 @@ def disagreements(board: Board) -> list[Disagreement]:
 
 
 def _between(board: Board, a: Run, b: Run, ours: str, theirs: str, seed: int) -> Disagreement | None:
-    try:
-        answers = [samples_of(run.folder, board.column.evaluation, board.column.stage) for run in (a, b)]
-    except (Unavailable, DamagedFile):
-        return None
+    answers = [run.answers(board.column.evaluation, board.column.stage) for run in (a, b)]
     score = score_of(a, board.column)
-    if score is None or len(answers[0]) != len(answers[1]):
+    if score is None or not answers[0] or len(answers[0]) != len(answers[1]):
         return None
     if any(
         answer.get("scores", {}).get(score.scorer, "absent") not in (0, 1, None) for side in answers for answer in side

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from sdsbench.core import step_log as metrics
+from sdsbench.results import escape
+from sdsbench.results.figure_style import drawing
 from sdsbench.results.report.boards import Board
-from sdsbench.results.report.style import drawing, look
+from sdsbench.results.report.curves import curves
 from sdsbench.results.tables import run_values
-from sdsbench.results.tables.cells import TableCell
-from sdsbench.results.tables.names import method_title
+from sdsbench.results.tables.cells import SCALE, TableCell
+from sdsbench.results.tables.definition import Column, Row
 from sdsbench.results.tables.runs import Run
 
 LOSS_POINTS = 200  # at most, per line
 WIDE = 8  # costs further apart than this factor are drawn on a logarithmic axis
+BAR = {"linewidth": 1.6, "capsize": 2.5}
+Span = tuple[float, float, float]  # value, low, high
+
+
+def forest(board: Board) -> Figure | None:
+    """Every method's difference to the reference with its 95 % interval; hollow where nothing could be tested."""
+    shown = [(d, d.contrast.comparison) for d in board.differences if d.contrast is not None]
+    if not shown:
+        return None
+    shown.sort(key=lambda pair: pair[1].difference)
+    sizes = [abs(c.difference) for _, c in shown]
+    halves = [(c.high - c.low) / 2 for _, c in shown if not math.isnan(c.low)]
+    reach = max(1.2 * max(sizes), 2.5 * float(np.median(halves)) if halves else 0.0, 1.0)
+    with drawing():
+        figure = Figure(figsize=(6.4, 0.9 + 0.3 * len(shown)))
+        axes = figure.subplots()
+        axes.axvline(0, color="#444444", linewidth=1)
+        axes.set_xlim(-reach, reach)
+        for height, (difference, c) in enumerate(shown):
+            look = board.look(difference.row)
+            untested = math.isnan(difference.adjusted)
+            face = "white" if untested else look["markerfacecolor"]
+            span = (c.difference, *((c.low, c.high) if not math.isnan(c.low) else (c.difference,) * 2))
+            _bar(axes, span, height, look["color"], horizontal=True)
+            axes.plot([c.difference], [height], **{**look, "linestyle": "", "markerfacecolor": face})
+            text = "not tested" if untested else f"{c.difference:+.1f} [{c.low:.1f}, {c.high:.1f}]"
+            axes.annotate(text, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        _names(axes, [difference.row for difference, _ in shown])
+        axes.set_xlabel(escape.figure(f"{metric(board)}: difference to {board.reference}, 95 % interval"))
+    return figure
 
 
 def seeds(board: Board, link: Callable[[str], str]) -> Figure | None:
@@ -25,83 +58,104 @@ def seeds(board: Board, link: Callable[[str], str]) -> Figure | None:
     if not board.valued:
         return None
     with drawing():
-        figure = Figure(figsize=(5.2, 0.9 + 0.3 * len(board.valued)))
+        figure = Figure(figsize=(5.6, 0.9 + 0.3 * len(board.valued)))
         axes = figure.subplots()
-        for height, (_, cell) in enumerate(reversed(board.valued)):
-            style = look(cell.runs[0].record.method)
-            by_id = {run.id: 100 * (run_values.value(run, board.column) or 0.0) for run in cell.runs}
-            spread = np.linspace(0.16, 0.3, len(by_id)) if len(by_id) > 1 else [0.2]
-            points = axes.scatter(list(by_id.values()), height + np.array(spread), s=22, color=style["color"],
-                                  marker=style["marker"], alpha=0.75, linewidths=0)  # fmt: skip
-            points.set_urls([link(run_id) for run_id in by_id])
-            mean, low, high = _interval(cell)
-            axes.plot([low, high], [height, height], color=style["color"], linewidth=2)
-            axes.plot([mean], [height], marker="|", markersize=10, color=style["color"], markeredgewidth=2)
-        axes.set_yticks(range(len(board.valued)), [row.title for row, _ in reversed(board.valued)])
-        axes.set_xlabel("score (points: seeds; line: mean and 95 % interval)")
         _show_the_points(axes, board)
+        for height, (row, cell) in enumerate(reversed(board.valued)):
+            look = board.look(row)
+            by_id = {run.id: cell.by_seed[run.record.seed] for run in cell.runs if run.record.seed in cell.by_seed}
+            spread = np.linspace(0.16, 0.3, len(by_id)) if len(by_id) > 1 else [0.2]
+            points = axes.scatter(list(by_id.values()), height + np.array(spread), s=22, color=look["color"],
+                                  marker=look["marker"], alpha=0.75, linewidths=0)  # fmt: skip
+            points.set_urls([link(run_id) for run_id in by_id])
+            _bar(axes, _interval(cell), height, look["color"], horizontal=True)
+            axes.plot([_interval(cell)[0]], [height], marker="|", markersize=10, color=look["color"], markeredgewidth=2)
+        _names(axes, [row for row, _ in reversed(board.valued)])
+        axes.set_xlabel(escape.figure(f"{metric(board)}; points: seeds, line: mean and 95 % interval"))
     return figure
+
+
+@dataclass(frozen=True)
+class _Point:
+    row: Row
+    x: Span
+    y: Span
 
 
 def pareto(board: Board, measure: str, label: str, scale: float = 1.0) -> Figure | None:
-    """Mean score against one cost; methods that no other beats on both are ringed."""
+    """Mean score with its interval against one cost; methods that no other beats on both are ringed.
+
+    None where the cost is the same for all: an axis that says nothing.
+    """
     points = []
     for row, cell in board.valued:
         costs = [cost * scale for run in cell.runs if (cost := _cost(run, measure)) is not None]
-        if costs and cell.ours and np.mean(costs) > 0:
-            points.append((row, cell, float(np.mean(costs)), cell.ours.mean))
-    if not points:
+        if costs and np.mean(costs) > 0:
+            points.append(_Point(row, (float(np.mean(costs)), min(costs), max(costs)), _interval(cell)))
+    if len({point.x[0] for point in points}) < 2:
         return None
     with drawing():
-        figure = Figure(figsize=(4.2, 3.2))
+        figure = Figure(figsize=(4.6, 3.4))
         axes = figure.subplots()
-        costs = [cost for _, _, cost, _ in points]
-        axes.set_xscale("log" if max(costs) > WIDE * min(costs) else "linear")
-        for row, cell, cost, score in points:
-            style = look(cell.runs[0].record.method)
-            beaten = any(c <= cost and s >= score and (c, s) != (cost, score) for _, _, c, s in points)
-            if not beaten:
-                axes.scatter([cost], [score], s=150, facecolors="none", edgecolors="#444444", linewidths=1)
-            axes.scatter([cost], [score], s=36, color=style["color"], marker=style["marker"], label=row.title)
+        means = [point.x[0] for point in points]
+        axes.set_xscale("log" if max(means) > WIDE * min(means) else "linear")
+        _scatter(axes, board, points, smaller_is_better=True)
         axes.set_xlabel(label)
-        axes.set_ylabel("score")
-        axes.margins(0.12)
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=2)
     return figure
 
 
-def learning_rates(board: Board, runs: Sequence[Run]) -> Figure | None:
-    """Score against learning rate: a line a method (mean over seeds), a point a seed; validation where it was tuned."""
-    here = [run for run in runs if run.fits(board.column.where) and run.record.status == "done"]
-    tuned = {run.record.method for run in here if run.record.tuning}
-    series: dict[tuple[str, int | None], dict[float, list[float]]] = {}
-    for run in here:
-        stage = "validation" if run.record.method in tuned else board.column.stage
-        score = next((s.value for s in run.record.scores if s.evaluation == board.column.evaluation
-                      and s.scorer == board.column.scorer and s.stage == stage), None)  # fmt: skip
-        if score is not None:
-            series.setdefault((run.record.method, run.record.rank), {}).setdefault(run.record.lr, []).append(
-                100 * score
-            )
-    series = {key: rates for key, rates in series.items() if len(rates) > 1}
-    if not series:
+def two_scores(first: Board, second: Board) -> Figure | None:
+    """One score of the same runs against another, such as what was learned against what was kept, with both intervals.
+
+    A line joins the methods that no other beats on both; dashed is the model before training, where it was scored.
+    None where fewer than two rows have both.
+    """
+    others = {row.name: cell for row, cell in second.valued}
+    points = [
+        _Point(row, _interval(cell), _interval(others[row.name]))
+        for row, cell in first.valued
+        if row.name in others and {run.id for run in cell.runs} == {run.id for run in others[row.name].runs}
+    ]
+    if len(points) < 2:
         return None
     with drawing():
-        figure = Figure(figsize=(5.2, 3.4))
+        figure = Figure(figsize=(4.6, 3.4))
+        axes = figure.subplots()
+        _scatter(axes, first, points, smaller_is_better=False)
+        for board, line in ((first, axes.axvline), (second, axes.axhline)):
+            if (before := _untrained(board)) is not None:
+                line(before, color="#777777", linestyle="--", linewidth=1)
+        axes.set_xlabel(escape.figure(metric(first)))
+        axes.set_ylabel(escape.figure(metric(second)))
+    return figure
+
+
+def learning_rates(board: Board) -> Figure | None:
+    """Score against learning rate: a line a method and variant, a point a seed, the chosen rate ringed."""
+    found = curves(board.column, board.tried)
+    if not found:
+        return None
+    with drawing():
+        figure = Figure(figsize=(5.6, 3.6))
         axes = figure.subplots()
         axes.set_xscale("log")
-        for (method, rank), rates in sorted(series.items(), key=str):
-            style = look(method)
-            xs = sorted(rates)
-            axes.plot(xs, [np.mean(rates[x]) for x in xs], label=method_title(method, rank), markersize=5, **style)
-            xs_all, ys_all = [x for x in xs for _ in rates[x]], [y for x in xs for y in rates[x]]
-            axes.scatter(xs_all, ys_all, s=9, color=style["color"], alpha=0.5, linewidths=0)
-        rates_shown = sorted({rate for rates in series.values() for rate in rates})
-        axes.set_xticks(rates_shown, [f"{rate:g}" for rate in rates_shown])
+        for curve in found:
+            look = board.palette.look(curve.method, curve.variant)
+            rates = list(curve.scores)
+            means = [float(np.mean(values)) for values in curve.scores.values()]
+            axes.plot(rates, means, label=escape.figure(curve.title), markersize=5, **look)
+            dots = [(rate, value) for rate, values in curve.scores.items() for value in values if len(values) > 1]
+            axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, color=look["color"], alpha=0.5, linewidths=0)
+            if curve.chosen in curve.scores:
+                axes.scatter([curve.chosen], [means[rates.index(curve.chosen)]], s=110, facecolors="none",
+                             edgecolors=look["color"], linewidths=1.2)  # fmt: skip
+        shown = sorted({rate for curve in found for rate in curve.scores})
+        axes.set_xticks(shown, [f"{rate:g}" for rate in shown], rotation=30 if len(shown) > 6 else 0)
         axes.minorticks_off()
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("validation score" if tuned else "score")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
+        held_back = "\non rows held back from training" if any(curve.validation for curve in found) else ""
+        axes.set_xlabel("learning rate (ringed: chosen)" if any(curve.chosen for curve in found) else "learning rate")
+        axes.set_ylabel(escape.figure(metric(board)) + held_back)
+        _legend(axes, 2)
     return figure
 
 
@@ -109,30 +163,80 @@ def losses(board: Board) -> Figure | None:
     """Training loss against step: mean over seeds, each a moving average."""
     lines = []
     for row, cell in board.valued:
-        curves = [_loss_curve(run) for run in cell.runs]
-        curves = [curve for curve in curves if len(curve) > 1]
-        if curves:
-            length = min(map(len, curves))
-            lines.append((row, cell, np.mean([curve[:length] for curve in curves], axis=0)))
+        found = [curve for run in cell.runs if len(curve := _loss_curve(run)) > 1]
+        if found:
+            length = min(map(len, found))
+            lines.append((row, np.mean([curve[:length] for curve in found], axis=0)))
     if not lines:
         return None
     with drawing():
-        figure = Figure(figsize=(5.2, 3.4))
+        figure = Figure(figsize=(5.6, 3.6))
         axes = figure.subplots()
-        for row, cell, curve in lines:
-            style = look(cell.runs[0].record.method) | {"marker": ""}
+        for row, curve in lines:
             window = max(1, len(curve) // 20)
             smooth = np.convolve(curve, np.ones(window) / window, mode="valid")
             steps = np.arange(window, len(curve) + 1)
             kept = slice(None, None, max(1, len(smooth) // LOSS_POINTS))
-            axes.plot(steps[kept], smooth[kept], label=row.title, linewidth=1.3, **style)
+            marks = {"markersize": 4, "markevery": max(1, len(smooth[kept]) // 6)}
+            axes.plot(
+                steps[kept], smooth[kept], label=escape.figure(row.title), linewidth=1.3, **board.look(row), **marks
+            )
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("training loss (moving average)")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
+        _legend(axes, 2)
     return figure
 
 
-def _interval(cell: TableCell) -> tuple[float, float, float]:
+def metric(board: Board) -> str:
+    """What the numbers of a board are: `GSM8K: flexible x 100`."""
+    column: Column = board.column
+    return f"{column.title}: {column.scorer} × 100" if column.scorer else f"{column.title} × 100"
+
+
+def _scatter(axes: Any, board: Board, points: Sequence[_Point], smaller_is_better: bool) -> None:
+    """Points with both intervals; those that no other beats on both are ringed, and joined where both are scores."""
+    sign = -1 if smaller_is_better else 1
+    axes.set_ylim(*_room([point.y[0] for point in points]))
+    if not smaller_is_better:
+        axes.set_xlim(*_room([point.x[0] for point in points]))
+    best = [
+        p for p in points
+        if not any(sign * q.x[0] >= sign * p.x[0] and q.y[0] >= p.y[0] and (q.x[0], q.y[0]) != (p.x[0], p.y[0])
+                   for q in points)
+    ]  # fmt: skip
+    if not smaller_is_better and len(best) > 1:
+        best.sort(key=lambda point: point.x[0])
+        axes.plot([p.x[0] for p in best], [p.y[0] for p in best], color="#777777", linewidth=0.8, zorder=1)
+    for point in points:
+        look = board.look(point.row)
+        (x, low, high), (y, _, _) = point.x, point.y
+        _bar(axes, point.y, x, look["color"], horizontal=False)
+        if smaller_is_better:
+            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], color=look["color"], linestyle="", **BAR)
+        else:
+            _bar(axes, point.x, y, look["color"], horizontal=True)
+        if point in best:
+            axes.scatter([x], [y], s=150, facecolors="none", edgecolors="#444444", linewidths=1)
+        axes.plot([x], [y], label=escape.figure(point.row.title), **{**look, "linestyle": "", "markersize": 6})
+    axes.set_ylabel(escape.figure(metric(board)))
+    axes.margins(x=0.12)
+    _legend(axes, 2)
+
+
+def _bar(axes: Any, span: Span, at: float, colour: Any, horizontal: bool) -> None:
+    """An interval; where it leaves the axes, whose limits must be set, an arrow shows that it goes on."""
+    _, low, high = span
+    least, most = axes.get_xlim() if horizontal else axes.get_ylim()
+    ends = [max(low, least), min(high, most)]
+    line = (ends, [at, at]) if horizontal else ([at, at], ends)
+    axes.plot(*line, color=colour, linewidth=2)
+    for end, beyond, mark in ((least, low < least, "<v"), (most, high > most, ">^")):
+        if beyond:
+            place = ([end], [at]) if horizontal else ([at], [end])
+            axes.plot(*place, marker=mark[0 if horizontal else 1], color=colour, markersize=6, clip_on=False)
+
+
+def _interval(cell: TableCell) -> Span:
     assert cell.ours is not None
     ours = cell.ours
     return (ours.mean, ours.mean, ours.mean) if np.isnan(ours.low) else (ours.mean, ours.low, ours.high)
@@ -140,14 +244,32 @@ def _interval(cell: TableCell) -> tuple[float, float, float]:
 
 def _show_the_points(axes: Any, board: Board) -> None:
     """Intervals of two seeds can be wider than the whole scale; they may leave the frame, the points may not."""
-    numbers = [
-        100 * v
-        for _, cell in board.valued
-        for run in cell.runs
-        if (v := run_values.value(run, board.column)) is not None
-    ]
+    axes.set_xlim(*_room([number for _, cell in board.valued for number in cell.by_seed.values()]))
+
+
+def _room(numbers: Sequence[float]) -> tuple[float, float]:
     room = max(1.0, 0.35 * (max(numbers) - min(numbers)))
-    axes.set_xlim(min(numbers) - room, max(numbers) + room)
+    return min(numbers) - room, max(numbers) + room
+
+
+def _names(axes: Any, rows: Sequence[Row]) -> None:
+    axes.set_yticks(range(len(rows)), [escape.figure(row.title) for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+
+
+def _legend(axes: Any, columns: int) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns)
+
+
+def _untrained(board: Board) -> float | None:
+    """The mean score of the models before training, in the column's units."""
+    values = [
+        score.value * SCALE["score"]
+        for run in {run.id: run for _, cell in board.valued for run in cell.runs}.values()
+        for score in run.record.scores
+        if (score.evaluation, score.scorer, score.stage) == (board.column.evaluation, board.column.scorer, "untrained")
+    ]
+    return float(np.mean(values)) if values else None
 
 
 def _cost(run: Run, measure: str) -> float | None:
@@ -158,4 +280,4 @@ def _cost(run: Run, measure: str) -> float | None:
 
 
 def _loss_curve(run: Run) -> list[float]:
-    return [line["loss"] for line in metrics.read(run.folder / "metrics.jsonl") if line["kind"] == "train"]
+    return [line["loss"] for line in run.steps("train")]

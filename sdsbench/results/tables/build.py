@@ -37,10 +37,13 @@ def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = No
     """Fill a table. A cell whose runs must not be averaged, or not be compared with its column, says so itself."""
     excluded = Exclusions({run_id: f"damaged: {reason}" for run_id, reason in (damaged or {}).items()})
     made: dict[tuple[str, str], TableCell] = {}
-    plain = [column for column in table.columns if not column.parts]
+    # Each row and each column looks at all runs once; a cell holds those that fit both, in the order given.
+    of_column = {c.name: {run.id for run in runs if run.fits(c.where)} for c in table.columns if not c.parts}
     for row in table.rows:
-        for column in plain:
-            made[row.name, column.name] = cell_module.make(table, row, column, runs, excluded)
+        of_row = [run for run in runs if run.fits(row.where)]
+        for column in (c for c in table.columns if not c.parts):
+            fitting = [run for run in of_row if run.id in of_column[column.name]]
+            made[row.name, column.name] = cell_module.make(table, row, column, fitting, excluded)
         for column in (c for c in table.columns if c.parts):
             made[row.name, column.name] = _mean_cell(table, row, column, made)
     for column in table.columns:

@@ -66,9 +66,8 @@ class Exclusions:
 
 
 def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: Exclusions) -> TableCell:
-    """The cell of a row and a column."""
-    fitting = [run for run in runs if run.fits(row.where) and run.fits(column.where)]
-    fitting = _without_stand_ins(table, fitting, excluded)
+    """The cell of a row and a column, of the runs that fit both."""
+    fitting = _without_stand_ins(table, list(runs), excluded)
     fitting = _without_tuning_runs(column, fitting, excluded)
     fitting = _without_untuned(fitting, excluded)
     done = [run for run in fitting if run.record.status == "done"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from sdsbench.core.errors import Refused
+from sdsbench.results import escape
 from sdsbench.results.statistics import holm
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.cells import TableCell
@@ -81,20 +82,20 @@ def frame(compared: Compared) -> pd.DataFrame:
 def render(compared: Compared, kind: str) -> str:
     """One of markdown, latex, html, csv."""
     if kind == "csv":
-        return frame(compared).to_csv(index=False, lineterminator="\n", float_format="%.10g")
+        return escape.csv(frame(compared))
     title = TITLE.format(method_title(compared.reference, None))
     shown = pd.DataFrame([_texts(difference) for difference in compared.differences], columns=list(_HEADS))
     lines = notes(compared)
     if kind == "html":
-        items = "\n".join(f"<li>{line}</li>" for line in lines)
-        return f"<h2>{title}</h2>\n{shown.to_html(index=False, border=0)}\n<ul>\n{items}\n</ul>\n"
+        items = "\n".join(f"<li>{escape.html(line)}</li>" for line in lines)
+        shown = shown.map(escape.visible)
+        return f"<h2>{escape.html(title)}</h2>\n{shown.to_html(index=False, border=0)}\n<ul>\n{items}\n</ul>\n"
     if kind == "latex":
-        body = shown.map(latex.escape).rename(columns=latex.escape)
-        text = body.to_latex(index=False, caption=title, column_format="lllrrrrrrl", position="p")
-        return text + "\n".join(rf"{latex.escape(line)}\par" for line in lines) + "\n"
+        return latex.plain_table(shown, title, "p{2.3cm}p{2.1cm}p{1.4cm}rrrrrrp{2.2cm}", lines)
     rows = [markdown.line(list(_HEADS)), markdown.line(["---"] * 3 + ["--:"] * 6 + ["---"])]
-    rows += [markdown.line([str(value) for value in row]) for row in shown.to_numpy().tolist()]
-    return "\n".join([f"**{title}** (`{NAME}`)", "", *rows, "", *(f"- {line}" for line in lines)]) + "\n"
+    rows += [markdown.line([escape.markdown(value) for value in row]) for row in shown.to_numpy().tolist()]
+    notes_ = (f"- {escape.markdown(line)}" for line in lines)
+    return "\n".join([markdown.heading(title, NAME), "", *rows, "", *notes_]) + "\n"
 
 
 def notes(compared: Compared) -> list[str]:

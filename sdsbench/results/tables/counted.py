@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sdsbench.methods.targets import ALL_LINEAR, matches
 from sdsbench.models.architecture import linear_layers, shipped
 from sdsbench.results.tables.published import parameter_counts
 
@@ -27,10 +28,8 @@ def _multiply_adds(model: str, method: str, rank: int | None) -> float:
 
     An unmerged adapter adds its factors: A and B at this rank (as LoRA's), and R for LoRA-XS and LoRA-SB.
     """
-    config = shipped(model)
-    weights = sum(m * n for m, n in linear_layers(config).values())
-    if config["model_type"] not in ("bert", "roberta", "vit"):
-        weights += config["hidden_size"] * config["vocab_size"]
+    layers = linear_layers(shipped(model), "decoder")
+    weights = sum(m * n for name, (m, n) in layers.items() if matches(name, [ALL_LINEAR]) or name == "lm_head")
     if rank is not None:
         counts = parameter_counts()
         base_rank = next(r for (m, name, r) in counts if m == model and name == "lora" and r)

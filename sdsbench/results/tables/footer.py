@@ -33,7 +33,7 @@ def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) 
     if used:
         lines += [_commits(used), _devices(used), _costs(table, used), _data(used), _scorers(table, used)]
         lines += [_undecided(table, used), *_tuning(table, cells, used)]
-    lines.append(_excluded(excluded))
+    lines += [_origins(used), *_copies(used), _unreadable(used), _excluded(excluded)]
     return [line for line in (*lines, table.note) if line]
 
 
@@ -180,7 +180,8 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
     lines = [f"Tuning: {'; '.join(rules)}" + (f"; {untuned} runs without." if untuned else ".")]
     titles = {row.name: row.title for row in table.rows} | {c.name: c.title for c in table.columns}
     chosen: dict[str, list[str]] = {}
-    for cell in cells.values():
+    scored = {column.name for column in table.columns if column.measure == "score"}
+    for cell in (cell for cell in cells.values() if cell.column in scored):
         choices = {(t.key, t.chosen, t.interior): t for run in cell.runs if (t := run.record.tuning)}
         for tuning in choices.values():
             place = "" if tuning.interior else f" (at the end of {min(tuning.grid):g} to {max(tuning.grid):g})"
@@ -199,6 +200,33 @@ def _rule(tuning: Tuning) -> str:
         f"({', '.join(map(str, tuning.seeds))}) each, by {tuning.evaluation} ({tuning.scorer}) on rows held back from "
         f"training: {tuning.budget} runs a method"
     )
+
+
+def _origins(runs: list[Run]) -> str:
+    """Where the runs were found, where that is more than one place."""
+    places = Counter(run.origin for run in runs)
+    if len(places) < 2 and not any(run.copies for run in runs):
+        return ""
+    return "Origins: " + "; ".join(f"{place} ({count} runs)" for place, count in sorted(places.items())) + "."
+
+
+def _copies(runs: list[Run]) -> list[str]:
+    """Runs that lie in several places: how many say the same, and each one that does not."""
+    copies = [(run, copy) for run in runs for copy in run.copies]
+    same = Counter(copy.origin for _, copy in copies if not copy.disagreement)
+    lines = [f"Also in {place}: {count} of these runs, with the same numbers." for place, count in sorted(same.items())]
+    lines += [
+        f"Run {run.id} is also in {copy.origin} and disagrees: {copy.disagreement}. The first counts."
+        for run, copy in copies
+        if copy.disagreement
+    ]
+    return lines
+
+
+def _unreadable(runs: list[Run]) -> str:
+    """Files of runs that could not be read; their records count all the same."""
+    found = sorted({reason for run in runs for reason in run.problems.values()})
+    return f"Files that cannot be read: {' '.join(found)}" if found else ""
 
 
 def _excluded(excluded: Mapping[str, str]) -> str:

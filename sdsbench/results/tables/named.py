@@ -8,7 +8,7 @@ from sdsbench.results.tables import compare, settings
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.definitions import get
 from sdsbench.results.tables.definitions.grid import grid
-from sdsbench.results.tables.render import FORMATS
+from sdsbench.results.tables.render import FORMATS, latex
 from sdsbench.results.tables.runs import Run
 
 ENDINGS = {kind: ending for kind, (ending, _) in FORMATS.items()}
@@ -21,10 +21,14 @@ def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str
     return build(grid(runs, stage) if name in ("grid", compare.NAME) else get(name), runs, dict(damaged))
 
 
-def texts(filled: Built, reference: str | None = None, pooled: bool = False) -> dict[str, str]:
-    """The table by ending (md, tex, html, csv); with a `reference` every method against it."""
+def texts(filled: Built, reference: str | None = None, pooled: bool = False, run_ids: bool = False) -> dict[str, str]:
+    """The table by ending (md, tex, html, csv); with a `reference` every method against it.
+
+    `run_ids` keeps the names of runs in the notes of LaTeX, which a paper's reader has no use for.
+    """
     if reference is None:
-        return {ending: render(filled) for ending, render in FORMATS.values()}
+        made = {ending: render(filled) for ending, render in FORMATS.values()}
+        return made | ({ENDINGS["latex"]: latex.render(filled, run_ids=True)} if run_ids else {})
     compared = compare.compare(filled, reference, pooled)
     return {ending: compare.render(compared, kind) for kind, ending in ENDINGS.items()}
 

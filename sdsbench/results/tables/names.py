@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-METHOD_TITLES = {
-    "full_ft": "Full FT",
-    "lora": "LoRA",
-    "rslora": "rsLoRA",
-    "pissa": "PiSSA",
-    "dora": "DoRA",
-    "lora_pro": "LoRA-Pro",
-    "lora_xs": "LoRA-XS",
-    "lora_sb": "LoRA-SB",
-    "sds_lora": "SDS-LoRA",
-    "lora_plus": "LoRA+",
-    "lora_ga": "LoRA-GA",
-    "preconditioned_lora": "Preconditioned LoRA",
-    "altlora": "AltLoRA",
-    "milora": "MiLoRA",
-    "olora": "OLoRA",
-}
+from functools import cache
+from typing import Any
+
+from sdsbench.methods.base import lookup
+
 MODEL_TITLES = {
     "mistral_7b": "Mistral-7B",
+    "llama2_7b": "LLaMA-2 7B",
     "gemma2_9b": "Gemma-2 9B",
     "gemma_2b": "Gemma-2B",
     "llama3_8b": "Llama-3 8B",
@@ -61,10 +50,29 @@ TASK_TITLES = {
 }
 
 
-def method_title(method: str, rank: int | None) -> str:
-    """`LoRA, r 32`; a method without a rank has none."""
-    name = METHOD_TITLES.get(method, method)
-    return name if rank is None else f"{name}, r {rank}"
+def method_title(method: str, rank: int | None = None) -> str:
+    """`LoRA, r 32`, as the method's own class writes itself; a method that is not known here by its name."""
+    title = _own(method, "title") or method
+    return title if rank is None else f"{title}, r {rank}"
+
+
+def method_order(method: str) -> tuple[bool, str, str]:
+    """Sorts methods: those that train the base itself, then by their papers' dates, then those without one."""
+    return not trains_base(method), str(_own(method, "arxiv") or "none"), method
+
+
+def trains_base(method: str) -> bool:
+    """Whether a method trains the model's own weights, as full fine-tuning does."""
+    return bool(_own(method, "trains_base"))
+
+
+@cache
+def _own(method: str, attribute: str) -> Any:
+    """What a method's class says itself: one that inherits from LoRA is not called LoRA."""
+    try:
+        return vars(lookup(method)[0]).get(attribute) if method.isidentifier() else None
+    except KeyError:
+        return None
 
 
 def task_title(evaluation: str) -> str:

@@ -7,21 +7,22 @@ larger limits.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.record import Score
 from sdsbench.results.frames import samples_of
+from sdsbench.results.grading import Grader, evaluation_of, graders
 from sdsbench.results.tables.runs import Run
-from sdsbench.tasks import base as tasks
+from sdsbench.tasks.base import Generation
 from sdsbench.tasks.symbolic import patience
 
-Scorer = Callable[[str, str], float | None]  # (target, response); None: undecided
 PATIENCE = 10.0  # how many times the usual limits an answer gets that was left undecided
 
 
@@ -47,7 +48,7 @@ def _one(run: Run, evaluation: str, name: str, stage: str) -> Run:
     others = [score.model_copy(update={"headline": False}) if score in here else score for score in run.record.scores]
     scores = [score for score in others if (score.evaluation, score.stage, score.scorer) != (evaluation, stage, name)]
     scores.append(chosen.model_copy(update={"headline": True}))
-    return Run(run.folder, run.record.model_copy(update={"scores": scores}), run.flat)
+    return dataclasses.replace(run, record=run.record.model_copy(update={"scores": scores}))
 
 
 def _computed(run: Run, like: Score, name: str) -> Score:
@@ -64,7 +65,7 @@ def _computed(run: Run, like: Score, name: str) -> Score:
     return like.model_copy(update=update)
 
 
-def _value(answer: Mapping[str, Any], name: str, scorer: Scorer) -> float | None:
+def _value(answer: Mapping[str, Any], name: str, scorer: Grader) -> float | None:
     stored = answer.get("scores", {}).get(name)
     if stored is not None:
         return float(stored)
@@ -73,29 +74,19 @@ def _value(answer: Mapping[str, Any], name: str, scorer: Scorer) -> float | None
     return None if verdict is None else float(verdict)
 
 
-def _scorer(run: Run, like: Score, name: str) -> tuple[Scorer, int]:
+def _scorer(run: Run, like: Score, name: str) -> tuple[Grader, int]:
     """A scorer, and the version of the evaluation that it belongs to; another's function leaves that as it is."""
     if ":" in name:
         return _imported(name), like.version
-    version = like.version
-    task_class, config_class = tasks.lookup(run.record.task)
-    known: dict[str, tasks.Scorer] = {}
-    for definition in task_class(config_class(**run.record.config["task"])).evaluations():
-        if definition.name == like.evaluation and isinstance(definition, tasks.Generation):
-            known |= definition.scorers
-            version = definition.version
-    if name not in known:
+    evaluation = evaluation_of(run.record, like.evaluation)
+    known = graders(evaluation) if isinstance(evaluation, Generation) else {}
+    if name not in known or evaluation is None:
         accepted = ", ".join([*sorted(known), "or MODULE:FUNCTION"])
         raise ConfigError([Problem("--scorer", f"{like.evaluation}={name}", accepted)])
-    return lambda target, response: known[name](_row(target), response), version
+    return known[name], evaluation.version
 
 
-def _row(target: str) -> dict[str, Any]:
-    """The gold answer where the scorers of the text tasks look for it."""
-    return {"answer": target, "solution": f"\\boxed{{{target}}}"}
-
-
-def _imported(name: str) -> Scorer:
+def _imported(name: str) -> Grader:
     module, _, function = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:

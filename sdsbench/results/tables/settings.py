@@ -6,6 +6,7 @@ import functools
 
 import pandas as pd
 
+from sdsbench.results import escape
 from sdsbench.results.tables.published import hyperparameters
 from sdsbench.results.tables.render import latex, markdown
 from sdsbench.runs.configuration.compose import compose_run, iter_leaves
@@ -39,16 +40,15 @@ def render(name: str, kind: str) -> str:
     data = frame(NAMES[name])
     title = _TITLE.format(NAMES[name])
     if kind == "csv":
-        return data.to_csv(index=False, lineterminator="\n")
+        return escape.csv(data)
     shown = data.assign(equal=["yes" if equal else "NO" for equal in data["equal"]])
     if kind == "html":
-        return f"<h2>{title}</h2>\n{shown.to_html(index=False, border=0)}\n"
+        return f"<h2>{escape.html(title)}</h2>\n{shown.to_html(index=False, border=0)}\n"
     if kind == "latex":
-        escaped = shown.map(latex.escape)
-        return escaped.to_latex(index=False, caption=title, column_format="llrrll", position="p")
+        return latex.plain_table(shown, title, "llp{3.2cm}p{3.2cm}lp{2cm}")
     lines = [markdown.line(list(shown.columns)), markdown.line(["---"] * shown.shape[1])]
-    lines += [markdown.line([str(value) for value in row]) for row in shown.to_numpy().tolist()]
-    return "\n".join([f"**{title}** (`{name}`)", "", *lines]) + "\n"
+    lines += [markdown.line([escape.markdown(str(value)) for value in row]) for row in shown.to_numpy().tolist()]
+    return "\n".join([markdown.heading(title, name), "", *lines]) + "\n"
 
 
 @functools.cache

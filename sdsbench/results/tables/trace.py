@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import evaluations_with_samples
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.run_values import value
@@ -36,7 +37,7 @@ def trace(built: Built, row: str, column: str) -> str:
     definition = next(c for c in built.table.columns if c.name == column)
     for run in sorted((*cell.runs, *cell.unfinished), key=lambda run: (run.record.seed, run.id)):
         lines += ["", trace_run(run, None if definition.parts else value(run, definition))]
-    return "\n".join(lines)
+    return shown("\n".join(lines))
 
 
 def trace_run(run: Run, number: float | None = None) -> str:
@@ -59,4 +60,4 @@ def trace_run(run: Run, number: float | None = None) -> str:
         ]
     if record.failure is not None:
         lines.append(f"  failure  {record.failure.type}: {record.failure.message}")
-    return "\n".join(lines)
+    return shown("\n".join(lines))

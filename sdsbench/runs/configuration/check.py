@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,8 +14,8 @@ from sdsbench.core.spelling import nearest
 from sdsbench.data import catalogue
 from sdsbench.methods import base as methods
 from sdsbench.methods.base import LowRankConfig
-from sdsbench.methods.targets import matches, unmatched
-from sdsbench.models import architecture, readers
+from sdsbench.methods.targets import ALL_LINEAR, matches, unmatched
+from sdsbench.models import architecture, files, readers
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
@@ -61,7 +60,7 @@ def _weights_that_change_in_backward(config: RunConfig) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class KnownArchitecture:
-    """What a model's config.json says before download: its facts, and (m, n) of every nn.Linear by name."""
+    """What a model's config.json says before download: its facts, and (m, n) of its nn.Linear but heads and poolers."""
 
     facts: dict[str, Any]
     shapes: dict[str, tuple[int, int]]
@@ -70,7 +69,7 @@ class KnownArchitecture:
 def known_architecture(model: ModelConfig) -> KnownArchitecture | None:
     """The model's architecture, or None where it is not known before download."""
     path = config_file(model)
-    return _read(path, path.stat().st_mtime_ns) if path else None
+    return _read(path, path.stat().st_mtime_ns, model.family) if path else None
 
 
 def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
@@ -95,9 +94,10 @@ def config_file(model: ModelConfig) -> Path | None:
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, _changed: int) -> KnownArchitecture:
-    facts = json.loads(path.read_text())
-    return KnownArchitecture(facts, architecture.linear_layers(facts))
+def _read(path: Path, _changed: int, family: str) -> KnownArchitecture:
+    facts = files.config_of(path.parent) if path.name == files.CONFIG else files.json_of(path)
+    layers = architecture.linear_layers(facts, family)
+    return KnownArchitecture(facts, {name: shape for name, shape in layers.items() if matches(name, [ALL_LINEAR])})
 
 
 def _task_against_model(config: RunConfig) -> Iterator[Problem]:

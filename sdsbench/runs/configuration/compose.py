@@ -25,6 +25,7 @@ from sdsbench.core.spelling import nearest
 from sdsbench.runs.configuration import resolvers
 from sdsbench.runs.configuration.check import cross_problems
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
+from sdsbench.runs.configuration.foreign import environment_problems, file_problems, hydra_problems, without_hydra
 from sdsbench.runs.configuration.overrides import (
     line_of,
     one_line,
@@ -84,6 +85,8 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
     modules = plugins_of(parsed)
     plugins.load(modules)
     folders += map(str, plugins.conf_folders(modules))
+    if large := list(file_problems(folders)):
+        return None, [*problems, *large]
     added = tuple(own_groups(folders))
     choices = [override for override in parsed if override.key_or_group in (*GROUPS, *added)]
     values = [override for override in parsed if override not in choices]
@@ -93,10 +96,22 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
         if not wrong and not any(refuse_kind(override, ()) for override in values):
             composed = _compose([*search_path(folders), *map(line_of, parsed)])
             if isinstance(composed, DictConfig) and not any(_sets_section(override, composed) for override in values):
-                return composed, problems
+                return _run_alone(composed, folders, problems)
         bad = {problem.key for problem in wrong}
         groups = [line_of(choice) for choice in choices if choice.key_or_group not in bad]
-        return _compose_one_by_one([*search_path(folders), *groups], values, [*problems, *wrong])
+        found, problems = _compose_one_by_one([*search_path(folders), *groups], values, [*problems, *wrong])
+        return _run_alone(found, folders, problems) if found is not None else (None, problems)
+
+
+def _run_alone(
+    composed: DictConfig, folders: Sequence[str], problems: Sequence[Problem]
+) -> tuple[DictConfig, list[Problem]]:
+    """The run's keys of a composition, and what its files may not do."""
+    plain = _compose(search_path(folders)) if folders else composed
+    assert isinstance(plain, DictConfig), "conf/config.yaml composes"
+    found = [*problems, *hydra_problems(composed, plain)]
+    tree = without_hydra(composed)
+    return tree, [*found, *environment_problems(tree, flat_keys(tree))]
 
 
 def plugins_of(parsed: Sequence[Override]) -> list[str]:
@@ -113,6 +128,7 @@ def _compose_one_by_one(
     base = _compose(groups)
     if isinstance(base, Exception):
         return None, [*found, Problem("config", " ".join(groups), "files that compose", one_line(base))]
+    base = without_hydra(base)
     known = flat_keys(base)
     accepted = []
     for override in values:
@@ -139,8 +155,8 @@ def _compose_one_by_one(
 def _compose(lines: Sequence[str]) -> DictConfig | Exception:
     """Hydra's composition, or why it refuses."""
     try:
-        return compose("config", list(lines))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: an empty key, such as =8
+        return compose("config", list(lines), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:  # ValueError: an empty key
         return error
 
 

@@ -47,6 +47,11 @@ INERT_ACROSS = (
     Inert("train.head_lr", "the task needs no new head", _needs_no_head),
     Inert("train.max_length", "the task is one of images", _is_vision),
     Inert("data.validation_rows", "eval.split is test", lambda config: config.eval.split == "test"),
+    Inert(
+        "train.clip",
+        "the method takes gradients as they are",
+        lambda config: not methods.lookup(config.method.name)[0].adjusts_gradients(),
+    ),
     Inert("train.betas", "the method makes its own steps and no head trains", _method_steps_alone),
     Inert(
         "train.weight_decay",
@@ -152,6 +157,11 @@ def placed(tree: Mapping[str, Any], placing: Mapping[str, Any]) -> dict[str, Any
         section, _, name = key.rpartition(".")
         (made.setdefault(section, {}) if section else made)[name] = value
     return made
+
+
+def unplaced(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of plain values without the keys that place a run: what a file says of them is not for this machine."""
+    return _without(tree, PLACING)
 
 
 @lru_cache(maxsize=1024)

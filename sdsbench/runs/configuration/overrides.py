@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from sdsbench.core.errors import ConfigError, Problem
 
 SEARCH_PATH = "hydra.searchpath"
+MOST = 100_000  # values of one key, and runs of one sweep
 
 
 def parse(words: Sequence[str], accepted: str = "key=value") -> tuple[list[Override], list[Problem]]:
@@ -39,6 +40,19 @@ def _advice(word: str) -> str:
         texts = ",".join(f'"{text}"' for text in value[1:-1].split(","))
         return f"If it is a list of texts, quote them: '{key}=[{texts}]'. "
     return f"""If the value is a text, quote it twice: '{key}="{value}"'. """
+
+
+def values_of(override: Override) -> list[str]:
+    """The values that an override stands for, one where it is no sweep: `seed=range(0,3)` is 0, 1 and 2.
+
+    Raises ValueError where there are too many, HydraException where only Hydra can list them (glob, interval).
+    """
+    if not override.is_sweep_override():
+        return [str(override.get_value_string())]
+    value = override.value()
+    if isinstance(value, RangeSweep) and value.step and (value.stop - value.start) / value.step > MOST:
+        raise ValueError(f"at most {MOST:,} values; this range has {(value.stop - value.start) / value.step:,.0f}")
+    return [str(text) for text in override.sweep_string_iterator()]
 
 
 def line_of(override: Override) -> str:

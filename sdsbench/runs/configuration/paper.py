@@ -18,8 +18,7 @@ Line = tuple[str, str, str, str]  # key, ours, paper, equal (yes, NO, or empty w
 
 _SETTINGS: dict[str, Callable[[RunConfig], Any]] = {
     "epochs": lambda c: c.train.epochs,
-    "batch": lambda c: c.train.batch_size * c.train.accumulation,
-    "accumulation": lambda c: c.train.accumulation,
+    "batch": lambda c: c.train.batch_size,
     "max length": lambda c: c.train.max_length,
     "length": lambda c: c.train.max_length,
     "dropout": lambda c: getattr(c.method, "dropout", None),
@@ -46,13 +45,13 @@ def beside(config: RunConfig) -> Iterator[Line]:
         if key == "targets" or len(keys) != len(values) or not any(name in _SETTINGS for name in keys):
             keys, values = [key], [text(value)]
         for name, printed in zip(keys, values, strict=True):
-            yield _line(name, printed, config, micro=" x " in key)
+            yield _line(name, printed, config)
 
 
-def _line(name: str, printed: str, config: RunConfig, micro: bool) -> Line:
+def _line(name: str, printed: str, config: RunConfig) -> Line:
     if name not in _SETTINGS:
         return name, "", printed, ""
-    ours: Any = config.train.batch_size if micro and name == "batch" else _SETTINGS[name](config)
+    ours: Any = _SETTINGS[name](config)
     if isinstance(ours, list):
         wanted = {_WORDS.get(word, word) for word in re.split(r"[,\s]+", printed)} - {"and"}
         return name, text(ours), printed, "yes" if wanted == set(ours) else "NO"

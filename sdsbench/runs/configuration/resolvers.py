@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
+
+from sdsbench.core.errors import ConfigError, Problem
+
+_read: list[str] = []
 
 
 def by(key: str, values: dict[str, Any]) -> Any:
@@ -27,7 +35,35 @@ def times(*factors: float) -> float:
     return product
 
 
+def environment(name: str, *default: Any) -> str | None:
+    """OmegaConf's `${oc.env:NAME,default}`, which is noticed inside `reading_environment`."""
+    _read.append(name)
+    return oc.env(name, *default)
+
+
+@contextmanager
+def reading_environment() -> Iterator[list[str]]:
+    """The names that are read from the environment inside."""
+    _read.clear()
+    yield _read
+
+
+def with_environment(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values with every `${...}` in them resolved. Raises ConfigError where a variable is not set."""
+    register()
+    found, problems = {}, []
+    for key, value in values.items():
+        try:
+            found[key] = OmegaConf.to_container(OmegaConf.create([value]), resolve=True)[0]  # type: ignore[index]
+        except (OmegaConfBaseException, KeyError) as error:
+            problems.append(Problem(key, value, "an environment variable that is set", " ".join(str(error).split())))
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
 def register() -> None:
     """Make the resolvers known to OmegaConf (idempotent)."""
     OmegaConf.register_new_resolver("by", by, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)
+    OmegaConf.register_new_resolver("oc.env", environment, replace=True)

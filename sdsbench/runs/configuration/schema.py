@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from sdsbench.core.section import COSTS, INERT, PLACES, Section, WholeFromZero
+from sdsbench.core.section import COSTS, INERT, PLACES, PathText, Section, WholeFromZero
 from sdsbench.data.data_config import DataConfig
 from sdsbench.evaluation.evaluation_config import EvalConfig
 from sdsbench.methods.base import MethodConfig
@@ -15,6 +15,8 @@ from sdsbench.runs.tracking.tracker_config import TrackerConfig
 from sdsbench.tasks.base import TaskConfig
 from sdsbench.training.probes.probe_config import ProbeConfig
 from sdsbench.training.training_config import TrainConfig
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
 
 
 class ProtocolConfig(Section):
@@ -40,9 +42,9 @@ class ProtocolConfig(Section):
 class SeedsConfig(Section):
     """Seeds that move one thing each; all follow `seed` unless set."""
 
-    data: WholeFromZero = Field(description="order and choice of training rows")
-    init: WholeFromZero = Field(description="the method's initial values, and those of a new head")
-    dropout: WholeFromZero = Field(description="dropout masks, and the rounding of adamw8bit")
+    data: Seed = Field(description="order of training rows")
+    init: Seed = Field(description="the method's initial values, and those of a new head")
+    dropout: Seed = Field(description="dropout masks, and the rounding of adamw8bit")
 
 
 class RunConfig(Section):
@@ -58,11 +60,13 @@ class RunConfig(Section):
     tracker: TrackerConfig = TrackerConfig()
     probe: ProbeConfig = ProbeConfig()
     seeds: SeedsConfig
-    seed: WholeFromZero = Field(0, description="what the three seeds follow; tables pair runs by it")
+    seed: Seed = Field(0, description="what the three seeds follow; tables pair runs by it")
     device: Annotated[Literal["auto", "cpu", "cuda"], COSTS] = Field("auto", description="where tensors live")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute type")
-    threads: Annotated[WholeFromZero, COSTS] = Field(0, description="CPU threads; 0: all cores")
-    output_root: Annotated[str, PLACES] = Field("results/runs", description="folder of the runs' folders")
+    threads: Annotated[WholeFromZero, COSTS] = Field(
+        0, description="CPU threads; 0: the cores that the process may use"
+    )
+    output_root: Annotated[PathText, PLACES] = Field("results/runs", description="folder of the runs' folders")
     force: Annotated[bool, PLACES] = Field(
         False, description="run again although a finished record exists; it is set aside"
     )

@@ -42,7 +42,9 @@ def typed_run(tree: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
         else:
             del values[key]
     config, found = parse_section(RunConfig, values, "")
-    return config, problems + [problem for problem in found if problem.key in values or problem.key not in tree]
+    problems += [problem for problem in found if problem.key in values or problem.key not in tree]
+    wrong_seed = [problem.value for problem in problems if problem.key == "seed"]  # the three seeds follow it
+    return config, [p for p in problems if not (p.key.startswith("seeds.") and p.value in wrong_seed)]
 
 
 def parse_section(kind: type[Kind], value: Any, key: str) -> tuple[Kind | None, list[Problem]]:

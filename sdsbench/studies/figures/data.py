@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from sdsbench.core import samples
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.methods.base import lookup
 from sdsbench.results import setting
+from sdsbench.results.figure_style import Palette
 from sdsbench.results.frames import Folders, load_runs, load_steps
-from sdsbench.results.tables.names import METHOD_TITLES
+from sdsbench.results.tables.names import method_order, method_title
 from sdsbench.results.tables.runs import load as load_as_tables_do
 
 VARIANT_KEYS = ("config.method.variant", "config.method.refresh", "rank", "config.method.mode")
@@ -32,11 +34,14 @@ class ProbedRuns:
         return sorted(self.runs["optimizer"].unique())
 
     def lines(self, optimizer: str) -> list[tuple[str, str]]:
-        """(line, method) of an optimizer's runs, in the order of method names."""
+        """(line, method) of an optimizer's runs, in the order of the methods' papers."""
         chosen = self.runs[self.runs["optimizer"] == optimizer]
         pairs = chosen[["line", "method"]].drop_duplicates()
-        order = {name: index for index, name in enumerate(METHOD_TITLES)}
-        return sorted(pairs.itertuples(index=False, name=None), key=lambda pair: (order.get(pair[1], 99), pair[0]))
+        return sorted(pairs.itertuples(index=False, name=None), key=lambda pair: (method_order(pair[1]), pair[0]))
+
+    @cached_property
+    def palette(self) -> Palette:
+        return Palette(self.runs["method"])
 
     def of(self, optimizer: str, line: str) -> list[str]:
         """Run ids of a line."""
@@ -87,17 +92,25 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
             "optimizer": runs["config.train.optimizer"], "lr": runs["lr"], "tail_loss": runs["losses.tail_mean"],
         }
     )  # fmt: skip
-    names = [METHOD_TITLES.get(method, method) for method in runs["method"]]
+    names = [method_title(method) for method in runs["method"]]
     for key in VARIANT_KEYS:
         if key not in runs:
             continue
         varies = runs.groupby("method")[key].transform(lambda column: column.nunique(dropna=True) > 1)
         short = key.rsplit(".", 1)[-1]
-        defaults = [getattr(lookup(method)[1], short, None) for method in runs["method"]]
+        defaults = [_default(method, short) for method in runs["method"]]
         varies &= runs[key].ne(pd.Series(defaults, index=runs.index))
         texts = [f", {short} {value:g}" if isinstance(value, int | float) else f", {value}" for value in runs[key]]
         names = [name + (text if vary else "") for name, text, vary in zip(names, texts, varies, strict=True)]
     return table.assign(line=names)
+
+
+def _default(method: str, key: str) -> Any:
+    """A method's default of a key; None where the method is not known here."""
+    try:
+        return getattr(lookup(method)[1], key, None)
+    except KeyError:
+        return None
 
 
 def _best_rates(runs: pd.DataFrame) -> pd.DataFrame:
@@ -112,7 +125,7 @@ def _looks(run_id: str, folder: Path) -> pd.DataFrame:
         step = int(path.name.split(".")[0])
         rows += [
             {"run_id": run_id, "step": step, "kind": kind_of(row["layer"]), "depth": depth_of(row["layer"]), **row}
-            for row in samples.read(path)
+            for row in samples.read_looks(path)
         ]
     return pd.DataFrame(rows)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping
-from pathlib import Path
 
+from sdsbench.results.escape import html, visible
 from sdsbench.studies.figures.data import ProbedRuns
 
 CAPTIONS = {
@@ -27,20 +25,20 @@ CAPTIONS = {
 }
 
 
-def page(data: ProbedRuns, pictures: Mapping[str, Path]) -> str:
-    """HTML with every figure (PNG inside), its caption, and the runs that it was drawn from."""
+def page(data: ProbedRuns, pictures: Mapping[str, str]) -> str:
+    """HTML with every figure (its SVG), its caption, and the runs that it was drawn from."""
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Geometry of training</title>",
-        "<style>body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}img{max-width:100%}"
+        "<style>body{font:15px/1.5 sans-serif;color-scheme:light dark;max-width:1100px;margin:2em auto;"
+        "padding:0 1em}svg{max-width:100%;height:auto}"
+        "@media(prefers-color-scheme:dark){body{background:#121212;color:#e6e6e6}"
+        "svg{filter:invert(1) hue-rotate(180deg)}}"
         "table{border-collapse:collapse;font-size:13px}td,th{padding:2px 8px;text-align:left}"
         "td,th{border-bottom:1px solid #ddd}</style><h1>Geometry of training</h1>",
         "<p>Of several learning rates per line, the one with the lowest mean final training loss is drawn.</p>",
     ]
-    for name, path in pictures.items():
-        picture = base64.b64encode(path.read_bytes()).decode()
-        title = html.escape(name.replace("_", " "))
-        parts.append(f"<h2 id='{name}'>{title}</h2><p>{html.escape(CAPTIONS[name])}</p>")
-        parts.append(f"<img alt='{title}' src='data:image/png;base64,{picture}'>")
+    for name, svg in pictures.items():
+        parts.append(f"<h2 id='{name}'>{html(name.replace('_', ' '))}</h2><p>{html(CAPTIONS[name])}</p>{svg}")
     parts.append(f"<h2>Runs</h2>{_runs(data)}</html>")
     return "\n".join(parts)
 
@@ -48,4 +46,5 @@ def page(data: ProbedRuns, pictures: Mapping[str, Path]) -> str:
 def _runs(data: ProbedRuns) -> str:
     columns = ["line", "optimizer", "lr", "seed", "tail_loss", "run_id"]
     table = data.runs[columns].sort_values(["optimizer", "line", "seed"])
+    table = table.assign(line=table["line"].map(visible))
     return table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}")

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sdsbench.results import escape
+from sdsbench.results.figure_style import Figure, new_figure
 from sdsbench.studies.figures.data import ProbedRuns
-from sdsbench.studies.figures.drawing import Figure, method_style, new_figure
 
 Draw = Callable[[ProbedRuns], Figure]
 
 
-def style_of(line: str, method: str, lines: list[tuple[str, str]]) -> dict[str, Any]:
-    """The method's colour; dashes tell its variants apart."""
+def style_of(data: ProbedRuns, line: str, method: str, lines: list[tuple[str, str]]) -> dict[str, Any]:
+    """The method's colour and marker; shades and dashes tell its variants apart."""
     variants = [other for other, of in lines if of == method]
-    return method_style(method, variants.index(line)) | {"label": line, "markersize": 3.5}
+    look = data.palette.look(method, variants.index(line))
+    return look | {"label": escape.figure(line), "markersize": 3.5, "linewidth": 1.2}
 
 
 def over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: bool = False) -> Figure:
@@ -31,7 +33,7 @@ def over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: b
                 table = _median_over_layers(data, data.of(optimizer, line), key)
                 if table.empty:
                     continue
-                style = style_of(line, method, lines)
+                style = style_of(data, line, method, lines)
                 axis.plot(table.index, table.mean(axis=1), **style)
                 axis.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style["color"], alpha=0.12)
             if log:
@@ -82,7 +84,7 @@ def loss(data: ProbedRuns) -> Figure:
         for line, method in lines:
             rows = train[train["run_id"].isin(data.of(optimizer, line))]
             curve = rows.groupby("step")["loss"].mean().rolling(5, min_periods=1).mean()
-            axis.plot(curve.index, curve, **style_of(line, method, lines) | {"marker": ""})
+            axis.plot(curve.index, curve, **style_of(data, line, method, lines) | {"marker": ""})
         axis.set_yscale("log")
         _labels(axis, 0, column, optimizer, "loss")
     return _legend(figure, axes)
@@ -98,7 +100,7 @@ def refresh_jumps(data: ProbedRuns) -> Figure:
             rows = events[events["run_id"].isin(data.of(optimizer, line))]
             rows = rows[rows["jump_mean"].notna()] if "jump_mean" in rows else rows.iloc[:0]
             if not rows.empty:
-                style = style_of(line, method, lines) | {"linestyle": ""}
+                style = style_of(data, line, method, lines) | {"linestyle": ""}
                 axis.plot(rows["step"], rows["jump_mean"], **style)
                 axis.set_yscale("log")
         _labels(axis, 0, column, optimizer, "|jump| / |dW|")
@@ -118,7 +120,7 @@ def spectra(data: ProbedRuns) -> Figure:
                 if values.size:
                     relative = np.nanmedian(values / values[:, :1], axis=0)
                     shown = relative > 1e-5
-                    axis.plot(1 + np.flatnonzero(shown), relative[shown], **style_of(line, method, lines))
+                    axis.plot(1 + np.flatnonzero(shown), relative[shown], **style_of(data, line, method, lines))
             axis.set(yscale="log", title=f"{optimizer}: {name}")
             axis.set_xlabel("index of the singular value", fontsize=8)
         axes[row][0].set_ylabel("relative to the largest", fontsize=8)
@@ -136,7 +138,7 @@ def anisotropy(data: ProbedRuns) -> Figure:
             gains = _last_lists(data, data.of(optimizer, line), "singular_gains")
             if gains.size:
                 relative = np.nanmedian(gains / gains[:, :1], axis=0)
-                axis.plot(1 + np.arange(len(relative)), relative, **style_of(line, method, lines))
+                axis.plot(1 + np.arange(len(relative)), relative, **style_of(data, line, method, lines))
         axis.set_ylim(bottom=0)
         _labels(axis, 0, column, optimizer, "gain relative to the first direction")
         axis.set_xlabel("singular direction of dW, largest first", fontsize=8)
@@ -165,7 +167,7 @@ def _by(data: ProbedRuns, part: str, title: str) -> Figure:
         for line, method in lines:
             rows = data.looks[data.looks["run_id"].isin(data.of(optimizer, line))]
             means = rows.assign(alignment=pd.to_numeric(rows["alignment"])).groupby(part)["alignment"].mean()
-            axis.plot([str(name) for name in means.index], means, **style_of(line, method, lines))
+            axis.plot([str(name) for name in means.index], means, **style_of(data, line, method, lines))
         _labels(axis, 0, column, optimizer, "cos(first-order change, G)")
         axis.set_xlabel({"kind": "layer type", "depth": "block"}[part], fontsize=8)
         axis.tick_params(axis="x", rotation=30 if part == "kind" else 0)

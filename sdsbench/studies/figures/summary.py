@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 import pandas as pd
 
+from sdsbench.results import escape
 from sdsbench.results.statistics.intervals import t_interval
 from sdsbench.studies.figures.data import ProbedRuns
 
@@ -18,9 +16,8 @@ MEASURES = (
 
 def summary_csv(data: ProbedRuns) -> str:
     """Per line and measure: mean over seeds (of the mean over looks after the first, of the median over layers)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["optimizer", "line", "lr", "measure", "mean", "low", "high", "seeds"])
+    columns = ["optimizer", "line", "lr", "measure", "mean", "low", "high", "seeds"]
+    rows: list[list[object]] = []
     for optimizer in data.optimizers:
         for line, _ in data.lines(optimizer):
             runs = data.runs[data.runs["run_id"].isin(data.of(optimizer, line))]
@@ -30,9 +27,9 @@ def summary_csv(data: ProbedRuns) -> str:
             for measure, values in per_seed.items():
                 if values:
                     interval = t_interval(values)
-                    numbers = [f"{x:.4g}" for x in (interval.mean, interval.low, interval.high)]
-                    writer.writerow([optimizer, line, f"{runs['lr'].iloc[0]:g}", measure, *numbers, interval.n])
-    return text.getvalue()
+                    numbers = (interval.mean, interval.low, interval.high)
+                    rows.append([optimizer, line, runs["lr"].iloc[0], measure, *numbers, interval.n])
+    return escape.csv(pd.DataFrame(rows, columns=columns), digits=4)
 
 
 def _per_run(looks: pd.DataFrame, measure: str) -> list[float]:

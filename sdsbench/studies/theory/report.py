@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 from sdsbench.core.files import write_atomic
+from sdsbench.results import escape
+from sdsbench.results.figure_style import ENDINGS, Figure, Palette, new_figure, save
 from sdsbench.results.statistics.intervals import Interval
-from sdsbench.results.tables.names import METHOD_TITLES
-from sdsbench.studies.figures.drawing import Figure, method_style, new_figure, save
+from sdsbench.results.tables.names import method_title
 from sdsbench.studies.theory.rates import SLOWEST
 from sdsbench.studies.theory.study import SCHEDULES, Grid, TheoryCell, exponents
 
@@ -30,8 +32,10 @@ def write(cells: list[TheoryCell], grid: Grid, folder: Path) -> list[Path]:
         write_atomic(folder / name, text)
     written = [folder / name for name in tables]
     for kind in grid.kinds:
-        written += save(_rate_figure(cells, grid, kind), folder / f"rate_{kind}")
-        written += save(_curve_figure(cells, grid, kind), folder / f"curves_{kind}")
+        for name, draw in (("rate", _rate_figure), ("curves", _curve_figure)):
+            stem = folder / f"{name}_{kind}"
+            save(draw(cells, grid, kind), stem)
+            written += [stem.with_suffix(f".{ending}") for ending in ENDINGS]
     return written
 
 
@@ -55,7 +59,7 @@ def markdown(cells: list[TheoryCell], grid: Grid) -> str:
                 row = [cell for cell in cells if (cell.kind, cell.optimizer, cell.method) == (kind, optimizer, name)]
                 p = found.get((kind, name, optimizer))
                 rates = " | ".join(_short(cell.rate) + ("*" if cell.diverged else "") for cell in row)
-                lines.append(f"| {METHOD_TITLES[name]} | {rates} | {_short(p) if p else 'diverged'} |")
+                lines.append(f"| {method_title(name)} | {rates} | {_short(p) if p else 'diverged'} |")
             lines.append("")
     if any(cell.diverged for cell in cells):
         lines += ["\\* some seeds diverged and are left out.", ""]
@@ -87,12 +91,17 @@ def _csv(header: list[str], rows: list[list[object]]) -> str:
     return text.getvalue()
 
 
+def _style(palette: Palette, method: str) -> dict[str, Any]:
+    return palette.look(method) | {"label": escape.figure(method_title(method)), "linewidth": 1.2}
+
+
 def _digits(interval: Interval) -> list[str]:
     return [f"{value:.5g}" for value in (interval.mean, interval.low, interval.high)]
 
 
 def _rate_figure(cells: list[TheoryCell], grid: Grid, kind: str) -> Figure:
     figure, axes = new_figure(1, len(grid.optimizers), f"Rate of convergence against condition number ({kind})")
+    palette = Palette(grid.methods)
     for axis, optimizer in zip(axes[0], grid.optimizers, strict=True):
         for name in grid.methods:
             row = [cell for cell in cells if (cell.kind, cell.optimizer, cell.method) == (kind, optimizer, name)]
@@ -101,7 +110,7 @@ def _rate_figure(cells: list[TheoryCell], grid: Grid, kind: str) -> Figure:
                 [max(0.0, c.rate.mean - max(c.rate.low, SLOWEST)) for c in row],
                 [c.rate.high - c.rate.mean for c in row],
             ]
-            axis.errorbar(grid.conditions, means, yerr=bars, capsize=2, markersize=4, **method_style(name))
+            axis.errorbar(grid.conditions, means, yerr=bars, capsize=2, markersize=4, **_style(palette, name))
         axis.set(xscale="log", yscale="log", title=optimizer, xlabel="condition number of the target")
     axes[0][0].set_ylabel("nats of excess loss a step")
     axes[0][-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -112,12 +121,13 @@ def _curve_figure(cells: list[TheoryCell], grid: Grid, kind: str) -> Figure:
     figure, axes = new_figure(
         len(grid.optimizers), len(grid.conditions), f"Excess loss relative to the start, median over seeds ({kind})"
     )
+    palette = Palette(grid.methods)
     for row, optimizer in enumerate(grid.optimizers):
         for column, condition in enumerate(grid.conditions):
             axis = axes[row][column]
             for cell in cells:
                 if (cell.kind, cell.optimizer, cell.condition) == (kind, optimizer, condition):
-                    style = method_style(cell.method) | {"marker": ""}
+                    style = _style(palette, cell.method) | {"marker": ""}
                     axis.plot(cell.median_curve, **style)
             axis.set_title(f"{optimizer}, condition {condition:g}", fontsize=8)
             axis.set_ylim(-20.5, 1.5)

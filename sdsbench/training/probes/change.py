@@ -58,7 +58,10 @@ def change_between(layer: AdaptedLinear, old: Tensors, new: Tensors) -> Tensor:
 
 
 def method_direction(layer: AdaptedLinear, gradients: Tensors, step: int) -> dict[str, Tensor]:
-    """What the method makes of raw gradients J^T G before the optimizer sees them; nothing of the layer is changed."""
+    """What the method makes of raw gradients J^T G before the optimizer sees them; nothing of the layer is changed.
+
+    In units of train.lr: a tensor with a multiple of it has that multiple of its direction.
+    """
     parameters = dict(layer.named_parameters())
     kept = {name: parameters[name].grad for name in gradients}
     buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
@@ -66,7 +69,8 @@ def method_direction(layer: AdaptedLinear, gradients: Tensors, step: int) -> dic
         for name, gradient in gradients.items():
             parameters[name].grad = gradient.clone()
         layer.method.before_step({layer.name: layer}, step)
-        return {name: parameters[name].grad for name in gradients}  # type: ignore[misc]
+        factors = {name: layer.method.learning_rate_factor(name, parameters[name].ndim) for name in gradients}
+        return {name: factor * parameters[name].grad for name, factor in factors.items()}  # type: ignore[operator, misc]
     finally:
         for name, gradient_or_none in kept.items():
             parameters[name].grad = gradient_or_none

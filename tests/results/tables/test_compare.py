@@ -39,9 +39,9 @@ def compared(root: Path, **options: Any) -> Compared:
 def test_every_number_of_a_row(tmp_path: Path) -> None:
     write(tmp_path, VALUES)
     rows = frame(compared(tmp_path)).set_index("row")
-    assert list(rows.index) == ["pissa_r8", "dora_r8", "sds_lora_r8"]
+    assert list(rows.index) == ["dora_r8", "pissa_r8", "sds_lora_r8"]
     raw = []
-    for method in ("pissa", "dora", "sds_lora"):
+    for method in ("dora", "pissa", "sds_lora"):
         ours, theirs = [[100 * value for value in VALUES[name]] for name in (method, "lora")]
         welch = stats.ttest_ind(ours, theirs, equal_var=False)
         row = rows.loc[f"{method}_r8"]

@@ -28,7 +28,7 @@ def write_glue(root: Path, method: str, seed: int, tasks: Sequence[str] = GLUE) 
 
 def test_a_grid_has_the_means_that_tasks_define(tmp_path: Path) -> None:
     """Over the seeds of which every member is there, the value that a direct run prints; else what is missing."""
-    printed = means_text("glue", {"glue": [f"glue/{task}" for task in GLUE]}, write_glue(tmp_path, "lora", 0))
+    printed, _ = means_text("glue", {"glue": [f"glue/{task}" for task in GLUE]}, write_glue(tmp_path, "lora", 0))
     write_glue(tmp_path, "lora", 1)
     write_glue(tmp_path, "lora", 2, GLUE[:5])
     write_glue(tmp_path, "dora", 0, [task for task in GLUE if task not in ("rte", "qnli")])

@@ -90,14 +90,26 @@ def test_a_tie_of_settings_compares_nothing(tmp_path: Path) -> None:
 
 
 def test_what_methods_may_differ_in(tmp_path: Path) -> None:
-    """The method's own keys, its rank and alpha, the tuned value, the seed, and how a batch of 32 is cut."""
-    write(tmp_path, "lora", 0.5, tuning=tuned(1e-3, [1e-4, 1e-3, 1e-2]), **train(batch_size=8, accumulation=4))
+    """The method's own keys, its rank and alpha, the tuned value and the seed."""
+    write(tmp_path, "lora", 0.5, tuning=tuned(1e-3, [1e-4, 1e-3, 1e-2]), **train(batch_size=32))
     method = {"name": "sds_lora", "rank": 16, "alpha": 4.0}
-    config = {"method": method, "train": {"lr": 1e-2, "batch_size": 32, "accumulation": 1}}
+    config = {"method": method, "train": {"lr": 1e-2, "batch_size": 32}}
     write(tmp_path, "sds_lora", 0.6, rank=16, lr=1e-2, tuning=tuned(1e-2, [1e-4, 1e-3, 1e-2]), config=config)
     table = built("grid", tmp_path)
     assert len(table.table.columns) == 1
     assert not any(cell.apart or cell.problems for cell in table.cells.values())
+
+
+def test_keys_without_effect_on_a_run_keep_nothing_apart(tmp_path: Path) -> None:
+    """Two seeds whose records differ in the betas of an optimizer that has none; the record itself says it."""
+    for seed, betas in ((0, [0.9, 0.999]), (1, [0.8, 0.9])):
+        train = {"lr": 1e-3, "epochs": 1.0, "batch_size": 8, "optimizer": "sgd", "betas": betas}
+        record = make_record("lora", seed, {"gsm8k": 0.5}, config={"train": train})
+        write_run(tmp_path / "known", record.model_copy(update={"inert": ["train.betas"]}))
+        write_run(tmp_path / "unknown", record)
+    (cell,) = built("grid", tmp_path / "known").cells.values()
+    assert cell.ours is not None and cell.ours.n == 2
+    assert len(built("grid", tmp_path / "unknown").table.columns) == 2, "an older record does not say it"
 
 
 def test_rates_set_by_hand_are_rows_and_not_compared(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Refused, Unavailable
+from sdsbench.results.figure_style import ENDINGS, save
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.studies.figures.data import depth_of, kind_of, load
-from sdsbench.studies.figures.drawing import save
+from sdsbench.studies.figures.page import CAPTIONS
 from sdsbench.studies.figures.probes import FIGURES, _median_over_layers
 from sdsbench.studies.figures.summary import summary_csv
 from tests.tools import QUIET
@@ -65,10 +66,11 @@ def test_verb_writes_every_figure_and_the_same_bytes_again(runs: Path, tmp_path:
     assert (
         {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.pdf")} == {*FIGURES}
     )
-    for again in save(FIGURES["anisotropy"](load(str(runs))), tmp_path / "again"):
-        assert again.read_bytes() == (tmp_path / f"anisotropy{again.suffix}").read_bytes()
+    save(FIGURES["anisotropy"](load(str(runs))), tmp_path / "again", CAPTIONS["anisotropy"])
+    for ending in ENDINGS:
+        assert (tmp_path / f"again.{ending}").read_bytes() == (tmp_path / f"anisotropy.{ending}").read_bytes()
     page = (tmp_path / "index.html").read_text()
-    assert page.count("data:image/png;base64") == len(FIGURES) and "SDS-LoRA" in page
+    assert page.count("<svg ") == page.count("aria-label=") == len(FIGURES) and "SDS-LoRA" in page
 
 
 def test_no_probed_run_is_an_error_that_helps(tmp_path: Path) -> None:

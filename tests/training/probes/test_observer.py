@@ -72,7 +72,7 @@ def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
     folder, _ = run(tmp_path, "lora", "probe.every=6", "probe.rows=3")
     config = compose_run(overrides(tmp_path, "lora"))
     loaded = load(config.model, torch.float32, None)
-    rows = load_training(config.task.train_set, config.data, 0)
+    rows = load_training(config.task.train_set, config.data)
     family = family_of(tasks.build(config.task), loaded, config)
     examples = family.encode_all(rows)[:3]
     method = build(config.method)

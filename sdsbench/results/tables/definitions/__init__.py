@@ -6,10 +6,10 @@ from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.registry import Registry
 from sdsbench.core.spelling import nearest
 from sdsbench.results.tables.definition import Table
-from sdsbench.results.tables.definitions import lora_sb, sds_lora
+from sdsbench.results.tables.definitions import dora, lora_pro, lora_sb, lr_matters, sds_lora
 
 TABLES: Registry[Table] = Registry("table")
-MADE_OF_RUNS = ("lora_sb/table8", "lora_sb/table9", "grid", "compare")
+MADE_OF_RUNS = ("lora_sb/table8", "lora_sb/table9", "grid", "compare", "paragraph", "bibtex")
 """Tables whose rows or columns follow from the runs."""
 
 
@@ -18,7 +18,7 @@ def register(table: Table) -> None:
     TABLES.register(table.name, table)
 
 
-for _table in (*lora_sb.TABLES, *sds_lora.TABLES):
+for _table in (*lora_sb.TABLES, *sds_lora.TABLES, *dora.TABLES, *lora_pro.TABLES, *lr_matters.TABLES):
     register(_table)
 
 

@@ -18,7 +18,7 @@ from sdsbench.core.record import Score
 from sdsbench.results import setting
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.means import Head, mean_columns
-from sdsbench.results.tables.names import METHOD_TITLES, method_title, model_title, task_title
+from sdsbench.results.tables.names import method_order, method_title, model_title, task_title
 from sdsbench.results.tables.runs import Run
 
 RowKey = tuple[str, int | None, str]  # method, rank, variant
@@ -59,10 +59,7 @@ def grid(runs: Sequence[Run], stage: str = "trained", name: str = "grid") -> Tab
     for found in settings:
         for key, ids in _rows(found.runs, stage):
             members.setdefault(key, set()).update(ids)
-    order = list(METHOD_TITLES)
-    ranked = sorted(
-        members, key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key[0], key[1] or 0, key[2])
-    )
+    ranked = sorted(members, key=lambda key: (method_order(key[0]), key[1] or 0, key[2]))
     rows = tuple(_row(key, members[key]) for key in ranked)
     return Table(name, "Methods by tasks", rows, tuple(columns), real_data=False)
 
@@ -129,37 +126,42 @@ def _rows(runs: Sequence[Run], stage: str) -> list[tuple[RowKey, set[str]]]:
     rows: list[tuple[RowKey, set[str]]] = []
     for (method, rank), members in groups.items():
         tested = [run for run in members if stage == "validation" or not setting.tuning_run(run.record)]
-        varying = _varying(tested)
+        keys = varying(tested)
         variants: dict[str, list[Run]] = {}
         for run in tested:
-            variants.setdefault(_variant(run, varying), []).append(run)
+            variants.setdefault(variant_of(run, keys), []).append(run)
         for run in members:
             if run not in tested:  # a tuning run stands beside the runs that it chose the value of
-                variants.setdefault(_variant_of_tuning(run, varying, variants), []).append(run)
+                variants.setdefault(_variant_of_tuning(run, keys, variants), []).append(run)
         rows += [((method, rank, variant), {run.id for run in found}) for variant, found in variants.items()]
     return rows
 
 
-def _varying(runs: Sequence[Run]) -> list[str]:
-    """Settings in which these runs differ, the seed apart; a tuned value only where it tells more runs apart."""
-    keys = {key for run in runs for key in run.flat if key.startswith(("config.method.", "config.train."))}
-    varying = sorted(key for key in keys if len({str(run.flat.get(key)) for run in runs}) > 1)
-    for key in {f"config.{run.record.tuning.key}" for run in runs if run.record.tuning} & set(varying):
-        others = [other for other in varying if other != key]
-        if len({_variant(run, others) for run in runs}) == len({_variant(run, varying) for run in runs}):
-            varying = others
-    return varying
+def varying(runs: Sequence[Run], every: bool = False) -> list[str]:
+    """Settings in which these runs differ, the seed and keys without effect apart.
+
+    A tuned value is among them only where it tells more runs apart, or with `every`.
+    """
+    keys = {key for run in runs for key in run.naming if key.startswith(("config.method.", "config.train."))}
+    found = sorted(key for key in keys if len({str(run.naming[key]) for run in runs if key in run.naming}) > 1)
+    tuned = set() if every else {f"config.{run.record.tuning.key}" for run in runs if run.record.tuning}
+    for key in tuned & set(found):
+        others = [other for other in found if other != key]
+        if len({variant_of(run, others) for run in runs}) == len({variant_of(run, found) for run in runs}):
+            found = others
+    return found
 
 
-def _variant(run: Run, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key.removeprefix('config.')}={run.flat[key]}" for key in keys if key in run.flat)
+def variant_of(run: Run, keys: Sequence[str]) -> str:
+    """What a run's row says beside its method: `method.refresh=every`."""
+    return ", ".join(f"{key.removeprefix('config.')}={run.naming[key]}" for key in keys if key in run.naming)
 
 
 def _variant_of_tuning(run: Run, varying: Sequence[str], variants: Mapping[str, Sequence[Run]]) -> str:
     for variant, runs in variants.items():
         chosen = [r.record.tuning.key for r in runs if r.record.tuning]
         keys = [key for key in varying if key.removeprefix("config.") not in chosen]
-        if _variant(run, keys) == _variant(runs[0], keys):
+        if variant_of(run, keys) == variant_of(runs[0], keys):
             return variant
     return ""
 

@@ -56,13 +56,15 @@ def parameter_column(model: str, trained_on: str, protocol: str, group: str) -> 
     )
 
 
-def score_column(model: str, task: str, protocol: str, evaluation: str, **options: Any) -> Column:
+def score_column(model: str, task: str, evaluation: str, protocol: str | None = None, **options: Any) -> Column:
+    """An evaluation of one model trained on one task; without a `protocol` runs of any, which must then be of one
+    setting."""
     name = evaluation.split("/")[-1]
     printed = {"model": model, "task": PRINTED.get(name, name), "metric": options.pop("metric", "accuracy")}
     return Column(
         name=f"{model}/{name}",
         title=task_title(evaluation),
-        where={"model": model, "protocol": protocol, "task": task},
+        where={"model": model, "task": task} | ({"protocol": protocol} if protocol else {}),
         evaluation=evaluation,
         published=printed,
         **options,
@@ -71,7 +73,7 @@ def score_column(model: str, task: str, protocol: str, evaluation: str, **option
 
 def _arithmetic_columns(model: str) -> list[Column]:
     return [
-        score_column(model, "metamath", "lora_sb/arithmetic", name, scorer="paper", group=model_title(model))
+        score_column(model, "metamath", name, "lora_sb/arithmetic", scorer="paper", group=model_title(model))
         for name in ("gsm8k", "math")
     ]
 
@@ -93,7 +95,7 @@ def _table1() -> Table:
 
 def _table2() -> Table:
     model, protocol = "llama3.2_3b", "lora_sb/commonsense"
-    scores = [score_column(model, "commonsense", protocol, name, scorer="lora_sb") for name in COMMONSENSE]
+    scores = [score_column(model, "commonsense", name, protocol, scorer="lora_sb") for name in COMMONSENSE]
     return Table(
         "lora_sb/table2",
         "Commonsense reasoning: Llama-3.2 3B trained on Commonsense170K",
@@ -118,7 +120,7 @@ def _table3(name: str, stage: str, words: str) -> Table:
     model, protocol = "roberta_large", "lora_sb/glue"
     metrics = {"cola": "matthews", "stsb": "pearson"}
     scores = [
-        score_column(model, f"glue/{task}", protocol, f"glue/{task}", metric=metrics.get(task, "accuracy"), stage=stage)
+        score_column(model, f"glue/{task}", f"glue/{task}", protocol, metric=metrics.get(task, "accuracy"), stage=stage)
         for task in GLUE
     ]
     return Table(

@@ -19,7 +19,7 @@ def _rows(ranks: tuple[int, ...]) -> tuple[Row, ...]:
 
 def _math() -> Table:
     columns = [
-        score_column(model, "metamath", "sds_lora/math", name, scorer="paper", group=model_title(model))
+        score_column(model, "metamath", name, "sds_lora/math", scorer="paper", group=model_title(model))
         for model in MODELS
         for name in ("gsm8k", "math")
     ]
@@ -28,7 +28,7 @@ def _math() -> Table:
 
 
 def _commonsense(model: str) -> Table:
-    columns = [score_column(model, "commonsense", "sds_lora/commonsense", name, scorer="paper") for name in COMMONSENSE]
+    columns = [score_column(model, "commonsense", name, "sds_lora/commonsense", scorer="paper") for name in COMMONSENSE]
     title = f"{model_title(model)} trained on Commonsense170K"
     name = f"sds_lora/commonsense_{model}"
     return Table(name, title, _rows((8, 32)), (*columns, average(model, columns, "accuracy")), "sds_lora")
@@ -36,7 +36,7 @@ def _commonsense(model: str) -> Table:
 
 def _vision(model: str) -> Table:
     columns = [
-        score_column(model, f"vision/{name}", "sds_lora/vision", f"vision/{name}", scorer="accuracy") for name in IMAGES
+        score_column(model, f"vision/{name}", f"vision/{name}", "sds_lora/vision", scorer="accuracy") for name in IMAGES
     ]
     title = f"Image classification, {model_title(model)}"
     name = f"sds_lora/vision_{model}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sdsbench.results import escape
 from sdsbench.results.tables.build import Built
 
 
 def render(built: Built) -> str:
-    return built.frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    return escape.csv(built.frame)

@@ -1,42 +1,46 @@
-"""HTML: one <table> with its footer; `link` makes each number lead somewhere (the report uses it)."""
+"""HTML: one <table> with its footer; `link` gives each row the links to its runs (the report uses it)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from itertools import groupby
 from typing import Any
 
+from sdsbench.results.escape import html as escape
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.render.texts import texts
 
 
 def render(built: Built, link: Callable[[str], str] | None = None) -> str:
-    """The table. `link(run_id)` gives the address of a run's record, or without it the ids are a tool tip."""
+    """The table. With `link`, which gives the address of a run's page, a last column leads to the runs of each row."""
     table = built.table
     by_cell = {(cell["row"], cell["column"]): cell for cell in built.frame.to_dict("records")}
     lines = [f'<figure class="table" id="{escape(table.name)}">', f"<figcaption>{escape(table.title)}</figcaption>"]
-    lines += ['<div class="scroll"><table>', "<thead>", *_heads(table.columns), "</thead>", "<tbody>"]
+    lines += [f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(table.title)}"><table>']
+    lines += ["<thead>", *_heads(table.columns, link is not None), "</thead>", "<tbody>"]
     for row in table.rows:
-        cells = "".join(_cell(by_cell[row.name, column.name], link) for column in table.columns)
+        found = [by_cell[row.name, column.name] for column in table.columns]
+        cells = "".join(map(_cell, found)) + (_runs(row.title, found, link) if link else "")
         lines.append(f'<tr><th scope="row">{escape(row.title)}</th>{cells}</tr>')
     lines += ["</tbody>", "</table></div>", '<ul class="footer">']
     lines += [f"<li>{escape(line)}</li>" for line in built.footer]
     return "\n".join([*lines, "</ul>", "</figure>"]) + "\n"
 
 
-def _heads(columns: tuple[Column, ...]) -> list[str]:
+def _heads(columns: tuple[Column, ...], with_runs: bool) -> list[str]:
     lines = []
+    runs = '<th scope="col" class="text runs">runs</th>' if with_runs else ""
     if any(column.group for column in columns):
         groups = [(group, len(list(members))) for group, members in groupby(columns, key=lambda c: c.group)]
         heads = "".join(f'<th scope="colgroup" colspan="{width}">{escape(group)}</th>' for group, width in groups)
-        lines.append(f"<tr><td></td>{heads}</tr>")
+        blank = '<td class="runs"></td>' if with_runs else ""
+        lines.append(f"<tr><td></td>{heads}{blank}</tr>")
     titles = "".join(f'<th scope="col">{escape(column.title)}</th>' for column in columns)
-    return [*lines, f"<tr><td></td>{titles}</tr>"]
+    return [*lines, f"<tr><td></td>{titles}{runs}</tr>"]
 
 
-def _cell(cell: dict[str, Any], link: Callable[[str], str] | None) -> str:
+def _cell(cell: dict[str, Any]) -> str:
     t = texts(cell)
     tag = {"best": "b", "among_best": "u"}.get(t.mark)
     ours = f"<{tag}>{escape(t.ours)}</{tag}>" if tag else escape(t.ours)
@@ -48,9 +52,13 @@ def _cell(cell: dict[str, Any], link: Callable[[str], str] | None) -> str:
     if t.paper:
         difference = f" ({t.difference})" if t.difference else ""
         ours += f'<br><span class="paper">paper {escape(t.paper + difference)}</span>'
-    if link and ids:
-        dots = " ".join(
-            f'<a href="{escape(link(run_id))}" title="{escape(run_id)}">{i + 1}</a>' for i, run_id in enumerate(ids)
-        )
-        ours += f'<br><span class="runs">runs {dots}</span>'
     return f'<td class="{escape(str(cell["status"]))}"{title}>{ours}</td>'
+
+
+def _runs(row: str, cells: list[dict[str, Any]], link: Callable[[str], str]) -> str:
+    ids = sorted({run_id for cell in cells for run_id in str(cell["runs"]).split()})
+    links = "".join(
+        f'<a href="{escape(link(run_id))}" aria-label="{escape(f"{row}, run {run_id}")}">{number}</a>'
+        for number, run_id in enumerate(ids, 1)
+    )
+    return f'<td class="text runs">{links}</td>'

@@ -1,59 +1,181 @@
-"""LaTeX with booktabs. Needs in the preamble: \\usepackage{booktabs,graphicx} and UTF-8 input (LaTeX's default)."""
+r"""LaTeX at its natural size, with booktabs; fits the text width and height of a plain `article`.
+
+Needs in the preamble what the first line says, and UTF-8 input (LaTeX's default). A table that is wider than the text
+is turned on its side, or split where that is not enough; one with more than 40 lines goes over several pages.
+"""
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
+import pandas as pd
+
+from sdsbench.results.escape import latex as escape
 from sdsbench.results.tables.build import Built
-from sdsbench.results.tables.definition import Column
+from sdsbench.results.tables.definition import Column, Table
 from sdsbench.results.tables.render.texts import CellTexts, texts
 
-_SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$",
-    "‡": r"$\ddagger$", "<": "$<$", ">": "$>$",
-}  # fmt: skip
+PREAMBLE = r"\usepackage{array,booktabs,longtable,rotating,pdflscape}"
+LINES = 40
+"""Body lines that one upright page holds."""
+_SIDEWAYS_LINES = 20  # and a turned one
+_WIDTH, _SIDEWAYS_WIDTH = 345.0, 550.0  # points: \textwidth and \textheight of article
+_LETTER, _SMALL, _GAP = 5.2, 4.2, 6.0  # points of a letter at 10 and at 7 points, and between columns
+_HEAD, _TITLE = 14, 26  # letters in a line of a column's head and of a row's title
+_IDS = r"\b[0-9a-f]{16}\b(?:, [0-9a-f]{16}\b)*(?: and \d+ more)?"
 
 
-def render(built: Built) -> str:
+@dataclass(frozen=True)
+class _Line:
+    """A row's title and cells; `paper` for the second line that holds printed numbers."""
+
+    title: str
+    cells: Mapping[str, CellTexts]
+    paper: bool = False
+
+    def latex(self, columns: Sequence[Column]) -> str:
+        form = _paper if self.paper else _ours
+        end = r" \\[2pt]" if self.paper else r" \\"
+        title = "" if self.paper else stacked(self.title, _TITLE, "l")
+        return " & ".join([title, *(form(self.cells[column.name]) for column in columns)]) + end
+
+
+def render(built: Built, run_ids: bool = False) -> str:
+    """The table; `run_ids` keeps the names of runs in its notes."""
     table = built.table
     by_cell = {(cell["row"], cell["column"]): texts(cell) for cell in built.frame.to_dict("records")}
-    body: list[str] = []
+    lines: list[_Line] = []
     for row in table.rows:
-        cells = [by_cell[row.name, column.name] for column in table.columns]
-        body.append(" & ".join([escape(row.title), *(_ours(cell) for cell in cells)]) + r" \\")
-        if any(cell.paper for cell in cells):
-            body.append(" & ".join(["", *(_paper(cell) for cell in cells)]) + r" \\[2pt]")
-    label = table.name.replace("/", ":").replace("_", "-")
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs,graphicx}",
-            r"\begin{table}[p]",
-            r"\centering",
-            rf"\caption{{{escape(table.title)}}}\label{{tab:{label}}}",
-            r"\setlength{\tabcolsep}{3pt}",
-            r"\resizebox{\linewidth}{!}{%",
-            rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-            r"\toprule",
-            *_heads(table.columns),
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\par\smallskip\begin{minipage}{\linewidth}\scriptsize\raggedright",
-            *(escape(line) + r"\par" for line in built.footer),
-            r"\end{minipage}",
-            r"\end{table}",
-            "",
+        cells = {column.name: by_cell[row.name, column.name] for column in table.columns}
+        lines.append(_Line(row.title, cells))
+        if any(cell.paper for cell in cells.values()):
+            lines.append(_Line(row.title, cells, paper=True))
+    first = max((_width(row.title, _TITLE) for row in table.rows), default=0.0) + _GAP
+    widths = [_GAP + max(_width(column.title, _HEAD), *(_cell_width(line, column) for line in lines), 0.0)
+              for column in table.columns]  # fmt: skip
+    notes = footer([*built.footer, *_long_notes(table, by_cell)], run_ids)
+    environment, parts = _layout(table.columns, first, widths, len(lines))
+    label = "tab:" + re.sub(r"[^A-Za-z0-9:.-]", "-", table.name.replace("/", ":"))
+    written = [f"% needs {PREAMBLE}"]
+    for number, columns in enumerate(parts, 1):
+        title = escape(table.title) + (f" ({number} of {len(parts)})" if len(parts) > 1 else "")
+        caption = rf"\caption{{{title}}}\label{{{label}{f'-{number}' if len(parts) > 1 else ''}}}"
+        body = [
+            line.latex(columns) for line in lines if not line.paper or any(line.cells[c.name].paper for c in columns)
         ]
-    )
+        last = notes if number == len(parts) else []
+        written += (_long if environment == "longtable" else _floating)(environment, caption, columns, body, last)
+    return "\n".join([*written, ""])
 
 
-def escape(text: str) -> str:
-    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+def _long_notes(table: Table, by_cell: Mapping[tuple[str, str], CellTexts]) -> Iterator[str]:
+    for row in table.rows:
+        for column in table.columns:
+            if len(note := by_cell[row.name, column.name].note) > _TITLE:
+                yield f"{row.title}, {column.title}: {note}."
 
 
-def _heads(columns: tuple[Column, ...]) -> list[str]:
+def plain_table(shown: pd.DataFrame, title: str, columns: str, notes: Sequence[str] = ()) -> str:
+    """A frame of texts, turned on its side: wide ones of words have no narrower form."""
+    columns = columns.replace("p{", r">{\raggedright\arraybackslash}p{")
+    body = [" & ".join(escape(str(value)) for value in row) + r" \\" for row in shown.to_numpy().tolist()]
+    heads = " & ".join(map(escape, shown.columns)) + r" \\"
+    if len(body) > _SIDEWAYS_LINES:
+        inside = [r"\toprule", heads, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot", *body]
+        table = [rf"\begin{{longtable}}{{{columns}}}", rf"\caption{{{escape(title)}}}\\", *inside, r"\end{longtable}"]
+        parts = [r"\begin{landscape}\footnotesize", *table, *footer(notes, False), r"\end{landscape}"]
+    else:
+        inside = [r"\toprule", heads, r"\midrule", *body, r"\bottomrule"]
+        table = [rf"\begin{{tabular}}{{{columns}}}", *inside, r"\end{tabular}\par\smallskip", *footer(notes, False)]
+        parts = [
+            r"\begin{sidewaystable}[p]\footnotesize",
+            rf"\caption{{{escape(title)}}}",
+            *table,
+            r"\end{sidewaystable}",
+        ]
+    return "\n".join([f"% needs {PREAMBLE}", *parts, ""])
+
+
+def footer(lines: Sequence[str], run_ids: bool) -> list[str]:
+    """The notes below a table, without the names of runs unless they are asked for."""
+    return [escape(line if run_ids else without_ids(line)) + r"\par" for line in lines]
+
+
+def without_ids(line: str) -> str:
+    """A note without the names of runs, which no reader of a paper can look up."""
+    return re.sub(rf"(?:: | in ){_IDS}(?=[;.]|$)", "", re.sub(rf"{_IDS} (?=\S+ by )", "", line))
+
+
+def _layout(
+    columns: Sequence[Column], first: float, widths: Sequence[float], lines: int
+) -> tuple[str, list[list[Column]]]:
+    """The environment, and the columns of each part."""
+    if lines > LINES:
+        return "longtable", list(_split(columns, first, widths, _WIDTH))
+    if first + sum(widths) <= _WIDTH:
+        return "table", [list(columns)]
+    if lines <= _SIDEWAYS_LINES:
+        return "sidewaystable", list(_split(columns, first, widths, _SIDEWAYS_WIDTH))
+    return "table", list(_split(columns, first, widths, _WIDTH))
+
+
+def _split(columns: Sequence[Column], first: float, widths: Sequence[float], room: float) -> Iterator[list[Column]]:
+    part: list[Column] = []
+    used = first
+    for column, width in zip(columns, widths, strict=True):
+        if part and used + width > room:
+            yield part
+            part, used = [], first
+        part.append(column)
+        used += width
+    yield part
+
+
+def _floating(
+    environment: str, caption: str, columns: Sequence[Column], body: Sequence[str], notes: Sequence[str]
+) -> list[str]:
+    return [
+        rf"\begin{{{environment}}}[p]",
+        r"\centering",
+        caption,
+        rf"\setlength{{\tabcolsep}}{{{_GAP / 2:g}pt}}",
+        rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}",
+        r"\toprule",
+        *_heads(columns),
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *([r"\par\smallskip\begin{minipage}{\linewidth}\tiny\raggedright", *notes, r"\end{minipage}"] if notes else []),
+        rf"\end{{{environment}}}",
+    ]
+
+
+def _long(
+    environment: str, caption: str, columns: Sequence[Column], body: Sequence[str], notes: Sequence[str]
+) -> list[str]:
+    return [
+        rf"\begingroup\setlength{{\tabcolsep}}{{{_GAP / 2:g}pt}}",
+        rf"\begin{{{environment}}}{{@{{}}l{'r' * len(columns)}@{{}}}}",
+        caption + r"\\",
+        r"\toprule",
+        *_heads(columns),
+        r"\midrule",
+        r"\endhead",
+        r"\bottomrule",
+        r"\endfoot",
+        *body,
+        rf"\end{{{environment}}}",
+        *([r"{\tiny\raggedright\noindent", *notes, "}"] if notes else []),
+        r"\endgroup",
+    ]
+
+
+def _heads(columns: Sequence[Column]) -> list[str]:
     lines = []
     if any(column.group for column in columns):
         top, rules, at = [""], [], 2
@@ -63,14 +185,41 @@ def _heads(columns: tuple[Column, ...]) -> list[str]:
             rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}" if group else "")
             at += width
         lines += [" & ".join(top) + r" \\", "".join(rules)]
-    return [*lines, " & ".join(["", *(escape(column.title) for column in columns)]) + r" \\"]
+    return [*lines, " & ".join(["", *(stacked(column.title, _HEAD, "r") for column in columns)]) + r" \\"]
+
+
+def stacked(text: str, letters: int, side: str) -> str:
+    """A long title in several lines of one cell."""
+    lines = textwrap.wrap(text, letters) or [""]
+    if len(lines) == 1:
+        return escape(lines[0])
+    # Each line but the first begins with {} so that none of its letters is read as an argument of the line break.
+    return rf"\shortstack[{side}]{{{(chr(92) * 2 + '{}').join(map(escape, lines))}}}"
+
+
+def _width(text: str, letters: int) -> float:
+    return _LETTER * max(map(len, textwrap.wrap(text, letters)), default=0)
+
+
+def _cell_width(line: _Line, column: Column) -> float:
+    t = line.cells[column.name]
+    if line.paper:
+        return _SMALL * len(f"{t.paper} ({t.difference})") if t.paper else 0.0
+    rest = _rest(t)
+    return _LETTER * len(t.ours) + (_SMALL * (len(rest) + 1) if rest else 0.0)
 
 
 def _ours(t: CellTexts) -> str:
     text = escape(t.ours)
     text = {"best": rf"\textbf{{{text}}}", "among_best": rf"\underline{{{text}}}"}.get(t.mark, text)
-    rest = " ".join(part for part in (t.spread, t.note) if part)
+    rest = _rest(t)
     return rf"{text} {{\scriptsize {escape(rest)}}}" if rest else text
+
+
+def _rest(t: CellTexts) -> str:
+    """What stands small beside the number; a long note is only in the notes below."""
+    note = t.note if len(t.note) <= _TITLE else "see below"
+    return " ".join(part for part in (t.spread, note) if part)
 
 
 def _paper(t: CellTexts) -> str:

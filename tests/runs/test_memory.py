@@ -16,10 +16,11 @@ from benchmarks.counted import count, kernels_of_cuda
 from benchmarks.workloads import every_example_long, random_model
 from sdsbench.methods import base as methods
 from sdsbench.models import load
+from sdsbench.runs import memory
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.sweeps import cost, memory
-from sdsbench.sweeps.memory import Batch, training_bytes
+from sdsbench.runs.memory import Batch, training_bytes
+from sdsbench.sweeps import cost
 from sdsbench.training import step_memory
 from sdsbench.training.meta_device import META
 from sdsbench.training.optimizer import FlatOptimizer
@@ -239,7 +240,7 @@ def test_an_unknown_architecture_has_no_estimate(tmp_path: Path) -> None:
 def test_full_fine_tuning_of_the_papers_fits_an_a6000(model: str) -> None:
     """32 examples of 512 tokens, all of them targets: more than MetaMathQA has."""
     config = compose_run(["protocol=lora_sb/arithmetic", f"model={model}", "method=full_ft"])
-    assert config.train.batch_size == 32 and config.train.accumulation == 1
+    assert config.train.batch_size == 32
     size = training_bytes(config, Batch((512,) * 32, 1.0), "bfloat16")
     assert size is not None and size + cost.RESERVE < cost.USABLE * cost.CARDS["A6000 48 GB"]
 

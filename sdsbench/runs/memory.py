@@ -3,6 +3,8 @@
 The step is the one that training makes, on meta tensors (training/step_memory.py), so that whatever a method, a task or
 a model does is in the count. A count is remembered in memory and in the machine's cache folder under everything that
 decides it, the code included.
+
+From it follows how a run cuts its steps into passes: train.micro_tokens=auto.
 """
 
 from __future__ import annotations
@@ -34,9 +36,47 @@ if TYPE_CHECKING:
     from sdsbench.training.state import TrainState
 
 
+RESERVE = 1.5e9  # CUDA context and fragmentation, bytes
+USABLE = 0.92  # share of a card's memory that a run may plan with
+CPU_TOKENS = 1024
+"""Tokens of a pass on a CPU (docs/speed.md): less is slower, and more only takes more memory."""
+GPU_TOKENS = 16_384
+"""The most tokens of a pass on a GPU, where more of them have room."""
+
+
+def micro_tokens(config: RunConfig, longest: int, device: torch.device, dtype: str, runs: int = 1) -> int | None:
+    """The most tokens of a pass of `runs` runs side by side, whose longest example has so many; None: no limit.
+
+    On a GPU the largest power of two, up to GPU_TOKENS, whose counted memory the device holds.
+    """
+    asked = config.train.micro_tokens
+    if config.train.optimizer == "adamw8bit":
+        return None  # uses gradients up as they are made, so that passes cannot be added up
+    if asked != "auto":
+        return int(asked)
+    if device.type != "cuda":
+        return CPU_TOKENS
+    return tokens_that_fit(config, longest, torch.cuda.get_device_properties(device).total_memory, dtype, runs)
+
+
+def tokens_that_fit(config: RunConfig, longest: int, device_bytes: float, dtype: str, runs: int = 1) -> int:
+    """The tokens of a pass for which a device of that size has room; at least one example of each run.
+
+    Where the model's architecture is not known, GPU_TOKENS: a pass that does not fit is made again in smaller ones.
+    """
+    budget, least = GPU_TOKENS, longest * runs
+    while budget > least:
+        rows = Batch((longest,) * max(1, budget // least), 1.0)
+        needed = training_bytes(config, rows, dtype, runs)
+        if needed is None or needed + RESERVE <= device_bytes * USABLE:
+            return budget
+        budget //= 2
+    return least
+
+
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: rows of so many tokens (patches of images), of which the share `targets` carries loss."""
+    """The examples of a pass: rows of so many tokens (patches of images), of which the share `targets` carries loss."""
 
     lengths: tuple[int, ...]
     targets: float
@@ -110,7 +150,7 @@ def _count(config: RunConfig, facts: Mapping[str, Any], batch: Batch, dtype: str
 
 
 def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, TrainState, Sequence[Any]]:
-    """The loop and the state of one run as most of its training has them, and the rows of the micro-batch."""
+    """The loop and the state of one run as most of its training has them, and the rows of the pass."""
     from sdsbench.models.load import LoadedModel
     from sdsbench.runs.families import family_of
     from sdsbench.training.assemble import assemble

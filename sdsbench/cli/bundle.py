@@ -1,0 +1,43 @@
+"""`sdsbench bundle PLAN_OR_RUNS`: runs as one zip file for others, with a hash for every file and nothing private."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sdsbench.cli.shared import options
+
+
+@click.command("bundle")
+@click.argument("chosen", nargs=-1, metavar="PLAN|RUNS...", required=True)
+@options.runs
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), metavar="NAME.zip", required=True, help="The file to write."
+)
+def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path) -> None:
+    """Put the runs of a PLAN, or folders of runs, single runs (folder, id or the beginning of an id) and other bundles,
+    into one zip file.
+
+    Tables, verdicts and the report read it with --runs NAME.zip; `sdsbench reproduce NAME.zip` trains its runs again.
+    """
+    from sdsbench.cli.shared.run_folders import run_folder
+    from sdsbench.core.errors import Refused
+    from sdsbench.results.bundles.write import write
+    from sdsbench.sweeps import plan as plans
+
+    if output.suffix != ".zip":
+        raise Refused(f"--output {output}: accepted: a name that ends with .zip")
+    plan, places = None, []
+    if len(chosen) == 1 and any(
+        (folder / "manifest.json").is_file() for folder in (Path(chosen[0]), plans.PLANS / chosen[0])
+    ):
+        plan = plans.read(plans.find(chosen[0]))
+        default = list(runs) == [options.RUNS]
+        places = [str(plan.manifest.placing["output_root"])] if default else list(runs)
+    else:
+        places = [word if Path(word).exists() else str(run_folder(word, runs)) for word in chosen]
+    written = write(output, places, plan)
+    for remark in written.remarks:
+        print(remark)
+    print(f"{output}: {written.runs} run(s)")

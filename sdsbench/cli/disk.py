@@ -1,0 +1,51 @@
+"""`sdsbench disk`: bytes of plans and runs, and how much of them `sdsbench clean` would free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sdsbench.cli.shared import options
+
+
+@click.command("disk")
+@click.argument("chosen", metavar="[PLAN]...", nargs=-1)
+@options.runs
+def command(chosen: tuple[str, ...], runs: tuple[str, ...]) -> None:
+    """Say what plans and their runs take on disk, and what of it can go (`sdsbench clean`).
+
+    Without a PLAN: all of results/plans, and the runs in --runs that belong to none. A run of several plans counts in
+    each.
+    """
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from sdsbench.sweeps.disk import bytes_of, removable
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("plan", "runs", "on disk", "can go"):
+        table.add_column(column, justify="left" if column == "plan" else "right")
+    for name, plan_folder, folders in groups(chosen, runs):
+        size = sum(map(bytes_of, folders)) + (bytes_of(plan_folder) if plan_folder else 0)
+        free = sum(found.bytes for folder in folders for found in removable(folder))
+        table.add_row(name, str(len(folders)), decimal(size), decimal(free))
+    Console().print(table)
+
+
+def groups(chosen: tuple[str, ...], runs: tuple[str, ...]) -> list[tuple[str, Path | None, list[Path]]]:
+    """(name, folder, folders of the runs) of plans; without chosen ones the runs of no plan come last."""
+    from sdsbench.sweeps.disk import run_folders
+    from sdsbench.sweeps.plan import PLANS, all_plans, find, read
+
+    folders = [find(name) for name in chosen] or all_plans()
+    names = list(chosen) or [folder.relative_to(PLANS).as_posix() for folder in folders]
+    found: list[tuple[str, Path | None, list[Path]]] = [
+        (name, folder, run_folders(read(folder), {})) for name, folder in zip(names, folders, strict=True)
+    ]
+    if not chosen:
+        planned = {run.resolve() for _, _, its in found for run in its}
+        every = sorted(path.parent for root in runs for path in Path(root).glob("*/lock"))
+        found.append(("(no plan)", None, [run for run in every if run.resolve() not in planned]))
+    return found

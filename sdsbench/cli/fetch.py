@@ -1,0 +1,25 @@
+"""`sdsbench fetch PLAN`: put the weights and data of a plan's runs into this machine's caches, at their revisions."""
+
+from __future__ import annotations
+
+import click
+
+from sdsbench.cli.shared import options
+
+
+@click.command("fetch")
+@options.plan
+@options.overrides
+def command(plan: str, overrides: tuple[str, ...]) -> None:
+    """Download and check what the runs of a PLAN read, so that they need no network.
+
+    What is in the caches already is checked and not downloaded again. The caches must lie where compute nodes see them
+    (HF_HOME, SDSBENCH_CACHE). Overrides are those of `sdsbench sweep`.
+    """
+    from sdsbench.sweeps import placing as placings
+    from sdsbench.sweeps.fetch import announce, fetch
+    from sdsbench.sweeps.plan import find, read
+
+    found, placing = read(find(plan)), placings.parse(overrides)
+    announce(found, placing, print)
+    fetch(found, placing, print)

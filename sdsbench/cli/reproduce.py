@@ -1,0 +1,71 @@
+"""`sdsbench reproduce NAME.zip`: runs of a bundle trained again here, and whether they come out the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sdsbench.cli.shared import options
+
+
+@click.command("reproduce")
+@click.argument("bundle", metavar="NAME.zip", type=click.Path(path_type=Path))
+@options.overrides
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of its runs, drawn round the methods.")
+@click.option("--run", "ids", multiple=True, metavar="ID", help="This run (or the beginning of its id); repeatable.")
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A plugin of its runs that you trust.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), metavar="DIR", help="The model's folder, of runs with model=local."
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where runs, bundle and report go; default: results/reproductions/NAME.",
+)
+def command(
+    bundle: Path,
+    overrides: tuple[str, ...],
+    sample: int | None,
+    ids: tuple[str, ...],
+    plugins: tuple[str, ...],
+    model: Path | None,
+    output: Path | None,
+) -> int:
+    """Train runs of a bundle again and say of each: bitwise the same, the same answers, within the spread of its seeds,
+    or different, and what differs between the two. The same command goes on where it was stopped.
+
+    KEY=VALUE places the runs here: threads, device, data.root. Exit codes: 0 all bitwise the same, 10 at worst the same
+    answers, 11 at worst within the spread, 12 some different; a run that could not be trained here ends with the code
+    of its error.
+    """
+    from sdsbench.core.errors import ConfigError, Problem, Refused, Unavailable
+    from sdsbench.results.bundles.opened import opened
+    from sdsbench.results.bundles.write import write
+    from sdsbench.results.reproduction import page
+    from sdsbench.results.reproduction.again import Here, again, chosen
+    from sdsbench.sweeps import placing as placings
+
+    if not bundle.is_file():
+        raise Unavailable(f"{bundle}: no such bundle (a file that `sdsbench bundle` wrote).")
+    if sample and ids:
+        raise ConfigError([Problem("--sample", sample, "--sample N or --run ID, not both")])
+    placing = placings.parse(overrides)
+    for key in ("output_root", placings.GROUP_SIZE):
+        if key in placing:
+            raise Refused(f"{key}={placing[key]}: runs go to --output DIR, one after the other.")
+    opened_bundle = opened(bundle)
+    for name, reasons in opened_bundle.problems.items():
+        print(f"left out, since it was changed after the bundle was made: {name}: {'; '.join(reasons)}")
+    folder = output or Path("results/reproductions") / bundle.stem
+    here = Here(folder / "runs", placing, plugins, model)
+    results = again(opened_bundle, chosen(opened_bundle, sample, ids), here, lambda text: print(text, flush=True))
+    if any(result.ours for result in results):
+        own = folder / f"{bundle.stem}-reproduced.zip"
+        write(own, [here.root])
+        print(own)
+    print(page.write(folder, bundle.name, results))
+    print(page.markdown(bundle.name, results), end="")
+    return max(result.exit_code for result in results)

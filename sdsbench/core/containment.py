@@ -1,0 +1,67 @@
+"""Nothing is written or read outside of its root, and inside a run's folder nothing is a link.
+
+A results folder that is a link itself, to a scratch disk say, is the user's own choice and stays allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from sdsbench.core.errors import Refused
+from sdsbench.core.reading import kind_of
+
+FILES = ("record.json", "config.yaml", "metrics.jsonl", "lock", "private.jsonl")
+FOLDERS = ("samples", "adapter", "probes")
+OTHERS = ("wandb",)  # W&B makes links of its own there; nothing of ours is written below it
+
+
+def contained(root: Path, *parts: str) -> Path:
+    """`root` with these parts behind it. Raises Refused where that lies outside `root`, whatever is a link on the way.
+
+    Also for parts with control characters, which no name of ours has.
+    """
+    path = root.joinpath(*parts)
+    if any(ord(letter) < 32 or ord(letter) == 127 for part in parts for letter in part):
+        raise Refused(f"{str(path)!r}: accepted: a name without control characters.")
+    try:
+        inside = path.resolve().is_relative_to(root.resolve()) and path.resolve() != root.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long
+        raise Refused(f"{path}: not a path ({error}).") from None
+    if not inside:
+        raise Refused(f"{path}: accepted: a path inside {root}; this one leads out of it.")
+    return path
+
+
+def require_plain(folder: Path) -> None:
+    """Raises Refused where a run's folder, or something that a run writes in it, is a link or of another kind.
+
+    An absent folder is fine.
+    """
+    if folder.is_symlink():
+        raise Refused(f"{folder}: a run's folder that is a link is not written into. Accepted: a folder of its own.")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise Refused(f"{folder}: {kind_of(folder.lstat().st_mode)} where the folder of a run belongs.")
+    for entry in os.scandir(folder):
+        if entry.name in OTHERS:
+            continue
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if entry.name in FILES and is_folder:
+            raise Refused(f"{entry.path}: a folder where a file belongs. Move it away.")
+        if entry.name in FOLDERS and not is_folder and not entry.is_symlink():
+            raise Refused(f"{entry.path}: a file where a folder belongs. Move it away.")
+        _require_plain_entry(entry)
+
+
+def _require_plain_entry(entry: os.DirEntry[str]) -> None:
+    mode = entry.stat(follow_symlinks=False).st_mode
+    if stat.S_ISDIR(mode):
+        for below in os.scandir(entry.path):
+            _require_plain_entry(below)
+    elif not stat.S_ISREG(mode):
+        raise Refused(
+            f"{entry.path}: {kind_of(mode)} in a run's folder, which is neither followed nor waited for. Remove it."
+        )

@@ -1,0 +1,125 @@
+"""The cores of this machine: how many this process may use, who else is on them, and libraries that behave there.
+
+Imported by the package itself, so that what libraries read when they load is set before torch is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULTS = {
+    # Threads that wait for others sleep. Spinning, they take the cores from every other process (docs/speed.md).
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # oneDNN keeps code for so many shapes of products instead of 1024, each with megabytes of packed weights.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+}
+"""Environment variables, with the values that they get where the user has not set them. Libraries read them once."""
+
+BUSY = 0.25  # share of the cores that others must hold before anybody is told
+
+
+def set_defaults() -> None:
+    """Set what libraries read; the processes that this one starts inherit it."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may compute on: the fewest of what affinity, a container's quota, SLURM and OpenMP allow.
+
+    `root`: where /proc and /sys are looked for.
+    """
+    limits = [len(_affinity()), *_quotas(root)]
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "OMP_NUM_THREADS"):
+        given = os.environ.get(name, "").split(",")[0]  # OpenMP takes a list, the first for the outermost loop
+        if given.isdigit() and int(given) > 0:
+            limits.append(int(given))
+    return max(1, int(min(limits)))
+
+
+def _affinity() -> set[int]:
+    """The cores that the system lets this process run on."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # not on every system
+        return set(range(os.cpu_count() or 1))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores' worth of time that each control group around the process has in a period: cgroup version 2, or 1."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            for folder in _upwards(root / "sys/fs/cgroup", path):
+                yield from _quota(folder, "cpu.max")
+        elif "cpu" in controllers.split(","):
+            for mount in ("cpu", "cpu,cpuacct"):
+                for folder in _upwards(root / "sys/fs/cgroup" / mount, path):
+                    yield from _quota(folder, "cpu.cfs_quota_us", "cpu.cfs_period_us")
+
+
+def _upwards(mount: Path, path: str) -> Iterator[Path]:
+    """The group's folder and those around it; in a container the mount itself may be the group."""
+    folder = mount / path.strip("/")
+    while True:
+        yield folder
+        if folder == mount:
+            return
+        folder = folder.parent
+
+
+def _quota(folder: Path, *files: str) -> Iterator[float]:
+    """quota / period from the words of the files; nothing without a limit (`max`, or -1)."""
+    try:
+        quota, period = " ".join((folder / name).read_text() for name in files).split()
+        if quota != "max" and int(quota) > 0:
+            yield int(quota) / int(period)
+    except (OSError, ValueError):
+        return
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the cores of this process and the process itself had done at some moment."""
+
+    busy: float  # seconds of work on those cores, whoever did it
+    own: float  # seconds of work of this process
+    clock: float
+
+    @classmethod
+    def now(cls) -> Load | None:
+        """None where the system does not say."""
+        try:
+            lines = Path("/proc/stat").read_text().splitlines()
+        except OSError:
+            return None
+        names, ticks = {f"cpu{core}" for core in _affinity()}, os.sysconf("SC_CLK_TCK")
+        busy = 0.0
+        for name, *numbers in (line.split() for line in lines if line.startswith("cpu")):
+            if name in names:
+                user, nice, system, _idle, _waiting, interrupts, soft = map(int, numbers[:7])
+                busy += (user + nice + system + interrupts + soft) / ticks
+        return cls(busy, time.process_time(), time.perf_counter())
+
+    def others_since(self) -> float:
+        """Cores that other processes held on average since then."""
+        now = Load.now()
+        if now is None or now.clock <= self.clock:
+            return 0.0
+        return max(0.0, (now.busy - self.busy) - (now.own - self.own)) / (now.clock - self.clock)
+
+
+def shared_text(since: Load | None) -> str | None:
+    """A line for people where other work has held a good part of the cores, else None."""
+    held, cores = (since.others_since() if since else 0.0), len(_affinity())
+    if held < BUSY * cores:
+        return None
+    return f"other work held {held:.1f} of the {cores} cores meanwhile: times are those of a shared machine"

@@ -1,0 +1,137 @@
+"""Files that others may have made, read as data: regular files alone, of limited size, and one error for all faults.
+
+Records, step logs, answers, probes, manifests, results of other tools and bundles are read through here. A link, a
+FIFO or a folder where a file belongs is refused and not waited for; what is unpacked is measured while it is unpacked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from sdsbench.core.errors import DamagedFile
+from sdsbench.core.limits import Limit
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a link",
+          stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}  # fmt: skip
+_SLICE = 1024  # packed bytes at a time: Zstandard makes at most some 32 MiB of them
+
+
+def kind_of(mode: int) -> str:
+    """What a file's mode says that it is, where it is no regular file."""
+    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
+    """The content of a regular file. `below`: a folder above it between which and the file no link may lie.
+
+    Raises DamagedFile for anything else than such a file, for a larger one and for one that cannot be read.
+    """
+    if below is not None:
+        for folder in list(path.relative_to(below).parents)[:-1]:
+            if (below / folder).is_symlink():
+                raise DamagedFile(f"{path}: {below / folder} is a link; links inside a run's folder are not followed.")
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        what = "a link, which is not followed" if os.path.islink(path) else getattr(error, "strerror", None) or error
+        raise DamagedFile(f"{path}: cannot be read ({what}).") from None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedFile(f"{path}: {kind_of(found.st_mode)} where a file belongs.")
+        limit.require(found.st_size, path)
+        with os.fdopen(os.dup(handle), "rb") as file:
+            content = file.read(limit.value + 1)
+    finally:
+        os.close(handle)
+    limit.require(len(content), path)  # it may have grown
+    return content
+
+
+def parse_json(content: bytes | str, where: object) -> Any:
+    """JSON as plain values. Raises DamagedFile: also for numbers of thousands of digits and thousands of brackets."""
+    try:
+        value = json.loads(content)
+        if "\\u" in (content if isinstance(content, str) else content.decode()):  # half of a pair is no text
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{where}: not JSON ({' '.join(str(error).split())[:200]}).") from None
+
+
+def read_json(path: Path, limit: Limit, below: Path | None = None) -> Any:
+    """The JSON in a file. Raises DamagedFile."""
+    return parse_json(read_bytes(path, limit, below), path)
+
+
+def read_text(path: Path, limit: Limit, below: Path | None = None) -> str:
+    """The UTF-8 text of a file. Raises DamagedFile."""
+    try:
+        return read_bytes(path, limit, below).decode()
+    except UnicodeDecodeError as error:
+        raise DamagedFile(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+
+
+def read_packed_rows(
+    path: Path, limit: Limit, check: Callable[[dict[str, Any]], str], below: Path | None = None
+) -> list[dict[str, Any]]:
+    """The JSON objects, one a line, of a file that Zstandard packed; `check` says what is wrong with one, or nothing.
+
+    Raises DamagedFile, with the number of the line where one is wrong.
+    """
+    try:
+        text = _unpacked(read_bytes(path, limit, below), limit, path).decode()
+    except UnicodeDecodeError as error:
+        raise DamagedFile(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    return rows_of(text, check, path)
+
+
+def rows_of(text: str, check: Callable[[dict[str, Any]], str], path: Path) -> list[dict[str, Any]]:
+    """The JSON objects, one a line, of a text; raises DamagedFile as `read_packed_rows` does."""
+    rows = []
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
+        row = parse_json(line, f"{path}, line {number}")
+        wrong = check(row) if isinstance(row, dict) else "not an object of keys and values"
+        if wrong:
+            raise DamagedFile(f"{path}, line {number}: {wrong}.")
+        rows.append(row)
+    return rows
+
+
+def _unpacked(packed: bytes, limit: Limit, path: Path) -> bytes:
+    stream = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+    parts: list[bytes] = []
+    size = 0
+    try:
+        for start in range(0, len(packed), _SLICE):
+            if stream.eof:
+                break
+            parts.append(stream.decompress(packed[start : start + _SLICE]))
+            size += len(parts[-1])
+            limit.require(size, path)
+    except zstandard.ZstdError as error:
+        raise DamagedFile(f"{path}: not packed by Zstandard ({error}).") from None
+    if not stream.eof:
+        raise DamagedFile(f"{path}: cut short.")
+    if stream.unused_data:
+        raise DamagedFile(f"{path}: more bytes follow its end.")
+    return b"".join(parts)
+
+
+def finite(value: Any) -> bool:
+    """Whether a value of JSON is a number that can be computed with."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300  # false for NaN; larger whole numbers are no floats
+
+
+def whole(value: Any) -> bool:
+    """Whether a value of JSON is a whole number from 0 of a size that counts have."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

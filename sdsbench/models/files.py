@@ -1,0 +1,150 @@
+"""The files of a model folder: what loading reads, whether it can be what it is called, and the hash of all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sdsbench.core.errors import SdsbenchError, Unavailable
+from sdsbench.core.file_hash import content_hash
+
+SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+LOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "additional_chat_templates/*.jinja")
+"""Files of a model folder that loading reads: weights, configuration, tokenizer, image processor."""
+_POINTER = b"version https://git-lfs"
+_SHOWN = 400  # characters of a library's own words
+MOST_BYTES = 2**28  # of a JSON file: the largest tokenizers have 35 MB
+MOST_MODULES = 2048
+"""Blocks or experts that a config.json may declare: building as many as a damaged file says would take for ever."""
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over name and content of every file that loading reads.
+
+    Raises Unavailable where loading would read weights that are not hashed: none are there, or they lie outside.
+    """
+    weight_files(folder)
+    digest = hashlib.sha256()
+    for path in loaded_files(folder):
+        digest.update(f"{path.name}\0{content_hash(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def loaded_files(folder: Path) -> list[Path]:
+    """The files that are hashed, in order. Raises Unavailable where one of these names is no file."""
+    found = sorted(path for pattern in LOADED for path in folder.glob(pattern))
+    for path in found:
+        if not path.is_file():
+            raise Unavailable(f"{_shown(path)}: accepted: a file; it is none (a folder, a pipe or a dead link)")
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that loading takes the weights from, as transformers chooses them.
+
+    Raises Unavailable without any, and for an index that names anything but safetensors files of this folder.
+    """
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
+    if not (folder / INDEX).exists():
+        raise Unavailable(_without_weights(folder))
+    map_of = json_of(folder / INDEX).get("weight_map")
+    names = list(map_of.values()) if isinstance(map_of, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise Unavailable(f"{_shown(folder / INDEX)}: accepted: a weight_map of tensor names to file names")
+    for name in dict.fromkeys(names):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise Unavailable(
+                f"{_shown(folder / INDEX)}: names {name[:200]!r}; accepted: names of *.safetensors files in its folder"
+            )
+        if not (folder / name).is_file():
+            raise Unavailable(f"{_shown(folder / INDEX)}: names {name}, which is not there; download the folder again")
+    return [folder / name for name in sorted(set(names))]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The facts of a folder's config.json, checked as far as they can be without building the model.
+
+    Raises Unavailable for what cannot be trained: no JSON, quantised weights, an adapter in place of a model, weights
+    under a name of their own, more blocks than MOST_MODULES.
+    """
+    path = folder / CONFIG
+    if (folder / "adapter_config.json").exists():
+        raise Unavailable(f"{folder.name}: adapter_config.json says that this is an adapter; accepted: a whole model")
+    facts = json_of(path)
+    if "quantization_config" in facts or "compression_config" in facts:
+        raise Unavailable(f"{_shown(path)}: the weights are quantised; accepted: float32, bfloat16 or float16 weights")
+    if "transformers_weights" in facts:
+        raise Unavailable(f"{_shown(path)}: transformers_weights: accepted: weights in {SINGLE} or {INDEX}")
+    check_counts(facts, _shown(path))
+    return facts
+
+
+def check_counts(facts: Any, where: str) -> None:
+    """Raises Unavailable where a configuration declares more blocks or experts than MOST_MODULES."""
+    if not isinstance(facts, dict):
+        return
+    for key, value in facts.items():
+        check_counts(value, where)
+        counts = any(word in str(key) for word in ("layer", "expert", "block")) and isinstance(value, int | float)
+        if counts and value > MOST_MODULES and ("num" in key or key.startswith("n_")):
+            raise Unavailable(f"{where}: {key}={value}: accepted: at most {MOST_MODULES}")
+
+
+def check_weights(paths: list[Path]) -> int:
+    """How many numbers the files declare. Raises Unavailable for pointers of git-lfs and for files that are cut."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in paths:
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise Unavailable(f"{_shown(path)}: a pointer of git-lfs, not the weights. Run: git lfs pull")
+        with reading(_shown(path)), safe_open(path, framework="pt") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises Unavailable where the file holds none, or has more than MOST_BYTES."""
+    if not path.is_file():
+        raise Unavailable(f"{_shown(path)}: no such file")
+    if path.stat().st_size > MOST_BYTES:
+        raise Unavailable(f"{_shown(path)}: accepted: at most {MOST_BYTES} bytes")
+    with reading(_shown(path)):
+        found = json.loads(path.read_bytes())
+    if not isinstance(found, dict):
+        raise Unavailable(f"{_shown(path)}: accepted: a JSON object")
+    return found
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """The boundary around every reader of foreign files: whatever it objects to becomes Unavailable, in one line."""
+    try:
+        yield
+    except SdsbenchError:
+        raise
+    except Exception as error:  # libraries raise what they like, and RecursionError and MemoryError are among it
+        said = " ".join(str(error).split())
+        said = f"{said[:_SHOWN]} ..." if len(said) > _SHOWN else said
+        raise Unavailable(f"{what}: cannot be read: {type(error).__name__}: {said}") from None
+
+
+def _without_weights(folder: Path) -> str:
+    if any(folder.glob("*.bin")):
+        other = "only pickled weights (*.bin), which may run code; convert them with model.save_pretrained"
+    elif any(folder.glob("*.gguf")):
+        other = "a GGUF file, which is read from packages alone (model.source=gguf)"
+    else:
+        other = "none"
+    return f"{folder.name}: accepted: a folder with {SINGLE}, or {INDEX} and its files (*.safetensors); it has {other}"
+
+
+def _shown(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"

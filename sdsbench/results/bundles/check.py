@@ -1,0 +1,210 @@
+"""What a run's own files say of each other: scores made again from answers, losses from steps, the id from the keys.
+
+A hash says that a file is the one that was packed; these say that the packed one is what a run writes. Answers are
+graded again, so a changed score, verdict, answer or rate contradicts something. Only a change that is consistent in
+every file is not found here: `sdsbench reproduce` trains the run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdsbench.core import samples, step_log
+from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
+from sdsbench.core.limits import RECORD
+from sdsbench.core.reading import read_text
+from sdsbench.core.record import Record, Score
+from sdsbench.core.run_folder import read_record
+from sdsbench.evaluation import metrics
+from sdsbench.results.bundles.packed import configuration_text
+from sdsbench.results.grading import evaluation_of, graders
+from sdsbench.runs.configuration.compose import from_tree
+from sdsbench.runs.configuration.identity import run_id, unplaced
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.tasks.base import Choice, Generation, Labelled
+
+SHOWN = 3
+NEAR = 1e-9
+
+
+def contradictions(run: Path, packed: bool) -> list[str]:
+    """What contradicts what in a run's folder; empty where nothing does.
+
+    `packed`: it lies in a bundle, whose config.yaml is the record's configuration.
+    """
+    try:
+        record = read_record(run / "record.json")
+        lines = step_log.read(run / "metrics.jsonl")
+        text = read_text(run / "config.yaml", RECORD) if packed else None
+        found = [*_of_configuration(record, text), *_of_tuning(record), *_of_steps(record, lines)]
+        for score in record.scores:
+            found += _of_log(score, lines)
+        for evaluation, stage in dict.fromkeys((score.evaluation, score.stage) for score in record.scores):
+            path = samples.path_of(run, evaluation, stage)
+            if path.exists():
+                found += _of_answers(record, evaluation, stage, samples.read(path))
+    except (DamagedFile, Unavailable) as error:
+        return [str(error)]
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        return [f"values of another kind than a run writes ({type(error).__name__}: {str(error)[:200]})"]
+    return found
+
+
+def unnamed(record: Record) -> str:
+    """Why the run's id cannot be made again from its keys; empty where it can."""
+    if record.config.get("model", {}).get("source") == "folder":
+        return "its model's folder is part of its id and not of the bundle"
+    try:
+        _config(record)
+    except ConfigError as error:
+        return f"this version does not know its configuration ({error.problems[0]})"
+    return ""
+
+
+def _config(record: Record) -> RunConfig:
+    """The record's configuration; what it says of folders and plugins is left out: reading a file imports none."""
+    return from_tree(unplaced(record.config))
+
+
+def _of_configuration(record: Record, text: str | None) -> Iterator[str]:
+    config = record.config
+    if text is not None and text != configuration_text(record):
+        yield "config.yaml is not the record's configuration"
+    told = {
+        "lr": config["train"].get("lr"), "seed": config.get("seed"), "task": config["task"].get("name"),
+        "train_set": config["task"].get("train_set"), "model": config["model"].get("name"),
+        "method": config["method"].get("name"), "protocol": config["protocol"].get("name"),
+        "rank": config["method"].get("rank"), "alpha": config["method"].get("alpha"),
+    }  # fmt: skip
+    for key, value in told.items():
+        if getattr(record, key) != value:
+            yield f"{key} is {getattr(record, key)} in the record and {value} in its configuration"
+    if not unnamed(record) and (identity := run_id(_config(record))) != record.run_id:
+        yield f"its configuration is that of run {identity}"
+
+
+def _of_tuning(record: Record) -> Iterator[str]:
+    tuning = record.tuning
+    if tuning is None:
+        return
+    known = [(score, value) for score, value in zip(tuning.scores, tuning.grid, strict=False) if score is not None]
+    if len(tuning.scores) != len(tuning.grid):
+        yield f"{len(tuning.scores)} scores of {len(tuning.grid)} tuned values"
+    elif known and tuning.chosen not in [value for score, value in known if score == max(known)[0]]:
+        yield f"{tuning.key} {tuning.chosen:g} was chosen and is not the best of its grid"
+    if tuning.key == "train.lr" and record.lr != tuning.chosen:
+        yield f"train.lr {tuning.chosen:g} was chosen and the run has {record.lr:g}"
+
+
+def _of_steps(record: Record, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    steps = [line for line in lines if line["kind"] == "train"]
+    if record.losses is None or not steps:
+        return
+    if [line["step"] for line in steps] != list(range(1, record.losses.steps + 1)):
+        yield f"{len(steps)} steps in the log and {record.losses.steps} in the record, or not one after the other"
+        return
+    losses = [line["loss"] for line in steps]
+    tail = losses[-max(1, len(losses) // 10) :]
+    for name, value in (("first", losses[0]), ("last", losses[-1]), ("tail_mean", sum(tail) / len(tail))):
+        if abs(getattr(record.losses, name) - value) > NEAR * max(1.0, abs(value)):
+            yield f"{name} loss is {getattr(record.losses, name):.6g} in the record and {value:.6g} in the log"
+    rates = [line["lr"] for line in steps if "lr" in line]
+    if len(rates) > 1 and not 0.5 <= max(rates) / record.lr <= 1 + 1e-6:
+        yield f"the log's highest rate is {max(rates):g} and the record's {record.lr:g}"
+
+
+def _of_log(score: Score, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    which = (score.evaluation, score.stage, score.scorer)
+    logged = [
+        line
+        for line in lines
+        if line["kind"] == "eval" and (line["evaluation"], line["stage"], line["scorer"]) == which
+    ]
+    told = {key: value for line in logged[-1:] for key, value in line.items() if key not in ("kind", "step")}
+    if not lines or score.stage == "best_epoch":  # the best of several lines
+        return
+    if not logged:
+        yield f"score of {' '.join(which)} is not in the log"
+    wrong = [key for key, value in told.items() if getattr(score, key, value) != value]
+    if wrong:
+        yield f"score of {' '.join(which)}: {', '.join(wrong)} not as in the log"
+
+
+def _of_answers(record: Record, name: str, stage: str, answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    scores = [score for score in record.scores if (score.evaluation, score.stage) == (name, stage)]
+    where = f"{name} ({stage})"
+    if [answer["index"] for answer in answers] != list(range(len(answers))):
+        yield f"answers to {where} are not numbered one after the other"
+        return
+    evaluation = evaluation_of(record, name)
+    for score in scores:
+        if score.n != len(answers):
+            yield f"{score.scorer} of {where} counts {score.n} questions; {len(answers)} answers are stored"
+        else:
+            yield from _of_score(score, answers, labelled=isinstance(evaluation, Labelled))
+    if isinstance(evaluation, Generation):
+        yield from _graded(evaluation, where, answers)
+    elif isinstance(evaluation, Choice | Labelled):
+        yield from _judged(evaluation, where, answers)
+
+
+def _of_score(score: Score, answers: Sequence[Mapping[str, Any]], labelled: bool) -> Iterator[str]:
+    where = f"{score.scorer} of {score.evaluation} ({score.stage})"
+    if labelled:
+        predictions, labels = ([float(answer[key]) for answer in answers] for key in ("response", "target"))
+        value = metrics.compute(score.scorer, predictions, labels)
+        if score.classes is not None and score.classes != len(set(predictions)):
+            yield f"{where}: {score.classes} predicted classes in the record and {len(set(predictions))} in the answers"
+    else:
+        verdicts = [answer.get("scores", {}).get(score.scorer) for answer in answers]
+        value = float(np.mean([verdict or 0.0 for verdict in verdicts]))
+        if score.undecided != verdicts.count(None):
+            yield f"{where}: {score.undecided} undecided in the record and {verdicts.count(None)} in the answers"
+        cut = sum(bool(answer.get("truncated")) for answer in answers)
+        if score.truncated is not None and score.truncated != cut:
+            yield f"{where}: {score.truncated} cut answers in the record and {cut} stored"
+    if abs(score.value - value) > NEAR:
+        yield f"{where} is {100 * score.value:.2f} in the record and {100 * value:.2f} by its answers"
+
+
+def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Stored verdicts that the task's graders do not give; what a grader leaves undecided is not held against it."""
+    for name, grade in graders(evaluation).items():
+        wrong = []
+        for answer in answers:
+            stored = answer.get("scores", {}).get(name)
+            if stored is None:
+                continue
+            verdict = grade(str(answer.get("target", "")), str(answer.get("response", "")))
+            if verdict is not None and float(verdict) != float(stored):
+                wrong.append(str(answer["index"]))
+        if wrong:
+            yield _other_verdicts(where, name, wrong)
+
+
+def _judged(evaluation: Choice | Labelled, where: str, answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The same for predicted classes, and for choices by likelihood."""
+    scorer = evaluation.headline if isinstance(evaluation, Choice) else "accuracy"
+    wrong = [str(answer["index"]) for answer in answers if _stored_otherwise(evaluation, answer, scorer)]
+    if wrong:
+        yield _other_verdicts(where, scorer, wrong)
+
+
+def _stored_otherwise(evaluation: Choice | Labelled, answer: Mapping[str, Any], scorer: str) -> bool:
+    response = answer["response"]
+    if isinstance(evaluation, Choice):
+        if "gold" not in answer:  # stored before answers named it
+            return False
+        right = response.index(max(response)) == answer["gold"]
+    else:
+        right = answer["target"] == response
+    return answer.get("scores", {}).get(scorer) != float(right)
+
+
+def _other_verdicts(where: str, scorer: str, questions: Sequence[str]) -> str:
+    more = f" and {len(questions) - SHOWN} more" if len(questions) > SHOWN else ""
+    return f"answers to {where} have other verdicts by {scorer} than stored: {', '.join(questions[:SHOWN])}{more}"

@@ -1,0 +1,55 @@
+"""bundle.json: what a bundle holds, with a hash for every file, and what its runs were made with."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sdsbench.core.errors import DamagedFile
+from sdsbench.core.hashing import sha256_of
+from sdsbench.core.names import RunId
+from sdsbench.core.record import Label
+
+FILE = "bundle.json"
+RUNS, PLAN, LOCK = "runs", "plan", "requirements.lock"
+"""Where the run folders, the frozen plan and the lock of package versions stand in a bundle."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Entry(_Strict):
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class BundleManifest(_Strict):
+    """The manifest. Hashes of code, weights and data stand in the records; here are those that records do not hold."""
+
+    format: int = Field(ge=1, le=1)
+    name: Label
+    git_commit: str | None  # of the checkout that wrote the bundle
+    versions: dict[str, str]  # packages there
+    plugins: list[Label]  # modules that its runs need beside this package
+    adapters: dict[RunId, str]  # sha256 of the trained tensors of a run, which are not in the bundle
+    files: dict[str, Entry]
+    checksum: str = ""
+
+    def sealed(self) -> BundleManifest:
+        return self.model_copy(update={"checksum": self._checksum()})
+
+    def _checksum(self) -> str:
+        return sha256_of({**self.model_dump(mode="json"), "checksum": ""})
+
+    @classmethod
+    def read(cls, content: bytes, where: object) -> BundleManifest:
+        """Raises DamagedFile where it does not match its schema or its checksum."""
+        try:
+            manifest = cls.model_validate_json(content)
+            if manifest.checksum != manifest._checksum():
+                raise DamagedFile(f"{where}: {FILE} does not match its checksum.")
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))[:200] or "the whole file"
+            raise DamagedFile(f"{where}: {FILE} is no manifest of format 1: {place}: {first['msg']}.") from None
+        return manifest

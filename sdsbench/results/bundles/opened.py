@@ -1,0 +1,94 @@
+"""A bundle unpacked for this process: what its manifest, its records and its answers say of each other.
+
+It lies in a temporary folder of the process, which is gone with it; messages name the bundle instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdsbench.core.errors import DamagedFile
+from sdsbench.core.limits import MANIFEST
+from sdsbench.core.reading import read_bytes
+from sdsbench.results.bundles import archive, check
+from sdsbench.results.bundles.manifest import FILE, RUNS, BundleManifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An open bundle. `problems`: run id -> what was found changed in it; other changes stand under their file."""
+
+    path: Path
+    folder: Path
+    manifest: BundleManifest
+    problems: dict[str, list[str]]
+
+
+_OPEN: dict[Path, Bundle] = {}  # by folder
+
+
+def opened(path: Path) -> Bundle:
+    """The bundle in a file, unpacked once a process. Raises DamagedFile for a file that is none."""
+    found = path.stat()
+    return _opened(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(path: Path, _size: int, _changed: int, _inode: int) -> Bundle:
+    folder = Path(tempfile.mkdtemp(prefix="sdsbench-bundle-")).resolve()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    names = set(archive.unpack(path, folder))
+    if FILE not in names:
+        raise DamagedFile(f"{path}: no bundle of sdsbench: it has no {FILE}.")
+    manifest = BundleManifest.read(read_bytes(folder / FILE, MANIFEST), path)
+    problems: dict[str, list[str]] = {}
+    for name in sorted({*manifest.files, *names} - {FILE}):
+        if change := _change(folder, name, manifest, names):
+            problems.setdefault(_run_of(name) or name, []).append(change)
+    bundle = Bundle(path, folder, manifest, problems)
+    _OPEN[folder] = bundle
+    for run in sorted((folder / RUNS).glob("*")):
+        if run.name not in problems and (found := check.contradictions(run, packed=True)):
+            problems[run.name] = found
+    return bundle
+
+
+def _change(folder: Path, name: str, manifest: BundleManifest, names: set[str]) -> str:
+    if name not in names:
+        return f"{name} is missing"
+    if name not in manifest.files:
+        return f"{name} is not in the manifest"
+    content = (folder / name).read_bytes() if archive.NAME.fullmatch(name) else b""
+    same = hashlib.sha256(content).hexdigest() == manifest.files[name].sha256
+    return "" if same else f"{name} is not the file of the manifest (sha256)"
+
+
+def _run_of(name: str) -> str | None:
+    """The run that a file of a bundle belongs to."""
+    parts = name.split("/")
+    return parts[1] if parts[0] == RUNS and len(parts) > 2 else None
+
+
+def bundle_of(folder: Path) -> Bundle | None:
+    """The open bundle that a folder of a run lies in."""
+    return _OPEN.get(folder.parent.parent)
+
+
+def require_sound(run: Path) -> None:
+    """Raises DamagedFile where a run lies in a bundle and something in it was found changed."""
+    bundle = bundle_of(run)
+    if bundle is not None and run.name in bundle.problems:
+        raise DamagedFile(f"{run}: changed since it was made: {'; '.join(bundle.problems[run.name])}.")
+
+
+def shown(text: str) -> str:
+    """A text with the names of open bundles in place of the folders that they are unpacked to."""
+    for folder, bundle in _OPEN.items():
+        text = text.replace(str(folder), str(bundle.path))
+    return text

@@ -1,0 +1,135 @@
+"""Making a bundle: records, configurations, step logs, answers and the frozen plan, and nothing that is private."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from sdsbench.core.containment import contained
+from sdsbench.core.errors import Refused, Unavailable
+from sdsbench.core.file_hash import content_hash
+from sdsbench.core.limits import ANSWERS, STEPS
+from sdsbench.core.package import PACKAGE
+from sdsbench.core.private import private_in
+from sdsbench.core.reading import read_bytes
+from sdsbench.results.bundles import archive, check
+from sdsbench.results.bundles.manifest import FILE, LOCK, PLAN, RUNS, BundleManifest, Entry
+from sdsbench.results.bundles.opened import shown
+from sdsbench.results.bundles.packed import configuration_text
+from sdsbench.results.frames import Found, read_all
+from sdsbench.runs import origin
+from sdsbench.runs.configuration.identity import COST_KEYS, field_of
+from sdsbench.sweeps import plan as plans
+from sdsbench.sweeps.plan import Plan
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went into a bundle, and what to tell of it."""
+
+    runs: int
+    remarks: list[str]
+
+
+def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None) -> Written:
+    """Put the runs of folders (of a plan those that it has) into a bundle.
+
+    Raises Unavailable where there is no finished or failed run, Refused where something private would leave.
+    """
+    records, damaged = read_all(places)
+    chosen = [found for found in records if plan is None or found.record.run_id in plan.manifest.runs]
+    ended = [found for found in chosen if found.record.status != "running"]
+    remarks = [*damaged.values()]
+    remarks += [f"run {found.record.run_id} is left out: it is running" for found in chosen if found not in ended]
+    if not ended:
+        raise Unavailable(f"no run to put into a bundle in {', '.join(map(str, places))}.\n" + "\n".join(remarks))
+    files: dict[str, bytes] = {}
+    for found in ended:
+        files |= {f"{RUNS}/{found.record.run_id}/{name}": content for name, content in _files_of(found)}
+        remarks += [f"run {found.record.run_id}: {text}" for text in check.contradictions(found.folder, packed=False)]
+    if plan is not None:
+        if remark := _outside(plan):
+            remarks.append(remark)
+        else:
+            files |= dict(_plan_files(plan))
+    lock = PACKAGE.parent / LOCK
+    if lock.is_file():
+        files[LOCK] = lock.read_bytes()
+    _refuse_private(files)
+    manifest = BundleManifest(
+        format=1,
+        name=path.stem,
+        git_commit=origin.commit(),
+        versions=origin.package_versions(),
+        plugins=_plugins(ended),
+        adapters=_adapters(ended),
+        files={
+            name: Entry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+            for name, content in files.items()
+        },
+    ).sealed()
+    text = manifest.model_dump_json(indent=1) + "\n"
+    archive.pack(path, [(FILE, text.encode()), *sorted(files.items())])
+    return Written(len(ended), [shown(remark) for remark in remarks])
+
+
+def _files_of(found: Found) -> Iterator[tuple[str, bytes]]:
+    folder = found.folder
+    yield "record.json", read_bytes(folder / "record.json", STEPS, below=folder)
+    yield "config.yaml", configuration_text(found.record).encode()
+    if (folder / "metrics.jsonl").exists():
+        yield "metrics.jsonl", read_bytes(folder / "metrics.jsonl", STEPS, below=folder)
+    for inside in ("samples", "probes"):
+        for path in sorted((folder / inside).glob("*.jsonl.zst")):
+            yield f"{inside}/{path.name}", read_bytes(path, ANSWERS, below=folder)
+
+
+def _plan_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
+    """The plan as it was frozen, with the folders of its runs and data at their defaults."""
+    placing = {key: value if key in COST_KEYS else _default(key) for key, value in plan.manifest.placing.items()}
+    manifest = plan.manifest.model_copy(update={"placing": placing})
+    yield f"{PLAN}/manifest.json", plans.sealed_text(manifest).encode()
+    for identity in plan.manifest.runs:
+        path = contained(plan.folder, "runs", f"{identity}.json")
+        yield f"{PLAN}/runs/{identity}.json", read_bytes(path, STEPS, below=plan.folder)
+
+
+def _default(key: str) -> Any:
+    return field_of(key).get_default(call_default_factory=True)
+
+
+def _outside(plan: Plan) -> str:
+    """Why a plan cannot leave this machine; empty where it can."""
+    for name, content in _plan_files(plan):
+        if found := private_in(content.decode(), paths=True):
+            return f"the frozen plan is left out: {name} holds {found}"
+    return ""
+
+
+def _refuse_private(files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        packed = name.endswith(".zst")
+        text = zstandard.ZstdDecompressor().decompressobj().decompress(content) if packed else content
+        ours = not packed and name != LOCK
+        if found := private_in(text.decode(errors="replace"), paths=ours):
+            raise Refused(f"{name} holds {found}; nothing was written. Run it again where nothing private is in it.")
+
+
+def _plugins(records: Sequence[Found]) -> list[str]:
+    parts = {part for f in records if f.record.provenance for part in f.record.provenance.code}
+    return sorted(part.removeprefix(origin.PLUGIN) for part in parts if part.startswith(origin.PLUGIN))
+
+
+def _adapters(records: Sequence[Found]) -> dict[str, str]:
+    """sha256 of trained tensors: here, or as the bundle says that a run comes from."""
+    found = {}
+    for one in records:
+        path = one.folder / "adapter" / "adapter.safetensors"
+        if path.is_file() and not path.is_symlink():
+            found[one.record.run_id] = content_hash(path)
+    return found

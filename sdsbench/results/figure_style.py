@@ -1,0 +1,129 @@
+"""How every figure looks and is saved: each method its own colour and marker, and no clock inside."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from sdsbench.core.files import write_atomic
+from sdsbench.methods.base import METHODS
+from sdsbench.results import escape
+from sdsbench.results.tables.names import method_order
+
+# Okabe and Ito's colours (safe for the common kinds of colour blindness), then others; markers differ as well.
+_COLOURS = (
+    "#000000", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#999999", "#B8A800", "#D55E00", "#7B3F00",
+    "#882255", "#6A3D9A", "#7CB518", "#F15BB5", "#C1121F", "#3A5A40",
+)  # fmt: skip
+_MARKERS = ("o", "s", "v", "D", "^", "P", "<", ">", "X", "p", "*", "h", "d", "8", "H")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 1, 2)))
+_SHADES = (0.0, -0.5, 0.45, -0.25, 0.65, -0.75)  # of a method's colour for its variants: to black, to white
+_GOLDEN = 0.618034  # of a turn: hues so far apart never come close to an earlier one
+DPI = 150
+ENDINGS = ("svg", "png", "pdf")
+
+_SETTINGS = {
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "sdsbench",
+    "svg.fonttype": "none",  # text that can be read aloud, searched and copied
+    "pdf.fonttype": 42,
+    "savefig.bbox": "tight",
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The settings of all figures, for one block."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def new_figure(rows: int, columns: int, title: str, width: float = 3.2, height: float = 2.6) -> tuple[Figure, Any]:
+    """A figure of rows x columns axes (a two-dimensional array) without any global state."""
+    with drawing():
+        figure = Figure(figsize=(max(6.8, width * columns + 1.9), height * rows + 0.5), layout="constrained")
+        figure.suptitle(escape.figure(title), fontsize=11)
+        return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+class Palette:
+    """Colours and markers of methods: this package's own keep theirs in every figure, then come all others by name."""
+
+    def __init__(self, methods: Iterable[str]) -> None:
+        """`methods`: those of the records, as far as they are more than the ones that are known here."""
+        known = METHODS.names()
+        own = [name for name in known if METHODS.lookup(name)[0].__module__.startswith("sdsbench.methods.")]
+        others = sorted(({*known} | {*methods}) - {*own})
+        self._places = {name: place for place, name in enumerate([*sorted(own, key=method_order), *others])}
+
+    def look(self, method: str, variant: int = 0) -> dict[str, Any]:
+        """Keywords of a line; a method's variants (1, 2 ...) have a shade and dashes of their own, and hollow marks."""
+        place = self._places[method]
+        colour = _shaded(_colour(place), _SHADES[variant % len(_SHADES)])
+        return {
+            "color": colour,
+            "marker": _marker(place),
+            "linestyle": _LINES[(place + variant) % len(_LINES)],
+            "markerfacecolor": "white" if variant else colour,
+        }
+
+
+def _colour(place: int) -> str:
+    if place < len(_COLOURS):
+        return _COLOURS[place]
+    more = place - len(_COLOURS)
+    parts = colorsys.hls_to_rgb(more * _GOLDEN % 1.0, (0.34, 0.55, 0.45)[more % 3], (0.85, 0.6)[more % 2])
+    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
+
+
+def _marker(place: int) -> Any:
+    """One of matplotlib's filled markers, then stars with more and more points."""
+    return _MARKERS[place] if place < len(_MARKERS) else (4 + place - len(_MARKERS), 1, 0)
+
+
+def _shaded(colour: str, shade: float) -> str:
+    """The colour mixed with white (shade above 0) or black (below)."""
+    end = 255 if shade > 0 else 0
+    parts = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return "#" + "".join(f"{round(part + abs(shade) * (end - part)):02x}" for part in parts)
+
+
+def save(figure: Figure, stem: Path, label: str = "") -> str:
+    """<stem>.svg, .png and .pdf, the same bytes for the same data; returns the SVG to put into a page.
+
+    `label` is what the SVG is called for people who do not see it. Its background is the page's.
+    """
+    with drawing():
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+        for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+            content = io.BytesIO()
+            figure.savefig(content, format=ending, dpi=DPI, metadata=metadata)
+            write_atomic(stem.with_name(f"{stem.name}.{ending}"), content.getvalue())
+    svg = _accessible(text.getvalue()[text.getvalue().index("<svg") :], label or stem.name.replace("_", " "))
+    write_atomic(stem.with_name(f"{stem.name}.svg"), svg)
+    return svg
+
+
+def _accessible(svg: str, label: str) -> str:
+    """A name for the figure and one for each link in it; no ids, which figures on one page would share."""
+    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
+    role = "group" if "<a xlink:href" in svg else "img"
+    named = svg.replace("<svg ", f'<svg role="{role}" aria-label="{escape.html(label)}" ', 1)
+    return re.sub(r'<a xlink:href="((?:[^"]*/)?([^"/]*)\.html)"', r'<a xlink:href="\1" aria-label="run \2"', named)

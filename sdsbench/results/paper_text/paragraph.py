@@ -1,0 +1,185 @@
+"""The paragraph of an experimental section, from records alone: one a model and training setting.
+
+What differs between the runs of one paragraph is listed; what a record does not say is left out, not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sdsbench.core.errors import Unavailable
+from sdsbench.core.record import Tuning
+from sdsbench.results import setting
+from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, paired_over_seeds
+from sdsbench.results.tables.names import method_order, method_title, model_title, task_title
+from sdsbench.results.tables.runs import Run
+from sdsbench.tasks.graders.titles import described
+
+PACKAGES = ("torch", "transformers", "peft", "lm_eval")
+"""Software whose version a reader asks for first; the records name the rest."""
+
+
+_SOURCES = {"embedded": "generated stand-ins for the real rows", "local": "local copy", "hub": "hub"}
+
+
+def paragraphs(runs: Sequence[Run]) -> list[str]:
+    """A paragraph for every model and task of the finished runs, in the order of their names.
+
+    Raises Unavailable where no run is finished.
+    """
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        if run.record.status == "done" and not setting.tuning_run(run.record):
+            groups.setdefault((run.record.model, run.record.task, run.record.protocol), []).append(run)
+    if not groups:
+        raise Unavailable("no run is finished; a paragraph on the setup is written from finished runs.")
+    return [_paragraph(groups[key]) for key in sorted(groups)]
+
+
+def _paragraph(runs: Sequence[Run]) -> str:
+    sentences = (
+        _what(runs), _methods(runs), _training(runs), _rates(runs), _scores(runs), _tests(runs), _machine(runs),
+    )  # fmt: skip
+    return " ".join(filter(None, sentences))
+
+
+def _what(runs: Sequence[Run]) -> str:
+    record = runs[0].record
+    data = {
+        f"{used.dataset} ({_SOURCES[used.source]}{f', revision {used.revision[:12]}' if used.revision else ''}"
+        f", {used.rows:,} training rows)"
+        for run in runs
+        if run.record.provenance
+        for used in run.record.provenance.data
+        if used.split == "train"
+    }
+    weights = {
+        f"{p.weights.source}{f' at {p.weights.revision[:12]}' if p.weights.revision else ''} in {p.dtype}"
+        for run in runs
+        if (p := run.record.provenance)
+    }
+    made = f" (weights: {_and(sorted(weights))})" if weights else ""
+    on = _and(sorted(data)) if data else task_title(record.train_set)
+    return f"We fine-tune {model_title(record.model)}{made} on {on}."
+
+
+def _methods(runs: Sequence[Run]) -> str:
+    names = sorted({(run.record.method, run.record.rank, run.record.alpha) for run in runs}, key=_order)
+    texts = [
+        method_title(method, rank) + (f" (alpha {alpha:g})" if alpha is not None else "")
+        for method, rank, alpha in names
+    ]
+    return f"Methods: {'; '.join(texts)}."
+
+
+def _training(runs: Sequence[Run]) -> str:
+    sizes = {run.flat["config.train.batch_size"] for run in runs if "config.train.batch_size" in run.flat}
+    steps = {run.record.losses.steps for run in runs if run.record.losses}
+    parts = [f"{_and(sorted(steps))} optimizer steps" if steps else ""]
+    parts += [f"an effective batch of {_and(sorted(sizes))}" if sizes else ""]
+    words = {
+        "optimizer": "{}", "schedule": "{} schedule", "warmup_ratio": "warm-up of {} of the steps",
+        "weight_decay": "weight decay {}", "clip_norm": "gradients clipped at norm {}",
+        "max_length": "at most {} tokens a row",
+    }  # fmt: skip
+    for key, form in words.items():
+        values = _values(runs, f"config.train.{key}")
+        parts += [form.format(_and(values))] if values else []
+    return f"Each run takes {', '.join(filter(None, parts))}."
+
+
+def _rates(runs: Sequence[Run]) -> str:
+    tuned = [run for run in runs if run.record.tuning]
+    texts = []
+    for rule in sorted({_rule(run.record.tuning) for run in tuned if run.record.tuning}):
+        texts.append(rule)
+    if tuned:
+        chosen = {
+            (method_order(run.record.method), method_title(run.record.method, run.record.rank), t.chosen, t.interior)
+            for run in tuned
+            if (t := run.record.tuning)
+        }
+        listed = (
+            f"{title} {value:g}{'' if inside else ' (the end of its grid)'}"
+            for _, title, value, inside in sorted(chosen)
+        )
+        texts.append(f"chosen: {', '.join(listed)}")
+    fixed = sorted({run.record.lr for run in runs if not run.record.tuning})
+    if fixed:
+        texts.append(
+            f"learning rate {_and(f'{rate:g}' for rate in fixed)}, not tuned" + (" elsewhere" if tuned else "")
+        )
+    text = "; ".join(texts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _rule(tuning: Tuning) -> str:
+    declared = ", ".join(f"{value:g}" for value in tuning.declared or tuning.grid)
+    extended = f", widened at an end that is best by up to {tuning.extend} more" if tuning.extend else ""
+    key = "the learning rate" if tuning.key == "train.lr" else tuning.key
+    return (
+        f"{key} of each method is the best of {declared}{extended} by {task_title(tuning.evaluation)} "
+        f"({tuning.scorer}) on rows held back from training, over {_seeds(tuning.seeds)} of their own: "
+        f"{tuning.budget} runs a method"
+    )
+
+
+def _scores(runs: Sequence[Run]) -> str:
+    found = {
+        f"{task_title(s.evaluation)} by {s.scorer}{described(s.evaluation, s.scorer)} on {s.n:,} questions"
+        for run in runs
+        for s in run.record.scores
+        if s.headline and s.stage in ("trained", "best_epoch")
+    }
+    seeds = sorted({run.record.seed for run in runs})
+    after = "the best epoch" if any(s.stage == "best_epoch" for run in runs for s in run.record.scores) else "training"
+    counted = f"{_seeds(seeds)} ({', '.join(map(str, seeds))})"
+    return f"We report {_and(sorted(found))} after {after}, with {counted}." if found else f"There are {counted}."
+
+
+def _tests(runs: Sequence[Run]) -> str:
+    if len({run.record.seed for run in runs}) < MIN_SEEDS:
+        return f"With fewer than {MIN_SEEDS} seeds nothing is tested."
+    how = "paired over seeds" if paired_over_seeds(runs) else "not paired over seeds"
+    return (
+        f"Intervals are 95 % t-intervals over seeds; differences between methods are tested {how} ({PAIRED_RULE}), "
+        "with questions as a second, crossed source of variance where answers are stored; p is adjusted by Holm."
+    )
+
+
+def _machine(runs: Sequence[Run]) -> str:
+    known = [run.record.provenance for run in runs if run.record.provenance]
+    if not known:
+        return ""
+    devices = sorted({f"{p.device} ({p.threads} thread{'s' * (p.threads != 1)})" for p in known})
+    versions = []
+    for name in PACKAGES:
+        found = sorted({p.packages[name] for p in known if name in p.packages})
+        versions += [f"{name} {_and(found)}"] if found else []
+    commits = sorted({p.git_commit[:12] for p in known if p.git_commit})
+    made = f"; sdsbench at commit {_and(commits)}" if commits else ""
+    software = ", ".join([f"Python {_and(sorted({p.python for p in known}))}", *versions])
+    return f"Hardware: {_and(devices)}. Software: {software}{made}."
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+
+
+def _values(runs: Sequence[Run], key: str) -> list[str]:
+    """The values of a key that these runs have, as texts; none where it has no value."""
+    values = {
+        run.naming[key] for run in runs if run.naming.get(key) is not None and not isinstance(run.naming[key], list)
+    }
+    return [f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(values, key=str)]
+
+
+def _order(name: tuple[str, int | None, float | None]) -> tuple[Any, ...]:
+    method, rank, alpha = name
+    return method_order(method), rank or 0, alpha or 0.0
+
+
+def _and(parts: Iterable[Any]) -> str:
+    texts = [str(part) for part in parts]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else ""

@@ -1,0 +1,107 @@
+"""The page of one run: what it is, how its rate was chosen, its scores, its answers with the grader's verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sdsbench.results.frames import evaluations_with_samples
+from sdsbench.results.tables.names import method_title, model_title, task_title
+from sdsbench.results.tables.runs import Run
+
+STAGES = ("trained", "best_epoch", "validation", "untrained")
+ANSWERS = 20
+"""Answers of an evaluation that the page shows; the rest is in the run's folder."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The first answers of a run to one evaluation, each with what its graders said."""
+
+    title: str
+    count: int
+    rows: tuple[dict[str, Any], ...]
+
+
+def run_page(run: Run) -> dict[str, Any]:
+    """What the template run.html is filled with."""
+    record = run.record
+    settings = [(key.removeprefix("config."), value) for key, value in run.flat.items() if key.startswith("config.")]
+    inert = set(record.inert)
+    title = f"{method_title(record.method, record.rank)}, {model_title(record.model)}, {task_title(record.task)}"
+    return {
+        "title": f"{title}, seed {record.seed}",
+        "root": "../",
+        "record": record,
+        "facts": _facts(run),
+        "tuning": _tuning(run),
+        "answers": list(_answers(run)),
+        "settings": [(key, value, key in inert) for key, value in settings],
+        "text": json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True),
+    }
+
+
+def _facts(run: Run) -> list[tuple[str, Any]]:
+    record = run.record
+    names = ("run_id", "status", "model", "method", "rank", "alpha", "task", "train_set", "protocol", "seed", "lr")
+    facts: list[tuple[str, Any]] = [(name, getattr(record, name)) for name in names]
+    if record.failure is not None:
+        facts.append(("failure", f"{record.failure.type}: {record.failure.message}"))
+    for part in ("losses", "tokens", "seconds", "memory", "parameters"):
+        value = getattr(record, part)
+        if value is not None:
+            numbers = value.model_dump().items()
+            facts.append((part, ", ".join(f"{key} {_number(number)}" for key, number in numbers if number is not None)))
+    if record.provenance is not None:
+        p = record.provenance
+        facts += [("code", p.code_text())]
+        facts += [("device", f"{p.device}, {p.dtype}, {p.threads} thread{'s' * (p.threads != 1)}")]
+        facts += [("data", f"{d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:16]}") for d in p.data]
+    return [(name, value) for name, value in facts if value is not None]
+
+
+def _tuning(run: Run) -> dict[str, Any] | None:
+    """How a value of this run was chosen, value by value."""
+    tuning = run.record.tuning
+    if tuning is None:
+        return None
+    losses = tuning.losses or [None] * len(tuning.grid)
+    return {
+        "key": tuning.key,
+        "rule": f"best mean {tuning.evaluation} ({tuning.scorer}) on rows held back from training; "
+        f"{tuning.budget} runs, seeds {', '.join(map(str, tuning.seeds))}",
+        "interior": tuning.interior,
+        "rows": [
+            (value, score, loss, value == tuning.chosen)
+            for value, score, loss in zip(tuning.grid, tuning.scores, losses, strict=True)
+        ],
+    }
+
+
+def _answers(run: Run) -> Iterator[Answers]:
+    for stage in STAGES:
+        for name in evaluations_with_samples(run.folder, stage):
+            found = run.answers(name, stage)
+            rows = [
+                {
+                    "id": sample.get("id", sample["index"]),
+                    "prompt": str(sample.get("prompt", "")),
+                    "target": str(sample.get("target", "")),
+                    "response": str(sample.get("response", "")),
+                    "verdicts": [(scorer, _verdict(value)) for scorer, value in sample.get("scores", {}).items()],
+                }
+                for sample in found[:ANSWERS]
+            ]
+            if rows:  # else the report names the file among those that could not be read
+                yield Answers(f"{task_title(name)} ({stage.replace('_', ' ')})", len(found), tuple(rows))
+
+
+def _verdict(value: Any) -> str:
+    words = {1: "right", 0: "wrong", None: "undecided"}
+    return words.get(value, _number(value))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,215 @@
+"""A run and its reproduction: bitwise the same, the same answers, within the spread of its seeds, or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scipy import special
+
+from sdsbench.core import samples, step_log
+from sdsbench.core.file_hash import content_hash
+from sdsbench.core.hashing import canonical_json
+from sdsbench.core.record import Provenance, Record, Score
+from sdsbench.results.frames import Found, evaluations_with_samples
+from sdsbench.runs.origin import recorded_origin
+
+Answer = Literal["bitwise the same", "the same answers", "within the spread", "different", "not reproduced"]
+EXIT_CODES: Mapping[Answer, int] = {
+    "bitwise the same": 0, "the same answers": 10, "within the spread": 11, "different": 12,
+}  # fmt: skip
+"""From best to worst. A run that could not be trained here ends with the code of its error instead."""
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One headline score in points: theirs, ours, and how far two runs of this setting with other seeds lie apart.
+
+    `half_width`: of the 95 % interval of the difference of two such runs, t with n - 1 degrees of freedom, standard
+    deviation over the seeds times the square root of 2; None where the bundle has fewer than two seeds.
+    """
+
+    evaluation: str
+    scorer: str
+    theirs: float
+    ours: float
+    seeds: int
+    half_width: float | None
+
+    @property
+    def within(self) -> bool:
+        return abs(self.ours - self.theirs) <= (1e-9 if self.half_width is None else self.half_width + 1e-9)
+
+    def __str__(self) -> str:
+        spread = (
+            f"the spread is not known: {self.seeds} seed in the bundle" if self.half_width is None
+            else f"two of its {self.seeds} seeds lie within ±{self.half_width:.2f} of each other"
+        )  # fmt: skip
+        numbers = f"{self.theirs:.2f} -> {self.ours:.2f}, difference {self.ours - self.theirs:+.2f}"
+        return f"{self.evaluation} ({self.scorer}) {numbers}; {spread}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """An answer that the two runs give otherwise."""
+
+    evaluation: str
+    index: int
+    target: str
+    theirs: str
+    ours: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What became of one run."""
+
+    run_id: str
+    answer: Answer
+    theirs: Found
+    ours: Found | None = None
+    reason: str = ""  # why there is no reproduction
+    differences: tuple[Difference, ...] = ()
+    loss: float | None = None  # the largest difference of a step's loss
+    questions: int = 0
+    other_verdicts: tuple[Question, ...] = ()
+    other_words: int = 0  # answers of another wording with the same verdict
+    made_otherwise: tuple[str, ...] = field(default=())  # what differs between the two: code, torch, device ...
+    exit_code: int = 0
+
+
+def compared(theirs: Found, ours: Found, siblings: Sequence[Record], adapter: str | None) -> Compared:
+    """Hold a reproduction against a run of a bundle.
+
+    `siblings`: finished runs of the bundle, which hold the spread; `adapter`: sha256 of the run's trained tensors.
+    """
+    questions, other, words = _answers(theirs.folder, ours.folder)
+    differences = tuple(_differences(theirs.record, ours.record, siblings))
+    same_scores = _scores(theirs.record) == _scores(ours.record)
+    answer: Answer = "different"
+    if same_scores and not other and not words and _bitwise(theirs, ours, adapter):
+        answer = "bitwise the same"
+    elif same_scores and questions and not other:
+        answer = "the same answers"
+    elif differences and all(difference.within for difference in differences):
+        answer = "within the spread"
+    return Compared(
+        run_id=theirs.record.run_id, answer=answer, theirs=theirs, ours=ours, differences=differences,
+        loss=_largest_loss(theirs.folder, ours.folder), questions=questions, other_verdicts=tuple(other),
+        other_words=words, made_otherwise=tuple(made_otherwise(theirs.record, ours.record)),
+        exit_code=EXIT_CODES[answer],
+    )  # fmt: skip
+
+
+def made_otherwise(theirs: Record, ours: Record) -> list[str]:
+    """What the two were made with and do not share, each as `what: theirs, ours`."""
+    one, other = theirs.provenance, ours.provenance
+    if one is None or other is None:
+        return ["what one of them was made with is not recorded"]
+    left, right = recorded_origin(one) | _surroundings(one), recorded_origin(other) | _surroundings(other)
+    return [
+        f"{name}: {_short(left.get(name))}, here {_short(right.get(name))}"
+        for name in dict.fromkeys([*left, *right])
+        if left.get(name) != right.get(name)
+    ]
+
+
+def _surroundings(provenance: Provenance) -> dict[str, str]:
+    plain = {"device": provenance.device, "type": provenance.dtype, "threads": str(provenance.threads)}
+    return plain | {"python": provenance.python} | provenance.packages
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return "none"
+    return text[:12] if len(text) == 64 else text
+
+
+def _scores(record: Record) -> list[dict[str, Any]]:
+    return [score.model_dump() for score in record.scores]
+
+
+def _bitwise(theirs: Found, ours: Found, adapter: str | None) -> bool:
+    """Equal numbers of every step, equal counts, and equal trained tensors where the bundle has their hash."""
+    one, other = theirs.record, ours.record
+    facts = ((record.losses, record.tokens, record.parameters) for record in (one, other))
+    left, right = (_steps(found.folder) for found in (theirs, ours))
+    trained = ours.folder / "adapter" / "adapter.safetensors"
+    same_tensors = adapter is None or not trained.is_file() or content_hash(trained) == adapter
+    return len({canonical_json([part and part.model_dump() for part in parts]) for parts in facts}) == 1 and (
+        (not left or left == right) and same_tensors
+    )
+
+
+def _steps(folder: Path) -> list[dict[str, Any]]:
+    """The step log without times. Probes are left out: whether a run looks at its steps changes nothing in them."""
+    lines = step_log.read(folder / "metrics.jsonl")
+    return [
+        {key: line[key] for key in line if key != "seconds"} for line in lines if line["kind"] in ("train", "method")
+    ]
+
+
+def _largest_loss(one: Path, other: Path) -> float | None:
+    left, right = ([line["loss"] for line in _steps(folder) if line["kind"] == "train"] for folder in (one, other))
+    pairs = list(zip(left, right, strict=False))
+    return max(abs(x - y) for x, y in pairs) if pairs else None
+
+
+def _answers(one: Path, other: Path) -> tuple[int, list[Question], int]:
+    """(questions that both answer, those with another verdict, how many others are worded otherwise)."""
+    count, found, words = 0, [], 0
+    stages = ("untrained", "best_epoch", "validation", "trained")
+    stored = [(name, stage) for stage in stages for name in evaluations_with_samples(one, stage)]
+    for name, stage in stored:
+        path = samples.path_of(other, name, stage)
+        left, right = samples.read(samples.path_of(one, name, stage)), samples.read(path) if path.exists() else []
+        count += min(len(left), len(right))
+        if len(left) != len(right):
+            found.append(Question(name, -1, "", f"{len(left)} answers", f"{len(right)} answers"))
+        for x, y in zip(left, right, strict=False):
+            alike = (x.get("scores"), x.get("target"), x.get("prompt")) == (
+                y.get("scores"),
+                y.get("target"),
+                y.get("prompt"),
+            )
+            texts = [str(answer.get("response", "")) for answer in (x, y)]
+            if not alike:
+                found.append(Question(name, x["index"], str(x.get("target", "")), *texts))
+            elif texts[0] != texts[1]:
+                words += 1
+    return count, found, words
+
+
+def _differences(theirs: Record, ours: Record, siblings: Sequence[Record]) -> list[Difference]:
+    found = []
+    for score in (score for score in theirs.scores if score.headline and score.stage != "untrained"):
+        here = _like(score, ours)
+        values = [
+            s.value for record in siblings if _setting(record) == _setting(theirs) and (s := _like(score, record))
+        ]
+        half = _half_width([100 * value for value in values])
+        points = (100 * score.value, math.nan if here is None else 100 * here.value)
+        found.append(Difference(score.evaluation, score.scorer, *points, len(values), half))
+    return found
+
+
+def _like(score: Score, record: Record) -> Score | None:
+    which = (score.evaluation, score.stage, score.scorer)
+    return next((other for other in record.scores if (other.evaluation, other.stage, other.scorer) == which), None)
+
+
+def _setting(record: Record) -> str:
+    """What names a run, its seed apart."""
+    return canonical_json({key: value for key, value in record.config.items() if key not in ("seed", "seeds")})
+
+
+def _half_width(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    quantile = -float(special.stdtrit(len(values) - 1, (1 - CONFIDENCE) / 2))
+    return quantile * float(np.std(values, ddof=1)) * math.sqrt(2)

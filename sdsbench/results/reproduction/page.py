@@ -1,0 +1,82 @@
+"""What a reproduction found, as a text, as JSON and as one page with both runs side by side."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from sdsbench.core.files import write_atomic
+from sdsbench.results.report.build import TEMPLATES
+from sdsbench.results.reproduction.compare import Compared
+
+SHOWN = 12  # questions of a run with another verdict
+
+
+def write(folder: Path, name: str, results: Sequence[Compared]) -> Path:
+    """reproduction.json, reproduction.md, index.html and style.css below `folder`; returns the page."""
+    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
+    page = pages.get_template("reproduction.html").render(
+        title=f"{name} reproduced", root="", counts=counts(results), results=results, lines=lines, shown=SHOWN
+    )
+    plain = [_plain(result) for result in results]
+    write_atomic(folder / "reproduction.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / "reproduction.md", markdown(name, results))
+    write_atomic(folder / "style.css", (TEMPLATES / "style.css").read_text())
+    write_atomic(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def counts(results: Sequence[Compared]) -> str:
+    """`2 runs: 1 bitwise the same, 1 within the spread`."""
+    found = Counter(result.answer for result in results)
+    return f"{len(results)} run(s): " + ", ".join(f"{number} {answer}" for answer, number in found.items())
+
+
+def markdown(name: str, results: Sequence[Compared]) -> str:
+    texts = [f"**{name} reproduced**", "", counts(results), ""]
+    for result in results:
+        record = result.theirs.record
+        texts.append(f"- {result.run_id} ({record.method}, {record.task}, seed {record.seed}): {result.answer}")
+        texts += [f"  - {line}" for line in lines(result)]
+    return "\n".join(texts) + "\n"
+
+
+def lines(result: Compared) -> list[str]:
+    """Everything that is to be said of one run beside its answer."""
+    if result.ours is None:
+        return [result.reason]
+    found = [str(difference) for difference in result.differences]
+    if result.loss is not None:
+        found.append(f"largest difference of a step's loss: {result.loss:.3g}")
+    if result.questions:
+        found.append(
+            f"{len(result.other_verdicts)} of {result.questions} answers have another verdict, {result.other_words} "
+            "another wording"
+        )
+    if result.made_otherwise:
+        found.append(f"made otherwise: {'; '.join(result.made_otherwise)}")
+    elif result.answer != "bitwise the same":
+        found.append("nothing that is recorded differs between the two: not even code, packages, device or data")
+    return found
+
+
+def _plain(result: Compared) -> dict[str, Any]:
+    return {
+        "run": result.run_id,
+        "answer": result.answer,
+        "reason": result.reason,
+        "scores": [
+            {key: value if value == value else None for key, value in vars(difference).items()}
+            for difference in result.differences
+        ],
+        "largest_loss_difference": result.loss,
+        "questions": result.questions,
+        "other_verdicts": [vars(question) for question in result.other_verdicts],
+        "other_words": result.other_words,
+        "made_otherwise": list(result.made_otherwise),
+    }

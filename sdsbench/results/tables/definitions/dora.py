@@ -1,0 +1,22 @@
+"""DoRA (arXiv 2402.09353): its readme's commonsense results. Single runs, at a rate of their own for each model."""
+
+from __future__ import annotations
+
+from sdsbench.results.tables.definition import Table
+from sdsbench.results.tables.definitions.lora_sb import COMMONSENSE, average, method_row, score_column
+from sdsbench.results.tables.names import model_title
+
+
+def _table(model: str) -> Table:
+    scores = [score_column(model, "commonsense", name) for name in COMMONSENSE]
+    return Table(
+        f"dora/commonsense_{model}",
+        f"{model_title(model)} trained on Commonsense170K",
+        (method_row("lora", 32), method_row("dora", 16), method_row("dora", 32)),
+        (*scores, average(model, scores, "accuracy")),
+        "dora",
+        "readme",
+    )
+
+
+TABLES = (_table("llama3_8b"), _table("llama2_7b"))

@@ -1,0 +1,121 @@
+"""What a YAML file that somebody else wrote may not do: act on Hydra, put the environment into a record, or grow.
+
+Group files choose values of a run. Hydra's own keys (callbacks, launchers, environment variables of jobs) are for the
+command line; the environment may place a run (folders, caches) and is then kept unresolved, but neither names it nor
+enters its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from sdsbench.core.errors import Problem
+from sdsbench.runs.configuration.choices import GROUPS, own_groups
+from sdsbench.runs.configuration.identity import PLACING
+from sdsbench.runs.configuration.resolvers import reading_environment
+
+BYTES, DEPTH, NODES = 1_000_000, 32, 100_000
+"""Of one YAML file: its size, how deep it may nest, and its values with every alias written out."""
+_OF_HYDRA = ("runtime", "overrides", "job.override_dirname")
+"""Keys that Hydra fills in by itself."""
+
+
+def yaml_problem(path: Path) -> str:
+    """What is wrong with the size or nesting of a YAML file; empty for a file that may be read."""
+    if path.stat().st_size > BYTES:
+        return f"a file of at most {BYTES:,} bytes"
+    depth, sizes, open_anchors, total = 0, dict[str, int](), list[tuple[int, str | None, int]](), 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for event in yaml.parse(file, Loader=yaml.SafeLoader):
+                if isinstance(event, yaml.CollectionStartEvent):
+                    depth += 1
+                    open_anchors.append((depth, event.anchor, total))
+                elif isinstance(event, yaml.CollectionEndEvent):
+                    depth -= 1
+                    _, anchor, before = open_anchors.pop()
+                    if anchor:
+                        sizes[anchor] = total - before + 1
+                if isinstance(event, yaml.AliasEvent):
+                    total += sizes.get(str(event.anchor), 1)
+                elif isinstance(event, yaml.NodeEvent):
+                    total += 1
+                if depth > DEPTH:
+                    return f"values nested at most {DEPTH} deep"
+                if total > NODES:
+                    return f"at most {NODES:,} values, aliases written out"
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        return ""  # told by who reads it
+    return ""
+
+
+def file_problems(folders: Sequence[str]) -> Iterator[Problem]:
+    """Files of a run's groups below the user's folders that are too large to be read."""
+    for folder in map(Path, folders):
+        for group in dict.fromkeys([*GROUPS, *own_groups([str(folder)])]):
+            for path in sorted((folder / group).rglob("*.yaml")):
+                if accepted := yaml_problem(path):
+                    yield Problem(group, path.relative_to(folder).as_posix(), accepted)
+
+
+def hydra_problems(composed: DictConfig, plain: DictConfig) -> Iterator[Problem]:
+    """Keys of Hydra that files set: `composed` beside `plain`, which has no choices of the user's."""
+    ours, theirs = (_flat(OmegaConf.to_container(tree.hydra, resolve=False)) for tree in (plain, composed))
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key) and not key.startswith(_OF_HYDRA):
+            advice = "Keys of Hydra itself are set on the command line, with -m."
+            yield Problem(f"hydra.{key}", theirs.get(key), "nothing: a YAML file of a group sets keys of a run", advice)
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """The keys of the run alone."""
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+def environment_problems(tree: DictConfig, keys: Sequence[str]) -> Iterator[Problem]:
+    """Keys that read the environment, the clock or Hydra's surroundings and do not only place the run."""
+    for key in keys:
+        text = raw(tree, key)
+        if key in PLACING or not isinstance(text, str) or "${" not in text:
+            continue
+        with reading_environment() as read:
+            try:
+                value = OmegaConf.select(tree, key)
+                if OmegaConf.is_config(value):
+                    OmegaConf.to_container(value, resolve=True)
+            except (OmegaConfBaseException, KeyError):  # told by who needs the value
+                continue
+        if read or "${hydra:" in text or "${now:" in text:
+            advice = "What names a run or enters its record must be the same everywhere."
+            yield Problem(key, text, "a value without the environment, the clock or Hydra's surroundings", advice)
+
+
+def unresolved(tree: DictConfig) -> dict[str, str]:
+    """The keys that place a run by the environment, as they are written."""
+    found = {key: raw(tree, key) for key in PLACING}
+    return {key: text for key, text in found.items() if isinstance(text, str) and "${oc.env:" in text}
+
+
+def raw(tree: DictConfig, key: str) -> Any:
+    """A key's value as it is written; None for a section."""
+    node: Any = tree
+    for part in key.split("."):
+        node = node._get_node(part)
+    return node._value() if not isinstance(node, DictConfig) else None
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix.removesuffix("."): tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.")
+    return flat

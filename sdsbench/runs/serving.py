@@ -1,0 +1,86 @@
+"""What an exported run is, how it is loaded and served, and what its numbers mean: lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sdsbench.runs.export import Exported
+
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank accepts
+_CLASSES = {
+    "decoder": "AutoModelForCausalLM",
+    "encoder": "AutoModelForSequenceClassification",
+    "vision": "AutoModelForImageClassification",
+}
+_MEANINGS = {
+    "drift_mean": "part of the update that rounding merged weights to bfloat16 distorts, mean over layers",
+    "drift_max": "the same, of the worst layer",
+    "unchanged_mean": "share of the updated weights that bfloat16 rounds back to the base's",
+}
+
+
+def lines(exported: Exported) -> Iterator[str]:
+    """One line a fact."""
+    record = exported.record
+    yield _line("written", f"{exported.folder}: {_what(exported)}")
+    yield _line("run", f"{record.run_id}: method={record.method} model={record.model} task={record.task}")
+    for score in record.scores:
+        if score.headline and score.stage == "trained":
+            yield _line("score", f"{score.evaluation} ({score.scorer}) {score.value:.4g}, of {score.n} questions")
+    if exported.form == "peft":
+        yield _line("base", exported.base if exported.revision is None else f"{exported.base} at {exported.revision}")
+        if exported.config.model.source != "hub":
+            yield _line("", "a folder of this machine; --base NAME writes another name into the adapter")
+    yield from _loading(exported)
+    yield from _serving(exported)
+    for name, value in exported.drift.items():
+        yield _line(f"bfloat16 {name}", f"{value:.4g}  {_MEANINGS[name]}")
+
+
+def _what(exported: Exported) -> str:
+    if exported.adapter is None:
+        return "a plain model folder, the update in its weights"
+    rank, own = exported.adapter.get("r"), exported.record.rank
+    if rank is None:
+        return f"an adapter of peft's {exported.adapter['peft_type'].lower()}"
+    doubled = " (2r: the update relative to the untouched base takes twice the rank)" if own and rank == 2 * own else ""
+    return f"a peft adapter of rank {rank}{doubled}"
+
+
+def _loading(exported: Exported) -> Iterator[str]:
+    family = _CLASSES[exported.config.model.family]
+    if exported.form == "merged":
+        yield _line("load", f'{family}.from_pretrained("{exported.folder}")')
+        return
+    more = f', revision="{exported.revision}"' if exported.revision else ""
+    if exported.config.model.family != "decoder":
+        more += f", num_labels={_labels(exported)}"
+    yield _line("load", f'model = {family}.from_pretrained("{exported.base}"{more})')
+    yield _line("", f'peft.PeftModel.from_pretrained(model, "{exported.folder}")')
+
+
+def _serving(exported: Exported) -> Iterator[str]:
+    if exported.config.model.family != "decoder":
+        return
+    if exported.adapter is None:
+        yield _line("serve", f"vllm serve {exported.folder}")
+        return
+    adapter, merged = exported.adapter, "vLLM serves no such adapter; export it with --form merged"
+    rank = next((rank for rank in VLLM_RANKS if rank >= (adapter.get("r") or 0)), None)
+    plain = adapter["peft_type"] == "LORA" and not adapter.get("use_dora") and not adapter.get("modules_to_save")
+    if not plain or rank is None:
+        yield _line("serve", merged)
+        return
+    words = f"--enable-lora --max-lora-rank {rank} --lora-modules {exported.record.method}={exported.folder}"
+    revision = f" --revision {exported.revision}" if exported.revision else ""
+    yield _line("serve", f"vllm serve {exported.base}{revision} {words}")
+
+
+def _labels(exported: Exported) -> int | None:
+    from sdsbench.tasks import base as tasks
+
+    return tasks.build(exported.config.task).num_labels
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<24}{text}"

@@ -1,0 +1,89 @@
+"""A run in Weights & Biases: name, group, tags, the whole configuration, every step, scores, cost, the adapter's place.
+
+The run there has this run's id, so that a resumed one continues it. What W&B would add by itself about the machine
+(host, user, paths, command line, git) is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from sdsbench.core.errors import Unavailable
+from sdsbench.core.record import Record, headline
+from sdsbench.runs.tracking.tracker_config import TrackerConfig
+
+PROJECT = "sdsbench"
+
+
+class WandbView:
+    """One run there. Online trouble (no network, a wrong key) ends in an offline copy, for `wandb sync`."""
+
+    def __init__(self, config: TrackerConfig, folder: Path, record: Record) -> None:
+        self._folder = folder
+        mode = mode_of(config)
+        try:
+            self._run = self._init(config, record, mode)
+        except Exception as error:  # W&B's errors of network, login and service have no common class
+            if mode != "online":
+                raise Unavailable(f"tracker=wandb: {type(error).__name__}: {error}") from None
+            print(f"W&B cannot be reached ({type(error).__name__}: {error}); offline instead", file=sys.stderr)
+            self._run = self._init(config, record, "offline")
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        if step >= self._run.starting_step:  # of a resumed run, W&B has the earlier ones
+            self._run.log(numbers, step=step)
+
+    def close(self, record: Record) -> None:
+        self._run.summary.update(summary_of(record, self._folder))
+        self._run.finish(exit_code=0 if record.status == "done" else 1)
+
+    def _init(self, config: TrackerConfig, record: Record, mode: str) -> Any:
+        import wandb
+
+        if mode == "offline":  # made anew from the folder, the copy takes the place of an earlier one
+            for earlier in (self._folder / "wandb").glob(f"offline-run-*-{record.run_id}"):
+                shutil.rmtree(earlier)
+        rank = f" r{record.rank}" if record.rank is not None else ""
+        setting = f"{record.model} {record.task} {record.method}{rank}"
+        return wandb.init(
+            project=config.project or os.environ.get("WANDB_PROJECT") or PROJECT,
+            mode=mode, id=record.run_id, dir=str(self._folder), resume="allow",
+            name=f"{setting} seed {record.seed}", group=f"{setting} lr {record.lr:g}", job_type=record.protocol,
+            tags=sorted({record.model, record.method, record.task, record.protocol, record.config["data"]["source"]}),
+            config={"run_id": record.run_id, **record.config},
+            settings=wandb.Settings(
+                silent=True, console="off", host="", disable_git=True, disable_code=True, disable_job_creation=True,
+                x_disable_meta=True, x_disable_stats=True, x_disable_machine_info=True, program="", init_timeout=60,
+            ),
+        )  # fmt: skip
+
+
+def mode_of(config: TrackerConfig) -> str:
+    """The mode that a configuration and the environment ask for: offline where W&B has no key."""
+    if config.mode != "auto":
+        return config.mode
+    if asked := os.environ.get("WANDB_MODE"):
+        return asked
+    import wandb
+
+    return "online" if wandb.login(prompt=False) else "offline"
+
+
+def summary_of(record: Record, folder: Path) -> dict[str, Any]:
+    """What W&B's table of runs can be sorted by: `score` is the headline score, as a fraction."""
+    summary: dict[str, Any] = {"status": record.status}
+    summary |= {f"{found.stage}/{found.evaluation}/{found.scorer}": found.value for found in record.scores}
+    if (score := headline(record)) is not None:
+        summary["score"] = score
+    summary |= {f"cost/{name}_seconds": value for name, value in record.seconds.model_dump().items()}
+    if record.memory:
+        summary["cost/peak_bytes"] = record.memory.peak_bytes
+    if record.parameters:
+        summary["parameters/trainable"] = record.parameters.trainable
+    if (folder / "adapter").is_dir():
+        summary["adapter"] = f"{record.run_id}/adapter"
+    return summary

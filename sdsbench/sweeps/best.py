@@ -1,0 +1,63 @@
+"""The finished runs of a plan, and the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
+from sdsbench.core.record import Record
+from sdsbench.core.run_folder import read_record
+from sdsbench.sweeps.plan import Plan
+
+Finished = tuple[Path, Record]
+
+
+def finished_runs(plan: Plan, roots: Sequence[Path] | None = None) -> list[Finished]:
+    """Folder and record of every finished run that is none of a tuning, in the plan's order.
+
+    `roots` are the folders that runs lie in, by default the plan's own. Raises Unavailable without any.
+    """
+    places = roots or [Path(str(plan.manifest.placing["output_root"]))]
+    found: list[Finished] = []
+    for identity, planned in plan.manifest.runs.items():
+        folder = next((root / identity for root in places if (root / identity / "record.json").exists()), None)
+        if folder is None or planned.role == "tuning":
+            continue
+        try:
+            record = read_record(folder / "record.json")
+        except DamagedFile:
+            continue
+        if record.status == "done":
+            found.append((folder, record))
+    if not found:
+        raise Unavailable(f"plan {plan.manifest.name}: no run of it is finished in {', '.join(map(str, places))}.")
+    return found
+
+
+def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
+    """The run with the highest mean of its headline scores, among runs that saved what they trained, and why that one.
+
+    Raises ConfigError where runs of several tasks or models have no common score, or none saved anything.
+    """
+    settings = {(record.model, record.task, record.train_set) for _, record in found}
+    if len(settings) > 1:
+        shown = ", ".join(sorted(f"{model} on {task}" for model, task, _ in settings))
+        raise ConfigError([Problem("--best", shown, "runs of one model and task", "Name the run in place of the plan.")])
+    saved = [(folder, record) for folder, record in found if (folder / "adapter").is_dir()]
+    scored = [(score, folder, record) for folder, record in saved if (score := _score(record)) is not None]
+    if not scored:
+        accepted = "finished runs with scores that saved what they trained"
+        raise ConfigError([Problem("--best", len(found), accepted, "Train with train.save=adapter, or all.")])
+    score, folder, record = max(scored, key=lambda item: item[0])
+    names = ", ".join(sorted({s.evaluation for s in record.scores if s.headline and s.stage == "trained"}))
+    left_out = f" ({len(found) - len(scored)} saved nothing)" if len(scored) < len(found) else ""
+    return folder, (
+        f"run {folder.name} is the best of {len(found)} finished runs{left_out} by {names}: {score:.4g}. The best of "
+        "several is better on these questions than it will be on others."
+    )
+
+
+def _score(record: Record) -> float | None:
+    values = [score.value for score in record.scores if score.headline and score.stage == "trained"]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,83 @@
+"""What is left to pay for a plan, in lines for people: time on cards and CPUs, the longest run, memory and disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sdsbench.core.clock import about, two_digits
+from sdsbench.sweeps.cost import CARDS, REFERENCE, Cost, Estimator, disk_bytes, fits
+from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps.states import OVER, SlotState
+
+ASSUMED = (
+    "rows and tokens of the public sets (sdsbench/data/sizes.py); memory is what a pass over one longest row needs"
+)
+CALIBRATING = 200  # finished runs that correct the cost model
+
+
+@dataclass(frozen=True)
+class _Price:
+    """Of one configuration; None where it is not known."""
+
+    gpu: Cost | None
+    cpu: Cost | None
+    disk: float | None
+
+
+def print_budget(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
+    """Time left, and with `memory` also the memory of a run and what a CPU reaches that no run has used yet.
+
+    Configurations that differ only in seed and rate cost the same: one is counted.
+    """
+    finished = [slot for slot in slots if slot.state == "done" and slot.identity][:CALIBRATING]
+    estimator = Estimator(
+        ((plan.configuration(str(slot.identity), {}), slot.record) for slot in finished if slot.record is not None),
+        memory,
+    )
+    known: dict[Any, _Price] = {}
+    everything: list[_Price] = []
+    left: list[_Price] = []
+    for slot in slots:
+        identity = slot.identity or _any_final(plan, slot)
+        point = plan.manifest.runs[identity].point
+        kind = tuple((key, value) for key, value in point.items() if not key.startswith("seed") and key != "train.lr")
+        if kind not in known:
+            config = plan.configuration(identity, {})
+            known[kind] = _Price(estimator.cost(config, "cuda"), estimator.cost(config, "cpu"), disk_bytes(config))
+        everything.append(known[kind])
+        left += [known[kind]] if slot.state not in OVER else []
+    _print_gpu(everything, left)
+    seconds = [price.cpu.seconds for price in left if price.cpu]
+    if seconds:
+        corrected = any(price.cpu.measured for price in left if price.cpu)
+        how = "by finished runs on CPUs" if corrected else "on this CPU, by a short step measured now; starting apart"
+        print(f"estimate {how}: {about(sum(seconds))} of work left, the longest run {about(max(seconds))}")
+    sizes = [price.disk for price in left if price.disk is not None]
+    if sizes:
+        total = sum(sizes)
+        text = f"{two_digits(total / 1e9)} GB" if total >= 1e9 else f"{two_digits(total / 1e6)} MB"
+        print(f"disk: at most {text} of records, answers and trained tensors")
+
+
+def _print_gpu(everything: Sequence[_Price], left: Sequence[_Price]) -> None:
+    known = [price.gpu for price in everything if price.gpu is not None]
+    if known:
+        seconds = [price.gpu.seconds for price in left if price.gpu is not None]
+        how = "corrected by finished runs" if any(cost.measured for cost in known) else "modelled, not measured"
+        longest = f", the longest run {about(max(seconds))}" if seconds else ""
+        print(f"estimate for one {REFERENCE} ({how}): {two_digits(sum(seconds) / 3600)} GPU-hours left{longest}")
+        sizes = [cost.bytes for cost in known if cost.bytes is not None]
+        if sizes:
+            print(f"  {min(sizes) / 1e9:.1f} to {max(sizes) / 1e9:.1f} GB a run; assumed: {ASSUMED}")
+        for name in CARDS if sizes else ():
+            fitting = sum(fits(size)[name] for size in sizes)
+            print(f"  {name}: {'fits' if fitting == len(sizes) else f'{fitting} of {len(sizes)} runs fit'}")
+    if unknown := len(everything) - len(known):
+        print(f"no estimate for {unknown} run(s): the architecture is not known before download")
+
+
+def _any_final(plan: Plan, slot: SlotState) -> str:
+    cell = plan.manifest.cells[str(slot.slot.cell)]
+    return cell.final[str(slot.slot.seed)][len(cell.grid) // 2]

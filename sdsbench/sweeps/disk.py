@@ -1,0 +1,77 @@
+"""What plans and runs take on disk, and what of it nobody needs any more.
+
+A run's record, answers, step log and trained tensors are never among the latter.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdsbench.core.errors import DamagedFile, Owned
+from sdsbench.core.lock import owned, owner_lives
+from sdsbench.core.run_folder import read_record
+from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps.states import root_of
+
+CHECKPOINTS = ("checkpoint-*", ".checkpoint-*")
+SUPERSEDED = ("damaged-checkpoint-*", "record.replaced-*.json", "record.damaged-*.json")
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A file or folder of a run that nobody needs."""
+
+    run: Path
+    path: Path
+    bytes: int
+    reason: str
+
+
+def bytes_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; links count for themselves and are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size if os.path.lexists(path) else 0
+    return sum(bytes_of(Path(entry.path)) for entry in os.scandir(path))
+
+
+def run_folders(plan: Plan, placing: Mapping[str, Any]) -> list[Path]:
+    """The folders of a plan's runs that are there."""
+    root = root_of(plan, placing)
+    return [folder for identity in plan.manifest.runs if (folder := root / identity).is_dir()]
+
+
+def removable(run: Path) -> Iterator[Removable]:
+    """What may go: the checkpoints of a finished run, records and checkpoints that were set aside.
+
+    Nothing of a run that a living process works on.
+    """
+    if owner_lives(run):
+        return
+    try:
+        done = read_record(run / "record.json").status == "done"
+    except (DamagedFile, OSError):
+        done = False
+    for patterns, reason, wanted in (
+        (CHECKPOINTS, "checkpoint of a finished run", done),
+        (SUPERSEDED, "set aside", True),
+    ):
+        for path in sorted(path for pattern in patterns for path in run.glob(pattern)) if wanted else ():
+            yield Removable(run, path, bytes_of(path), reason)
+
+
+def remove(found: Removable) -> bool:
+    """Delete it under the run's lock; whether it went (a process may have taken the run since)."""
+    try:
+        with owned(found.run):
+            if found.path.is_dir() and not found.path.is_symlink():
+                shutil.rmtree(found.path)
+            else:
+                found.path.unlink(missing_ok=True)
+    except Owned:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""What a run trained leaves the project: every method and family, by the command line, opened by peft and transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+)
+
+from sdsbench.__main__ import main
+from sdsbench.core.run_folder import read_record
+from sdsbench.runs.export import recorded_config, trained_model
+from sdsbench.sweeps import plan as plans
+from tests.methods.tiny import METHODS
+from tests.models.folders import model_folder
+from tests.sweeps.tools import tiny_plan
+
+FAST = ["data.source=embedded", "data.train_limit=16", "train.max_steps=2", "eval.limit=2", "eval.untrained=false",
+        "threads=1", "train.batch_size=4", "model=local"]  # fmt: skip
+KINDS: dict[str, tuple[list[str], Any]] = {
+    "qwen2": (["task=gsm8k", "task.max_new_tokens=2"], AutoModelForCausalLM),
+    "bert": (["task=glue/rte", "model.family=encoder"], AutoModelForSequenceClassification),
+    "roberta": (["task=glue/mnli", "model.family=encoder"], AutoModelForSequenceClassification),
+    "modernbert": (["task=glue/mnli", "model.family=encoder"], AutoModelForSequenceClassification),
+    "vit": (["task=vision/cifar10", "model.family=vision"], AutoModelForImageClassification),
+}
+
+
+def trained(folder: Path, root: Path, kind: str, method: str, *more: str) -> Path:
+    """A finished run on a local model folder."""
+    options = [] if method == "full_ft" else ["method.rank=4"]
+    if method == "sds_lora":
+        options.append("method.warmup_steps=1")
+    place = [f"model.location={folder}", f"output_root={root}"]
+    assert main([*FAST, *KINDS[kind][0], f"method={method}", *options, "train.save=all", "train.lr=0.01", *place]) == 0
+    (run,) = root.iterdir()
+    return run
+
+
+def inputs(kind: str) -> dict[str, torch.Tensor]:
+    if kind == "vit":
+        return {"pixel_values": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
+    return {"input_ids": torch.tensor([[5, 6, 7, 8, 9, 10]])}
+
+
+@torch.no_grad()
+def logits(model: Any, kind: str) -> torch.Tensor:
+    return model.eval()(**inputs(kind)).logits
+
+
+def of_run(run: Path, model: Path, kind: str) -> torch.Tensor:
+    config = recorded_config(read_record(run / "record.json"), str(model))
+    return logits(trained_model(config, run)[0].model, kind)
+
+
+def opened(folder: Path, model: Path, kind: str, labels: int) -> Any:
+    """An exported folder, as its reader would open it: the base by the name in the adapter."""
+    head = {} if kind == "qwen2" else {"num_labels": labels, "ignore_mismatched_sizes": True}
+    if not (folder / "adapter_config.json").exists():
+        return KINDS[kind][1].from_pretrained(folder)
+    facts = json.loads((folder / "adapter_config.json").read_text())
+    assert facts["base_model_name_or_path"] == str(model)
+    base = KINDS[kind][1].from_pretrained(facts["base_model_name_or_path"], **head)
+    return PeftModel.from_pretrained(base, folder)
+
+
+def check(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    model = model_folder(tmp_path / "model", kind)
+    run = trained(model, tmp_path / "runs", kind, method)
+    expected = of_run(run, model, kind)
+    untrained = logits(KINDS[kind][1].from_pretrained(model), kind)
+    assert untrained.shape != expected.shape or not torch.allclose(untrained, expected, atol=1e-4)
+    capsys.readouterr()
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert main(["export", str(run), str(tmp_path / "merged"), "--form", "merged"]) == 0
+    for folder in (tmp_path / "out", tmp_path / "merged"):
+        found = logits(opened(folder, model, kind, expected.shape[-1]), kind)
+        assert torch.allclose(found, expected, atol=2e-4), (folder.name, float((found - expected).abs().max()))
+    return said
+
+
+ROTATED = [(kind, METHODS[(3 * i + 1) % len(METHODS)]) for i, kind in enumerate(KINDS)]
+
+
+@pytest.mark.parametrize(("kind", "method"), [*ROTATED, ("roberta", "sds_lora"), ("vit", "full_ft")])
+def test_a_method_each(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(kind, method, tmp_path, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(kind, method, tmp_path, capsys)
+
+
+def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = check("qwen2", "sds_lora", tmp_path, capsys)
+    assert "a peft adapter of rank 8 (2r: " in said
+    assert f"vllm serve {tmp_path / 'model'} --enable-lora --max-lora-rank 8 --lora-modules sds_lora=" in said
+    assert "drift_mean" in said and "part of the update that rounding merged weights" in said
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["export", str(run), str(tmp_path / "named"), "--base", "me/base"]) == 0
+    assert json.loads((tmp_path / "named" / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/base"
+
+
+def test_the_base_is_the_one_that_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A moved model is named; another one is refused; no record holds where it was."""
+    model = model_folder(tmp_path / "model", "qwen2")
+    run = trained(model, tmp_path / "runs", "qwen2", "lora")
+    assert str(tmp_path) not in (run / "record.json").read_text() + (run / "config.yaml").read_text()
+    moved = Path(shutil.move(model, tmp_path / "moved"))
+    capsys.readouterr()
+    assert main(["export", str(run), str(tmp_path / "a")]) == 3
+    assert "--model FOLDER" in capsys.readouterr().err
+    assert main(["export", str(run), str(tmp_path / "a"), "--model", str(moved)]) == 0
+    other = model_folder(tmp_path / "other", "phi3")
+    shutil.copytree(moved, tmp_path / "changed")
+    (tmp_path / "changed" / "generation_config.json").write_text("{}")
+    for wrong, code in ((tmp_path / "changed", 2), (other, 2), (tmp_path / "nowhere", 2)):
+        assert main(["export", str(run), str(tmp_path / "b"), "--model", str(wrong)]) == code
+    assert not (tmp_path / "b").exists()
+
+
+def test_nothing_of_the_data_is_needed(tmp_path: Path) -> None:
+    """A run on local rows is exported where they are no more."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"question": f"{i} + 1?", "answer": f"It is. #### {i + 1}"} for i in range(300)]
+    for split in ("train", "test"):
+        (tmp_path / "data" / "gsm8k").mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data" / "gsm8k" / f"{split}.parquet")
+    words = [word for word in FAST if not word.startswith(("data.source", "model="))]
+    place = ["data.source=local", f"data.root={tmp_path / 'data'}", f"output_root={tmp_path / 'runs'}"]
+    assert main([*words, "model=micro", "task=gsm8k", "task.max_new_tokens=2", "method=lora", *place]) == 0
+    shutil.rmtree(tmp_path / "data")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+
+
+def test_full_fine_tuning_that_saved_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in FAST if not word.startswith("model=")]
+    task = ["task=gsm8k", "task.max_new_tokens=2", "model=micro", "method=full_ft", f"output_root={tmp_path / 'runs'}"]
+    assert main([*words, *task]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["export", str(run), str(tmp_path / "out")]) == 2
+    assert "train.save=all" in capsys.readouterr().err
+
+
+def test_a_plan_and_its_best_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    assert main(["sweep", str(plan.folder)]) == 0
+    assert main(["export", str(plan.folder), str(tmp_path / "all")]) == 0
+    names = set(plans.read(plan.folder).manifest.runs)
+    assert {path.name for path in (tmp_path / "all").iterdir()} == names
+    capsys.readouterr()
+    assert main(["export", str(plan.folder), str(tmp_path / "best"), "--best"]) == 0
+    said = capsys.readouterr().out
+    assert "is the best of 2 finished runs by gsm8k" in said
+    assert (tmp_path / "best" / "adapter_config.json").is_file()
+    (run, *_) = names
+    assert main(["export", run, str(tmp_path / "none"), "--best"]) == 2

@@ -1,0 +1,145 @@
+"""Hydra's launchers and sweepers: failure is failure, an interruption stops, the value of a job is its score."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.cli.shared import hydra_jobs
+from sdsbench.core.errors import ConfigError, Interrupted, Problem, TrainingFailed
+from sdsbench.core.record import Record, Score, headline
+from sdsbench.core.run_folder import read_record
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.keeper import _new_record
+from tests.conftest import ROOT
+
+FAST = [
+    "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=4", "eval.limit=2",
+    "threads=1", "eval.untrained=false", "task.max_new_tokens=4", "train.clip_norm=null",
+]  # fmt: skip
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def multirun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdsbench", "-m", *FAST, f"output_root={folder / 'runs'}", *words]
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def statuses(folder: Path) -> list[str]:
+    return sorted(read_record(path).status for path in folder.glob("runs/*/record.json"))
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigError([Problem("a", 1, "2", "b")]), TrainingFailed("no", "oom"), Interrupted("no", "timeout")]
+)
+def test_errors_travel_between_processes(error: Exception) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_a_job_has_its_headline_score_as_value() -> None:
+    record: Record = _new_record(compose_run(["model=micro", "method=lora"]), "0" * 16)
+    assert headline(record) is None
+    common = {"evaluation": "gsm8k", "version": 1, "n": 4}
+    record.scores = [
+        Score(**common, scorer="flexible", stage="untrained", value=0.1, headline=True),
+        Score(**common, scorer="strict", stage="trained", value=0.3),
+        Score(**common, scorer="flexible", stage="trained", value=0.5, headline=True),
+    ]
+    assert headline(record) == 0.5
+    record.task = "commonsense"
+    record.means = {"commonsense": {"commonsense": ["boolq", "piqa"], "other": ["boolq"]}}
+    record.scores = [
+        Score(evaluation=name, version=1, n=4, scorer="s", stage="trained", value=value, headline=True)
+        for name, value in (("boolq", 0.2), ("piqa", 0.4), ("boolq_ranked", 0.9))
+    ]
+    assert headline(record) == pytest.approx(0.3)
+    del record.scores[1]
+    assert headline(record) is None, "the mean of all or none"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_launcher_reports_a_failure(launcher: str, tmp_path: Path) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher", reason="an optional plugin")
+    more = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    done = multirun(tmp_path, f"hydra/launcher={launcher}", *more, "train.lr=1e-3,1e38", "seed=0,1")
+    assert done.returncode == 4, done.stderr[-3000:]
+    assert "sdsbench: step" in done.stderr and "not finite" in done.stderr and "Traceback" not in done.stderr
+    assert statuses(tmp_path) == ["done", "done", "failed", "failed"]
+    assert multirun(tmp_path, f"hydra/launcher={launcher}", *more, "seed=0,1").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_sweeper_gets_scores(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an optional plugin")
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "train.lr=choice(1e-3,2e-3)"]
+    done = multirun(tmp_path, *words, "hydra.sweeper.direction=maximize")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "best_value" in (tmp_path / "runs" / ".multirun" / "optimization_results.yaml").read_text()
+    failed = multirun(tmp_path, *words[:-1], "train.lr=choice(1e38)")
+    assert failed.returncode == 4 and "Traceback" not in failed.stderr, failed.stderr[-3000:]
+
+
+LONG = ["train.max_steps=100000", "train.checkpoint_every=100000", "seed=0,1,2"]
+
+
+def _interrupted(folder: Path, group: bool, number: int, *words: str) -> tuple[int, str]:
+    """A multirun that is told to stop once its first run trains: exit code, what it said."""
+    command = [sys.executable, "-m", "sdsbench", "-m", *FAST, f"output_root={folder / 'runs'}", *LONG, *words]
+    process = subprocess.Popen(
+        command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and not any(
+        b'"train"' in path.read_bytes() for path in folder.glob("runs/*/metrics.jsonl")
+    ):
+        time.sleep(0.1)
+    (os.killpg if group else os.kill)(process.pid, number)
+    _, said = process.communicate()
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_multirun_stops_after_the_run_that_was_interrupted(tmp_path: Path, number: int) -> None:
+    code, said = _interrupted(tmp_path, True, number)
+    assert code == 130, said
+    assert said.count("stopping after this step") == 1 and "is saved; the same command continues" in said
+    assert "Traceback" not in said
+    assert statuses(tmp_path) == ["preempted"], "the others did not begin"
+    assert list(tmp_path.glob("runs/*/checkpoint-[1-9]*")), "its state is saved"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C in a terminal", "a signal to the parent"])
+def test_launched_jobs_stop_with_their_state_saved(tmp_path: Path, group: bool) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="an optional plugin")
+    code, said = _interrupted(tmp_path, group, signal.SIGINT, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert set(statuses(tmp_path)) == {"preempted"} and len(statuses(tmp_path)) < 3
+    assert list(tmp_path.glob("runs/*/checkpoint-[1-9]*"))
+
+
+def test_a_signal_between_jobs_starts_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def run(_composed: object, _folders: object) -> float:
+        if hydra_jobs._stopped:
+            raise Interrupted("it had not begun")
+        started.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0.5
+
+    monkeypatch.setattr(hydra_jobs, "_run", run)
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "model=micro", "seed=0,1,2", "hydra/hydra_logging=none"]) == 130
+    assert started == [1]

@@ -1,0 +1,77 @@
+"""What reaches a terminal is text: data cannot act on it, and an encoding that lacks a letter is no error."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from sdsbench.core.console import printing_text, rich_console, terminal_text
+from sdsbench.core.progress import Progress
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ("plain ± 2\n\tü", "plain ± 2\n\tü"),
+        ("a\x1b[2Jb\rc", "a\\x1b[2Jb\\rc"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\u202etxt.exe", "a\\u202etxt.exe"),
+        ("\ud800", "\\ud800"),
+        ("[/red] index [a]", "[/red] index [a]"),
+    ],
+)
+def test_characters_that_act_are_written_out(data: str, shown: str) -> None:
+    assert terminal_text(data) == shown
+    assert terminal_text(shown) == shown, "once is enough"
+
+
+def test_everything_that_is_printed_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with printing_text():
+        print("\x1b]0;title\x07", "row")
+        sys.stdout.writelines(["a\r\n", "b\n"])
+    print("\x1b[0m")  # outside it is the caller's
+    assert capsys.readouterr().out == "\\x1b]0;title\\x07 row\na\\r\nb\n\x1b[0m\n"
+
+
+def test_an_ascii_terminal_gets_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    with printing_text():
+        print("27.3 ± 2.6")
+        sys.stdout.flush()
+    assert raw.getvalue() == b"27.3 ? 2.6\n"
+
+
+def test_brackets_in_a_table_are_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    with printing_text():
+        rich_console(width=60).print("index [a] out of [/red] bounds :smile:")
+    assert capsys.readouterr().out == "index [a] out of [/red] bounds :smile:\n"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate commonsense/social_i_qa_with_a_long_name (best_epoch)"])
+def test_progress_fits_a_terminal_of_80_columns(stage: str, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(stage, 1000) as progress:
+        progress.advance(1000, "loss 12.3456  lr 1.0e-03  123,456 tokens/s")
+    text = capsys.readouterr().err
+    lines = [line for line in text.replace("\r", "\n").split("\n") if "1000" in line]
+    plain = [line.replace("\x1b[2K", "").replace("\x1b[1A", "") for line in lines]
+    assert any("1000/1000" in line and stage[:5] in line for line in plain)
+    assert max(map(len, plain)) <= 80
+    assert "\x1b[3" not in text, "NO_COLOR"
+
+
+def test_progress_elsewhere_is_a_line_at_the_start_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("evaluate gsm8k", 3) as progress:
+        for _ in range(3):
+            progress.advance(0)
+            progress.advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [" ".join(line.split()[:3]) for line in lines] == ["evaluate gsm8k 0/3", "evaluate gsm8k 3/3"]

@@ -1,0 +1,152 @@
+"""Architectures that nothing here lists: trained by their own loss, with every method, and exported; or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdsbench.__main__ import main
+from sdsbench.core.errors import ConfigError, Unavailable
+from sdsbench.evaluation.generation import check_generation
+from sdsbench.evaluation.likelihood import continuation_log_likelihoods
+from sdsbench.models.architecture import built_layers
+from sdsbench.training.causal import CausalObjective
+from sdsbench.training.tokens import EncodedText
+from tests.methods.tiny import METHODS
+from tests.models.folders import NEW, OTHERS, model_folder, random_model
+
+CPU = torch.device("cpu")
+GENERATOR = torch.Generator().manual_seed(0)
+EXAMPLES = [
+    EncodedText(tuple(torch.randint(3, 1000, (length,), generator=GENERATOR).tolist()), first)
+    for length, first in ((40, 5), (9, 3), (23, 10))
+]
+STATE_SPACES = {"mamba"}
+
+
+def own_loss(model: torch.nn.Module, example: EncodedText) -> float:
+    """As transformers computes it from labels, summed."""
+    ids = torch.tensor([example.ids])
+    labels = ids.masked_fill(torch.arange(example.length)[None] < example.first_target, -100)
+    with torch.no_grad():
+        return float(model(input_ids=ids, labels=labels, use_cache=False).loss) * example.targets
+
+
+@pytest.mark.parametrize("kind", [*NEW, *OTHERS])
+def test_the_loss_is_the_models_own(kind: str) -> None:
+    model = random_model(kind, {**NEW, **OTHERS}[kind])
+    objective = CausalObjective(None, None, 100)
+    packed = sum(map(float, objective.losses(model, [EXAMPLES], CPU))) if kind in NEW else None
+    objective.check(model, EXAMPLES, CPU)
+    assert objective.padded == (kind in OTHERS)
+    own = sum(own_loss(model, example) for example in EXAMPLES)
+    assert float(objective.loss(model, EXAMPLES, CPU)) == pytest.approx(own, rel=1e-6)
+    assert packed is None or packed == pytest.approx(own, rel=1e-6)
+    assert objective.positions(EXAMPLES) == (3 * 40 if objective.padded else 72)
+    if kind in STATE_SPACES:
+        with pytest.raises(Unavailable, match=r"mamba model cannot answer in batches here: .* off by \d"):
+            check_generation(model, EXAMPLES)
+    else:
+        check_generation(model, EXAMPLES)
+
+
+class Shifted(torch.nn.Module):
+    """A model whose own loss no layout gives: its logits depend on the size of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = random_model("granite", OTHERS["granite"])
+        self.config, self.dtype = self.inner.config, torch.float32
+        self.get_input_embeddings = self.inner.get_input_embeddings
+
+    def forward(self, attention_mask: torch.Tensor | None = None, **inputs: object) -> object:
+        output = self.inner(**inputs)
+        output.logits = output.logits * (1.05 if attention_mask is not None else 1.0)
+        return output
+
+
+def test_what_no_layout_computes_is_refused_with_the_figure() -> None:
+    objective = CausalObjective(None, None, 100)
+    with pytest.raises(Unavailable, match=r"granite model cannot be trained here: .* is [\d.]+ % off its own loss"):
+        objective.check(Shifted(), EXAMPLES, CPU)
+    with pytest.raises(Unavailable, match="the token 1024; accepted: below 1024"):
+        objective.check(random_model("qwen2", NEW["qwen2"]), [EncodedText((5, 1024), 0)], CPU)
+
+
+class Letters:
+    """A tokenizer of one token a letter, without a beginning."""
+
+    bos_token_id = eos_token_id = None
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+def test_likelihoods_of_padded_models_are_their_own() -> None:
+    model = random_model("granite", OTHERS["granite"])
+    pairs = [("which is it?", " this"), ("which is it?", " that one"), ("no", " o")]
+    found = continuation_log_likelihoods(model, Letters(), pairs, 2, padded=True)
+    for (prompt, continuation), (likelihood, _) in zip(pairs, found, strict=True):
+        ids = tuple(map(ord, prompt + continuation))
+        assert -likelihood == pytest.approx(own_loss(model, EncodedText(ids, len(prompt))), rel=1e-5)
+    packed = continuation_log_likelihoods(model, Letters(), pairs, 2)
+    assert packed[0][0] != pytest.approx(found[0][0], rel=1e-3), "so that the choice matters"
+
+
+FAST = ["task=gsm8k", "data.source=embedded", "data.train_limit=16", "train.max_steps=2", "eval.limit=1",
+        "eval.untrained=false", "task.max_new_tokens=2", "threads=1", "model=local", "train.batch_size=4"]  # fmt: skip
+
+
+def trained(folder: Path, root: Path, method: str) -> Path:
+    options = [] if method == "full_ft" else ["method.rank=4"]
+    if method == "sds_lora":
+        options.append("method.warmup_steps=1")
+    save = "train.save=all" if method == "full_ft" else "train.save=adapter"
+    words = [*FAST, f"model.location={folder}", f"method={method}", *options, save, f"output_root={root}"]
+    assert main(words) == 0
+    (run,) = root.iterdir()
+    record = json.loads((run / "record.json").read_text())
+    assert record["status"] == "done" and record["losses"]["steps"] == 2
+    return run
+
+
+@pytest.mark.parametrize(("kind", "method"), list(zip(NEW, METHODS, strict=False)))
+def test_one_method_each_from_the_command_line(kind: str, method: str, tmp_path: Path) -> None:
+    run = trained(model_folder(tmp_path / "model", kind), tmp_path / "runs", method)
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    assert any((tmp_path / "out").glob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", NEW)
+def test_every_method_from_the_command_line(kind: str, method: str, tmp_path: Path) -> None:
+    test_one_method_each_from_the_command_line(kind, method, tmp_path)
+
+
+def test_a_padded_model_trains_alone(tmp_path: Path) -> None:
+    """From the command line, and no group of runs is made of it: they would lie end to end."""
+    from sdsbench.models.load import load
+    from sdsbench.runs.configuration.compose import compose_run
+    from sdsbench.runs.prepare import attach_method
+    from sdsbench.runs.prepare import load as load_run
+    from sdsbench.training.side_by_side import Member, SideBySide
+
+    folder = model_folder(tmp_path / "model", "granite")
+    run = trained(folder, tmp_path / "runs", "lora")
+    assert json.loads((run / "record.json").read_text())["tokens"]["padding_share"] > 0
+    config = compose_run([*FAST, f"model.location={folder}", "method=lora", "method.rank=4"])
+    loaded = load_run(config, load)
+    training, state, _, _ = attach_method(config, loaded)
+    with pytest.raises(ConfigError, match="padded batches"):
+        SideBySide(loaded.model.model, [Member(training, state)])
+
+
+def test_the_layers_are_found_without_weights() -> None:
+    for kind, settings in NEW.items():
+        model = random_model(kind, settings)
+        real = {name: tuple(m.weight.shape) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        assert built_layers({"model_type": kind, **settings}, "decoder") == real

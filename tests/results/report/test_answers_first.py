@@ -1,0 +1,160 @@
+"""What the report says before it shows anything, and the figures that it rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdsbench.results.report import figures
+from sdsbench.results.report.boards import Board, boards
+from sdsbench.results.report.build import build
+from sdsbench.results.report.conclusion import conclusion
+from sdsbench.results.report.curves import curves
+from sdsbench.results.report.run_page import run_page
+from sdsbench.results.tables.runs import load
+from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
+
+SCORES = {
+    "lora": (0.50, 0.52, 0.51),
+    "dora": (0.51, 0.50, 0.53),
+    "pissa": (0.21, 0.20, 0.22),
+    "sds_lora": (0.71, 0.70, 0.72),
+    "rslora": (0.50, 0.51),
+}
+
+
+def board_of(root: Path, scores: dict[str, tuple[float, ...]] = SCORES, reference: str = "lora") -> Board:
+    for method, values in scores.items():
+        for seed, value in enumerate(values):
+            write_run(root, make_record(method, seed, {"gsm8k": value}))
+    return boards(load(root)[0], reference=reference)[0]
+
+
+def test_a_sentence_answers_each_task(tmp_path: Path) -> None:
+    text = conclusion(board_of(tmp_path))
+    assert text.startswith("DoRA, r 8 cannot be told from LoRA, r 8 at 3 seeds; PiSSA, r 8 is worse by 30.0 [")
+    assert "SDS-LoRA, r 8 is better by 20.0 [" in text
+    assert text.endswith("not tested: rsLoRA, r 8 (fewer than 3 seeds).")
+
+
+def test_without_a_reference_it_says_so(tmp_path: Path) -> None:
+    text = conclusion(board_of(tmp_path, reference="lora_xs"))
+    alike = "SDS-LoRA, r 8 and rsLoRA, r 8 cannot be told from the best"
+    assert text == f"There is no run of LoRA-XS to compare with; {alike}."
+    one = conclusion(board_of(tmp_path / "one", {"lora": (0.5,)}))
+    assert one == "LoRA, r 8 alone has a score."
+
+
+def texts_of(figure: object) -> list[str]:
+    (axes,) = figure.axes  # type: ignore[attr-defined]
+    return [text.get_text() for text in (*axes.texts, *axes.get_yticklabels())]
+
+
+def test_the_forest_shows_every_difference_and_marks_what_leaves_it(tmp_path: Path) -> None:
+    board = board_of(tmp_path, {**SCORES, "dora": (0.1, 0.9, 0.5)})
+    figure = figures.forest(board)
+    assert figure is not None
+    assert {"PiSSA, r 8", "DoRA, r 8", "not tested"} <= set(texts_of(figure))
+    (axes,) = figure.axes
+    arrows = [line.get_marker() for line in axes.lines if line.get_marker() in ("<", ">") and not line.get_clip_on()]
+    assert arrows == ["<", ">"], "only DoRA's interval is wider than the axis"
+    assert "GSM8K" in axes.get_xlabel() and "difference to LoRA" in axes.get_xlabel()
+
+
+def test_a_constant_cost_has_no_figure(tmp_path: Path) -> None:
+    board = board_of(tmp_path)
+    assert figures.pareto(board, "seconds.train", "training, seconds") is None
+    for seed in range(3):
+        write_run(tmp_path, make_record("full_ft", seed, {"gsm8k": 0.5 + 0.01 * seed}, rank=None))
+    figure = figures.pareto(boards(load(tmp_path)[0])[0], "parameters.adapter", "trainable parameters")
+    assert figure is not None and "GSM8K" in figure.axes[0].get_ylabel()
+
+
+def test_one_curve_a_method_and_variant_with_the_chosen_rate(tmp_path: Path) -> None:
+    for variant in ("sds", "flat_lora"):
+        for lr, score in ((1e-3, 0.2), (1e-2, 0.5), (1e-1, 0.1)):
+            config = {
+                "method": {"name": "sds_lora", "rank": 8, "variant": variant},
+                "eval": {"split": "validation"},
+                "train": {"lr": lr, "epochs": 1.0, "batch_size": 8, "optimizer": "adamw"},
+            }
+            write_run(tmp_path, make_record("sds_lora", 9, {"gsm8k": score}, lr=lr, stage="validation", config=config))
+        config = {
+            "method": {"name": "sds_lora", "rank": 8, "variant": variant},
+            "eval": {"split": "test"},
+            "train": {"lr": 1e-2, "epochs": 1.0, "batch_size": 8, "optimizer": "adamw"},
+        }
+        chosen = tuned(1e-2, [1e-3, 1e-2, 1e-1], seeds=[9])
+        write_run(tmp_path, make_record("sds_lora", 0, {"gsm8k": 0.4}, lr=1e-2, tuning=chosen, config=config))
+    (board,) = boards(load(tmp_path)[0])
+    found = curves(board.column, board.tried)
+    assert [curve.title for curve in found] == [
+        "SDS-LoRA, r 8, method.variant=flat_lora", "SDS-LoRA, r 8, method.variant=sds",
+    ]  # fmt: skip
+    for curve in found:
+        assert list(curve.scores) == [1e-3, 1e-2, 1e-1] and curve.chosen == 1e-2 and curve.validation
+    alone = curves(board.column, [run for run in board.tried if run.record.tuning])
+    assert [list(curve.scores.values()) for curve in alone] == [[[50.0], [50.0], [50.0]]] * 2, "from the records"
+    assert figures.learning_rates(board) is not None
+
+
+def test_two_scores_of_the_same_runs(tmp_path: Path) -> None:
+    """What was learned against what was kept; parts of one mean are one score."""
+    for method, first, second in (("lora", 0.4, 0.6), ("dora", 0.5, 0.5), ("pissa", 0.3, 0.4)):
+        for seed in range(3):
+            scores = {"gsm8k": first + 0.01 * seed, "kept": second - 0.01 * seed}
+            record = make_record(method, seed, scores)
+            before = record.scores[1].model_copy(update={"stage": "untrained", "value": 0.7})
+            write_run(tmp_path, record.model_copy(update={"scores": [*record.scores, before]}))
+    found = boards(load(tmp_path)[0])
+    figure = figures.two_scores(*found)
+    assert figure is not None
+    (axes,) = figure.axes
+    frontier = next(line for line in axes.lines if line.get_linewidth() == 0.8)
+    assert list(frontier.get_xdata()) == pytest.approx([41.0, 51.0]), "PiSSA is behind both"
+    assert any(list(line.get_ydata()) == [70.0, 70.0] for line in axes.lines), "the model before training"
+    page = build(tmp_path / "out", load(tmp_path)[0], {}).read_text()
+    assert "Two scores of the same runs" in page and (tmp_path / "out/figures/board1_board2.svg").is_file()
+
+
+def test_the_page_begins_with_the_answers(tmp_path: Path) -> None:
+    board_of(tmp_path / "runs")
+    page = build(tmp_path / "out", load(tmp_path / "runs")[0], {}).read_text()
+    places = [page.index(words) for words in ("is worse by", 'board1_forest.png"', "<table>", "board1_seeds.png")]
+    assert places == sorted(places)
+    row = page[page.index('<th scope="row">PiSSA, r 8</th>') :].partition("</tr>")[0]
+    assert row.count('href="runs/') == 3, "the links to a row's runs stand once"
+    assert "prefers-color-scheme: dark" in (tmp_path / "out/style.css").read_text()
+    assert page.count("<svg ") == sum(page.count(f'<svg role="{role}" aria-label=') for role in ("group", "img"))
+
+
+def test_names_of_others_end_no_report(tmp_path: Path) -> None:
+    """A method called `$\\foo{$` was read as a formula and ended the whole report in a traceback."""
+    names = ["$\\foo{$", "<script>alert(1)</script>", "_hidden", "lora"]
+    for number, name in enumerate(names):
+        for seed in range(3):
+            score = {"gsm8k": 0.3 + 0.1 * number + 0.01 * seed}
+            steps = [{"kind": "train", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
+            record = make_record(name, seed, score, model="$m$ <b>")
+            write_run(tmp_path / "runs", record, {"gsm8k": make_samples([True, False])}, steps)
+    page = build(tmp_path / "out", load(tmp_path / "runs")[0], {}).read_text()
+    assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;, r 8" in page
+    assert "$\\foo{$, r 8</text>" in page, "in the figures too"
+
+
+def test_a_run_shows_its_tuning_its_inert_keys_and_its_answers(tmp_path: Path) -> None:
+    chosen = tuned(1e-2, [1e-3, 1e-2], seeds=[9])
+    record = make_record("lora", 0, {"gsm8k": 0.5}, lr=1e-2, tuning=chosen)
+    record = record.model_copy(update={"inert": ["train.epochs"]})
+    folder = write_run(tmp_path / "runs", record, {"gsm8k": make_samples([True, False])})
+    runs, _ = load(tmp_path / "runs")
+    shown = run_page(runs[0])
+    assert shown["tuning"]["rows"] == [(1e-3, 0.5, None, False), (1e-2, 0.5, None, True)]
+    assert not shown["tuning"]["interior"]
+    (answers,) = shown["answers"]
+    assert [row["verdicts"] for row in answers.rows] == [[("flexible", "right")], [("flexible", "wrong")]]
+    build(tmp_path / "out", runs, {})
+    text = (tmp_path / "out" / "runs" / f"{folder.name}.html").read_text()
+    assert "at the end of its grid" in text and "1.0 (without effect here)" in text
+    assert '<span class="verdict wrong">wrong</span> by flexible' in text

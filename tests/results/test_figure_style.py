@@ -1,0 +1,57 @@
+"""One style: each method its own colour and marker, also a plugin's; figures that can be read without eyes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sdsbench.methods.base import METHODS
+from sdsbench.results.figure_style import Palette, drawing, save
+from sdsbench.results.tables.names import method_order, method_title
+
+
+def test_every_method_has_a_colour_and_a_marker_of_its_own() -> None:
+    """Full fine-tuning looked like LoRA-GA, and LoRA like preconditioned LoRA."""
+    others = [f"other{number}" for number in range(40)]
+    palette = Palette(others)
+    looks = [palette.look(name) for name in (*METHODS.names(), *others)]
+    assert len({look["color"] for look in looks}) == len({str(look["marker"]) for look in looks}) == len(looks)
+
+
+def test_own_methods_keep_their_look_whoever_comes() -> None:
+    assert Palette([]).look("lora") == Palette(["a_new_one", "lora"]).look("lora")
+
+
+def test_variants_share_the_colour_family_and_differ_in_every_way() -> None:
+    plain, other = Palette([]).look("sds_lora"), Palette([]).look("sds_lora", 1)
+    assert plain["marker"] == other["marker"] and plain["color"] != other["color"]
+    assert plain["linestyle"] != other["linestyle"] and other["markerfacecolor"] == "white"
+
+
+def test_titles_are_the_methods_own_and_not_inherited() -> None:
+    assert method_title("sds_lora", 8) == "SDS-LoRA, r 8" and method_title("rslora") == "rsLoRA"
+    lora, _ = METHODS.lookup("lora")
+    inherits = type("Inherits", (lora,), {})
+    METHODS.register("inherits_from_lora", (inherits, METHODS.lookup("lora")[1]))
+    assert method_title("inherits_from_lora") == "inherits_from_lora"
+    assert method_title("../../no such module") == "../../no such module"
+
+
+def test_methods_stand_in_the_order_of_their_papers() -> None:
+    names = sorted(["sds_lora", "unknown", "dora", "full_ft", "lora", "pissa"], key=method_order)
+    assert names == ["full_ft", "lora", "dora", "pissa", "sds_lora", "unknown"]
+
+
+def test_figures_have_names_and_no_ids_that_two_on_a_page_would_share(tmp_path: Path) -> None:
+    with drawing():
+        figure = Figure()
+        axes = figure.subplots()
+        axes.scatter([1], [1]).set_urls(["runs/abc.html"])
+        axes.set_xlabel("rate")
+    svg = save(figure, tmp_path / "f", 'scores of "x" <b>')
+    assert 'role="group" aria-label="scores of &quot;x&quot; &lt;b&gt;"' in svg
+    assert '<a xlink:href="runs/abc.html" aria-label="run abc"' in svg
+    assert ">rate</text>" in svg, "text is text"
+    assert not re.search(r' id="[A-Za-z0-9.]+_[0-9]+"', svg)

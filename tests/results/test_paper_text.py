@@ -1,0 +1,73 @@
+"""The paragraph on the setup and the BibTeX: from records alone, and nothing that they do not say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.core.errors import Unavailable
+from sdsbench.data import catalogue
+from sdsbench.methods.base import METHODS
+from sdsbench.results.paper_text.bibtex import _entry, bibtex, entries
+from sdsbench.results.paper_text.paragraph import paragraphs
+from sdsbench.results.tables.runs import load
+from sdsbench.runs.configuration.choices import options
+from tests.results.tables.fixtures import make_record, tuned, write_run
+
+
+@pytest.fixture
+def runs_folder(tmp_path: Path) -> Path:
+    for seed in range(3):
+        train = {"lr": 2e-3, "epochs": 1.0, "batch_size": 32, "optimizer": "adamw"}
+        chosen = tuned(2e-3, [1e-3, 2e-3, 4e-3], seeds=[9, 10], declared=[1e-3, 2e-3], extend=1)
+        record = make_record("sds_lora", seed, {"gsm8k": 0.5}, lr=2e-3, tuning=chosen, config={"train": train})
+        write_run(tmp_path / "runs", record)
+    write_run(tmp_path / "runs", make_record("lora", 0, status="oom"))
+    return tmp_path / "runs"
+
+
+def test_the_paragraph_says_what_the_records_say(runs_folder: Path) -> None:
+    (text,) = paragraphs(load(runs_folder)[0])
+    for words in (
+        "We fine-tune micro", "gsm8k (generated stand-ins for the real rows, 200 training rows)",
+        "SDS-LoRA, r 8 (alpha 16)", "20 optimizer steps", "effective batch of 32",
+        "the best of 0.001, 0.002, widened at an end that is best by up to 1 more",
+        "over 2 seeds of their own: 6 runs a method", "chosen: SDS-LoRA, r 8 0.002", "on 200 questions",
+        "3 seeds (0, 1, 2)", "not paired over seeds", "cpu: test (1 thread)", "torch 2.13.0", "abc1234",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "weight decay" not in text, "the records do not say it"
+
+
+def test_nothing_finished_has_no_paragraph(tmp_path: Path) -> None:
+    write_run(tmp_path, make_record("lora", 0, status="oom"))
+    with pytest.raises(Unavailable, match="no run is finished"):
+        paragraphs(load(tmp_path)[0])
+
+
+def test_bibtex_of_methods_data_and_models(runs_folder: Path) -> None:
+    text = bibtex(load(runs_folder)[0])
+    assert re.findall(r"^@\w+\{(\w+),", text, re.MULTILINE) == ["cobbe2021gsm8k", "hu2021lora", "sdslora2026"]
+    assert "% no reference is known for model micro" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_every_shipped_name_has_a_reference_or_is_ours() -> None:
+    """What papers made is cited; this project's own models are nobody's."""
+    names = [f"method:{name}" for name in METHODS.names() if METHODS.lookup(name)[0].__dict__.get("arxiv")]
+    names += [f"data:{name}" for name in catalogue.names()] + [f"model:{name}" for name in options("model")]
+    missing = {name for name in names if not _entry(name)}
+    assert missing == {"model:local", "model:micro", "model:vit_micro"}, "add them to paper_text/references.bib"
+    assert all("year" in entry for entry in entries().values())
+
+
+def test_the_verb(runs_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "bibtex", "--runs", str(runs_folder)]) == 0
+    assert "@misc{hu2021lora," in capsys.readouterr().out
+    assert main(["table", "paragraph", "--runs", str(runs_folder), "--output", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"paragraph.md", "paragraph.tex"}
+    assert main(["table", "paragraph", "--runs", str(runs_folder), "--format", "csv"]) == 2
+    assert "accepted: markdown, latex" in capsys.readouterr().err

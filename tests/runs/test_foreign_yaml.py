@@ -1,0 +1,195 @@
+"""YAML files that others wrote: no key of Hydra, no environment in a name or record, no size that hangs a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.core.errors import ConfigError
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.execute import execute
+from sdsbench.sweeps import placing
+from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.expand import Composer, product
+from sdsbench.sweeps.plan import read
+from sdsbench.sweeps.states import root_of
+from tests.conftest import ROOT
+from tests.sweeps.tools import TINY, tiny_plan
+from tests.tools import QUIET
+
+LORA = (ROOT / "conf" / "method" / "lora.yaml").read_text()
+
+
+def group_file(folder: Path, group: str, text: str) -> str:
+    (folder / group).mkdir(parents=True, exist_ok=True)
+    (folder / group / "theirs.yaml").write_text(text)
+    return str(folder)
+
+
+def refused(words: list[str], folder: str, *said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_run(["model=micro", *words], [folder])
+    for text in said:
+        assert text in str(caught.value)
+
+
+# ---- Hydra's own keys
+
+ACTING = {
+    "callback": "# @package _global_\nhydra: {callbacks: {theirs: {_target_: builtins.print}}}\nmethod: {name: lora}\n",
+    "package": "# @package hydra\njob: {env_set: {PATH: theirs}}\n",
+    "launcher": "# @package _global_\ndefaults: [override /hydra/hydra_logging: disabled]\n",
+    "folder": "# @package _global_\nhydra: {run: {dir: /theirs}, sweep: {dir: /theirs}}\n",
+}
+
+
+@pytest.mark.parametrize("name", ACTING)
+def test_a_file_of_a_group_sets_no_key_of_hydra(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = group_file(tmp_path / "conf", "experiment", ACTING[name])
+    refused(["+experiment=theirs"], folder, "hydra.", "Keys of Hydra itself are set on the command line")
+    words = ["-m", "model=micro", "+experiment=theirs", "seed=0,1", "--config-dir", folder]
+    assert main([*words, f"output_root={tmp_path / 'runs'}"]) == 2
+    assert "Keys of Hydra itself are set on the command line" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_choice_among_several_of_a_multirun_is_looked_at_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = group_file(tmp_path / "conf", "method", ACTING["callback"])
+    for choice in ("method=lora,theirs", "method=glob(t*)"):
+        words = ["-m", "model=micro", choice, "--config-dir", folder, f"output_root={tmp_path / 'runs'}"]
+        assert main(words) == 2
+        assert "hydra.callbacks" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_honest_file_of_the_user_composes(tmp_path: Path) -> None:
+    folder = group_file(tmp_path, "method", LORA)
+    assert compose_run(["model=micro", "method=theirs"], [folder]).method.name == "lora"
+
+
+# ---- the environment
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LORA.replace("name: lora", "name: lora_${oc.env:SECRET_TOKEN}"),
+        LORA.replace("name: lora", "name: ${oc.decode:${oc.env:SECRET_TOKEN}}"),
+        LORA.replace("name: lora", "name: ${output_root}"),
+        LORA.replace("name: lora", "name: ${hydra:runtime.cwd}"),
+        LORA.replace("name: lora", "name: lora_${now:%H}"),
+    ],
+)
+def test_the_environment_names_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hush")
+    folder = group_file(tmp_path, "method", text)
+    with pytest.raises(ConfigError) as caught:
+        compose_run(["model=micro", "method=theirs", "output_root=${oc.env:SECRET_TOKEN}"], [folder])
+    assert "method.name" in str(caught.value) and "hush" not in str(caught.value).replace("hush'", "")
+    with pytest.raises(ConfigError, match=r"protocol\.source"):
+        compose_run(["model=micro", "protocol.source=${oc.env:SECRET_TOKEN}"])
+
+
+def test_the_environment_places_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH_OF_TESTS", str(tmp_path))
+    words = [*TINY, "method=lora"]
+    config = compose_run([*words, "output_root=${oc.env:SCRATCH_OF_TESTS}/runs"])
+    assert config.output_root == f"{tmp_path}/runs"
+    record = execute(config, QUIET)
+    files = (tmp_path / "runs" / record.run_id).rglob("*.*")
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in files if path.suffix in (".json", ".yaml"))
+
+
+def test_a_plan_keeps_the_reference_and_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH_OF_TESTS", str(tmp_path / "here"))
+    plan = tiny_plan(tmp_path, "output_root=${oc.env:SCRATCH_OF_TESTS}/runs", "seed=0,1")
+    assert plan.manifest.placing["output_root"] == "${oc.env:SCRATCH_OF_TESTS}/runs"
+    monkeypatch.setenv("SCRATCH_OF_TESTS", "/there")
+    moved = read(plan.folder)
+    (name, _) = moved.manifest.runs
+    assert moved.configuration(name, {}).output_root == "/there/runs" and root_of(moved, {}) == Path("/there/runs")
+    assert placing.parse(["output_root=${oc.env:SCRATCH_OF_TESTS}/x"]) == {"output_root": "/there/x"}
+    monkeypatch.delenv("SCRATCH_OF_TESTS")
+    with pytest.raises(ConfigError, match="an environment variable that is set"):
+        root_of(read(plan.folder), {})
+
+
+# ---- size
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+LARGE = {
+    "deep": ("x: " + "[" * 2000 + "]" * 2000, "nested at most 32 deep"),
+    "aliased": (LAUGHS, "at most 100,000 values"),
+    "long": ("x: " + "y" * 1_100_000, "at most 1,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_file_that_would_hang_a_command_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, said = LARGE[name]
+    folder = group_file(tmp_path, "method", text)
+    refused(["method=theirs"], folder, said, "method/theirs.yaml")
+    group_file(tmp_path, "sweep", text)
+    assert main(["plan", "sweep=theirs", "--config-dir", folder, "--folder", str(tmp_path / "plan")]) == 2
+    assert said in capsys.readouterr().err
+
+
+MANY = [
+    (["plan", "seed=range(0,1e9)"], "at most 100,000 values"),
+    (["plan", "seed=range(0,1000)", "train.lr=range(1,1000)"], "at most 100,000 runs"),
+    (["-m", "seed=range(0,1e9)"], "at most 100,000 values"),
+    (["-m", "seed=range(0,1000)", "train.lr=range(1,1000)"], "at most 100,000 runs"),
+    (["seed=" + "9" * 30], "a whole number from 0 to below 4,294,967,296"),
+    (["plan", "seed=0," + "9" * 30], "a whole number from 0 to below"),
+    (["output_root="], "a text that is not empty"),
+    (["data.root="], "a text that is not empty"),
+    (["plan", "output_root="], "a text that is not empty"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MANY, ids=[" ".join(words)[:50] for words, _ in MANY])
+def test_more_than_anyone_can_want(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "model=micro"]) == 2
+    text = capsys.readouterr().err
+    assert said in text and len(text.splitlines()) <= 3
+    assert list(tmp_path.iterdir()) == []
+
+
+PLACING = [("output_root=", "not empty"), ("output_rot=x", "Did you mean 'output_root'?"), ("seed=3", "frozen")]
+
+
+@pytest.mark.parametrize(("word", "said"), PLACING, ids=[word for word, _ in PLACING])
+def test_placing_keys_that_place_nothing(
+    word: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    capsys.readouterr()
+    assert main(["sweep", str(plan.folder), word]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_value_of_an_axis_may_be_a_sweep_of_hydras(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "ranges.yaml").write_text(
+        'blocks: [{axes: {seed: ["range(0,3)", 7], method: ["glob(lora_p*)"], method.targets: [[q_proj, v_proj]]}}]\n'
+    )
+    sweep = define(["sweep=ranges", "model=micro", "data.source=embedded"], [str(tmp_path)])
+    (block,) = sweep.blocks
+    assert block.axes["seed"] == ["0", "1", "2", "7"]
+    assert block.axes["method"] == ["lora_plus", "lora_pro"]
+    composer = Composer(sweep.placing)
+    configs = [composer.configuration(point) for point in product(block.axes)]
+    composer.raise_problems()
+    assert [c.seed for c in configs if c] == [0, 0, 1, 1, 2, 2, 7, 7]
+    assert configs[0] is not None and configs[0].method.targets == ["q_proj", "v_proj"]

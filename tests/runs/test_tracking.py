@@ -1,0 +1,181 @@
+"""Weights & Biases is a view beside the run: whole, made again at will, and never in the run's way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.core import step_log
+from sdsbench.core.record import Record
+from sdsbench.core.run_folder import read_record
+from sdsbench.results.importers import wandb as importer
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.execute import execute
+from sdsbench.runs.tracking import view, wandb_view
+from sdsbench.runs.tracking.tracker_config import TrackerConfig
+from tests.tools import QUIET
+
+FAST = [
+    "model=micro", "data.source=embedded", "data.train_limit=32", "train.max_steps=3", "eval.limit=2", "threads=1",
+    "eval.untrained=true", "eval.untrained_limit=1", "task.max_new_tokens=4", "method=lora", "tracker=wandb",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was shown to W&B as it went."""
+    pytest.importorskip("wandb")
+    root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_PROJECT", "mine")
+        folder = root / execute(compose_run([*FAST, f"output_root={root}"]), QUIET).run_id
+        view.wait_for_views(120)
+    return folder
+
+
+def test_the_importer_reads_the_run_back_whole(run: Path) -> None:
+    (shown,) = importer.run_folders(run / "wandb")
+    found, record = importer.read(shown), read_record(run / "record.json")
+    assert (found.model, found.method, found.task, found.seed) == ("micro", "lora", "gsm8k", 0)
+    assert (found.rank, found.lr, found.status) == (record.rank, record.lr, "done")
+    assert found.scores == {f"{s.stage}/{s.evaluation}/{s.scorer}": s.value for s in record.scores}
+    assert found.train_seconds == record.seconds.train
+    assert record.memory and record.parameters
+    assert found.memory_bytes == record.memory.peak_bytes and found.trainable == record.parameters.trainable
+
+
+def _messages(folder: Path) -> list[object]:
+    from wandb.proto import wandb_internal_pb2
+
+    from sdsbench.results.importers.wandb_log import _records
+
+    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    found = []
+    for data in _records(log):
+        message = wandb_internal_pb2.Record()
+        message.ParseFromString(data)
+        found.append(message)
+    return found
+
+
+def test_it_has_name_group_tags_configuration_steps_and_the_adapters_place(run: Path) -> None:
+    messages = _messages(run)
+    (shown,) = [m.run for m in messages if m.WhichOneof("record_type") == "run"]
+    assert (shown.run_id, shown.project) == (run.name, "mine")
+    assert shown.display_name == "micro gsm8k lora r8 seed 0" and shown.run_group == "micro gsm8k lora r8 lr 0.002"
+    assert set(shown.tags) == {"micro", "lora", "gsm8k", "quick", "embedded"}
+    config = {item.key: json.loads(item.value_json) for item in shown.config.update}
+    whole = read_record(run / "record.json").config
+    assert {key: config[key] for key in whole} == whole
+    history = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in m.history.item}
+        for m in messages
+        if m.WhichOneof("record_type") == "history"
+    ]
+    losses = [line["loss"] for line in step_log.read(run / "metrics.jsonl") if line["kind"] == "train"]
+    assert [row["train/loss"] for row in history if "train/loss" in row] == losses
+    summary, _ = importer.wandb_log.read(next(run.glob("wandb/offline-run-*/*.wandb")))
+    assert summary["adapter"] == f"{run.name}/adapter" and summary["score"] == summary["trained/gsm8k/flexible"]
+
+
+def test_it_says_nothing_of_the_machine(run: Path) -> None:
+    import getpass
+    import socket
+
+    (log,) = run.glob("wandb/offline-run-*/*.wandb")
+    content = log.read_bytes()
+    for private in (socket.gethostname(), str(run.parent), str(Path.cwd()), f'"{getpass.getuser()}"'):
+        assert private.encode() not in content, private
+
+
+def test_a_view_made_again_takes_the_place_of_the_earlier(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", run.name[:6], "--runs", str(run.parent), "--project", "other"]) == 0
+    assert f"{run.name}: 4 steps" in capsys.readouterr().out
+    assert [m.run.project for m in _messages(run) if m.WhichOneof("record_type") == "run"] == ["other"]  # type: ignore[attr-defined]
+
+
+def test_a_tracker_is_no_part_of_a_runs_name() -> None:
+    from sdsbench.runs.configuration.identity import run_id
+
+    words = ["model=micro", "data.source=embedded"]
+    assert run_id(compose_run(words)) == run_id(compose_run([*words, "tracker=wandb", "tracker.mode=online"]))
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked", "key", "found"),
+    [
+        ("auto", None, False, "offline"),
+        ("auto", None, True, "online"),
+        ("auto", "offline", True, "offline"),
+        ("auto", "disabled", True, "disabled"),
+        ("online", "offline", False, "online"),
+    ],
+)
+def test_mode(mode: str, asked: str | None, key: bool, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setattr(wandb, "login", lambda prompt: key)
+    if asked:
+        monkeypatch.setenv("WANDB_MODE", asked)
+    assert wandb_view.mode_of(TrackerConfig(name="wandb", mode=mode)) == found  # type: ignore[arg-type]
+
+
+def test_trouble_online_ends_in_an_offline_copy(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    asked = []
+
+    def init(**settings: object) -> object:
+        asked.append(settings["mode"])
+        if settings["mode"] == "online":
+            raise wandb.errors.CommError("no network")
+        return type("Run", (), {"starting_step": 0})()
+
+    monkeypatch.setattr(wandb, "init", init)
+    wandb_view.WandbView(TrackerConfig(name="wandb", mode="online"), run, read_record(run / "record.json"))
+    assert asked == ["online", "offline"]
+    assert "W&B cannot be reached (CommError: no network); offline instead" in capsys.readouterr().err
+
+
+def test_a_run_ends_as_ever_where_its_view_hangs_or_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run starts a process and never waits for it; at the end the command waits for a bounded time."""
+    pytest.importorskip("wandb")
+    real, started = subprocess.Popen, []
+
+    def popen(command: list[str], **more: object) -> object:
+        if "sdsbench.runs.tracking.view" in command:
+            started.append(real([sys.executable, "-c", "import time; time.sleep(600)"]))
+            return started[-1]
+        return real(command, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    record: Record = execute(compose_run([*FAST, f"output_root={tmp_path}"]), QUIET)
+    assert record.status == "done" and len(started) == 1
+    view.wait_for_views(0.1)
+    assert started[0].poll() is None
+    started[0].kill()
+    started[0].wait()
+
+
+def test_a_missing_package_is_told_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = view.importlib.util.find_spec
+    monkeypatch.setattr(view.importlib.util, "find_spec", lambda name: None if name == "wandb" else real(name))
+    assert main([*FAST, f"output_root={tmp_path}"]) == 3
+    text = capsys.readouterr()
+    assert "pip install 'sdsbench[wandb]'" in text.err and "compute" not in text.out

@@ -1,0 +1,64 @@
+"""`sdsbench disk` and `clean`: only what nobody needs goes, and only when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.sweeps import plan as plans
+from tests.sweeps.tools import held_by_another_process, put_record, tiny_plan
+
+
+def test_clean_deletes_what_it_listed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1,2")
+    runs, (done, busy, stopped) = tmp_path / "runs", plan.manifest.runs
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("kept")
+    for name in (done, busy, stopped):
+        put_record(plan, runs, name, "preempted" if name == stopped else "done")
+        (runs / name / "checkpoint-4").mkdir()
+        (runs / name / "checkpoint-4" / "state.safetensors").write_bytes(b"x" * 5000)
+        (runs / name / "record.replaced-0123abcd.json").write_text("{}")
+        (runs / name / "metrics.jsonl").write_text("{}\n")
+    (runs / done / "checkpoint-5").symlink_to(elsewhere)
+
+    def files() -> set[str]:
+        return {str(path.relative_to(runs)) for path in runs.rglob("*")}
+
+    before = files()
+    with held_by_another_process(runs / busy):
+        assert main(["disk", str(plan.folder)]) == 0
+        shown = capsys.readouterr().out
+        assert "5.1 kB" in shown and " 3 " in shown  # of `done` alone: its checkpoint, link and old record, and more
+        assert main(["clean", str(plan.folder)]) == 0
+        assert "can go; nothing was deleted" in capsys.readouterr().out
+        assert files() - {f"{busy}/lock"} == before
+        assert main(["clean", str(plan.folder), "--delete"]) == 0
+    left = {path for path in files() if not path.endswith("lock")}
+    gone = {f"{done}/checkpoint-4", f"{done}/checkpoint-4/state.safetensors", f"{done}/checkpoint-5"}
+    gone |= {f"{name}/record.replaced-0123abcd.json" for name in (done, stopped)}
+    assert before - left == gone, "not what a stopped run goes on from, nothing of a run that a process has"
+    assert (elsewhere / "precious").read_text() == "kept"
+
+
+def test_runs_of_no_plan_come_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plans, "PLANS", tmp_path)
+    (tmp_path / "runs" / "0123456789abcdef").mkdir(parents=True)
+    (tmp_path / "runs" / "0123456789abcdef" / "lock").touch()
+    put_record(plan, tmp_path / "runs", next(iter(plan.manifest.runs)))
+    capsys.readouterr()
+    assert main(["disk", "--runs", "runs"]) == 0
+    head, planned, others = capsys.readouterr().out.splitlines()
+    assert (head.split(), planned.split()[:2]) == (["plan", "runs", "on", "disk", "can", "go"], ["plan", "1"])
+    assert others.split()[:3] == ["(no", "plan)", "1"]
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out == "plan: 1 done, 1 not started\n"

@@ -1,0 +1,100 @@
+"""`sdsbench fetch` against a hub on this machine: what it brings is what runs find without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from sdsbench.__main__ import main
+from sdsbench.models.load import folder_of
+from sdsbench.runs.configuration.compose import compose_run
+from tests.conftest import ROOT
+from tests.sweeps.tools import tiny_plan
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REPOSITORY = "somebody/micro"
+
+
+@contextmanager
+def hub(files: Path) -> Iterator[str]:
+    """A hub of one repository at one commit; its address."""
+    contents = {path.name: path.read_bytes() for path in files.iterdir() if path.is_file()}
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            path = self.path.partition("?")[0]
+            content, etag = b"", ""
+            if path == f"/api/models/{REPOSITORY}/revision/{COMMIT}":
+                siblings = [{"rfilename": name, "size": len(data)} for name, data in contents.items()]
+                content = json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings}).encode()
+            elif path == f"/api/models/{REPOSITORY}/tree/{COMMIT}":
+                entries = [{"type": "file", "path": n, "size": len(d), "oid": "0" * 40} for n, d in contents.items()]
+                content = json.dumps(entries).encode()
+            elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/") and path.rpartition("/")[2] in contents:
+                content = contents[path.rpartition("/")[2]]
+                etag = hashlib.sha256(content).hexdigest()
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Length", str(len(content)))
+            if etag:
+                self.send_header("ETag", f'"{etag}"')
+                self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_fetch_brings_is_what_compute_nodes_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, body in {"sbatch": "echo 77", "squeue": "", "scontrol": ""}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))  # of the processes that look or fetch
+    location = ["model.source=hub", f"model.location={REPOSITORY}", f"model.revision={COMMIT}"]
+    plan = tiny_plan(tmp_path, "seed=0,1", *location)
+
+    assert main(["submit", str(plan.folder), "slurm=cpu"]) == 3
+    refused = capsys.readouterr().err
+    assert "model micro (hub somebody/micro at 0123" in refused
+    assert refused.endswith(f"Where there is a network, run: sdsbench fetch {plan.folder}\n")
+    assert not (plan.folder / "submissions").exists()
+
+    with hub(folder_of(compose_run(["model=micro"]).model)[0]) as address:
+        fetched = subprocess.run(
+            [sys.executable, "-m", "sdsbench", "fetch", str(plan.folder)],
+            env={**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"},
+            capture_output=True,
+            text=True,
+        )
+    assert fetched.returncode == 0, fetched.stderr
+    assert " GB in all" in fetched.stdout and fetched.stdout.count("at hand: model micro") == 1
+    assert main(["submit", str(plan.folder), "slurm=cpu"]) == 0

@@ -1,0 +1,209 @@
+"""A step in passes: any cut has the same loss, gradient and dropout masks; a cut that does not fit is halved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, BertConfig
+
+from sdsbench.core import step_log
+from sdsbench.core.errors import TrainingFailed
+from sdsbench.core.run_folder import read_record
+from sdsbench.methods.dropout_masks import ROWS, keep_mask
+from sdsbench.models.head import unfreeze_head
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.execute import execute
+from sdsbench.tasks.images import EncodedImage, ImageBatcher
+from sdsbench.tasks.sentences import EncodedSentence, SentenceBatcher
+from sdsbench.training.assemble import assemble
+from sdsbench.training.causal import CausalObjective
+from sdsbench.training.classifier_objective import LabelledObjective
+from sdsbench.training.data_context import TrainingContext
+from sdsbench.training.loop import Training
+from sdsbench.training.optimizer import FlatOptimizer
+from sdsbench.training.passes import cut
+from sdsbench.training.state import TrainState
+from sdsbench.training.tokens import EncodedText
+from sdsbench.training.training_config import TrainConfig
+from tests.methods.tiny import FAMILIES, LOW_RANK, METHODS, make_method, tiny_model
+from tests.tools import QUIET
+
+LENGTHS = (5, 9, 3, 11, 7, 4)
+SEEDS = SimpleNamespace(init=0, data=0, dropout=3)
+
+
+class Texts(CausalObjective):
+    def unfreeze_head(self, model: Any, seed: int) -> list[Any]:
+        return []
+
+
+class Labelled(LabelledObjective):
+    def unfreeze_head(self, model: Any, seed: int) -> list[Any]:
+        return unfreeze_head(model)
+
+
+def objective_of(family: str, model: Any) -> Any:
+    if family == "decoder":
+        return Texts(None, None, 0)
+    batcher = ImageBatcher(None, None) if family == "vision" else SentenceBatcher(None, None, 0)  # type: ignore[arg-type]
+    return Labelled(batcher, False, model)
+
+
+def examples_of(family: str) -> list[Any]:
+    generator = np.random.default_rng(0)
+    if family == "vision":
+        return [EncodedImage(generator.normal(size=(3, 8, 8)).astype(np.float32), float(n % 2)) for n in range(6)]
+    rows = [generator.integers(0, 40, length).tolist() for length in LENGTHS]
+    if family == "decoder":
+        return [EncodedText(tuple(row), len(row) // 2) for row in rows]
+    inputs = ({"input_ids": row, "attention_mask": [1] * len(row), "token_type_ids": [0] * len(row)} for row in rows)
+    return [EncodedSentence(one, float(number % 2)) for number, one in enumerate(inputs)]
+
+
+def assembled(model: Any, family: str, name: str, **keys: object) -> tuple[Training, TrainState]:
+    method, config = make_method(name, **keys), TrainConfig(batch_size=len(LENGTHS), max_steps=10)
+    objective = objective_of(family, model)
+    parts = model, method, objective, examples_of(family), config, SEEDS, torch.device("cpu")
+    training, state, _ = assemble(*parts)
+    method.prepare(state.layers, TrainingContext(training, torch.Generator().manual_seed(0)))
+    state.optimizer.refresh_masters()
+    model.train()
+    return training, state
+
+
+def loss_and_gradient(training: Training, state: TrainState) -> tuple[float, Tensor]:
+    """Of the step that comes next."""
+    assert isinstance(state.optimizer, FlatOptimizer)
+    state.optimizer.zero_grad()
+    with training.dropout.of_step(state.step + 1):
+        loss = training.backward(training.split(training.batch(state.step + 1)))
+    return loss, torch.cat([flat.grad for flat in state.optimizer.flat if flat.grad is not None]).clone()
+
+
+def check_cuts(training: Training, state: TrainState) -> None:
+    """Passes of one example, of some, and of all, after a step that has moved every factor.
+
+    To 1e-6 in fp32; gradients of methods that subtract their start from the base (OLoRA, LoRA-GA) are differences of
+    large numbers and round three times as much.
+    """
+    training.step(state)
+    loss, gradient = loss_and_gradient(training, state)
+    for tokens in (1, 16):
+        again = dataclasses.replace(training, micro_tokens=tokens)
+        assert len(again.split(training.batch(2))) > 1
+        found, other = loss_and_gradient(again, state)
+        assert found == pytest.approx(loss, rel=1e-6)
+        assert (other - gradient).abs().max() <= 3e-6 * gradient.abs().max()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_any_cut_has_the_same_loss_and_gradient(method: str, family: str) -> None:
+    keys = {"dropout": 0.2} if method in LOW_RANK else {}
+    check_cuts(*assembled(tiny_model(family), family, method, **keys))
+
+
+def test_any_cut_has_the_same_masks_inside_the_base() -> None:
+    """Of hidden states and of attention weights: the global generator is read example by example."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BertConfig(**shape, vocab_size=40, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config)
+    training, state = assembled(model, "encoder", "lora", dropout=0.2)
+    check_cuts(training, state)
+    losses = [loss_and_gradient(training, dataclasses.replace(state, step=step))[0] for step in range(4)]
+    model.eval()
+    losses.append(loss_and_gradient(training, state)[0])
+    assert len(set(losses)) == 5, "something is dropped, and in every step something else"
+
+
+@given(st.integers(0, 3 * ROWS), st.integers(0, 2 * ROWS), st.integers(0, 2**32 - 1))
+def test_a_mask_is_the_rows_of_a_larger_one(first: int, rows: int, seed: int) -> None:
+    whole = keep_mask(torch.empty(5 * ROWS, 3), 0.5, seed, 0)
+    assert torch.equal(keep_mask(torch.empty(rows, 3), 0.5, seed, first), whole[first : first + rows])
+    assert whole.unique().tolist() == [0.0, 1.0]
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 900))
+def test_passes_hold_every_example_once_longest_first_within_the_budget(lengths: list[int], budget: int) -> None:
+    examples = [EncodedText((number,) * length, 0) for number, length in enumerate(lengths)]
+    tokens = CausalObjective(None, None, 0).tokens
+    parts = cut(examples, budget, tokens)
+    assert sorted(e.ids[0] for part in parts for e in part) == list(range(len(lengths)))
+    assert [e.length for part in parts for e in part] == sorted(lengths, reverse=True)
+    assert all(tokens(part) <= budget or len(part) == 1 for part in parts)
+    assert all(tokens([*one, other[0]]) > budget for one, other in pairwise(parts))
+    assert cut(examples, None, tokens) == [sorted(examples, key=lambda e: -e.length)]
+
+
+RUN = [
+    "model=micro", "data.source=embedded", "data.train_limit=64", "train.max_steps=4", "eval.limit=1", "threads=1",
+    "eval.untrained=false", "task.max_new_tokens=2", "dtype=float32", "method=lora", "method.dropout=0.1",
+]  # fmt: skip
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, from_call: int = 0) -> list[int]:
+    """Passes of more than `most` tokens end as where memory is short; returns the tokens of every pass tried."""
+    usual, tried = CausalObjective.losses, []
+
+    def losses(self: Any, model: Any, shares: Sequence[Sequence[Any]], device: torch.device) -> list[Tensor]:
+        tried.append(sum(self.tokens(share) for share in shares))
+        found = usual(self, model, shares, device)
+        if tried[-1] > most and len(tried) > from_call:
+            raise error
+        return found
+
+    monkeypatch.setattr(CausalObjective, "losses", losses)
+    return tried
+
+
+ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("[enforce] can't allocate memory")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_step_that_does_not_fit_is_made_again_in_smaller_passes(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(root: Path) -> tuple[Any, list[dict[str, Any]]]:
+        record = execute(compose_run([*RUN, f"output_root={root}"]), QUIET)
+        return record, step_log.read(root / record.run_id / "metrics.jsonl")
+
+    plenty, expected = run(tmp_path / "plenty")
+    tried = short_of_memory(monkeypatch, 250, error, from_call=2)
+    short, found = run(tmp_path / "short")
+    assert short.status == "done" and short.run_id == plenty.run_id
+    steps = [[line["loss"] for line in lines if line["kind"] == "train"] for lines in (found, expected)]
+    assert steps[0] == pytest.approx(steps[1], rel=1e-6) and len(steps[0]) == 4
+    (told,) = [line for line in found if line["kind"] == "memory"]
+    assert told["step"] == 3 and short.placing["micro_tokens"] == told["micro_tokens"] <= 250
+    assert plenty.placing["micro_tokens"] > 500
+    assert sum(tokens > 250 for tokens in tried[3:]) <= 2, "once it is known, no later step tries a larger pass"
+
+
+def test_what_fitted_is_kept_in_checkpoints() -> None:
+    training, state = assembled(tiny_model("decoder"), "decoder", "lora")
+    state.micro_limit = 16
+    _, other = assembled(tiny_model("decoder"), "decoder", "lora")
+    other.load(state.tensors(), state.facts())
+    assert other.micro_limit == 16 and len(training.split(training.batch(1), other.micro_limit)) > 2
+
+
+def test_a_run_whose_longest_example_does_not_fit_ends_as_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory(monkeypatch, 20, ERRORS[0])
+    with pytest.raises(TrainingFailed, match="out of memory"):
+        execute(compose_run([*RUN, f"output_root={tmp_path}"]), QUIET)
+    assert read_record(next(tmp_path.glob("*/record.json"))).status == "oom"
