@@ -43,7 +43,9 @@ def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
     settings = {(record.model, record.task, record.train_set) for _, record in found}
     if len(settings) > 1:
         shown = ", ".join(sorted(f"{model} on {task}" for model, task, _ in settings))
-        raise ConfigError([Problem("--best", shown, "runs of one model and task", "Name the run in place of the plan.")])
+        raise ConfigError(
+            [Problem("--best", shown, "runs of one model and task", "Name the run in place of the plan.")]
+        )
     saved = [(folder, record) for folder, record in found if (folder / "adapter").is_dir()]
     scored = [(score, folder, record) for folder, record in saved if (score := _score(record)) is not None]
     if not scored:

@@ -58,8 +58,12 @@ def build(
     external: Sequence[ExternalRecord] = (),
     title: str = "sdsbench report",
     reference: str = "lora",
+    lead: Sequence[str] = (),
 ) -> Path:
-    """Write the report into `folder` and return its index.html. `reference`: the method that all are held against."""
+    """Write the report into `folder` and return its index.html.
+
+    `reference`: the method that all are held against; `lead`: sentences that the page begins with.
+    """
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, finalize=_visible
     )
@@ -72,6 +76,7 @@ def build(
         title=title,
         root="",
         summary=_summary(runs),
+        lead=lead,
         views=views,
         second_scores=list(_second_scores(found, folder / "figures")),
         verdicts=verdicts,

@@ -1,4 +1,4 @@
-"""What a budget buys: never more time than was given, the same for every method, and a refusal that says what to give."""
+"""What a budget buys: never more than was given, equal for all methods; and a refusal that says what to give."""
 
 from __future__ import annotations
 

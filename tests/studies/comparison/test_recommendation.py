@@ -29,18 +29,16 @@ def answer(root: Path, scores: dict[str, list[int]], seconds: dict[str, float]) 
 
 
 def test_of_methods_that_cannot_be_told_apart_the_cheapest_is_taken(tmp_path: Path) -> None:
-    found = answer(
-        tmp_path, {"lora": [100, 104, 98, 101], "dora": [103, 99, 105, 101]}, {"lora": 20.0, "dora": 24.0}
+    found = answer(tmp_path, {"lora": [100, 104, 98, 101], "dora": [103, 99, 105, 101]}, {"lora": 20.0, "dora": 24.0})
+    assert (
+        "LoRA, r 8 and DoRA, r 8 cannot be told apart. LoRA, r 8 trains 1.2x faster than DoRA, r 8." in found.sentence
     )
-    assert "LoRA, r 8 and DoRA, r 8 cannot be told apart. LoRA, r 8 trains 1.2x faster than DoRA, r 8." in found.sentence
     assert found.sentence.endswith("Take LoRA, r 8 at train.lr=0.001.")
     assert found.chosen is not None and found.chosen.best_run.record.seed == 1
 
 
 def test_a_method_that_is_better_is_taken_with_its_difference_and_interval(tmp_path: Path) -> None:
-    found = answer(
-        tmp_path, {"lora": [60, 64, 58, 61], "dora": [123, 119, 125, 121]}, {"lora": 20.0, "dora": 24.0}
-    )
+    found = answer(tmp_path, {"lora": [60, 64, 58, 61], "dora": [123, 119, 125, 121]}, {"lora": 20.0, "dora": 24.0})
     assert "DoRA, r 8 is best, 61.0 [" in found.sentence
     assert "Against LoRA, r 8: +30.6 [" in found.sentence
     assert found.sentence.endswith("Take DoRA, r 8 at train.lr=0.001.")
