@@ -1,4 +1,4 @@
-"""Runs the commands of README.md, so that what it tells users stays true.
+"""Runs the commands of README.md and docs/tutorial.md, so that what they tell users stays true.
 
     <!-- run -->                     the shell commands of the block that follows, at the root of the checkout
     <!-- file: PATH -->              the block that follows is a file of a user's own folder
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-
+PAGES = ("README.md", "docs/tutorial.md")
 
 RUN, BESIDE = "run", "run beside these files"
 
@@ -54,14 +54,15 @@ def run(command: str, folder: Path) -> bool:
     return good
 
 
-def main() -> int:
-    readme = (ROOT / "README.md").read_text()
+def check(page: str) -> bool:
+    """Run the commands of a page, in a folder that holds the files it tells users to write."""
+    text = (ROOT / page).read_text()
     with tempfile.TemporaryDirectory() as name:
-        write_files(readme, Path(name))
-        wanted = [(command, ROOT) for command in commands(readme, RUN)]
-        wanted += [(command, Path(name)) for command in commands(readme, BESIDE)]
-        return 0 if all(run(*each) for each in wanted) else 1
+        write_files(text, Path(name))
+        wanted = [(command, ROOT) for command in commands(text, RUN)]
+        wanted += [(command, Path(name)) for command in commands(text, BESIDE)]
+        return all(run(*each) for each in wanted)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(0 if all([check(page) for page in PAGES]) else 1)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from sdsbench.core.processor import set_defaults
 
 if TYPE_CHECKING:
     from sdsbench.results.frames import load_runs, load_samples, load_scores, load_steps
+    from sdsbench.runs.from_overrides import run
+    from sdsbench.studies.comparison.comparison import compare
 
 set_defaults()
 
-__all__ = ["load_runs", "load_samples", "load_scores", "load_steps"]
+__all__ = ["compare", "load_runs", "load_samples", "load_scores", "load_steps", "run"]
+_HOMES = {"compare": "sdsbench.studies.comparison.comparison", "run": "sdsbench.runs.from_overrides"}
 
 
 def __getattr__(name: str) -> Any:
-    """pandas is imported when a frame is first asked for, not by `sdsbench --help`."""
+    """torch and pandas are imported when a function is first asked for, not by `sdsbench --help`."""
     if name not in __all__:
         raise AttributeError(f"module 'sdsbench' has no attribute {name!r}")
-    from sdsbench.results import frames
-
-    return getattr(frames, name)
+    return getattr(importlib.import_module(_HOMES.get(name, "sdsbench.results.frames")), name)

@@ -35,8 +35,8 @@ def command(
     """
     from sdsbench.cli.shared.run_folders import completed
     from sdsbench.cli.submit import send
-    from sdsbench.cli.sweep import run_here
     from sdsbench.sweeps import placing as placings
+    from sdsbench.sweeps.here import run_here
     from sdsbench.sweeps.plan import find, read
     from sdsbench.sweeps.slurm import submissions
     from sdsbench.sweeps.states import FAILED, LOST, States, root_of

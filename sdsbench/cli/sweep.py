@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdsbench.cli.shared import options
-from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, Refused, TrainingFailed, Unavailable
-
-if TYPE_CHECKING:
-    from sdsbench.sweeps.plan import Plan
-    from sdsbench.sweeps.pool import Allocation
 
 
 @click.command("sweep")
@@ -48,97 +38,10 @@ def command(
     """
     # --retry, --slots and --lost-as are those of a worker: SLURM's tasks with several GPUs start a sweep with them.
     from sdsbench.sweeps import placing as placings
+    from sdsbench.sweeps.here import run_here
     from sdsbench.sweeps.plan import find, read
 
     found = read(find(plan))
     if slots is not None:
         found = found.restricted_to(json.loads(slots.read_text()))
     run_here(found, placings.parse(overrides), workers, gpus, deaths, retry, force, lost_as)
-
-
-def run_here(
-    plan: Plan,
-    placing: Mapping[str, Any],
-    workers: int | None,
-    gpus: str | None,
-    deaths: int,
-    retry: bool = False,
-    force: bool = False,
-    lost_as: str = "killed",
-) -> None:
-    """Drive workers until nothing is left to take, failed runs included with `retry`, stale ones with `force`.
-
-    `lost_as`: what ended attempts that could not say so. Raises what the exit code needs.
-    """
-    from sdsbench.core.files import disk_errors
-    from sdsbench.sweeps.pool import Pool
-    from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
-    from sdsbench.sweeps.watch import watch
-    from sdsbench.training.signals import acknowledge
-
-    states = States(plan, root_of(plan, placing))
-    allocations = _allocations(plan, placing, workers, gpus)
-    with disk_errors(plan.folder.parent):
-        options = [f"--deaths={deaths}", f"--lost-as={lost_as}", *["--retry"] * retry, *["--force"] * force]
-        pool = Pool(plan, allocations, placing, options)
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if not received and not sys.stdout.isatty():  # on a terminal the table says so
-            acknowledge(number)
-        received.append(number)
-        pool.stop(number)
-
-    before = {number: signal.signal(number, note) for number in _STOPPING}
-    try:
-        watch(pool, plan, states, (FAILED if retry else ()) + ((STALE,) if force else ()))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    states = States(plan, root_of(plan, placing))
-    counts = states.counts()
-    print(", ".join(f"{number} {state}" for state, number in counts.items()))
-    if pool.disk:
-        raise DiskRefuses(pool.disk.removeprefix("sdsbench: "))
-    if received:
-        raise Interrupted(f"stopped by {signal.Signals(received[0]).name}; `sdsbench sweep {plan.folder}` continues")
-    left = sum(number for state, number in counts.items() if state not in OVER)
-    if left and pool.refused:
-        raise Unavailable(pool.refused)
-    failed = sum(counts.get(state, 0) for state in (*FAILED, "impossible"))
-    if failed:
-        raise TrainingFailed(
-            f"{failed} run(s) failed: `sdsbench status {plan.folder}` says why, `sdsbench retry {plan.folder}` tries "
-            "again what may end otherwise"
-        )
-    if counts.get(STALE):
-        raise Refused(
-            f"{counts[STALE]} run(s) are stale, made with code or base weights that have changed: `sdsbench status "
-            f"{plan.folder}` names the parts, `sdsbench sweep {plan.folder} --force` runs them again"
-        )
-    if left:
-        raise TrainingFailed(
-            f"{left} run(s) are not over: other processes have them, or workers died (logs: {plan.folder}/logs)"
-        )
-
-
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-def _allocations(plan: Plan, placing: Mapping[str, Any], workers: int | None, chosen: str | None) -> list[Allocation]:
-    """One worker a GPU unless --workers says otherwise, or on the CPU as many as it says."""
-    from sdsbench.sweeps.pool import cpu_allocations, gpu_allocations, visible_gpus
-
-    device = placing.get("device", plan.placing["device"])
-    threads = int(str(placing.get("threads", plan.placing["threads"])))
-    if workers is not None and workers < 1:
-        raise ConfigError([Problem("--workers", workers, "a whole number from 1")])
-    visible = visible_gpus()
-    asked = [name.strip() for name in chosen.split(",")] if chosen is not None else visible
-    if unknown := [name for name in asked if name not in visible]:
-        accepted = ", ".join(visible) or "none, since no GPU can be used here"
-        raise ConfigError([Problem("--gpus", ",".join(unknown), accepted, "CUDA_VISIBLE_DEVICES names the GPUs.")])
-    gpus = [] if device == "cpu" else list(dict.fromkeys(asked))
-    if device == "cuda" and not gpus:
-        raise ConfigError([Problem("device", device, "cpu or auto on this machine", "No GPU was found.")])
-    return gpu_allocations(gpus, workers or len(gpus), threads) if gpus else cpu_allocations(workers or 1, threads)

@@ -6,6 +6,7 @@ configuration, what came out, what it cost, and what produced it. Version 2; rea
 
 from __future__ import annotations
 
+from html import escape
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -226,6 +227,17 @@ class Record(_Strict):
     failure: Failure | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     checksum: str = ""  # sha256 of the canonical JSON of everything above
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the run and its scores, in percent."""
+        rows = "".join(
+            f"<tr><td>{escape(s.evaluation)}</td><td>{escape(s.scorer)}</td><td>{s.stage}</td>"
+            f"<td>{100 * s.value:.2f}</td><td>{s.n}</td></tr>"
+            for s in self.scores
+        )
+        head = "<tr><th>evaluation</th><th>scorer</th><th>stage</th><th>score</th><th>n</th></tr>"
+        what = escape(f"{self.method} on {self.task} with {self.model}, seed {self.seed}: {self.status}")
+        return f"<p>run <code>{self.run_id}</code>: {what}</p><table>{head}{rows}</table>"
 
 
 def headline(record: Record) -> float | None:

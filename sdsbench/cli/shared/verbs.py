@@ -14,7 +14,7 @@ from sdsbench.cli.shared.completion import complete_override
 
 RUN = "run"
 SECTIONS = {
-    "runs": (RUN, "show", "ls", "profile", "export", "replay", "check", "doctor"),
+    "runs": (RUN, "compare", "show", "ls", "profile", "export", "replay", "check", "doctor"),
     "sweeps": ("plan", "sweep", "fetch", "submit", "status", "retry", "cancel", "disk", "clean"),
     "results": ("table", "trace", "verdict", "report", "bundle", "reproduce", "external"),
     "studies": ("figures", "theory"),

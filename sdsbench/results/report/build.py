@@ -54,8 +54,12 @@ def build(
     external: Sequence[ExternalRecord] = (),
     title: str = "sdsbench report",
     reference: str = "lora",
+    lead: Sequence[str] = (),
 ) -> Path:
-    """Write the report into `folder` and return its index.html. `reference`: the method that all are held against."""
+    """Write the report into `folder` and return its index.html.
+
+    `reference`: the method that all are held against; `lead`: sentences that the page begins with.
+    """
     found = boards(runs, reference=reference)
     views = [_view(board, folder / "figures") for board in found]
     run_pages = {run.id: run_page(run) for run in runs}
@@ -64,6 +68,7 @@ def build(
         title=title,
         root="",
         summary=_summary(runs),
+        lead=lead,
         views=views,
         second_scores=list(_second_scores(found, folder / "figures")),
         verdicts=verdicts,

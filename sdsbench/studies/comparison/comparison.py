@@ -1,0 +1,217 @@
+"""Which method should I use? A budget becomes a tuned sweep, the sweep a report, and the report one sentence.
+
+A comparison is a plan like any other (`sdsbench status NAME` shows it) and is resumed by the same command: the plan is
+named by the question, and what the budget bought was frozen in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdsbench.core.clock import clock
+from sdsbench.core.errors import ConfigError, Problem, SdsbenchError, TrainingFailed
+from sdsbench.core.hashing import sha256_of
+from sdsbench.core.record import Record
+from sdsbench.core.spelling import nearest
+from sdsbench.methods import base as methods
+from sdsbench.results.report.build import build as build_report
+from sdsbench.results.tables.named import built
+from sdsbench.results.tables.runs import load
+from sdsbench.runs.configuration.choices import options
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.execute import execute
+from sdsbench.runs.export import export
+from sdsbench.runs.serving import lines
+from sdsbench.studies.comparison import budget as budgets
+from sdsbench.studies.comparison.budget import EXTEND, Effort
+from sdsbench.studies.comparison.recommendation import Recommendation, recommend
+from sdsbench.sweeps import plan as plans
+from sdsbench.sweeps.definition import TUNING_SEEDS, Tune, define
+from sdsbench.sweeps.freeze import freeze
+from sdsbench.sweeps.here import run_here
+from sdsbench.sweeps.states import root_of
+
+RESULTS = Path("results/comparisons")
+_CHOSEN = ("method", "seed", "train.lr", "eval.split")  # keys that a comparison sets itself
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which of these methods, for runs with these overrides?"""
+
+    words: tuple[str, ...]
+    methods: tuple[str, ...]
+    reference: str
+    config_dirs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem(key, word.partition("=")[2], "no value", "A comparison sets it: --methods names the methods.")
+            for word in self.words
+            if (key := word.partition("=")[0].lstrip("+")) in _CHOSEN
+        ]
+        known = options("method", self.config_dirs)
+        problems += [
+            Problem("--methods", name, ", ".join(known), nearest(name, known))
+            for name in self.methods
+            if name not in known
+        ]
+        if len(set(self.methods)) < 2:
+            problems.append(Problem("--methods", ",".join(self.methods), "two different methods or more, by commas"))
+        elif self.reference not in self.methods:
+            problems.append(Problem("--reference", self.reference, f"one of --methods: {', '.join(self.methods)}"))
+        if problems:
+            raise ConfigError(problems)
+
+    def config(self, method: str, *words: str) -> RunConfig:
+        """A run of a method. Raises ConfigError."""
+        return compose_run([*self.words, f"method={method}", *words], self.config_dirs)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a comparison ends with; `adapter` is None where no method was chosen or nothing of it was saved."""
+
+    recommendations: tuple[Recommendation, ...]
+    report: Path
+    adapter: Path | None
+
+    @property
+    def text(self) -> str:
+        return "\n".join(found.sentence for found in self.recommendations)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from html import escape
+
+        sentences = "".join(f"<p>{escape(found.sentence)}</p>" for found in self.recommendations)
+        return f'{sentences}<p><a href="{escape(str(self.report))}">report</a></p>'
+
+
+def compare(
+    words: Sequence[str],
+    methods: Sequence[str],
+    budget: str,
+    reference: str = "",
+    *,
+    workers: int = 1,
+    name: str = "",
+    config_dirs: Sequence[str] = (),
+    only_plan: bool = False,
+) -> Answer | None:
+    """Plan what `budget` buys, run it or go on with it, and answer; None with `only_plan`.
+
+    `words` are overrides of a run (task, model, data ...), `reference` the method that the others are held against
+    (the first one if none is named). Raises ConfigError, Refused (the budget is too small), and what a sweep raises.
+    """
+    question = Question(tuple(words), tuple(methods), reference or methods[0], tuple(config_dirs))
+    seconds = budgets.seconds_of(budget)
+    name = name or f"compare_{sha256_of([question.words, question.methods, budget, question.reference])[:8]}"
+    folder = plans.PLANS / name
+    if (folder / "manifest.json").is_file():
+        plan = plans.read(folder)
+        print(f"goes on with plan {folder}: {plan.manifest.description}", flush=True)
+    else:
+        plan = _planned(question, seconds, workers, name)
+    if only_plan:
+        print(f"`sdsbench sweep {plan.folder}` runs it; the same command without --plan-only does, and answers.")
+        return None
+    try:
+        run_here(plan, {}, workers, None, deaths=5)
+    except TrainingFailed as error:  # a diverged rate is no reason to have no answer
+        print(f"note: {error}", flush=True)
+    return _answered(plan, question, RESULTS / name)
+
+
+def _planned(question: Question, seconds: float, workers: int, name: str) -> plans.Plan:
+    """The plan that fits into the budget, by what its first run took."""
+    configs = {method: question.config(method) for method in question.methods}
+    rates = {method: config.train.lr for method, config in configs.items()}
+    first = _first_run(question, rates)
+    run_seconds = _run_seconds(question, first)
+    effort = budgets.afford(seconds, run_seconds, workers)
+    grid = budgets.learning_rates(rates, effort.rates)
+    seeds = ",".join(map(str, range(effort.seeds)))
+    sweep = define([*question.words, f"method={','.join(question.methods)}", f"seed={seeds}"], question.config_dirs)
+    sweep.name, sweep.description = name, f"{', '.join(question.methods)}: {effort}"
+    sweep.tune = Tune(key="train.lr", grid=grid, seeds=_tuning_seeds(effort), extend=EXTEND)
+    plan, _ = plans.write(plans.PLANS / name, *freeze(sweep, question.config_dirs))
+    questions = sum(score.n for score in first.scores if score.headline)
+    for line in _bought(effort, grid, run_seconds, seconds, workers, questions):
+        print(line, flush=True)
+    return plan
+
+
+def _tuning_seeds(effort: Effort) -> list[int]:
+    return [TUNING_SEEDS[0] + place for place in range(effort.tuning_seeds)]
+
+
+def _first_run(question: Question, rates: Mapping[str, float]) -> Record:
+    """A run of the plan, trained before the rest: the reference at the middle rate, with the first tuning seed."""
+    middle = budgets.learning_rates(rates, 1)[0]
+    print(f"the first run, {question.reference} at train.lr={middle:g}, shows what a run takes", flush=True)
+    record = execute(
+        question.config(question.reference, f"seed={TUNING_SEEDS[0]}", f"train.lr={middle!r}", "eval.split=validation")
+    )
+    if record.status != "done":
+        raise TrainingFailed(f"the first run ended as {record.status}: nothing can be planned from it")
+    return record
+
+
+def _run_seconds(question: Question, first: Record) -> dict[str, float]:
+    """What a run of each method takes: the first run's time, its training in the proportion of the methods' times."""
+    relative = {name: methods.lookup(question.config(name).method.name)[0].relative_time for name in question.methods}
+    rest = first.seconds.load + first.seconds.init + first.seconds.eval
+    return {name: rest + first.seconds.train * time / relative[question.reference] for name, time in relative.items()}
+
+
+def _bought(
+    effort: Effort, grid: Sequence[float], run_seconds: Mapping[str, float], budget: float, workers: int, questions: int
+) -> list[str]:
+    total = budgets.total_seconds(effort, run_seconds, workers)
+    rates = ", ".join(f"{rate:g}" for rate in grid)
+    found = [budgets.detectable(effort, questions, spread) for spread in (1.0, 3.0)]
+    return [
+        f"the budget of {clock(budget)} buys, for each of {len(run_seconds)} methods: {effort}",
+        f"  rates {rates}, the same for all; up to {EXTEND} more at an end while the best is the last one there",
+        f"  at most {effort.runs * len(run_seconds)} runs, about {clock(total)} with {workers} worker(s)",
+        f"  finds (80 % power, {questions:,} questions) differences of {found[0]:.1f} points if seeds spread by 1 point, "
+        f"of {found[1]:.1f} if by 3",
+    ]
+
+
+def _answered(plan: plans.Plan, question: Question, folder: Path) -> Answer:
+    """The page, the sentence and the best adapter, from the records of a plan."""
+    root = root_of(plan, {})
+    runs, damaged = load(root, plan=str(plan.folder))
+    found = tuple(recommend(built("grid", runs, damaged), question.reference))
+    report = build_report(
+        folder / "report", runs, damaged, title=f"Which method? {plan.manifest.name}", reference=question.reference,
+        lead=[one.sentence for one in found],
+    )  # fmt: skip
+    adapter = _exported(found, folder / "adapter")
+    answer = Answer(found, report, adapter)
+    print(f"\n{answer.text}\n\nreport: {report}", flush=True)
+    return answer
+
+
+def _exported(found: Sequence[Recommendation], folder: Path) -> Path | None:
+    """The chosen method's best run, exported; what was exported before is kept where it is of the same run."""
+    chosen = [one.chosen for one in found if one.chosen is not None]
+    if not chosen:
+        return None
+    run = chosen[0].best_run
+    target = folder / run.id
+    if not target.exists():
+        try:
+            said = lines(export(run.folder, target))
+        except SdsbenchError as error:
+            print(f"note: nothing was exported: {error}")
+            return None
+        print(f"exported: run {run.id}, the best of {chosen[0].row.title} on its test questions")
+        for line in said:
+            print(line)
+    return target

@@ -1,0 +1,137 @@
+"""Which method to use, in one sentence with its uncertainty: from the table of a comparison and what its runs cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdsbench.results.tables.build import Built
+from sdsbench.results.tables.cells import TableCell
+from sdsbench.results.tables.compare import Compared, Difference
+from sdsbench.results.tables.compare import compare as compared_with
+from sdsbench.results.tables.contrast import MIN_SEEDS
+from sdsbench.results.tables.definition import Column, Row
+from sdsbench.results.tables.run_values import own_cost
+from sdsbench.results.tables.runs import Run
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method that cannot be told from the best one, or is it alone."""
+
+    row: Row
+    cell: TableCell
+    seconds: float | None  # median training time of its runs alone; None where none of them had the process to itself
+
+    @property
+    def rate(self) -> float | None:
+        """The learning rate that its runs were made with; None where they differ."""
+        rates = {run.record.lr for run in self.cell.runs}
+        return rates.pop() if len(rates) == 1 else None
+
+    @property
+    def best_run(self) -> Run:
+        """The run with the highest score; of equal scores the smallest seed."""
+        score = self.cell.by_seed
+        return max(self.cell.runs, key=lambda run: (score.get(run.record.seed, float("-inf")), -run.record.seed))
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer for one column; `chosen` is None where the runs decide nothing."""
+
+    column: Column
+    sentence: str
+    chosen: Candidate | None = None
+
+
+def recommend(built: Built, reference: str) -> list[Recommendation]:
+    """One answer a column: the cheapest of the methods that cannot be told from its best one.
+
+    Raises Refused where no run of `reference` is in the table.
+    """
+    compared = compared_with(built, reference)
+    return [_of_column(built, column, compared) for column in built.table.columns if not column.parts]
+
+
+def _of_column(built: Built, column: Column, compared: Compared) -> Recommendation:
+    cells = [(row, built.cells[row.name, column.name]) for row in built.table.rows]
+    usable = [(row, cell) for row, cell in cells if cell.ours is not None and not cell.apart]
+    best = [_candidate(row, cell) for row, cell in usable if cell.mark in ("best", "among_best")]
+    few = [row.title for row, cell in usable if len(cell.by_seed) < MIN_SEEDS]
+    if not best:
+        reason = f"fewer than {MIN_SEEDS} seeds of {_listed(few)}" if few else "not two methods have finished runs"
+        return Recommendation(column, f"{_where(column)}: nothing can be said yet: {reason}.")
+    learned = [candidate for candidate in best if len(candidate.cell.unlearned) < len(candidate.cell.runs)]
+    if not learned:
+        return Recommendation(column, f"{_where(column)}: no method learned the task: no run is above its floor.")
+    chosen = _cheapest(learned)
+    words = [_told(learned, chosen), _price(learned, chosen), _against(compared, column, chosen)]
+    return Recommendation(column, f"{_where(column)}: {' '.join(filter(None, words))} {_take(chosen)}", chosen)
+
+
+def _candidate(row: Row, cell: TableCell) -> Candidate:
+    own = [run.record.seconds.train for run in cell.runs if own_cost(run, "seconds.train")]
+    return Candidate(row, cell, statistics.median(own) if own else None)
+
+
+def _cheapest(candidates: Sequence[Candidate]) -> Candidate:
+    """By training time where every candidate has one, else by trained parameters; of equals the higher score."""
+
+    def price(candidate: Candidate) -> tuple[float, float]:
+        assert candidate.cell.ours is not None
+        trained = candidate.cell.runs[0].record.parameters
+        size = float(trained.trainable) if trained else float("inf")
+        timed = all(other.seconds is not None for other in candidates)
+        return (candidate.seconds or 0.0) if timed else size, -candidate.cell.ours.mean
+
+    return min(candidates, key=price)
+
+
+def _told(candidates: Sequence[Candidate], chosen: Candidate) -> str:
+    score = chosen.cell.ours
+    assert score is not None
+    if len(candidates) == 1:
+        return f"{chosen.row.title} is best, {score.mean:.1f} [{score.low:.1f}, {score.high:.1f}]."
+    return f"{_listed([candidate.row.title for candidate in candidates])} cannot be told apart."
+
+
+def _price(candidates: Sequence[Candidate], chosen: Candidate) -> str:
+    others = [candidate for candidate in candidates if candidate is not chosen]
+    if not others or chosen.seconds is None or any(other.seconds is None for other in others):
+        return ""
+    dearest = max(others, key=lambda other: other.seconds or 0.0)
+    ratio = (dearest.seconds or 0.0) / chosen.seconds if chosen.seconds else 1.0
+    if ratio < 1.05:
+        return "They cost the same."
+    return f"{chosen.row.title} trains {ratio:.1f}x faster than {dearest.row.title}."
+
+
+def _against(compared: Compared, column: Column, chosen: Candidate) -> str:
+    """The chosen method's difference to the reference, with its interval; empty for the reference itself."""
+    for difference in compared.differences:
+        if difference.column is column and difference.row is chosen.row and difference.contrast is not None:
+            return _interval(difference)
+    return ""
+
+
+def _interval(difference: Difference) -> str:
+    assert difference.contrast is not None and difference.reference is not None
+    found = difference.contrast.comparison
+    if found.low != found.low:
+        return ""
+    return f"Against {difference.reference.title}: {found.difference:+.1f} [{found.low:.1f}, {found.high:.1f}]."
+
+
+def _take(chosen: Candidate) -> str:
+    rate = f" at train.lr={chosen.rate:g}" if chosen.rate is not None else ""
+    return f"Take {chosen.row.title}{rate}."
+
+
+def _where(column: Column) -> str:
+    return f"{column.group}, {column.title}" if column.group else column.title
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "any method"

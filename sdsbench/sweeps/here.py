@@ -1,0 +1,100 @@
+"""A plan on this machine: workers are driven until nothing is left to take, and what came of it is said."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, Refused, TrainingFailed, Unavailable
+from sdsbench.core.files import disk_errors
+from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps.pool import Allocation, Pool, cpu_allocations, gpu_allocations, visible_gpus
+from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
+from sdsbench.sweeps.watch import watch
+from sdsbench.training.signals import acknowledge
+
+
+def run_here(
+    plan: Plan,
+    placing: Mapping[str, Any],
+    workers: int | None,
+    gpus: str | None,
+    deaths: int,
+    retry: bool = False,
+    force: bool = False,
+    lost_as: str = "killed",
+) -> None:
+    """Drive workers until nothing is left to take, failed runs included with `retry`, stale ones with `force`.
+
+    `lost_as`: what ended attempts that could not say so. Raises what the exit code needs.
+    """
+    states = States(plan, root_of(plan, placing))
+    allocations = _allocations(plan, placing, workers, gpus)
+    with disk_errors(plan.folder.parent):
+        options = [f"--deaths={deaths}", f"--lost-as={lost_as}", *["--retry"] * retry, *["--force"] * force]
+        pool = Pool(plan, allocations, placing, options)
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if not received and not sys.stdout.isatty():  # on a terminal the table says so
+            acknowledge(number)
+        received.append(number)
+        pool.stop(number)
+
+    # Python lets the main thread alone handle signals; a notebook may call this from another one.
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in _STOPPING} if main else {}
+    try:
+        watch(pool, plan, states, (FAILED if retry else ()) + ((STALE,) if force else ()))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    states = States(plan, root_of(plan, placing))
+    counts = states.counts()
+    print(", ".join(f"{number} {state}" for state, number in counts.items()))
+    if pool.disk:
+        raise DiskRefuses(pool.disk.removeprefix("sdsbench: "))
+    if received:
+        raise Interrupted(f"stopped by {signal.Signals(received[0]).name}; `sdsbench sweep {plan.folder}` continues")
+    left = sum(number for state, number in counts.items() if state not in OVER)
+    if left and pool.refused:
+        raise Unavailable(pool.refused)
+    failed = sum(counts.get(state, 0) for state in (*FAILED, "impossible"))
+    if failed:
+        raise TrainingFailed(
+            f"{failed} run(s) failed: `sdsbench status {plan.folder}` says why, `sdsbench retry {plan.folder}` tries "
+            "again what may end otherwise"
+        )
+    if counts.get(STALE):
+        raise Refused(
+            f"{counts[STALE]} run(s) are stale, made with code or base weights that have changed: `sdsbench status "
+            f"{plan.folder}` names the parts, `sdsbench sweep {plan.folder} --force` runs them again"
+        )
+    if left:
+        raise TrainingFailed(
+            f"{left} run(s) are not over: other processes have them, or workers died (logs: {plan.folder}/logs)"
+        )
+
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def _allocations(plan: Plan, placing: Mapping[str, Any], workers: int | None, chosen: str | None) -> list[Allocation]:
+    """One worker a GPU unless --workers says otherwise, or on the CPU as many as it says."""
+    device = placing.get("device", plan.placing["device"])
+    threads = int(str(placing.get("threads", plan.placing["threads"])))
+    if workers is not None and workers < 1:
+        raise ConfigError([Problem("--workers", workers, "a whole number from 1")])
+    visible = visible_gpus()
+    asked = [name.strip() for name in chosen.split(",")] if chosen is not None else visible
+    if unknown := [name for name in asked if name not in visible]:
+        accepted = ", ".join(visible) or "none, since no GPU can be used here"
+        raise ConfigError([Problem("--gpus", ",".join(unknown), accepted, "CUDA_VISIBLE_DEVICES names the GPUs.")])
+    gpus = [] if device == "cpu" else list(dict.fromkeys(asked))
+    if device == "cuda" and not gpus:
+        raise ConfigError([Problem("device", device, "cpu or auto on this machine", "No GPU was found.")])
+    return gpu_allocations(gpus, workers or len(gpus), threads) if gpus else cpu_allocations(workers or 1, threads)

@@ -1,0 +1,60 @@
+"""The answer of a comparison, from records made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdsbench.core.record import Seconds
+from sdsbench.studies.comparison.recommendation import Recommendation, recommend
+from tests.results.tables.fixtures import built, make_record, make_samples, write_run
+
+N = 200
+
+
+def answer(root: Path, scores: dict[str, list[int]], seconds: dict[str, float]) -> Recommendation:
+    """Runs that got so many of 200 questions right, a number a seed."""
+    for method, counts in scores.items():
+        for seed, right in enumerate(counts):
+            record = make_record(
+                method,
+                seed,
+                {"gsm8k": right / N},
+                n=N,
+                seconds=Seconds(load=1.0, init=0.1, train=seconds[method], eval=4.0),
+                config={"protocol": {"lr": 1e-3}},
+            )
+            write_run(root, record, {"gsm8k": make_samples([i < right for i in range(N)])})
+    (found,) = recommend(built("grid", root), "lora")
+    return found
+
+
+def test_of_methods_that_cannot_be_told_apart_the_cheapest_is_taken(tmp_path: Path) -> None:
+    found = answer(tmp_path, {"lora": [100, 104, 98, 101], "dora": [103, 99, 105, 101]}, {"lora": 20.0, "dora": 24.0})
+    assert (
+        "LoRA, r 8 and DoRA, r 8 cannot be told apart. LoRA, r 8 trains 1.2x faster than DoRA, r 8." in found.sentence
+    )
+    assert found.sentence.endswith("Take LoRA, r 8 at train.lr=0.001.")
+    assert found.chosen is not None and found.chosen.best_run.record.seed == 1
+
+
+def test_a_method_that_is_better_is_taken_with_its_difference_and_interval(tmp_path: Path) -> None:
+    found = answer(tmp_path, {"lora": [60, 64, 58, 61], "dora": [123, 119, 125, 121]}, {"lora": 20.0, "dora": 24.0})
+    assert "DoRA, r 8 is best, 61.0 [" in found.sentence
+    assert "Against LoRA, r 8: +30.6 [" in found.sentence
+    assert found.sentence.endswith("Take DoRA, r 8 at train.lr=0.001.")
+
+
+def test_a_better_reference_is_taken_without_a_difference_to_itself(tmp_path: Path) -> None:
+    found = answer(tmp_path, {"lora": [123, 119, 125], "dora": [60, 64, 58]}, {"lora": 20.0, "dora": 24.0})
+    assert "Against" not in found.sentence and found.sentence.endswith("Take LoRA, r 8 at train.lr=0.001.")
+
+
+def test_two_seeds_decide_nothing(tmp_path: Path) -> None:
+    found = answer(tmp_path, {"lora": [60, 64], "dora": [123, 119]}, {"lora": 20.0, "dora": 24.0})
+    assert found.chosen is None
+    assert "nothing can be said yet: fewer than 3 seeds of LoRA, r 8 and DoRA, r 8" in found.sentence
+
+
+def test_where_nobody_learned_nobody_is_recommended(tmp_path: Path) -> None:
+    found = answer(tmp_path, {"lora": [0, 0, 0], "dora": [0, 0, 0]}, {"lora": 20.0, "dora": 24.0})
+    assert found.chosen is None
