@@ -39,7 +39,7 @@ def evaluate_named(
             if task.OUTPUT_TYPE == "loglikelihood_rolling" or getattr(task, "UNSAFE_CODE", False):
                 raise Unavailable(f"eval.also: {name} scores whole texts or runs code; accepted: choices or generation")
         chosen = {key: _rows(task, limit, order) for key, task in tasks.items()}
-        lm = in_memory(model, tokenizer, batch_size, lambda _: None, begin_token, {}, padded)
+        lm = in_memory(model, tokenizer, batch_size, lambda _: None, begin_token, {}, {}, padded)
         found = evaluator.evaluate(lm=lm, task_dict=loaded, samples=chosen, bootstrap_iters=0, log_samples=True)
     samples = _samples(found["samples"][name]) if list(tasks) == [name] else []
     counts = found["n-samples"]

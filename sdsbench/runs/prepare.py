@@ -99,7 +99,7 @@ def prepare(run: ActiveRun) -> Prepared:
         loaded = load(config, run.context.load_model)
     run.log(banner(config, loaded, _total_steps(config, loaded), started))
     run.stop.raise_if_received("no step was trained")
-    if not step_log.has_scores(run.folder / "metrics.jsonl", "untrained"):
+    if not step_log.scores(run.folder / "metrics.jsonl", "untrained"):
         with keeper.timed("eval"):
             if config.eval.untrained:
                 evaluate(run, loaded, "untrained", step=0)

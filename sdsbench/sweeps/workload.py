@@ -110,9 +110,9 @@ def _scoring(evaluation: Evaluation, config: RunConfig, patches: int | None) -> 
     if config.eval.split == "validation":
         rows = config.data.validation_rows
     rows = min(rows, config.eval.limit or rows)
-    if (evaluation := generation_of(evaluation)) is not None:
-        cap = evaluation.max_new_tokens
-        return Scoring(rows, size.tokens - size.response, min(cap, size.response), cap, evaluation.beams)
+    if (generation := generation_of(evaluation)) is not None:
+        cap = generation.max_new_tokens
+        return Scoring(rows, size.tokens - size.response, min(cap, size.response), cap, generation.beams)
     return Scoring(rows, patches or size.tokens)
 
 

@@ -57,12 +57,12 @@ class Dropout:
             mask = keep_mask(rows, 1 - p, *self.masks.of_layer(self.masks.next_place(), len(rows)))
             return input.masked_fill(mask.view_as(input) == 0, 0.0) / (1 - p)
 
-        functional.dropout = dropout  # type: ignore[assignment]
+        functional.dropout = dropout
         _ACTIVE[:] = [self.masks]
         try:
             yield
         finally:
-            functional.dropout, _ACTIVE[:] = plain, active  # type: ignore[assignment]
+            functional.dropout, _ACTIVE[:] = plain, active
 
 
 _ACTIVE: list[DropoutMasks] = []

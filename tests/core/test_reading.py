@@ -147,9 +147,7 @@ def test_what_is_unpacked_is_measured(tmp_path: Path, monkeypatch: pytest.Monkey
         read_bytes(tmp_path / "record.json", RECORD)
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[" * 100_000, "9" * 5000, '"\\ud800"', "nul"], ids=lambda text: text[:8]
-)
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "9" * 5000, '"\\ud800"', "nul"], ids=lambda text: text[:8])
 def test_what_is_no_json_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DamagedFile, match=r"x\.json: not JSON") as caught:

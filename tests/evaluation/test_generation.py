@@ -118,6 +118,8 @@ def test_a_models_window_keeps_batches_as_they_are(micro, monkeypatch: pytest.Mo
     alone = [Generator(model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL[:8]]
     monkeypatch.setattr(decoding.Decoding, "replace", lambda *_: pytest.fail("rows of a window were replaced"))
     assert Generator(model, micro.tokenizer, 3).answers(UNEQUAL[:8]) == alone
+
+
 def test_prompts_beyond_the_context_are_cut_on_the_left_and_counted(micro, monkeypatch) -> None:
     """The end of a prompt, which asks for the answer, stays; the answer is that to the shorter prompt."""
     monkeypatch.setattr(micro.model.config, "max_position_embeddings", 40)

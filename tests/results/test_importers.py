@@ -84,7 +84,7 @@ def test_full_fine_tuning_has_no_adapter(tmp_path: Path) -> None:
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
-    with pytest.raises(DamagedFile, match="not a result|not JSON"):
+    with pytest.raises(DamagedFile, match=r"not a result|not JSON"):
         peft.read(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sdsbench.core.errors import Refused
 from sdsbench.results.figure_style import Palette
@@ -61,7 +62,7 @@ class Board:
         same = [other.name for other in self.rows if self._method(other) == method]
         return sorted(same).index(row.name)
 
-    def look(self, row: Row) -> dict[str, object]:
+    def look(self, row: Row) -> dict[str, Any]:
         """Colour and marks of a row in all figures."""
         return self.palette.look(self._method(row), self.variant(row))
 

@@ -175,7 +175,7 @@ def losses(board: Board) -> Figure | None:
             smooth = np.convolve(curve, np.ones(window) / window, mode="valid")
             steps = np.arange(window, len(curve) + 1)
             kept = slice(None, None, max(1, len(smooth) // LOSS_POINTS))
-            marks = {"markersize": 4, "markevery": max(1, len(smooth[kept]) // 6)}
+            marks: dict[str, Any] = {"markersize": 4, "markevery": max(1, len(smooth[kept]) // 6)}
             axes.plot(
                 steps[kept], smooth[kept], label=escape.figure(row.title), linewidth=1.3, **board.look(row), **marks
             )

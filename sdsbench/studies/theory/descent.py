@@ -6,8 +6,9 @@ parameter and the loss is their sum, so each follows its own path; the method's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,9 @@ class _Context:
 
     def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
         return summed_gradients(layers, self.session.backward)  # type: ignore[arg-type]
+
+    def train_at_constant_rate(self, steps: int, after_step: Callable[[int, Any], None]) -> None:
+        raise NotImplementedError("a descent begins with its first step: method.pre_steps is 0 here")
 
 
 class _Session:
