@@ -111,6 +111,8 @@ class _Freezer:
 
         tuning = [[run("tuning", value, str(seed), "validation") for seed in tune.seeds] for value in grid]
         final = {seed: [run("final", value, seed, "test") for value in grid] for seed in seeds}
+        if not all(identity for row in (*tuning, *final.values()) for identity in row):
+            return  # a run of it has a problem, and `freeze` raises that
         key = sha256_of([point, tune.model_dump()])[:12]
         self.cells[key] = TunedCell(
             point=point, key=tune.key, grid=grid, seeds=tune.seeds, tuning=tuning, final=final, extend=tune.extend

@@ -10,7 +10,7 @@ import yaml
 from sdsbench.core.errors import ConfigError
 from sdsbench.core.record import Losses, Record
 from sdsbench.sweeps.definition import TUNING_SEEDS, define
-from sdsbench.sweeps.freeze import extended
+from sdsbench.sweeps.freeze import extended, freeze
 from sdsbench.sweeps.plan import Manifest, Plan, PlannedRun, TunedCell
 from sdsbench.sweeps.states import States
 from sdsbench.sweeps.tuning import choose, window
@@ -158,3 +158,14 @@ def test_slots_beyond_the_declared_grid_wait_and_are_made_only_where_they_are_ne
     assert states({4: 0.1}) == {
         **dict.fromkeys(low, "unneeded"), **dict.fromkeys(high, "done"), FINAL: "not started",
     }  # fmt: skip
+
+
+def test_a_problem_of_every_run_of_a_tuned_cell_is_one_message(tmp_path: Path) -> None:
+    """No cell is made of runs that could not be composed."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/wrong.yaml").write_text(
+        "name: wrong\nblocks:\n  - fixed: [model=micro, data.source=embedded, method.rank=0]\n"
+        "    axes: {method: [lora], seed: [0]}\ntune: {key: train.lr, grid: [1e-3, 1e-2], seeds: [100]}\n"
+    )
+    with pytest.raises(ConfigError, match=r"method\.rank=0"):
+        freeze(define(["sweep=wrong"], [str(tmp_path)]), [str(tmp_path)], lambda _: None)

@@ -178,8 +178,8 @@ def _bought(
         f"the budget of {clock(budget)} buys, for each of {len(run_seconds)} methods: {effort}",
         f"  rates {rates}, the same for all; up to {EXTEND} more at an end while the best is the last one there",
         f"  at most {effort.runs * len(run_seconds)} runs, about {clock(total)} with {workers} worker(s)",
-        f"  with {questions:,} questions it finds (80 % power) differences of {found[0]:.1f} points if seeds spread by 1 "
-        f"point, of {found[1]:.1f} if by 3",
+        f"  with {questions:,} questions it finds (80 % power) differences of {found[0]:.1f} points if seeds spread by "
+        f"1 point, of {found[1]:.1f} if by 3",
     ]
 
 
