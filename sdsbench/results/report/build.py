@@ -142,7 +142,7 @@ def _second_scores(found: Sequence[Board], folder: Path) -> Iterator[Picture]:
             for parts in task.values()
         ]  # fmt: skip
         evaluations = {first.column.evaluation, second.column.evaluation}
-        if any(evaluations <= parts for parts in means):
+        if len(evaluations) == 1 or any(evaluations <= parts for parts in means):
             continue
         figure = figures.two_scores(first, second)
         if figure is not None:

@@ -33,7 +33,8 @@ def forest(board: Board) -> Figure | None:
     shown.sort(key=lambda pair: pair[1].difference)
     sizes = [abs(c.difference) for _, c in shown]
     halves = [(c.high - c.low) / 2 for _, c in shown if not math.isnan(c.low)]
-    reach = max(1.2 * max(sizes), 2.5 * float(np.median(halves)) if halves else 0.0, 1.0)
+    least = 1.0 if board.column.format == "score" else 1e-6
+    reach = max(1.2 * max(sizes), 2.5 * float(np.median(halves)) if halves else 0.0, least)
     with drawing():
         figure = Figure(figsize=(6.4, 0.9 + 0.3 * len(shown)))
         axes = figure.subplots()
@@ -46,7 +47,8 @@ def forest(board: Board) -> Figure | None:
             span = (c.difference, *((c.low, c.high) if not math.isnan(c.low) else (c.difference,) * 2))
             _bar(axes, span, height, look["color"], horizontal=True)
             axes.plot([c.difference], [height], **{**look, "linestyle": "", "markerfacecolor": face})
-            text = "not tested" if untested else f"{c.difference:+.1f} [{c.low:.1f}, {c.high:.1f}]"
+            digits = ".1f" if board.column.format == "score" else ".3g"
+            text = "not tested" if untested else f"{c.difference:+{digits}} [{c.low:{digits}}, {c.high:{digits}}]"
             axes.annotate(text, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
         _names(axes, [difference.row for difference, _ in shown])
         axes.set_xlabel(escape.figure(f"{metric(board)}: difference to {board.reference}, 95 % interval"))
@@ -259,7 +261,7 @@ def _show_the_points(axes: Any, board: Board) -> None:
 
 
 def _room(numbers: Sequence[float]) -> tuple[float, float]:
-    room = max(1.0, 0.35 * (max(numbers) - min(numbers)))
+    room = 0.35 * (max(numbers) - min(numbers)) or 0.05 * abs(max(numbers)) or 1.0
     return min(numbers) - room, max(numbers) + room
 
 
