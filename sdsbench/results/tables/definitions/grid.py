@@ -211,15 +211,13 @@ def _column(head: Head, found: _Setting, stage: str, heads: Sequence[Head]) -> C
         "train_set": head.train_set,
         "run_id": frozenset(run.id for run in found.runs),
     }
-    shown = next(
-        score for run in found.runs for score in run.record.scores
-        if (score.evaluation, score.scorer, score.stage) == (head.evaluation, head.scorer, stage)
-    )  # fmt: skip
+    which = (head.evaluation, head.scorer, stage)
+    shown = [s for run in found.runs for s in run.record.scores if (s.evaluation, s.scorer, s.stage) == which]
     return Column(
         name,
         title,
         where,
-        **shown_as(shown),
+        **(shown_as(shown[0]) if shown else {}),
         evaluation=head.evaluation,
         scorer=head.scorer,
         stage=stage,
