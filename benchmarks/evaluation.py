@@ -3,7 +3,7 @@
     python -m benchmarks.evaluation --limit 200 --data-root FOLDER
 
 Questions go in chunks, each answered by both one after the other; the same task object scores both. lm-eval's default
-is a batch of 1; --peer-batch gives it another.
+is a batch of 1; --peer-batch gives it another, or the best of several: the fastest on the first chunk.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, default=40, help="questions between two changes of the contestant")
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--peer-batch", type=int, default=1, help="lm-eval's default is 1")
+    parser.add_argument("--peer-batch", default="1", help="lm-eval's default is 1; 4,8,16,32: the best of them")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-root", help="folder with the real GSM8K; without it this package's word problems")
     parser.add_argument("--out", default="benchmarks/results")
@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluation: Any = tasks.build(config.task).evaluations()[0]
     rows = load(evaluation.dataset, evaluation.split, config.data).take(range(given.limit))
     ours = _ours(model, tokenizer, given.batch)
-    peer = _peer(model, tokenizer, given.peer_batch)
+    first = [evaluation.prompt(row) for row in list(rows)[: given.chunk]]
+    peer_batch = _best(model, tokenizer, given.peer_batch, first, given.max_new_tokens, evaluation.stop)
+    peer = _peer(model, tokenizer, peer_batch)
     taken: dict[str, list[float]] = {"sdsbench": [], "lm_eval": []}
     answers: dict[str, list[str]] = {"sdsbench": [], "lm_eval": []}
     for start in range(0, given.limit, given.chunk):
@@ -76,12 +78,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row |= {"different_verdicts": disagreements}
     facts = {
         "model": given.model, "max_new_tokens": given.max_new_tokens, "batch": given.batch,
-        "peer_batch": given.peer_batch, "threads": given.threads, "data": "real" if given.data_root else "embedded",
+        "peer_batch": peer_batch, "peer_batch_among": given.peer_batch, "threads": given.threads,
+        "data": "real" if given.data_root else "embedded",
     }  # fmt: skip
-    path = Path(given.out) / f"evaluation-{given.model}-peer{given.peer_batch}.csv"
+    path = Path(given.out) / f"evaluation-{given.model}-peer{'best' if ',' in given.peer_batch else peer_batch}.csv"
     report.write(path, table, facts, torch.device("cpu"))
     print(report.table(table))
     return 0
+
+
+def _best(model: Any, tokenizer: Any, sizes: str, prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> int:
+    """The peer's fastest batch size on some prompts."""
+    taken: dict[int, float] = {}
+    for size in map(int, sizes.split(",")) if "," in sizes else ():
+        began = time.perf_counter()
+        _peer(model, tokenizer, size)(prompts, new_tokens, stop)
+        taken[size] = time.perf_counter() - began
+    print({size: round(seconds, 1) for size, seconds in taken.items()}, file=sys.stderr)
+    return min(taken, key=taken.__getitem__) if taken else int(sizes)
 
 
 def _ours(model: Any, tokenizer: Any, batch: int) -> Any:

@@ -70,7 +70,7 @@ def filling(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
     """Tokens to add to a pass as one more sequence, which carries no loss, so that shapes repeat.
 
     On a CPU oneDNN, which makes products of 16 bits, builds and keeps code for every shape that it meets. Products in
-    fp32 have no such memory (docs/speed.md).
+    fp32 are made by another library.
     """
     return -tokens % FILL if device.type == "cpu" and dtype.itemsize == 2 else 0
 
