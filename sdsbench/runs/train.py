@@ -94,7 +94,8 @@ def _make_up_epoch(prepared: Prepared) -> None:
     """Score the epoch that ends with the state's step where its evaluation was interrupted."""
     log, step = prepared.run.folder / "metrics.jsonl", prepared.state.step
     scored = {line["evaluation"] for line in step_log.scores(log, "best_epoch") if line["step"] == step}
-    if step > 0 and scored != {evaluation.name for evaluation, _ in prepared.loaded.data.evaluations}:
+    missing = {evaluation.name for evaluation, _ in prepared.loaded.data.evaluations} - scored
+    if step > 0 and missing:
         step_log.drop_scores(log, "best_epoch", step)
         _after_epoch(prepared, step)
 

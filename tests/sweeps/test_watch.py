@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ class FakePool:
 
     stopping = False
 
-    def __init__(self, runs: list[str]) -> None:
+    def __init__(self, runs: list[str], finish: Callable[[], object]) -> None:
+        self._finish = finish
         places = [Allocation("cpu0", 1), Allocation("cpu1", 1)]
         self.active = [
             Active(place, None, {run: 0.0})  # type: ignore[arg-type]
@@ -78,7 +80,8 @@ class FakePool:
         return sum(len(active.runs) for active in self.active)
 
     def step(self, _seconds: float) -> tuple[bool, list[Ended]]:
-        return bool(self.left), [self.left.pop()] if self.left else []
+        self._finish()
+        return len(self.left) > 1, [self.left.pop()]
 
 
 def watched(tmp_path: Path) -> list[str]:
@@ -88,8 +91,8 @@ def watched(tmp_path: Path) -> list[str]:
     (tmp_path / "runs" / runs[1]).mkdir()
     step = {"kind": "train", "step": 40, "loss": 1.25, "tokens": 900, "seconds": 0.3}
     (tmp_path / "runs" / runs[1] / "metrics.jsonl").write_text(json.dumps(step) + "\n")
-    put_record(plan, tmp_path / "runs", runs[1], "done", 0.273)
-    watch(FakePool(runs[1:]), plan, States(plan, tmp_path / "runs"), ())  # type: ignore[arg-type]
+    pool = FakePool(runs[1:], lambda: put_record(plan, tmp_path / "runs", runs[1], "done", 0.273))
+    watch(pool, plan, States(plan, tmp_path / "runs"), ())  # type: ignore[arg-type]
     return runs
 
 
@@ -99,7 +102,7 @@ def test_a_terminal_of_80_columns_holds_the_table(
     for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     runs = watched(tmp_path)
-    text = re.sub(r"\x1b\[\d*[A-Zhl]|\x1b\[\?25[hl]|\r", "", capsys.readouterr().out)
+    text = re.sub(r"\x1b\[[01]?m|\x1b\[\d*[A-Zhl]|\x1b\[\?25[hl]|\r", "", capsys.readouterr().out)
     rows = [line for line in text.splitlines() if line.startswith(("worker", "cpu"))]
     assert max(map(len, rows)) <= 80
     assert any(re.search(r"what=a \[red\]name\[/red\]?… +40 +1.2500 +3,000 ", row) for row in rows), rows
