@@ -131,11 +131,11 @@ def test_flat_keys_reach_every_leaf() -> None:
     assert {"train.lr", "method.rank", "data.root", "seeds.init", "seed"} <= set(keys)
 
 
-@pytest.mark.parametrize("before", ["", "import sdsbench.tasks.math, sdsbench.tasks.commonsense;"])
+@pytest.mark.parametrize("before", ["", "import sdsbench.tasks.math, sdsbench.tasks.commonsense; "])
 def test_a_training_set_is_known_whatever_was_imported_before(before: str) -> None:
     """hendrycks_math is registered by the file of task=math, which task=gsm8k does not import."""
     code = (
-        f"{before} from sdsbench.runs.configuration.compose import compose_run;"
+        f"{before}from sdsbench.runs.configuration.compose import compose_run;"
         "compose_run(['model=micro', 'data.source=embedded', 'task=gsm8k', 'task.train_set=hendrycks_math'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
