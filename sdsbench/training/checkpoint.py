@@ -108,7 +108,7 @@ class _Facts(BaseModel):
     counters: _Counters
     method: dict[str, Any]
     group_size: int = Field(ge=1)
-    micro_limit: int | None = Field(None, ge=1)
+    micro_limit: int | None = Field(ge=1)
     checksum: str  # of everything above, so that a changed step or counter is seen as a changed tensor is
 
 

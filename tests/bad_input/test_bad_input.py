@@ -265,7 +265,8 @@ def _checkpoint(folder: Path, step: int) -> Path:
     save_file({"optimizer.x": torch.arange(4.0)}, path / "state.safetensors")
     digest = hashlib.sha256((path / "state.safetensors").read_bytes()).hexdigest()
     counters = {"tokens": 1, "targets": 1, "positions": 1, "seconds": 0.5}
-    facts = {"origin": ORIGIN, "sha256": digest, "step": step, "counters": counters, "method": {}, "group_size": 1}
+    facts = {"origin": ORIGIN, "sha256": digest, "step": step, "counters": counters, "method": {}}
+    facts |= {"group_size": 1, "micro_limit": None}
     (path / "state.json").write_text(json.dumps({**facts, "checksum": checkpoint._checksum(facts)}))
     return path
 

@@ -19,6 +19,7 @@ from sdsbench.core.run_folder import read_record
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.runs.run_context import RunContext
+from sdsbench.training import checkpoint
 from sdsbench.training.loop import StepReport, Training
 from sdsbench.training.signals import StopRequest
 from sdsbench.training.state import TrainState
@@ -134,7 +135,7 @@ def test_checkpoint_of_other_code_is_refused(tmp_path: Path) -> None:
     state = next(tmp_path.glob("*/checkpoint-*/state.json"))
     facts = json.loads(state.read_text())
     facts["origin"]["code of core"] = "0" * 64
-    state.write_text(json.dumps(facts))
+    state.write_text(json.dumps({**facts, "checksum": checkpoint._checksum(facts)}))
     with pytest.raises(Refused, match=r"(?s)other code .*code of core: then 0{12}.*force=true"):
         finish(tmp_path, "method=lora")
     assert state.exists(), "nothing is deleted"
