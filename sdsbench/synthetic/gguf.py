@@ -15,6 +15,7 @@ from pathlib import Path
 from sdsbench.core.errors import Unavailable
 from sdsbench.models.files import check_counts
 from sdsbench.models.load import check_size, without_weights
+from sdsbench.synthetic.gguf_header import check_header
 
 
 def dequantise(gguf: Path, folder: Path) -> None:
@@ -22,6 +23,7 @@ def dequantise(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    check_header(gguf)
     _check_size(gguf)
     with contextlib.redirect_stderr(io.StringIO()):  # transformers' bar, which its own switch leaves on
         quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
