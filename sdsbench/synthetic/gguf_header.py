@@ -1,6 +1,6 @@
 """Whether the keys of a GGUF file fit into it, checked before the gguf library reads them.
 
-The library believes the length of an array and reads on behind the file's end, element by element, until memory is full.
+The library believes the length of an array and reads on behind the file's end, until memory is full.
 """
 
 from __future__ import annotations
