@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 from sdsbench.training.dropout import seed_attention, segment_seeds
 
 NAME = "sdsbench_packed"
+LARGEST_HEAD = 256  # of torch's flash attention kernels
 FILL = 64  # a pass on a CPU in 16 bits has a multiple of so many tokens
 
 
@@ -110,13 +111,29 @@ def _seen(length: int, continuations: Sequence[int], window: int | None, device:
     return (seen if window is None else seen & (distance < window)).to(device)
 
 
-def _varlen_serves(query: Tensor) -> bool:
-    """Whether one kernel for all segments is at hand: 16-bit CUDA tensors and a torch whose kernel has our options.
+def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+    """Why the sequences of a pass attend one after the other on this GPU; None where one kernel serves all of them.
 
-    Meta tensors stand for CUDA's (meta_device.py).
+    Meta tensors stand for CUDA's (meta_device.py). The limits are those of torch's flash attention kernels.
     """
-    sixteen = query.dtype in (torch.bfloat16, torch.float16)
-    return query.device.type in ("cuda", "meta") and sixteen and _varlen_kernel() is not None
+    if _varlen_kernel() is None:
+        return f"torch {torch.__version__} has no varlen_attn with windows, grouped queries and a scale"
+    if device.type == "cuda" and (capability := _capability(device)) < (8, 0):
+        return f"the one kernel needs compute capability 8.0, this GPU has {capability[0]}.{capability[1]}"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return f"the one kernel computes in 16 bits, this run in {str(dtype).removeprefix('torch.')}"
+    if head_size > LARGEST_HEAD or head_size % 8:
+        return f"the one kernel takes head sizes up to {LARGEST_HEAD} in multiples of 8, this model has {head_size}"
+    return None
+
+
+def _varlen_serves(query: Tensor) -> bool:
+    return query.device.type in ("cuda", "meta") and one_by_one(query.device, query.dtype, query.shape[-1]) is None
+
+
+@lru_cache(maxsize=8)
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 @lru_cache(maxsize=1)
