@@ -25,6 +25,21 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What needs CUDA is skipped without it."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch has no CUDA here")
+
+
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where a test computes: its assertions are the same on a CPU and, by `pytest -m gpu`, on CUDA."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real data; the test is skipped where it is absent."""

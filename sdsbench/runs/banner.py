@@ -59,11 +59,25 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
             **_lengths(loaded.lengths(config.train.max_length)),
             "compute": f"{device.device_name}, {device.threads} threads of {usable_cores()} cores, "
             f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}",
+            **_attention(loaded),
             "expected": f"{steps} steps, about {clock(seconds)} of training (from a matrix product measured now), "
             "then evaluation",
             **({"beside": shared} if shared else {}),
         }
     )
+
+
+def _attention(loaded: Loaded) -> dict[str, str]:
+    """Why the sequences of a pass attend one after the other on a GPU, where they do."""
+    from sdsbench.training.attention import one_by_one
+
+    device, model = loaded.device, loaded.model.model.config
+    if device.device.type != "cuda" or not loaded.family.packed:
+        return {}
+    head_size = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
+    capped = getattr(model, "attn_logit_softcapping", None)
+    reason = one_by_one(device.device, device.dtype, head_size, capped)
+    return {} if reason is None else {"attention": f"a call for each sequence (slower, the same numbers): {reason}"}
 
 
 def _lengths(lengths: Lengths | None) -> dict[str, str]:

@@ -49,7 +49,7 @@ def packed_attention(
     `dropout` is the base's own, of attention weights (encoders).
     """
     causal = getattr(module, "is_causal", True)
-    if continuations is None and softcap is None and not dropout and _varlen_serves(query):
+    if continuations is None and not dropout and _varlen_serves(query, softcap):
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     if not causal:
@@ -58,7 +58,10 @@ def packed_attention(
         for number, (q, k, v) in enumerate(pieces):
             if seeds:
                 seed_attention(seeds[number], q.device)
-            outputs.append(functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling))
+            grouped = q.shape[1] != k.shape[1]
+            outputs.append(
+                functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, enable_gqa=grouped)
+            )
         return torch.cat(outputs, dim=2).transpose(1, 2), None
     ends = continuations or [()] * len(segment_lengths)
     outputs = [
@@ -111,7 +114,7 @@ def _seen(length: int, continuations: Sequence[int], window: int | None, device:
     return (seen if window is None else seen & (distance < window)).to(device)
 
 
-def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int, softcap: float | None) -> str | None:
     """Why the sequences of a pass attend one after the other on this GPU; None where one kernel serves all of them.
 
     Meta tensors stand for CUDA's (meta_device.py). The limits are those of torch's flash attention kernels.
@@ -122,13 +125,16 @@ def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int) -> str 
         return f"the one kernel needs compute capability 8.0, this GPU has {capability[0]}.{capability[1]}"
     if dtype not in (torch.bfloat16, torch.float16):
         return f"the one kernel computes in 16 bits, this run in {str(dtype).removeprefix('torch.')}"
+    if softcap is not None:
+        return "the one kernel caps no scores, this model's are capped"
     if head_size > LARGEST_HEAD or head_size % 8:
         return f"the one kernel takes head sizes up to {LARGEST_HEAD} in multiples of 8, this model has {head_size}"
     return None
 
 
-def _varlen_serves(query: Tensor) -> bool:
-    return query.device.type in ("cuda", "meta") and one_by_one(query.device, query.dtype, query.shape[-1]) is None
+def _varlen_serves(query: Tensor, softcap: float | None) -> bool:
+    on_gpu = query.device.type in ("cuda", "meta")
+    return on_gpu and one_by_one(query.device, query.dtype, query.shape[-1], softcap) is None
 
 
 @lru_cache(maxsize=8)

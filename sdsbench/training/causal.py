@@ -22,6 +22,11 @@ class CausalObjective:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
         self.padded = False  # whether examples lie in rows of their own, padded; `check` finds out
 
+    @property
+    def packed(self) -> bool:
+        """Whether examples lie end to end in one row."""
+        return not self.padded
+
     def encode_all(self, rows: Any) -> list[EncodedText]:
         """Every training row, encoded; rows without a target inside `max_length` are left out.
 

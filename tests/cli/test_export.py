@@ -43,7 +43,8 @@ def trained(folder: Path, root: Path, kind: str, method: str, *more: str) -> Pat
     if method == "sds_lora":
         options.append("method.warmup_steps=1")
     place = [f"model.location={folder}", f"output_root={root}"]
-    assert main([*FAST, *KINDS[kind][0], f"method={method}", *options, "train.save=all", "train.lr=0.01", *place]) == 0
+    words = [*FAST, *KINDS[kind][0], f"method={method}", *options, "train.save=all", "train.lr=0.01", *place]
+    assert main([*words, *more]) == 0
     (run,) = root.iterdir()
     return run
 
@@ -56,7 +57,7 @@ def inputs(kind: str) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def logits(model: Any, kind: str) -> torch.Tensor:
-    return model.eval()(**inputs(kind)).logits
+    return model.eval()(**{name: value.to(model.device) for name, value in inputs(kind).items()}).logits.cpu()
 
 
 def of_run(run: Path, model: Path, kind: str) -> torch.Tensor:
@@ -75,9 +76,9 @@ def opened(folder: Path, model: Path, kind: str, labels: int) -> Any:
     return PeftModel.from_pretrained(base, folder)
 
 
-def check(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def check(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     model = model_folder(tmp_path / "model", kind)
-    run = trained(model, tmp_path / "runs", kind, method)
+    run = trained(model, tmp_path / "runs", kind, method, *words)
     expected = of_run(run, model, kind)
     untrained = logits(KINDS[kind][1].from_pretrained(model), kind)
     assert untrained.shape != expected.shape or not torch.allclose(untrained, expected, atol=1e-4)
@@ -97,6 +98,13 @@ ROTATED = [(kind, METHODS[(3 * i + 1) % len(METHODS)]) for i, kind in enumerate(
 @pytest.mark.parametrize(("kind", "method"), [*ROTATED, ("roberta", "sds_lora"), ("vit", "full_ft")])
 def test_a_method_each(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(kind, method, tmp_path, capsys)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "method"), ROTATED)
+def test_runs_of_cuda(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trained in fp32 on CUDA, opened on a CPU."""
+    check(kind, method, tmp_path, capsys, "device=cuda", "dtype=float32")
 
 
 @pytest.mark.slow

@@ -17,8 +17,10 @@ PROMPTS = [f"Tom has {i} apples. He buys {'many ' * (i % 4)}more. How many apple
 
 
 @pytest.fixture(scope="module")
-def micro():
-    return load(compose_run(["model=micro", "method=lora", "task=gsm8k"]).model, torch.float32)
+def micro(device: str):
+    """In fp32 on either device, so that answers are equal to the letter."""
+    config = compose_run(["model=micro", "method=lora", "task=gsm8k"]).model
+    return load(config, torch.float32, device=torch.device(device))
 
 
 def requests(stop: tuple[str, ...] = (), new_tokens: int = 24, beams: int = 1) -> list[Request]:
@@ -37,7 +39,7 @@ def test_answers_do_not_depend_on_the_batch(micro) -> None:
 def test_equal_to_transformers_greedy(micro) -> None:
     found = Generator(micro.model, micro.tokenizer, 4).answer(requests())
     for prompt, answer in zip(PROMPTS, found, strict=True):
-        ids = torch.tensor([prompt_ids(prompt, micro.tokenizer, "tokenizer")])
+        ids = torch.tensor([prompt_ids(prompt, micro.tokenizer, "tokenizer")], device=micro.model.device)
         made = micro.model.generate(
             ids, max_new_tokens=24, do_sample=False, pad_token_id=micro.tokenizer.pad_token_id,
             attention_mask=torch.ones_like(ids),
@@ -114,7 +116,7 @@ def test_a_models_window_keeps_batches_as_they_are(micro, monkeypatch: pytest.Mo
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config).eval()
+        model = AutoModelForCausalLM.from_config(config).eval().to(micro.model.device)
     alone = [Generator(model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL[:8]]
     monkeypatch.setattr(decoding.Decoding, "replace", lambda *_: pytest.fail("rows of a window were replaced"))
     assert Generator(model, micro.tokenizer, 3).answers(UNEQUAL[:8]) == alone

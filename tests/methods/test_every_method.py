@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -13,23 +15,33 @@ from sdsbench.methods.weight_split import WeightSplit
 from tests.methods.tiny import FAMILIES, LOW_RANK, METHODS, Session, logits, start, tiny_batch, tiny_model
 
 DTYPES = (torch.float32, torch.bfloat16)
-CASES = [(method, family, dtype) for method in METHODS for family in FAMILIES for dtype in DTYPES]
-IDS = [f"{method}-{family}-{str(dtype)[6:]}" for method, family, dtype in CASES]
+Case = tuple[str, str, torch.dtype, str]  # method, family, type of the base, device
+
+
+def cases(methods: Sequence[str]) -> list[Any]:
+    """On CUDA the base is in bf16, as in its runs, for decoders in fp32 too."""
+    every = [(method, family, dtype) for method in methods for family in FAMILIES for dtype in DTYPES]
+    on_cuda = [case for case in every if case[1] == "decoder" or case[2] == torch.bfloat16]
+    return [
+        pytest.param((*case, device), id=f"{case[0]}-{case[1]}-{str(case[2])[6:]}{suffix}", marks=marks)
+        for device, suffix, marks, part in (("cpu", "", (), every), ("cuda", "-cuda", pytest.mark.gpu, on_cuda))
+        for case in part
+    ]
 
 
 def scale_of(reference: torch.Tensor) -> float:
     return float(reference.abs().max())
 
 
-@pytest.fixture(params=CASES, ids=IDS)
-def case(request: pytest.FixtureRequest) -> tuple[str, str, torch.dtype]:
+@pytest.fixture(params=cases(METHODS))
+def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
-def test_starts_at_the_base_model(case: tuple[str, str, torch.dtype]) -> None:
-    name, family, dtype = case
-    session = start(name, family, dtype)
-    expected_model = tiny_model(family, dtype)
+def test_starts_at_the_base_model(case: Case) -> None:
+    name, family, dtype, device = case
+    session = start(name, family, dtype, device=device)
+    expected_model = tiny_model(family, dtype).to(device)
     if name == "lora_sb":  # by design one signed rank-r step away: W0 + U_r S_r V_r^T
         for layer_name, layer in session.layers.items():
             linear = expected_model.get_submodule(layer_name)
@@ -49,8 +61,8 @@ def test_starts_at_the_base_model(case: tuple[str, str, torch.dtype]) -> None:
     assert (found - expected).abs().max() <= tolerance * scale_of(expected)
 
 
-def test_what_trains_moves_and_the_rest_stays(case: tuple[str, str, torch.dtype]) -> None:
-    session = start(*case)
+def test_what_trains_moves_and_the_rest_stays(case: Case) -> None:
+    session = start(*case[:3], device=case[3])
     trainable = session.trainable()
     before = {name: tensor.detach().clone() for name, tensor in session.model.state_dict().items()}
     session.train(steps=3)
@@ -67,27 +79,28 @@ def test_what_trains_moves_and_the_rest_stays(case: tuple[str, str, torch.dtype]
     assert all(parameter.dtype == torch.float32 for name, parameter in trainable.items() if session.layers)
 
 
-def test_merged_equals_applied(case: tuple[str, str, torch.dtype]) -> None:
-    name, family, dtype = case
-    session = start(name, family, dtype)
+def test_merged_equals_applied(case: Case) -> None:
+    name, family, dtype, device = case
+    session = start(name, family, dtype, device=device)
     session.train(steps=4, lr=0.3 if session.method.update_rule == "sgd" else 1e-2)  # plain steps are shorter
     plain = merged(session.model, torch.float32)
     # the adapted model itself in fp32: what remains is the order of sums
     adapted = copy.deepcopy(session.model).float()
     batch = tiny_batch(family)
     expected, found = logits(adapted, batch), logits(plain, batch)
+    base = tiny_model(family, dtype).float().to(device)
     assert (found - expected).abs().max() <= 3e-5 * scale_of(expected)
-    assert (found - logits(tiny_model(family, dtype).float(), batch)).abs().max() > 1e-3 * scale_of(expected)
+    assert (found - logits(base, batch)).abs().max() > 1e-3 * scale_of(expected)
     assert all(type(module) is not type(layer) for module in plain.modules() for layer in session.layers.values())
 
 
-def test_save_then_load_gives_the_same_outputs(case: tuple[str, str, torch.dtype], tmp_path) -> None:
-    name, family, dtype = case
-    session = start(name, family, dtype)
+def test_save_then_load_gives_the_same_outputs(case: Case, tmp_path) -> None:
+    name, family, dtype, device = case
+    session = start(name, family, dtype, device=device)
     session.train(steps=4)
     others = {} if session.layers else session.trainable()
     save_adapter(tmp_path, session.layers, session.method, others)
-    again = start(name, family, dtype, seed=1)
+    again = start(name, family, dtype, seed=1, device=device)
     for key, tensor in load_adapter(tmp_path, again.layers, again.method).items():
         again.model.get_parameter(key).data.copy_(tensor)
     difference = (logits(again.model, session.batch) - logits(session.model, session.batch)).abs().max()
@@ -96,17 +109,16 @@ def test_save_then_load_gives_the_same_outputs(case: tuple[str, str, torch.dtype
     assert difference <= remade * scale_of(logits(session.model, session.batch))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=("float32", "bfloat16"))
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", LOW_RANK)
-def test_export_loads_in_peft_with_equal_logits(name: str, family: str, dtype: torch.dtype, tmp_path) -> None:
+@pytest.mark.parametrize("low_rank", cases(LOW_RANK))
+def test_export_loads_in_peft_with_equal_logits(low_rank: Case, tmp_path) -> None:
     from peft import PeftModel
 
-    session = start(name, family, dtype)
+    name, family, dtype, device = low_rank
+    session = start(name, family, dtype, device=device)
     session.train(steps=4)
     export_peft(tmp_path, session.layers, session.method)
     # compared in fp32, so that only rounding of the base (the residual of a split weight) is left
-    theirs = PeftModel.from_pretrained(tiny_model(family, dtype).float(), tmp_path)
+    theirs = PeftModel.from_pretrained(tiny_model(family, dtype).float().to(device), tmp_path)
     batch = tiny_batch(family)
     expected = logits(copy.deepcopy(session.model).float(), batch)
     residual_rounding = 0.03 if isinstance(session.method, WeightSplit) and dtype == torch.bfloat16 else 0.0
@@ -114,14 +126,14 @@ def test_export_loads_in_peft_with_equal_logits(name: str, family: str, dtype: t
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_merged_folder_is_a_plain_model(name: str, tmp_path) -> None:
+def test_merged_folder_is_a_plain_model(name: str, device: str, tmp_path) -> None:
     from transformers import AutoModelForCausalLM
 
-    session = start(name)
+    session = start(name, device=device)
     session.train(steps=2)
     export_merged(tmp_path, session.model, torch.float32)
     expected = logits(session.model, session.batch)
-    found = logits(AutoModelForCausalLM.from_pretrained(tmp_path), session.batch)
+    found = logits(AutoModelForCausalLM.from_pretrained(tmp_path).to(device), session.batch)
     assert (found - expected).abs().max() <= 3e-5 * scale_of(expected)
 
 
@@ -136,8 +148,11 @@ def test_bf16_merge_drift_is_measured(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_global_generator_is_untouched(name: str) -> None:
-    before = torch.random.get_rng_state()
-    session = start(name, **({} if name == "full_ft" else {"dropout": 0.1}))
+def test_global_generators_are_untouched(name: str, device: str) -> None:
+    def states() -> list[torch.Tensor]:
+        return [torch.random.get_rng_state(), *(torch.cuda.get_rng_state_all() if device == "cuda" else [])]
+
+    before = states()
+    session = start(name, device=device, **({} if name == "full_ft" else {"dropout": 0.1}))
     session.train(steps=2)
-    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(one, other) for one, other in zip(before, states(), strict=True))

@@ -71,8 +71,6 @@ def test_extra_memory_is_one_matrix_whatever_the_depth() -> None:
 
 @pytest.mark.gpu
 def test_device_memory_is_independent_of_depth() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     extra = {}
     for depth in (2, 12):
         model = tiny_model("decoder", torch.bfloat16, layers=depth).cuda()

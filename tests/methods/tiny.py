@@ -82,8 +82,11 @@ def tiny_batch(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -
 
 
 def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """On the CPU, wherever the model is."""
+    device = next(model.parameters()).device
     with torch.no_grad():
-        return model(**{key: value for key, value in batch.items() if key != "labels"}).logits.float()
+        inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+        return model(**inputs).logits.float().cpu()
 
 
 def make_method(name: str, **keys: object) -> Method:
@@ -160,10 +163,16 @@ class Session:
 
 
 def start(
-    name: str, family: str = "decoder", dtype: torch.dtype = torch.float32, seed: int = 0, **keys: object
+    name: str,
+    family: str = "decoder",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    device: str = "cpu",
+    **keys: object,
 ) -> Session:
     """Attach and prepare a method on a fresh tiny model."""
-    model, batch = tiny_model(family, dtype), tiny_batch(family, dtype)
+    model = tiny_model(family, dtype).to(device)
+    batch = {key: value.to(device) for key, value in tiny_batch(family, dtype).items()}
     method = make_method(name, **keys)
     layers = attach(model, method, seed)
     for layer in layers.values():

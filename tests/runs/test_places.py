@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.training.precision import select_device
+from sdsbench.models.load import load as load_model
+from sdsbench.runs import banner, prepare
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.training import attention
+from sdsbench.training.precision import Device, select_device
 from tests.tools import QUIET
 
 
@@ -31,9 +37,7 @@ def test_absent_cuda_is_refused() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA on this machine")
 def test_a_run_on_cuda(tmp_path) -> None:
-    from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.runs.execute import execute
 
     fast = [
@@ -48,3 +52,19 @@ def test_a_run_on_cuda(tmp_path) -> None:
     assert record.status == "done" and record.provenance is not None
     assert record.provenance.device_kind == "cuda"
     assert record.memory is not None and record.memory.kind == "cuda_allocated"
+
+
+def test_the_banner_says_where_a_gpu_attends_to_one_sequence_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["model=micro", "method=lora", "task=gsm8k", "data.source=embedded", "data.train_limit=8", "device=cpu"]
+    config = compose_run(words)
+    loaded = prepare.load(config, load_model)
+    monkeypatch.setattr(banner, "expected_seconds", lambda *_: 1.0)
+
+    def said(dtype: torch.dtype, capability: tuple[int, int]) -> str:
+        monkeypatch.setattr(attention, "_capability", lambda _: capability)
+        device = Device(torch.device("cuda"), "cuda: a card", dtype, "asked for", 1)
+        return banner.banner(config, dataclasses.replace(loaded, device=device), 1, None)
+
+    assert "attention" not in banner.banner(config, loaded, 1, None) + said(torch.bfloat16, (8, 6))
+    assert "a call for each sequence (slower, the same numbers): the one kernel needs" in said(torch.float16, (7, 5))
+    assert "this run in float32" in said(torch.float32, (9, 0))

@@ -19,6 +19,7 @@ class Base(nn.Module):
         super().__init__()
         self.config = type("Config", (), config)()
         self.drop = nn.Dropout(p)
+        self.weight = nn.Parameter(torch.ones(1))  # says on which device the model is
 
 
 def adapter_draw(dropout: Dropout, step: int) -> list[int]:
@@ -29,7 +30,7 @@ def adapter_draw(dropout: Dropout, step: int) -> list[int]:
 
 def base_mask(model: Base, dropout: Dropout, step: int) -> list[float]:
     with dropout.of_step(step):
-        return model.drop(torch.ones(64)).tolist()
+        return model.drop(torch.ones(64, device=model.weight.device)).tolist()
 
 
 def test_adapters_draw_other_masks_in_every_step_layer_and_run() -> None:
@@ -37,26 +38,27 @@ def test_adapters_draw_other_masks_in_every_step_layer_and_run() -> None:
     assert len(set(draws)) == len(draws)
 
 
-def test_the_base_draws_other_masks_in_every_step_and_run() -> None:
-    model = Base()
+def test_the_base_draws_other_masks_in_every_step_and_run(device: str) -> None:
+    model = Base().to(device)
     masks = [tuple(base_mask(model, Dropout(model, seed), step)) for seed in (0, 1) for step in range(1, 21)]
     assert len(set(masks)) == len(masks)
 
 
-def test_a_step_has_its_masks_whatever_came_before() -> None:
+def test_a_step_has_its_masks_whatever_came_before(device: str) -> None:
     """So a resumed run draws what the uninterrupted one does, and an evaluation in between changes nothing."""
-    model = Base()
+    model = Base().to(device)
     through = Dropout(model, 3)
     for step in range(1, 5):
         adapters, base = adapter_draw(through, step), base_mask(model, through, step)
-        torch.rand(step)
+        torch.rand(step, device=device)
     assert (adapter_draw(Dropout(model, 3), 4), base_mask(model, Dropout(model, 3), 4)) == (adapters, base)
 
 
-def test_the_global_generator_is_as_it_was() -> None:
-    model, before = Base(), torch.random.get_rng_state()
+def test_the_global_generator_is_as_it_was(device: str) -> None:
+    state = torch.random.get_rng_state if device == "cpu" else torch.cuda.get_rng_state
+    model, before = Base().to(device), state()
     base_mask(model, Dropout(model, 0), 1)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(state(), before)
 
 
 def global_draws(dropout: Dropout, step: int) -> tuple[float, float, float]:

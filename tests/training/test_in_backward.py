@@ -51,8 +51,8 @@ def minimise(values: nn.Parameter, optimizer: InBackwardAdamW, step: int, clip: 
 
 @pytest.mark.parametrize("clip", (None, 0.5))
 @pytest.mark.parametrize("size", (64, 8192))  # an fp32 master; 8-bit moments
-def test_close_to_torch_adamw(torchao: None, size: int, clip: float | None) -> None:
-    start = torch.randn(size, generator=torch.Generator().manual_seed(0))
+def test_close_to_torch_adamw(torchao: None, size: int, clip: float | None, device: str) -> None:
+    start = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(device)
     mine, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     config = TrainConfig(lr=1e-2, betas=[0.9, 0.99])
     optimizer = InBackwardAdamW([Group("weights", [mine], 1e-2, 0.1, "adamw8bit")], config, 0)
@@ -71,9 +71,9 @@ def test_close_to_torch_adamw(torchao: None, size: int, clip: float | None) -> N
     assert float((mine - theirs).detach().norm() / (theirs - start).detach().norm()) < 0.05
 
 
-def test_rounding_is_unbiased(torchao: None) -> None:
+def test_rounding_is_unbiased(torchao: None, device: str) -> None:
     """20 updates of 1e-4, of which rounding to the nearest bf16 (1/128 apart at 1) would keep nothing."""
-    values = nn.Parameter(torch.ones(2**16, dtype=torch.bfloat16))
+    values = nn.Parameter(torch.ones(2**16, dtype=torch.bfloat16, device=device))
     config = TrainConfig(lr=1e-4)
     optimizer = InBackwardAdamW([Group("weights", [values], 1e-4, 0.0, "adamw8bit")], config, 3)
 
@@ -121,25 +121,27 @@ def test_one_gradient_at_a_time(torchao: None) -> None:
     assert not any(live)
 
 
-def test_close_to_fp32_adamw_on_a_model(torchao: None) -> None:
+def test_close_to_fp32_adamw_on_a_model(torchao: None, device: str) -> None:
     tails = []
     for overrides in (RUN, EIGHT_BIT):
-        training, state = ready(overrides)
+        training, state = ready([*overrides, f"device={device}"])
         losses = [training.step(state).loss for _ in range(30)]
         tails.append(sum(losses[-10:]) / 10)
     assert losses[0] > 3
     assert tails[1] == pytest.approx(tails[0], rel=0.01)
 
 
-def test_resumed_bitwise_from_files(torchao: None, tmp_path: Path) -> None:
+def test_resumed_from_files(torchao: None, tmp_path: Path, device: str) -> None:
+    """Bitwise on a CPU; on CUDA attention and the embedding add up gradients in no fixed order: losses to 1 %."""
+    words = [*EIGHT_BIT, f"device={device}"]
     ends, losses = [], []
     for stop in (None, 2):
-        training, state = ready(EIGHT_BIT)
+        training, state = ready(words)
         seen = []
         for step in range(5):
             if step == stop:
                 checkpoint.save(tmp_path, state, {})
-                training, state = ready(EIGHT_BIT)
+                training, state = ready(words)
                 found, _ = checkpoint.newest(tmp_path)
                 assert found is not None
                 checkpoint.load(found, state)
@@ -147,10 +149,11 @@ def test_resumed_bitwise_from_files(torchao: None, tmp_path: Path) -> None:
             seen.append(training.step(state).loss)
         losses.append(seen)
         ends.append(state.tensors())
-    assert losses[0] == losses[1]
+    assert losses[0] == (losses[1] if device == "cpu" else pytest.approx(losses[1], rel=1e-2))
     assert ends[0].keys() == ends[1].keys()
     assert any(tensor.dtype == torch.uint8 for tensor in ends[0].values())
-    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    if device == "cpu":
+        assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
 def test_rounding_depends_on_the_seed_and_moves_no_generator(torchao: None) -> None:

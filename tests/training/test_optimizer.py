@@ -17,9 +17,9 @@ REFERENCES = {
 }
 
 
-def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
+def parameters(device: str) -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    return [nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in SHAPES]
+    return [nn.Parameter(torch.randn(shape, generator=generator).to(device)) for shape in SHAPES]
 
 
 def flat(mine: list[nn.Parameter], rule: str = "adamw") -> FlatOptimizer:
@@ -32,8 +32,8 @@ def backward(values: list[nn.Parameter], step: int) -> None:
 
 
 @pytest.mark.parametrize("rule", REFERENCES)
-def test_equal_to_torch_with_clipping_and_schedule(rule: str) -> None:
-    mine, theirs = parameters(), parameters()
+def test_equal_to_torch_with_clipping_and_schedule(rule: str, device: str) -> None:
+    mine, theirs = parameters(device), parameters(device)
     optimizer, reference = flat(mine, rule), REFERENCES[rule](theirs)
     for step in range(5):
         optimizer.zero_grad()
@@ -49,9 +49,9 @@ def test_equal_to_torch_with_clipping_and_schedule(rule: str) -> None:
             assert torch.allclose(left, right, rtol=1e-6, atol=1e-7)
 
 
-def test_bf16_weights_have_fp32_masters() -> None:
+def test_bf16_weights_have_fp32_masters(device: str) -> None:
     """Updates far below bf16's resolution add up in the masters."""
-    mine = [nn.Parameter(torch.ones(4, dtype=torch.bfloat16))]
+    mine = [nn.Parameter(torch.ones(4, dtype=torch.bfloat16, device=device))]
     optimizer = FlatOptimizer([Group("weights", mine, 1e-4, 0.0, "sgd")], TrainConfig(lr=1e-4))
     for _ in range(100):
         optimizer.zero_grad()
@@ -61,8 +61,8 @@ def test_bf16_weights_have_fp32_masters() -> None:
     assert mine[0].dtype == torch.bfloat16 and mine[0].detach()[0] < 0.995
 
 
-def test_state_survives_a_checkpoint() -> None:
-    mine, again = parameters(), parameters()
+def test_state_survives_a_checkpoint(device: str) -> None:
+    mine, again = parameters(device), parameters(device)
     first, second = flat(mine), flat(again)
     for step in range(3):
         first.zero_grad()
@@ -76,8 +76,8 @@ def test_state_survives_a_checkpoint() -> None:
     assert all(torch.equal(left, right) for left, right in zip(mine, again, strict=True))
 
 
-def test_clearing_forgets_the_moments() -> None:
-    mine = parameters()
+def test_clearing_forgets_the_moments(device: str) -> None:
+    mine = parameters(device)
     optimizer = flat(mine)
     backward(mine, 0)
     optimizer.step(1.0)

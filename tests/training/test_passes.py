@@ -73,10 +73,10 @@ def examples_of(family: str) -> list[Any]:
     return [EncodedSentence(one, float(number % 2)) for number, one in enumerate(inputs)]
 
 
-def assembled(model: Any, family: str, name: str, **keys: object) -> tuple[Training, TrainState]:
+def assembled(model: Any, family: str, name: str, device: str = "cpu", **keys: object) -> tuple[Training, TrainState]:
     method, config = make_method(name, **keys), TrainConfig(batch_size=len(LENGTHS), max_steps=10)
-    objective = objective_of(family, model)
-    parts = model, method, objective, examples_of(family), config, SEEDS, torch.device("cpu")
+    objective = objective_of(family, model.to(device))
+    parts = model, method, objective, examples_of(family), config, SEEDS, torch.device(device)
     training, state, _ = assemble(*parts)
     method.prepare(state.layers, TrainingContext(training, torch.Generator().manual_seed(0)))
     state.optimizer.refresh_masters()
@@ -97,33 +97,34 @@ def check_cuts(training: Training, state: TrainState) -> None:
     """Passes of one example, of some, and of all, after a step that has moved every factor.
 
     To 1e-6 in fp32; gradients of methods that subtract their start from the base (OLoRA, LoRA-GA) are differences of
-    large numbers and round three times as much.
+    large numbers and round three times as much. On CUDA, whose products sum in another order at each shape, to 1e-5.
     """
+    of_loss, of_gradient = (1e-6, 3e-6) if training.device.type == "cpu" else (1e-5, 1e-5)
     training.step(state)
     loss, gradient = loss_and_gradient(training, state)
     for tokens in (1, 16):
         again = dataclasses.replace(training, micro_tokens=tokens)
         assert len(again.split(training.batch(2))) > 1
         found, other = loss_and_gradient(again, state)
-        assert found == pytest.approx(loss, rel=1e-6)
-        assert (other - gradient).abs().max() <= 3e-6 * gradient.abs().max()
+        assert found == pytest.approx(loss, rel=of_loss)
+        assert (other - gradient).abs().max() <= of_gradient * gradient.abs().max()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
-def test_any_cut_has_the_same_loss_and_gradient(method: str, family: str) -> None:
+def test_any_cut_has_the_same_loss_and_gradient(method: str, family: str, device: str) -> None:
     keys = {"dropout": 0.2} if method in LOW_RANK else {}
-    check_cuts(*assembled(tiny_model(family), family, method, **keys))
+    check_cuts(*assembled(tiny_model(family), family, method, device, **keys))
 
 
-def test_any_cut_has_the_same_masks_inside_the_base() -> None:
+def test_any_cut_has_the_same_masks_inside_the_base(device: str) -> None:
     """Of hidden states and of attention weights: the global generator is read example by example."""
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = BertConfig(**shape, vocab_size=40, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_config(config)
-    training, state = assembled(model, "encoder", "lora", dropout=0.2)
+    training, state = assembled(model, "encoder", "lora", device, dropout=0.2)
     check_cuts(training, state)
     losses = [loss_and_gradient(training, dataclasses.replace(state, step=step))[0] for step in range(4)]
     model.eval()

@@ -49,7 +49,7 @@ def member(
     rows = examples()
     dropout = Dropout(model, seed)
     order = DataOrder(len(rows), 4, seed)
-    training = Training(model, CausalObjective(None, None, 0), rows, order, config, torch.device("cpu"), dropout)
+    training = Training(model, CausalObjective(None, None, 0), rows, order, config, base.device, dropout)
     training = dataclasses.replace(training, micro_tokens=micro_tokens)
     for layer in layers.values():
         layer.dropout_masks = dropout.masks
@@ -60,8 +60,9 @@ def member(
 
 
 @pytest.mark.parametrize("name", LOW_RANK)
-def test_losses_are_those_of_a_run_alone(name: str) -> None:
-    base = tiny_model("decoder")
+def test_losses_are_those_of_a_run_alone(name: str, device: str) -> None:
+    """To 1e-5; on CUDA, whose products sum in another order at each shape, to 1e-4."""
+    base = tiny_model("decoder").to(device)
     keys = {"dropout": 0.1}
     alone = []
     for seed, lr in RUNS:
@@ -72,7 +73,7 @@ def test_losses_are_those_of_a_run_alone(name: str) -> None:
     SideBySide(
         base, [member(base, name, seed, lr, seen=seen, **keys) for (seed, lr), seen in zip(RUNS, joint, strict=True)]
     ).run()
-    assert np.allclose(joint, alone, rtol=1e-5, atol=0)
+    assert np.allclose(joint, alone, rtol=1e-5 if device == "cpu" else 1e-4, atol=0)
     assert len({tuple(losses) for losses in joint}) == len(RUNS)  # the runs do differ
 
 
@@ -86,8 +87,8 @@ def test_any_cut_gives_the_losses_of_one_pass(name: str) -> None:
     assert np.allclose(*losses, rtol=1e-5, atol=0)
 
 
-def test_passes_in_bf16() -> None:
-    base = tiny_model("decoder", torch.bfloat16)
+def test_passes_in_bf16(device: str) -> None:
+    base = tiny_model("decoder", torch.bfloat16).to(device)
     single = member(base, "lora", 0, 1e-2, micro_tokens=20)
     expected = [single.training.step(single.state).loss for _ in range(3)]
     group = SideBySide(base, [member(base, "lora", seed, 1e-2) for seed in (0, 1)], micro_tokens=40)
