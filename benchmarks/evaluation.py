@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--peer-batch", default="1", help="lm-eval's default is 1; 4,8,16,32: the best of them")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-root", help="folder with the real GSM8K; without it this package's word problems")
     parser.add_argument("--out", default="benchmarks/results")
@@ -41,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     source = ["data.source=local", f"data.root={given.data_root}"] if given.data_root else ["data.source=embedded"]
     config = compose_run([f"model={given.model}", "method=lora", "task=gsm8k", *source])
-    model, tokenizer = loaded_model(given.model, torch.float32)
+    device = torch.device(given.device)
+    model, tokenizer = loaded_model(given.model, getattr(torch, given.dtype))
+    model.to(device)
     evaluation: Any = tasks.build(config.task).evaluations()[0]
     rows = load(evaluation.dataset, evaluation.split, config.data).take(range(given.limit))
     ours = _ours(model, tokenizer, given.batch)
@@ -78,11 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row |= {"different_verdicts": disagreements}
     facts = {
         "model": given.model, "max_new_tokens": given.max_new_tokens, "batch": given.batch,
-        "peer_batch": peer_batch, "peer_batch_among": given.peer_batch, "threads": given.threads,
+        "dtype": given.dtype, "peer_batch": peer_batch, "peer_batch_among": given.peer_batch, "threads": given.threads,
         "data": "real" if given.data_root else "embedded",
     }  # fmt: skip
-    path = Path(given.out) / f"evaluation-{given.model}-peer{'best' if ',' in given.peer_batch else peer_batch}.csv"
-    report.write(path, table, facts, torch.device("cpu"))
+    where = "" if device.type == "cpu" else f"-{given.device}-{given.dtype}"
+    peers = "best" if "," in given.peer_batch else peer_batch
+    report.write(Path(given.out) / f"evaluation-{given.model}{where}-peer{peers}.csv", table, facts, device)
     print(report.table(table))
     return 0
 
@@ -109,7 +114,9 @@ def _peer(model: Any, tokenizer: Any, batch: int) -> Any:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu")  # the tokenizer's own setting
+    lm = HFLM(
+        pretrained=model, tokenizer=tokenizer, batch_size=batch, device=str(model.device)
+    )  # the tokenizer's own setting
 
     def answer(prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> list[str]:
         settings = {"until": list(stop), "max_gen_toks": new_tokens, "do_sample": False}

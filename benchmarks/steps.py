@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }  # fmt: skip
     path = Path(given.out) / f"steps-{given.model}-{given.device}-{given.dtype}-r{given.rank}-b{given.batch}.csv"
     report.write(path, list(rows.values()), facts, device)
-    if given.steps and given.counts:
+    if given.steps and given.counts and given.plot:
         report.plot_steps(path.with_suffix(".png"), list(rows.values()), facts, device)
     print(report.table(list(rows.values())))
     return 0
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=5, help="timed steps; 0: only exact counts")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--counts", action=argparse.BooleanOptionalAction, default=True, help="memory and generation")
+    parser.add_argument("--plot", action=argparse.BooleanOptionalAction, default=True, help="a picture beside the CSV")
     parser.add_argument("--generate", type=int, default=0, help="prompts for generation speed; 0: not measured")
     parser.add_argument("--contestants", default=",".join((*METHODS, *PEFT)))
     parser.add_argument("--out", default="benchmarks/results")

@@ -1,0 +1,81 @@
+"""What scripts/gpu_suite.sh asks of Python: which packages are there, and pytest's outcome as JSON.
+
+python scripts/gpu_suite.py packages FILE [--dry-run]
+python scripts/gpu_suite.py tests FILE FOLDER ...
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree  # of a file that pytest, started here, has just written
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+TESTING = ("pytest", "hypothesis", "peft")
+
+
+def main(words: list[str]) -> int:
+    command, file, *rest = words
+    found, code = packages("--dry-run" in rest) if command == "packages" else tests(rest)
+    if found:
+        Path(file).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    return code
+
+
+def packages(dry_run: bool) -> tuple[dict[str, object], int]:
+    """(versions and device, 0), or ({}, 3) where CUDA or a package is missing."""
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = sorted({Requirement(line).name for line in needed} | set(TESTING))
+    versions = {name: _version(name) for name in names}
+    if missing := [name for name, version in versions.items() if version is None]:
+        print(f"missing: {', '.join(missing)}; collect them with scripts/gpu_wheels.sh, then --wheels FOLDER")
+        return {}, 3
+    import torch
+
+    if dry_run:
+        return {"device": "cpu", "dry_run": True, "packages": versions}, 0
+    if not torch.cuda.is_available():
+        print(f"torch {torch.__version__} has no CUDA here: this suite is for a GPU (--dry-run: tiny sizes on a CPU)")
+        return {}, 3
+    card = torch.cuda.get_device_properties(0)
+    facts = {"device": card.name, "bytes": card.total_memory, "capability": f"{card.major}.{card.minor}"}
+    return {**facts, "cuda": torch.version.cuda, "packages": versions}, 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def tests(places: list[str]) -> tuple[dict[str, object], int]:
+    """(counts, and every failure by name, pytest's exit code) of the tests that are marked gpu in some folders."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short"]
+        code = subprocess.run([*command, f"--junitxml={report}", *places], cwd=ROOT).returncode
+        if not report.exists():
+            return {}, code
+        cases = list(ElementTree.parse(report).iter("testcase"))  # noqa: S314
+    outcomes, failures = Counter[str](), {}
+    for case in cases:
+        kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+        outcomes[kinds[0] if kinds else "passed"] += 1
+        if kinds and kinds[0] != "skipped":
+            text = next(child for child in case if child.tag == kinds[0]).get("message") or ""
+            failures[f"{case.get('classname')}::{case.get('name')}"] = text[:1000]
+    seconds = round(sum(float(case.get("time") or 0) for case in cases), 1)
+    return {"outcomes": dict(outcomes), "failures": failures, "seconds": seconds}, code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

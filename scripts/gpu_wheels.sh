@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Collects into FOLDER the wheels that a machine with torch, transformers and peft (x86-64, no network) still needs to run
+# sdsbench and its tests, at the versions of requirements.lock; then: scripts/gpu_suite.sh --wheels FOLDER OUT
+#
+#   scripts/gpu_wheels.sh FOLDER [VERSION OF PYTHON, 3.12]
+set -euo pipefail
+folder=$(realpath -m "${1:?usage: gpu_wheels.sh FOLDER [PYTHON VERSION]}") version=${2:-3.12}
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+mkdir -p "$folder"
+names='hydra-core omegaconf datasets dill multiprocess xxhash evaluate lm-eval sacrebleu portalocker tabulate pytablewriter
+  DataProperty mbstrdecoder tabledata tcolorpy typepy pathvalidate jsonlines more-itertools zstandard math-verify
+  latex2sympy2-extended gguf chardet pytest pluggy iniconfig hypothesis sortedcontainers'
+platforms=()
+for tag in manylinux_2_28 manylinux_2_27 manylinux_2_24 manylinux_2_17 manylinux2014; do platforms+=(--platform "${tag}_x86_64"); done
+for name in $names; do
+  pin=$(grep -i "^$name==" requirements.lock) || { echo "$name is not in requirements.lock" >&2; continue; }
+  "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
+    "${platforms[@]}" -d "$folder" "$pin"
+done
+for name in antlr4-python3-runtime rouge-score sqlitedict word2number; do # these come as sources
+  "$python" -m pip wheel --quiet --no-deps -w "$folder" "$(grep -i "^$name==" requirements.lock)"
+done
+du -sh "$folder"
