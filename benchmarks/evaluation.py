@@ -114,9 +114,8 @@ def _peer(model: Any, tokenizer: Any, batch: int) -> Any:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(
-        pretrained=model, tokenizer=tokenizer, batch_size=batch, device=str(model.device)
-    )  # the tokenizer's own setting
+    # The tokenizer's own setting of the beginning-of-sequence token.
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device=str(model.device))
 
     def answer(prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> list[str]:
         settings = {"until": list(stop), "max_gen_toks": new_tokens, "do_sample": False}

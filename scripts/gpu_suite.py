@@ -19,7 +19,20 @@ from xml.etree import ElementTree  # of a file that pytest, started here, has ju
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-TESTING = ("pytest", "hypothesis", "peft")
+TESTING = ("pytest", "hypothesis", "peft", "torchao")
+NEEDED = {
+    "torch",
+    "transformers",
+    "peft",
+    "hydra-core",
+    "pydantic",
+    "click",
+    "datasets",
+    "lm-eval",
+    "pytest",
+    "hypothesis",
+}
+"""Without these no part begins; what else is missing fails or skips what uses it, and is null in packages.json."""
 
 
 def main(words: list[str]) -> int:
@@ -35,8 +48,10 @@ def packages(dry_run: bool) -> tuple[dict[str, object], int]:
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = sorted({Requirement(line).name for line in needed} | set(TESTING))
     versions = {name: _version(name) for name in names}
-    if missing := [name for name, version in versions.items() if version is None]:
-        print(f"missing: {', '.join(missing)}; collect them with scripts/gpu_wheels.sh, then --wheels FOLDER")
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        print(f"missing: {', '.join(missing)}; scripts/gpu_wheels.sh collects wheels, --wheels FOLDER installs them")
+    if NEEDED & set(missing):
         return {}, 3
     import torch
 

@@ -77,4 +77,8 @@ where=$([[ -n $dry ]] || echo -cuda-float32) peer=$([[ -n $dry ]] && echo 1 || e
 part "evaluation-micro$where-peer$peer.csv" "$python" -m benchmarks.evaluation --model micro --device "$device" \
   --out "$work/part" "${answers[@]}"
 if [[ -n $failed ]]; then echo "some parts failed: the same command tries them again" >&2; exit 1; fi
+if failures=$(grep -L '"failures": {}' "$out"/tests-*.json) && [[ -n $failures ]]; then
+  echo "tests failed, named in $failures" >&2
+  exit 1
+fi
 echo "all parts are in $(basename "$out"): $(ls "$out" | tr '\n' ' ')"

@@ -9,16 +9,17 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 mkdir -p "$folder"
 names='hydra-core omegaconf datasets dill multiprocess xxhash evaluate lm-eval sacrebleu portalocker tabulate pytablewriter
-  DataProperty mbstrdecoder tabledata tcolorpy typepy pathvalidate jsonlines more-itertools zstandard math-verify
-  latex2sympy2-extended gguf chardet pytest pluggy iniconfig hypothesis sortedcontainers'
+  DataProperty mbstrdecoder tabledata tcolorpy typepy pathvalidate more-itertools zstandard math-verify
+  latex2sympy2-extended gguf chardet torchao pytest pluggy iniconfig hypothesis sortedcontainers'
 platforms=()
 for tag in manylinux_2_28 manylinux_2_27 manylinux_2_24 manylinux_2_17 manylinux2014; do platforms+=(--platform "${tag}_x86_64"); done
+pin() { grep -iE "^${1//-/[-_]}==" requirements.lock; } # registries take - and _ for the same
+
 for name in $names; do
-  pin=$(grep -i "^$name==" requirements.lock) || { echo "$name is not in requirements.lock" >&2; continue; }
   "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
-    "${platforms[@]}" -d "$folder" "$pin"
+    "${platforms[@]}" -d "$folder" "$(pin "$name")"
 done
 for name in antlr4-python3-runtime rouge-score sqlitedict word2number; do # these come as sources
-  "$python" -m pip wheel --quiet --no-deps -w "$folder" "$(grep -i "^$name==" requirements.lock)"
+  "$python" -m pip wheel --quiet --no-deps -w "$folder" "$(pin "$name")"
 done
 du -sh "$folder"

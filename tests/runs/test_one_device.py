@@ -1,8 +1,8 @@
 """A step as on CUDA, traced without a GPU: no operator may meet tensors of main memory beside those of the device.
 
 The step computes shapes on meta tensors by the kernels that CUDA would take (training/meta_device.py): forward and
-backward passes and the update. torch's FakeTensorMode cannot do so here: autograd ends the process where a tensor claims
-to be on CUDA in a build without it.
+backward passes and the update. torch's FakeTensorMode cannot do so here: autograd ends the process where a tensor
+claims to be on CUDA in a build without it.
 """
 
 from __future__ import annotations
