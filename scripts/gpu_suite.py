@@ -20,18 +20,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 TESTING = ("pytest", "hypothesis", "peft", "torchao")
-NEEDED = {
-    "torch",
-    "transformers",
-    "peft",
-    "hydra-core",
-    "pydantic",
-    "click",
-    "datasets",
-    "lm-eval",
-    "pytest",
-    "hypothesis",
-}
+NEEDED = {"torch", "transformers", "peft", "hydra-core", "pydantic", "click", "datasets", "lm-eval"} | {*TESTING[:2]}
 """Without these no part begins; what else is missing fails or skips what uses it, and is null in packages.json."""
 
 
@@ -44,7 +33,7 @@ def main(words: list[str]) -> int:
 
 
 def packages(dry_run: bool) -> tuple[dict[str, object], int]:
-    """(versions and device, 0), or ({}, 3) where CUDA or a package is missing."""
+    """(device, versions and a hash of the code, 0), or ({}, 3) where CUDA or a package is missing."""
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = sorted({Requirement(line).name for line in needed} | set(TESTING))
     versions = {name: _version(name) for name in names}
@@ -55,14 +44,18 @@ def packages(dry_run: bool) -> tuple[dict[str, object], int]:
         return {}, 3
     import torch
 
+    from sdsbench.core.source_hash import hash_of
+
+    sources = [path for part in ("sdsbench", "benchmarks", "tests") for path in sorted((ROOT / part).rglob("*.py"))]
+    made_from = {"code": hash_of({str(path.relative_to(ROOT)): path for path in sources}), "packages": versions}
     if dry_run:
-        return {"device": "cpu", "dry_run": True, "packages": versions}, 0
+        return {"device": "cpu", "dry_run": True, **made_from}, 0
     if not torch.cuda.is_available():
         print(f"torch {torch.__version__} has no CUDA here: this suite is for a GPU (--dry-run: tiny sizes on a CPU)")
         return {}, 3
     card = torch.cuda.get_device_properties(0)
     facts = {"device": card.name, "bytes": card.total_memory, "capability": f"{card.major}.{card.minor}"}
-    return {**facts, "cuda": torch.version.cuda, "packages": versions}, 0
+    return {**facts, "cuda": torch.version.cuda, **made_from}, 0
 
 
 def _version(name: str) -> str | None:

@@ -47,9 +47,14 @@ part() {
   mv "$work/part/$file" "$out/$file"
 }
 
+"$python" scripts/gpu_suite.py packages "$work/packages.json" ${dry:+--dry-run} || exit 3
+if [[ ! -e $out/packages.json ]]; then
+  cp "$work/packages.json" "$out/packages.json"
+elif ! cmp -s "$work/packages.json" "$out/packages.json"; then
+  echo "gpu_suite.sh: $(basename "$out") holds parts of another device, code or packages: name an empty folder" >&2
+  exit 2
+fi
 failed=''
-part packages.json "$python" scripts/gpu_suite.py packages "$work/part/packages.json" ${dry:+--dry-run}
-[[ -e $out/packages.json ]] || exit 3
 if [[ -n $dry ]]; then
   device=cpu dtype=float32 methods='' training='tests/training/test_optimizer.py' others='tests/runs/test_places.py'
   methods=tests/methods/test_gradients.py
