@@ -97,6 +97,7 @@ def test_overrides_are_the_same_argument_in_every_verb() -> None:
                 assert (parameter.name, parameter.nargs, parameter.metavar) == ("overrides", -1, "[KEY=VALUE]...")
     assert taking == [
         "check",
+        "compare",
         "fetch",
         "plan",
         "profile",

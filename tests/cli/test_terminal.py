@@ -49,7 +49,7 @@ def test_a_run_where_nothing_can_be_written_but_its_folder(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr and " ? " in done.stdout and done.stdout.isascii()
     first = done.stderr.splitlines()[0]
     assert first.startswith("evaluate gsm8k (untrained) 0/1 "), done.stderr
-    assert "untrained 0.00 (n 1)" in done.stdout and "trained 0.00 ? 0.0 (n 2)" in done.stdout
+    assert "untrained 0.00 (n 1)" in done.stdout and "trained 0.00 ? 0.00 (n 2)" in done.stdout
     assert max(map(len, (line for line in done.stdout.splitlines() if " gsm8k " in line))) <= 80
 
 

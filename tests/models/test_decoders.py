@@ -79,7 +79,7 @@ def test_what_no_layout_computes_is_refused_with_the_figure() -> None:
 class Letters:
     """A tokenizer of one token a letter, without a beginning."""
 
-    bos_token_id = eos_token_id = None
+    bos_token = bos_token_id = eos_token_id = None
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         return {"input_ids": [ord(letter) for letter in text]}

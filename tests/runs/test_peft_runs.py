@@ -140,5 +140,5 @@ def test_full_fine_tuning_exports_without_a_word_on_adapters(tmp_path: Path) -> 
     written = load_file(tmp_path / "merged" / "model.safetensors")
     name = "model.layers.0.self_attn.q_proj.weight"
     assert torch.equal(written[name], trained[f"other.{name}"])
-    assert main(["export", str(run), str(tmp_path / "peft")]) == 2
+    assert main(["export", str(run), str(tmp_path / "peft"), "--form", "peft"]) == 2
     assert not read_record(run / "record.json").failure

@@ -158,10 +158,10 @@ def test_another_methods_file_changes_nothing_and_the_core_changes_all(tmp_path:
     (package / "methods" / "another.py").write_text("VALUE = 1\n")
     edit(package / "methods" / "dora.py", "class DoRA(", "CONSTANT = 2\n\n\nclass DoRA(")
     edit(package / "runs" / "banner.py", "def banner(", "CONSTANT = 2\n\n\ndef banner(")
-    edit(package / "training" / "loop.py", "def targets_of(", "# a comment\ndef targets_of(")
+    edit(package / "training" / "loop.py", "def check_finite(", "# a comment\ndef check_finite(")
     found = again()
     assert found.returncode == 0 and "found finished run" in found.stdout
-    edit(package / "training" / "loop.py", "def targets_of(", "CONSTANT = 2\n\n\ndef targets_of(")
+    edit(package / "training" / "loop.py", "def check_finite(", "CONSTANT = 2\n\n\ndef check_finite(")
     refused = again()
     assert refused.returncode == 2 and "code of core: then" in refused.stderr
     assert "code of method" not in refused.stderr

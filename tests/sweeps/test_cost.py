@@ -82,7 +82,8 @@ def test_every_public_set_has_its_size() -> None:
     """Nothing that a protocol or sweep of conf/ names is guessed as GSM8K's."""
     for task in ("metamath", "commonsense", "glue/rte", "vtab/dtd", "vision/cars"):
         tasks.lookup(task)
-    missing = [name for name in catalogue.names() if name not in sizes.SIZES]
+    own = {"pairs", "labels"}  # files of the user's, whose sizes nobody knows before they are read
+    missing = [name for name in catalogue.names() if name not in {*sizes.SIZES, *own}]
     assert not missing
 
 

@@ -220,7 +220,7 @@ def test_kill_9_and_the_sweep_command_goes_on_together(
     assert died.returncode == -signal.SIGKILL
     assert States(plan, tmp_path).counts() == {"stopped": 4}
     assert main(["sweep", str(plan.folder), "sweep.group_size=4", f"output_root={tmp_path}"]) == 0
-    assert "4/4" in capsys.readouterr().out
+    assert "4 of 4" in capsys.readouterr().out
     for name, expected in alone.items():
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
         assert record(tmp_path, name).placing["group_size"] == 4

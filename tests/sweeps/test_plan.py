@@ -52,6 +52,11 @@ def test_planned_run_ids_are_those_that_running_computes(tmp_path: Path) -> None
 
 
 def test_source_auto_is_settled_when_planning(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {i} and 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(8)]
+    for split in ("train", "test"):
+        (tmp_path / "gsm8k").mkdir(exist_ok=True)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"gsm8k/{split}.jsonl").write_text(lines)
     sweep = define(["model=micro", "seed=0", f"data.root={tmp_path}"])
     manifest, texts = freeze(sweep)
     plan, _ = plans.write(tmp_path / "plan", manifest, texts)
