@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
+from pydantic import ValidationError
 
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.limits import Limit
@@ -21,6 +22,13 @@ from sdsbench.core.limits import Limit
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a link",
           stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}  # fmt: skip
 _SLICE = 1024  # packed bytes at a time: Zstandard makes at most some 32 MiB of them
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with what a file holds: `scores.0.value: Input should be a valid number`."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))[:200] or "the whole file"
+    return f"{where}: {first['msg']}"
 
 
 def kind_of(mode: int) -> str:

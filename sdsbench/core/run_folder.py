@@ -25,7 +25,7 @@ from sdsbench.core.file_hash import content_hash
 from sdsbench.core.files import write_atomic
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.limits import RECORD
-from sdsbench.core.reading import parse_json, read_bytes
+from sdsbench.core.reading import first_fault, parse_json, read_bytes
 from sdsbench.core.record import Record
 
 
@@ -48,9 +48,7 @@ def read_record(path: Path) -> Record:
     try:
         record = Record.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))[:200] or "the whole file"
-        raise DamagedFile(f"{path}: not a record of schema version 2: {where}: {first['msg']}.") from None
+        raise DamagedFile(f"{path}: not a record of schema version 2: {first_fault(error)}.") from None
     # Of what the file holds, not of what it would hold if it were written today: keys may have been added since.
     try:
         held = sha256_of({**parse_json(content, path), "checksum": ""})

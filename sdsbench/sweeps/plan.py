@@ -28,7 +28,7 @@ from sdsbench.core.hashing import sha256_of
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.names import CellKey, Name, RunId, require_printable
-from sdsbench.core.reading import parse_json, read_bytes
+from sdsbench.core.reading import first_fault, parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.environment import with_environment
 from sdsbench.runs.configuration.identity import placed, run_id
@@ -181,9 +181,7 @@ def read(folder: Path) -> Plan:
     try:
         manifest = Manifest.model_validate_json(read_bytes(path, MANIFEST, below=folder))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise DamagedFile(f"{path}: not a manifest of schema version 2: {where}: {first['msg']}. {_AGAIN}") from None
+        raise DamagedFile(f"{path}: not a manifest of schema version 2: {first_fault(error)}. {_AGAIN}") from None
     if manifest.checksum != _checksum(manifest):
         raise DamagedFile(f"{path}: its content does not match its checksum. {_AGAIN}")
     return Plan(folder, manifest)

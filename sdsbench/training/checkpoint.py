@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.files import sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
-from sdsbench.core.reading import read_json
+from sdsbench.core.reading import first_fault, read_json
 from sdsbench.training.state import TrainState
 
 
@@ -123,9 +123,7 @@ def _facts(path: Path) -> _Facts:
     try:
         facts = _Facts.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise DamagedFile(f"{path / 'state.json'}: {where}: {first['msg']}.") from None
+        raise DamagedFile(f"{path / 'state.json'}: {first_fault(error)}.") from None
     if facts.checksum != _checksum(raw):
         raise DamagedFile(f"{path / 'state.json'}: its content does not match its checksum.")
     if facts.step != step_of(path):

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.names import RunId
+from sdsbench.core.reading import first_fault
 from sdsbench.core.record import Label
 
 FILE = "bundle.json"
@@ -49,7 +50,5 @@ class BundleManifest(_Strict):
             if manifest.checksum != manifest._checksum():
                 raise DamagedFile(f"{where}: {FILE} does not match its checksum.")
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))[:200] or "the whole file"
-            raise DamagedFile(f"{where}: {FILE} is no manifest of format 1: {place}: {first['msg']}.") from None
+            raise DamagedFile(f"{where}: {FILE} is no manifest of format 1: {first_fault(error)}.") from None
         return manifest

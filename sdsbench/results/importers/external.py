@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sdsbench.core.errors import DamagedFile, SdsbenchError
 from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import EXTERNAL
-from sdsbench.core.reading import read_bytes
+from sdsbench.core.reading import first_fault, read_bytes
 
 FOLDER = "results/external"
 
@@ -66,9 +66,7 @@ def _read(path: Path) -> ExternalRecord:
     try:
         return ExternalRecord.model_validate_json(read_bytes(path, EXTERNAL))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))[:200] or "the whole file"
-        raise DamagedFile(f"{path}: not an external record: {where}: {first['msg']}. Import it again.") from None
+        raise DamagedFile(f"{path}: not an external record: {first_fault(error)}. Import it again.") from None
 
 
 @contextmanager
