@@ -47,7 +47,7 @@ def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
             [Problem("--best", shown, "runs of one model and task", "Name the run in place of the plan.")]
         )
     saved = [(folder, record) for folder, record in found if (folder / "adapter").is_dir()]
-    scored = [(score, folder, record) for folder, record in saved if (score := _score(record)) is not None]
+    scored = [(score, folder, record) for folder, record in saved if (score := rank_of(record)) is not None]
     if not scored:
         accepted = "finished runs with scores that saved what they trained"
         raise ConfigError([Problem("--best", len(found), accepted, "Train with train.save=adapter, or all.")])
@@ -62,7 +62,7 @@ def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
     )
 
 
-def _score(record: Record) -> float | None:
+def rank_of(record: Record) -> float | None:
     """Mean of the headline scores, such that more is better."""
     scores = (score for score in record.scores if score.headline and score.stage == "trained")
     values = [score.rank for score in scores if not score.retention]

@@ -26,7 +26,7 @@ class _Price:
     disk: float | None
 
 
-def print_budget(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
+def print_costs(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
     """Time left, and with `memory` also the memory of a run and what a CPU reaches that no run has used yet.
 
     Configurations that differ only in seed and rate cost the same: one is counted.

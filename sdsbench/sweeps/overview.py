@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdsbench.core.console import rich_console, terminal_text
-from sdsbench.sweeps.budget import print_budget
+from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import STALE, SlotState, States, root_of
 
@@ -45,7 +45,7 @@ def print_overview(
             print(f"  {key}: {', '.join(list(values)[:12])}{' ...' if len(values) > 12 else ''}")
     for identity, message in states.damaged.items():
         print(f"damaged: {identity}: {message} The next worker sets it aside and runs it again.")
-    print_budget(plan, slots, memory)
+    print_costs(plan, slots, memory)
     return states
 
 

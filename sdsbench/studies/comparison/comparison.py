@@ -131,7 +131,7 @@ def _planned(question: Question, seconds: float, workers: int, name: str) -> pla
     configs = {method: question.config(method) for method in question.methods}
     rates = {method: config.train.lr for method, config in configs.items()}
     first = _first_run(question, rates)
-    run_seconds = _run_seconds(question, first)
+    run_seconds = _run_seconds(configs, question.reference, first)
     effort = budgets.afford(seconds, run_seconds, workers)
     grid = budgets.learning_rates(rates, effort.rates)
     seeds = ",".join(map(str, range(effort.seeds)))
@@ -139,7 +139,7 @@ def _planned(question: Question, seconds: float, workers: int, name: str) -> pla
     sweep.name, sweep.description = name, f"{', '.join(question.methods)}: {effort}"
     sweep.tune = Tune(key="train.lr", grid=grid, seeds=_tuning_seeds(effort), extend=EXTEND)
     plan, _ = plans.write(plans.PLANS / name, *freeze(sweep, question.config_dirs))
-    questions = sum(score.n for score in first.scores if score.headline)
+    questions = sum(score.n for score in first.scores if score.headline and score.stage == "validation")
     for line in _bought(effort, grid, run_seconds, seconds, workers, questions):
         print(line, flush=True)
     return plan
@@ -161,11 +161,11 @@ def _first_run(question: Question, rates: Mapping[str, float]) -> Record:
     return record
 
 
-def _run_seconds(question: Question, first: Record) -> dict[str, float]:
+def _run_seconds(configs: Mapping[str, RunConfig], reference: str, first: Record) -> dict[str, float]:
     """What a run of each method takes: the first run's time, its training in the proportion of the methods' times."""
-    relative = {name: methods.lookup(question.config(name).method.name)[0].relative_time for name in question.methods}
+    relative = {name: methods.lookup(config.method.name)[0].relative_time for name, config in configs.items()}
     rest = first.seconds.load + first.seconds.init + first.seconds.eval
-    return {name: rest + first.seconds.train * time / relative[question.reference] for name, time in relative.items()}
+    return {name: rest + first.seconds.train * time / relative[reference] for name, time in relative.items()}
 
 
 def _bought(

@@ -14,6 +14,7 @@ from sdsbench.results.tables.contrast import MIN_SEEDS
 from sdsbench.results.tables.definition import Column, Row
 from sdsbench.results.tables.run_values import own_cost
 from sdsbench.results.tables.runs import Run
+from sdsbench.sweeps.best import rank_of
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,13 @@ class Candidate:
 
     @property
     def best_run(self) -> Run:
-        """The run with the highest score; of equal scores the smallest seed."""
-        score = self.cell.by_seed
-        return max(self.cell.runs, key=lambda run: (score.get(run.record.seed, float("-inf")), -run.record.seed))
+        """The run with the best headline scores, as `export --best` ranks them; of equal ones the smallest seed."""
+
+        def rank(run: Run) -> tuple[float, int]:
+            found = rank_of(run.record)
+            return (float("-inf") if found is None else found), -run.record.seed
+
+        return max(self.cell.runs, key=rank)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def _of_column(built: Built, column: Column, compared: Compared) -> Recommendati
     learned = [candidate for candidate in best if len(candidate.cell.unlearned) < len(candidate.cell.runs)]
     if not learned:
         return Recommendation(column, f"{_where(column)}: no method learned the task: no run is above its floor.")
-    chosen = _cheapest(learned)
+    chosen = _cheapest(column, learned)
     words = [_told(learned, chosen), _price(learned, chosen), _against(compared, column, chosen)]
     return Recommendation(column, f"{_where(column)}: {' '.join(filter(None, words))} {_take(chosen)}", chosen)
 
@@ -76,15 +81,16 @@ def _candidate(row: Row, cell: TableCell) -> Candidate:
     return Candidate(row, cell, statistics.median(own) if own else None)
 
 
-def _cheapest(candidates: Sequence[Candidate]) -> Candidate:
-    """By training time where every candidate has one, else by trained parameters; of equals the higher score."""
+def _cheapest(column: Column, candidates: Sequence[Candidate]) -> Candidate:
+    """By training time where every candidate has one, else by trained parameters; of equals the better score."""
+    timed = all(candidate.seconds is not None for candidate in candidates)
+    sign = -1 if column.better == "higher" else 1
 
     def price(candidate: Candidate) -> tuple[float, float]:
         assert candidate.cell.ours is not None
         trained = candidate.cell.runs[0].record.parameters
         size = float(trained.trainable) if trained else float("inf")
-        timed = all(other.seconds is not None for other in candidates)
-        return (candidate.seconds or 0.0) if timed else size, -candidate.cell.ours.mean
+        return (candidate.seconds or 0.0) if timed else size, sign * candidate.cell.ours.mean
 
     return min(candidates, key=price)
 

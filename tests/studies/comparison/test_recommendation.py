@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdsbench.core.record import Seconds
-from sdsbench.studies.comparison.recommendation import Recommendation, recommend
+from sdsbench.results.tables.cells import TableCell
+from sdsbench.results.tables.definition import Row
+from sdsbench.results.tables.runs import load
+from sdsbench.studies.comparison.recommendation import Candidate, Recommendation, recommend
 from tests.results.tables.fixtures import built, make_record, make_samples, write_run
 
 N = 200
@@ -58,3 +61,13 @@ def test_two_seeds_decide_nothing(tmp_path: Path) -> None:
 def test_where_nobody_learned_nobody_is_recommended(tmp_path: Path) -> None:
     found = answer(tmp_path, {"lora": [0, 0, 0], "dora": [0, 0, 0]}, {"lora": 20.0, "dora": 24.0})
     assert found.chosen is None
+
+
+def test_of_a_loss_the_run_with_the_lowest_is_the_best(tmp_path: Path) -> None:
+    for seed, loss in enumerate((2.0, 1.5, 1.8)):
+        record = make_record("lora", seed, {"pairs": loss}, config={"protocol": {"lr": 1e-3}})
+        record.scores = [score.model_copy(update={"better": "lower", "unit": "number"}) for score in record.scores]
+        write_run(tmp_path, record)
+    runs, _ = load(tmp_path)
+    cell = TableCell("lora", "pairs", "value", by_seed={0: 2.0, 1: 1.5, 2: 1.8}, runs=tuple(runs))
+    assert Candidate(Row("lora", "LoRA", {}), cell, None).best_run.record.seed == 1
