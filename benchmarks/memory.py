@@ -21,7 +21,7 @@ from benchmarks import report
 from benchmarks.contestants import Ours, Pad
 from benchmarks.workloads import every_example_long, random_model
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.memory import Batch, training_bytes
+from sdsbench.runs.memory import Batch, allocated_bytes, training_bytes
 from sdsbench.training.saved_bytes import PeakBytes
 
 
@@ -69,8 +69,9 @@ def measured(
         peak = live.peak
     rows = [] if method == "full_ft" else [f"method.rank={rank}", "method.targets=[all-linear]"]
     config = compose_run([f"model={model}", f"method={method}", "task=gsm8k", *rows])
-    estimate = training_bytes(config, Batch((length,) * batch, workload.batch(0)[0].targets / length), dtype)
-    assert estimate is not None, "shipped architectures are known"
+    live = training_bytes(config, Batch((length,) * batch, workload.batch(0)[0].targets / length), dtype)
+    assert live is not None, "shipped architectures are known"
+    estimate = round(allocated_bytes(live)) if device.type == "cuda" else live
     return {"method": method, "estimate": estimate, "peak": peak, "ratio": round(estimate / peak, 4)}
 
 

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
-from benchmarks.workloads import drawn, gsm8k, loaded_model, random_model
+from benchmarks.workloads import drawn, gsm8k, loaded_model, random_model, synchronize
 from sdsbench.training.side_by_side import Member, SideBySide
 
 
@@ -53,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started = time.perf_counter()
         for run in alone:
             run.training.step(run.state)
-        _synchronize(device)
+        synchronize(device)
         middle = time.perf_counter()
         group.step()
-        _synchronize(device)
+        synchronize(device)
         ended = time.perf_counter()
         if number:
             apart.append(middle - started)
@@ -74,11 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.write(path, [row], facts, device)
     print(report.table([row]))
     return 0
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import METHODS, PEFT, REFERENCES, Contestant, Pad, builder
-from benchmarks.workloads import Workload, drawn, gsm8k, loaded_model, random_model
+from benchmarks.workloads import Workload, drawn, gsm8k, loaded_model, random_model, synchronize
 from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
 
 NEW_TOKENS = 16
@@ -117,7 +117,7 @@ def _alone(contestant: Contestant, workload: Workload, device: torch.device, pro
         heads = [example.ids[: max(1, example.first_target)] for example in workload.examples[:prompts]]
         started = time.perf_counter()
         made = contestant.generate(heads, NEW_TOKENS)
-        _synchronize(device)
+        synchronize(device)
         found["generated_tokens_per_second"] = round(made / (time.perf_counter() - started), 1)
     return found
 
@@ -131,18 +131,13 @@ def _interleaved(
     for number in range(warmup + steps):
         batch = workload.batch(number)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            _synchronize(device)
+            synchronize(device)
             started = time.perf_counter()
             built[name].step(batch)
-            _synchronize(device)
+            synchronize(device)
             if number >= warmup:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

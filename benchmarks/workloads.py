@@ -87,3 +87,9 @@ def loaded_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
     loaded = load(compose_run([f"model={name}", "method=lora", "task=gsm8k"]).model, dtype)
     return loaded.model, loaded.tokenizer
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what the device was given to do, so that a clock read next measures it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()

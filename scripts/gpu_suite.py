@@ -7,7 +7,9 @@ python scripts/gpu_suite.py tests FILE FOLDER ...
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 TESTING = ("pytest", "hypothesis", "peft", "torchao")
 NEEDED = {"torch", "transformers", "peft", "hydra-core", "pydantic", "click", "datasets", "lm-eval"} | {*TESTING[:2]}
 """Without these no part begins; what else is missing fails or skips what uses it, and is null in packages.json."""
+
+_WORKERS = min(4, (os.cpu_count() or 1) // 2) if importlib.util.find_spec("xdist") else 0
+"""Processes of pytest, which share the GPU: most of a test's time is the processor's."""
 
 
 def main(words: list[str]) -> int:
@@ -70,6 +75,7 @@ def tests(places: list[str]) -> tuple[dict[str, object], int]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short"]
+        command += ["-n", str(_WORKERS)] if _WORKERS > 1 else []
         code = subprocess.run([*command, f"--junitxml={report}", *places], cwd=ROOT).returncode
         if not report.exists():
             return {}, code

@@ -18,6 +18,7 @@ while (($#)); do
     *) out=$1; shift ;;
   esac
 done
+[[ $minutes =~ ^[0-9]+$ ]] || { echo "gpu_suite.sh: --minutes $minutes: accepted: a whole number" >&2; exit 2; }
 [[ -n $out ]] || { echo "gpu_suite.sh: name the folder of the results: scripts/gpu_suite.sh OUT" >&2; exit 2; }
 mkdir -p "$out"
 out=$(realpath "$out")
@@ -27,10 +28,12 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false SDSBENCH_CACHE=$work/cache
+mkdir "$work/site"
 if [[ -n $wheels ]]; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$work/site" "$wheels"/*.whl
-  PYTHONPATH=$PYTHONPATH:$work/site
 fi
+"$python" setup.py --quiet egg_info --egg-base "$work/site" # entry points and version, as an installation has them
+PYTHONPATH=$PYTHONPATH:$work/site
 
 # part FILE COMMAND ...: runs the command, whose results are below $work/part, and keeps them as FILE.
 part() {
@@ -56,20 +59,22 @@ elif ! cmp -s "$work/packages.json" "$out/packages.json"; then
 fi
 failed=''
 if [[ -n $dry ]]; then
-  device=cpu dtype=float32 methods='' training='tests/training/test_optimizer.py' others='tests/runs/test_places.py'
-  methods=tests/methods/test_gradients.py
+  device=cpu dtype=float32 training='tests/methods/test_gradients.py tests/training/test_optimizer.py'
+  runs=tests/runs/test_places.py
   model=smollm2_135m steps=(--model micro --batch 2 --rank 4 --steps 1 --contestants lora,peft_lora)
-  memory=(--batch 1 --length 16 --rank 4 --methods lora) group=(--model micro --runs 2 --rounds 1 --batch 2)
+  memory=(--batch 1 --length 16 --rank 4 --methods lora) passes=(--examples 2 --length 16 --rank 4 --cuts 1,2 --rounds 1)
+  group=(--model micro --runs 2 --rounds 1 --batch 2)
   answers=(--limit 4 --chunk 2 --max-new-tokens 4 --peer-batch 1) subject=micro
 else
-  device=cuda dtype=bfloat16 methods=tests/methods training=tests/training others='tests/runs tests/evaluation tests/cli'
+  device=cuda dtype=bfloat16 training='tests/methods tests/training' runs='tests/runs tests/evaluation tests/cli'
   model=llama3.2_3b subject=$model
-  steps=(--model $model --batch 4 --max-length 768 --rank 32 --steps 10 --warmup 2
+  steps=(--model $model --batch 4 --max-length 768 --rank 32 --steps 20 --warmup 5
     --contestants lora,dora,lora_pro,lora_xs,lora_sb,sds_lora,peft_lora,peft_dora)
-  memory=(--batch 4 --length 768 --rank 32) group=(--model smollm2_135m --runs 8 --rounds 10)
+  memory=(--batch 4 --length 768 --rank 32) passes=(--examples 32 --length 512 --rank 32 --cuts 1,4,16,32)
+  group=(--model smollm2_135m --runs 8 --rounds 10)
   answers=(--limit 200 --chunk 40 --max-new-tokens 128 --batch 64 --peer-batch 1,16,64)
 fi
-for name in methods training others; do
+for name in training runs; do
   # shellcheck disable=SC2086 # a list of folders
   part "tests-$name.json" "$python" scripts/gpu_suite.py tests "$work/part/tests-$name.json" ${!name}
 done
@@ -77,6 +82,7 @@ common=(--device "$device" --dtype "$dtype" --out "$work/part")
 rank=$([[ -n $dry ]] && echo r4-b2 || echo r32-b4)
 part "steps-$subject-$device-$dtype-$rank.csv" "$python" -m benchmarks.steps "${common[@]}" "${steps[@]}" --no-plot
 part "memory-$model-$device-$dtype.csv" "$python" -m benchmarks.memory "${common[@]}" --model "$model" "${memory[@]}"
+part "passes-$model-$device-$dtype.csv" "$python" -m benchmarks.passes "${common[@]}" --model "$model" "${passes[@]}"
 part "side-by-side-${group[1]}-$device-${group[3]}-t2.csv" "$python" -m benchmarks.side_by_side "${common[@]}" "${group[@]}"
 where=$([[ -n $dry ]] || echo -cuda-float32) peer=$([[ -n $dry ]] && echo 1 || echo best)
 part "evaluation-micro$where-peer$peer.csv" "$python" -m benchmarks.evaluation --model micro --device "$device" \

@@ -8,7 +8,7 @@ folder=$(realpath -m "${1:?usage: gpu_wheels.sh FOLDER [PYTHON VERSION]}") versi
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 mkdir -p "$folder"
-names='hydra-core omegaconf datasets dill multiprocess xxhash evaluate lm-eval sacrebleu portalocker tabulate pytablewriter
+names='hydra-core omegaconf pydantic pydantic-core annotated-types typing-inspection datasets dill multiprocess xxhash evaluate lm-eval sacrebleu portalocker tabulate pytablewriter
   DataProperty mbstrdecoder tabledata tcolorpy typepy pathvalidate more-itertools zstandard math-verify
   latex2sympy2-extended gguf chardet torchao pytest pluggy iniconfig hypothesis sortedcontainers'
 platforms=()

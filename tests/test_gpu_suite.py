@@ -27,9 +27,9 @@ def test_refused_without_cuda(tmp_path: Path) -> None:
 
 
 def test_a_part_that_is_there_is_done_and_no_part_begins_without_time(tmp_path: Path) -> None:
-    (tmp_path / "tests-methods.json").write_text('{"failures": {}}')
+    (tmp_path / "tests-training.json").write_text('{"failures": {}}')
     code, said = suite("--dry-run", "--minutes", "0", str(tmp_path))
-    assert code == 75 and "tests-methods.json: done before" in said and "tests-training.json: no time is left" in said
+    assert code == 75 and "tests-training.json: done before" in said and "tests-runs.json: no time is left" in said
     facts = json.loads((tmp_path / "packages.json").read_text())
     assert facts["dry_run"] and facts["packages"]["torch"] == torch.__version__ and len(facts["code"]) == 64
     (tmp_path / "packages.json").write_text(json.dumps({**facts, "code": "0" * 64}))

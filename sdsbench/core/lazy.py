@@ -19,7 +19,9 @@ else:
             self._name = name
 
         def __getattr__(self, attribute: str) -> Any:
-            return getattr(importlib.import_module(self._name), attribute)
+            found = getattr(importlib.import_module(self._name), attribute)
+            setattr(self, attribute, found)  # the next time Python finds it without coming here
+            return found
 
     torch = _LazyModule("torch")
 

@@ -234,7 +234,8 @@ def block_gradients(
     """
     dropped_tn = call.dropped(x_tn)
     gradients: list[Tensor | None] = []
-    for index, (u_kt, down_kn) in enumerate(zip(u_Kt.split(widths), down_Kn.split(widths), strict=True)):
+    branches = zip(u_Kt.split(widths), down_Kn.split(widths), strict=True) if len(widths) > 1 else [(u_Kt, down_Kn)]
+    for index, (u_kt, down_kn) in enumerate(branches):
         up_gradient = down_gradient = None
         if needed[2 * index]:
             h_kt = scaled_product(down_kn, dropped_tn.t(), call.scale)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 
 RESERVE = 1.5e9  # CUDA context and fragmentation, bytes
+WORKSPACE = 2**26  # bytes that cuBLAS holds on an H200; on older cards it is less
+UNSPLIT = 1.01  # torch's allocator leaves up to 1 MiB at the end of large blocks: 0.02 to 0.6 % in docs/speed.md
 USABLE = 0.92  # share of a card's memory that a run may plan with
 CPU_TOKENS = 1024
 """Tokens of a pass on a CPU (docs/speed.md): less is slower, and more only takes more memory."""
@@ -71,10 +73,20 @@ def tokens_that_fit(config: RunConfig, longest: int, device_bytes: float, dtype:
     while budget > least:
         rows = Batch((longest,) * max(1, budget // least), 1.0)
         needed = training_bytes(config, rows, dtype, runs)
-        if needed is None or needed + RESERVE <= device_bytes * USABLE:
+        if needed is None or fits(needed, device_bytes):
             return budget
         budget //= 2
     return least
+
+
+def allocated_bytes(live: float) -> float:
+    """What torch's allocator hands out on a GPU at the peak of a step whose tensors take `live` bytes."""
+    return live * UNSPLIT + WORKSPACE
+
+
+def fits(live: float, device_bytes: float) -> bool:
+    """Whether a device of that size has room for a step whose tensors take `live` bytes."""
+    return allocated_bytes(live) + RESERVE <= device_bytes * USABLE
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from sdsbench.core.record import Record
 from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.check import KnownArchitecture, known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.memory import RESERVE, USABLE, Batch, training_bytes
+from sdsbench.runs.memory import RESERVE, USABLE, Batch, allocated_bytes, training_bytes
 from sdsbench.sweeps.workload import Scoring, Workload, workload
 
 RATE = {"bfloat16": 28e12, "float32": 12e12}  # operations a second that training reaches on the reference card
@@ -134,7 +134,7 @@ def _scoring_seconds(config: RunConfig, weights: int, scoring: Scoring, trained:
 def step_bytes(config: RunConfig, work: Workload) -> float | None:
     """Memory of a step in the smallest passes, on a GPU."""
     counted = training_bytes(config, Batch(tuple(work.smallest_pass()), work.targets), compute_type(config))
-    return None if counted is None else counted + RESERVE
+    return None if counted is None else allocated_bytes(counted) + RESERVE
 
 
 class Estimator:

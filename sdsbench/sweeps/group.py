@@ -22,7 +22,7 @@ from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.identity import naming
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.memory import RESERVE, USABLE, Batch, micro_tokens, training_bytes
+from sdsbench.runs.memory import Batch, fits, micro_tokens, training_bytes
 from sdsbench.runs.run_context import LoadModel, RunContext
 from sdsbench.runs.train import training_member
 from sdsbench.sweeps.active import DrivenRun
@@ -68,7 +68,7 @@ def most_that_fit(config: RunConfig, device_bytes: float) -> int:
     """The largest group, up to LARGEST, whose counted memory a device of that size holds; 1 where none is known."""
     for runs in range(LARGEST, 1, -1):
         needed = group_bytes(config, runs)
-        if needed is not None and needed + RESERVE <= device_bytes * USABLE:
+        if needed is not None and fits(needed, device_bytes):
             return runs
     return 1
 
