@@ -1,7 +1,8 @@
 """A key-value cache of known length: each step writes its own column instead of copying all that came before.
 
 As transformers' StaticCache it holds its memory from the start; unlike it, attention reads the columns in use alone,
-and rows that have ended leave or make room for others.
+and rows that have ended leave or make room for others. For static steps (static_step.py) the place of the newest column
+is a tensor on the device, and attention reads a number of columns that stays the same for many steps.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 class ReservedLayer(DynamicLayer):
@@ -36,14 +37,14 @@ class ReservedLayer(DynamicLayer):
             raise ValueError(f"{end} columns do not fit a cache reserved for {self.capacity}")
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
-        self._use(end)
+        self.use(end)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
         if self.is_initialized:
             columns = self.get_seq_length()
             self.buffers = [buffer[indices.to(buffer.device)] for buffer in self.buffers]
-            self._use(columns)
+            self.use(columns)
 
     def put_last(self, rows: Tensor, other: ReservedLayer) -> None:
         """Put all columns of another layer into the last columns of these rows, one row of it each."""
@@ -56,7 +57,7 @@ class ReservedLayer(DynamicLayer):
         end = self.get_seq_length()
         for buffer in self.buffers:
             buffer[:, :, :columns] = buffer[:, :, end - columns : end].clone()
-        self._use(columns)
+        self.use(columns)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)
@@ -65,15 +66,50 @@ class ReservedLayer(DynamicLayer):
         if self.is_initialized:
             self.batch_select_indices(torch.arange(self.keys.shape[0]).repeat_interleave(repeats))
 
-    def _use(self, columns: int) -> None:
+    def use(self, columns: int) -> None:
+        """So many columns, the first ones, are in use."""
         self.keys, self.values = (buffer[:, :, :columns] for buffer in self.buffers)
 
 
-def reserved_cache(config: Any, capacity: int) -> DynamicCache:
-    """The cache of a model with every layer that attends to all positions reserved for `capacity` of them.
+class StaticLayer(DynamicLayer):
+    """The same buffers in a static step: one new column, at the index `newest` (1); attention reads `columns` columns.
 
-    Layers with a sliding window stay transformers' own, which hold one window.
+    Those that are not in use are masked by the caller. They have to be finite all the same: 0 * nan is nan.
+    """
+
+    def __init__(self, reserved: ReservedLayer, newest: Tensor) -> None:
+        super().__init__()
+        self.buffers, self.newest, self.columns = reserved.buffers, newest, 0
+        self.is_initialized = True
+        for buffer in self.buffers:
+            buffer[:, :, reserved.get_seq_length() :] = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        keys, values = self.buffers
+        keys.index_copy_(2, self.newest, key_states)
+        values.index_copy_(2, self.newest, value_states)
+        return keys[:, :, : self.columns], values[:, :, : self.columns]
+
+    def get_seq_length(self) -> int:
+        return self.columns - 1
+
+
+def static_cache(reserved: Cache, newest: Tensor) -> Cache:
+    """A reserved cache, whose layers are filled, for static steps; both are of the same memory."""
+    return Cache(layers=[StaticLayer(layer, newest) for layer in reserved.layers])
+
+
+def reserved_cache(config: Any, capacity: int) -> DynamicCache:
+    """The cache of a model with every layer that attends to all of `capacity` positions reserved for them.
+
+    Layers with a sliding window that is shorter stay transformers' own, which hold one window.
     """
     cache = DynamicCache(config=config)
-    cache.layers = [ReservedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [ReservedLayer(capacity) if _sees(layer, capacity) else layer for layer in cache.layers]
     return cache
+
+
+def _sees(layer: Any, columns: int) -> bool:
+    """Whether a layer attends to all of so many columns."""
+    windowed = type(layer) is DynamicSlidingWindowLayer
+    return type(layer) is DynamicLayer or (windowed and layer.sliding_window >= columns)

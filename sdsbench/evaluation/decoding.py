@@ -8,12 +8,15 @@ columns are used up, those on the left that no open row needs are dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdsbench.core.console import say_now
 from sdsbench.evaluation.cache import ReservedLayer, reserved_cache
+from sdsbench.evaluation.static_step import StaticStep, Steps, why_plain
 
 SLACK = 64  # columns beyond the longest row, so that dropping columns is rare
 
@@ -21,30 +24,48 @@ SLACK = 64  # columns beyond the longest row, so that dropping columns is rare
 class Decoding:
     """The rows of a batch; `capacity`: the most tokens of a prompt with its answer. `pad`: any token."""
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], capacity: int, pad: int) -> None:
+    def __init__(
+        self, model: Any, prompts: Sequence[Sequence[int]], capacity: int, pad: int, steps: Steps = "plain"
+    ) -> None:
         self.model, self.pad, self.device = model, pad, next(model.parameters()).device
         self.capacity = capacity + SLACK
         self.cache = reserved_cache(model.config, self.capacity)
-        self.tokens, self.mask, self.positions = self._read(prompts, self.cache)
-        """The newest token of each row (b), the columns that belong to it (b x columns), its position (b x 1)."""
+        self.tokens, mask, self.positions = self._read(prompts, self.cache)
+        """The newest token of each row (b) and its position (b x 1)."""
+        self.columns = mask.shape[1]  # in use
+        self.mask = torch.nn.functional.pad(mask, (0, self.capacity - self.columns))
+        """The columns that belong to each row (b x capacity)."""
         self.replaceable = all(isinstance(layer, ReservedLayer) for layer in self.cache.layers)
         """Whether rows can be replaced: layers with a sliding window keep columns of their own."""
+        self.static = None if steps == "plain" else self._static(captured=steps == "captured")
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether rows that have ended may go: a static step is one of a fixed number of rows."""
+        return self.static is None
 
     def step(self, open_rows: Sequence[int]) -> None:
         """The next token of every row; what it is in rows that have ended does not matter."""
-        if self.mask.shape[1] >= self.capacity:
+        if self.columns == self.capacity:
             self._drop_columns(open_rows)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+        self.columns += 1
+        if self.static is not None:
+            try:
+                return self.static(self.columns)
+            except Exception as error:  # of the model, which may do what no graph holds, or of the capture
+                self._settle(self.columns - 1)
+                self._decode_plainly(said(error))
+        logits = self._plain_logits()
         self.positions = self.positions + 1
-        logits = last_logits(self.model, self.tokens[:, None], self.mask, self.positions, self.cache)
         self.tokens = logits.argmax(dim=-1)
 
     def replace(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
         """Put prompts, none longer than an open row, into rows that have ended; their first tokens are made."""
-        width, columns = max(map(len, prompts)), self.mask.shape[1]
+        self._settle(self.columns)
+        width = max(map(len, prompts))
         cache, at = reserved_cache(self.model.config, width), torch.tensor(rows, device=self.device)
         self.tokens[at], mask, self.positions[at] = self._read(prompts, cache)
-        self.mask[at] = torch.nn.functional.pad(mask, (columns - width, 0))
+        self.mask[at] = torch.nn.functional.pad(mask, (self.columns - width, self.capacity - self.columns))
         for layer, new in zip(self.cache.layers, cache.layers, strict=True):
             layer.put_last(at, new)
 
@@ -63,14 +84,77 @@ class Decoding:
         ids, mask = padded(prompts, self.pad, self.device)
         positions = positions_of(mask)
         tokens = last_logits(self.model, ids, mask, positions, cache).argmax(dim=-1)
-        return tokens, mask, positions[:, -1:]
+        return tokens, mask, positions[:, -1:].clone()
+
+    def _plain_logits(self) -> Tensor:
+        """Logits (b x V) after the newest tokens, which get the last of the columns in use."""
+        self.mask[:, self.columns - 1] = 1
+        seen, positions = self.mask[:, : self.columns], self.positions + 1
+        return last_logits(self.model, self.tokens[:, None], seen, positions, self.cache)
 
     def _drop_columns(self, open_rows: Sequence[int]) -> None:
         """Forget columns on the left, as many as all open rows can spare."""
+        self._settle(self.columns)
         needed = int(self.mask[list(open_rows)].sum(dim=1).max())
-        self.mask = self.mask[:, -needed:]
+        self.mask[:, :needed] = self.mask[:, self.columns - needed : self.columns].clone()
+        self.mask[:, needed:] = 0
+        self.columns = needed
         for layer in self.cache.layers:
             layer.keep_last(needed)
+
+    def _settle(self, columns: int) -> None:
+        """Static steps write into the cache's memory; the cache itself is told here how many columns it has."""
+        if self.static is not None:
+            for layer in self.cache.layers:
+                layer.use(columns)
+
+    def _static(self, captured: bool) -> StaticStep | None:
+        """Static steps, where their logits are those of a plain step; else None, and it is said why."""
+        if reason := why_plain(self.model, self.cache):
+            return self._decode_plainly(reason)
+        logits = partial(last_logits, self.model)
+        static = StaticStep(logits, self.model.dtype, self.tokens, self.positions, self.mask, self.cache, captured)
+        self.columns += 1
+        try:
+            expected = self._plain_logits()
+            different = off_by(static.logits(self.columns), expected)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # as in check_generation
+            return self._decode_plainly(said(error))
+        finally:
+            self.columns -= 1
+            self.mask[:, self.columns] = 0
+            for layer in self.cache.layers:
+                layer.use(self.columns)
+        if not different <= accepted(self.model.dtype):
+            return self._decode_plainly(f"those of a static step are off by {different:.2g} standard deviations")
+        return static
+
+    def _decode_plainly(self, reason: str) -> None:
+        self.static = None
+        _say_once(f"answers are decoded kernel by kernel (slower, the same answers): {reason}")
+
+
+@lru_cache
+def _say_once(line: str) -> None:
+    say_now(line)
+
+
+def said(error: Exception) -> str:
+    """An error of a library in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def off_by(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of logits (b x V), in standard deviations of a row's logits."""
+    found, expected = found.float(), expected.float()
+    return float(((found - expected).abs().amax(dim=-1) / expected.std(dim=-1)).max())
+
+
+def accepted(dtype: torch.dtype) -> float:
+    """How far logits that were computed in another order may be off, in the sense of `off_by`."""
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.3
 
 
 def last_logits(model: Any, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:

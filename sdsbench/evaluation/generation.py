@@ -18,7 +18,8 @@ from transformers import GenerationConfig
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.evaluation.cache import reserved_cache
-from sdsbench.evaluation.decoding import Decoding, last_logits, padded, positions_of
+from sdsbench.evaluation.decoding import Decoding, accepted, last_logits, off_by, padded, positions_of, said
+from sdsbench.evaluation.static_step import Steps, default_steps
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.tokens import EncodedText, prompt_ids
 
@@ -48,7 +49,10 @@ class Answer:
 
 
 class Generator:
-    """Answers prompts with a decoder; `progress` is told after every token how many more are done, and may raise."""
+    """Answers prompts with a decoder; `progress` is told after every token how many more are done, and may raise.
+
+    `steps`: how tokens are made (static_step.py); None: as is best on the model's device.
+    """
 
     def __init__(
         self,
@@ -57,10 +61,12 @@ class Generator:
         batch_size: int,
         progress: Callable[[int], None] = lambda _: None,
         begin_token: BeginToken = "tokenizer",
+        steps: Steps | None = None,
     ) -> None:
         self.begin_token: BeginToken = begin_token
         self.model, self.tokenizer, self.batch_size, self.progress = model, tokenizer, batch_size, progress
         self.device = next(model.parameters()).device
+        self.steps: Steps = steps or default_steps(self.device)
         self.ends = _end_tokens(model, tokenizer)
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
@@ -104,7 +110,7 @@ class Generator:
         rows: list[int | None] = [waiting.popleft() for _ in range(min(self.batch_size, len(waiting)))]
         first = [prompts[i] for i in rows if i is not None]
         longest = len(first[0]) + max(request.max_new_tokens for request in requests)
-        batch = Decoding(self.model, first, longest, self.tokenizer.pad_token_id)
+        batch = Decoding(self.model, first, longest, self.tokenizer.pad_token_id, self.steps)
         self._note(batch, rows, range(len(rows)), requests, made)
         least = max(1, self.batch_size // REFILL)
         while True:
@@ -119,7 +125,7 @@ class Generator:
             open_rows = [row for row, i in enumerate(rows) if i is not None]
             if not open_rows:
                 return
-            if free and not (waiting and batch.replaceable):
+            if free and batch.shrinks and not (waiting and batch.replaceable):
                 batch.keep(open_rows)
                 rows = [rows[row] for row in open_rows]
                 open_rows = list(range(len(rows)))
@@ -214,14 +220,12 @@ def check_generation(model: Any, examples: Sequence[EncodedText]) -> None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # an architecture that lacks what generation needs raises whatever it likes
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise Unavailable(f"a {model.config.model_type} model cannot answer in batches here: {said}") from None
+        raise Unavailable(f"a {model.config.model_type} model cannot answer in batches here: {said(error)}") from None
     differences = [
-        float((step[row].float() - logits[place]).abs().max() / logits[place].std())
+        off_by(step, torch.stack([logits[place] for logits in own]))
         for step, place in zip(found, (-2, -1), strict=True)
-        for row, logits in enumerate(own)
     ]
-    tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.3
+    tolerance = accepted(model.dtype)
     if not max(differences) <= tolerance:
         raise Unavailable(
             f"a {model.config.model_type} model cannot answer in batches here: its logits in a padded batch with a "

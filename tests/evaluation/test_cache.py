@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, DynamicCache
 
-from sdsbench.evaluation.cache import ReservedLayer, reserved_cache
+from sdsbench.evaluation.cache import ReservedLayer, reserved_cache, static_cache
 
 LLAMA = AutoConfig.for_model("llama", num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
 
@@ -60,7 +60,31 @@ def test_rows_are_reordered_and_repeated_as_in_the_growing_cache() -> None:
         assert torch.equal(found, expected)
 
 
-def test_sliding_windows_stay_with_transformers() -> None:
+@pytest.mark.parametrize(("capacity", "reserved"), [(16, True), (17, False)])
+def test_windows_that_are_shorter_than_the_cache_stay_with_transformers(capacity: int, reserved: bool) -> None:
     facts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-    layers = reserved_cache(AutoConfig.for_model("gemma2", sliding_window=16, **facts), 32).layers
-    assert [isinstance(layer, ReservedLayer) for layer in layers] == [False, True]
+    layers = reserved_cache(AutoConfig.for_model("gemma2", sliding_window=16, **facts), capacity).layers
+    assert [isinstance(layer, ReservedLayer) for layer in layers] == [reserved, True]
+
+
+def test_a_static_step_writes_the_newest_column_and_reads_a_bucket() -> None:
+    """What is not in use is zero, whatever was in the memory: it is masked, but must not be nan."""
+    generator = torch.Generator().manual_seed(0)
+    cache, plain = reserved_cache(LLAMA, 8), DynamicCache(config=LLAMA)
+    first, more = states(3, generator), states(1, generator)
+    for layer in range(2):
+        cache.update(*first, layer)
+        plain.update(*first, layer)
+        for buffer in cache.layers[layer].buffers:
+            buffer[:, :, 3:] = torch.nan
+    newest = torch.tensor([3])
+    static = static_cache(cache, newest)
+    for layer in static.layers:
+        layer.columns = 6
+    assert static.get_mask_sizes(1, 0) == (6, 0)
+    for found, expected in zip(static.update(*more, 1), plain.update(*more, 1), strict=True):
+        assert found.shape[2] == 6
+        assert torch.equal(found[:, :, :4], expected)
+        assert not found[:, :, 4:].any()
+    cache.layers[1].use(4)
+    assert torch.equal(cache.layers[1].keys, plain.layers[1].keys)

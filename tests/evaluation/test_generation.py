@@ -7,11 +7,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sdsbench.core.record import Score
-from sdsbench.evaluation import decoding
+from sdsbench.evaluation import cache, decoding, static_step
 from sdsbench.evaluation.generation import Generator, Request
+from sdsbench.evaluation.static_step import StaticStep
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.training.tokens import prompt_ids
+from tests.models.folders import NEW, OTHERS, random_model
 
 PROMPTS = [f"Tom has {i} apples. He buys {'many ' * (i % 4)}more. How many apples does he have?" for i in range(9)]
 
@@ -120,6 +122,133 @@ def test_a_models_window_keeps_batches_as_they_are(micro, monkeypatch: pytest.Mo
     alone = [Generator(model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL[:8]]
     monkeypatch.setattr(decoding.Decoding, "replace", lambda *_: pytest.fail("rows of a window were replaced"))
     assert Generator(model, micro.tokenizer, 3).answers(UNEQUAL[:8]) == alone
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is said about decoding, each line once a process."""
+    said: list[str] = []
+    decoding._say_once.cache_clear()
+    monkeypatch.setattr(decoding, "say_now", said.append)
+    return said
+
+
+@pytest.fixture
+def static_steps(monkeypatch: pytest.MonkeyPatch) -> list[StaticStep]:
+    """The static steps that were made ready; buckets are small, so that an answer crosses some."""
+    made: list[StaticStep] = []
+    usual = StaticStep.__init__
+
+    def note(self: StaticStep, *arguments: object) -> None:
+        usual(self, *arguments)
+        made.append(self)
+
+    monkeypatch.setattr(StaticStep, "__init__", note)
+    monkeypatch.setattr(static_step, "BUCKET", 4)
+    return made
+
+
+@pytest.mark.parametrize("slack", [1, 64])
+@pytest.mark.parametrize("size", [2, 5, 32])
+def test_static_steps_give_the_answers_of_plain_ones(
+    micro, size: int, slack: int, static_steps: list[StaticStep], lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that end, are replaced and never leave, columns that are dropped, buckets; captured on CUDA."""
+    monkeypatch.setattr(decoding, "SLACK", slack)
+    alone = [Generator(micro.model, micro.tokenizer, 1, steps="plain").answers([r])[0] for r in UNEQUAL]
+    seen: set[tuple[int, int]] = set()
+    usual = decoding.last_logits
+
+    def look(model, inputs, mask, positions, cache):
+        if mask.ndim == 4:
+            seen.add((len(inputs), mask.shape[-1]))
+        return usual(model, inputs, mask, positions, cache)
+
+    monkeypatch.setattr(decoding, "last_logits", look)
+    assert Generator(micro.model, micro.tokenizer, size, steps="captured").answers(UNEQUAL) == alone
+    assert {rows for rows, _ in seen} == {min(size, len(UNEQUAL))}
+    assert len(seen) > 1, "several buckets"
+    assert not lines
+    (static,) = static_steps
+    assert bool(static._graphs) == (micro.model.device.type == "cuda")
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma3_text", "granite"])
+def test_static_steps_of_other_architectures(
+    kind: str, micro, static_steps: list[StaticStep], lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their tokens in fp32 are those of plain steps. In bf16 on CUDA a replayed graph gives, to the bit, what its
+    kernels give when they are launched."""
+    facts = {**NEW, **OTHERS}[kind]
+    model = random_model(kind, {**facts, "sliding_window": 4096} if "sliding_window" in facts else facts)
+    on_cuda = micro.model.device.type == "cuda"
+    model.to(micro.model.device, torch.bfloat16 if on_cuda else torch.float32)
+    ids = [prompt_ids(request.prompt, micro.tokenizer, "tokenizer") for request in UNEQUAL]
+    captured = Generator(model, micro.tokenizer, 5, steps="captured").continuations(ids, UNEQUAL)
+    if on_cuda:
+        expected = Generator(model, micro.tokenizer, 5, steps="static").continuations(ids, UNEQUAL)
+        assert len(static_steps[0]._graphs) > 2
+        assert not static_steps[1]._graphs
+    else:
+        expected = Generator(model, micro.tokenizer, 1, steps="plain").continuations(ids, UNEQUAL)
+    assert captured == expected
+    assert not lines
+
+
+@pytest.mark.parametrize("kind", ["falcon", "gemma3_text"])
+def test_models_without_static_steps_answer_as_before_and_say_why_once(
+    kind: str, micro, static_steps: list[StaticStep], lines: list[str]
+) -> None:
+    """Falcon's distances come from a mask of two dimensions, and a short window places its own columns."""
+    model = random_model(kind, {**NEW, **OTHERS}[kind]).to(micro.model.device)
+    plain = Generator(model, micro.tokenizer, 4, steps="plain").answers(UNEQUAL[:9])
+    for _ in range(2):
+        assert Generator(model, micro.tokenizer, 4, steps="captured").answers(UNEQUAL[:9]) == plain
+    (line,) = lines
+    assert line.startswith("answers are decoded kernel by kernel (slower, the same answers): ")
+    assert ("short window" in line) == (not static_steps) == (kind == "gemma3_text")
+
+
+def test_static_steps_with_other_logits_are_not_taken(micro, static_steps, lines, monkeypatch) -> None:
+    """As of a model that reads the mask in another way, without an error."""
+    plain = Generator(micro.model, micro.tokenizer, 5, steps="plain").answers(UNEQUAL)
+    monkeypatch.setattr(cache.StaticLayer, "update", lambda self, keys, values, *_: (keys * 0, values))
+    usual = decoding.last_logits
+
+    def unmasked(model, inputs, mask, positions, cache):
+        return usual(model, inputs, mask[..., -1:] if mask.ndim == 4 else mask, positions, cache)
+
+    monkeypatch.setattr(decoding, "last_logits", unmasked)
+    assert Generator(micro.model, micro.tokenizer, 5, steps="captured").answers(UNEQUAL) == plain
+    (line,) = lines
+    assert "static step are off by" in line
+
+
+@pytest.mark.parametrize("at", [2, 19])
+def test_a_step_that_fails_is_made_again_kernel_by_kernel(
+    micro, at: int, static_steps, lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model may read a value back only now and then, which on CUDA no graph survives: here it is read for good."""
+    plain = Generator(micro.model, micro.tokenizer, 5, steps="plain").answers(UNEQUAL)
+    calls, usual = [0], decoding.last_logits
+
+    def failing(model, inputs, mask, positions, cache):
+        logits = usual(model, inputs, mask, positions, cache)
+        if mask.ndim == 4:
+            calls[0] += 1
+            if calls[0] == at:
+                if logits.device.type == "cpu":
+                    raise RuntimeError("a kernel failed")
+                float(logits.sum())
+        return logits
+
+    monkeypatch.setattr(decoding, "last_logits", failing)
+    monkeypatch.setattr(static_step, "BUCKET", 2)
+    assert Generator(micro.model, micro.tokenizer, 5, steps="captured").answers(UNEQUAL) == plain
+    (line,) = lines
+    assert "(slower, the same answers): RuntimeError" in line or "(slower, the same answers): Accel" in line
+    assert static_steps[0].positions.shape == (5, 1)
+    torch.rand(1, device=micro.model.device)
 
 
 def test_prompts_beyond_the_context_are_cut_on_the_left_and_counted(micro, monkeypatch) -> None:
