@@ -37,7 +37,9 @@ class Decoding:
         """The columns that belong to each row (b x capacity)."""
         self.replaceable = all(isinstance(layer, ReservedLayer) for layer in self.cache.layers)
         """Whether rows can be replaced: layers with a sliding window keep columns of their own."""
-        self.static = None if steps == "plain" else self._static(captured=steps == "captured")
+        self.static: StaticStep | None = None
+        if steps != "plain":
+            self._begin_static_steps(captured=steps == "captured")
 
     @property
     def shrinks(self) -> bool:
@@ -108,28 +110,35 @@ class Decoding:
             for layer in self.cache.layers:
                 layer.use(columns)
 
-    def _static(self, captured: bool) -> StaticStep | None:
-        """Static steps, where their logits are those of a plain step; else None, and it is said why."""
-        if reason := why_plain(self.model, self.cache):
-            return self._decode_plainly(reason)
-        logits = partial(last_logits, self.model)
-        static = StaticStep(logits, self.model.dtype, self.tokens, self.positions, self.mask, self.cache, captured)
+    def _begin_static_steps(self, captured: bool) -> None:
+        """Unless their logits are not those of a plain step; then it is said why."""
+        reason = why_plain(self.model, self.cache)
+        if reason is None:
+            logits = partial(last_logits, self.model)
+            self.static = StaticStep(
+                logits, self.model.dtype, self.tokens, self.positions, self.mask, self.cache, captured
+            )
+            reason = self._difference(self.static)
+        if reason is not None:
+            self._decode_plainly(reason)
+
+    def _difference(self, static: StaticStep) -> str | None:
+        """How the logits of a static step differ from those of a plain one; None where they do not."""
         self.columns += 1
         try:
             expected = self._plain_logits()
             different = off_by(static.logits(self.columns), expected)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # as in check_generation
-            return self._decode_plainly(said(error))
+        except Exception as error:  # an architecture that takes no such mask or cache raises whatever it likes
+            return said(error)
         finally:
             self.columns -= 1
             self.mask[:, self.columns] = 0
-            for layer in self.cache.layers:
-                layer.use(self.columns)
+            self._settle(self.columns)
         if not different <= accepted(self.model.dtype):
-            return self._decode_plainly(f"those of a static step are off by {different:.2g} standard deviations")
-        return static
+            return f"logits of a static step are off by {different:.2g} standard deviations of a logit"
+        return None
 
     def _decode_plainly(self, reason: str) -> None:
         self.static = None

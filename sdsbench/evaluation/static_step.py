@@ -130,8 +130,15 @@ class StaticStep:
     def _capture(self, bucket: int) -> torch.cuda.CUDAGraph:
         """The graph of a step; nothing is computed. All graphs share their memory: none outlives a replay in it."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            self._step(bucket)
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        try:
+            with torch.cuda.stream(self._stream), capture:  # the outer one goes back also where a capture fails
+                self._step(bucket)
+        except Exception:
+            # Where a capture fails, torch goes on taking its random generator for one that is being captured.
+            generator = torch.cuda.default_generators[self._stream.device_index]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
         return graph
 
 

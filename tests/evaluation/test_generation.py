@@ -221,34 +221,37 @@ def test_static_steps_with_other_logits_are_not_taken(micro, static_steps, lines
     monkeypatch.setattr(decoding, "last_logits", unmasked)
     assert Generator(micro.model, micro.tokenizer, 5, steps="captured").answers(UNEQUAL) == plain
     (line,) = lines
-    assert "static step are off by" in line
+    assert "logits of a static step are off by" in line
 
 
-@pytest.mark.parametrize("at", [2, 19])
+@pytest.mark.parametrize("capturing", [False, True])
 def test_a_step_that_fails_is_made_again_kernel_by_kernel(
-    micro, at: int, static_steps, lines, monkeypatch: pytest.MonkeyPatch
+    micro, capturing: bool, static_steps, lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model may read a value back only now and then, which on CUDA no graph survives: here it is read for good."""
+    """On CUDA as of a model that reads a value back, which no graph can hold."""
+    if capturing and micro.model.device.type == "cpu":
+        pytest.skip("nothing is captured on a CPU")
     plain = Generator(micro.model, micro.tokenizer, 5, steps="plain").answers(UNEQUAL)
     calls, usual = [0], decoding.last_logits
 
     def failing(model, inputs, mask, positions, cache):
         logits = usual(model, inputs, mask, positions, cache)
-        if mask.ndim == 4:
-            calls[0] += 1
-            if calls[0] == at:
-                if logits.device.type == "cpu":
-                    raise RuntimeError("a kernel failed")
+        calls[0] += mask.ndim == 4
+        if mask.ndim == 4 and calls[0] > 6:
+            if logits.device.type == "cpu":
+                raise RuntimeError("a kernel failed")
+            if torch.cuda.is_current_stream_capturing() == capturing:
                 float(logits.sum())
         return logits
 
     monkeypatch.setattr(decoding, "last_logits", failing)
-    monkeypatch.setattr(static_step, "BUCKET", 2)
     assert Generator(micro.model, micro.tokenizer, 5, steps="captured").answers(UNEQUAL) == plain
     (line,) = lines
-    assert "(slower, the same answers): RuntimeError" in line or "(slower, the same answers): Accel" in line
-    assert static_steps[0].positions.shape == (5, 1)
-    torch.rand(1, device=micro.model.device)
+    assert line.startswith("answers are decoded kernel by kernel (slower, the same answers): ")
+    assert len(static_steps) == 1
+    if micro.model.device.type == "cuda":
+        assert torch.cuda.current_stream() == torch.cuda.default_stream(), "where later work goes"
+        torch.rand(1, device=micro.model.device)
 
 
 def test_prompts_beyond_the_context_are_cut_on_the_left_and_counted(micro, monkeypatch) -> None:
