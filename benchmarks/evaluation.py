@@ -1,9 +1,12 @@
 """GSM8K questions answered by this project's generation and by lm-eval's HFLM with its defaults, on the same model.
 
     python -m benchmarks.evaluation --limit 200 --data-root FOLDER
+    python -m benchmarks.evaluation --model llama3.2_3b --random --device cuda --dtype bfloat16 --peer-batch 16,64
 
-Questions go in chunks, each answered by both one after the other; the same task object scores both. lm-eval's default
-is a batch of 1; --peer-batch gives it another, or the best of several: the fastest on the first chunk.
+Questions go in chunks, each answered by all one after the other; the same task object scores them. lm-eval's default
+is a batch of 1; --peer-batch gives it another, or the best of several: the fastest on the first chunk. On CUDA ours
+answers twice, with steps that are launched kernel by kernel and with captured ones (--steps). --random: the shapes of
+a model whose weights are not at hand, with random ones and micro's tokenizer; nearly all answers are of full length.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ from typing import Any
 import torch
 
 from benchmarks import report
-from benchmarks.workloads import loaded_model
+from benchmarks.workloads import loaded_model, random_model
 from sdsbench.data.sources import load
 from sdsbench.evaluation.generation import Generator, Request
+from sdsbench.evaluation.static_step import Steps
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.tasks import base as tasks
+
+PEER = "lm_eval"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--peer-batch", default="1", help="lm-eval's default is 1; 4,8,16,32: the best of them")
+    parser.add_argument("--steps", help="how ours makes tokens: plain, captured or both (plain,captured; CUDA)")
+    parser.add_argument("--random", action="store_true", help="random weights; --model names the shapes")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=2)
@@ -43,47 +51,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     source = ["data.source=local", f"data.root={given.data_root}"] if given.data_root else ["data.source=embedded"]
     config = compose_run([f"model={given.model}", "method=lora", "task=gsm8k", *source])
-    device = torch.device(given.device)
-    model, tokenizer = loaded_model(given.model, getattr(torch, given.dtype))
-    model.to(device)
+    device, dtype = torch.device(given.device), getattr(torch, given.dtype)
+    model, tokenizer = loaded_model("micro" if given.random else given.model, dtype)
+    model = random_model(given.model, dtype, device) if given.random else model.to(device)
     evaluation: Any = tasks.build(config.task).evaluations()[0]
-    rows = load(evaluation.dataset, evaluation.split, config.data).take(range(given.limit))
-    ours = _ours(model, tokenizer, given.batch)
-    first = [evaluation.prompt(row) for row in list(rows)[: given.chunk]]
+    rows = list(load(evaluation.dataset, evaluation.split, config.data).take(range(given.limit)))
+    first = [evaluation.prompt(row) for row in rows[: given.chunk]]
     peer_batch = _best(model, tokenizer, given.peer_batch, first, given.max_new_tokens, evaluation.stop)
-    peer = _peer(model, tokenizer, peer_batch)
-    taken: dict[str, list[float]] = {"sdsbench": [], "lm_eval": []}
-    answers: dict[str, list[str]] = {"sdsbench": [], "lm_eval": []}
-    for start in range(0, given.limit, given.chunk):
-        chunk = list(rows)[start : start + given.chunk]
-        prompts = [evaluation.prompt(row) for row in chunk]
-        contestants = [("sdsbench", ours), ("lm_eval", peer)]
-        for name, answer in contestants if (start // given.chunk) % 2 else contestants[::-1]:
+    steps: Sequence[Any] = (given.steps or ("plain,captured" if device.type == "cuda" else "plain")).split(",")
+    contestants = {f"sdsbench, {one} steps": _ours(model, tokenizer, given.batch, one) for one in steps}
+    contestants[PEER] = _peer(model, tokenizer, peer_batch)
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    answers: dict[str, list[str]] = {name: [] for name in contestants}
+    for number, start in enumerate(range(0, given.limit, given.chunk)):
+        prompts = [evaluation.prompt(row) for row in rows[start : start + given.chunk]]
+        for name in list(contestants)[:: 1 if number % 2 else -1]:
             began = time.perf_counter()
-            answers[name] += answer(prompts, given.max_new_tokens, evaluation.stop)
+            answers[name] += contestants[name](prompts, given.max_new_tokens, evaluation.stop)
             taken[name].append(time.perf_counter() - began)
         print(start, {name: round(values[-1], 1) for name, values in taken.items()}, file=sys.stderr)
-    ratio = statistics.median(b / a for a, b in zip(taken["sdsbench"], taken["lm_eval"], strict=True))
-    lines = list(rows)
-    same_text = sum(a == b for a, b in zip(answers["sdsbench"], answers["lm_eval"], strict=True))
-    table = []
-    for name in taken:
-        verdicts = {
-            scorer: [scored(row, text) for row, text in zip(lines, answers[name], strict=True)]
+    verdicts = {
+        name: {
+            scorer: [scored(row, text) for row, text in zip(rows, texts, strict=True)]
             for scorer, scored in evaluation.scorers.items()
         }
-        table.append({"contestant": name, "seconds": round(sum(taken[name]), 2), "correct": verdicts})
-    disagreements = sum(
-        a != b for s in evaluation.scorers for a, b in zip(table[0]["correct"][s], table[1]["correct"][s], strict=True)
-    )
-    for row in table:
-        row["correct"] = " ".join(f"{s}={sum(found)}" for s, found in row["correct"].items())
-        row |= {"speed_ratio": round(ratio, 2), "questions": given.limit, "same_text": same_text}
-        row |= {"different_verdicts": disagreements}
+        for name, texts in answers.items()
+    }
+    table = [
+        {
+            "contestant": name,
+            "seconds": round(sum(taken[name]), 2),
+            "correct": " ".join(f"{scorer}={sum(found)}" for scorer, found in verdicts[name].items()),
+            "speed_ratio": round(statistics.median(b / a for a, b in zip(taken[name], taken[PEER], strict=True)), 2),
+            "questions": given.limit,
+            "same_text": sum(a == b for a, b in zip(answers[name], answers[PEER], strict=True)),
+            "different_verdicts": sum(
+                a != b for s in evaluation.scorers for a, b in zip(verdicts[name][s], verdicts[PEER][s], strict=True)
+            ),
+        }
+        for name in contestants
+    ]
     facts = {
         "model": given.model, "max_new_tokens": given.max_new_tokens, "batch": given.batch,
         "dtype": given.dtype, "peer_batch": peer_batch, "peer_batch_among": given.peer_batch, "threads": given.threads,
-        "data": "real" if given.data_root else "embedded",
+        "data": "real" if given.data_root else "embedded", "weights": "random" if given.random else "pretrained",
     }  # fmt: skip
     where = "" if device.type == "cpu" else f"-{given.device}-{given.dtype}"
     peers = "best" if "," in given.peer_batch else peer_batch
@@ -103,9 +114,11 @@ def _best(model: Any, tokenizer: Any, sizes: str, prompts: Sequence[str], new_to
     return min(taken, key=taken.__getitem__) if taken else int(sizes)
 
 
-def _ours(model: Any, tokenizer: Any, batch: int) -> Any:
+def _ours(model: Any, tokenizer: Any, batch: int, steps: Steps) -> Any:
+    generator = Generator(model, tokenizer, batch, steps=steps)
+
     def answer(prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> list[str]:
-        return Generator(model, tokenizer, batch).answer([Request(p, new_tokens, tuple(stop)) for p in prompts])
+        return generator.answer([Request(p, new_tokens, tuple(stop)) for p in prompts])
 
     return answer
 

@@ -72,7 +72,7 @@ else
     --contestants lora,dora,lora_pro,lora_xs,lora_sb,sds_lora,peft_lora,peft_dora)
   memory=(--batch 4 --length 768 --rank 32) passes=(--examples 32 --length 512 --rank 32 --cuts 1,4,16,32)
   group=(--model smollm2_135m --runs 8 --rounds 10)
-  answers=(--limit 200 --chunk 40 --max-new-tokens 128 --batch 64 --peer-batch 1,16,64)
+  answers=(--limit 200 --chunk 100 --max-new-tokens 128 --batch 64 --peer-batch 1,16,64)
 fi
 for name in training runs; do
   # shellcheck disable=SC2086 # a list of folders

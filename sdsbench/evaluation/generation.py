@@ -68,6 +68,7 @@ class Generator:
         self.device = next(model.parameters()).device
         self.steps: Steps = steps or default_steps(self.device)
         self.ends = _end_tokens(model, tokenizer)
+        self._texts: dict[int, str] = {}  # of single tokens
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
         """The generated text of every request, without its stop text and what follows, in the order of the requests."""
@@ -171,10 +172,21 @@ class Generator:
     def _ended(self, tokens: Sequence[int], request: Request) -> bool:
         if tokens[-1] in self.ends or len(tokens) >= request.max_new_tokens:
             return True
-        if not request.stop:
+        if not self._may_complete(tokens[-1], request.stop):
             return False
         tail = self.tokenizer.decode(tokens[-24:], skip_special_tokens=True)
         return any(stop in tail for stop in request.stop)
+
+    def _may_complete(self, token: int, stop: Sequence[str]) -> bool:
+        """Whether a stop text can have become whole with this token: decoding all rows after every token is slow.
+
+        The token's own text has the last character then. It may be half a character, which is shown as U+FFFD, and
+        some tokenizers write a space only between tokens.
+        """
+        if token not in self._texts:
+            self._texts[token] = self.tokenizer.decode([token], skip_special_tokens=True)
+        text = self._texts[token]
+        return any(word[-1:].isspace() or word[-1:] in text or "\ufffd" in text for word in stop)
 
     def _beam_search(self, ids: Tensor, mask: Tensor, request: Request) -> list[list[int]]:
         """transformers' beam search; all requests of a batch share their settings.
