@@ -1,6 +1,6 @@
 """A step of decoding whose shapes and addresses do not change, so that CUDA can record it once and replay it.
 
-Launching the kernels of a token one by one from Python takes longer than computing them. Here attention reads a whole
+Launching the kernels of a token one by one from Python can take longer than computing them. Here attention reads a whole
 bucket of columns, those that are not in use masked, and what differs from token to token is in tensors that stay where
 they are: the newest tokens, their positions, the mask, the index of the newest column. On CUDA the first step in a
 bucket is launched as usual, which also warms up what libraries set up at first use; at the second it is captured as a
@@ -23,7 +23,8 @@ from sdsbench.evaluation.cache import ReservedLayer, static_cache
 
 Steps = Literal["plain", "static", "captured"]
 """How tokens are made: `plain` as the model's library does; `static` by static steps that are launched one by one;
-`captured` by static steps that are replayed from CUDA graphs (static elsewhere). The answers are the same."""
+`captured` by static steps that are replayed from CUDA graphs (static elsewhere). The answers are the same; in 16 bits
+up to rounding, since sums over more columns are taken in another order."""
 
 ON_CUDA: Steps = "plain"
 """What is done on CUDA. `captured` stays off until the GPU suite has compared both on a device."""
