@@ -1,10 +1,10 @@
 """A step of decoding whose shapes and addresses do not change, so that CUDA can record it once and replay it.
 
 Launching the kernels of a token one by one from Python can take longer than computing them. Here attention reads a
-whole bucket of columns, those that are not in use masked, and what differs from token to token is in tensors that stay where
-they are: the newest tokens, their positions, the mask, the index of the newest column. On CUDA the first step in a
-bucket is launched as usual, which also warms up what libraries set up at first use; at the second it is captured as a
-graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs), and from then on replayed. Elsewhere every
+whole bucket of columns, those that are not in use masked, and what differs from token to token is in tensors that stay
+where they are: the newest tokens, their positions, the mask, the index of the newest column. On CUDA the first step in
+a bucket is launched as usual, which also warms up what libraries set up at first use; at the second it is captured as
+a graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs), and from then on replayed. Elsewhere every
 step is launched, which is how the tests prove its logic.
 """
 
