@@ -120,7 +120,7 @@ def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int, softcap
     Meta tensors stand for CUDA's (meta_device.py). The limits are those of torch's flash attention kernels.
     """
     if _varlen_kernel() is None:
-        return f"torch {torch.__version__} has no varlen_attn with windows, grouped queries and a scale"
+        return f"torch {torch.__version__} has no varlen_attn with windows and a scale"
     if device.type == "cuda" and (capability := _capability(device)) < (8, 0):
         return f"the one kernel needs compute capability 8.0, this GPU has {capability[0]}.{capability[1]}"
     if dtype not in (torch.bfloat16, torch.float16):
@@ -149,7 +149,18 @@ def _varlen_kernel() -> Any:
     except ImportError:
         return None
     known = inspect.signature(varlen_attn).parameters
-    return varlen_attn if {"window_size", "enable_gqa", "scale"} <= set(known) else None
+    if not {"window_size", "scale"} <= set(known):
+        return None
+    return varlen_attn if "enable_gqa" in known else _without_grouping(varlen_attn)
+
+
+def _without_grouping(kernel: Any) -> Any:
+    """The kernel of torch 2.11, which groups queries where there are fewer keys without being told."""
+
+    def call(*arguments: Any, enable_gqa: bool, **settings: Any) -> Tensor:
+        return kernel(*arguments, **settings)
+
+    return call
 
 
 def _varlen(
