@@ -119,6 +119,8 @@ def _describe(node: ast.AST, parts: list[str]) -> None:
         value = getattr(node, name, None)
         if name == "body" and isinstance(value, list):
             value = _without_docstring(value)
+        if isinstance(node, ast.JoinedStr) and isinstance(value, list):
+            value = [item for item in value if not _is_empty_text(item)]
         if value is None or value == []:
             continue
         parts.append(name)
@@ -128,6 +130,11 @@ def _describe(node: ast.AST, parts: list[str]) -> None:
             else:
                 parts.append(repr(item))
         parts.append("end")
+
+
+def _is_empty_text(node: ast.AST) -> bool:
+    """Python 3.12 ends a format such as `{x:{width}}` with an empty text, 3.11 does not."""
+    return isinstance(node, ast.Constant) and node.value == ""
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -69,3 +70,22 @@ def test_the_hash_changes_with_what_runs(package: Path, file: str, old: str, new
     path = package / file
     path.write_text(path.read_text().replace(old, new) + "\n")
     assert (digest() != before) is changes
+
+
+def test_the_empty_text_that_ends_a_format_in_python_3_12_is_no_part_of_the_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "module.py"
+    file.write_text('def wide(x: str, width: int) -> str:\n    return f"{x:{width}}"\n')
+
+    def as_parsed_by(texts_at_end: int) -> str:
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr):
+                values = [value for value in node.format_spec.values if not isinstance(value, ast.Constant)]
+                node.format_spec.values = values + [ast.Constant("") for _ in range(texts_at_end)]
+        monkeypatch.setattr(source_hash, "_parsed", lambda path, changed: tree)
+        source_hash._tree_hash.cache_clear()
+        return source_hash.hash_of({"module": file})
+
+    assert as_parsed_by(0) == as_parsed_by(1)
