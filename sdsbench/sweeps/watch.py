@@ -96,13 +96,13 @@ class Tally:
         )
 
     def score(self, identity: str) -> str:
-        """`gsm8k 27.34`: the headline scores of a finished run, in per cent."""
+        """`gsm8k 27.34, text 3.0712`: the headline scores of a finished run, shares in per cent."""
         try:
             record = read_record(self._root / identity / "record.json")
         except (OSError, DamagedFile):
             return ""
         last = [score for score in record.scores if score.headline and score.stage in ("trained", "validation")]
-        return ", ".join(f"{score.evaluation} {100 * score.value:.2f}" for score in last)
+        return ", ".join(f"{score.evaluation} {score.shown(score.value)}" for score in last)
 
     def headline(self, running: int) -> str:
         """`12 of 36, 3 running, 1 failed, 41:10 left`."""

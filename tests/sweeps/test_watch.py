@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Active, Allocation, Ended
 from sdsbench.sweeps.states import FAILED, States
@@ -36,6 +37,16 @@ def test_counts_what_was_done_before_and_what_ends(tmp_path: Path) -> None:
     assert (tally.over, tally.failed) == (3, 1)
     assert tally.headline(2).startswith("3 of 3, 2 running, 1 failed, ")
     assert tally.line(ended(runs[0])) == f"3 of 3  {runs[0][:8]}  done  seed=0  gsm8k 50.00  0:01"
+
+
+def test_a_loss_is_not_shown_in_per_cent(tmp_path: Path) -> None:
+    _, runs, tally = started(tmp_path)
+    path = tmp_path / "runs" / runs[0] / "record.json"
+    record = read_record(path)
+    text = {"evaluation": "text", "scorer": "loss", "value": 3.0712, "unit": "number", "better": "lower"}
+    record.scores.append(record.scores[0].model_copy(update=text))
+    write_record(path.parent, record)
+    assert tally.score(runs[0]) == "gsm8k 50.00, text 3.0712"
 
 
 def test_never_counts_a_run_twice(tmp_path: Path) -> None:
