@@ -36,8 +36,11 @@ def fingerprint(folder: Path) -> str:
 
 
 def loaded_files(folder: Path) -> list[Path]:
-    """The files that are hashed, in order. Raises Unavailable where one of these names is no file."""
-    found = sorted(path for pattern in LOADED for path in folder.glob(pattern))
+    """The files that are hashed, in order. Raises Unavailable where one of these names is no file.
+
+    Hidden files are none of them: no loader reads one, and the cache's own seal holds the times of this machine.
+    """
+    found = sorted(path for pattern in LOADED for path in folder.glob(pattern) if not path.name.startswith("."))
     for path in found:
         if not path.is_file():
             raise Unavailable(f"{_shown(path)}: accepted: a file; it is none (a folder, a pipe or a dead link)")

@@ -7,6 +7,7 @@ Plugins register one for each value of `model.source` that they add, as text, "m
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from sdsbench.core.cache import cached
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.file_hash import content_hash
 from sdsbench.core.registry import Registry
-from sdsbench.models.files import check_weights, reading, weight_files
+from sdsbench.models.files import check_weights, json_of, reading, weight_files
 from sdsbench.models.model_config import ModelConfig
 
 _READERS: Registry[str] = Registry("reader of model files")
+_WRITER = ("transformers_version", "is_local", "local_files_only")
+"""Keys that say how a folder came about and not what the model is. The same file, read by another version of transformers
+or with HF_HUB_OFFLINE set, must be the same model: its fingerprint decides whether a finished run counts elsewhere."""
 
 
 def register_reader(source: str, function: str) -> None:
@@ -51,8 +55,17 @@ def converted(source: str, file: Path) -> Path:
         with reading(file.name):
             getattr(importlib.import_module(module), function)(file, folder)
             check_weights(weight_files(folder))
+            _drop_what_says_who_wrote(folder)
 
     if not file.is_file():
         raise Unavailable(f"{file.name}: no such file in the package")
     digest = content_hash(file)
-    return cached("models", f"{file.stem}-{digest[:16]}", f"{source} {digest}", build)
+    return cached("models", f"{file.stem}-{digest[:16]}", f"{source} {digest} without {', '.join(_WRITER)}", build)
+
+
+def _drop_what_says_who_wrote(folder: Path) -> None:
+    for path in sorted(folder.glob("*config.json")):
+        facts = json_of(path)
+        kept = {key: value for key, value in facts.items() if key not in _WRITER}
+        if kept != facts:
+            path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")

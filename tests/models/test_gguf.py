@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.registry import Registry
+from sdsbench.models import readers
+from sdsbench.models.files import fingerprint
 from sdsbench.models.readers import converted
 
 
@@ -64,3 +70,29 @@ def test_parts_that_are_not_the_named_file(tmp_path: Path, monkeypatch: pytest.M
         (folder / f"toy.gguf.part0{number - 1}").write_bytes(content)
     with pytest.raises(Unavailable, match=r"toy\.gguf: not a GGUF file"):  # whole now
         converted("gguf_parts", sums)
+
+
+@pytest.mark.parametrize("key", ["transformers_version", "local_files_only"])
+def test_who_converted_a_file_is_no_part_of_the_fingerprint(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.gguf").write_bytes(b"a model")
+    monkeypatch.setattr(readers, "_READERS", Registry("reader"))
+    readers.register_reader("toy", f"{__name__}:toy")
+    found = []
+    for number, value in enumerate(("5.17.0", "5.23.0")):
+        monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path / f"cache{number}"))
+        monkeypatch.setitem(WRITTEN, key, value)
+        folder = converted("toy", tmp_path / "own.gguf")
+        assert json.loads((folder / "config.json").read_text()) == {"hidden_size": 4}
+        found.append(fingerprint(folder))
+    assert found[0] == found[1]
+
+
+WRITTEN = {"hidden_size": 4}
+
+
+def toy(_file: Path, folder: Path) -> None:
+    """A reader as others register one."""
+    save_file({"weight": torch.zeros(2, 2)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(WRITTEN))
