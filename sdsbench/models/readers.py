@@ -20,8 +20,9 @@ from sdsbench.models.model_config import ModelConfig
 
 _READERS: Registry[str] = Registry("reader of model files")
 _WRITER = ("transformers_version", "is_local", "local_files_only")
-"""Keys that say how a folder came about and not what the model is. The same file, read by another version of transformers
-or with HF_HUB_OFFLINE set, must be the same model: its fingerprint decides whether a finished run counts elsewhere."""
+"""Keys that say how a folder came about and not what the model is. The same file, read by another version of
+transformers or with HF_HUB_OFFLINE set, must be the same model: its fingerprint decides whether a finished run counts
+elsewhere."""
 
 
 def register_reader(source: str, function: str) -> None:
