@@ -26,8 +26,8 @@ Steps = Literal["plain", "static", "captured"]
 `captured` by static steps that are replayed from CUDA graphs (static elsewhere). The answers are the same; in 16 bits
 up to rounding, since sums over more columns are taken in another order."""
 
-ON_CUDA: Steps = "plain"
-"""What is done on CUDA. `captured` stays off until the GPU suite has compared both on a device."""
+ON_CUDA: Steps = "captured"
+"""What is done on CUDA: the GPU suite compares both on a device (docs/speed.md says on which)."""
 
 BUCKET = 128  # columns: each bucket is captured once, and a step reads at most so many columns in vain
 _MASKS = ("sdpa", "eager")  # attention that adds a mask of rows x 1 x 1 x columns to its scores
