@@ -252,7 +252,7 @@ def test_static_steps_with_other_logits_are_not_taken(micro, static_steps, lines
     usual = decoding.last_logits
 
     def unmasked(model, inputs, mask, positions, cache):
-        return usual(model, inputs, torch.zeros_like(mask) if mask.ndim == 4 else mask, positions, cache)
+        return usual(model, inputs, mask[..., -1:].clone() if mask.ndim == 4 else mask, positions, cache)
 
     monkeypatch.setattr(decoding, "last_logits", unmasked)
     assert Generator(micro.model, micro.tokenizer, 5, steps="captured").answers(UNEQUAL) == plain
