@@ -82,7 +82,7 @@ class Ours:
         self.training = Training(
             self.model, self.objective, workload.examples, order, config, self.device, Dropout(self.model, 0), tokens
         )
-        groups = optimizer_groups(self.model, layers, self.method, [], config)
+        groups = optimizer_groups(self.model, self.method, [], config)
         self.state = TrainState(FlatOptimizer(groups, config), self.method, layers)
         self.method.prepare(layers, TrainingContext(self.training, torch.Generator().manual_seed(0)))
         self.init_seconds = time.perf_counter() - started

@@ -171,7 +171,7 @@ def _prepared(kind: str, options: Any, like: Training, base: Any, seed: int) -> 
     TextFamily(None, None, 0).unfreeze_head(model, seed)  # refuses adapters on the output layer, as every run does
     dropout = Dropout(model, 0)
     training = Training(model, like.objective, like.examples, like.order, like.config, like.device, dropout)
-    optimizer = FlatOptimizer(optimizer_groups(model, layers, method, [], like.config), like.config)
+    optimizer = FlatOptimizer(optimizer_groups(model, method, [], like.config), like.config)
     return training, TrainState(optimizer, method, layers, frozen=FrozenAdditions(model, tensors))
 
 

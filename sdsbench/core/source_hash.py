@@ -76,7 +76,7 @@ def _parsed(path: Path, _changed: int) -> ast.Module:
 @lru_cache(maxsize=4096)
 def _imports(module: str, path: Path, changed: int) -> tuple[str, ...]:
     names: dict[str, None] = {}
-    for node in _run_time_nodes(_parsed(path, changed)):
+    for node in _run_time_statements(_parsed(path, changed)):
         if isinstance(node, ast.Import):
             names |= dict.fromkeys(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -95,14 +95,18 @@ def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:
     return ".".join([*above, *(node.module.split(".") if node.module else [])])
 
 
-def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those below `if TYPE_CHECKING:`."""
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # fields that hold statements, or what holds them
+
+
+def _run_time_statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every statement, in functions and classes too, but those below `if TYPE_CHECKING:`."""
     ahead: list[ast.AST] = [tree]
     while ahead:
         node = ahead.pop()
         yield node
         typing_only = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        ahead += node.orelse if typing_only else ast.iter_child_nodes(node)  # type: ignore[attr-defined]
+        for field in ("orelse",) if typing_only else _BLOCKS:
+            ahead += getattr(node, field, ())
 
 
 @lru_cache(maxsize=4096)

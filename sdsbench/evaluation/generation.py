@@ -76,7 +76,7 @@ class Generator:
 
     def answers(self, requests: Sequence[Request]) -> list[Answer]:
         """The same with word of which answers were cut short."""
-        prompts = [prompt_ids(request.prompt, self.tokenizer, self.begin_token) for request in requests]
+        prompts = prompt_ids([request.prompt for request in requests], self.tokenizer, self.begin_token)
         cuts = [self._beyond_context(ids, request) for ids, request in zip(prompts, requests, strict=True)]
         made = self.continuations([ids[cut:] for ids, cut in zip(prompts, cuts, strict=True)], requests)
         answers = (self._answer(tokens, request) for tokens, request in zip(made, requests, strict=True))

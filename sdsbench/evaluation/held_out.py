@@ -31,7 +31,7 @@ def evaluate_held_out(
     """Loss and perplexity of every response, and the scores of answers where the evaluation asks for them."""
     examples = [evaluation.example(row) for row in rows]
     on_responses = config.model_copy(update={"loss_on": "response"})
-    encoded = [encode(example, tokenizer, WHOLE, on_responses) for example in examples]
+    encoded = list(encode(examples, tokenizer, WHOLE, on_responses))
     if evaluation.answered is not None:
         found = evaluate_text(
             model, tokenizer, evaluation.answered, rows, stage, batch_size, progress, begin_token, padded

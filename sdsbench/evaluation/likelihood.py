@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.attention import packed
-from sdsbench.training.tokens import prompt_ids
+from sdsbench.training.tokens import plain_ids, prompt_ids
 
 _Row = tuple[tuple[int, ...], list[int]]  # prompt, numbers of its pairs
 
@@ -32,10 +32,8 @@ def continuation_log_likelihoods(
 ) -> list[tuple[float, bool]]:
     """Per (prompt, continuation): the continuation's summed log-probability, and whether greedy decoding gives it."""
     device = next(model.parameters()).device
-    encoded = [
-        (prompt_ids(prompt, tokenizer, begin_token), tokenizer(continuation, add_special_tokens=False)["input_ids"])
-        for prompt, continuation in pairs
-    ]
+    prompts = prompt_ids([prompt for prompt, _ in pairs], tokenizer, begin_token)
+    encoded = list(zip(prompts, plain_ids([text for _, text in pairs], tokenizer), strict=True))
     if padded:
         return _padded(model, encoded, batch_size, progress, device)
     rows: dict[tuple[int, ...], list[int]] = {}  # prompt -> its pairs

@@ -40,8 +40,9 @@ SPINE = ("prepare", "train", "finish", "evaluate", "families", "run_data")
 
 def package_versions(modules: Iterable[str] = ()) -> dict[str, str]:
     """Installed versions of the packages that can change a run's numbers, and of those that hold these modules."""
-    by_module = importlib.metadata.packages_distributions()
-    others = {name for module in modules for name in by_module.get(module.partition(".")[0], ()) if name != "sdsbench"}
+    tops = {module.partition(".")[0] for module in modules}
+    by_module = importlib.metadata.packages_distributions() if tops else {}  # reads the list of every package's files
+    others = {name for top in tops for name in by_module.get(top, ()) if name != "sdsbench"}
     return {name: importlib.metadata.version(name) for name in (*PACKAGES, *sorted(others))}
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,15 +96,20 @@ def draw_problem(split: str, rng: np.random.Generator, templates: tuple[Template
 
 def _words(rng: np.random.Generator) -> dict[str, str]:
     girl = bool(rng.integers(2))
-    name = str(rng.choice(GIRLS if girl else BOYS))
-    friend = str(rng.choice([other for other in (*GIRLS, *BOYS) if other != name]))
+    name = _one_of(GIRLS if girl else BOYS, rng)
+    friend = _one_of([other for other in (*GIRLS, *BOYS) if other != name], rng)
     words = {"name": name, "friend": friend, "he": "she" if girl else "he", "his": "her" if girl else "his"}
     words["He"] = words["he"].capitalize()
     return words | {
-        "things": str(rng.choice(THINGS)),
-        "day": str(rng.choice(DAYS)),
-        "place": str(rng.choice(PLACES)),
+        "things": _one_of(THINGS, rng),
+        "day": _one_of(DAYS, rng),
+        "place": _one_of(PLACES, rng),
     }
+
+
+def _one_of(words: Sequence[str], rng: np.random.Generator) -> str:
+    """What rng.choice draws, without making an array of the words each time."""
+    return words[rng.integers(len(words))]
 
 
 def rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:

@@ -62,6 +62,6 @@ def assemble(
         layer.dropout_masks = dropout.masks
     if config.recomputes:
         activation_checkpointing.enable(model)
-    groups = optimizer_groups(model, layers, method, head, config)
+    groups = optimizer_groups(model, method, head, config)
     state = TrainState(make_optimizer(groups, config, seeds.dropout), method, layers, frozen=frozen)
     return Training(model, objective, examples, order, config, device, dropout, micro_tokens), state, head

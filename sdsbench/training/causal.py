@@ -32,9 +32,8 @@ class CausalObjective:
 
         Raises Unavailable if none is left.
         """
-        encoded = [
-            encode(self.task.training_example(row), self.tokenizer, self.max_length, self.task.config) for row in rows
-        ]
+        examples = map(self.task.training_example, rows)
+        encoded = encode(examples, self.tokenizer, self.max_length, self.task.config)
         kept = [example for example in encoded if example.targets > 0]
         if not kept:
             raise Unavailable(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -15,7 +15,7 @@ from sdsbench.training.training_config import TrainConfig
 
 
 def optimizer_groups(
-    model: Any, layers: Mapping[str, nn.Module], method: Method, head: Sequence[nn.Parameter], config: TrainConfig
+    model: Any, method: Method, head: Sequence[nn.Parameter], config: TrainConfig
 ) -> list[Group]:
     """Adapter (or weights, where the base trains) and head; apart what differs in weight decay or learning rate.
 

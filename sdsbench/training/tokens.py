@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.tasks.base import BeginToken, Conversation, TextExample, TextTaskConfig
+
+TOGETHER = 1024
+"""Texts of one call of a tokenizer: a call costs more than a short text."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +32,30 @@ class EncodedText:
         return len(self.ids) - max(self.first_target, 1)
 
 
-def encode(example: TextExample, tokenizer: Any, max_length: int, config: TextTaskConfig) -> EncodedText:
-    """An example as tokens, the end of the sequence appended, cut at `max_length` on the right: the
+def encode(
+    examples: Iterable[TextExample], tokenizer: Any, max_length: int, config: TextTaskConfig
+) -> Iterator[EncodedText]:
+    """Examples as tokens, the end of the sequence appended, cut at `max_length` on the right: the
     end of the response and the end of the sequence go, the prompt stays whole.
 
     `task.tokenize=apart`: prompt and response each for itself, so that the prompt has the very tokens that it has in
     evaluation. `together`, as LoRA-SB, MetaMath and LLM-Adapters do it: one text, in which a token may begin otherwise
     after the prompt; as many tokens as the prompt has by itself count as prompt.
     """
-    text = prompt_text(example.prompt, tokenizer)
-    prompt = prompt_ids(text, tokenizer, config.begin_token)
-    if config.tokenize == "together":
-        ids = prompt_ids(text + example.response + tokenizer.eos_token, tokenizer, config.begin_token)
-    else:
-        response = tokenizer(example.response, add_special_tokens=False)["input_ids"]
-        ids = [*prompt, *response, tokenizer.eos_token_id]
-    first_target = 0 if config.loss_on == "sequence" else len(prompt)
-    return EncodedText(tuple(ids[:max_length]), first_target, cut=len(ids) > max_length)
+    ahead = iter(examples)
+    while some := list(islice(ahead, TOGETHER)):
+        texts = [prompt_text(example.prompt, tokenizer) for example in some]
+        prompts = prompt_ids(texts, tokenizer, config.begin_token)
+        if config.tokenize == "together":
+            whole = [text + example.response + tokenizer.eos_token for text, example in zip(texts, some, strict=True)]
+            rows = prompt_ids(whole, tokenizer, config.begin_token)
+        else:
+            responses = plain_ids([example.response for example in some], tokenizer)
+            ends = zip(prompts, responses, strict=True)
+            rows = [[*prompt, *response, tokenizer.eos_token_id] for prompt, response in ends]
+        for prompt, ids in zip(prompts, rows, strict=True):
+            first_target = 0 if config.loss_on == "sequence" else len(prompt)
+            yield EncodedText(tuple(ids[:max_length]), first_target, cut=len(ids) > max_length)
 
 
 def prompt_text(prompt: str | Conversation, tokenizer: Any) -> str:
@@ -65,11 +77,20 @@ def prompt_text(prompt: str | Conversation, tokenizer: Any) -> str:
         raise Unavailable(f"task.chat=True: the tokenizer's template refuses messages of {roles}: {error}") from None
 
 
-def prompt_ids(prompt: str, tokenizer: Any, begin_token: BeginToken) -> list[int]:
-    """The tokens before a response, in training and in evaluation; a chat template may bring the first one itself."""
-    if tokenizer.bos_token and prompt.startswith(tokenizer.bos_token):
-        begin_token = "never"
-    return [*_beginning(tokenizer, begin_token), *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+def prompt_ids(prompts: Sequence[str], tokenizer: Any, begin_token: BeginToken) -> list[list[int]]:
+    """The tokens before each response, in training and in evaluation; a chat template may bring the first itself."""
+    beginning = _beginning(tokenizer, begin_token)
+    own = [bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token) for prompt in prompts]
+    rows = zip(own, plain_ids(prompts, tokenizer), strict=True)
+    return [ids if brings_its_own else [*beginning, *ids] for brings_its_own, ids in rows]
+
+
+def plain_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """The tokens of each text and nothing beside them."""
+    ids: list[list[int]] = []
+    for start in range(0, len(texts), TOGETHER):
+        ids += tokenizer(list(texts[start : start + TOGETHER]), add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def _beginning(tokenizer: Any, begin_token: BeginToken) -> list[int]:

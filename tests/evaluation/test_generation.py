@@ -44,7 +44,7 @@ def test_answers_do_not_depend_on_the_batch(micro) -> None:
 def test_equal_to_transformers_greedy(micro) -> None:
     found = Generator(micro.model, micro.tokenizer, 4).answer(requests())
     for prompt, answer in zip(PROMPTS, found, strict=True):
-        ids = torch.tensor([prompt_ids(prompt, micro.tokenizer, "tokenizer")], device=micro.model.device)
+        ids = torch.tensor(prompt_ids([prompt], micro.tokenizer, "tokenizer"), device=micro.model.device)
         made = micro.model.generate(
             ids, max_new_tokens=24, do_sample=False, pad_token_id=micro.tokenizer.pad_token_id,
             attention_mask=torch.ones_like(ids),
@@ -59,7 +59,7 @@ def test_stops_at_the_stop_text(micro) -> None:
     stopped = generator.answer(requests((stop,)))
     for long, short in zip(free, stopped, strict=True):
         assert short == (long[: long.index(stop)] if stop in long else long)
-    ids = [prompt_ids(prompt, micro.tokenizer, "tokenizer") for prompt in PROMPTS]
+    ids = prompt_ids(PROMPTS, micro.tokenizer, "tokenizer")
     tokens = generator.continuations(ids, requests((stop,)))
     assert sum(map(len, tokens)) < sum(map(len, generator.continuations(ids, requests())))
 
@@ -296,7 +296,7 @@ def test_prompts_beyond_the_context_are_cut_on_the_left_and_counted(micro, monke
     long = Request("Once upon a time. " * 30 + PROMPTS[0], 24, ())
     generator = Generator(micro.model, micro.tokenizer, 4)
     (answer,) = generator.answers([long])
-    ids = prompt_ids(long.prompt, micro.tokenizer, "tokenizer")
+    ids = prompt_ids([long.prompt], micro.tokenizer, "tokenizer")[0]
     assert answer.prompt_cut == len(ids) - 16
     (tokens,) = generator.continuations([ids[-16:]], [long])
     assert answer.text == generator._answer(tokens, long).text

@@ -74,7 +74,7 @@ class Replay:
         return linear
 
     def _optimizer(self) -> FlatOptimizer:
-        return FlatOptimizer(optimizer_groups(self.model, self.layers, self.method, [], self.config), self.config)
+        return FlatOptimizer(optimizer_groups(self.model, self.method, [], self.config), self.config)
 
     def of(self, layer: str, *names: str) -> Tensor | None:
         """The first of these tensors that the file has for a layer."""

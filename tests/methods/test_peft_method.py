@@ -78,7 +78,7 @@ def put_in(method: Method, seed: int) -> tuple[Training, TrainState]:
         model, CausalObjective(None, None, 0), rows, DataOrder(len(rows), 4, 0), config, torch.device("cpu"),
         Dropout(model, 0),
     )  # fmt: skip
-    optimizer = FlatOptimizer(optimizer_groups(model, layers, method, [], config), config)
+    optimizer = FlatOptimizer(optimizer_groups(model, method, [], config), config)
     return training, TrainState(optimizer, method, layers, frozen=FrozenAdditions(model, base))
 
 

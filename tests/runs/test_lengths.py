@@ -33,12 +33,13 @@ def tokenizer() -> Any:
 
 def test_the_end_of_the_response_is_cut_and_the_prompt_stays_whole(tokenizer: Any) -> None:
     config = TextTaskConfig(name="", train_set="")
-    whole = encode(TextExample("How many?", " There are seven of them."), tokenizer, 1000, config)
+    example = TextExample("How many?", " There are seven of them.")
+    whole = next(encode([example], tokenizer, 1000, config))
     assert not whole.cut and whole.ids[-1] == tokenizer.eos_token_id
     for length in (whole.length - 1, whole.first_target + 1):
-        part = encode(TextExample("How many?", " There are seven of them."), tokenizer, length, config)
+        part = next(encode([example], tokenizer, length, config))
         assert part.cut and part.ids == whole.ids[:length] and part.first_target == whole.first_target
-    assert not encode(TextExample("How many?", " There are seven of them."), tokenizer, whole.length, config).cut
+    assert not next(encode([example], tokenizer, whole.length, config)).cut
 
 
 def run(root: Path, *more: str) -> tuple[Lengths, str]:
@@ -57,7 +58,7 @@ def test_cut_and_dropped_rows_are_in_banner_record_and_footer(tmp_path: Path) ->
 
     tokenizer = AutoTokenizer.from_pretrained(folder_of(config.model)[0])
     examples = map(base.build(config.task).training_example, load_run(config).training)
-    encoded = [encode(example, tokenizer, 10_000, config.task) for example in examples]  # type: ignore[arg-type]
+    encoded = list(encode(examples, tokenizer, 10_000, config.task))  # type: ignore[arg-type]
     limit = sorted(example.first_target for example in encoded)[12]
     dropped = sum(example.first_target >= limit for example in encoded)
     cut = sum(example.length > limit for example in encoded) - dropped

@@ -126,7 +126,7 @@ def test_the_chat_template_is_the_tokenizer_s_own_and_begins_once(chatty: Path) 
     text = prompt_text(prompt, tokenizer)
     assert text == f"{tokenizer.bos_token}<user>Why?\n<assistant>"
     config = compose_run(["model=micro", "task=pairs", "task.begin_token=always"]).task
-    encoded = encode(base.TextExample(prompt, "So."), tokenizer, 100, config)  # type: ignore[arg-type]
+    encoded = next(encode([base.TextExample(prompt, "So.")], tokenizer, 100, config))  # type: ignore[arg-type]
     assert encoded.ids[: encoded.first_target].count(tokenizer.bos_token_id) == 1
 
 

@@ -29,7 +29,7 @@ def task_of(*overrides: str):
 
 
 def training_prompt(task, row, tokenizer) -> Sequence[int]:
-    encoded = encode(task.training_example(row), tokenizer, 4096, task.config)
+    encoded = next(encode([task.training_example(row)], tokenizer, 4096, task.config))
     return encoded.ids[: encoded.first_target]
 
 
@@ -49,7 +49,7 @@ def test_training_and_evaluation_prompts_have_the_same_tokens(name, tokenizer):
     task = task_of(f"task={name}", "data.source=embedded")
     for evaluation in task.evaluations():
         for row in list(sources.load(evaluation.dataset, "test", EMBEDDED))[:20]:
-            asked = prompt_ids(evaluation.prompt(row), tokenizer, "tokenizer")
+            asked = prompt_ids([evaluation.prompt(row)], tokenizer, "tokenizer")[0]
             assert list(training_prompt(task, as_training_row(row), tokenizer)) == asked
 
 

@@ -35,7 +35,7 @@ TOKENIZERS = {
 
 def encoded(row: dict[str, Any], tokenizer: Any, tokenize: Any) -> Any:
     config = TextTaskConfig(name="", train_set="", tokenize=tokenize)
-    return encode(TextExample(alpaca(row["query"]), row["response"]), tokenizer, LENGTH, config)
+    return next(encode([TextExample(alpaca(row["query"]), row["response"])], tokenizer, LENGTH, config))
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -57,7 +57,7 @@ def test_apart_has_the_prompt_s_own_tokens(name: str, differing: int) -> None:
     for row in ROWS:
         ours, together = (encoded(row, tokenizer, choice) for choice in ("apart", "together"))
         first = ours.first_target
-        assert list(ours.ids[:first]) == prompt_ids(alpaca(row["query"]), tokenizer, "tokenizer")[:LENGTH]
+        assert list(ours.ids[:first]) == prompt_ids([alpaca(row["query"])], tokenizer, "tokenizer")[0][:LENGTH]
         others += ours.ids[first : first + 1] != together.ids[first : first + 1]
     assert others == differing
 
@@ -66,7 +66,7 @@ def test_apart_has_the_prompt_s_own_tokens(name: str, differing: int) -> None:
 def test_the_first_token_is_the_tokenizer_s_choice_unless_told_otherwise(choice: Any, expected: list[int]) -> None:
     tokenizer = shipped("micro")
     plain = tokenizer("How many?", add_special_tokens=False)["input_ids"]
-    assert prompt_ids("How many?", tokenizer, choice) == [*expected, *plain]
+    assert prompt_ids(["How many?"], tokenizer, choice) == [[*expected, *plain]]
 
 
 def test_a_tokenizer_that_begins_texts_itself_is_followed() -> None:
@@ -77,5 +77,7 @@ def test_a_tokenizer_that_begins_texts_itself_is_followed() -> None:
         single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
     )
     plain = tokenizer("How many?", add_special_tokens=False)["input_ids"]
-    assert prompt_ids("How many?", tokenizer, "tokenizer") == [1, *plain], "and no end of the sequence before an answer"
-    assert prompt_ids("How many?", tokenizer, "never") == plain
+    texts = ["How many?", "<bos>How many?"]  # a chat template's text begins by itself
+    found = prompt_ids(texts, tokenizer, "tokenizer")
+    assert found == [[1, *plain], [1, *plain]], "and no end of the sequence before an answer"
+    assert prompt_ids(["How many?"], tokenizer, "never") == [plain]

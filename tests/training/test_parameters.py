@@ -20,8 +20,8 @@ from tests.methods.tiny import make_method, tiny_model
 def groups_of(method: str, train: TrainConfig, **keys: object) -> tuple[nn.Module, list[Group]]:
     """An encoder with a head that trains, and the groups of what trains in it."""
     model, made = tiny_model("encoder"), make_method(method, **keys)
-    layers = attach(model, made, 0)
-    return model, optimizer_groups(model, layers, made, unfreeze_head(model), train)
+    attach(model, made, 0)
+    return model, optimizer_groups(model, made, unfreeze_head(model), train)
 
 
 def group_of_each(model: nn.Module, groups: list[Group]) -> dict[str, Group]:
@@ -87,13 +87,13 @@ def test_lora_plus_has_its_authors_rates_and_decays() -> None:
     for case in (case for case in cases if case["case"] in ("linear layers", "no decay", "head")):
         model = nn.ModuleDict({"block": nn.ModuleDict({"up": nn.Linear(20, 24), "down": nn.Linear(24, 20)})})
         method = make_method("lora_plus", ratio=case["ratio"])
-        layers = attach(model, method, 0)
+        attach(model, method, 0)
         if case["case"] == "head":
             linear, norm = nn.Linear(20, 20), nn.LayerNorm(20)
             model["classifier"] = nn.ModuleDict({"dense": linear, "norm": norm, "out_proj": nn.Linear(20, 2)})
         head = list(model["classifier"].parameters()) if "classifier" in model else []
         train = TrainConfig(lr=case["lr"], weight_decay=case["weight_decay"])
-        found = group_of_each(model, optimizer_groups(model, layers, method, head, train))
+        found = group_of_each(model, optimizer_groups(model, method, head, train))
         expected = {_renamed(row["tensor"]): (row["lr"], row["weight_decay"]) for row in case["tensors"]}
         assert {name: (pytest.approx(group.lr), group.weight_decay) for name, group in found.items()} == expected
 

@@ -53,7 +53,7 @@ def member(
     training = dataclasses.replace(training, micro_tokens=micro_tokens)
     for layer in layers.values():
         layer.dropout_masks = dropout.masks
-    optimizer = FlatOptimizer(optimizer_groups(model, layers, method, [], config), config)
+    optimizer = FlatOptimizer(optimizer_groups(model, method, [], config), config)
     method.prepare(layers, TrainingContext(training, torch.Generator().manual_seed(seed)))
     after_step = lambda report: None if seen is None else seen.append(report.loss)  # noqa: E731
     return Member(training, TrainState(optimizer, method, layers), after_step)

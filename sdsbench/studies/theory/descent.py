@@ -82,7 +82,7 @@ def descend(
     assert train.max_steps is not None
     session, method = _Session(problems), build(method_config)
     layers = attach(session.model, method, seed)
-    optimizer = FlatOptimizer(optimizer_groups(session.model, layers, method, [], train), train)
+    optimizer = FlatOptimizer(optimizer_groups(session.model, method, [], train), train)
     generator = torch.Generator().manual_seed(seed)
     method.prepare(layers, _Context(train.max_steps, train.lr, generator, session))
     floors = [
