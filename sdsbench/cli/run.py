@@ -61,11 +61,13 @@ def command(
         code, _ = execute_members(task, member_runs(config, overrides, config_dirs))
         return code
     from sdsbench.core.console import say_now
+    from sdsbench.core.importing import without_collection
     from sdsbench.runs.banner import announcement
 
     say_now(announcement(config))  # loading torch may take a while on a busy machine
 
-    from sdsbench.runs.execute import execute
+    with without_collection():
+        from sdsbench.runs.execute import execute
 
     execute(config)
     return 0

@@ -14,9 +14,7 @@ from sdsbench.training.optimizer import FlatOptimizer, Group
 from sdsbench.training.training_config import TrainConfig
 
 
-def optimizer_groups(
-    model: Any, method: Method, head: Sequence[nn.Parameter], config: TrainConfig
-) -> list[Group]:
+def optimizer_groups(model: Any, method: Method, head: Sequence[nn.Parameter], config: TrainConfig) -> list[Group]:
     """Adapter (or weights, where the base trains) and head; apart what differs in weight decay or learning rate.
 
     Vectors do not decay (biases, norms, magnitudes, those of a head too), unless train.decay_vectors says so.

@@ -21,7 +21,10 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.placing import KEYS
 from tests.conftest import ROOT
 
-HEAVY = {"torch", "hydra", "pandas", "transformers", "pydantic", "numpy", "yaml"}
+HEAVY = {
+    "torch", "hydra", "jinja2", "numpy", "omegaconf", "pandas", "pydantic", "rich", "scipy", "transformers", "yaml",
+    "sdsbench.core.record", "sdsbench.runs.configuration.schema",
+}  # fmt: skip
 
 
 def python(*words: str, **more: object) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,7 @@ from sdsbench.core import plugins
 from sdsbench.core.console import say_now, terminal_text
 from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_errors
+from sdsbench.core.importing import without_collection
 from sdsbench.core.record import headline
 from sdsbench.runs.aggregate import execute_members, member_runs
 from sdsbench.runs.banner import announcement
@@ -145,7 +146,8 @@ def _score(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
     if not task.members:
         say_now(announcement(config))
 
-        from sdsbench.runs.execute import execute
+        with without_collection():
+            from sdsbench.runs.execute import execute
 
         return headline(execute(config))
     outer = GlobalHydra.instance().hydra  # composing the members replaces it
