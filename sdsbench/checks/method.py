@@ -8,7 +8,7 @@
 | resume | stopped after any step and started again: losses and trained tensors bitwise those of an uninterrupted run |
 | group | trained side by side with another seed: the losses of the run alone (where the method may share a base) |
 | export | the folder for the peft library gives the outputs of the trained model |
-| memory | the estimate of a step's memory can be made |
+| memory | a fact: the estimate of a step's memory |
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from sdsbench.training.state import TrainState
 
 STEPS = 4
 SMALL = {
-    "train.max_steps": STEPS, "train.batch_size": 4, "train.checkpoint_every": 1, "train.save": "adapter",
+    "train.max_steps": STEPS, "train.batch_size": 4, "train.checkpoint_every": 1, "train.save": "all",
     "data.train_limit": 32, "eval.limit": 2, "eval.untrained": False, "device": "cpu", "dtype": "float32",
     "force": False,
 }  # fmt: skip
@@ -231,7 +231,9 @@ def export(config: RunConfig, folder: Path) -> Finding:
 def memory(config: RunConfig) -> Finding:
     """The estimate of a step's memory."""
     found = training_bytes(config, Batch((64,) * config.train.batch_size, 0.5), "float32")
-    return Finding("memory", found is not None, f"{found / 1e6:.0f} MB a step" if found else "no estimate can be made")
+    if found is None:
+        return Finding("memory", None, "not counted: a step cannot be made without the weights' values")
+    return Finding("memory", True, f"{found / 1e6:.0f} MB a step")
 
 
 def _run(config: RunConfig, root: Path) -> Path:

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sdsbench.core.names import RunId
 
-SCHEMA_VERSION = 2
-
 Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]
 
 
@@ -229,10 +227,10 @@ class Record(_Strict):
     checksum: str = ""  # sha256 of the canonical JSON of everything above
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the run and its scores, in percent."""
+        """What a notebook shows: the run and its scores, shares in percent."""
         rows = "".join(
             f"<tr><td>{escape(s.evaluation)}</td><td>{escape(s.scorer)}</td><td>{s.stage}</td>"
-            f"<td>{100 * s.value:.2f}</td><td>{s.n}</td></tr>"
+            f"<td>{s.shown(s.value)}</td><td>{s.n}</td></tr>"
             for s in self.scores
         )
         head = "<tr><th>evaluation</th><th>scorer</th><th>stage</th><th>score</th><th>n</th></tr>"

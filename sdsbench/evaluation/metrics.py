@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
-MetricName = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
 Numbers = Sequence[float]
 
 

@@ -80,6 +80,8 @@ class Peft(Method):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever peft objects to, in its own words
+            if isinstance(error, NotImplementedError) and weights[0][0].is_meta:
+                raise  # torch objects: nothing can be counted without values (runs/memory.py), and a run has them
             raise ConfigError([_objection(self.config.type, self.config.options, error)]) from error
         self.rewrites_base = any(_version(weight) != version for weight, version in weights)
         self._check_training()

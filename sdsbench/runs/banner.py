@@ -56,7 +56,7 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
         {
             "model": f"{config.model.name} from {weights.source}, {parameters / 1e6:.1f} M parameters",
             "rows": f"{len(rows)} of {catalogue.described(rows.dataset)}, fingerprint {rows.fingerprint[:12]}",
-            **_lengths(loaded.lengths(config.train.max_length)),
+            **_lengths(loaded.lengths()),
             "compute": f"{device.device_name}, {device.threads} threads of {usable_cores()} cores, "
             f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}",
             **_attention(loaded),

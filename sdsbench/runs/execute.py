@@ -6,7 +6,7 @@ from sdsbench.core.record import Record
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.finish import finish
 from sdsbench.runs.prepare import prepare
-from sdsbench.runs.reuse import finished_record, take_up
+from sdsbench.runs.reuse import earlier_results, take_up
 from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.runs.summary import summary
 from sdsbench.runs.train import train
@@ -19,11 +19,11 @@ def execute(config: RunConfig, context: RunContext | None = None) -> Record:
     run), Refused (results of other code, weights or data), DiskRefuses (full or read-only; what was finished stays).
     """
     with open_run(config, context or RunContext()) as run:
-        record = finished_record(run)
+        record, state = earlier_results(run)
         if record is not None:
             take_up(run, record)
         else:
             with run.keeper.attempt():
-                record = finish(train(prepare(run)))
+                record = finish(train(prepare(run, state)))
         run.log(summary(record))
         return record

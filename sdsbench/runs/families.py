@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,10 +18,10 @@ from sdsbench.evaluation.text import Evaluated, evaluate_text
 from sdsbench.models.head import initialise_head, unfreeze_head
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.tasks.base import Evaluation, HeldOut, Task, generation_of
+from sdsbench.tasks.base import Evaluation, HeldOut, Kind, Task, generation_of
 from sdsbench.tasks.classification import Batcher, LabelledTask
-from sdsbench.tasks.images import ImageBatcher, ImageTask, Transform
-from sdsbench.tasks.sentences import SentenceBatcher, SentenceTask
+from sdsbench.tasks.images import ImageBatcher, Transform
+from sdsbench.tasks.sentences import SentenceBatcher
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.classifier_objective import LabelledObjective
 
@@ -29,6 +29,8 @@ from sdsbench.training.classifier_objective import LabelledObjective
 class Family(Protocol):
     """What a run asks of its task's family."""
 
+    @property
+    def max_length(self) -> int | None: ...  # longer examples are cut to so many tokens; None: they have no length
     @property
     def packed(self) -> bool: ...
     def encode_all(self, rows: Rows) -> Sequence[Any]: ...
@@ -109,10 +111,23 @@ class LabelledFamily(LabelledObjective):
 
 def family_of(task: Task, loaded: LoadedModel, config: RunConfig) -> Family:
     """The family that a task belongs to, ready for this model (whose new head, if any, gets its first values here)."""
-    if isinstance(task, SentenceTask):
-        sentences = SentenceBatcher(task, loaded.tokenizer, config.train.max_length)
-        return LabelledFamily(sentences, task, loaded.model, config.seeds.init)
-    if isinstance(task, ImageTask):
-        images = ImageBatcher(task, Transform.of(loaded.model.config, loaded.folder))
-        return LabelledFamily(images, task, loaded.model, config.seeds.init)
+    return _FAMILIES[task.kind](task, loaded, config)
+
+
+def _of_text(task: Any, loaded: LoadedModel, config: RunConfig) -> Family:
     return TextFamily(task, loaded.tokenizer, config.train.max_length)
+
+
+def _of_sentences(task: Any, loaded: LoadedModel, config: RunConfig) -> Family:
+    batcher = SentenceBatcher(task, loaded.tokenizer, config.train.max_length)
+    return LabelledFamily(batcher, task, loaded.model, config.seeds.init)
+
+
+def _of_images(task: Any, loaded: LoadedModel, config: RunConfig) -> Family:
+    batcher = ImageBatcher(task, Transform.of(loaded.model.config, loaded.folder))
+    return LabelledFamily(batcher, task, loaded.model, config.seeds.init)
+
+
+_FAMILIES: Mapping[Kind, Callable[[Any, LoadedModel, RunConfig], Family]] = {
+    "text": _of_text, "classification": _of_sentences, "vision": _of_images,
+}  # fmt: skip

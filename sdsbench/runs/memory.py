@@ -67,7 +67,7 @@ def micro_tokens(config: RunConfig, longest: int, device: torch.device, dtype: s
 def tokens_that_fit(config: RunConfig, longest: int, device_bytes: float, dtype: str, runs: int = 1) -> int:
     """The tokens of a pass for which a device of that size has room; at least one example of each run.
 
-    Where the model's architecture is not known, GPU_TOKENS: a pass that does not fit is made again in smaller ones.
+    Where nothing can be counted, GPU_TOKENS: a pass that does not fit is made again in smaller ones.
     """
     budget, least = GPU_TOKENS, longest * runs
     while budget > least:
@@ -100,7 +100,8 @@ class Batch:
 def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -> int | None:
     """The peak of live bytes in a step of `runs` runs side by side, each on `batch`, which computes in `dtype`.
 
-    None where the model's architecture is not known before download.
+    None where the model's architecture is not known before download, or where the step cannot be made without values
+    (peft's SHiRA draws a mask from those of a weight).
     """
     known = known_architecture(config.model)
     if known is None:
@@ -119,7 +120,10 @@ def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -
         "counting": hash_of({name: PACKAGE / "training" / f"{name}.py" for name in _COUNTING}),
         "packages": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
-    return _remembered(sha256_of(decides), lambda: _count(config, known.facts, batch, dtype, runs))
+    try:
+        return _remembered(sha256_of(decides), lambda: _count(config, known.facts, batch, dtype, runs))
+    except RuntimeError:  # what torch raises where meta tensors do not do; NotImplementedError is one
+        return None
 
 
 _COUNTED: dict[str, int] = {}

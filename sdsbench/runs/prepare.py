@@ -27,15 +27,15 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.evaluate import evaluate, evaluate_retention
 from sdsbench.runs.export import remember_location
-from sdsbench.runs.families import Family, LabelledFamily, family_of
+from sdsbench.runs.families import Family, family_of
 from sdsbench.runs.memory import micro_tokens
 from sdsbench.runs.run_context import ActiveRun, LoadModel
 from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.runs.tracking import view
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.sentences import SentenceBatcher
 from sdsbench.training import checkpoint
 from sdsbench.training.assemble import assemble
+from sdsbench.training.checkpoint import Checkpoint
 from sdsbench.training.data_context import TrainingContext
 from sdsbench.training.in_backward import require_torchao
 from sdsbench.training.loop import Training
@@ -57,9 +57,9 @@ class Loaded:
     family: Family
     examples: Sequence[Any]
 
-    def lengths(self, max_length: int) -> Lengths | None:
-        """What max_length did to the training rows; None for images, which have no length."""
-        if isinstance(self.family, LabelledFamily) and not isinstance(self.family.batcher, SentenceBatcher):
+    def lengths(self) -> Lengths | None:
+        """What train.max_length did to the training rows; None for images, which have no length."""
+        if (max_length := self.family.max_length) is None:
             return None
         rows = len(self.data.training)
         cut = sum(example.cut for example in self.examples)
@@ -80,8 +80,8 @@ class Prepared:
     base: Mapping[str, torch.Tensor]  # the weights before the method, where eval.along needs them
 
 
-def prepare(run: ActiveRun) -> Prepared:
-    """Load data and weights, evaluate the untrained model if asked, attach the method, take up the newest checkpoint.
+def prepare(run: ActiveRun, resume: Checkpoint | None) -> Prepared:
+    """Load data and weights, evaluate the untrained model if asked, attach the method, take up the state `resume`.
 
     Raises Unavailable (data or weights), ConfigError (targets and ranks that do not fit the model).
     """
@@ -92,8 +92,7 @@ def prepare(run: ActiveRun) -> Prepared:
     started = Load.now()
     write_atomic(run.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
     remember_location(config, run.folder)
-    resume, _ = checkpoint.newest(run.folder)
-    step_log.cut(run.folder / "metrics.jsonl", checkpoint.step_of(resume) if resume else None)
+    step_log.cut(run.folder / "metrics.jsonl", resume.step if resume else None)
     view.start(config.tracker, run.folder)
     with keeper.timed("load"):
         loaded = load(config, run.context.load_model)
@@ -118,7 +117,7 @@ def prepare(run: ActiveRun) -> Prepared:
             keeper.record.facts |= start_method(config, training, state, stop)
             keeper.record.facts["start_difference"] = start.difference()
             checkpoint.save(run.folder, state, made_from)
-    keeper.record.lengths = loaded.lengths(config.train.max_length)
+    keeper.record.lengths = loaded.lengths()
     keeper.begin_training(parameters, provenance, state.step)
     run.log(trainable(parameters.trainable, training.micro_tokens))
     return Prepared(run, loaded, training, state, probe, made_from, peak_memory()[0], base)

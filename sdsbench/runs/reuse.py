@@ -18,11 +18,12 @@ from sdsbench.runs.origin import CODE, DATA, WEIGHTS, code_hashes, data_hashes, 
 from sdsbench.runs.run_context import ActiveRun
 from sdsbench.runs.run_data import load_run
 from sdsbench.training import checkpoint
+from sdsbench.training.checkpoint import Checkpoint
 from sdsbench.training.probes.observer import FOLDER as PROBES
 
 
-def finished_record(run: ActiveRun) -> Record | None:
-    """The record of a finished run that may stand for this one; None where there is work to do.
+def earlier_results(run: ActiveRun) -> tuple[Record | None, Checkpoint | None]:
+    """The record of a finished run that may stand for this one; else the newest state of one that was interrupted.
 
     force=true sets aside what is there. Raises Refused where a finished run, or the state of an interrupted one, comes
     from other code, weights or data than are here now.
@@ -30,18 +31,18 @@ def finished_record(run: ActiveRun) -> Record | None:
     if run.config.force:
         run.keeper.start_over(run.config)
         checkpoint.remove_all(run.folder)
-        return None
+        return None, None
     if run.keeper.finished:
         provenance = run.keeper.record.provenance
         assert provenance is not None, "a finished record has one"
         _refuse_others(run, recorded_origin(provenance), f"finished run {run.folder.name}")
-        return run.keeper.record
+        return run.keeper.record, None
     found, remarks = checkpoint.newest(run.folder)
     for remark in remarks:
         run.log(remark)
     if found is not None:
-        _refuse_others(run, checkpoint.origin(found), f"{found.name} of run {run.folder.name}")
-    return None
+        _refuse_others(run, found.origin, f"{found.path.name} of run {run.folder.name}")
+    return None, found
 
 
 def take_up(run: ActiveRun, record: Record) -> None:

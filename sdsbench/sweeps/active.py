@@ -15,10 +15,11 @@ from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.finish import finish
 from sdsbench.runs.prepare import Prepared, prepare
-from sdsbench.runs.reuse import finished_record, take_up
+from sdsbench.runs.reuse import earlier_results, take_up
 from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.runs.train import train
 from sdsbench.training import checkpoint
+from sdsbench.training.checkpoint import Checkpoint
 
 Result = TypeVar("Result")
 
@@ -30,6 +31,7 @@ class DrivenRun:
         self.identity, self._emit = identity, emit
         self.prepared: Prepared | None = None
         self.error: Exception | None = None
+        self._state: Checkpoint | None = None  # of an earlier attempt
         self._contexts = ExitStack()
         self.over = False
         emit("take", run=identity)
@@ -55,7 +57,8 @@ class DrivenRun:
             run = dataclasses.replace(self.prepared.run, context=context)
             if self.prepared.state.step == 0:
                 checkpoint.remove_all(run.folder)
-            self._stage(lambda: setattr(self, "prepared", prepare(run)))
+                self._state = None
+            self._stage(lambda: setattr(self, "prepared", prepare(run, self._state)))
 
     def complete(self) -> None:
         """Train what is left and finish."""
@@ -83,14 +86,14 @@ class DrivenRun:
 
     def _prepare(self, config: RunConfig, context: RunContext) -> None:
         run = self._contexts.enter_context(open_run(config, context))
-        record = finished_record(run)
+        record, self._state = earlier_results(run)
         if record is not None:
             take_up(run, record)
             self._end(record)
             return
         run.log(announcement(run.config))
         self._contexts.enter_context(run.keeper.attempt())
-        self.prepared = prepare(run)
+        self.prepared = prepare(run, self._state)
 
     def _end(self, record: Record) -> None:
         self._contexts.close()

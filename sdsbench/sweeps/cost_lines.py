@@ -48,7 +48,7 @@ def print_costs(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
             known[kind] = _Price(estimator.cost(config, "cuda"), estimator.cost(config, "cpu"), disk_bytes(config))
         everything.append(known[kind])
         left += [known[kind]] if slot.state not in OVER else []
-    _print_gpu(everything, left)
+    _print_gpu(everything, left, memory)
     seconds = [price.cpu.seconds for price in left if price.cpu]
     if seconds:
         corrected = any(price.cpu.measured for price in left if price.cpu)
@@ -61,7 +61,7 @@ def print_costs(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
         print(f"disk: at most {text} of records, answers and trained tensors")
 
 
-def _print_gpu(everything: Sequence[_Price], left: Sequence[_Price]) -> None:
+def _print_gpu(everything: Sequence[_Price], left: Sequence[_Price], memory: bool) -> None:
     known = [price.gpu for price in everything if price.gpu is not None]
     if known:
         seconds = [price.gpu.seconds for price in left if price.gpu is not None]
@@ -74,6 +74,8 @@ def _print_gpu(everything: Sequence[_Price], left: Sequence[_Price]) -> None:
         for name in CARDS if sizes else ():
             fitting = sum(fits(size)[name] for size in sizes)
             print(f"  {name}: {'fits' if fitting == len(sizes) else f'{fitting} of {len(sizes)} runs fit'}")
+        if memory and len(sizes) < len(known):
+            print(f"  memory of {len(known) - len(sizes)} run(s) not counted: their step cannot be made without values")
     if unknown := len(everything) - len(known):
         print(f"no estimate for {unknown} run(s): the architecture is not known before download")
 

@@ -27,7 +27,7 @@ from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.names import require_printable
 from sdsbench.core.package import bundled_folder
-from sdsbench.core.reading import read_json
+from sdsbench.core.reading import first_fault, read_json
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.slurm_config import SlurmConfig
 
@@ -166,7 +166,7 @@ def submissions(plan: Plan) -> list[Submission]:
         try:
             content = _Sent.model_validate(read_json(path, MANIFEST))
         except ValidationError as error:
-            raise DamagedFile(f"{path}: not a submission ({error.errors()[0]['msg']}). Set its folder aside.") from None
+            raise DamagedFile(f"{path}: not a submission: {first_fault(error)}. Set its folder aside.") from None
         found.append(Submission(path.parent, content.job, content.tasks))
     return found
 

@@ -65,7 +65,7 @@ class SlurmConfig(Section):
     @property
     def seconds(self) -> int:
         """The time limit."""
-        return seconds_of(self.time)
+        return time_limit_seconds(self.time)
 
     @property
     def time_limit(self) -> str:
@@ -81,7 +81,7 @@ class SlurmConfig(Section):
             )  # fmt: skip
 
 
-def seconds_of(time: str) -> int:
+def time_limit_seconds(time: str) -> int:
     """Seconds of a time in one of SLURM's forms, or of 90m, 4h, 2d: "4:00" is four minutes, "2-0" two days."""
     if time[-1] in _SECONDS:
         return int(time[:-1]) * _SECONDS[time[-1]]

@@ -274,6 +274,9 @@ def main(
         _log(f"sdsbench: {error}")
         _emit("disk", message=str(error))
         sys.exit(DISK)
+    except KeyboardInterrupt:  # a second Ctrl-C; the run in progress says in its record how it ended
+        _log("sdsbench: interrupted")
+        sys.exit(Interrupted.exit_code)
     except SdsbenchError as error:
         _log(f"sdsbench: {error}")
         if not isinstance(error, Interrupted):

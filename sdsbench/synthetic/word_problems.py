@@ -109,7 +109,7 @@ def _words(rng: np.random.Generator) -> dict[str, str]:
 
 def _one_of(words: Sequence[str], rng: np.random.Generator) -> str:
     """What rng.choice draws, without making an array of the words each time."""
-    return words[rng.integers(len(words))]
+    return words[int(rng.integers(len(words)))]
 
 
 def rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:

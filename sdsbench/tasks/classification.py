@@ -51,6 +51,9 @@ class Batcher(Protocol):
 
     task: Any  # a LabelledTask
 
+    @property
+    def max_length(self) -> int | None: ...  # longer examples are cut to so many tokens; None: they have no length
+
     def encode_all(self, rows: Any) -> Sequence[Any]: ...
     def lengths(self, examples: Sequence[Any]) -> list[int]: ...
     def collate(self, examples: Sequence[Any]) -> Mapping[str, Tensor]: ...

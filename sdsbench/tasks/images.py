@@ -152,6 +152,8 @@ class EncodedImages(Sequence[EncodedImage]):
 
 
 class ImageBatcher:
+    max_length = None
+
     def __init__(self, task: ImageTask, transform: Transform) -> None:
         self.task, self.transform = task, transform
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,41 +43,51 @@ def save(folder: Path, state: TrainState, made_from: Mapping[str, str]) -> None:
         shutil.rmtree(older, ignore_errors=True)
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: its folder, and its JSON part, which its tensors were found to match."""
+
+    path: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The optimizer step after which it was written."""
+        return self.facts["step"]
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What its state is made from, as `save` was told."""
+        return self.facts["origin"]
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, and remarks on damaged ones, which are set aside."""
     remarks: list[str] = []
     for path in all_checkpoints(folder):
         try:
-            _facts(path)
+            return Checkpoint(path, _facts(path).model_dump()), remarks
         except (DamagedFile, OSError) as error:
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
             remarks.append(f"{path.name} is damaged and set aside as {aside.name}: {error}")
-        else:
-            return path, remarks
     return None, remarks
 
 
-def load(path: Path, state: TrainState) -> None:
-    """Restore a checkpoint that `newest` found into `state`. Raises DamagedFile where it has changed since."""
-    state.load(load_file(path / "state.safetensors"), _facts(path).model_dump())
-
-
-def origin(path: Path) -> dict[str, str]:
-    """What a whole checkpoint's state is made from, as `save` was told. Raises DamagedFile."""
-    return _facts(path).origin
-
-
-def step_of(path: Path) -> int:
-    """The optimizer step after which a checkpoint was written."""
-    return int(path.name.removeprefix("checkpoint-"))
+def load(found: Checkpoint, state: TrainState) -> None:
+    """Restore a checkpoint that `newest` found, while the folder's lock is held, into `state`."""
+    state.load(load_file(found.path / "state.safetensors"), dict(found.facts))
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(found, key=step_of, reverse=True)
+    return sorted(found, key=_step_of, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("checkpoint-"))
 
 
 def remove_all(folder: Path) -> None:
@@ -126,8 +137,8 @@ def _facts(path: Path) -> _Facts:
         raise DamagedFile(f"{path / 'state.json'}: {first_fault(error)}.") from None
     if facts.checksum != _checksum(raw):
         raise DamagedFile(f"{path / 'state.json'}: its content does not match its checksum.")
-    if facts.step != step_of(path):
-        raise DamagedFile(f"{path / 'state.json'}: step {facts.step} in a checkpoint of step {step_of(path)}.")
+    if facts.step != _step_of(path):
+        raise DamagedFile(f"{path / 'state.json'}: step {facts.step} in a checkpoint of step {_step_of(path)}.")
     tensors = path / "state.safetensors"
     if not os.path.lexists(tensors) or not stat.S_ISREG(tensors.lstat().st_mode):
         raise DamagedFile(f"{tensors}: no regular file.")

@@ -19,6 +19,7 @@ class LabelledObjective:
 
     def __init__(self, batcher: Batcher, regression: bool, model: Any) -> None:
         self.batcher, self.regression, self.packed = batcher, regression, packs(model)
+        self.max_length = batcher.max_length
         self.patches = patches_of(model.config)
 
     def encode_all(self, rows: Any) -> Sequence[Any]:

@@ -291,8 +291,8 @@ def test_checkpoint(file: str, damage: Callable[[Path], None], tmp_path: Path) -
     """Found, named, set aside; the older whole one is used."""
     older, newer = _checkpoint(tmp_path, 2), _checkpoint(tmp_path, 4)
     damage(newer / file)
-    path, remarks = checkpoint.newest(tmp_path)
-    assert path == older
+    found, remarks = checkpoint.newest(tmp_path)
+    assert found is not None and found.path == older
     assert len(remarks) == 1
     assert "checkpoint-4" in remarks[0]
     assert (tmp_path / "damaged-checkpoint-4").is_dir()
@@ -302,7 +302,8 @@ def test_checkpoint(file: str, damage: Callable[[Path], None], tmp_path: Path) -
 def test_strange_checkpoint_names(name: str, tmp_path: Path) -> None:
     whole = _checkpoint(tmp_path, 2)
     (tmp_path / name).mkdir()
-    assert checkpoint.newest(tmp_path)[0] == whole
+    found, _ = checkpoint.newest(tmp_path)
+    assert found is not None and found.path == whole
 
 
 # ---- data files

@@ -22,11 +22,14 @@ from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.memory import Batch, training_bytes
 from sdsbench.sweeps import cost
+from sdsbench.sweeps.cost_lines import print_costs
+from sdsbench.sweeps.states import States
 from sdsbench.training import step_memory
 from sdsbench.training.meta_device import META
 from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.saved_bytes import PeakBytes
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
+from tests.sweeps.tools import tiny_plan
 
 METHODS = options("method")
 FACTS: dict[str, dict[str, Any]] = {
@@ -237,6 +240,17 @@ def test_a_count_is_remembered_until_something_that_decides_it_changes(
     assert training_bytes(configured(tmp_path, "mistral", "lora", "method.rank=5"), BATCH, "bfloat16") == 1005
     monkeypatch.setattr(memory, "code_hashes", lambda config: {"method": "edited"})
     assert training_bytes(config, BATCH, "bfloat16") == 1006
+
+
+def test_a_step_that_needs_values_is_not_counted_and_the_run_is_not_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("peft")
+    plan = tiny_plan(tmp_path, "method=peft", "method.type=shira", "seed=0,1")
+    config = plan.configuration(next(iter(plan.manifest.runs)), {})
+    assert training_bytes(config, BATCH, "float32") is None
+    print_costs(plan, list(States(plan, tmp_path / "runs").all()), memory=True)
+    assert "memory of 2 run(s) not counted" in capsys.readouterr().out
 
 
 def test_an_unknown_architecture_has_no_estimate(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -153,6 +155,20 @@ def test_checkpoint_of_other_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"(?s)other code .*code of core: then 0{12}.*force=true"):
         finish(tmp_path, "method=lora")
     assert state.exists(), "nothing is deleted"
+
+
+def test_a_resume_reads_the_whole_checkpoint_once_to_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(tmp_path, "method=lora")
+    digest, checked = hashlib.file_digest, []
+
+    def counted(file: Any, algorithm: str) -> Any:
+        if file.name.endswith("state.safetensors") and not file.writable():  # one that is open for writing is saved
+            checked.append(file.name)
+        return digest(file, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    finish(tmp_path, "method=lora")
+    assert len(checked) == 1
 
 
 def test_damaged_checkpoint_is_set_aside(tmp_path: Path) -> None:

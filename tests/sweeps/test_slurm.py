@@ -20,7 +20,7 @@ from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps import slurm
 from sdsbench.sweeps.plan import Plan, TunedCell
-from sdsbench.sweeps.slurm_config import configure, seconds_of
+from sdsbench.sweeps.slurm_config import configure, time_limit_seconds
 from tests.conftest import ROOT
 from tests.sweeps.tools import TINY, put_record, tiny_plan
 
@@ -198,7 +198,7 @@ def test_without_slurm_submit_says_so(
 )  # fmt: skip
 def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
     config = configure([f"slurm.time={text}", "slurm.signal_seconds=1"])
-    assert config.seconds == seconds == seconds_of(config.time_limit)
+    assert config.seconds == seconds == time_limit_seconds(config.time_limit)
 
 
 def test_a_cluster_file_inherits(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,27 @@ def test_the_lock_of_a_living_owner_holds_and_that_of_a_dead_one_does_not(tmp_pa
     assert States(plan, tmp_path / "runs").counts() == {"stopped": 1}
     assert ends(work(plan)[1]) == ["done"]
     assert read_record(tmp_path / "runs" / name / "record.json").checksum != record.checksum
+
+
+TWICE = """
+import os, signal, sys
+from sdsbench.sweeps.worker import main
+from sdsbench.training.loop import Training
+def step(self, state):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+Training.step = step
+main(sys.argv[1:])
+"""
+
+
+def test_a_second_ctrl_c_ends_a_worker_at_once_in_one_line(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path)
+    done = subprocess.run([sys.executable, "-c", TWICE, str(plan.folder)], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1] == "sdsbench: interrupted", done.stderr
+    (name,) = plan.manifest.runs
+    assert read_record(tmp_path / "runs" / name / "record.json").status == "preempted"
 
 
 def test_a_run_that_keeps_killing_its_process_is_given_up(tmp_path: Path) -> None:

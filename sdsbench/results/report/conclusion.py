@@ -77,7 +77,7 @@ def _by(d: Difference) -> str:
     c = d.contrast.comparison
     word = "better" if (c.difference > 0) == (d.column.better == "higher") else "worse"
     low, high = sorted((abs(c.low), abs(c.high))) if c.low * c.high > 0 else (c.low, c.high)
-    digits = ".1f" if d.column.format == "score" else ".3g"
+    digits = d.column.digits
     return f"{word} by {abs(c.difference):{digits}} [{low:{digits}}, {high:{digits}}]"
 
 

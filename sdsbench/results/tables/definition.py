@@ -38,6 +38,11 @@ class Column:
     parts: tuple[str, ...] = ()  # names of columns (one that is not there has no value): their mean, seed by seed
     published: Mapping[str, str] = field(default_factory=dict)  # model, task, metric of the paper's numbers
 
+    @property
+    def digits(self) -> str:
+        """How sentences write its values: points of 100 with one decimal, other numbers with three digits."""
+        return ".1f" if self.format == "score" else ".3g"
+
 
 def shown_as(score: Score) -> dict[str, Any]:
     """The format and direction of a column that shows such a score."""

@@ -44,7 +44,7 @@ EFFORTS = (
 The number of rates is odd, so that the middle one, which is run first to see what a run takes, is in every grid."""
 
 
-def seconds_of(text: str) -> float:
+def budget_seconds(text: str) -> float:
     """`4h`, `90m`, `1.5h` or `2d` in seconds. Raises ConfigError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     if not found or float(found[1]) == 0:

@@ -108,7 +108,7 @@ def compare(
     (the first one if none is named). Raises ConfigError, Refused (the budget is too small), and what a sweep raises.
     """
     question = Question(tuple(words), tuple(methods), reference or methods[0], tuple(config_dirs))
-    seconds = budgets.seconds_of(budget)
+    seconds = budgets.budget_seconds(budget)
     name = name or f"compare_{sha256_of([question.words, question.methods, budget, question.reference])[:8]}"
     folder = plans.PLANS / name
     if (folder / "manifest.json").is_file():
@@ -139,8 +139,7 @@ def _planned(question: Question, seconds: float, workers: int, name: str) -> pla
     sweep.name, sweep.description = name, f"{', '.join(question.methods)}: {effort}"
     sweep.tune = Tune(key="train.lr", grid=grid, seeds=_tuning_seeds(effort), extend=EXTEND)
     plan, _ = plans.write(plans.PLANS / name, *freeze(sweep, question.config_dirs))
-    questions = sum(score.n for score in first.scores if score.headline and score.stage == "validation")
-    for line in _bought(effort, grid, run_seconds, seconds, workers, questions):
+    for line in _bought(effort, grid, run_seconds, seconds, workers, first):
         print(line, flush=True)
     return plan
 
@@ -169,18 +168,31 @@ def _run_seconds(configs: Mapping[str, RunConfig], reference: str, first: Record
 
 
 def _bought(
-    effort: Effort, grid: Sequence[float], run_seconds: Mapping[str, float], budget: float, workers: int, questions: int
+    effort: Effort, grid: Sequence[float], run_seconds: Mapping[str, float], budget: float, workers: int, first: Record
 ) -> list[str]:
     total = budgets.total_seconds(effort, run_seconds, workers)
     rates = ", ".join(f"{rate:g}" for rate in grid)
-    found = [budgets.detectable(effort, questions, spread) for spread in (1.0, 3.0)]
     return [
         f"the budget of {clock(budget)} buys, for each of {len(run_seconds)} methods: {effort}",
         f"  rates {rates}, the same for all; up to {EXTEND} more at an end while the best is the last one there",
         f"  at most {effort.runs * len(run_seconds)} runs, about {clock(total)} with {workers} worker(s)",
-        f"  with {questions:,} questions it finds (80 % power) differences of {found[0]:.1f} points if seeds spread by "
-        f"1 point, of {found[1]:.1f} if by 3",
+        f"  {_power(effort, first)}",
     ]
+
+
+def _power(effort: Effort, first: Record) -> str:
+    """Which differences the planned test finds; of a loss nobody knows before seeds have shown how it spreads."""
+    scores = [score for score in first.scores if score.headline and score.stage == "validation"]
+    if any(score.unit != "share" for score in scores):
+        return (
+            f"which differences of {', '.join(score.scorer for score in scores)} it finds is known once seeds have run"
+        )
+    questions = sum(score.n for score in scores)
+    found = [budgets.detectable(effort, questions, spread) for spread in (1.0, 3.0)]
+    return (
+        f"with {questions:,} questions it finds (80 % power) differences of {found[0]:.1f} points if seeds spread by "
+        f"1 point, of {found[1]:.1f} if by 3"
+    )
 
 
 def _answered(plan: plans.Plan, question: Question, folder: Path) -> Answer:

@@ -72,7 +72,7 @@ def _of_column(built: Built, column: Column, compared: Compared) -> Recommendati
     if not learned:
         return Recommendation(column, f"{_where(column)}: no method learned the task: no run is above its floor.")
     chosen = _cheapest(column, learned)
-    words = [_told(learned, chosen), _price(learned, chosen), _against(compared, column, chosen)]
+    words = [_told(column, learned, chosen), _price(learned, chosen), _against(compared, column, chosen)]
     return Recommendation(column, f"{_where(column)}: {' '.join(filter(None, words))} {_take(chosen)}", chosen)
 
 
@@ -95,11 +95,11 @@ def _cheapest(column: Column, candidates: Sequence[Candidate]) -> Candidate:
     return min(candidates, key=price)
 
 
-def _told(candidates: Sequence[Candidate], chosen: Candidate) -> str:
-    score = chosen.cell.ours
+def _told(column: Column, candidates: Sequence[Candidate], chosen: Candidate) -> str:
+    score, digits = chosen.cell.ours, column.digits
     assert score is not None
     if len(candidates) == 1:
-        return f"{chosen.row.title} is best, {score.mean:.1f} [{score.low:.1f}, {score.high:.1f}]."
+        return f"{chosen.row.title} is best, {score.mean:{digits}} [{score.low:{digits}}, {score.high:{digits}}]."
     return f"{_listed([candidate.row.title for candidate in candidates])} cannot be told apart."
 
 
@@ -124,10 +124,11 @@ def _against(compared: Compared, column: Column, chosen: Candidate) -> str:
 
 def _interval(difference: Difference) -> str:
     assert difference.contrast is not None and difference.reference is not None
-    found = difference.contrast.comparison
+    found, digits = difference.contrast.comparison, difference.column.digits
     if found.low != found.low:
         return ""
-    return f"Against {difference.reference.title}: {found.difference:+.1f} [{found.low:.1f}, {found.high:.1f}]."
+    interval = f"[{found.low:{digits}}, {found.high:{digits}}]"
+    return f"Against {difference.reference.title}: {found.difference:+{digits}} {interval}."
 
 
 def _take(chosen: Candidate) -> str:

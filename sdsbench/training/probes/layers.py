@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 Arrived = Callable[[str, Tensor, Mapping[str, Tensor]], None]
 
 
-def probed_layers(
-    model: nn.Module, layers: Mapping[str, AdaptedLinear], method: Method
-) -> dict[str, AdapterProbe | DenseProbe]:
+def probed_layers(model: nn.Module, layers: Mapping[str, AdaptedLinear], method: Method) -> Mapping[str, ProbedLayer]:
     """The adapted layers of a model, or without any the target layers whose weights train.
 
     Raises ConfigError where there is neither: a probe could see nothing of the method.
@@ -31,24 +30,37 @@ def probed_layers(
     if layers:
         return {name: AdapterProbe(layer) for name, layer in layers.items()}
     targets = target_layers(model, method.config.targets)
-    found: dict[str, AdapterProbe | DenseProbe] = {
-        name: DenseProbe(name, linear) for name, linear in targets.items() if linear.weight.requires_grad
-    }
+    found = {name: DenseProbe(name, linear) for name, linear in targets.items() if linear.weight.requires_grad}
     if not found:
         accepted = "null where a method neither adapts target layers nor lets their weights train"
         raise ConfigError([Problem("probe.every", method.name, accepted)])
     return found
 
 
-class AdapterProbe:
-    """An adapted layer, looked at through its method's own verbs."""
+class ProbedLayer(ABC):
+    """What a probe asks of a layer."""
 
-    def __init__(self, layer: AdaptedLinear) -> None:
-        self.layer = layer
-
-    def parameters(self) -> dict[str, nn.Parameter]:
+    @abstractmethod
+    def parameters(self) -> Mapping[str, Tensor]:
         """What trains on the layer."""
-        return {name: p for name, p in self.layer.named_parameters() if p.requires_grad}
+
+    @abstractmethod
+    def listen(self, arrived: Arrived) -> list[Any]:
+        """Call `arrived` during a backward pass as soon as this layer's G and all factor gradients are there.
+
+        Returns handles; `remove` ends it.
+        """
+
+    @abstractmethod
+    def view(
+        self,
+        old: Mapping[str, Tensor],
+        new: Mapping[str, Tensor],
+        gradient_mn: Tensor,
+        raw: Mapping[str, Tensor],
+        step: int,
+    ) -> LayerView:
+        """The layer around one step, of which `old` and `new` are snapshots; its parameters hold the old values."""
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of what trains."""
@@ -59,8 +71,17 @@ class AdapterProbe:
             for name, parameter in self.parameters().items():
                 parameter.copy_(values[name])
 
+
+class AdapterProbe(ProbedLayer):
+    """An adapted layer, looked at through its method's own verbs."""
+
+    def __init__(self, layer: AdaptedLinear) -> None:
+        self.layer = layer
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        return {name: p for name, p in self.layer.named_parameters() if p.requires_grad}
+
     def listen(self, arrived: Arrived) -> list[Any]:
-        """Call `arrived` during a backward pass as soon as this layer's G and all factor gradients are there."""
         waiting: dict[str, Tensor] = {}
         wanted = {"", *self.parameters()}  # "" stands for G
 
@@ -85,7 +106,6 @@ class AdapterProbe:
         raw: Mapping[str, Tensor],
         step: int,
     ) -> LayerView:
-        """The layer around one step; its parameters hold the old values."""
         layer, method = self.layer, self.layer.method
         branches = method.branches(layer)
         extra = method.untouched_branches(layer)[len(branches) :]
@@ -106,19 +126,15 @@ class AdapterProbe:
         )
 
 
-class DenseProbe:
+class DenseProbe(ProbedLayer):
     """A plain layer whose weight trains; W0 is the weight at construction."""
 
     def __init__(self, name: str, linear: nn.Linear) -> None:
         self.name, self.linear = name, linear
         self.start_mn = linear.weight.detach().cpu().clone()
 
-    def snapshot(self) -> dict[str, Tensor]:
-        return {"weight": self.linear.weight.detach().clone()}
-
-    def put(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            self.linear.weight.copy_(values["weight"])
+    def parameters(self) -> Mapping[str, Tensor]:
+        return {"weight": self.linear.weight}
 
     def listen(self, arrived: Arrived) -> list[Any]:
         return [self.linear.weight.register_hook(lambda gradient: arrived(self.name, gradient.detach().float(), {}))]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sdsbench.core import samples
 from sdsbench.training.loop import Training
-from sdsbench.training.probes.layers import AdapterProbe, DenseProbe, probed_layers
+from sdsbench.training.probes.layers import ProbedLayer, probed_layers
 from sdsbench.training.probes.measurement import measure
 from sdsbench.training.probes.probe_config import ProbeConfig
 from sdsbench.training.state import TrainState
@@ -107,11 +107,8 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {key: sum(values) / len(values) for key, values in found.items()}
 
 
-Probed = Mapping[str, AdapterProbe | DenseProbe]
-
-
 @contextmanager
-def _values(layers: Probed, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[None]:
+def _values(layers: Mapping[str, ProbedLayer], before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[None]:
     """Inside: parameters as before the step."""
     for name, layer in layers.items():
         layer.put(before[name])

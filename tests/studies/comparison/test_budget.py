@@ -12,9 +12,9 @@ from sdsbench.core.errors import ConfigError, Refused
 from sdsbench.studies.comparison.budget import (
     EFFORTS,
     afford,
+    budget_seconds,
     detectable,
     learning_rates,
-    seconds_of,
     total_seconds,
 )
 
@@ -45,13 +45,13 @@ def test_a_budget_for_nothing_is_refused_with_one_that_is_enough() -> None:
     ("text", "seconds"), [("4h", 14400), ("90m", 5400), ("1.5h", 5400), ("2d", 172800), ("45s", 45)]
 )
 def test_times(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+    assert budget_seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["4", "h", "0h", "-1h", "4 hours", ""])
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="30m, 4h or 2d"):
-        seconds_of(text)
+        budget_seconds(text)
 
 
 def test_one_grid_for_all_methods_two_rates_a_decade() -> None:

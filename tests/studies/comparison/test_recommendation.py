@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from sdsbench.core.record import Seconds
+from sdsbench.core.record import Record, Seconds
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Row
 from sdsbench.results.tables.runs import load
+from sdsbench.studies.comparison import comparison
+from sdsbench.studies.comparison.budget import EFFORTS
 from sdsbench.studies.comparison.recommendation import Candidate, Recommendation, recommend
 from tests.results.tables.fixtures import built, make_record, make_samples, write_run
 
@@ -63,11 +66,29 @@ def test_where_nobody_learned_nobody_is_recommended(tmp_path: Path) -> None:
     assert found.chosen is None
 
 
+def put_losses(root: Path, method: str, losses: Sequence[float]) -> Record:
+    """Runs whose score is a loss, a seed each; the last one's record."""
+    for seed, loss in enumerate(losses):
+        record = make_record(method, seed, {"pairs": loss}, config={"protocol": {"lr": 1e-3}})
+        as_loss = {"scorer": "loss", "better": "lower", "unit": "number", "stage": "validation"}
+        record.scores += [score.model_copy(update=as_loss) for score in record.scores]
+        record.scores = [score.model_copy(update={**as_loss, "stage": score.stage}) for score in record.scores]
+        write_run(root, record)
+    return record
+
+
+def test_a_loss_is_told_with_its_digits_and_not_in_points(tmp_path: Path) -> None:
+    first = put_losses(tmp_path, "lora", (1.523, 1.541, 1.532))
+    put_losses(tmp_path, "dora", (1.312, 1.331, 1.322))
+    (found,) = recommend(built("grid", tmp_path), "lora")
+    assert "DoRA, r 8 is best, 1.32 [" in found.sentence and "Against LoRA, r 8: -0.21 [" in found.sentence
+    assert "1.53" in first._repr_html_() and "153" not in first._repr_html_()
+    said = comparison._power(EFFORTS[0], first)
+    assert said == "which differences of loss it finds is known once seeds have run"
+
+
 def test_of_a_loss_the_run_with_the_lowest_is_the_best(tmp_path: Path) -> None:
-    for seed, loss in enumerate((2.0, 1.5, 1.8)):
-        record = make_record("lora", seed, {"pairs": loss}, config={"protocol": {"lr": 1e-3}})
-        record.scores = [score.model_copy(update={"better": "lower", "unit": "number"}) for score in record.scores]
-        write_run(tmp_path, record)
+    put_losses(tmp_path, "lora", (2.0, 1.5, 1.8))
     runs, _ = load(tmp_path)
     cell = TableCell("lora", "pairs", "value", by_seed={0: 2.0, 1: 1.5, 2: 1.8}, runs=tuple(runs))
     assert Candidate(Row("lora", "LoRA", {}), cell, None).best_run.record.seed == 1
