@@ -16,10 +16,11 @@ minutes. The split of a question is a function of its text, so no split can hold
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from sdsbench.synthetic.word_problems_splits import generator, split_of
+from sdsbench.synthetic.word_problems_splits import generator, one_of, split_of
 
 QUALITIES = ("small", "large", "new", "old", "fine", "plain", "cheap", "good", "clean", "light", "heavy", "nice")
 NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Frank", "Grace", "Henry", "Ivy", "Jack", "Karen", "Leo")
@@ -45,7 +46,7 @@ Question = tuple[str, Sequence[str], int]
 Draw = Callable[[np.random.Generator], Question]
 
 
-def _rows(draw: Draw, split: str, count: int, seed: int) -> list[Row]:
+def _rows(draw: Draw, split: str, count: int, seed: int = 0) -> list[Row]:
     rng = generator(split, seed)
     rows: list[Row] = []
     while len(rows) < count:
@@ -59,10 +60,6 @@ def _rows(draw: Draw, split: str, count: int, seed: int) -> list[Row]:
     return rows
 
 
-def _one(rng: np.random.Generator, values: Sequence[str]) -> str:
-    return values[int(rng.integers(len(values)))]
-
-
 def _listed(word: str, options: Sequence[str], between: str = " ") -> tuple[str, list[str]]:
     """`Answer1: cat Answer2: dog` and the labels answer1, answer2."""
     text = between.join(f"{word}{number}: {option}" for number, option in enumerate(options, 1))
@@ -71,8 +68,8 @@ def _listed(word: str, options: Sequence[str], between: str = " ") -> tuple[str,
 
 def _boolq(rng: np.random.Generator) -> Question:
     right = int(rng.integers(2))  # 0: true
-    thing = _one(rng, (ALIVE, NOT_ALIVE)[right])
-    question = f"is the {_one(rng, QUALITIES)} {thing} of {_one(rng, NAMES)} alive?"
+    thing = one_of(rng, (ALIVE, NOT_ALIVE)[right])
+    question = f"is the {one_of(rng, QUALITIES)} {thing} of {one_of(rng, NAMES)} alive?"
     head = "Please answer the following question with true or false, question"
     return f"{head}: {question}\n\n", ("true", "false"), right
 
@@ -80,32 +77,36 @@ def _boolq(rng: np.random.Generator) -> Question:
 def _piqa(rng: np.random.Generator) -> Question:
     right = int(rng.integers(2))
     options, labels = _listed("Solution", REMEDIES, "\n\n")
-    question = f"How does {_one(rng, NAMES)} make the {_one(rng, QUALITIES)} {_one(rng, PLACES)} {NEEDS[right]}?"
+    question = f"How does {one_of(rng, NAMES)} make the {one_of(rng, QUALITIES)} {one_of(rng, PLACES)} {NEEDS[right]}?"
     return f"Please choose the correct solution to the question: {question}\n\n{options}\n\n", labels, right
 
 
 def _social_i_qa(rng: np.random.Generator) -> Question:
     right = int(rng.integers(3))
     options, labels = _listed("Answer", FEELINGS)
-    name, event = _one(rng, NAMES), _one(rng, EVENTS[right])
-    question = f"{name} {event} at the {_one(rng, QUALITIES)} {_one(rng, PLACES)}. How would {name} feel afterwards?"
+    name, event = one_of(rng, NAMES), one_of(rng, EVENTS[right])
+    question = (
+        f"{name} {event} at the {one_of(rng, QUALITIES)} {one_of(rng, PLACES)}. How would {name} feel afterwards?"
+    )
     return f"Please choose the correct answer to the question: {question}\n\n{options}\n\n", labels, right
 
 
 def _hellaswag(rng: np.random.Generator) -> Question:
     right = int(rng.integers(4))
     options, labels = _listed("Ending", ENDINGS)
-    name = _one(rng, NAMES)
-    context = f"Daily life: {name} {ACTIVITIES[right]} near the {_one(rng, QUALITIES)} {_one(rng, PLACES)}. Then {name}"
+    name = one_of(rng, NAMES)
+    context = (
+        f"Daily life: {name} {ACTIVITIES[right]} near the {one_of(rng, QUALITIES)} {one_of(rng, PLACES)}. Then {name}"
+    )
     head = "Please choose the correct ending to complete the given sentence"
     return f"{head}: {context}\n\n{options}\n\n", labels, right
 
 
 def _winogrande(rng: np.random.Generator) -> Question:
     right = int(rng.integers(2))
-    inner, outer = _one(rng, INNER), _one(rng, OUTER)
+    inner, outer = one_of(rng, INNER), one_of(rng, OUTER)
     options, labels = _listed("Option", (inner, outer))
-    sentence = f"{_one(rng, NAMES)} could not put the {inner} into the {outer} because the _ was too {SIZES[right]}."
+    sentence = f"{one_of(rng, NAMES)} could not put the {inner} into the {outer} because the _ was too {SIZES[right]}."
     head = "Please choose the correct answer to fill in the blank to complete the given sentence"
     return f"{head}: {sentence}\n\n{options} ", labels, right
 
@@ -113,33 +114,17 @@ def _winogrande(rng: np.random.Generator) -> Question:
 def _science(rng: np.random.Generator) -> Question:
     right = int(rng.integers(4))
     options, labels = _listed("Answer", KINDS)
-    owner = f"{_one(rng, NAMES)} saw in the {_one(rng, PLACES)}"
-    question = f"What is the {_one(rng, QUALITIES)} {_one(rng, THINGS[right])} that {owner}?"
+    owner = f"{one_of(rng, NAMES)} saw in the {one_of(rng, PLACES)}"
+    question = f"What is the {one_of(rng, QUALITIES)} {one_of(rng, THINGS[right])} that {owner}?"
     return f"Please choose the correct answer to the question: {question}\n\n{options}\n\n", labels, right
 
 
-def boolq_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_boolq, split, count, seed)
-
-
-def piqa_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_piqa, split, count, seed)
-
-
-def social_i_qa_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_social_i_qa, split, count, seed)
-
-
-def hellaswag_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_hellaswag, split, count, seed)
-
-
-def winogrande_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_winogrande, split, count, seed)
-
-
-def arc_easy_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_science, split, count, seed)
+boolq_rows = partial(_rows, _boolq)
+piqa_rows = partial(_rows, _piqa)
+social_i_qa_rows = partial(_rows, _social_i_qa)
+hellaswag_rows = partial(_rows, _hellaswag)
+winogrande_rows = partial(_rows, _winogrande)
+arc_easy_rows = partial(_rows, _science)
 
 
 def arc_challenge_rows(split: str, count: int, seed: int = 0) -> list[Row]:

@@ -12,12 +12,13 @@ for the smallest encoders. The split of a row is a function of its text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from sdsbench.synthetic.word_problems_splits import generator, split_of
+from sdsbench.synthetic.word_problems_splits import generator, one_of, split_of
 
 Row = dict[str, Any]
 Draw = Callable[[np.random.Generator], Row]
@@ -31,11 +32,7 @@ BAD = ("dreadful", "boring", "clumsy", "awful", "dull", "tedious", "painful", "e
 PARTS = ("story", "film", "plot", "cast", "script", "ending", "picture", "scene")
 
 
-def _one(rng: np.random.Generator, values: Sequence[str]) -> str:
-    return values[int(rng.integers(len(values)))]
-
-
-def _rows(draw: Draw, split: str, count: int, seed: int) -> list[Row]:
+def _rows(draw: Draw, split: str, count: int, seed: int = 0) -> list[Row]:
     rng = generator(split, seed)
     rows: list[Row] = []
     while len(rows) < count:
@@ -49,11 +46,11 @@ def _rows(draw: Draw, split: str, count: int, seed: int) -> list[Row]:
 def _fact(rng: np.random.Generator) -> dict[str, str]:
     first, second = (ANIMALS[position] for position in rng.choice(len(ANIMALS), 2, replace=False))
     return {
-        "quality": _one(rng, QUALITIES),
+        "quality": one_of(rng, QUALITIES),
         "first": first,
-        "verb": _one(rng, VERBS),
+        "verb": one_of(rng, VERBS),
         "second": second,
-        "place": _one(rng, PLACES),
+        "place": one_of(rng, PLACES),
     }
 
 
@@ -84,7 +81,7 @@ def _cola(rng: np.random.Generator) -> Row:
 def _sst2(rng: np.random.Generator) -> Row:
     positive = bool(rng.integers(2))
     words = GOOD if positive else BAD
-    sentence = f"a {_one(rng, words)} {_one(rng, PARTS)} with a {_one(rng, words)} {_one(rng, PARTS)}"
+    sentence = f"a {one_of(rng, words)} {one_of(rng, PARTS)} with a {one_of(rng, words)} {one_of(rng, PARTS)}"
     return {"sentence": sentence, "label": int(positive)}
 
 
@@ -148,38 +145,16 @@ def _stsb(rng: np.random.Generator) -> Row:
     return {"sentence1": _long(fact), "sentence2": _long(other), "label": float(shared)}
 
 
-def cola_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_cola, split, count, seed)
-
-
-def sst2_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_sst2, split, count, seed)
-
-
-def rte_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_rte, split, count, seed)
+cola_rows = partial(_rows, _cola)
+sst2_rows = partial(_rows, _sst2)
+rte_rows = partial(_rows, _rte)
+mrpc_rows = partial(_rows, _mrpc)
+qqp_rows = partial(_rows, _qqp)
+qnli_rows = partial(_rows, _qnli)
+mnli_rows = partial(_rows, _mnli)
+stsb_rows = partial(_rows, _stsb)
 
 
 def wnli_rows(split: str, count: int, seed: int = 0) -> list[Row]:
     """WNLI has RTE's columns and labels the other way round (1: entailment)."""
     return [{**row, "label": 1 - row["label"]} for row in _rows(_rte, split, count, seed + 1_000_000)]
-
-
-def mrpc_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_mrpc, split, count, seed)
-
-
-def qqp_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_qqp, split, count, seed)
-
-
-def qnli_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_qnli, split, count, seed)
-
-
-def mnli_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_mnli, split, count, seed)
-
-
-def stsb_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    return _rows(_stsb, split, count, seed)

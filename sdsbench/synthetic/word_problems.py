@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from sdsbench.synthetic.word_problems_splits import distinct, generator, split_of
+from sdsbench.synthetic.word_problems_splits import distinct, generator, one_of, split_of
 from sdsbench.synthetic.word_problems_templates import BOYS, DAYS, GIRLS, PLACES, TEMPLATES, THINGS, Step, Template
 
 LARGEST = 144  # values above this are not drawn: small models must be able to learn the arithmetic
@@ -96,20 +96,15 @@ def draw_problem(split: str, rng: np.random.Generator, templates: tuple[Template
 
 def _words(rng: np.random.Generator) -> dict[str, str]:
     girl = bool(rng.integers(2))
-    name = _one_of(GIRLS if girl else BOYS, rng)
-    friend = _one_of([other for other in (*GIRLS, *BOYS) if other != name], rng)
+    name = one_of(rng, GIRLS if girl else BOYS)
+    friend = one_of(rng, [other for other in (*GIRLS, *BOYS) if other != name])
     words = {"name": name, "friend": friend, "he": "she" if girl else "he", "his": "her" if girl else "his"}
     words["He"] = words["he"].capitalize()
     return words | {
-        "things": _one_of(THINGS, rng),
-        "day": _one_of(DAYS, rng),
-        "place": _one_of(PLACES, rng),
+        "things": one_of(rng, THINGS),
+        "day": one_of(rng, DAYS),
+        "place": one_of(rng, PLACES),
     }
-
-
-def _one_of(words: Sequence[str], rng: np.random.Generator) -> str:
-    """What rng.choice draws, without making an array of the words each time."""
-    return words[int(rng.integers(len(words)))]
 
 
 def rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:

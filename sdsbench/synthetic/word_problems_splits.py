@@ -8,7 +8,7 @@ test problem were never seen with that template in training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +32,11 @@ def generator(split: str, seed: int) -> np.random.Generator:
     if split not in PARTS:
         raise ValueError(f"split={split!r}: accepted: {', '.join(PARTS)}")
     return np.random.default_rng([seed, list(PARTS).index(split)])
+
+
+def one_of(rng: np.random.Generator, values: Sequence[str]) -> str:
+    """One of the values, as rng.choice draws it, without making an array of them each time."""
+    return values[int(rng.integers(len(values)))]
 
 
 def distinct(draw: Callable[[], tuple[str, dict[str, str]]], count: int) -> Iterator[dict[str, str]]:

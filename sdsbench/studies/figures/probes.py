@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def style_of(data: ProbedRuns, line: str, method: str, lines: list[tuple[str, st
     return look | {"label": escape.figure(line), "markersize": 3.5, "linewidth": 1.2}
 
 
-def over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: bool = False) -> Figure:
+def _over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: bool = False) -> Figure:
     """Measures (key -> axis label) against the step: median over layers, then mean and range over seeds."""
     optimizers = data.optimizers
     figure, axes = new_figure(len(measures), len(optimizers), title)
@@ -40,40 +41,6 @@ def over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: b
                 axis.set_yscale("log")
             _labels(axis, row, column, optimizer, label)
     return _legend(figure, axes)
-
-
-def effective_rank(data: ProbedRuns) -> Figure:
-    keys = {
-        "equivalent_effective_rank": "effective rank of the change for G",
-        "gradient_effective_rank": "effective rank of G itself",
-    }
-    return over_training(data, "Effective rank of what a gradient does to W", keys)
-
-
-def alignment(data: ProbedRuns) -> Figure:
-    keys = {
-        "alignment": "cos(first-order change, G)",
-        "actual_alignment": "cos(optimizer's step, -G)",
-    }
-    return over_training(data, "Alignment with the full gradient G", keys)
-
-
-def factors(data: ProbedRuns) -> Figure:
-    keys = {"condition_A": "condition number of A", "condition_B": "condition number of B"}
-    return over_training(data, "Condition of the factors", keys, log=True)
-
-
-def bases(data: ProbedRuns) -> Figure:
-    keys = {
-        "up_overlap": "output side: mean cos^2",
-        "down_overlap": "input side: mean cos^2",
-    }
-    return over_training(data, "How much of G's leading subspace the bases see", keys)
-
-
-def updates(data: ProbedRuns) -> Figure:
-    keys = {"update_norm_relative": "|dW| / |W0|", "update_effective_rank": "effective rank of dW"}
-    return over_training(data, "The update", keys)
 
 
 def loss(data: ProbedRuns) -> Figure:
@@ -145,19 +112,7 @@ def anisotropy(data: ProbedRuns) -> Figure:
     return _legend(figure, axes)
 
 
-def by_kind(data: ProbedRuns) -> Figure:
-    return _by(data, "kind", "By layer type: alignment of the first-order change with G (mean over looks)")
-
-
-def by_depth(data: ProbedRuns) -> Figure:
-    return _by(data, "depth", "By depth: alignment of the first-order change with G (mean over looks)")
-
-
-FIGURES: dict[str, Draw] = {
-    "effective_rank": effective_rank, "alignment": alignment, "anisotropy": anisotropy, "spectra": spectra,
-    "factors": factors, "bases": bases, "updates": updates, "loss": loss, "refresh_jumps": refresh_jumps,
-    "by_layer_type": by_kind, "by_depth": by_depth,
-}  # fmt: skip
+_BY = "alignment of the first-order change with G (mean over looks)"
 
 
 def _by(data: ProbedRuns, part: str, title: str) -> Figure:
@@ -172,6 +127,37 @@ def _by(data: ProbedRuns, part: str, title: str) -> Figure:
         axis.set_xlabel({"kind": "layer type", "depth": "block"}[part], fontsize=8)
         axis.tick_params(axis="x", rotation=30 if part == "kind" else 0)
     return _legend(figure, axes)
+
+
+FIGURES: dict[str, Draw] = {
+    "effective_rank": partial(
+        _over_training, title="Effective rank of what a gradient does to W",
+        measures={"equivalent_effective_rank": "effective rank of the change for G",
+                  "gradient_effective_rank": "effective rank of G itself"},
+    ),
+    "alignment": partial(
+        _over_training, title="Alignment with the full gradient G",
+        measures={"alignment": "cos(first-order change, G)", "actual_alignment": "cos(optimizer's step, -G)"},
+    ),
+    "anisotropy": anisotropy,
+    "spectra": spectra,
+    "factors": partial(
+        _over_training, title="Condition of the factors", log=True,
+        measures={"condition_A": "condition number of A", "condition_B": "condition number of B"},
+    ),
+    "bases": partial(
+        _over_training, title="How much of G's leading subspace the bases see",
+        measures={"up_overlap": "output side: mean cos^2", "down_overlap": "input side: mean cos^2"},
+    ),
+    "updates": partial(
+        _over_training, title="The update",
+        measures={"update_norm_relative": "|dW| / |W0|", "update_effective_rank": "effective rank of dW"},
+    ),
+    "loss": loss,
+    "refresh_jumps": refresh_jumps,
+    "by_layer_type": partial(_by, part="kind", title=f"By layer type: {_BY}"),
+    "by_depth": partial(_by, part="depth", title=f"By depth: {_BY}"),
+}  # fmt: skip
 
 
 def _median_over_layers(data: ProbedRuns, run_ids: list[str], key: str) -> pd.DataFrame:
