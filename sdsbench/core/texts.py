@@ -1,7 +1,8 @@
-"""Values as users write them on the command line."""
+"""Values as users write them on the command line, and names in a row as sentences have them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -14,3 +15,14 @@ def text(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(text, value))}]"
     return str(value)
+
+
+def listed(names: Iterable[object]) -> str:
+    """`a`, `a and b`, `a, b and c`; nothing for no names."""
+    *first, last = [*map(str, names)] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def some_of(names: Sequence[str], count: int) -> str:
+    """The first names: `a, b, c`, or with `count` 2 `a, b and 1 more`."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Weights
+from sdsbench.core.texts import some_of
 from sdsbench.models import files
 from sdsbench.models.head import head_parameters
 from sdsbench.models.model_config import ModelConfig
@@ -124,7 +125,7 @@ def _check_complete(what: str, model: Any, found: Mapping[str, Any], new_head: b
         ),
         "not understood": sorted(map(str, found["error_msgs"])),
     }
-    said = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
+    said = [f"{kind}: {some_of(names, 6)}" for kind, names in problems.items() if names]
     if said:
         raise Unavailable(f"{what}: the weights are not those of {files.CONFIG}. {'; '.join(said)}")
 
@@ -136,11 +137,6 @@ def _beside_the_base(name: str, model: Any) -> bool:
         return True
     base = {model.base_model_prefix, *(child for child, _ in model.base_model.named_children())}
     return parts[0] not in base and not any(part.isdigit() for part in parts)
-
-
-def _some(names: Sequence[str], count: int = 6) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
 
 
 def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:

@@ -18,8 +18,10 @@ without effect on the run (`inert` of its record).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from sdsbench.core.texts import some_of
 
 if TYPE_CHECKING:
     from sdsbench.core.record import Record, Score
@@ -113,7 +115,7 @@ def differences(runs: Sequence[Run], facts: Sequence[Facts]) -> list[str]:
     """One line a fact in which runs differ: `code.core: a1 in run1, run2; b2 in run3`."""
     lines = []
     for key, holders in _differing(facts).items():
-        parts = (f"{value} in {_ids(runs[i].id for i in at)}" for value, at in sorted(holders.items()))
+        parts = (f"{value} in {some_of(sorted(runs[i].id for i in at), 4)}" for value, at in sorted(holders.items()))
         lines.append(f"{key}: " + "; ".join(parts))
     return lines
 
@@ -168,11 +170,6 @@ def _tuning(record: Record) -> str:
     rates = ", ".join(f"{value:g}" for value in declared)
     extended = f", extended by up to {tuning.extend}" if tuning.extend else ""
     return f"{tuning.key} of {rates}{extended}, seeds {', '.join(map(str, tuning.seeds))}"
-
-
-def _ids(ids: Iterable[str]) -> str:
-    names = sorted(ids)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _plain(value: Any) -> Any:

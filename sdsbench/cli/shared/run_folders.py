@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.spelling import nearest
+from sdsbench.core.texts import some_of
 from sdsbench.results.frames import find_records
 
 _SHOWN = 5
@@ -33,6 +34,6 @@ def completed(name: str, text: str, known: Iterable[str], accepted: str) -> str:
     found = [identity for identity in ids if text and identity.startswith(text)]
     if len(found) == 1:
         return found[0]
-    shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+    shown = some_of(found, _SHOWN)
     advice = f"Several begin so: {shown}." if found else nearest(text, ids)
     raise ConfigError([Problem(name, text, accepted, advice)])

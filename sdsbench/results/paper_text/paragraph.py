@@ -5,11 +5,12 @@ What differs between the runs of one paragraph is listed; what a record does not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Tuning
+from sdsbench.core.texts import listed
 from sdsbench.results import setting
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, paired_over_seeds
 from sdsbench.results.tables.names import method_order, method_title, model_title, task_title
@@ -59,8 +60,8 @@ def _what(runs: Sequence[Run]) -> str:
         for run in runs
         if (p := run.record.provenance)
     }
-    made = f" (weights: {_and(sorted(weights))})" if weights else ""
-    on = _and(sorted(data)) if data else task_title(record.train_set)
+    made = f" (weights: {listed(sorted(weights))})" if weights else ""
+    on = listed(sorted(data)) if data else task_title(record.train_set)
     return f"We fine-tune {model_title(record.model)}{made} on {on}."
 
 
@@ -76,8 +77,8 @@ def _methods(runs: Sequence[Run]) -> str:
 def _training(runs: Sequence[Run]) -> str:
     sizes = {run.flat["config.train.batch_size"] for run in runs if "config.train.batch_size" in run.flat}
     steps = {run.record.losses.steps for run in runs if run.record.losses}
-    parts = [f"{_and(sorted(steps))} optimizer steps" if steps else ""]
-    parts += [f"an effective batch of {_and(sorted(sizes))}" if sizes else ""]
+    parts = [f"{listed(sorted(steps))} optimizer steps" if steps else ""]
+    parts += [f"an effective batch of {listed(sorted(sizes))}" if sizes else ""]
     words = {
         "optimizer": "{}", "schedule": "{} schedule", "warmup_ratio": "warm-up of {} of the steps",
         "weight_decay": "weight decay {}", "clip_norm": "gradients clipped at norm {}",
@@ -85,7 +86,7 @@ def _training(runs: Sequence[Run]) -> str:
     }  # fmt: skip
     for key, form in words.items():
         values = _values(runs, f"config.train.{key}")
-        parts += [form.format(_and(values))] if values else []
+        parts += [form.format(listed(values))] if values else []
     return f"Each run takes {', '.join(filter(None, parts))}."
 
 
@@ -100,15 +101,15 @@ def _rates(runs: Sequence[Run]) -> str:
             for run in tuned
             if (t := run.record.tuning)
         }
-        listed = (
+        rates = (
             f"{title} {value:g}{'' if inside else ' (the end of its grid)'}"
             for _, title, value, inside in sorted(chosen)
         )
-        texts.append(f"chosen: {', '.join(listed)}")
+        texts.append(f"chosen: {', '.join(rates)}")
     fixed = sorted({run.record.lr for run in runs if not run.record.tuning})
     if fixed:
         texts.append(
-            f"learning rate {_and(f'{rate:g}' for rate in fixed)}, not tuned" + (" elsewhere" if tuned else "")
+            f"learning rate {listed(f'{rate:g}' for rate in fixed)}, not tuned" + (" elsewhere" if tuned else "")
         )
     text = "; ".join(texts)
     return f"{text[0].upper()}{text[1:]}."
@@ -135,7 +136,7 @@ def _scores(runs: Sequence[Run]) -> str:
     seeds = sorted({run.record.seed for run in runs})
     after = "the best epoch" if any(s.stage == "best_epoch" for run in runs for s in run.record.scores) else "training"
     counted = f"{_seeds(seeds)} ({', '.join(map(str, seeds))})"
-    return f"We report {_and(sorted(found))} after {after}, with {counted}." if found else f"There are {counted}."
+    return f"We report {listed(sorted(found))} after {after}, with {counted}." if found else f"There are {counted}."
 
 
 def _tests(runs: Sequence[Run]) -> str:
@@ -156,11 +157,11 @@ def _machine(runs: Sequence[Run]) -> str:
     versions = []
     for name in PACKAGES:
         found = sorted({p.packages[name] for p in known if name in p.packages})
-        versions += [f"{name} {_and(found)}"] if found else []
+        versions += [f"{name} {listed(found)}"] if found else []
     commits = sorted({p.git_commit[:12] for p in known if p.git_commit})
-    made = f"; sdsbench at commit {_and(commits)}" if commits else ""
-    software = ", ".join([f"Python {_and(sorted({p.python for p in known}))}", *versions])
-    return f"Hardware: {_and(devices)}. Software: {software}{made}."
+    made = f"; sdsbench at commit {listed(commits)}" if commits else ""
+    software = ", ".join([f"Python {listed(sorted({p.python for p in known}))}", *versions])
+    return f"Hardware: {listed(devices)}. Software: {software}{made}."
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -178,8 +179,3 @@ def _values(runs: Sequence[Run], key: str) -> list[str]:
 def _order(name: tuple[str, int | None, float | None]) -> tuple[Any, ...]:
     method, rank, alpha = name
     return method_order(method), rank or 0, alpha or 0.0
-
-
-def _and(parts: Iterable[Any]) -> str:
-    texts = [str(part) for part in parts]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else ""

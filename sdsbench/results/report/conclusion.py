@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sdsbench.core.texts import listed
 from sdsbench.results.report.boards import Board
 from sdsbench.results.tables.compare import Difference
 from sdsbench.results.tables.ranking import ALPHA
@@ -22,7 +23,7 @@ def conclusion(board: Board) -> str:
     if together:
         alone = [d for d in together if d.contrast and d.contrast.comparison.low * d.contrast.comparison.high > 0]
         words = "intervals of {} leave" if len(alone) > 1 else "interval of {} leaves"
-        but = f" (taken alone, the {words.format(_listed([d.row.title for d in alone]))} out 0)" if alone else ""
+        but = f" (taken alone, the {words.format(listed([d.row.title for d in alone]))} out 0)" if alone else ""
         beside = f"{_reference(board, together)} at {_seeds(together)}"
         parts.append(f"{_counted(together)} cannot be told from {beside}{but}")
     parts += [f"{d.row.title} is {_by(d)}" for d in sorted(apart, key=_difference)]
@@ -43,18 +44,14 @@ def _without_tests(board: Board) -> str:
     members = [row.title for row, cell in board.valued if cell.mark]
     if members:
         verb = "is the best" if len(members) == 1 else "cannot be told from the best"
-        return f"There is no run of {board.reference} to compare with; {_listed(members)} {verb}"
+        return f"There is no run of {board.reference} to compare with; {listed(members)} {verb}"
     return f"There is no run of {board.reference} to compare with, and nothing is tested among the others"
 
 
 def _counted(found: Sequence[Difference]) -> str:
     if len(found) <= NAMED:
-        return _listed([d.row.title for d in found])
+        return listed([d.row.title for d in found])
     return f"{len(found)} methods"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _reference(board: Board, found: Sequence[Difference]) -> str:
@@ -86,4 +83,4 @@ def _reasons(found: Sequence[Difference]) -> list[str]:
     for d in found:
         reason = d.why or (d.contrast.untested if d.contrast else "")
         by_reason.setdefault(reason, []).append(d.row.title)
-    return [f"{_listed(names)} ({reason})" for reason, names in by_reason.items()]
+    return [f"{listed(names)} ({reason})" for reason, names in by_reason.items()]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sdsbench.core.record import Tuning
+from sdsbench.core.texts import some_of
 from sdsbench.data import catalogue
 from sdsbench.results.learned import SYMBOL, floor_of
 from sdsbench.results.tables import contrast
@@ -246,8 +247,5 @@ def _excluded(excluded: Mapping[str, str]) -> str:
     reasons: dict[str, list[str]] = {}
     for run_id, reason in sorted(excluded.items()):
         reasons.setdefault(reason, []).append(run_id)
-    parts = [
-        f"{len(ids)} ({reason}): {', '.join(ids[:5])}{f' and {len(ids) - 5} more' if len(ids) > 5 else ''}"
-        for reason, ids in sorted(reasons.items())
-    ]
+    parts = [f"{len(ids)} ({reason}): {some_of(ids, 5)}" for reason, ids in sorted(reasons.items())]
     return "Excluded runs: " + "; ".join(parts) + "."

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sdsbench.core.texts import listed
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.compare import Compared, Difference
@@ -66,7 +67,7 @@ def _of_column(built: Built, column: Column, compared: Compared) -> Recommendati
     best = [_candidate(row, cell) for row, cell in usable if cell.mark in ("best", "among_best")]
     few = [row.title for row, cell in usable if len(cell.by_seed) < MIN_SEEDS]
     if not best:
-        reason = f"fewer than {MIN_SEEDS} seeds of {_listed(few)}" if few else "not two methods have finished runs"
+        reason = f"fewer than {MIN_SEEDS} seeds of {listed(few)}" if few else "not two methods have finished runs"
         return Recommendation(column, f"{_where(column)}: nothing can be said yet: {reason}.")
     learned = [candidate for candidate in best if len(candidate.cell.unlearned) < len(candidate.cell.runs)]
     if not learned:
@@ -100,7 +101,7 @@ def _told(column: Column, candidates: Sequence[Candidate], chosen: Candidate) ->
     assert score is not None
     if len(candidates) == 1:
         return f"{chosen.row.title} is best, {score.mean:{digits}} [{score.low:{digits}}, {score.high:{digits}}]."
-    return f"{_listed([candidate.row.title for candidate in candidates])} cannot be told apart."
+    return f"{listed([candidate.row.title for candidate in candidates])} cannot be told apart."
 
 
 def _price(candidates: Sequence[Candidate], chosen: Candidate) -> str:
@@ -138,7 +139,3 @@ def _take(chosen: Candidate) -> str:
 
 def _where(column: Column) -> str:
     return f"{column.group}, {column.title}" if column.group else column.title
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "any method"
