@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sdsbench.synthetic.word_problems import LARGEST, TEMPLATES, Problem, draw_problem
+from sdsbench.synthetic.word_problems import LARGEST, TEMPLATES, WordProblem, draw_problem
 from sdsbench.synthetic.word_problems_math import draw_exercise
 from sdsbench.synthetic.word_problems_templates import BOYS, DAYS, GIRLS, PLACES, THINGS
 
@@ -88,7 +88,7 @@ def arithmetic_sentence(rng: Rng) -> str:
     return f"{name} says: {sentence}"
 
 
-def _equations(problem: Problem) -> list[str]:
+def _equations(problem: WordProblem) -> list[str]:
     return [f"{left} {sign} {right} = {result}" for left, sign, right, result in problem.equations()]
 
 

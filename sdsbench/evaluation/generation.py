@@ -37,7 +37,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class GeneratedAnswer:
     """A generated text without its stop text and what follows; `truncated` where it reached max_new_tokens instead.
 
     `prompt_cut`: the tokens that its prompt lost on the left, so that prompt and answer fit the model's context.
@@ -74,7 +74,7 @@ class Generator:
         """The generated text of every request, without its stop text and what follows, in the order of the requests."""
         return [answer.text for answer in self.answers(requests)]
 
-    def answers(self, requests: Sequence[Request]) -> list[Answer]:
+    def answers(self, requests: Sequence[Request]) -> list[GeneratedAnswer]:
         """The same with word of which answers were cut short."""
         prompts = prompt_ids([request.prompt for request in requests], self.tokenizer, self.begin_token)
         cuts = [self._beyond_context(ids, request) for ids, request in zip(prompts, requests, strict=True)]
@@ -207,12 +207,12 @@ class Generator:
         )
         return [row[ids.shape[1] :].tolist() for row in output]
 
-    def _answer(self, tokens: Sequence[int], request: Request) -> Answer:
+    def _answer(self, tokens: Sequence[int], request: Request) -> GeneratedAnswer:
         ended = next((position for position, token in enumerate(tokens) if token in self.ends), None)
         text = self.tokenizer.decode(tokens[:ended], skip_special_tokens=True)
         cuts = [text.index(word) for word in request.stop if word in text]
         truncated = ended is None and not cuts and len(tokens) >= request.max_new_tokens
-        return Answer(text[: min(cuts)] if cuts else text, truncated)
+        return GeneratedAnswer(text[: min(cuts)] if cuts else text, truncated)
 
 
 @torch.inference_mode()

@@ -18,15 +18,15 @@ from sdsbench.training.tokens import EncodedText, encode, prompt_text
 WHOLE = 10**9  # held-out responses are not cut at train.max_length
 
 
-class Losses(Protocol):
+class TextObjective(Protocol):
     """The text objective (training/causal.py)."""
 
     def losses(self, model: Any, shares: Sequence[Sequence[Any]], device: torch.device) -> list[torch.Tensor]: ...
 
 
 def evaluate_held_out(
-    model: Any, objective: Losses, tokenizer: Any, config: TextTaskConfig, evaluation: HeldOut, rows: Rows, stage: str,
-    batch_size: int, progress: Callable[[int], None], begin_token: BeginToken, padded: bool,
+    model: Any, objective: TextObjective, tokenizer: Any, config: TextTaskConfig, evaluation: HeldOut, rows: Rows,
+    stage: str, batch_size: int, progress: Callable[[int], None], begin_token: BeginToken, padded: bool,
 ) -> Evaluated:  # fmt: skip
     """Loss and perplexity of every response, and the scores of answers where the evaluation asks for them."""
     examples = [evaluation.example(row) for row in rows]
@@ -49,7 +49,11 @@ def evaluate_held_out(
 
 @torch.inference_mode()
 def row_losses(
-    model: Any, objective: Losses, encoded: Sequence[EncodedText], batch_size: int, progress: Callable[[int], None]
+    model: Any,
+    objective: TextObjective,
+    encoded: Sequence[EncodedText],
+    batch_size: int,
+    progress: Callable[[int], None],
 ) -> list[float]:
     """A number a row whose mean over rows is the loss per target token, in nats: its summed loss over the mean targets.
 

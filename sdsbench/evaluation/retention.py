@@ -12,7 +12,7 @@ from typing import Any
 from sdsbench.core.errors import Unavailable
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.evaluation_config import EvalConfig
-from sdsbench.evaluation.held_out import Losses, loss_scores, row_losses
+from sdsbench.evaluation.held_out import TextObjective, loss_scores, row_losses
 from sdsbench.evaluation.named import evaluate_named
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.training.tokens import EncodedText
@@ -22,7 +22,7 @@ WINDOW = 512  # tokens of a text whose loss is taken at once
 
 def retained(
     model: Any,
-    objective: Losses,
+    objective: TextObjective,
     tokenizer: Any,
     config: EvalConfig,
     root: str | None,
@@ -37,7 +37,9 @@ def retained(
         yield _text_loss(model, objective, tokenizer, text, stage, config.batch_size)
 
 
-def _text_loss(model: Any, objective: Losses, tokenizer: Any, text: Rows, stage: str, batch_size: int) -> Evaluated:
+def _text_loss(
+    model: Any, objective: TextObjective, tokenizer: Any, text: Rows, stage: str, batch_size: int
+) -> Evaluated:
     """Loss a token of a text, in windows that begin anew: a light measure that needs no task."""
     windows = [
         EncodedText(tuple(ids[start : start + WINDOW]), 0)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
-
-class Objective(Protocol):
-    """What training computes in a pass, summed over its targets."""
-
-    def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
+from sdsbench.training.loop import Objective
 
 
 @torch.inference_mode()

@@ -151,9 +151,9 @@ def _count(config: RunConfig, facts: Mapping[str, Any], batch: Batch, dtype: str
 
     from sdsbench.models.load import without_weights
     from sdsbench.training.side_by_side import Member, with_shared_weights
-    from sdsbench.training.step_memory import Step, joint_step_of, peak_bytes, step_of
+    from sdsbench.training.step_memory import CountedStep, joint_step_of, peak_bytes, step_of
 
-    def step_at(depth: int) -> Step:
+    def step_at(depth: int) -> CountedStep:
         base = without_weights(config.model.family, facts, getattr(torch, dtype), _labels(config), depth).train()
         if runs == 1:
             return step_of(*_assembled(config, base, batch))

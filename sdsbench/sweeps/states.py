@@ -16,7 +16,7 @@ from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.reuse import changed_parts
 from sdsbench.sweeps.plan import Plan, PlannedRun, Slot
-from sdsbench.sweeps.tuning import Choice, choose, window
+from sdsbench.sweeps.tuning import TunedChoice, choose, window
 
 STATES = (
     "done", "running", "waiting", "not started", "stopped", "preempted", "timeout", "failed", "oom", "damaged",
@@ -61,7 +61,7 @@ class States:
         self.plan, self.root = plan, root
         self.damaged: dict[str, str] = {}
         self._records: dict[str, Record | None] = {}
-        self._choices: dict[str, Choice | None] = {}
+        self._choices: dict[str, TunedChoice | None] = {}
         self._parts: dict[str, tuple[str, ...]] = {}
 
     def all(self) -> Iterator[SlotState]:
@@ -95,7 +95,7 @@ class States:
             state = STALE
         return SlotState(slot, state, identity, self.plan.manifest.runs[identity], record, changed)
 
-    def choice(self, cell: str) -> Choice | None:
+    def choice(self, cell: str) -> TunedChoice | None:
         """What tuning chose for a cell; None while it is undecided."""
         if cell not in self._choices:
             self._choices[cell] = choose(self.plan.manifest.cells[cell], self.record)

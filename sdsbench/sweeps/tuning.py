@@ -16,14 +16,14 @@ RecordOf = Callable[[str], Record | None]
 
 
 @dataclass(frozen=True)
-class Choice:
+class TunedChoice:
     """The chosen grid point; `position` is None where every tuning run failed."""
 
     position: int | None
     tuning: Tuning | None
 
 
-def choose(cell: TunedCell, record_of: RecordOf) -> Choice | None:
+def choose(cell: TunedCell, record_of: RecordOf) -> TunedChoice | None:
     """The grid point with the best mean headline score on validation rows; None while tuning runs are unfinished.
 
     Best is highest, of a loss lowest.
@@ -38,10 +38,10 @@ def choose(cell: TunedCell, record_of: RecordOf) -> Choice | None:
     scores = [_mean([_headline(record) for record in row if record is not None]) for row in records]
     best = _best(cell, tried, scores, _sign(flat))
     if best is None:
-        return Choice(None, None)
+        return TunedChoice(None, None)
     losses = [_mean([_loss(record) for record in row if record is not None]) for row in records]
     headlines = [score for record in flat if record is not None for score in _deciding(record)]
-    return Choice(
+    return TunedChoice(
         best,
         Tuning(
             key=cell.key,

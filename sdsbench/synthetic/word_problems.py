@@ -31,7 +31,7 @@ _ANNOTATION = re.compile(r"<<([^=<>]*)=([^<>]*)>>")
 
 
 @dataclass(frozen=True)
-class Problem:
+class WordProblem:
     """A template with numbers and words filled in. `values` holds the given numbers and all results."""
 
     template: Template
@@ -84,14 +84,14 @@ def canonical(template: Template, given: Mapping[str, int]) -> str:
     return f"{template.name}:" + ",".join(f"{name}={given[name]}" for name in sorted(template.ranges))
 
 
-def draw_problem(split: str, rng: np.random.Generator, templates: tuple[Template, ...] = TEMPLATES) -> Problem:
+def draw_problem(split: str, rng: np.random.Generator, templates: tuple[Template, ...] = TEMPLATES) -> WordProblem:
     """One problem of a split."""
     template = templates[rng.integers(len(templates))]
     while True:
         given = {name: int(rng.integers(low, high + 1)) for name, (low, high) in template.ranges.items()}
         values = solve(template, given)
         if values is not None and split_of(canonical(template, given)) == split:
-            return Problem(template, values, _words(rng))
+            return WordProblem(template, values, _words(rng))
 
 
 def _words(rng: np.random.Generator) -> dict[str, str]:

@@ -32,7 +32,7 @@ PARTS = 3
 
 
 @dataclass(frozen=True)
-class Step:
+class CountedStep:
     """A training step on meta tensors, ready to be made."""
 
     model: Any  # which computes the blocks, one after the other
@@ -40,7 +40,7 @@ class Step:
     update: Callable[[], object]
 
 
-def peak_bytes(step_at: Callable[[int], Step], layers: int, kinds: Sequence[Any] | None = None) -> int:
+def peak_bytes(step_at: Callable[[int], CountedStep], layers: int, kinds: Sequence[Any] | None = None) -> int:
     """The largest sum of live bytes, weights and optimizer state included, in a step of a model of `layers` blocks.
 
     step_at(depth) makes the step, and everything that it needs, for a model of the first `depth` blocks. `kinds` says
@@ -62,7 +62,7 @@ def _period(kinds: Sequence[Any]) -> int:
     return next(p for p in range(1, len(kinds) + 1) if list(kinds[p:]) == list(kinds[:-p]))
 
 
-def _peaks(step_at: Callable[[int], Step], depth: int, first: int) -> list[int]:
+def _peaks(step_at: Callable[[int], CountedStep], depth: int, first: int) -> list[int]:
     """The peak of each part; the first ends with the gradient of the output of the `first` blocks."""
     with as_on_cuda(), PeakBytes("meta") as live:
         step = step_at(depth)
@@ -104,18 +104,20 @@ class _Parts:
             inputs[0].register_hook(lambda _: self.enter(1))
 
 
-def step_of(training: Training, state: TrainState, examples: Sequence[Any]) -> Step:
+def step_of(training: Training, state: TrainState, examples: Sequence[Any]) -> CountedStep:
     """The step of one run in one pass."""
     return _step(training.model, [Member(training, state)], lambda: training.backward([examples]), examples)
 
 
-def joint_step_of(base: nn.Module, members: Sequence[Member], examples: Sequence[Any]) -> Step:
+def joint_step_of(base: nn.Module, members: Sequence[Member], examples: Sequence[Any]) -> CountedStep:
     """The step of runs side by side, each on the same examples."""
     joint = SideBySide(base, members)
     return _step(joint.model, members, lambda: joint.backward([[examples]] * len(members)), examples)
 
 
-def _step(model: Any, members: Sequence[Member], backward: Callable[[], object], examples: Sequence[Any]) -> Step:
+def _step(
+    model: Any, members: Sequence[Member], backward: Callable[[], object], examples: Sequence[Any]
+) -> CountedStep:
     flat = [member for member in members if isinstance(member.state.optimizer, FlatOptimizer)]
     for member in flat:
         _make_moments(member.state.optimizer)  # type: ignore[arg-type]
@@ -130,7 +132,7 @@ def _step(model: Any, members: Sequence[Member], backward: Callable[[], object],
         for member in flat:
             member.training.update(member.state, [examples], 1.0, 0.0)
 
-    return Step(model, passes, update)
+    return CountedStep(model, passes, update)
 
 
 def _make_moments(optimizer: FlatOptimizer) -> None:

@@ -167,7 +167,7 @@ def test_parts_of_a_step_peak_apart(tmp_path: Path) -> None:
     for length in (8, 512):
         rows = Batch((length,), 1.0)
 
-        def step_at(depth: int, rows: Batch = rows) -> step_memory.Step:
+        def step_at(depth: int, rows: Batch = rows) -> step_memory.CountedStep:
             model = load.without_weights("decoder", facts, torch.bfloat16, depth=depth)
             return step_memory.step_of(*memory._assembled(config, model.train(), rows))
 

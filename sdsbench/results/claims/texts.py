@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sdsbench.results import escape
 from sdsbench.results.claims.claim import Claim
-from sdsbench.results.claims.verdict import Finding, Verdict
+from sdsbench.results.claims.verdict import ContextFinding, Verdict
 from sdsbench.results.statistics import PooledEffect
 
 
@@ -61,7 +61,7 @@ def joint_texts(verdict: Verdict) -> list[str]:
     return lines
 
 
-def finding_text(finding: Finding) -> str:
+def finding_text(finding: ContextFinding) -> str:
     where = "paper's setting" if finding.paper_setting else "elsewhere"
     if finding.source != "runs":
         where = f"{finding.source}, no runs of yours"
@@ -80,7 +80,7 @@ def finding_text(finding: Finding) -> str:
     return text + runs
 
 
-def _needed(finding: Finding) -> str:
+def _needed(finding: ContextFinding) -> str:
     if finding.needed.seeds is not None:
         further = max(finding.needed.seeds - finding.comparison.seeds, 1)
         return f"about {further} more seeds a side would decide"
@@ -89,7 +89,7 @@ def _needed(finding: Finding) -> str:
     return "no sensible number of seeds would decide"
 
 
-def _counted(answer: str, findings: Sequence[Finding]) -> str:
+def _counted(answer: str, findings: Sequence[ContextFinding]) -> str:
     """The joint answer, and how many contexts say what where there are several."""
     counts = Counter(finding.answer for finding in findings)
     if len(findings) == 1:

@@ -36,7 +36,7 @@ Source = Literal["runs", "shipped theory bench", "given table"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class ContextFinding:
     """What one context (a model, a task, a rank ...) says about a claim."""
 
     context: str
@@ -58,7 +58,7 @@ class Verdict:
     claim: Claim
     answer: Answer
     elsewhere: Answer | None
-    findings: tuple[Finding, ...]
+    findings: tuple[ContextFinding, ...]
     pooled: PooledEffect | None = None
     pooled_elsewhere: PooledEffect | None = None
 
@@ -99,7 +99,7 @@ def judge(claim: Claim, runs: Sequence[Run], results: Path) -> Verdict:
     )
 
 
-def _joint(claim: Claim, findings: Sequence[Finding]) -> Answer:
+def _joint(claim: Claim, findings: Sequence[ContextFinding]) -> Answer:
     """One answer over the contexts whose evidence is admissible; inadmissible where none is."""
     usable = [finding for finding in findings if finding.answer != "inadmissible"]
     if findings and not usable:
@@ -113,7 +113,7 @@ def _joint(claim: Claim, findings: Sequence[Finding]) -> Answer:
     return "undecided" if counted else answer
 
 
-def _from_runs(claim: Claim, runs: Sequence[Run]) -> list[Finding]:
+def _from_runs(claim: Claim, runs: Sequence[Run]) -> list[ContextFinding]:
     done = [run for run in runs if run.record.status == "done" and not setting.tuning_run(run.record)]
     contexts: dict[tuple[Any, ...], list[Run]] = {}
     for run in done:
@@ -129,7 +129,7 @@ def _from_runs(claim: Claim, runs: Sequence[Run]) -> list[Finding]:
     return findings
 
 
-def _of_settings(claim: Claim, column: Column, members: Sequence[Run], label: str) -> list[Finding]:
+def _of_settings(claim: Claim, column: Column, members: Sequence[Run], label: str) -> list[ContextFinding]:
     """One finding a setting in which the sides meet; where they meet in none, one that says in what they differ."""
     groups: list[tuple[dict[str, Any], list[Run]]] = []
     having = [run for run in members if run_values.value(run, column) is not None]
@@ -157,7 +157,7 @@ def _of_settings(claim: Claim, column: Column, members: Sequence[Run], label: st
     note = "unequal settings: " + "; ".join(unlike)
     ids = tuple(sorted(run.id for run in having))
     nothing = Comparison("none", NAN, NAN, NAN, NAN, 0, 0)
-    return [Finding(label, _in_the_papers_setting(claim, having), "inadmissible", nothing, ids, note)]
+    return [ContextFinding(label, _in_the_papers_setting(claim, having), "inadmissible", nothing, ids, note)]
 
 
 Sides = tuple[tuple[TableCell, ...], int]  # one cell or two, and among how many pairs they were chosen
@@ -177,7 +177,7 @@ def _sides(claim: Claim, column: Column, members: Sequence[Run]) -> Sides | None
 
 def _one(
     claim: Claim, column: Column, members: Sequence[Run], cells: tuple[TableCell, ...], pairs: int, label: str
-) -> Finding:
+) -> ContextFinding:
     confidence = 1 - LEVEL / pairs  # best and worst are chosen among all pairs
     comparison = (
         _alone(cells[0], confidence) if len(cells) == 1 else contrast(column, cells[0], cells[1], confidence).comparison
@@ -195,7 +195,7 @@ def _one(
     if claim.fewer_parameters is not None:
         counted, note = _parameters(claim.fewer_parameters, cells)
         answer = counted or answer
-    return Finding(
+    return ContextFinding(
         label,
         _in_the_papers_setting(claim, members),
         "inadmissible" if refused else answer,
@@ -219,7 +219,7 @@ def _alone(cell: TableCell, confidence: float) -> Comparison:
     return concluded("t over seeds", interval.mean, variances, interval.n, 0, confidence)
 
 
-def _from_file(claim: Claim, results: Path) -> list[Finding]:
+def _from_file(claim: Claim, results: Path) -> list[ContextFinding]:
     path = results / claim.file
     if not path.is_file():
         return []
@@ -235,7 +235,7 @@ def _from_file(claim: Claim, results: Path) -> list[Finding]:
                     answer = "contradicted"
                 label = ", ".join(f"{key} {text}" for key, text in row.items() if key not in claim.columns.values())
                 comparison = Comparison(claim.file, value, low, high, NAN, 0, 0)
-                findings.append(Finding(label, True, answer, comparison, (), source=source))
+                findings.append(ContextFinding(label, True, answer, comparison, (), source=source))
     return findings
 
 

@@ -34,7 +34,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class View:
+class BoardView:
     """What the page shows of one board: its answer, then what it rests on."""
 
     board: Board
@@ -97,7 +97,7 @@ def _link(run_id: str) -> str:
     return f"runs/{run_id}.html"
 
 
-def _view(board: Board, folder: Path) -> View:
+def _view(board: Board, folder: Path) -> BoardView:
     name = figures.metric(board)
     forest = [("forest", f"Difference to {board.reference}", figures.forest(board))]
     curves = [
@@ -122,7 +122,7 @@ def _view(board: Board, folder: Path) -> View:
             if figure is not None
         )
 
-    return View(
+    return BoardView(
         board, conclusion(board), html.render(board.built, _link), drawn(forest), drawn(curves), drawn(costs),
         tuple(disagreements(board)),
     )  # fmt: skip

@@ -15,7 +15,7 @@ SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Question:
+class DisputedQuestion:
     id: str
     prompt: str
     target: str
@@ -37,7 +37,7 @@ class Disagreement:
     both: int
     neither: int
     p_value: float
-    questions: tuple[Question, ...]
+    questions: tuple[DisputedQuestion, ...]
 
 
 def disagreements(board: Board) -> list[Disagreement]:
@@ -69,7 +69,7 @@ def _between(board: Board, a: Run, b: Run, ours: str, theirs: str, seed: int) ->
     pairs = list(zip(*right, strict=True))
     apart = [i for i, (x, y) in enumerate(pairs) if x != y][:SHOWN]
     questions = tuple(
-        Question(
+        DisputedQuestion(
             str(answers[0][i].get("id", i)),
             str(answers[0][i].get("prompt", "")),
             str(answers[0][i].get("target", "")),

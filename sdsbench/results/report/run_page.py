@@ -17,7 +17,7 @@ ANSWERS = 20
 
 
 @dataclass(frozen=True)
-class Answers:
+class ShownAnswers:
     """The first answers of a run to one evaluation, each with what its graders said."""
 
     title: str
@@ -80,7 +80,7 @@ def _tuning(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _answers(run: Run) -> Iterator[Answers]:
+def _answers(run: Run) -> Iterator[ShownAnswers]:
     for stage in STAGES:
         for name in evaluations_with_samples(run.folder, stage):
             found = run.answers(name, stage)
@@ -95,7 +95,7 @@ def _answers(run: Run) -> Iterator[Answers]:
                 for sample in found[:ANSWERS]
             ]
             if rows:  # else the report names the file among those that could not be read
-                yield Answers(f"{task_title(name)} ({stage.replace('_', ' ')})", len(found), tuple(rows))
+                yield ShownAnswers(f"{task_title(name)} ({stage.replace('_', ' ')})", len(found), tuple(rows))
 
 
 def _verdict(value: Any) -> str:

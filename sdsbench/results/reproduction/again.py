@@ -15,7 +15,7 @@ from sdsbench.core.spelling import nearest
 from sdsbench.results import setting
 from sdsbench.results.bundles.opened import Bundle
 from sdsbench.results.frames import Found, read_all
-from sdsbench.results.reproduction.compare import Compared, compared
+from sdsbench.results.reproduction.compare import ReproducedRun, compared
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.identity import COST_KEYS, placed, run_id, unplaced
 from sdsbench.runs.configuration.schema import RunConfig
@@ -91,7 +91,7 @@ def configuration(record: Record, here: Here) -> RunConfig:
     return from_tree(tree)
 
 
-def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str], None]) -> list[Compared]:
+def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str], None]) -> list[ReproducedRun]:
     """Train every run again, or take up what is finished or begun below `here.root`, and compare each.
 
     A run that cannot be trained here stops no other. Raises Interrupted and DiskRefuses: the same command goes on.
@@ -113,7 +113,7 @@ def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str]
             raise
         except SdsbenchError as error:
             reason = str(error)
-            results.append(Compared(identity, "not reproduced", theirs, reason=reason, exit_code=error.exit_code))
+            results.append(ReproducedRun(identity, "not reproduced", theirs, reason=reason, exit_code=error.exit_code))
             say(f"  not reproduced: {reason}")
     return results
 

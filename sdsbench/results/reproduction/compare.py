@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Difference:
+class ScoreDifference:
     """One headline score in points: theirs, ours, and how far two runs of this setting with other seeds lie apart.
 
     `half_width`: of the 95 % interval of the difference of two such runs, t with n - 1 degrees of freedom, standard
@@ -55,7 +55,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Question:
+class ChangedAnswer:
     """An answer that the two runs give otherwise."""
 
     evaluation: str
@@ -66,7 +66,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ReproducedRun:
     """What became of one run."""
 
     run_id: str
@@ -74,16 +74,16 @@ class Compared:
     theirs: Found
     ours: Found | None = None
     reason: str = ""  # why there is no reproduction
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[ScoreDifference, ...] = ()
     loss: float | None = None  # the largest difference of a step's loss
     questions: int = 0
-    other_verdicts: tuple[Question, ...] = ()
+    other_verdicts: tuple[ChangedAnswer, ...] = ()
     other_words: int = 0  # answers of another wording with the same verdict
     made_otherwise: tuple[str, ...] = field(default=())  # what differs between the two: code, torch, device ...
     exit_code: int = 0
 
 
-def compared(theirs: Found, ours: Found, siblings: Sequence[Record], adapter: str | None) -> Compared:
+def compared(theirs: Found, ours: Found, siblings: Sequence[Record], adapter: str | None) -> ReproducedRun:
     """Hold a reproduction against a run of a bundle.
 
     `siblings`: finished runs of the bundle, which hold the spread; `adapter`: sha256 of the run's trained tensors.
@@ -98,7 +98,7 @@ def compared(theirs: Found, ours: Found, siblings: Sequence[Record], adapter: st
         answer = "the same answers"
     elif differences and all(difference.within for difference in differences):
         answer = "within the spread"
-    return Compared(
+    return ReproducedRun(
         run_id=theirs.record.run_id, answer=answer, theirs=theirs, ours=ours, differences=differences,
         loss=_largest_loss(theirs.folder, ours.folder), questions=questions, other_verdicts=tuple(other),
         other_words=words, made_otherwise=tuple(made_otherwise(theirs.record, ours.record)),
@@ -160,7 +160,7 @@ def _largest_loss(one: Path, other: Path) -> float | None:
     return max(abs(x - y) for x, y in pairs) if pairs else None
 
 
-def _answers(one: Path, other: Path) -> tuple[int, list[Question], int]:
+def _answers(one: Path, other: Path) -> tuple[int, list[ChangedAnswer], int]:
     """(questions that both answer, those with another verdict, how many others are worded otherwise)."""
     count, found, words = 0, [], 0
     stages = ("untrained", "best_epoch", "validation", "trained")
@@ -170,7 +170,7 @@ def _answers(one: Path, other: Path) -> tuple[int, list[Question], int]:
         left, right = samples.read(samples.path_of(one, name, stage)), samples.read(path) if path.exists() else []
         count += min(len(left), len(right))
         if len(left) != len(right):
-            found.append(Question(name, -1, "", f"{len(left)} answers", f"{len(right)} answers"))
+            found.append(ChangedAnswer(name, -1, "", f"{len(left)} answers", f"{len(right)} answers"))
         for x, y in zip(left, right, strict=False):
             alike = (x.get("scores"), x.get("target"), x.get("prompt")) == (
                 y.get("scores"),
@@ -179,13 +179,13 @@ def _answers(one: Path, other: Path) -> tuple[int, list[Question], int]:
             )
             texts = [str(answer.get("response", "")) for answer in (x, y)]
             if not alike:
-                found.append(Question(name, x["index"], str(x.get("target", "")), *texts))
+                found.append(ChangedAnswer(name, x["index"], str(x.get("target", "")), *texts))
             elif texts[0] != texts[1]:
                 words += 1
     return count, found, words
 
 
-def _differences(theirs: Record, ours: Record, siblings: Sequence[Record]) -> list[Difference]:
+def _differences(theirs: Record, ours: Record, siblings: Sequence[Record]) -> list[ScoreDifference]:
     found = []
     for score in (score for score in theirs.scores if score.headline and score.stage != "untrained"):
         here = _like(score, ours)
@@ -194,7 +194,7 @@ def _differences(theirs: Record, ours: Record, siblings: Sequence[Record]) -> li
         ]
         half = _half_width([100 * value for value in values])
         points = (100 * score.value, math.nan if here is None else 100 * here.value)
-        found.append(Difference(score.evaluation, score.scorer, *points, len(values), half))
+        found.append(ScoreDifference(score.evaluation, score.scorer, *points, len(values), half))
     return found
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from sdsbench.core.files import write_atomic
 from sdsbench.results import escape
 from sdsbench.results.report.pages import template, write_style
-from sdsbench.results.reproduction.compare import Compared
+from sdsbench.results.reproduction.compare import ReproducedRun
 
 SHOWN = 12  # questions of a run with another verdict
 
 
-def write(folder: Path, name: str, results: Sequence[Compared]) -> Path:
+def write(folder: Path, name: str, results: Sequence[ReproducedRun]) -> Path:
     """reproduction.json, reproduction.md, index.html and style.css below `folder`; returns the page."""
     page = template("reproduction.html").render(
         title=f"{name} reproduced", root="", counts=counts(results), results=results, lines=lines, shown=SHOWN
@@ -29,13 +29,13 @@ def write(folder: Path, name: str, results: Sequence[Compared]) -> Path:
     return folder / "index.html"
 
 
-def counts(results: Sequence[Compared]) -> str:
+def counts(results: Sequence[ReproducedRun]) -> str:
     """`2 runs: 1 bitwise the same, 1 within the spread`."""
     found = Counter(result.answer for result in results)
     return f"{len(results)} run(s): " + ", ".join(f"{number} {answer}" for answer, number in found.items())
 
 
-def markdown(name: str, results: Sequence[Compared]) -> str:
+def markdown(name: str, results: Sequence[ReproducedRun]) -> str:
     texts = [f"**{escape.markdown(name)} reproduced**", "", counts(results), ""]
     for result in results:
         record = result.theirs.record
@@ -45,7 +45,7 @@ def markdown(name: str, results: Sequence[Compared]) -> str:
     return "\n".join(texts) + "\n"
 
 
-def lines(result: Compared) -> list[str]:
+def lines(result: ReproducedRun) -> list[str]:
     """Everything that is to be said of one run beside its answer."""
     if result.ours is None:
         return [result.reason]
@@ -64,7 +64,7 @@ def lines(result: Compared) -> list[str]:
     return found
 
 
-def _plain(result: Compared) -> dict[str, Any]:
+def _plain(result: ReproducedRun) -> dict[str, Any]:
     return {
         "run": result.run_id,
         "answer": result.answer,

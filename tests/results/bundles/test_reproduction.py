@@ -17,7 +17,7 @@ from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.frames import Found, read_all
 from sdsbench.results.reproduction.again import Here, chosen, configuration
-from sdsbench.results.reproduction.compare import Compared, compared
+from sdsbench.results.reproduction.compare import ReproducedRun, compared
 from tests.results.bundles.tools import contents, edit_json, pack, reseal
 from tests.results.tables.fixtures import make_record, write_run
 
@@ -118,7 +118,7 @@ def test_within_the_spread_of_seeds_and_beyond(pair: tuple[Found, Found, list[Re
         score.value = 0.25
     _answers(ours, lambda rows: rows[0]["scores"].update(flexible=1.0))
 
-    def of(value: float, known: list[Record]) -> Compared:
+    def of(value: float, known: list[Record]) -> ReproducedRun:
         return compared(theirs, _scored(ours, value), known, None)
 
     within = of(0.25, spread)
