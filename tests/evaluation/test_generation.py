@@ -219,7 +219,7 @@ def test_static_steps_of_other_architectures(
     model = random_model(kind, {**facts, "sliding_window": 4096} if "sliding_window" in facts else facts)
     on_cuda = micro.model.device.type == "cuda"
     model.to(micro.model.device, torch.bfloat16 if on_cuda else torch.float32)
-    ids = [prompt_ids(request.prompt, micro.tokenizer, "tokenizer") for request in UNEQUAL]
+    ids = prompt_ids([request.prompt for request in UNEQUAL], micro.tokenizer, "tokenizer")
     captured = Generator(model, micro.tokenizer, 5, steps="captured").continuations(ids, UNEQUAL)
     if on_cuda:
         expected = Generator(model, micro.tokenizer, 5, steps="static").continuations(ids, UNEQUAL)
