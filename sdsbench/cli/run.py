@@ -60,11 +60,11 @@ def command(
     if task.members:  # a task of several runs (glue, vtab)
         code, _ = execute_members(task, member_runs(config, overrides, config_dirs))
         return code
-    from sdsbench.core.console import say_now
+    from sdsbench.core.console import print_now
     from sdsbench.core.importing import without_collection
     from sdsbench.runs.banner import announcement
 
-    say_now(announcement(config))  # loading torch may take a while on a busy machine
+    print_now(announcement(config))  # loading torch may take a while on a busy machine
 
     with without_collection():
         from sdsbench.runs.execute import execute

@@ -71,7 +71,7 @@ def rich_console(stderr: bool = False, width: int | None = None) -> Console:
     return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
 
 
-def say_now(text: str) -> None:
+def print_now(text: str) -> None:
     """Print a line that also reaches a log file at once; a run goes on where nobody reads it any more."""
     try:
         print(terminal_text(text), flush=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdsbench.core.console import say_now
+from sdsbench.core.console import print_now
 from sdsbench.evaluation.cache import ReservedLayer, reserved_cache
 from sdsbench.evaluation.static_step import StaticStep, Steps, why_plain
 
@@ -147,7 +147,7 @@ class Decoding:
 
 @lru_cache
 def _say_once(line: str) -> None:
-    say_now(line)
+    print_now(line)
 
 
 def said(error: Exception) -> str:

@@ -42,7 +42,7 @@ def means_of(task: str) -> Mapping[str, Sequence[str]]:
     return kind(config_class.model_validate(tree["task"])).means()
 
 
-def means_around(task: str) -> dict[str, dict[str, list[str]]]:
+def means_over(task: str) -> dict[str, dict[str, list[str]]]:
     """The means that a task's evaluations are part of: its own, and those of the aggregate task that it belongs to."""
     found = {name: means_of(name) for name in dict.fromkeys([task, task.partition("/")[0]])}
     return {name: {mean: list(parts) for mean, parts in means.items()} for name, means in found.items() if means}
@@ -53,13 +53,13 @@ def execute_members(aggregate: tasks.Task, configs: Sequence[RunConfig]) -> tupl
 
     Returns the highest exit code of the members, and the mean over all of them where it is known.
     """
-    from sdsbench.core.console import say_now
+    from sdsbench.core.console import print_now
     from sdsbench.runs.banner import announcement
 
     records, codes = [], [0]
     for config in configs:
         try:
-            say_now(announcement(config))
+            print_now(announcement(config))
 
             from sdsbench.runs.execute import execute
 

@@ -17,7 +17,7 @@ from sdsbench.core.private import public_text
 from sdsbench.core.reading import finite
 from sdsbench.core.record import Attempt, Failure, Parameters, Provenance, Record
 from sdsbench.core.run_folder import find_record, write_record
-from sdsbench.runs.aggregate import means_around
+from sdsbench.runs.aggregate import means_over
 from sdsbench.runs.configuration.identity import cost_keys, inert_keys, resolved
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.training.passes import out_of_memory
@@ -166,7 +166,7 @@ def _new_record(config: RunConfig, identity: str) -> Record:
         config=resolved(config),
         inert=sorted(inert_keys(config)),
         placing=cost_keys(config),
-        means=means_around(config.task.name),
+        means=means_over(config.task.name),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sdsbench.core.console import say_now
+from sdsbench.core.console import print_now
 from sdsbench.core.containment import require_plain
 from sdsbench.core.files import disk_errors
 from sdsbench.core.lock import owned
@@ -29,7 +29,7 @@ LoadModel = Callable[..., LoadedModel]
 class RunContext:
     """What a sweep's worker brings to the runs of its process; the defaults are those of a run alone."""
 
-    log: Log = say_now
+    log: Log = print_now
     stop: StopRequest | None = None
     load_model: LoadModel = load_model
     tuning: Tuning | None = None  # how a value of this configuration was chosen

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdsbench.core.clock import clock
-from sdsbench.core.console import rich_console, say_now, terminal_text
+from sdsbench.core.console import print_now, rich_console, terminal_text
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps.plan import Plan
@@ -26,8 +26,8 @@ def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
     tally = Tally(plan, states, again)
     console = rich_console()
     if not console.is_terminal or console.is_dumb_terminal:
-        say_now(tally.headline(pool.running))
-        _drive(pool, tally, 5.0, lambda line: say_now(f"{line}  ({tally.headline(pool.running)})"), lambda: None)
+        print_now(tally.headline(pool.running))
+        _drive(pool, tally, 5.0, lambda line: print_now(f"{line}  ({tally.headline(pool.running)})"), lambda: None)
         return
     with Live(console=console, auto_refresh=False) as live:
 

@@ -40,14 +40,14 @@ class Objective(Protocol):
 class Observer(Protocol):
     """Looks at single optimizer updates (probes/observer.py)."""
 
-    def around(self, step: int, update: Callable[[], None]) -> float:
+    def observe(self, step: int, update: Callable[[], None]) -> float:
         """Call `update` once; returns the seconds spent on anything else, which are no training time."""
 
 
 class Unobserved:
     """The observer of a run without probes."""
 
-    def around(self, step: int, update: Callable[[], None]) -> float:
+    def observe(self, step: int, update: Callable[[], None]) -> float:
         update()
         return 0.0
 
@@ -156,7 +156,7 @@ class Training:
             grad_norm = optimizer.clip(self.config.clip_norm)
         check_finite(step, loss, grad_norm)
         lr_factor = self._lr_factor(step)
-        started += self.observer.around(step, lambda: optimizer.step(lr_factor))
+        started += self.observer.observe(step, lambda: optimizer.step(lr_factor))
         facts = state.method.after_step(state.layers, step, self.total_steps, optimizer)
         return self._finish(state, parts, loss, grad_norm, lr_factor, facts, started)
 

@@ -159,7 +159,7 @@ def test_a_run_goes_on_when_nobody_reads_its_lines(monkeypatch: pytest.MonkeyPat
     left: list[bool] = []
     monkeypatch.setattr(console, "reader_is_gone", lambda: left.append(True))
     monkeypatch.setattr(sys, "stdout", Gone())
-    console.say_now("a line")
+    console.print_now("a line")
     monkeypatch.undo()
     assert left == [True]
 

@@ -164,7 +164,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is said about decoding, each line once a process."""
     said: list[str] = []
     decoding._say_once.cache_clear()
-    monkeypatch.setattr(decoding, "say_now", said.append)
+    monkeypatch.setattr(decoding, "print_now", said.append)
     return said
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core import plugins
-from sdsbench.core.console import say_now, terminal_text
+from sdsbench.core.console import print_now, terminal_text
 from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_errors
 from sdsbench.core.importing import without_collection
@@ -144,7 +144,7 @@ def _score(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
     config = to_run_config(composed, list(environment_problems(composed, flat_keys(composed))))
     task = tasks.build(config.task)
     if not task.members:
-        say_now(announcement(config))
+        print_now(announcement(config))
 
         with without_collection():
             from sdsbench.runs.execute import execute

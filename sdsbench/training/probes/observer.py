@@ -57,7 +57,7 @@ class Watch:
         self.probe, self.training, self.state = probe, training, state
         self.folder, self.write = folder, write
 
-    def around(self, step: int, update: Callable[[], None]) -> float:
+    def observe(self, step: int, update: Callable[[], None]) -> float:
         """Do `update`, the optimizer's; returns the seconds spent on looking."""
         if step != 1 and step % self.probe.every:
             update()
