@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.limits import Limit
@@ -22,6 +22,12 @@ from sdsbench.core.limits import Limit
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a link",
           stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}  # fmt: skip
 _SLICE = 1024  # packed bytes at a time: Zstandard makes at most some 32 MiB of them
+
+
+class FileContent(BaseModel):
+    """What a file, or a part of it, holds: no keys beside the declared ones, and no number that is not finite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def first_fault(error: ValidationError) -> str:

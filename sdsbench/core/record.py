@@ -9,9 +9,10 @@ from __future__ import annotations
 from html import escape
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sdsbench.core.names import RunId
+from sdsbench.core.reading import FileContent
 
 Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]
 
@@ -24,11 +25,7 @@ Label = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Of a model, method, task ...: one line without control characters, since it becomes part of titles and paths."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Score(_Strict):
+class Score(FileContent):
     """One number of one evaluation set."""
 
     evaluation: Label  # evaluation set: gsm8k, math, boolq, glue/rte, vtab/dtd ...
@@ -66,7 +63,7 @@ class Score(_Strict):
         return ", ".join(text for text, count in words.items() if count)
 
 
-class DataUsed(_Strict):
+class DataUsed(FileContent):
     dataset: Label  # catalogue name: gsm8k, metamathqa ...
     split: Label
     source: Literal["hub", "local", "embedded"]
@@ -75,7 +72,7 @@ class DataUsed(_Strict):
     fingerprint: str  # sha256 of the rows' content
 
 
-class Lengths(_Strict):
+class Lengths(FileContent):
     """What train.max_length did to the training rows of a text or sentence task."""
 
     max_length: int
@@ -96,32 +93,32 @@ class Lengths(_Strict):
         return f"{text}: {100 * self.share:.1f} %" if self.share else ""
 
 
-class Weights(_Strict):
+class Weights(FileContent):
     model: Label
     source: str  # hub id, package name or file name; never an absolute path
     revision: str | None = None
     fingerprint: str  # sha256 of the weights file(s)
 
 
-class Seconds(_Strict):
+class Seconds(FileContent):
     load: float = 0.0
     init: float = 0.0
     train: float = 0.0
     eval: float = 0.0
 
 
-class Memory(_Strict):
+class Memory(FileContent):
     peak_bytes: int
     kind: Literal["rss", "cuda_allocated"]
 
 
-class Parameters(_Strict):
+class Parameters(FileContent):
     trainable: int  # everything that trains, classifier heads included
     adapter: int  # what the papers' tables count: the method's own parameters
     total: int  # of the whole model, before the method
 
 
-class Losses(_Strict):
+class Losses(FileContent):
     first: float
     last: float
     tail_mean: float  # mean over the last tenth of the steps
@@ -129,13 +126,13 @@ class Losses(_Strict):
     validation: float | None = None  # mean loss of a target on rows held back, after training (tuning runs)
 
 
-class Tokens(_Strict):
+class Tokens(FileContent):
     trained: int  # tokens that went through the model, without padding
     targets: int  # tokens that carried loss
     padding_share: float  # padded positions / all positions
 
 
-class Provenance(_Strict):
+class Provenance(FileContent):
     packages: dict[str, str]
     python: str
     git_commit: str | None
@@ -155,7 +152,7 @@ class Provenance(_Strict):
         return f"commit {self.git_commit or 'unknown'}{changed}; {parts}"
 
 
-class Tuning(_Strict):
+class Tuning(FileContent):
     """How a hyper-parameter of this run was chosen (a `tune:` block of a sweep)."""
 
     key: str  # e.g. train.lr
@@ -176,14 +173,14 @@ class Tuning(_Strict):
         return min(self.grid) < self.chosen < max(self.grid)
 
 
-class Failure(_Strict):
+class Failure(FileContent):
     type: str
     message: str
     step: int | None = None
     last_metrics: dict[str, float] = Field(default_factory=dict)
 
 
-class Attempt(_Strict):
+class Attempt(FileContent):
     """One process that worked on the run."""
 
     started: str  # UTC, ISO 8601
@@ -193,7 +190,7 @@ class Attempt(_Strict):
     from_step: int = 0
 
 
-class Record(_Strict):
+class Record(FileContent):
     schema_version: Literal[2] = 2
     run_id: RunId  # and the name of its folder
     status: Status

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
@@ -28,7 +28,7 @@ from sdsbench.core.hashing import sha256_of
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.names import CellKey, Name, RunId, require_printable
-from sdsbench.core.reading import first_fault, parse_json, read_bytes
+from sdsbench.core.reading import FileContent, first_fault, parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.environment import with_environment
 from sdsbench.runs.configuration.identity import placed, run_id
@@ -37,17 +37,13 @@ from sdsbench.runs.configuration.schema import RunConfig
 PLANS = Path("results/plans")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class PlannedRun(_Strict):
+class PlannedRun(FileContent):
     role: Literal["run", "tuning", "final"]  # final: one of a cell's candidates; the tuned value decides which one runs
     point: dict[str, str]  # the overrides that make this run
     sha256: str  # of its file
 
 
-class TunedCell(_Strict):
+class TunedCell(FileContent):
     """One method (rank, task, ...) with a tuned value: the runs that choose it, and the runs that follow."""
 
     point: dict[str, str]  # without seed and tuned value
@@ -64,7 +60,7 @@ class TunedCell(_Strict):
         return range(self.extend, len(self.grid) - self.extend)
 
 
-class Manifest(_Strict):
+class Manifest(FileContent):
     schema_version: Literal[2] = 2
     name: Name
     description: str

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
 from sdsbench.core.files import disk_errors, write_atomic
@@ -27,7 +27,7 @@ from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.names import require_printable
 from sdsbench.core.package import bundled_folder
-from sdsbench.core.reading import first_fault, read_json
+from sdsbench.core.reading import FileContent, first_fault, read_json
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.slurm_config import SlurmConfig
 
@@ -150,10 +150,8 @@ def job_name(plan: Plan) -> str:
     return f"sdsbench-{plan.manifest.name}".replace("/", "-")
 
 
-class _Sent(BaseModel):
+class _Sent(FileContent):
     """submission.json"""
-
-    model_config = ConfigDict(extra="forbid")
 
     job: Annotated[str, Field(pattern=r"^\d+$")]
     tasks: list[list[str]]

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import load_file, save_file
 
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.files import sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
-from sdsbench.core.reading import first_fault, read_json
+from sdsbench.core.reading import FileContent, first_fault, read_json
 from sdsbench.training.state import TrainState
 
 
@@ -97,10 +97,8 @@ def remove_all(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-class _Counters(BaseModel):
+class _Counters(FileContent, strict=True):
     """The fields of training.state.Counters, as they are in a file."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     tokens: int = Field(ge=0)
     targets: int = Field(ge=0)
@@ -108,10 +106,8 @@ class _Counters(BaseModel):
     seconds: float = Field(ge=0)
 
 
-class _Facts(BaseModel):
+class _Facts(FileContent, strict=True):
     """The JSON part of a checkpoint."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     origin: dict[str, str]
     sha256: str  # of the tensors' file

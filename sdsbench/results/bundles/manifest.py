@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.names import RunId
-from sdsbench.core.reading import first_fault
+from sdsbench.core.reading import FileContent, first_fault
 from sdsbench.core.record import Label
 
 FILE = "bundle.json"
@@ -15,16 +15,12 @@ RUNS, PLAN, LOCK = "runs", "plan", "requirements.lock"
 """Where the run folders, the frozen plan and the lock of package versions stand in a bundle."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Entry(_Strict):
+class Entry(FileContent):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
 
-class BundleManifest(_Strict):
+class BundleManifest(FileContent):
     """The manifest. Hashes of code, weights and data stand in the records; here are those that records do not hold."""
 
     format: int = Field(ge=1, le=1)

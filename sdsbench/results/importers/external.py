@@ -10,20 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from sdsbench.core.errors import DamagedFile, SdsbenchError
 from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import EXTERNAL
-from sdsbench.core.reading import first_fault, read_bytes
+from sdsbench.core.reading import FileContent, first_fault, read_bytes
 
 FOLDER = "results/external"
 
 
-class ExternalRecord(BaseModel):
+class ExternalRecord(FileContent):
     """One result of another tool; numbers it does not state are None."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     tool: str  # peft method_comparison | wandb
     name: str
