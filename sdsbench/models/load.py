@@ -15,6 +15,7 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Weights
 from sdsbench.core.texts import some_of
 from sdsbench.models import files
+from sdsbench.models.conv1d import with_linear_
 from sdsbench.models.head import head_parameters
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.models.readers import converted, sources
@@ -89,6 +90,7 @@ def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int
             ignore_mismatched_sizes=True, output_loading_info=True, **extra,
         )  # fmt: skip
     _check_complete(f"model={config.name}: {folder.name}", model, found, new_head=num_labels is not None)
+    with_linear_(model)
     if model.can_generate():
         from transformers import GenerationConfig
 
@@ -201,7 +203,7 @@ def without_weights(
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:depth]
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _class_of(family).from_config(config, dtype=dtype)
+        return with_linear_(_class_of(family).from_config(config, dtype=dtype))
 
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")

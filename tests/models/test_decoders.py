@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.evaluation.generation import check_generation
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.models.architecture import built_layers
+from sdsbench.models.conv1d import with_conv1d_, with_linear_
+from sdsbench.models.load import load
+from sdsbench.models.model_config import ModelConfig
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.tokens import EncodedText
 from tests.methods.tiny import METHODS
@@ -51,6 +56,20 @@ def test_the_loss_is_the_models_own(kind: str) -> None:
             check_generation(model, EXAMPLES)
     else:
         check_generation(model, EXAMPLES)
+
+
+def test_gpt2_is_computed_with_linear_layers_and_saved_as_it_was(tmp_path: Path) -> None:
+    """Bit by bit the files of the hub's layout, and the loss of transformers' own layers to rounding."""
+    folder = model_folder(tmp_path / "model", "gpt2")
+    model = load(ModelConfig(name="own", family="decoder", source="folder", location=str(folder)), torch.float32).model
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert layers["transformer.h.0.attn.c_attn"].weight.shape == (96, 32), "outputs x inputs, not as in the files"
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    for example in EXAMPLES:
+        assert own_loss(model, example) == pytest.approx(own_loss(theirs, example), rel=1e-6)
+    with_conv1d_(model).save_pretrained(tmp_path / "saved")
+    before, after = (load_file(where / "model.safetensors") for where in (folder, tmp_path / "saved"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 class Shifted(torch.nn.Module):
@@ -129,7 +148,6 @@ def test_every_method_from_the_command_line(kind: str, method: str, tmp_path: Pa
 
 def test_a_padded_model_trains_alone(tmp_path: Path) -> None:
     """From the command line, and no group of runs is made of it: they would lie end to end."""
-    from sdsbench.models.load import load
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.runs.prepare import attach_method
     from sdsbench.runs.prepare import load as load_run
@@ -165,6 +183,6 @@ def test_memory_is_counted_of_any(
 
 def test_the_layers_are_found_without_weights() -> None:
     for kind, settings in NEW.items():
-        model = random_model(kind, settings)
+        model = with_linear_(random_model(kind, settings))
         real = {name: tuple(m.weight.shape) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
         assert built_layers({"model_type": kind, **settings}, "decoder") == real
