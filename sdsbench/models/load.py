@@ -68,7 +68,7 @@ def load(
     generation_config.json the end tokens are taken and nothing else: how answers are searched for is the run's to say.
     Raises Unavailable, in one line, for anything that is wrong with the files.
     """
-    with _quiet():
+    with quiet():
         folder, revision = folder_of(config)
         with files.reading(f"model={config.name}: {folder.name}"):
             model = _read(config, folder, dtype, num_labels)
@@ -163,7 +163,7 @@ def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
 
 def weights_of(config: ModelConfig) -> Weights:
     """What the model's files are now, without loading them. Raises Unavailable as `load` does."""
-    with _quiet():
+    with quiet():
         return _weights(config, *folder_of(config))
 
 
@@ -234,7 +234,7 @@ def _source(config: ModelConfig) -> str:
     return Path(location).name if config.source == "folder" else f"{config.source}:{location}"
 
 
-class _quiet:
+class quiet:
     """Silences transformers' loading bars and head warnings, which say what our banner says better."""
 
     def __enter__(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.models.load import quiet
 from sdsbench.training.tokens import EncodedText
 
 Losses = Callable[[Any, Sequence[Sequence[EncodedText]], torch.device], list[Tensor]]
@@ -36,7 +37,8 @@ def needs_padding(model: Any, packed: Losses, examples: Sequence[EncodedText], d
     if largest >= rows:
         raise Unavailable(f"the tokenizer gives the token {largest}; accepted: below {rows}, the rows of the embedding")
     some = _few(examples)
-    own = [_own_loss(model, example, device) for example in some]
+    with quiet():  # transformers remarks that GPT-2's configuration names no loss
+        own = [_own_loss(model, example, device) for example in some]
     if not all(map(math.isfinite, own)):
         raise Unavailable(f"the loss of the untrained model is {own[0]}: its weights do not fit its configuration")
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE_16_BIT)
