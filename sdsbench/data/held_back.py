@@ -80,7 +80,11 @@ def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
     return train.take(kept)
 
 
-def load_training(name: str, config: DataConfig, tuning: Sequence[Rows] = ()) -> Rows:
-    """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`."""
+def load_training(name: str, config: DataConfig, tuning: Sequence[Rows] = (), classes: str | None = None) -> Rows:
+    """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`.
+
+    `classes`: the column of a row's class, of own files, whose set names none.
+    """
     rows = load(name, "train", config)
+    rows = dataclasses.replace(rows, classes=rows.classes or classes)
     return limited(without(rows, tuning) if tuning else rows, config.train_limit, config.order)
