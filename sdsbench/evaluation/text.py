@@ -160,7 +160,13 @@ def in_memory(
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             pairs = [request.args for request in requests]
-            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress, begin_token, padded)
+
+            def on_cut(number: int, tokens: int) -> None:
+                cut[requests[number].task_name, requests[number].doc_id] = tokens
+
+            return continuation_log_likelihoods(
+                model, tokenizer, pairs, batch_size, progress, begin_token, padded, on_cut
+            )
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             raise TypeError("no task of sdsbench scores whole texts")
