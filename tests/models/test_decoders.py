@@ -18,6 +18,7 @@ from sdsbench.models.architecture import built_layers
 from sdsbench.models.conv1d import with_conv1d_, with_linear_
 from sdsbench.models.load import load
 from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.positions import learned_positions
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.tokens import EncodedText
 from tests.methods.tiny import METHODS
@@ -70,6 +71,18 @@ def test_gpt2_is_computed_with_linear_layers_and_saved_as_it_was(tmp_path: Path)
     with_conv1d_(model).save_pretrained(tmp_path / "saved")
     before, after = (load_file(where / "model.safetensors") for where in (folder, tmp_path / "saved"))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_texts_beyond_the_positions_that_a_model_learned() -> None:
+    """Training rows are refused before anything trains; a question loses its beginning, and that is counted."""
+    short = random_model("gpt2", {**NEW["gpt2"], "n_positions": 32})
+    with pytest.raises(Unavailable, match=r"a training row has 40 tokens; accepted: at most 32.*train\.max_length"):
+        CausalObjective(None, None, 100).check(short, EXAMPLES, CPU)
+    cut: dict[int, int] = {}
+    pairs = [("x" * 40, " yes"), ("no", " yes"), ("x" * 28, " yes")]
+    found = continuation_log_likelihoods(short, Letters(), pairs, 2, on_cut=cut.__setitem__)
+    assert cut == {0: 12} and found[0] == pytest.approx(found[2], rel=1e-6)
+    assert learned_positions(random_model("gptj", OTHERS["gptj"])) is None
 
 
 class Shifted(torch.nn.Module):
@@ -179,6 +192,16 @@ def test_memory_is_counted_of_any(
     config = compose_run([*words, "method.rank=4", "data.source=embedded"])
     small, large = (training_bytes(config, Batch((length,) * 4, 0.5), "float32") for length in (16, 32))
     assert small is not None and large is not None and small < large
+
+
+def test_an_estimate_pads_what_a_run_pads() -> None:
+    """Found out before any weights are here, of a small random model with the configuration's other settings."""
+    from transformers import AutoConfig
+
+    from sdsbench.runs.memory import _small_one_pads
+
+    for kind, settings in {**NEW, **OTHERS}.items():
+        assert _small_one_pads(AutoConfig.for_model(kind, **settings).to_dict()) == (kind in OTHERS), kind
 
 
 def test_the_layers_are_found_without_weights() -> None:
