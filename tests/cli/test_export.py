@@ -18,6 +18,7 @@ from transformers import (
 
 from sdsbench.__main__ import main
 from sdsbench.core.run_folder import read_record
+from sdsbench.methods.base import lookup
 from sdsbench.runs.execute import execute
 from sdsbench.runs.export import recorded_config, trained_model
 from sdsbench.sweeps import plan as plans
@@ -45,7 +46,8 @@ def trained(folder: Path, root: Path, kind: str, method: str, *more: str) -> Pat
     if method == "sds_lora":
         options.append("method.warmup_steps=1")
     place = [f"model.location={folder}", f"output_root={root}"]
-    words = [*FAST, *KINDS[kind][0], f"method={method}", *options, "train.save=all", "train.lr=0.01", *place]
+    lr = 1.0 if lookup(method)[0].update_rule == "sgd" else 0.01  # plain steps are as long as the gradient is
+    words = [*FAST, *KINDS[kind][0], f"method={method}", *options, "train.save=all", f"train.lr={lr}", *place]
     assert main([*words, *more]) == 0
     (run,) = root.iterdir()
     return run
