@@ -90,7 +90,8 @@ def _check_answers(model: Any, tokenizer: Any, asked: Sequence[tuple[Any, Any]],
     """That a few of the prompts that are answered in batches have the model's own answers."""
     prompts = [task.doc_to_text(doc) for task, doc in asked if task.OUTPUT_TYPE == "generate_until"][:2]
     if prompts:
-        check_generation(model, [EncodedText(tuple(prompt_ids(text, tokenizer, begin_token)), 0) for text in prompts])
+        encoded = prompt_ids(prompts, tokenizer, begin_token)
+        check_generation(model, [EncodedText(tuple(ids), 0) for ids in encoded])
 
 
 def _requests(task: Any, doc: Any) -> int:
