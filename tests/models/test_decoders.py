@@ -113,8 +113,8 @@ class Letters:
 
     bos_token = bos_token_id = eos_token_id = None
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        return {"input_ids": [ord(letter) for letter in text]}
+    def __call__(self, texts: list[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
 
 
 def test_likelihoods_of_padded_models_are_their_own() -> None:
