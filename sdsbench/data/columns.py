@@ -88,6 +88,8 @@ def check(rows: Any, columns: Mapping[str, Column]) -> None:
 def wrong_cells(rows: Any, columns: Mapping[str, Column]) -> list[tuple[int, str, Any]]:
     """(position, column, value) of every cell that cannot be used."""
     found: list[tuple[int, str, Any]] = []
+    if not columns:  # of no column nobody can read a row
+        return found
     for position, row in enumerate(rows.cells(list(columns))):
         found += [(position, name, row[name]) for name, column in columns.items() if not column.holds(row[name], row)]
     return found

@@ -39,7 +39,9 @@ class DataConfig(Section):
         description="which rows train_limit keeps: random (one draw for all runs, classes in proportion) or first",
     )
     validation_rows: Count = Field(
-        200, description="training rows held back for eval.split=validation where no other split is left for it"
+        200,
+        description="training rows held back for eval.split=validation where no other split is left for it; of own "
+        "files at most a quarter",
     )
 
     def problems(self) -> Iterator[Problem]:

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from sdsbench.data import catalogue
 from sdsbench.data.sources import Rows
 
 Order = Literal["random", "first"]
@@ -21,7 +20,7 @@ def limited(rows: Rows, limit: int | None, order: Order) -> Rows:
         return rows
     if order == "first":
         return rows.take(range(limit))
-    column = catalogue.get(rows.dataset).classes
+    column = rows.classes
     classes = [row[column] for row in rows.cells([column])] if column in rows[0] else [None] * len(rows)
     return rows.take(draw(classes, limit))
 

@@ -16,13 +16,15 @@ from sdsbench.data.sources import Rows, has_validation, load
 
 SPLIT = "held_back"  # how such rows are named where they come from a training split
 SEED = 20240  # which training rows are held back must not move with a run's seed
+SHARE = 4  # of own files no more than one in so many rows is held back
 
 
 def tuning_rows(name: str, reported: str, config: DataConfig) -> Rows:
     """What tuning is scored on for an evaluation that reports split `reported` of data set `name`.
 
     The set's own validation split where there is one that is not the reported one, else `data.validation_rows`
-    training rows, always the same. No row asks what a reported row asks, each has an answer that graders can read.
+    training rows (of own files at most a quarter), always the same. No row asks what a reported row asks, each has an
+    answer that graders can read.
     Raises Unavailable where the source has neither.
     """
     asked = set(load(name, reported, config).questions())
@@ -34,7 +36,8 @@ def tuning_rows(name: str, reported: str, config: DataConfig) -> Rows:
     if split == "train":
         usable = set(free)
         order = np.random.default_rng(SEED).permutation(len(rows)).tolist()
-        free = sorted([position for position in order if position in usable][: config.validation_rows])
+        most = min(config.validation_rows, max(1, len(rows) // SHARE)) if data_set.own else config.validation_rows
+        free = sorted([position for position in order if position in usable][:most])
         rows = dataclasses.replace(rows, split=SPLIT)
     rows = rows.take(free)
     if not len(rows):
@@ -80,7 +83,11 @@ def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
     return train.take(kept)
 
 
-def load_training(name: str, config: DataConfig, tuning: Sequence[Rows] = ()) -> Rows:
-    """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`."""
+def load_training(name: str, config: DataConfig, tuning: Sequence[Rows] = (), classes: str | None = None) -> Rows:
+    """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`.
+
+    `classes`: the column of a row's class, of own files, whose set names none.
+    """
     rows = load(name, "train", config)
+    rows = dataclasses.replace(rows, classes=rows.classes or classes)
     return limited(without(rows, tuning) if tuning else rows, config.train_limit, config.order)

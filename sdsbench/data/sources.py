@@ -40,6 +40,7 @@ class Rows:
     table: Any  # datasets.Dataset, or a list of dicts
     indices: tuple[int, ...]  # rows of `table` that count, in order
     asks: tuple[str, ...] = ()  # columns that make a question
+    classes: str | None = None  # column of a row's class
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -105,7 +106,7 @@ def load(name: str, split: str, config: DataConfig) -> Rows:
     readers = {"hub": _from_hub, "local": _from_folder, "embedded": _generated}
     table, revision = readers[source](data_set, split, config)
     asks = own.fields(config.question or "") if data_set.own else data_set.question_columns
-    rows = Rows(name, split, source, revision, table, tuple(range(len(table))), tuple(asks))
+    rows = Rows(name, split, source, revision, table, tuple(range(len(table))), tuple(asks), data_set.classes)
     if not len(rows):
         raise Unavailable(f"data set {name}, split {split}: the {source} source has 0 rows")
     if not data_set.own:

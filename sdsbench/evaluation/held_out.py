@@ -12,6 +12,7 @@ import torch
 from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.text import Evaluated, evaluate_text, mean_and_error
+from sdsbench.models.positions import check_length
 from sdsbench.tasks.base import BeginToken, HeldOut, TextTaskConfig
 from sdsbench.training.tokens import EncodedText, encode, prompt_text
 
@@ -57,9 +58,12 @@ def row_losses(
 ) -> list[float]:
     """A number a row whose mean over rows is the loss per target token, in nats: its summed loss over the mean targets.
 
-    So a row counts by its tokens, and tests over rows are tests of the loss that is shown.
+    So a row counts by its tokens, and tests over rows are tests of the loss that is shown. Raises Unavailable for a row
+    that is longer than the model can be.
     """
     device = next(model.parameters()).device
+    longest = max(example.length for example in encoded)
+    check_length(model, longest, "a row whose loss is scored", "Shorten it, or leave it out.")
     model.eval()
     order = sorted(range(len(encoded)), key=lambda i: (-encoded[i].length, i))
     found = [0.0] * len(encoded)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdsbench.models.positions import learned_positions
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.attention import packed
 from sdsbench.training.tokens import plain_ids, prompt_ids
@@ -29,11 +30,21 @@ def continuation_log_likelihoods(
     progress: Callable[[int], None] = lambda _: None,
     begin_token: BeginToken = "tokenizer",
     padded: bool = False,
+    on_cut: Callable[[int, int], None] = lambda pair, tokens: None,
 ) -> list[tuple[float, bool]]:
-    """Per (prompt, continuation): the continuation's summed log-probability, and whether greedy decoding gives it."""
+    """Per (prompt, continuation): the continuation's summed log-probability, and whether greedy decoding gives it.
+
+    Where a model has no positions for both, the prompt's beginning goes; `on_cut` is told the pair's number and how
+    many tokens it lost.
+    """
     device = next(model.parameters()).device
     prompts = prompt_ids([prompt for prompt, _ in pairs], tokenizer, begin_token)
     encoded = list(zip(prompts, plain_ids([text for _, text in pairs], tokenizer), strict=True))
+    held = learned_positions(model)
+    for number, (prompt, continuation) in enumerate(encoded):
+        if held is not None and (over := min(len(prompt) - 1, len(prompt) + len(continuation) - held)) > 0:
+            encoded[number] = (prompt[over:], continuation)
+            on_cut(number, over)
     if padded:
         return _padded(model, encoded, batch_size, progress, device)
     rows: dict[tuple[int, ...], list[int]] = {}  # prompt -> its pairs

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +16,92 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Score
 from sdsbench.data import local_files
 from sdsbench.data.draw import Order, draw
-from sdsbench.evaluation.text import Evaluated, in_memory
+from sdsbench.evaluation.generation import check_generation
+from sdsbench.evaluation.text import Evaluated, Question, in_memory, mean_and_error
 from sdsbench.tasks.base import BeginToken
+from sdsbench.training.tokens import EncodedText, prompt_ids
 
 FIRST = ("acc_norm", "acc", "exact_match", "f1")
 """The metric to rank by is the first of these that a task has, else its own first one."""
+SPLITS = ("train", "validation", "test", "dev")
+LISTED = 12  # tasks that a message names
+Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Shows progress of something that has so many units; the function that it gives is told how many more are done."""
+
+
+@contextlib.contextmanager
+def unwatched(_: str, __: int) -> Iterator[Callable[[int], None]]:
+    yield lambda _: None
 
 
 def evaluate_named(
     model: Any, tokenizer: Any, name: str, stage: str, batch_size: int, root: str | None, limit: int | None,
-    order: Order, padded: bool, begin_token: BeginToken = "tokenizer",
+    order: Order, padded: bool, watch: Watch = unwatched, begin_token: BeginToken = "tokenizer",
 ) -> Evaluated:  # fmt: skip
     """The scores of an lm-eval task (or group of tasks) with its own prompt, examples and metrics.
 
-    Its data is looked for below `root` under the hub's name for it, then in the cache of `datasets`. Raises Unavailable
-    for a name that lm-eval does not know, data that is not here, and tasks that score whole texts or run code.
+    Its data is looked for below `root` under the hub's name for it, then in the cache of `datasets`; `limit` is of each
+    task of a group. Raises Unavailable for a name that lm-eval does not know or that has no score of its own, data that
+    is not here, and tasks that score whole texts, run code or draw their answers.
     """
     from lm_eval import evaluator
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    truncated: dict[Question, bool] = {}
+    cut: dict[Question, int] = {}
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         loaded = _load(name, root)
-        tasks = loaded["tasks"]
-        for task in tasks.values():
-            if task.OUTPUT_TYPE == "loglikelihood_rolling" or getattr(task, "UNSAFE_CODE", False):
-                raise Unavailable(f"eval.also: {name} scores whole texts or runs code; accepted: choices or generation")
-        chosen = {key: _rows(task, limit, order) for key, task in tasks.items()}
-        lm = in_memory(model, tokenizer, batch_size, lambda _: None, begin_token, {}, {}, padded)
-        found = evaluator.evaluate(lm=lm, task_dict=loaded, samples=chosen, bootstrap_iters=0, log_samples=True)
-    samples = _samples(found["samples"][name]) if list(tasks) == [name] else []
-    counts = found["n-samples"]
-    questions = sum(counts[key]["effective"] for key in tasks)
-    scores = list(_scores(name, stage, found, questions, samples))
+    tasks = loaded["tasks"]
+    _check_kind(name, loaded)
+    chosen = {key: _rows(task, limit, order) for key, task in tasks.items()}
+    asked = [(task, task.eval_docs[number]) for key, task in tasks.items() for number in chosen[key]]
+    _check_answers(model, tokenizer, asked, begin_token)
+    with watch(name, sum(_requests(task, doc) for task, doc in asked)) as progress:
+        lm = in_memory(model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded)
+        with contextlib.redirect_stderr(io.StringIO()):
+            found = evaluator.evaluate(lm=lm, task_dict=loaded, samples=chosen, bootstrap_iters=0, log_samples=True)
+    samples = _samples(found["samples"], tasks, grouped=list(tasks) != [name])
+    counts = {"n": len(samples), "prompts_cut": sum(tokens > 0 for tokens in cut.values()),
+              "truncated": sum(truncated.values()) if truncated else None}  # fmt: skip
+    scores = list(_scores(name, stage, found, counts, samples))
     if not scores:
-        raise Unavailable(f"eval.also: {name} has no metric that is a number of the whole task; name its parts")
+        raise Unavailable(f"eval.also: {name} has no metric that is a number of the whole; {_its_tasks(tasks)}")
     return Evaluated(scores, samples)
+
+
+def _check_kind(name: str, loaded: Mapping[str, Any]) -> None:
+    """Raises Unavailable for what has no score, or none that is computed here."""
+    tasks = loaded["tasks"]
+    if name not in loaded["groups"] and list(tasks) != [name]:
+        raise Unavailable(f"eval.also: {name} is a tag of lm-eval, which has no score of its own; {_its_tasks(tasks)}")
+    for task in tasks.values():
+        if task.OUTPUT_TYPE == "loglikelihood_rolling" or getattr(task, "UNSAFE_CODE", False):
+            raise Unavailable(f"eval.also: {name} scores whole texts or runs code; accepted: choices or generation")
+        if (task.config.generation_kwargs or {}).get("do_sample") or task.config.repeats > 1:
+            raise Unavailable(f"eval.also: {name} draws its answers; accepted: choices or greedy generation")
+
+
+def _its_tasks(tasks: Mapping[str, Any]) -> str:
+    more = f" and {len(tasks) - LISTED} more" if len(tasks) > LISTED else ""
+    return f"accepted: its tasks, which are {', '.join(list(tasks)[:LISTED])}{more}"
+
+
+def _check_answers(model: Any, tokenizer: Any, asked: Sequence[tuple[Any, Any]], begin_token: BeginToken) -> None:
+    """That a few of the prompts that are answered in batches have the model's own answers."""
+    prompts = [task.doc_to_text(doc) for task, doc in asked if task.OUTPUT_TYPE == "generate_until"][:2]
+    if prompts:
+        encoded = prompt_ids(prompts, tokenizer, begin_token)
+        check_generation(model, [EncodedText(tuple(ids), 0) for ids in encoded])
+
+
+def _requests(task: Any, doc: Any) -> int:
+    """How often the model is asked for a question: once a choice."""
+    return len(task.doc_to_choice(doc)) if task.OUTPUT_TYPE == "multiple_choice" else 1
 
 
 def _load(name: str, root: str | None) -> dict[str, Any]:
     """The task, or the tasks of a group, with their data."""
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager()
+    manager = _manager()
     if name not in manager.all_tasks:
         from sdsbench.core.spelling import nearest
 
@@ -65,10 +112,21 @@ def _load(name: str, root: str | None) -> dict[str, Any]:
     except Unavailable:
         raise
     except Exception as error:  # datasets raises many kinds for data that is not there
+        if isinstance(error, ImportError) or isinstance(error.__cause__ or error.__context__, ImportError):
+            raise Unavailable(f"eval.also: {name} needs packages that are not here: {error}") from None
+        why = f"no split {error}" if isinstance(error, KeyError) else str(error)
         raise Unavailable(
-            f"eval.also: {name}: its data is not here ({error}). What would do: its data set below data.root under the "
+            f"eval.also: {name}: its data is not here ({why}). What would do: its data set below data.root under the "
             "hub's name for it, in any layout of docs/data.md, or HF_HUB_OFFLINE=0 once with a network"
         ) from None
+
+
+@cache
+def _manager() -> Any:
+    """lm-eval's list of tasks, from thousands of files: a process reads them once (seven seconds)."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 @contextlib.contextmanager
@@ -94,7 +152,7 @@ def _splits(root: Path, path: str, configuration: str | None) -> dict[str, Any]:
     for folder in (root / path, root / path.rpartition("/")[2]):
         places = [folder / configuration] if configuration and (folder / configuration).is_dir() else [folder]
         for place in places:
-            files = {split: local_files.find(place, [split]) for split in ("train", "validation", "test")}
+            files = {split: local_files.find(place, [split]) for split in SPLITS}
             if any(files.values()):
                 return {split: local_files.read(f, ()) for split, f in files.items() if f is not None}
     return {}
@@ -109,32 +167,55 @@ def _rows(task: Any, limit: int | None, order: Order) -> list[int]:
 
 
 def _scores(
-    name: str, stage: str, found: Mapping[str, Any], questions: int, samples: list[dict[str, Any]]
+    name: str, stage: str, found: Mapping[str, Any], counts: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
 ) -> Iterator[Score]:
+    """A score a metric; where answers are read in several ways (filters), one a way."""
     results = found["results"].get(name, {})
-    values = {key.partition(",")[0]: value for key, value in results.items() if isinstance(value, float) and "," in key}
-    metrics = [metric for metric in values if not metric.endswith("_stderr")]
-    first = next((metric for metric in FIRST if metric in metrics), metrics[0] if metrics else "")
+    keys = [key for key, value in results.items() if isinstance(value, float) and "_stderr," not in key and "," in key]
+    metrics = [key.partition(",")[0] for key in keys]
+    first = next((keys[metrics.index(metric)] for metric in FIRST if metric in metrics), keys[0] if keys else "")
     higher = found["higher_is_better"].get(name, {})
-    for metric in metrics:
-        error = results.get(next((key for key in results if key.startswith(f"{metric}_stderr")), ""))
+    for key, metric in zip(keys, metrics, strict=True):
+        scorer = _scorer(key, metrics.count(metric) > 1)
         yield Score(
-            evaluation=name, version=int(found["versions"].get(name) or 0), scorer=metric, stage=stage,  # type: ignore[arg-type]
-            value=values[metric], stderr=error if isinstance(error, float) else None, n=questions,
-            headline=metric == first, better="higher" if higher.get(metric, True) else "lower",
-            unit="share" if 0 <= values[metric] <= 1 else "number", retention=True,
+            evaluation=name, version=int(found["versions"].get(name) or 0), scorer=scorer, stage=stage,  # type: ignore[arg-type]
+            value=results[key], stderr=_error(results[key], scorer, samples), headline=key == first,
+            better="higher" if higher.get(metric, True) else "lower",
+            unit="share" if 0 <= results[key] <= 1 else "number", retention=True, **counts,
         )  # fmt: skip
 
 
-def _samples(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _scorer(key: str, several: bool) -> str:
+    """The name of a metric, with that of its filter where it has several."""
+    metric, _, way = key.partition(",")
+    return f"{metric}_{way}" if several else metric
+
+
+def _error(value: float, scorer: str, samples: Sequence[Mapping[str, Any]]) -> float | None:
+    """The standard error of a value that is the mean over all questions; None of any other."""
+    values = [sample["scores"].get(scorer) for sample in samples]
+    if not values or None in values:
+        return None
+    mean, error = mean_and_error(values)
+    return error if math.isclose(mean, value, abs_tol=1e-9) else None
+
+
+def _samples(
+    found: Mapping[str, list[dict[str, Any]]], tasks: Mapping[str, Any], grouped: bool
+) -> list[dict[str, Any]]:
     """A row a question with its metrics, as far as they are numbers."""
-    by_question = {sample["doc_id"]: sample for sample in found}
-    return [
-        {
-            "index": index,
-            "id": f"{number}-{sample['doc_hash'][:12]}",
-            "target": str(sample["target"]),
-            "scores": {key: float(v) for key in sample["metrics"] if isinstance(v := sample[key], int | float)},
-        }
-        for index, (number, sample) in enumerate(sorted(by_question.items()))
-    ]
+    questions: dict[Question, dict[str, Any]] = {}
+    for key in tasks:
+        ways: dict[str, set[str]] = {}
+        for sample in found[key]:
+            for metric in sample["metrics"]:
+                ways.setdefault(metric, set()).add(sample["filter"])
+        for sample in found[key]:
+            number = sample["doc_id"]
+            place = f"{key}-{number}" if grouped else f"{number}"
+            row = {"id": f"{place}-{sample['doc_hash'][:12]}", "target": str(sample["target"]), "scores": {}}
+            scores = questions.setdefault((key, number), row)["scores"]
+            for metric in sample["metrics"]:
+                if isinstance(value := sample[metric], int | float):
+                    scores[_scorer(f"{metric},{sample['filter']}", len(ways[metric]) > 1)] = float(value)
+    return [{"index": index, **questions[question]} for index, question in enumerate(sorted(questions))]

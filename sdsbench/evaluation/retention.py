@@ -13,7 +13,7 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.evaluation_config import EvalConfig
 from sdsbench.evaluation.held_out import TextObjective, loss_scores, row_losses
-from sdsbench.evaluation.named import evaluate_named
+from sdsbench.evaluation.named import Watch, evaluate_named
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.training.tokens import EncodedText
 
@@ -29,16 +29,19 @@ def retained(
     stage: str,
     padded: bool,
     text: Rows | None,
+    watch: Watch,
 ) -> Iterator[Evaluated]:
     """Scores of every task of eval.also, then of eval.text. Raises Unavailable where one cannot be had."""
     for name in config.also:
-        yield evaluate_named(model, tokenizer, name, stage, config.batch_size, root, config.limit, config.order, padded)
+        yield evaluate_named(
+            model, tokenizer, name, stage, config.batch_size, root, config.limit, config.order, padded, watch
+        )
     if text is not None:
-        yield _text_loss(model, objective, tokenizer, text, stage, config.batch_size)
+        yield _text_loss(model, objective, tokenizer, text, stage, config.batch_size, watch)
 
 
 def _text_loss(
-    model: Any, objective: TextObjective, tokenizer: Any, text: Rows, stage: str, batch_size: int
+    model: Any, objective: TextObjective, tokenizer: Any, text: Rows, stage: str, batch_size: int, watch: Watch
 ) -> Evaluated:
     """Loss a token of a text, in windows that begin anew: a light measure that needs no task."""
     windows = [
@@ -50,7 +53,8 @@ def _text_loss(
     windows = [window for window in windows if window.targets]
     if not windows:
         raise Unavailable("eval.text: no text of two tokens; accepted: a longer one")
-    losses = row_losses(model, objective, windows, batch_size, lambda _: None)
+    with watch("text", len(windows)) as progress:
+        losses = row_losses(model, objective, windows, batch_size, progress)
     scores = [
         score.model_copy(update={"retention": True}) for score in loss_scores("text", 1, stage, losses, headline=True)
     ]

@@ -18,6 +18,9 @@ from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.tasks.base import BeginToken, Choice, Generation
 from sdsbench.training.tokens import prompt_text
 
+Question = tuple[str, int]
+"""A task of lm-eval and the number of a question in it."""
+
 
 @dataclass
 class Evaluated:
@@ -55,17 +58,17 @@ def evaluate_text(
         else _choice_task(evaluation, rows)
     )
     name = evaluation.name.replace("/", "_")
-    truncated: dict[int, bool] = {}
-    cut: dict[int, int] = {}
+    truncated: dict[Question, bool] = {}
+    cut: dict[Question, int] = {}
     lm = in_memory(model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded)
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
     scorers = list(evaluation.scorers) if isinstance(evaluation, Generation) else ["likelihood"]
-    kept = [_sample(evaluation, sample, scorers, truncated.get(sample["doc_id"])) for sample in samples]
+    kept = [_sample(evaluation, sample, scorers, truncated.get((name, sample["doc_id"]))) for sample in samples]
     for sample in kept:
-        if tokens := cut.get(sample["index"]):
+        if tokens := cut.get((name, sample["index"])):
             sample["prompt_cut"] = tokens
     return Evaluated([_score(evaluation, scorer, stage, kept) for scorer in scorers], kept)
 
@@ -130,14 +133,14 @@ def in_memory(
     batch_size: int,
     progress: Callable[[int], None],
     begin_token: BeginToken,
-    truncated: dict[int, bool],
-    cut: dict[int, int],
+    truncated: dict[Question, bool],
+    cut: dict[Question, int],
     padded: bool,
 ) -> Any:
     """Our generation and likelihoods behind lm-eval's interface.
 
     lm-eval hands on texts alone; which of them were cut short is put into `truncated`, and how many tokens a prompt
-    lost into `cut`, by the number of the question.
+    lost into `cut`, by question.
     """
     from lm_eval.api.model import LM
 
@@ -150,13 +153,20 @@ def in_memory(
                 stop = (until,) if isinstance(until, str) else tuple(until)
                 wanted.append(Request(prompt, settings.get("max_gen_toks", 256), stop, settings.get("num_beams", 1)))
             answers = Generator(model, tokenizer, batch_size, progress, begin_token).answers(wanted)
-            truncated.update((request.doc_id, a.truncated) for request, a in zip(requests, answers, strict=True))
-            cut.update((request.doc_id, a.prompt_cut) for request, a in zip(requests, answers, strict=True))
+            for request, answer in zip(requests, answers, strict=True):
+                question = request.task_name, request.doc_id
+                truncated[question], cut[question] = answer.truncated, answer.prompt_cut
             return [answer.text for answer in answers]
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             pairs = [request.args for request in requests]
-            return continuation_log_likelihoods(model, tokenizer, pairs, batch_size, progress, begin_token, padded)
+
+            def on_cut(number: int, tokens: int) -> None:
+                cut[requests[number].task_name, requests[number].doc_id] = tokens
+
+            return continuation_log_likelihoods(
+                model, tokenizer, pairs, batch_size, progress, begin_token, padded, on_cut
+            )
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             raise TypeError("no task of sdsbench scores whole texts")

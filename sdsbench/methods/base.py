@@ -130,6 +130,8 @@ class Method:
     not say it: full fine-tuning has 1.5 times LoRA's and takes three times as long."""
     update_rule: str = "configured"
     """`configured`: train.optimizer updates the parameters; `sgd`: the method already made the direction."""
+    trained_dtype: str | None = None
+    """Number format in which the optimizer keeps what the method trains, its moments too; None: fp32."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

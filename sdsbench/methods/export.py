@@ -1,4 +1,4 @@
-"""Adapters on disk: our own exact form, the standard LoRA form that peft loads, and plain merged models."""
+"""Adapters on disk: our own exact form, and the standard LoRA form that peft loads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 
 from sdsbench.core.errors import DamagedFile, Refused
 from sdsbench.core.files import write_atomic
-from sdsbench.methods.attach import merged
 from sdsbench.methods.tensor_file import save_tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from sdsbench.methods.base import Layers, Method
 
@@ -154,11 +153,6 @@ def _as_lora(layers: Layers, method: Method) -> tuple[dict[str, Any], dict[str, 
         "target_modules": list(layers),
     } | dict(method.peft_options)
     return config, tensors
-
-
-def export_merged(folder: Path, model: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """Write the adapted model as a plain model folder (config.json, safetensors); weights in `dtype` or the base's."""
-    merged(model, dtype).save_pretrained(folder)  # type: ignore[operator]
 
 
 def merge_drift(layers: Layers, dtype: torch.dtype) -> dict[str, float]:

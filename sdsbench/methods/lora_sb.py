@@ -23,7 +23,7 @@ from pydantic import Field
 
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import Count, FromZero, PositiveNumber, only_where
-from sdsbench.methods.base import Alpha, Branch, DataContext, Layers, LowRankConfig, Method, Optimizer, register
+from sdsbench.methods.base import Alpha, Branch, DataContext, Layers, LowRankConfig, Method, register
 from sdsbench.methods.initial import kaiming_uniform
 from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
 
@@ -68,7 +68,9 @@ class LoRASBConfig(LowRankConfig):
     factor_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="rounding of A and B and of the singular values in R's start"
     )
-    r_dtype: Literal["float32", "bfloat16"] = Field("float32", description="rounding of R, at every step")
+    r_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="number format of R, its gradients and its moments"
+    )
 
 
 @register("lora_sb", LoRASBConfig)
@@ -76,6 +78,10 @@ class LoRASB(Method):
     config: LoRASBConfig
     title = "LoRA-SB"
     arxiv = "2411.19557"
+
+    def __init__(self, config: LoRASBConfig) -> None:
+        super().__init__(config)
+        self.trained_dtype = None if config.r_dtype == "float32" else config.r_dtype
 
     def scale(self) -> float:
         return self.config.alpha
@@ -145,15 +151,5 @@ class LoRASB(Method):
                 layer.B.copy_((u_mr * s_r).to(factor_dtype))
                 layer.R.copy_(torch.eye(config.rank))
             layer.A.copy_(v_nr.t().to(factor_dtype))
-            self._round(layer)
+            layer.R.copy_(layer.R.to(getattr(torch, config.r_dtype)))
         return float(s_r.square().sum() / step_mn.square().sum().clamp_min(torch.finfo(torch.float32).tiny))
-
-    def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
-        for layer in layers.values():
-            self._round(layer)
-        return {}
-
-    def _round(self, layer: AdaptedLinear) -> None:
-        """r_dtype=bfloat16: R holds bf16 values only, as in the authors' code (its Adam moments stay fp32 here)."""
-        if self.config.r_dtype == "bfloat16":
-            layer.R.detach().copy_(layer.R.detach().bfloat16())

@@ -43,7 +43,7 @@ def linear_layers(facts: Mapping[str, Any], family: str) -> Shapes:
     """(m, n) of every nn.Linear, heads included, by dotted name, in the model's order.
 
     `facts` is a config.json, `family` decoder, encoder or vision. Raises Unavailable, with transformers' reason, for a
-    configuration that it cannot build, and for models whose layers are of another kind.
+    configuration that it cannot build.
     """
     name = sha256_of(facts)
     known = _shipped_layers().get(name)
@@ -62,17 +62,11 @@ def linear_layers(facts: Mapping[str, Any], family: str) -> Shapes:
 def built_layers(facts: Mapping[str, Any], family: str) -> Shapes:
     """The same, read from the model on the meta device."""
     from torch import nn
-    from transformers.pytorch_utils import Conv1D
 
     from sdsbench.models.load import without_weights
 
     with reading(f"config.json of a {facts.get('model_type')!r} model"):
         model = without_weights(family, facts)
-    if any(isinstance(module, Conv1D) for module in model.modules()):
-        raise Unavailable(
-            f"config.json: model_type {facts.get('model_type')!r}: its layers are transformers' Conv1D, which hold W "
-            "transposed; accepted: models of torch's nn.Linear layers, which the methods adapt"
-        )
     linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
     return {name: (module.out_features, module.in_features) for name, module in linear}
 

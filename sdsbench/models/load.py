@@ -15,6 +15,7 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Weights
 from sdsbench.core.texts import some_of
 from sdsbench.models import files
+from sdsbench.models.conv1d import with_linear_
 from sdsbench.models.head import head_parameters
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.models.readers import converted, sources
@@ -67,7 +68,7 @@ def load(
     generation_config.json the end tokens are taken and nothing else: how answers are searched for is the run's to say.
     Raises Unavailable, in one line, for anything that is wrong with the files.
     """
-    with _quiet():
+    with quiet():
         folder, revision = folder_of(config)
         with files.reading(f"model={config.name}: {folder.name}"):
             model = _read(config, folder, dtype, num_labels)
@@ -89,6 +90,7 @@ def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int
             ignore_mismatched_sizes=True, output_loading_info=True, **extra,
         )  # fmt: skip
     _check_complete(f"model={config.name}: {folder.name}", model, found, new_head=num_labels is not None)
+    with_linear_(model)
     if model.can_generate():
         from transformers import GenerationConfig
 
@@ -161,7 +163,7 @@ def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
 
 def weights_of(config: ModelConfig) -> Weights:
     """What the model's files are now, without loading them. Raises Unavailable as `load` does."""
-    with _quiet():
+    with quiet():
         return _weights(config, *folder_of(config))
 
 
@@ -201,7 +203,7 @@ def without_weights(
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:depth]
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _class_of(family).from_config(config, dtype=dtype)
+        return with_linear_(_class_of(family).from_config(config, dtype=dtype))
 
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
@@ -232,7 +234,7 @@ def _source(config: ModelConfig) -> str:
     return Path(location).name if config.source == "folder" else f"{config.source}:{location}"
 
 
-class _quiet:
+class quiet:
     """Silences transformers' loading bars and head warnings, which say what our banner says better."""
 
     def __enter__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from sdsbench.core.progress import Progress
 from sdsbench.core.record import Score
 from sdsbench.core.step_log import StepLog
 from sdsbench.data.draw import limited
+from sdsbench.evaluation.named import Watch
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.evaluation.validation_loss import mean_loss
 from sdsbench.methods.attach import adapted_layers, merged
@@ -36,7 +38,7 @@ def evaluate_retention(run: ActiveRun, loaded: Loaded, stage: str, step: int) ->
     if not run.config.eval.retention:
         return
     plain = evaluation_model(loaded.model.model, loaded.device)
-    for evaluated in loaded.family.retained(plain, run.config, stage, loaded.data.text):
+    for evaluated in loaded.family.retained(plain, run.config, stage, loaded.data.text, _watch(run, stage)):
         keep_samples(run, evaluated)
         log_scores(run, evaluated, step)
 
@@ -53,7 +55,7 @@ def evaluate_along(run: ActiveRun, loaded: Loaded, base: Mapping[str, Tensor], s
             for name, parameter in plain.named_parameters():
                 if name in update:
                     parameter.copy_(base[name].to(parameter) + share * update[name])
-        beside = loaded.family.retained(plain, run.config, "along", loaded.data.text)
+        beside = loaded.family.retained(plain, run.config, "along", loaded.data.text, _watch(run, "along"))
         for evaluated in (*scored(run, loaded, plain, "along"), *beside):
             scores = [score.model_copy(update={"along": share}) for score in evaluated.scores]
             log_scores(run, Evaluated(scores), step)
@@ -97,10 +99,20 @@ def scored(
     """The same of a given model."""
     for evaluation, rows in loaded.data.evaluations:
         some = limited(rows, limit, "random")
-        with Progress(f"evaluate {evaluation.name} ({stage})", len(some)) as progress:
-            advance = _advance(run, progress)
+        with _watch(run, stage)(evaluation.name, len(some)) as advance:
             found = loaded.family.evaluate(plain, evaluation, some, stage, run.config.eval.batch_size, advance)
         yield found
+
+
+def _watch(run: ActiveRun, stage: str) -> Watch:
+    """A line of progress for what is scored in a stage; it stops at a signal."""
+
+    @contextmanager
+    def watched(what: str, units: int) -> Iterator[Callable[[int], None]]:
+        with Progress(f"evaluate {what} ({stage})", units) as progress:
+            yield _advance(run, progress)
+
+    return watched
 
 
 def _advance(run: ActiveRun, progress: Progress) -> Callable[[int], None]:

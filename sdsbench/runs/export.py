@@ -19,10 +19,11 @@ from sdsbench.core.limits import RECORD
 from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.methods import base as methods
-from sdsbench.methods.attach import attach
+from sdsbench.methods.attach import attach, merged
 from sdsbench.methods.base import Layers, Method
-from sdsbench.methods.export import export_merged, export_peft, load_adapter, merge_drift
+from sdsbench.methods.export import export_peft, load_adapter, merge_drift
 from sdsbench.methods.named_tensors import named_tensors, put_tensors
+from sdsbench.models.conv1d import as_transformers_builds_it, has_conv1d, with_conv1d_
 from sdsbench.models.head import head_parameters
 from sdsbench.models.load import LoadedModel, load
 from sdsbench.runs.configuration.schema import RunConfig
@@ -150,14 +151,29 @@ def _write_peft(
     base: str,
     revision: str | None,
 ) -> None:
+    if not layers:
+        _check_opens(method, loaded)
     head = head_parameters(loaded.model) if tasks.build(config.task).num_labels is not None else {}
     # peft saves a head as the whole module below the model that holds it: `classifier`, not `classifier.dense`
     modules = {name.partition(".")[0] if name in head else name.rpartition(".")[0] for name in trained}
     export_peft(folder, layers, method, base, revision, TASK_TYPES[config.model.family], trained, sorted(modules))
 
 
+def _check_opens(method: Method, loaded: LoadedModel) -> None:
+    """Raises Refused where peft cannot put its own adapter into the Conv1D layers of the hub's base."""
+    found, original = method.peft_adapter(), as_transformers_builds_it(loaded.model)
+    if found is None or not has_conv1d(original):
+        return
+    import peft
+
+    try:
+        peft.get_peft_model(original, peft.PeftConfig.from_peft_type(**found[0]))
+    except Exception as error:  # whatever peft objects to, in its own words
+        raise Refused(f"peft would not open this adapter on the base ({error}): export it with --form merged") from None
+
+
 def _write_merged(folder: Path, loaded: LoadedModel, method: Method, dtype: str) -> None:
-    export_merged(folder, method.fold(loaded.model), getattr(torch, dtype))
+    with_conv1d_(merged(method.fold(loaded.model), getattr(torch, dtype))).save_pretrained(folder)
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(folder)
     if (loaded.folder / _IMAGES).is_file():

@@ -13,6 +13,7 @@ from sdsbench.data.sources import Rows
 from sdsbench.evaluation.classification import evaluate_labelled
 from sdsbench.evaluation.generation import check_generation
 from sdsbench.evaluation.held_out import evaluate_held_out
+from sdsbench.evaluation.named import Watch
 from sdsbench.evaluation.retention import retained
 from sdsbench.evaluation.text import Evaluated, evaluate_text
 from sdsbench.models.head import initialise_head, unfreeze_head
@@ -41,7 +42,9 @@ class Family(Protocol):
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
     def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor: ...
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]: ...
-    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]: ...
+    def retained(
+        self, model: Any, config: RunConfig, stage: str, text: Rows | None, watch: Watch
+    ) -> Iterator[Evaluated]: ...
     def evaluate(
         self,
         model: Any,
@@ -85,9 +88,11 @@ class TextFamily(CausalObjective):
             )  # fmt: skip
         return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress, begin, self.padded)
 
-    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]:
+    def retained(
+        self, model: Any, config: RunConfig, stage: str, text: Rows | None, watch: Watch
+    ) -> Iterator[Evaluated]:
         """Scores of what the model could do before, beside its task."""
-        return retained(model, self, self.tokenizer, config.eval, config.data.root, stage, self.padded, text)
+        return retained(model, self, self.tokenizer, config.eval, config.data.root, stage, self.padded, text, watch)
 
 
 class LabelledFamily(LabelledObjective):
@@ -100,7 +105,9 @@ class LabelledFamily(LabelledObjective):
     def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
         return unfreeze_head(model)
 
-    def retained(self, model: Any, config: RunConfig, stage: str, text: Rows | None) -> Iterator[Evaluated]:
+    def retained(
+        self, model: Any, config: RunConfig, stage: str, text: Rows | None, watch: Watch
+    ) -> Iterator[Evaluated]:
         return iter(())
 
     def evaluate(

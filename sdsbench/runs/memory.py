@@ -188,8 +188,7 @@ def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, T
 
 
 def _packs(family: CausalObjective, model: Any, rows: Sequence[Any]) -> bool:
-    """Whether the model can be computed on packed rows. A run also compares values (training/own_loss.py), so that it
-    may pad where this count does not."""
+    """Whether the model is computed on packed rows: it can be, and a small model of its kind has its own loss so."""
     from sdsbench.training.meta_device import META, as_on_cuda
 
     try:
@@ -197,7 +196,45 @@ def _packs(family: CausalObjective, model: Any, rows: Sequence[Any]) -> bool:
             family.losses(model, [rows[:1]], META)
     except Exception:  # an architecture that lacks what packing needs raises whatever it likes
         return False
-    return True
+    return not _small_one_pads(model.config.to_dict())
+
+
+_SMALL = {
+    ("hidden_size", "n_embd", "d_model"): 32, ("intermediate_size", "n_inner", "ffn_hidden_size"): 48,
+    ("num_hidden_layers", "n_layer", "num_layers"): 1, ("num_attention_heads", "n_head"): 4,
+    ("num_key_value_heads",): 2, ("head_dim",): 8, ("rotary_dim",): 8, ("vocab_size",): 64,
+    ("num_local_experts", "num_experts"): 4,
+}  # fmt: skip
+"""Sizes of a model that is small enough to be computed, by what architectures call them."""
+
+
+def _small_one_pads(facts: Mapping[str, Any]) -> bool:
+    """What a run finds out of the model itself (training/own_loss.py), of a random one with its other settings: scaled
+    logits, ALiBi and the like do not depend on sizes. Where no such model can be made, False."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from sdsbench.models.load import quiet
+    from sdsbench.training.causal import CausalObjective
+    from sdsbench.training.own_loss import needs_padding
+    from sdsbench.training.tokens import EncodedText
+
+    sizes = {name: size for names, size in _SMALL.items() for name in names if facts.get(name)}
+    layers = {"layer_types": facts["layer_types"][:1]} if facts.get("layer_types") else {}
+    special = {name: 0 for name in facts if name.endswith("_token_id")}
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet():
+            config = AutoConfig.for_model(**{**facts, **sizes, **layers, **special, "dtype": "float32"})
+            model = AutoModelForCausalLM.from_config(config).float().eval()
+            for weight in model.parameters():  # values large enough that differences show
+                drawn = torch.randn(weight.shape, generator=generator)
+                weight.copy_(0.15 * drawn if weight.ndim > 1 else weight + 0.3 * drawn)
+        texts = [torch.randint(64, (length,), generator=generator).tolist() for length in (24, 9)]
+        examples = [EncodedText(tuple(text), 2) for text in texts]
+        with quiet():
+            return needs_padding(model, CausalObjective(None, None, 32).losses, examples, torch.device("cpu"))
+    except Exception:  # sizes that do not go together in this architecture, which then raises whatever it likes
+        return False
 
 
 class _Padding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,14 +34,16 @@ def load_run(config: RunConfig) -> RunData:
     """The rows that a configuration with a resolved source asks for. Raises Unavailable."""
     require_data(config)
     tuning = config.eval.split == "validation"
-    evaluations = tasks.build(config.task).evaluations()
+    task = tasks.build(config.task)
+    evaluations = task.evaluations()
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):  # scores and answers are kept under these names
         raise ValueError(f"task {config.task.name}: two evaluations share a name: {', '.join(names)}")
     wanted = {(evaluation.dataset, evaluation.split) for evaluation in evaluations}
     read = {which: (tuning_rows if tuning else load)(*which, config.data) for which in sorted(wanted)}
-    training = load_training(config.task.train_set, config.data, list(read.values()) if tuning else [])
-    task = tasks.build(config.task)
+    read = {which: dataclasses.replace(rows, classes=rows.classes or task.classes) for which, rows in read.items()}
+    held_back = list(read.values()) if tuning else []
+    training = load_training(config.task.train_set, config.data, held_back, task.classes)
     for rows in (training, *read.values()):
         columns.check(rows, task.checks(rows.dataset))
     scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}

@@ -74,6 +74,7 @@ def _serving(exported: Exported) -> Iterator[str]:
     words = f"--enable-lora --max-lora-rank {rank} --lora-modules {exported.record.method}={exported.folder}"
     revision = f" --revision {exported.revision}" if exported.revision else ""
     yield _line("serve", f"vllm serve {exported.base}{revision} {words}")
+    yield _line("", "where vLLM serves no adapters of this architecture (GPT-2's, say): export it with --form merged")
 
 
 def _labels(exported: Exported) -> int | None:

@@ -39,16 +39,20 @@ def print_costs(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
     known: dict[Any, _Price] = {}
     everything: list[_Price] = []
     left: list[_Price] = []
+    beside = False
     for slot in slots:
         identity = slot.identity or _any_final(plan, slot)
         point = plan.manifest.runs[identity].point
         kind = tuple((key, value) for key, value in point.items() if not key.startswith("seed") and key != "train.lr")
         if kind not in known:
             config = plan.configuration(identity, {})
+            beside = beside or config.eval.retention
             known[kind] = _Price(estimator.cost(config, "cuda"), estimator.cost(config, "cpu"), disk_bytes(config))
         everything.append(known[kind])
         left += [known[kind]] if slot.state not in OVER else []
     _print_gpu(everything, left, memory)
+    if beside:
+        print("  not in it: what eval.also and eval.text score, whose sizes are not known before they are read")
     seconds = [price.cpu.seconds for price in left if price.cpu]
     if seconds:
         corrected = any(price.cpu.measured for price in left if price.cpu)

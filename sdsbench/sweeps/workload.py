@@ -53,7 +53,7 @@ class Workload:
     targets: float  # share of the tokens that the loss covers
     longest: int | None  # a row is cut there
     scorings: tuple[Scoring, ...]
-    trained_passes: int  # over all scorings, after training and after epochs
+    trained_passes: int  # over all scorings, after training, after epochs and along the way back (eval.along)
     untrained_passes: float  # the model before training may be asked fewer questions
 
     @property
@@ -89,6 +89,7 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
     tokens, deviation = (float(patches), 0.0) if patches else (min(size.tokens, train.max_length), size.deviation)
     scorings = tuple(_scoring(evaluation, config, patches) for evaluation in task.evaluations())
     whole = task.kind != "text" or config.task.loss_on == "sequence"  # type: ignore[attr-defined]
+    epochs = math.ceil(train.epochs) if config.eval.each_epoch and not train.max_steps else 0
     return Workload(
         rows=rows,
         steps=train.max_steps or math.ceil(train.epochs * rows / batch),
@@ -99,7 +100,7 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
         targets=1.0 if whole else size.response / size.tokens,
         longest=longest,
         scorings=scorings,
-        trained_passes=1 + (math.ceil(train.epochs) if config.eval.each_epoch and not train.max_steps else 0),
+        trained_passes=1 + len(config.eval.along) + epochs,
         untrained_passes=_untrained_share(config, scorings) if config.eval.untrained else 0,
     )
 

@@ -146,6 +146,7 @@ class Task:
     kind: ClassVar[Kind]
     label_names: Sequence[str] = ()  # classification and vision; empty for regression
     num_labels: int | None = None  # outputs of the new head that trains with the method; None: the task needs no head
+    classes: str | None = None  # column of a row's class in own files; sets of the catalogue name theirs themselves
     members: Sequence[str] = ()  # tasks of an aggregate, each a run of its own; an aggregate itself is never trained
 
     def __init__(self, config: Any) -> None:

@@ -40,7 +40,7 @@ class Labels(SentenceTask):
     config: LabelsConfig
 
     def __init__(self, config: LabelsConfig) -> None:
-        self.label_names = tuple(config.labels)
+        self.label_names, self.classes = tuple(config.labels), config.label
         self._numbers = {name: number for number, name in enumerate(config.labels)}
         self.columns = (config.text,) if config.text_pair is None else (config.text, config.text_pair)
         super().__init__(config)

@@ -1,7 +1,8 @@
 """Keep the input of each block only, in main memory, and compute the block again in the backward pass.
 
 Sequences that lie end to end (attention.py) go through a block in pieces of at most `PIECE` tokens (or one sequence),
-in both passes: what a block keeps for backward exists for one piece at a time.
+in both passes: what a block keeps for backward exists for one piece at a time. A base that drops out goes through in
+one piece, since its masks are those of a whole pass (dropout.py).
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
+from sdsbench.training import dropout
+
 PIECE = 2048
 
 
 def enable(model: Any) -> None:
-    """Switch it on for training. The second forward pass uses the attention that the first one used (attention.py)."""
+    """Switch it on for training. The second forward pass has the attention and the dropout masks of the first one."""
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _attention(model.config, model.config._attn_implementation)
+        return nullcontext(), _as_before(model.config, model.config._attn_implementation, dropout.place())
 
     def one(block: Callable[..., Tensor], *inputs: Any) -> Tensor:
         with save_on_cpu(pin_memory=inputs[0].is_cuda):
@@ -31,7 +34,7 @@ def enable(model: Any) -> None:
 
     def in_pieces(block: partial[Tensor], h_1td: Tensor, *others: Any) -> Tensor:
         lengths = block.keywords.get("segment_lengths")
-        groups = pieces(lengths) if lengths else []
+        groups = pieces(lengths) if lengths and dropout.place() is None else []
         if len(groups) < 2:
             return one(block, h_1td, *others)
         outputs, start = [], 0
@@ -64,10 +67,11 @@ def _cut(value: Any, span: slice, tokens: int) -> Any:
 
 
 @contextmanager
-def _attention(config: Any, name: str) -> Iterator[None]:
-    before = config._attn_implementation
-    config._attn_implementation = name
+def _as_before(config: Any, attention: str, place: int | None) -> Iterator[None]:
+    current = config._attn_implementation
+    config._attn_implementation = attention
     try:
-        yield
+        with dropout.at_place(place):
+            yield
     finally:
-        config._attn_implementation = before
+        config._attn_implementation = current

@@ -46,27 +46,19 @@ def packed_attention(
     query 1 x heads x tokens x head size; key and value with fewer heads where the model groups queries; returns
     1 x tokens x heads x head size. `softcap` and `sliding_window` as Gemma-2 and Mistral use them. `continuations`, if
     given, holds for each segment the lengths of alternatives at its end, which see the beginning and themselves only.
-    `dropout` is the base's own, of attention weights (encoders).
+    `dropout` is the base's own, of attention weights (encoders, GPT-2).
     """
     causal = getattr(module, "is_causal", True)
     if continuations is None and not dropout and _varlen_serves(query, softcap):
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
-    if not causal:
-        seeds = segment_seeds(len(segment_lengths)) if dropout else []
-        outputs = []
-        for number, (q, k, v) in enumerate(pieces):
-            if seeds:
-                seed_attention(seeds[number], q.device)
-            grouped = q.shape[1] != k.shape[1]
-            outputs.append(
-                functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, enable_gqa=grouped)
-            )
-        return torch.cat(outputs, dim=2).transpose(1, 2), None
+    seeds = segment_seeds(len(segment_lengths)) if dropout else []
     ends = continuations or [()] * len(segment_lengths)
-    outputs = [
-        _attend(q, k, v, scaling, softcap, sliding_window, end) for (q, k, v), end in zip(pieces, ends, strict=True)
-    ]
+    outputs = []
+    for number, (q, k, v) in enumerate(pieces):
+        if seeds:
+            seed_attention(seeds[number], q.device)
+        outputs.append(_attend(q, k, v, causal, scaling, dropout, softcap, sliding_window, ends[number]))
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
@@ -83,22 +75,29 @@ def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    causal: bool,
     scaling: float | None,
+    dropout: float,
     softcap: float | None,
     window: int | None,
     continuations: Sequence[int],
 ) -> Tensor:
     length, grouped = q.shape[2], q.shape[1] != k.shape[1]
-    if softcap is None and not continuations and (window is None or length <= window):
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-    seen = _seen(length, continuations, window, q.device)
+    masked = causal and (continuations or softcap is not None or (window is not None and length > window))
+    seen = _seen(length, continuations, window, q.device) if masked else None
     if softcap is None:
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=grouped)
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=causal and not masked, scale=scaling,
+            enable_gqa=grouped,
+        )  # fmt: skip
     if grouped:
         k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~seen, float("-inf"))
-    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
+    scores = softcap * torch.tanh(scores / softcap)
+    if seen is not None:
+        scores = scores.masked_fill(~seen, float("-inf"))
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
+    return torch.dropout(weights, dropout, True) @ v
 
 
 def _seen(length: int, continuations: Sequence[int], window: int | None, device: torch.device) -> Tensor:

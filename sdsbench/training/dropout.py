@@ -69,6 +69,25 @@ _ACTIVE: list[DropoutMasks] = []
 """The masks of the step that is being made, if its base drops something."""
 
 
+def place() -> int | None:
+    """How many places of dropout in the base this pass has come by; None where the base drops nothing."""
+    return _ACTIVE[0].places if _ACTIVE else None
+
+
+@contextmanager
+def at_place(place: int | None) -> Iterator[None]:
+    """Inside: what is computed again for backward draws the masks that it drew at that place of the pass."""
+    if place is None:
+        yield
+        return
+    masks = _ACTIVE[0]
+    current, masks.places = masks.places, place
+    try:
+        yield
+    finally:
+        masks.places = current
+
+
 def segment_seeds(count: int) -> list[int]:
     """For a layer of attention with dropout: a seed for each of the pass's sequences; empty outside of a step."""
     if not _ACTIVE:

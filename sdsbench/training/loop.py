@@ -149,11 +149,14 @@ class Training:
         started = time.perf_counter() - seconds
         step, optimizer = state.step + 1, state.optimizer
         assert isinstance(optimizer, FlatOptimizer)
-        if self.config.clip == "raw":
-            grad_norm = optimizer.clip(self.config.clip_norm)
+        clip, limit = self.config.clip, self.config.clip_norm
+        if clip != "adjusted":
+            grad_norm = optimizer.clip(limit if clip == "raw" else None)
         state.method.before_step(state.layers, step)
-        if self.config.clip == "adjusted":
-            grad_norm = optimizer.clip(self.config.clip_norm)
+        if clip == "adjusted":
+            grad_norm = optimizer.clip(limit)
+        elif clip == "raw_norm" and limit is not None:
+            optimizer.scale_down(limit, grad_norm)
         check_finite(step, loss, grad_norm)
         lr_factor = self._lr_factor(step)
         started += self.observer.observe(step, lambda: optimizer.step(lr_factor))

@@ -1,8 +1,8 @@
 """One optimizer over flat buffers: fp32 masters of everything that trains, few kernels however many layers.
 
 Every trained tensor becomes a view into its group's flat buffer, its gradient a view into a flat gradient. Tensors that
-compute in a lower precision keep their own storage; their gradients are added to the flat fp32 gradient as soon as
-backward made them, and the updated master is copied back after each step.
+compute in another precision than their masters keep their own storage; their gradients are added to the flat gradient
+as soon as backward made them, and the updated master is copied back after each step.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Group:
     lr: float
     weight_decay: float
     rule: str  # adamw, momentum or sgd
+    dtype: torch.dtype | None = None  # of masters, gradients and moments; None: fp32, or fp64 as the base
 
 
 class FlatOptimizer:
@@ -36,22 +37,23 @@ class FlatOptimizer:
 
     def __init__(self, groups: Sequence[Group], config: TrainConfig) -> None:
         self.groups = [group for group in groups if group.parameters]
-        self._low: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # (parameter, master view, gradient view)
+        self._apart: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # (parameter, master view, gradient view)
         self._hooks: list[Any] = []
-        self.flat = [self._flatten(group.parameters) for group in self.groups]
+        self.flat = [self._flatten(group) for group in self.groups]
         self.optimizers = [_make(group, flat, config) for group, flat in zip(self.groups, self.flat, strict=True)]
 
-    def _flatten(self, parameters: Sequence[nn.Parameter]) -> nn.Parameter:
-        flat = nn.Parameter(torch.cat([as_master(parameter.detach().reshape(-1)) for parameter in parameters]))
+    def _flatten(self, group: Group) -> nn.Parameter:
+        whole = torch.cat([as_master(parameter.detach().reshape(-1)) for parameter in group.parameters])
+        flat = nn.Parameter(whole.to(group.dtype or whole.dtype))
         flat.grad = torch.zeros_like(flat)
         start = 0
-        for parameter in parameters:
+        for parameter in group.parameters:
             span = slice(start, start + parameter.numel())
             master, gradient = flat.data[span].view_as(parameter), flat.grad[span].view_as(parameter)
             if parameter.dtype == flat.dtype:
                 parameter.data, parameter.grad = master, gradient
             else:
-                self._low.append((parameter, master, gradient))
+                self._apart.append((parameter, master, gradient))
                 self._hooks.append(parameter.register_post_accumulate_grad_hook(_collector(gradient)))
             start = span.stop
         return flat
@@ -62,12 +64,12 @@ class FlatOptimizer:
             optimizer.param_groups[0]["lr"] = group.lr * factor
             optimizer.step()
         with torch.no_grad():
-            for parameter, master, _ in self._low:
+            for parameter, master, _ in self._apart:
                 parameter.copy_(master)
 
     def refresh_masters(self) -> None:
-        """Take over values that were written into low-precision tensors from outside."""
-        for parameter, master, _ in self._low:
+        """Take over values that were written from outside into tensors with storage of their own."""
+        for parameter, master, _ in self._apart:
             master.copy_(parameter.detach())
 
     def zero_grad(self) -> None:
@@ -77,12 +79,17 @@ class FlatOptimizer:
 
     def clip(self, norm: float | None) -> float:
         """The norm of the whole gradient, which is scaled down to `norm` where it is larger."""
-        gradients = [flat.grad for flat in self.flat if flat.grad is not None]
-        total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
-        if norm is not None and total > norm:
-            for gradient in gradients:
-                gradient.mul_(norm / total)
-        return float(total)
+        norms = [torch.linalg.vector_norm(flat.grad).float() for flat in self.flat if flat.grad is not None]
+        total = float(torch.linalg.vector_norm(torch.stack(norms)))
+        if norm is not None:
+            self.scale_down(norm, total)
+        return total
+
+    def scale_down(self, norm: float, total: float) -> None:
+        """Multiply the gradient by norm / total where that is below 1."""
+        for flat in self.flat if total > norm else ():
+            assert flat.grad is not None
+            flat.grad.mul_(norm / total)
 
     def clear_state(self, head: bool = False) -> None:
         """Forget the moments and step count of the adapter's groups, and with `head` of all."""
@@ -109,7 +116,7 @@ class FlatOptimizer:
             if state:
                 optimizer.state[flat] = {key: value.to(flat.device) for key, value in state.items()}
         with torch.no_grad():
-            for parameter, master, _ in self._low:
+            for parameter, master, _ in self._apart:
                 parameter.copy_(master)
 
 
@@ -124,8 +131,8 @@ def _collector(gradient: Tensor) -> Any:
 def _make(group: Group, flat: nn.Parameter, config: TrainConfig) -> torch.optim.Optimizer:
     if group.rule == "adamw":
         first, second = config.betas
-        return torch.optim.AdamW(
-            [flat], lr=group.lr, betas=(first, second), weight_decay=group.weight_decay, fused=True
-        )
+        # Moments of 16 bits are rounded at every operation of torch's loop, as in code that trains in them.
+        kind = {"fused": True} if group.dtype is None else {"foreach": False, "fused": False}
+        return torch.optim.AdamW([flat], lr=group.lr, betas=(first, second), weight_decay=group.weight_decay, **kind)
     momentum = {"momentum": MOMENTUM, "sgd": 0.0}[group.rule]
     return torch.optim.SGD([flat], lr=group.lr, momentum=momentum, weight_decay=group.weight_decay)

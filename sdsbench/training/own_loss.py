@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.models.load import quiet
+from sdsbench.models.positions import check_length
 from sdsbench.training.tokens import EncodedText
 
 Losses = Callable[[Any, Sequence[Sequence[EncodedText]], torch.device], list[Tensor]]
@@ -28,15 +30,18 @@ _AMONG = 64  # examples that the compared ones are chosen from
 def needs_padding(model: Any, packed: Losses, examples: Sequence[EncodedText], device: torch.device) -> bool:
     """Whether the model trains in padded batches: its own loss differs from that over packed rows.
 
-    Raises Unavailable, with the figure, where it differs from that of padded batches too, and for token ids that the
-    embedding has no row for.
+    Raises Unavailable, with the figure, where it differs from that of padded batches too, and for tokens and lengths
+    that the model has no embedding for.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max(max(example.ids) for example in examples)
     if largest >= rows:
         raise Unavailable(f"the tokenizer gives the token {largest}; accepted: below {rows}, the rows of the embedding")
+    longest = max(example.length for example in examples)
+    check_length(model, longest, "a training row", "A smaller train.max_length cuts longer ones.")
     some = _few(examples)
-    own = [_own_loss(model, example, device) for example in some]
+    with quiet():  # transformers remarks that GPT-2's configuration names no loss
+        own = [_own_loss(model, example, device) for example in some]
     if not all(map(math.isfinite, own)):
         raise Unavailable(f"the loss of the untrained model is {own[0]}: its weights do not fit its configuration")
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE_16_BIT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from sdsbench.core.record import Parameters
@@ -24,7 +25,8 @@ def optimizer_groups(model: Any, method: Method, head: Sequence[nn.Parameter], c
     decay = 0.0 if rule != config.optimizer else config.weight_decay
     body = ("weights" if method.trains_base else "adapter", config.lr, decay, rule)
     own_head = ("head", config.head_lr or config.lr, config.weight_decay, config.optimizer)
-    members: dict[tuple[str, float, float, str], list[nn.Parameter]] = {}
+    members: dict[tuple[str, float, float, str, torch.dtype | None], list[nn.Parameter]] = {}
+    rounded = getattr(torch, method.trained_dtype) if method.trained_dtype else None
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -34,10 +36,11 @@ def optimizer_groups(model: Any, method: Method, head: Sequence[nn.Parameter], c
             part, weight_decay = f"{part}, vectors", 0.0
         if factor != 1.0:
             part = f"{part}, {factor:g} x"
-        members.setdefault((part, lr * factor, weight_decay, its_rule), []).append(parameter)
+        dtype = None if id(parameter) in in_head else rounded
+        members.setdefault((part, lr * factor, weight_decay, its_rule, dtype), []).append(parameter)
     return [
-        Group(part, parameters, lr, weight_decay, its_rule)
-        for (part, lr, weight_decay, its_rule), parameters in members.items()
+        Group(part, parameters, lr, weight_decay, its_rule, dtype)
+        for (part, lr, weight_decay, its_rule, dtype), parameters in members.items()
     ]
 
 

@@ -67,8 +67,10 @@ class TrainConfig(Section):
         False, description="weight decay on biases, norms and magnitudes too (AdamW over all parameters, as some code)"
     )
     clip_norm: PositiveNumber | None = Field(1.0, description="largest norm of the whole gradient; null: no clipping")
-    clip: Annotated[Literal["raw", "adjusted"], only_where(clip_norm=GIVEN)] = Field(
-        "raw", description="what is clipped: gradients before the method adjusts them, or what it made of them"
+    clip: Annotated[Literal["raw", "adjusted", "raw_norm"], only_where(clip_norm=GIVEN)] = Field(
+        "raw",
+        description="what is clipped: gradients before the method adjusts them, or what it made of them, by its own "
+        "norm or by that of the raw ones",
     )
     checkpoint_every: Annotated[Count, PLACES] = Field(50, description="optimizer steps between checkpoints")
     save: Annotated[Literal["none", "adapter", "all"], PLACES] = Field(

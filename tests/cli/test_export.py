@@ -35,12 +35,13 @@ KINDS: dict[str, tuple[list[str], Any]] = {
     "roberta": (["task=glue/mnli", "model.family=encoder"], AutoModelForSequenceClassification),
     "modernbert": (["task=glue/mnli", "model.family=encoder"], AutoModelForSequenceClassification),
     "vit": (["task=vision/cifar10", "model.family=vision"], AutoModelForImageClassification),
+    "gpt2": (["task=gsm8k", "task.max_new_tokens=2"], AutoModelForCausalLM),
 }
 
 
 def trained(folder: Path, root: Path, kind: str, method: str, *more: str) -> Path:
     """A finished run on a local model folder."""
-    options = [] if method == "full_ft" else ["method.rank=4"]
+    options = [] if method in ("full_ft", "peft") else ["method.rank=4"]
     if method == "sds_lora":
         options.append("method.warmup_steps=1")
     place = [f"model.location={folder}", f"output_root={root}"]
@@ -68,7 +69,7 @@ def of_run(run: Path, model: Path, kind: str) -> torch.Tensor:
 
 def opened(folder: Path, model: Path, kind: str, labels: int) -> Any:
     """An exported folder, as its reader would open it: the base by the name in the adapter."""
-    head = {} if kind == "qwen2" else {"num_labels": labels, "ignore_mismatched_sizes": True}
+    head = {} if KINDS[kind][1] is AutoModelForCausalLM else {"num_labels": labels, "ignore_mismatched_sizes": True}
     if not (folder / "adapter_config.json").exists():
         return KINDS[kind][1].from_pretrained(folder)
     facts = json.loads((folder / "adapter_config.json").read_text())
@@ -96,9 +97,21 @@ def check(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[
 ROTATED = [(kind, METHODS[(3 * i + 1) % len(METHODS)]) for i, kind in enumerate(KINDS)]
 
 
-@pytest.mark.parametrize(("kind", "method"), [*ROTATED, ("roberta", "sds_lora"), ("vit", "full_ft")])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [*ROTATED, ("roberta", "sds_lora"), ("vit", "full_ft"), ("gpt2", "full_ft"), ("gpt2", "sds_lora")],
+)
 def test_a_method_each(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(kind, method, tmp_path, capsys)
+
+
+def test_tuners_of_peft_that_do_not_know_conv1d_are_written_as_plain_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "a plain model folder" in check("gpt2", "peft", tmp_path, capsys, "method.type=hra")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["export", str(run), str(tmp_path / "refused"), "--form", "peft"]) == 2
+    assert "Conv1D" in capsys.readouterr().err
 
 
 @pytest.mark.gpu

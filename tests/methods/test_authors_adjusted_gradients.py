@@ -14,9 +14,11 @@ from tests.methods.replay import Replay, authors, largest_difference, names_of
 from tests.methods.tiny import METHODS
 
 
-def run(file: str, method: str, series: str, lr: float, clip: float | None, given: bool, **keys: Any) -> list[float]:
+def run(
+    file: str, method: str, series: str, lr: float, limit: float | None, given: bool, clip: str = "raw", **keys: Any
+) -> list[float]:
     """Five steps of training; the largest difference of A and B from the series after each."""
-    train = TrainConfig(lr=lr, schedule="constant", clip_norm=clip, max_steps=5)
+    train = TrainConfig(lr=lr, schedule="constant", clip_norm=limit, clip=clip, max_steps=5)
     replay = Replay(file, method, train, alpha=8.0, **keys).put(A="A0")
     if given:
         replay.put(B="B0")
@@ -72,6 +74,35 @@ def test_full_lora_pro_is_its_authors(series: str, keys: dict[str, Any], toleran
     """Five steps from B = 0; their code's own (as_is), and without its counter, rounding and damping."""
     worst = run("lora_pro", "lora_pro", f"full.{series}.lr{lr}", float(lr), None, False, **keys)
     assert max(worst) < tolerance, worst
+
+
+def test_full_lora_pro_is_clipped_as_by_its_authors() -> None:
+    """What the method made is scaled down by the norm of the raw gradients (train.clip=raw_norm)."""
+    keys = FULL | AUTHORS_DAMPING | {"square_dtype": "bfloat16", "first_count": 2}
+    worst = run("lora_pro", "lora_pro", "full.as_is_clipped.lr2e-05", 2e-5, 1.0, False, "raw_norm", **keys)
+    assert max(worst) < 1e-3, worst
+
+
+@pytest.mark.parametrize("case", ["plain", "small_B", "tiny_B"])
+@pytest.mark.parametrize("code", ["deepspeed", "exact"])
+def test_full_lora_pro_projects_its_direction_as_its_authors(code: str, case: str) -> None:
+    """X and its pair for the Adam direction d, from s B^T d and s d A^T; d itself too (counter 5, one update)."""
+    tensors = authors("lora_pro")
+    for layer in names_of(tensors):
+        of = lambda name: tensors[f"{layer}.{name}"]  # noqa: B023, E731
+        a, b = of("A0"), of(f"{case}.B")
+        ga, gb = (of(f"{case}.{code}.direction.{name}") for name in ("gA", "gB"))
+        batch = [tensor.double()[None] if code == "exact" else tensor[None] for tensor in (a, b, ga, gb)]
+        found = adjusted_gradients(*batch, 2.0, 1e-18 if code == "exact" else 1e-8, False, True)
+        for value, own in zip(found, ("gA", "gB"), strict=True):
+            expected = of(f"{case}.{code}.direction.X.{own}")
+            assert largest_difference(value[0], expected) < 1e-4, (layer, own)
+        if case == "plain" and code == "deepspeed":
+            equivalent = 2.0 * (b @ of("plain.deepspeed.no_X.gA") + of("plain.deepspeed.no_X.gB") @ a)
+            assert largest_difference(equivalent, of("plain.deepspeed.equivalent")) < 1e-5
+            direction = of("plain.deepspeed.direction")
+            assert largest_difference(2.0 * b.t() @ direction, ga) < 1e-5
+            assert largest_difference(2.0 * direction @ a.t(), gb) < 1e-5
 
 
 @pytest.mark.parametrize("clip", [None, 1.0], ids=["unclipped", "clipped"])

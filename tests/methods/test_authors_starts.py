@@ -149,6 +149,19 @@ def test_lora_sb_trains_as_its_authors_do(kind: str) -> None:
             assert largest_difference(layer.R, replay.tensors[f"{name}.{kind}.R_steps"][step - 1]) < 1e-5
 
 
+def test_lora_sb_trains_in_bf16_as_its_authors_do() -> None:
+    """R, its gradients and Adam's moments in bf16, rounded at every operation: bit by bit."""
+    replay = started_lora_sb(svd="exact", r_dtype="bfloat16").put(A="bf16.A", B="bf16.B", R="bf16.R")
+    replay.state.optimizer.refresh_masters()
+    for step in range(1, 6):
+        replay.state.optimizer.zero_grad()
+        for name, layer in replay.layers.items():
+            (layer.R * replay.tensors[f"{name}.bf16.R_gradients"][step - 1]).sum().backward()
+        replay.update()
+        for name, layer in replay.layers.items():
+            assert torch.equal(layer.R.detach(), replay.tensors[f"{name}.bf16.R_steps"][step - 1])
+
+
 def test_the_authors_eta() -> None:
     """Batches of the gradient loader over the warm-up: 3.00e-7 for math, 2.93e-6 for commonsense, as published."""
     for rows, batch, epochs, lr, printed in ((50_000, 3, 1, 1e-4, 3.00e-7), (170_420, 10, 2, 2e-3, 2.93e-6)):
@@ -168,23 +181,31 @@ def test_lora_xs_is_its_authors() -> None:
         assert largest_difference(layer(replay.tensors[f"{name}.x"]), replay.tensors[f"{name}.y"]) < 1e-5
     for step in range(1, 6):
         replay.backward(step, "train_gradients")
+        for name, layer in replay.layers.items():
+            assert largest_difference(layer.R.grad, replay.tensors[f"{name}.R_gradients"][step - 1]) < 1e-5
         replay.update()
         for name, layer in replay.layers.items():
             assert largest_difference(layer.R, replay.tensors[f"{name}.R_steps"][step - 1]) < 1e-5
 
 
+@pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize(("svd", "niter"), [("exact", 4), ("fast", 4), ("fast", 16)])
-def test_pissa_is_peft(svd: str, niter: int) -> None:
-    """Alpha / r = 1, as its authors run it. The fast SVD's random start differs, and with it what little it misses."""
-    replay = Replay("pissa", "pissa", alpha=4.0, svd=svd, svd_iterations=niter)
+def test_pissa_is_peft(svd: str, niter: int, scale: int) -> None:
+    """s = 1 as its authors run it, 2 as SDS-LoRA's does. The fast SVD's start differs, and so what little it misses."""
+    replay = Replay("pissa", "pissa", alpha=4.0 * scale, svd=svd, svd_iterations=niter)
+    assert replay.method.scale() == scale
     kind = "exact" if svd == "exact" else f"niter_{niter}"
     for name, layer in replay.layers.items():
-        residual = replay.tensors[f"{name}.{kind}.scale1.residual"]
-        found = replay.tensors[f"{name}.W0"] - layer.B_initial @ layer.A_initial
+        found = replay.tensors[f"{name}.W0"] - scale * layer.B_initial @ layer.A_initial
         captured = 1 - float(found.square().sum() / replay.tensors[f"{name}.W0"].square().sum())
-        assert captured == pytest.approx(float(replay.tensors[f"{name}.{kind}.scale1.captured"][0]), abs=0.3 / niter**2)
+        assert captured == pytest.approx(
+            float(replay.tensors[f"{name}.{kind}.scale{scale}.captured"][0]), abs=0.3 / niter**2
+        )
         if svd == "exact":
-            assert largest_difference(found, residual) < 1e-5
+            assert largest_difference(found, replay.tensors[f"{name}.exact.scale1.residual"]) < 1e-5
+            a, b = (replay.tensors[f"{name}.exact.scale{scale}.{own}"] for own in "AB")
+            assert largest_difference(*signed(layer.A_initial.t(), a.t())) < 1e-4
+            assert largest_difference(*signed(layer.B_initial, b)) < 1e-4
 
 
 @pytest.mark.parametrize("gamma", [16, 512])
@@ -200,6 +221,12 @@ def test_lora_ga_is_its_authors(gamma: int) -> None:
         assert largest_difference(*signed(layer.A.detach().t(), a.t())) < 1e-3
         assert largest_difference(*signed(layer.B.detach(), b)) < 1e-3
         assert math.isclose(replay.method.scale(), 2.0)
+        seeded = [replay.tensors[f"{name}.seeded.gamma{gamma}.{own}"] for own in "AB"]
+        assert largest_difference(*signed(layer.A.detach().t(), seeded[0].t())) < 2e-3, "svd_lowrank's own draw"
+        assert largest_difference(*signed(layer.B.detach(), seeded[1])) < 2e-3
+        if gamma == 16:
+            base = layer.weight - 2.0 * signed(layer.B_initial, b)[0] @ signed(layer.A_initial.t(), a.t())[0].t()
+            assert largest_difference(base, replay.tensors[f"{name}.exact.gamma16.base"]) < 1e-4
 
 
 def test_dora_is_peft_and_its_authors() -> None:
@@ -216,15 +243,34 @@ def test_dora_is_peft_and_its_authors() -> None:
             for key, value in found.items():
                 assert largest_difference(value, of(f"{code}.{key}")) < 1e-5, (code, key)
         assert largest_difference(replay.method.merged_weight(layer), of("generic.merged")) < 1e-5
-    replay.put(A="A0", magnitude="magnitude0")
-    for layer in replay.layers.values():
-        layer.B.detach().zero_()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_dora_trains_as_peft(decay: float) -> None:
+    """Five steps from B = 0, with outputs and gradients on the way; peft decays magnitudes too."""
+    train = TrainConfig(lr=5e-3, schedule="constant", clip_norm=None, weight_decay=decay, decay_vectors=True)
+    replay = Replay("dora", "dora", train, alpha=8.0).put(A="A0", magnitude="magnitude0")
+    for name, layer in replay.layers.items():
+        assert largest_difference(layer(replay.tensors[f"{name}.x"][0]), replay.tensors[f"{name}.start.y"]) < 1e-5
     for step in range(1, 6):
         replay.state.optimizer.zero_grad()
         for name, layer in replay.layers.items():
-            layer(replay.tensors[f"{name}.x"][step - 1]).backward(replay.tensors[f"{name}.dy"][step - 1])
+            x = replay.tensors[f"{name}.x"][step - 1].clone().requires_grad_()
+            y = layer(x)
+            y.backward(replay.tensors[f"{name}.dy"][step - 1])
+            if decay == 0 and step in (1, 4):
+                found = {
+                    "y": y,
+                    "dx": x.grad,
+                    "dA": layer.A.grad,
+                    "dB": layer.B.grad,
+                    "dmagnitude": layer.magnitude.grad,
+                }
+                for key, value in found.items():
+                    expected = replay.tensors[f"{name}.step{step}.{key}"]
+                    assert (value - expected).abs().max() <= 1e-5 * max(1e-3, float(expected.abs().max())), key
         replay.update()
-        assert replay.worst("decay0", step, "A", "B", "magnitude") < 1e-5
+        assert replay.worst(f"decay{decay:g}", step, "A", "B", "magnitude") < 1e-5
 
 
 def test_the_fast_svd_finds_what_torch_finds() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sdsbench.methods.attach import merged
-from sdsbench.methods.export import export_merged, export_peft, load_adapter, merge_drift, save_adapter
+from sdsbench.methods.export import export_peft, load_adapter, merge_drift, save_adapter
 from sdsbench.methods.weight_split import WeightSplit
 from tests.methods.tiny import FAMILIES, LOW_RANK, METHODS, Session, logits, start, tiny_batch, tiny_model
 
@@ -131,7 +131,7 @@ def test_merged_folder_is_a_plain_model(name: str, device: str, tmp_path) -> Non
 
     session = start(name, device=device)
     session.train(steps=2)
-    export_merged(tmp_path, session.model, torch.float32)
+    merged(session.model, torch.float32).save_pretrained(tmp_path)
     expected = logits(session.model, session.batch)
     found = logits(AutoModelForCausalLM.from_pretrained(tmp_path).to(device), session.batch)
     assert (found - expected).abs().max() <= 3e-5 * scale_of(expected)

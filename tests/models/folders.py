@@ -25,6 +25,8 @@ _LLAMA = {
 }  # fmt: skip
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _GPT = {**{key: _LLAMA[key] for key in _LLAMA if key not in ("num_key_value_heads",)}}
+_GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "vocab_size": VOCABULARY, "bos_token_id": 1,
+         "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
 NEW: dict[str, dict[str, Any]] = {
     "qwen2": _LLAMA,
     "phi3": _LLAMA,
@@ -34,6 +36,7 @@ NEW: dict[str, dict[str, Any]] = {
     "gpt_neox": _GPT,
     "starcoder2": {**_LLAMA, "sliding_window": None},
     "smollm3": _LLAMA,
+    "gpt2": _GPT2,
 }
 """Decoders whose loss over packed rows is their own."""
 OTHERS: dict[str, dict[str, Any]] = {

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.evaluation.generation import check_generation
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.models.architecture import built_layers
+from sdsbench.models.conv1d import with_conv1d_, with_linear_
+from sdsbench.models.load import load
+from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.positions import learned_positions
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.tokens import EncodedText
 from tests.methods.tiny import METHODS
@@ -53,6 +59,32 @@ def test_the_loss_is_the_models_own(kind: str) -> None:
         check_generation(model, EXAMPLES)
 
 
+def test_gpt2_is_computed_with_linear_layers_and_saved_as_it_was(tmp_path: Path) -> None:
+    """Bit by bit the files of the hub's layout, and the loss of transformers' own layers to rounding."""
+    folder = model_folder(tmp_path / "model", "gpt2")
+    model = load(ModelConfig(name="own", family="decoder", source="folder", location=str(folder)), torch.float32).model
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert layers["transformer.h.0.attn.c_attn"].weight.shape == (96, 32), "outputs x inputs, not as in the files"
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    for example in EXAMPLES:
+        assert own_loss(model, example) == pytest.approx(own_loss(theirs, example), rel=1e-6)
+    with_conv1d_(model).save_pretrained(tmp_path / "saved")
+    before, after = (load_file(where / "model.safetensors") for where in (folder, tmp_path / "saved"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_texts_beyond_the_positions_that_a_model_learned() -> None:
+    """Training rows are refused before anything trains; a question loses its beginning, and that is counted."""
+    short = random_model("gpt2", {**NEW["gpt2"], "n_positions": 32})
+    with pytest.raises(Unavailable, match=r"a training row has 40 tokens; accepted: at most 32.*train\.max_length"):
+        CausalObjective(None, None, 100).check(short, EXAMPLES, CPU)
+    cut: dict[int, int] = {}
+    pairs = [("x" * 40, " yes"), ("no", " yes"), ("x" * 28, " yes")]
+    found = continuation_log_likelihoods(short, Letters(), pairs, 2, on_cut=cut.__setitem__)
+    assert cut == {0: 12} and found[0] == pytest.approx(found[2], rel=1e-6)
+    assert learned_positions(random_model("gptj", OTHERS["gptj"])) is None
+
+
 class Shifted(torch.nn.Module):
     """A model whose own loss no layout gives: its logits depend on the size of the batch."""
 
@@ -81,8 +113,8 @@ class Letters:
 
     bos_token = bos_token_id = eos_token_id = None
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        return {"input_ids": [ord(letter) for letter in text]}
+    def __call__(self, texts: list[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
 
 
 def test_likelihoods_of_padded_models_are_their_own() -> None:
@@ -129,7 +161,6 @@ def test_every_method_from_the_command_line(kind: str, method: str, tmp_path: Pa
 
 def test_a_padded_model_trains_alone(tmp_path: Path) -> None:
     """From the command line, and no group of runs is made of it: they would lie end to end."""
-    from sdsbench.models.load import load
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.runs.prepare import attach_method
     from sdsbench.runs.prepare import load as load_run
@@ -163,8 +194,18 @@ def test_memory_is_counted_of_any(
     assert small is not None and large is not None and small < large
 
 
+def test_an_estimate_pads_what_a_run_pads() -> None:
+    """Found out before any weights are here, of a small random model with the configuration's other settings."""
+    from transformers import AutoConfig
+
+    from sdsbench.runs.memory import _small_one_pads
+
+    for kind, settings in {**NEW, **OTHERS}.items():
+        assert _small_one_pads(AutoConfig.for_model(kind, **settings).to_dict()) == (kind in OTHERS), kind
+
+
 def test_the_layers_are_found_without_weights() -> None:
     for kind, settings in NEW.items():
-        model = random_model(kind, settings)
+        model = with_linear_(random_model(kind, settings))
         real = {name: tuple(m.weight.shape) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
         assert built_layers({"model_type": kind, **settings}, "decoder") == real

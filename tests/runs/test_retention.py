@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdsbench.core import samples
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.core.record import Record, Score
 from sdsbench.evaluation.named import evaluate_named
@@ -33,11 +34,40 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [{"question": f"What is {i} plus {i}?", "answer": f"It is {2 * i}."} for i in range(60)]
     (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     (folder / "text.txt").write_text("The river runs past the old mill and the children count the boats. " * 30)
-    (folder / "glue/rte").mkdir(parents=True)
-    rows = [{"sentence1": f"Case {i} holds.", "sentence2": "It holds.", "label": i % 2, "idx": i} for i in range(20)]
-    for split in ("train", "validation"):
-        (folder / f"glue/rte/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows: list[dict[str, object]] = [
+        {"sentence1": f"Case {i} holds.", "sentence2": "It holds.", "label": i % 2, "idx": i} for i in range(20)
+    ]
+    write(folder / "glue/rte", train=rows, validation=rows)
+    sums = [
+        {
+            "question": f"Tom has {i} pens and buys 2." + " He likes them." * 100,
+            "answer": f"{i} + 2 = {i + 2}\n#### {i + 2}",
+        }
+        for i in range(9)
+    ]
+    write(folder / "openai/gsm8k/main", train=sums, test=sums)
+    for number, subject in enumerate(STEM):
+        facts = [
+            {"question": f"{subject} {i}?", "choices": list("pqrs"), "answer": i % 4} for i in range(3 + number % 2)
+        ]
+        write(folder / "cais/mmlu" / subject, test=facts, dev=facts)
+    choices = {"text": ["one", "two"], "label": ["A", "B"]}
+    science = [{"id": str(i), "question": f"{i}?", "choices": choices, "answerKey": "AB"[i % 2]} for i in range(4)]
+    for name in ("ARC-Easy", "ARC-Challenge"):
+        write(folder / "allenai/ai2_arc" / name, train=science, validation=science, test=science)
     return folder
+
+
+STEM = ["abstract_algebra", "anatomy", "astronomy", "college_biology", "college_chemistry", "college_computer_science",
+        "college_mathematics", "college_physics", "computer_security", "conceptual_physics", "electrical_engineering",
+        "elementary_mathematics", "high_school_biology", "high_school_chemistry", "high_school_computer_science",
+        "high_school_mathematics", "high_school_physics", "high_school_statistics", "machine_learning"]  # fmt: skip
+
+
+def write(folder: Path, **splits: list[dict[str, object]]) -> None:
+    folder.mkdir(parents=True)
+    for split, rows in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def run(root: Path, output: Path, method: str, *words: str) -> Record:
@@ -94,7 +124,36 @@ def test_the_base_is_the_model_without_adapter(root: Path, tmp_path: Path) -> No
     assert by_stage(record, "text", "loss")["untrained"].value == pytest.approx(loss, rel=1e-2)
 
 
-@pytest.mark.parametrize(("name", "said"), [("hellaswg", "hellaswag"), ("piqa", "its data is not here")])
+def test_groups_and_generated_answers(root: Path, tmp_path: Path) -> None:
+    """A group has one score over the questions of all its tasks; each way to read an answer has its own."""
+    record = run(root, tmp_path, "lora", "eval.also=[mmlu_stem,gsm8k]", "eval.limit=2", "eval.along=[0.5]")
+    group = by_stage(record, "mmlu_stem", "acc")
+    assert list(group) == ["untrained", "trained", "0.5"] and group["trained"].n == 2 * len(STEM), "a limit is a task's"
+    rows = samples.read(samples.path_of(tmp_path / record.run_id, "mmlu_stem", "trained"))
+    assert len({row["id"] for row in rows}) == 2 * len(STEM)
+    assert group["trained"].value == pytest.approx(sum(row["scores"]["acc"] for row in rows) / len(rows))
+    assert group["trained"].stderr is not None and group["trained"].stderr > 0
+    ways = [by_stage(record, "gsm8k", f"exact_match_{way}")["trained"] for way in ("strict-match", "flexible-extract")]
+    assert [way.headline for way in ways] == [True, False] and {way.n for way in ways} == {2}
+    assert {way.prompts_cut for way in ways} == {2}, "five examples before the question are more than micro's context"
+    assert {way.truncated for way in ways} != {None}
+
+
+def test_a_group_of_sets_has_second_scores(root: Path, tmp_path: Path) -> None:
+    """Beside task=commonsense, whose own sets are eight, all of them generated."""
+    words = ["model=micro", "task=commonsense", "data.source=embedded", f"data.root={root}", "eval.also=[rte]",
+             "eval.along=[0.5]", "train.max_steps=1", "train.batch_size=2", "data.train_limit=16", "eval.limit=2",
+             "threads=1", "eval.untrained=false", "task.max_new_tokens=2", f"output_root={tmp_path}"]  # fmt: skip
+    record = execute(compose_run([*words, "method=lora"]), QUIET)
+    assert list(by_stage(record, "rte", "acc")) == ["untrained", "trained", "0.5"]
+    own = {score.evaluation for score in record.scores if not score.retention and score.along == 0.5}
+    assert len(own) == 8
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("hellaswg", "hellaswag"), ("piqa", "its data is not here"), ("ai2_arc", "a tag .* are arc_challenge, arc_easy"),
+    ("gsm8k_cot_self_consistency", "draws its answers"), ("wikitext", "not here"),
+])  # fmt: skip
 def test_what_cannot_be_had_is_one_line(root: Path, name: str, said: str) -> None:
     config = compose_run([*WORDS, "method=lora", f"data.train={root / 'own.jsonl'}"])
     loaded = load_model(config.model, torch.float32, None)

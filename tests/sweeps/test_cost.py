@@ -71,6 +71,12 @@ def test_evaluation_after_each_epoch_counts() -> None:
     assert hours(*words) > hours(*words, "eval.each_epoch=false")
 
 
+def test_scores_on_the_way_back_count() -> None:
+    training = hours(*MATH, "eval.limit=1")
+    once, thrice = (hours(*MATH, *more) - training for more in ((), ("eval.along=[0.5,1]",)))
+    assert thrice == pytest.approx(3 * once, rel=0.01)
+
+
 def test_the_smallest_pass_is_one_longest_row_or_a_whole_step() -> None:
     work = workload(compose_run(MATH), {})
     assert work.batch == 32 and work.smallest_pass() == [512]
@@ -97,7 +103,9 @@ def test_a_plan_says_what_it_takes_before_its_first_run(
     out = capsys.readouterr().out
     number = r"\d+(\.\d+)?"
     assert re.search(rf"on this CPU, by a short step measured now.*: {number} (s|min) of work left, the longest", out)
-    assert re.search(rf"disk: at most {number} MB", out)
+    assert re.search(rf"disk: at most {number} MB", out) and "eval.also" not in out
+    assert main(["plan", *words, "eval.also=[rte]", "--name", "beside"]) == 0
+    assert "not in it: what eval.also and eval.text score" in capsys.readouterr().out
     assert re.search(rf"GPU-hours left, the longest run {number} s", out)
 
 

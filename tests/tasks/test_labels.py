@@ -41,6 +41,15 @@ def test_a_label_that_is_not_listed_is_named(tmp_path: Path) -> None:
         load_run(config(path, "task.labels=['no','yes']"))
 
 
+def test_a_limit_keeps_each_label_in_proportion(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.csv", ["no"] * 60 + ["yes"] * 20)
+    test = write(tmp_path / "test.csv", ["no"] * 30 + ["yes"] * 10)
+    words = ["task.labels=['no','yes']", f"data.test={test}", "data.train_limit=20", "eval.limit=12"]
+    data = load_run(config(path, *words))
+    for rows, kept in ((data.training, 5), (data.evaluations[0][1], 3)):
+        assert sum(row["label"] == "yes" for row in rows) == kept
+
+
 def test_labels_must_be_listed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.labels"):
         compose_run([*WORDS, f"data.train={tmp_path}"])

@@ -86,6 +86,15 @@ def test_own_test_and_validation_files_are_taken_whole(tmp_path: Path) -> None:
 # ---- what a row becomes
 
 
+def test_a_lone_file_is_enough_to_tune_on(tmp_path: Path) -> None:
+    """Its test rows are set aside, and of the others at most a quarter is held back, however few they are."""
+    train = write(tmp_path / "train.jsonl", PAIRS)
+    reported, tuning = rows_of(train, *COLUMNS), rows_of(train, *COLUMNS, "eval.split=validation")
+    held = asked(tuning.evaluations[0][1])
+    assert len(held) == len(reported.training) // 4
+    assert held | asked(tuning.training) == asked(reported.training) and held.isdisjoint(asked(tuning.training))
+
+
 def test_columns_template_and_chat(tmp_path: Path) -> None:
     row = {"question": "Why?", "answer": "So.", "topic": 7}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,18 +15,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, BertConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config
 
 from sdsbench.core import step_log
 from sdsbench.core.errors import TrainingFailed
 from sdsbench.core.run_folder import read_record
 from sdsbench.methods.dropout_masks import ROWS, keep_mask
+from sdsbench.models.conv1d import with_linear_
 from sdsbench.models.head import unfreeze_head
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.tasks.images import EncodedImage, ImageBatcher
 from sdsbench.tasks.sentences import EncodedSentence, SentenceBatcher
-from sdsbench.training import causal, classifier_logits, classifier_objective
+from sdsbench.training import activation_checkpointing, causal, classifier_logits, classifier_objective
 from sdsbench.training.assemble import assemble
 from sdsbench.training.attention import FILL, filling
 from sdsbench.training.causal import CausalObjective
@@ -117,19 +118,43 @@ def test_any_cut_has_the_same_loss_and_gradient(method: str, family: str, device
     check_cuts(*assembled(tiny_model(family), family, method, device, **keys))
 
 
-def test_any_cut_has_the_same_masks_inside_the_base(device: str) -> None:
-    """Of hidden states and of attention weights: the global generator is read example by example."""
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = BertConfig(**shape, vocab_size=40, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+def dropping_model(family: str, hidden: float = 0.3) -> Any:
+    """A random model that drops hidden states and attention weights."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
+    bert = BertConfig(**shape, intermediate_size=48, hidden_dropout_prob=hidden, attention_probs_dropout_prob=0.3)
+    gpt2 = GPT2Config(**shape, resid_pdrop=hidden, embd_pdrop=hidden, attn_pdrop=0.3)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForSequenceClassification.from_config(config)
-    training, state = assembled(model, "encoder", "lora", device, dropout=0.2)
+        if family == "encoder":
+            return AutoModelForSequenceClassification.from_config(bert)
+        return with_linear_(AutoModelForCausalLM.from_config(gpt2))
+
+
+@pytest.mark.parametrize("hidden", [0.3, 0.0], ids=["all", "attention alone"])
+@pytest.mark.parametrize("family", ["encoder", "decoder"])
+def test_any_cut_has_the_same_masks_inside_the_base(family: str, hidden: float, device: str) -> None:
+    """Of hidden states and of attention weights: the global generator is read example by example."""
+    training, state = assembled(dropping_model(family, hidden), family, "lora", device, dropout=0.2 if hidden else 0.0)
     check_cuts(training, state)
-    losses = [loss_and_gradient(training, dataclasses.replace(state, step=step))[0] for step in range(4)]
-    model.eval()
-    losses.append(loss_and_gradient(training, state)[0])
-    assert len(set(losses)) == 5, "something is dropped, and in every step something else"
+    gradients = [loss_and_gradient(training, dataclasses.replace(state, step=step))[1] for step in range(4)]
+    training.model.eval()
+    gradients.append(loss_and_gradient(training, state)[1])
+    assert not any(torch.equal(one, other) for one, other in combinations(gradients, 2)), "other masks in every step"
+
+
+@pytest.mark.parametrize("family", ["encoder", "decoder"])
+def test_blocks_computed_again_drop_the_same(family: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activation checkpointing changes neither the loss nor the gradient of a base with dropout."""
+    found = []
+    for again in (False, True):
+        training, state = assembled(dropping_model(family), family, "lora", device)
+        if again:
+            monkeypatch.setattr(activation_checkpointing, "PIECE", 10)
+            activation_checkpointing.enable(training.model)
+        training.step(state)
+        found.append(loss_and_gradient(training, state))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    assert (found[1][1] - found[0][1]).abs().max() <= 1e-6 * found[0][1].abs().max()
 
 
 @given(st.integers(0, 3 * ROWS), st.integers(0, 2 * ROWS), st.integers(0, 2**32 - 1))

@@ -221,7 +221,8 @@ def _exported(found: Sequence[Recommendation], folder: Path) -> Path | None:
         try:
             said = lines(export(run.folder, target))
         except SdsbenchError as error:
-            print(f"note: nothing was exported: {error}")
+            why = error.problems[0].advice if isinstance(error, ConfigError) else str(error)
+            print(f"note: run {run.id}, the best of {chosen[0].row.title}, was not exported: {why}")
             return None
         print(f"exported: run {run.id}, the best of {chosen[0].row.title} on its test questions")
         for line in said:

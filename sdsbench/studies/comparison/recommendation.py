@@ -67,7 +67,10 @@ def _of_column(built: Built, column: Column, compared: Compared) -> Recommendati
     best = [_candidate(row, cell) for row, cell in usable if cell.mark in ("best", "among_best")]
     few = [row.title for row, cell in usable if len(cell.by_seed) < MIN_SEEDS]
     if not best:
-        reason = f"fewer than {MIN_SEEDS} seeds of {listed(few)}" if few else "not two methods have finished runs"
+        same = (
+            "no test tells runs apart that score the same" if len(usable) > 1 else "not two methods have finished runs"
+        )
+        reason = f"fewer than {MIN_SEEDS} seeds of {listed(few)}" if few else same
         return Recommendation(column, f"{_where(column)}: nothing can be said yet: {reason}.")
     learned = [candidate for candidate in best if len(candidate.cell.unlearned) < len(candidate.cell.runs)]
     if not learned:

@@ -61,6 +61,11 @@ def test_two_seeds_decide_nothing(tmp_path: Path) -> None:
     assert "nothing can be said yet: fewer than 3 seeds of LoRA, r 8 and DoRA, r 8" in found.sentence
 
 
+def test_runs_that_answer_the_same_decide_nothing(tmp_path: Path) -> None:
+    found = answer(tmp_path, {"lora": [90, 90, 90], "dora": [90, 90, 90]}, {"lora": 20.0, "dora": 24.0})
+    assert found.chosen is None and "no test tells runs apart that score the same" in found.sentence
+
+
 def test_where_nobody_learned_nobody_is_recommended(tmp_path: Path) -> None:
     found = answer(tmp_path, {"lora": [0, 0, 0], "dora": [0, 0, 0]}, {"lora": 20.0, "dora": 24.0})
     assert found.chosen is None

@@ -1,0 +1,51 @@
+"""GPT-2's layers as the others': transformers' Conv1D is a linear layer that holds its weight transposed.
+
+Methods adapt torch's nn.Linear. So a model is given nn.Linear in place of every Conv1D when it is loaded, which is the
+same function, and Conv1D again when it is saved as a plain model, so that its files are laid out as the hub's are.
+Adapters are the same for both: lora_A is r x inputs, lora_B outputs x r.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+
+def with_linear_(model: Any) -> Any:
+    """Put an nn.Linear with weight_mn = W_nm^T in place of every Conv1D (y = x W_nm + b); returns the model."""
+    for name, layer in _of_kind(model).items():
+        linear = nn.Linear(layer.nx, layer.nf, device="meta")
+        linear.weight, linear.bias = _transposed(layer.weight), layer.bias
+        model.set_submodule(name, linear.train(layer.training))
+    return model
+
+
+def with_conv1d_(model: Any) -> Any:
+    """The way back: a Conv1D in place of every nn.Linear that is one in transformers' model."""
+    original = as_transformers_builds_it(model)
+    for name, layer in _of_kind(original).items():
+        linear = model.get_submodule(name)
+        layer.weight, layer.bias = _transposed(linear.weight), linear.bias
+        model.set_submodule(name, layer.train(linear.training))
+    return model
+
+
+def as_transformers_builds_it(model: Any) -> Any:
+    """A model of the same configuration on the meta device, with its Conv1D layers."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return type(model)(model.config)
+
+
+def has_conv1d(model: Any) -> bool:
+    return bool(_of_kind(model))
+
+
+def _of_kind(model: Any) -> dict[str, Conv1D]:
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, Conv1D)}
+
+
+def _transposed(weight: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(weight.detach().t().contiguous(), requires_grad=weight.requires_grad)
