@@ -193,7 +193,7 @@ def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFr
         except DamagedFile as error:
             damaged[str(path.parent / "metrics.jsonl")] = shown(str(error))
             continue
-        rows += [{"run_id": path.parent.name, **line} for line in lines if kind in (None, line["kind"])]
+        rows += [_below({"run_id": path.parent.name}, line) for line in lines if kind in (None, line["kind"])]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "kind", "step"])
     frame.attrs["damaged"] = damaged
     return frame
@@ -284,7 +284,12 @@ def _dotted(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _below(place: dict[str, Any], line: dict[str, Any]) -> dict[str, Any]:
+    """A line of a file with what its place says of it, which keys of the line cannot change."""
+    return place | {key: value for key, value in line.items() if key not in place}
+
+
 def _sample_row(run_id: str, evaluation: str, stage: str, sample: dict[str, Any]) -> dict[str, Any]:
-    row = {"run_id": run_id, "evaluation": evaluation, "stage": stage}
-    row |= {key: value for key, value in sample.items() if key != "scores"}
+    row = _below({"run_id": run_id, "evaluation": evaluation, "stage": stage}, sample)
+    row.pop("scores", None)
     return row | {f"scorer.{name}": value for name, value in sample.get("scores", {}).items()}

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sdsbench.core.hashing import canonical_json
 from sdsbench.core.texts import some_of
 
 if TYPE_CHECKING:
@@ -173,4 +174,7 @@ def _tuning(record: Record) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """The value as something that can be compared and counted: lists as tuples, mappings as their text."""
+    if isinstance(value, dict):
+        return canonical_json(value)
     return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value

@@ -12,6 +12,8 @@ import sdsbench
 from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.core.run_folder import checksum
 from sdsbench.results.frames import read_all, samples_of
+from sdsbench.results.setting import averaged, differences
+from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 
@@ -105,3 +107,20 @@ def test_ten_thousand_runs(tmp_path: Path) -> None:
     runs = sdsbench.load_runs(tmp_path)
     print(f"10,000 records in {time.perf_counter() - start:.1f} s")
     assert len(runs) == 10_000 and not runs.attrs["damaged"]
+
+
+def test_a_line_cannot_name_another_run(tmp_path: Path) -> None:
+    """A key of a file's line that stands for its place, and a part of a configuration that is no plain value."""
+    odd = {"nested": [1]}
+    answers = [{**sample, "run_id": odd, "stage": "x"} for sample in make_samples([True])]
+    for seed in (0, 1):
+        config = {"method": {"targets": [odd, seed]}}
+        record = make_record("lora", seed, {"gsm8k": 1.0}, config=config)
+        run = write_run(tmp_path, record, {"gsm8k": answers}, [{"kind": "train", "step": 1, "run_id": 5}])
+        frame = sdsbench.load_samples(tmp_path)
+        frame = frame[frame["run_id"] == run.name]
+        assert [*frame["run_id"], *frame["stage"]] == [run.name, "trained"]
+        assert run.name in list(sdsbench.load_steps(tmp_path)["run_id"])
+    runs = load(tmp_path)[0]
+    (line,) = [one for one in differences(runs, [averaged(run) for run in runs]) if "method.targets" in one]
+    assert '{"nested":[1]}' in line
