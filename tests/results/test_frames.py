@@ -116,7 +116,7 @@ def test_a_line_cannot_name_another_run(tmp_path: Path) -> None:
     for seed in (0, 1):
         config = {"method": {"targets": [odd, seed]}}
         record = make_record("lora", seed, {"gsm8k": 1.0}, config=config)
-        run = write_run(tmp_path, record, {"gsm8k": answers}, [{"kind": "train", "step": 1, "run_id": 5}])
+        run = write_run(tmp_path, record, {"gsm8k": answers}, [{"kind": "train", "step": 1, "loss": 2.0, "run_id": 5}])
         frame = sdsbench.load_samples(tmp_path)
         frame = frame[frame["run_id"] == run.name]
         assert [*frame["run_id"], *frame["stage"]] == [run.name, "trained"]
