@@ -23,6 +23,8 @@ CONFIGS = {"bert": BertConfig(**SHAPE, type_vocab_size=2), "roberta": RobertaCon
 class Padded:
     """A batcher that pads as the tokenizers of both models do."""
 
+    max_length = 64
+
     def collate(self, examples: Sequence[EncodedSentence]) -> dict[str, torch.Tensor]:
         width = max(example.length for example in examples)
         fill = {"input_ids": 1, "attention_mask": 0, "token_type_ids": 0}
