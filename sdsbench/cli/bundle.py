@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sdsbench.cli.shared import options
+
+if TYPE_CHECKING:
+    from sdsbench.sweeps.plan import Plan
 
 
 @click.command("bundle")
@@ -15,7 +19,12 @@ from sdsbench.cli.shared import options
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), metavar="NAME.zip", required=True, help="The file to write."
 )
-def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path) -> None:
+@click.option(
+    "--verdicts",
+    is_flag=True,
+    help="Records and verdicts alone, a tenth of the size: tables read it, and nobody can grade its answers again.",
+)
+def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdicts: bool) -> None:
     """Put the runs of a PLAN, or folders of runs, single runs (folder, id or the beginning of an id) and other bundles,
     into one zip file.
 
@@ -37,7 +46,16 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path) -> Non
         places = [str(plan.manifest.placing["output_root"])] if default else list(runs)
     else:
         places = [word if Path(word).exists() else str(run_folder(word, runs)) for word in chosen]
-    written = write(output, places, plan)
+    written = write(output, places, plan, verdicts)
+    if plan is not None and (unfinished := _unfinished(plan, Path(places[0]))):
+        print(f"{plan.manifest.name} is not finished: {unfinished} of its runs have not ended and are not in it")
     for remark in written.remarks:
         print(remark)
     print(f"{output}: {written.runs} run(s)")
+
+
+def _unfinished(plan: Plan, runs: Path) -> int:
+    """Runs that the plan still needs."""
+    from sdsbench.sweeps.states import OVER, States
+
+    return sum(now.state not in OVER for now in States(plan, runs).all())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,31 @@ def path_of(folder: Path, evaluation: str, stage: str) -> Path:
     return folder / "samples" / f"{evaluation.replace('/', '__')}.{stage}.jsonl.zst"
 
 
+def packed(samples: Iterable[dict[str, Any]]) -> bytes:
+    """The content of a file of samples."""
+    text = "".join(json.dumps(sample, ensure_ascii=False, sort_keys=True) + "\n" for sample in samples)
+    return zstandard.ZstdCompressor(level=10).compress(text.encode())
+
+
 def write(path: Path, samples: Iterable[dict[str, Any]]) -> None:
     """Write all samples of one evaluation, replacing what was there."""
-    text = "".join(json.dumps(sample, ensure_ascii=False, sort_keys=True) + "\n" for sample in samples)
-    write_atomic(path, zstandard.ZstdCompressor(level=10).compress(text.encode()))
+    write_atomic(path, packed(samples))
+
+
+def without_texts(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samples with verdicts and numbers alone; in place of each question's text and name one hash names all of them."""
+    questions = questions_of(samples)
+    return [
+        {"questions": questions, **{key: value for key, value in sample.items() if not isinstance(value, str)}}
+        for sample in samples
+    ]
+
+
+def questions_of(samples: Sequence[dict[str, Any]]) -> str:
+    """A hash of which questions were asked, in their order."""
+    if samples and "questions" in samples[0]:
+        return str(samples[0]["questions"])
+    return sha256("\n".join(str(sample.get("id", sample["index"])) for sample in samples).encode()).hexdigest()
 
 
 def correct(sample: dict[str, Any], scorer: str) -> float:
@@ -63,7 +85,7 @@ def _wrong(sample: dict[str, Any]) -> str:
     """What is wrong with the form of a sample; empty for a good one."""
     if not whole(sample.get("index")):
         return "index: accepted: a whole number from 0"
-    for key in ("id", "prompt"):
+    for key in ("id", "prompt", "questions"):
         if not isinstance(sample.get(key, ""), str):
             return f"{key}: accepted: a text"
     if not (isinstance(sample.get("target", ""), str) or finite(sample["target"])):

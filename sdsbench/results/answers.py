@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Score
-from sdsbench.core.samples import correct, path_of
+from sdsbench.core.samples import correct, path_of, questions_of
 from sdsbench.evaluation.floors import chance_floor, constant_floor
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import samples_of
@@ -65,9 +64,8 @@ def _read(folder: Path, evaluation: str, stage: str, changed: int) -> Answers | 
     targets: list[Any] = [sample.get("target") for sample in samples]
     labelled = all(isinstance(value, int | float) for value in (*responses, *targets))
     choices = all(isinstance(value, list) for value in responses)
-    ids = "\n".join(str(sample.get("id", sample["index"])) for sample in samples)
     return Answers(
-        hashlib.sha256(ids.encode()).hexdigest(),
+        questions_of(samples),
         scores,
         len(set(responses)) if labelled else None,
         tuple(map(float, targets)) if labelled else None,

@@ -184,7 +184,7 @@ def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, A
         wrong = []
         for answer in answers:
             stored = answer.get("scores", {}).get(name)
-            if stored is None:
+            if stored is None or "response" not in answer:  # a bundle of verdicts
                 continue
             verdict = grade(str(answer.get("target", "")), str(answer.get("response", "")))
             if verdict is not None and float(verdict) != float(stored):

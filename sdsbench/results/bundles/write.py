@@ -10,6 +10,7 @@ from typing import Any
 
 import zstandard
 
+from sdsbench.core import samples
 from sdsbench.core.containment import contained
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.file_hash import content_hash
@@ -36,8 +37,10 @@ class Written:
     remarks: list[str]
 
 
-def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None) -> Written:
+def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, verdicts_only: bool = False) -> Written:
     """Put the runs of folders (of a plan those that it has) into a bundle.
+
+    `verdicts_only`: what tables and verdicts read; neither texts of questions and answers nor step logs.
 
     Raises Unavailable where there is no finished or failed run, Refused where something private would leave.
     """
@@ -50,7 +53,7 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None) ->
         raise Unavailable(f"no run to put into a bundle in {', '.join(map(str, places))}.\n" + "\n".join(remarks))
     files: dict[str, bytes] = {}
     for found in ended:
-        files |= {f"{RUNS}/{found.record.run_id}/{name}": content for name, content in _files_of(found)}
+        files |= {f"{RUNS}/{found.record.run_id}/{name}": content for name, content in _files_of(found, verdicts_only)}
         remarks += [f"run {found.record.run_id}: {text}" for text in check.contradictions(found.folder, packed=False)]
     if plan is not None:
         if remark := _outside(plan):
@@ -66,6 +69,7 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None) ->
         name=path.stem,
         git_commit=origin.commit(),
         versions=origin.package_versions(),
+        verdicts_only=verdicts_only,
         plugins=_plugins(ended),
         adapters=_adapters(ended),
         files={
@@ -78,10 +82,14 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None) ->
     return Written(len(ended), [shown(remark) for remark in remarks])
 
 
-def _files_of(found: Found) -> Iterator[tuple[str, bytes]]:
+def _files_of(found: Found, verdicts_only: bool) -> Iterator[tuple[str, bytes]]:
     folder = found.folder
     yield "record.json", read_bytes(folder / "record.json", STEPS, below=folder)
     yield "config.yaml", configuration_text(found.record).encode()
+    if verdicts_only:
+        for path in sorted((folder / "samples").glob("*.jsonl.zst")):
+            yield f"samples/{path.name}", samples.packed(samples.without_texts(samples.read(path)))
+        return
     if (folder / "metrics.jsonl").exists():
         yield "metrics.jsonl", read_bytes(folder / "metrics.jsonl", STEPS, below=folder)
     for inside in ("samples", "probes"):

@@ -93,6 +93,7 @@ def _answers(run: Run) -> Iterator[ShownAnswers]:
                     "verdicts": [(scorer, _verdict(value)) for scorer, value in sample.get("scores", {}).items()],
                 }
                 for sample in found[:ANSWERS]
+                if "response" in sample  # a bundle of verdicts has none
             ]
             if rows:  # else the report names the file among those that could not be read
                 yield ShownAnswers(f"{task_title(name)} ({stage.replace('_', ' ')})", len(found), tuple(rows))

@@ -172,15 +172,11 @@ def _answers(one: Path, other: Path) -> tuple[int, list[ChangedAnswer], int]:
         if len(left) != len(right):
             found.append(ChangedAnswer(name, -1, "", f"{len(left)} answers", f"{len(right)} answers"))
         for x, y in zip(left, right, strict=False):
-            alike = (x.get("scores"), x.get("target"), x.get("prompt")) == (
-                y.get("scores"),
-                y.get("target"),
-                y.get("prompt"),
-            )
+            both = x.keys() & y.keys()  # a bundle of verdicts has no texts
             texts = [str(answer.get("response", "")) for answer in (x, y)]
-            if not alike:
+            if any(x[key] != y[key] for key in ("scores", "target", "prompt") if key in both):
                 found.append(ChangedAnswer(name, x["index"], str(x.get("target", "")), *texts))
-            elif texts[0] != texts[1]:
+            elif "response" in both and texts[0] != texts[1]:
                 words += 1
     return count, found, words
 

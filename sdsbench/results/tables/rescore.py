@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.record import Score
 from sdsbench.results.frames import samples_of
 from sdsbench.results.grading import Grader, evaluation_of, graders
@@ -54,7 +54,10 @@ def _one(run: Run, evaluation: str, name: str, stage: str) -> Run:
 def _computed(run: Run, like: Score, name: str) -> Score:
     """The score of a scorer over the stored answers; verdicts that are stored are not asked for again."""
     scorer, version = _scorer(run, like, name)
-    values = [_value(answer, name, scorer) for answer in samples_of(run.folder, like.evaluation, like.stage)]
+    answers = samples_of(run.folder, like.evaluation, like.stage)
+    if any("response" not in answer and answer.get("scores", {}).get(name) is None for answer in answers):
+        raise Unavailable(f"run {run.id}: verdicts are stored and no answers, which {name} could grade.")
+    values = [_value(answer, name, scorer) for answer in answers]
     numbers = [value or 0.0 for value in values]
     mean = sum(numbers) / len(numbers)
     error = (

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from sdsbench import load_runs, load_samples, load_steps
 from sdsbench.__main__ import main
-from sdsbench.core.errors import DamagedFile, Refused
+from sdsbench.core.errors import DamagedFile, Refused, Unavailable
 from sdsbench.core.record import Attempt
 from sdsbench.core.run_folder import read_record, write_record
+from sdsbench.results.answers import answers_of
 from sdsbench.results.bundles.manifest import FILE
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
 from sdsbench.results.frames import read_all
+from sdsbench.results.tables.rescore import rescored
+from sdsbench.results.tables.runs import load
 from tests.results.bundles.tools import Files, contents, edit_json, edit_lines, pack, reseal
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 from tests.sweeps.tools import put_record, tiny_plan
@@ -231,6 +235,47 @@ def test_what_is_no_bundle_is_one_line(content: bytes, tmp_path: Path, capsys: p
 
 
 # ---- making one
+
+
+def test_a_bundle_of_verdicts_is_small_and_read_as_its_folder(
+    bundled_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No question, no answer, no step log; that the questions are the same is known, and verdicts still make scores."""
+    path = tmp_path / "verdicts.zip"
+    assert main(["bundle", str(bundled_runs), "--verdicts", "-o", str(path)]) == 0
+    files = contents(path)
+    assert json.loads(files[FILE])["verdicts_only"]
+    (stored, *_) = [content for name, content in files.items() if name.endswith(".jsonl.zst")]
+    rows = [json.loads(line) for line in zstandard.ZstdDecompressor().decompressobj().decompress(stored).splitlines()]
+    assert {*rows[0]} == {"index", "questions", "scores", "truncated"}
+    assert not any("metrics" in name for name in files)
+    capsys.readouterr()
+    for table in (["table", "grid"], ["table", "compare", "--reference", "sds_lora"], ["verdict"]):
+        said = []
+        for place in (bundled_runs, path):
+            assert main([*table, "--runs", str(place)]) == 0
+            said.append(capsys.readouterr().out)
+        assert said[0] == said[1]
+    run = next(bundled_runs.glob("*"))
+    both = [found for place in (run, path) for found in load([place])[0] if found.id == run.name]
+    whole, small = (answers_of(found, found.record.scores[0]) for found in both)
+    assert whole is not None and small is not None and whole.questions == small.questions
+    assert main(["report", "--runs", str(path), "--output", str(tmp_path / "report")]) == 0
+    with pytest.raises(Unavailable, match="verdicts are stored and no answers, which math:gcd could grade"):
+        rescored([both[1]], "gsm8k=math:gcd")
+    name = next(name for name in files if name.endswith(".jsonl.zst"))
+    edit_lines(name, lambda lines: lines[0]["scores"].update(flexible=1.0 - lines[0]["scores"]["flexible"]))(files)
+    reseal(files)
+    pack(tmp_path / "changed.zip", files)
+    (problems,) = opened(tmp_path / "changed.zip").problems.values()
+    assert "flexible of gsm8k" in problems[0]
+
+
+def test_a_bundle_of_a_plan_says_what_is_not_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    put_record(plan, tmp_path / "runs", next(iter(plan.manifest.runs)))
+    assert main(["bundle", str(plan.folder), "-o", str(tmp_path / "plan.zip")]) == 0
+    assert "is not finished: 1 of its runs have not ended and are not in it" in capsys.readouterr().out
 
 
 def test_a_plan_goes_along_without_its_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
