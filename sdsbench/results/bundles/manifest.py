@@ -27,7 +27,7 @@ class BundleManifest(FileContent):
     name: Label
     git_commit: str | None  # of the checkout that wrote the bundle
     versions: dict[str, str]  # packages there
-    verdicts_only: bool = False  # without texts of questions and answers, and without step logs
+    verdicts_only: bool = False  # without texts of questions and answers, step logs and plan
     plugins: list[Label]  # modules that its runs need beside this package
     adapters: dict[RunId, str]  # sha256 of the trained tensors of a run, which are not in the bundle
     files: dict[str, Entry]

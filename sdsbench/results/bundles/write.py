@@ -40,7 +40,7 @@ class Written:
 def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, verdicts_only: bool = False) -> Written:
     """Put the runs of folders (of a plan those that it has) into a bundle.
 
-    `verdicts_only`: what tables and verdicts read; neither texts of questions and answers nor step logs.
+    `verdicts_only`: what tables and verdicts read; neither texts of questions and answers, nor step logs, nor the plan.
 
     Raises Unavailable where there is no finished or failed run, Refused where something private would leave.
     """
@@ -55,7 +55,7 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, ve
     for found in ended:
         files |= {f"{RUNS}/{found.record.run_id}/{name}": content for name, content in _files_of(found, verdicts_only)}
         remarks += [f"run {found.record.run_id}: {text}" for text in check.contradictions(found.folder, packed=False)]
-    if plan is not None:
+    if plan is not None and not verdicts_only:
         if remark := _outside(plan):
             remarks.append(remark)
         else:
