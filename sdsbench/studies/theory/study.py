@@ -38,6 +38,8 @@ class Grid:
     seeds: int = 10
     tuning_seeds: int = 3
     steps: int = 200
+    beta1: float = 0.9  # of AdamW; 0: steps without momentum
+    refresh: str = "author"  # SDS-LoRA's rule
     setting: Setting = field(default_factory=Setting)
 
     def problems(self) -> Iterator[Problem]:
@@ -52,6 +54,8 @@ class Grid:
         for rate in self.learning_rates:
             if not rate > 0:
                 yield Problem("rates", rate, "numbers above 0")
+        if not 0 <= self.beta1 < 1:
+            yield Problem("beta1", self.beta1, "from 0, below 1")
         for key in ("seeds", "tuning_seeds", "steps"):
             if getattr(self, key) < 1:
                 yield Problem(key, getattr(self, key), "a whole number from 1")
@@ -119,7 +123,7 @@ def exponents(cells: list[TheoryCell]) -> dict[tuple[str, str, str], Interval]:
     return found
 
 
-def method_config(name: str, rank: int) -> MethodConfig:
+def method_config(name: str, rank: int, refresh: str = "author") -> MethodConfig:
     """The method as the bench runs it: alpha = rank (s = 1, or sqrt r for the alpha / sqrt r methods), exact SVDs."""
     keys: dict[str, Any] = {"name": name}
     if name != "full_ft":
@@ -128,6 +132,8 @@ def method_config(name: str, rank: int) -> MethodConfig:
         keys["svd"] = "exact"
     if name == "lora_sb":
         keys |= {"svd": "exact", "eta": "paper"}
+    if name == "sds_lora":
+        keys["refresh"] = refresh
     return lookup(name)[1](**keys)
 
 
@@ -173,8 +179,9 @@ def _problems(grid: Grid, kind: str, seeds: Any) -> list[Any]:
 
 
 def _descend(grid: Grid, name: str, optimizer: OptimizerName, lr: float, problems: list[Any]) -> Curves:
-    train = TrainConfig(lr=lr, optimizer=optimizer, max_steps=grid.steps, schedule=SCHEDULES[optimizer])
-    return descend(problems, method_config(name, grid.setting.rank), train)
+    schedule, betas = SCHEDULES[optimizer], [grid.beta1, 0.999]
+    train = TrainConfig(lr=lr, optimizer=optimizer, max_steps=grid.steps, schedule=schedule, betas=betas)
+    return descend(problems, method_config(name, grid.setting.rank, grid.refresh), train)
 
 
 def _interval(values: tuple[float, ...]) -> Interval:

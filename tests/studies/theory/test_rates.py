@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sdsbench.__main__ import main
+from sdsbench.results.tables.names import method_title
 from sdsbench.studies.theory.rates import SLOWEST, asymptotic_rate, exponent, score
+from sdsbench.studies.theory.study import Grid, run
 
 
 def test_rate_of_a_geometric_curve_with_and_without_an_end() -> None:
@@ -63,3 +66,29 @@ def test_what_cannot_be_run_is_refused_with_every_problem(capsys: pytest.Capture
     assert main(["theory", "--method", "lorra", "--optimizer", "adam", "--condition", "0.5"]) == 2
     message = capsys.readouterr().err
     assert "3 problems" in message and "lorra" in message and "0.5" in message
+
+
+def test_adams_first_moment_is_what_holds_sds_lora_back() -> None:
+    """At one rate and condition number 100: above LoRA with the moment, far below it without."""
+    settings = {"optimizers": ("adamw",), "conditions": (100.0,), "learning_rates": (0.03,), "steps": 300}
+    last = {}
+    for beta1 in (0.9, 0.0):
+        grid = Grid(methods=("lora", "sds_lora"), beta1=beta1, seeds=3, tuning_seeds=1, **settings)  # type: ignore[arg-type]
+        for cell in run(grid):
+            last[cell.method, beta1] = float(np.median(cell.final))
+    assert last["sds_lora", 0.9] > last["lora", 0.9]
+    assert last["sds_lora", 0.0] < last["lora", 0.0] - 5
+
+
+def test_the_page_s_table_of_momentum_is_that_of_its_file() -> None:
+    root = Path(__file__).parents[3]
+    found = {}
+    for row in csv.DictReader((root / "results/theory/momentum.csv").open()):
+        key = (method_title(row["method"], None), row["refresh"], float(row["beta1"]))
+        found.setdefault(key, []).append(f"{float(row['final_log10']):.1f}")
+    rules = {"the authors' refreshes": "author", "refreshed at every step": "every"}
+    lines = re.findall(r"^  \| ([A-Z][^|]*) \| (0(?:\.9)?) \| (.*) \|$", (root / "docs/mechanism.md").read_text(), re.M)
+    assert len(lines) == 7
+    for name, beta1, numbers in lines:
+        title, _, rule = name.partition(", ")
+        assert found[title, rules.get(rule, ""), float(beta1)] == numbers.split(" | "), name
