@@ -27,7 +27,7 @@ def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
     console = rich_console()
     if not console.is_terminal or console.is_dumb_terminal:
         print_now(tally.headline(pool.running))
-        _drive(pool, tally, 5.0, lambda line: print_now(f"{line}  ({tally.headline(pool.running)})"), lambda: None)
+        _drive(pool, tally, 5.0, lambda line: print_now(f"{line}  ({tally.ahead(pool.running)})"), lambda: None)
         return
     with Live(console=console, auto_refresh=False) as live:
 
@@ -106,8 +106,12 @@ class Tally:
 
     def headline(self, running: int) -> str:
         """`12 of 36, 3 running, 1 failed, 41:10 left`."""
+        return f"{self.over} of {self.total}, {self.ahead(running)}"
+
+    def ahead(self, running: int) -> str:
+        """`3 running, 1 failed, 41:10 left`."""
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.over} of {self.total}, {running} running{failed}, {self.left()}"
+        return f"{running} running{failed}, {self.left()}"
 
 
 def table(pool: Pool, tally: Tally, states: States) -> Table:

@@ -127,4 +127,4 @@ def test_elsewhere_there_is_a_plain_line_for_each_run(tmp_path: Path, capsys: py
     first, last = capsys.readouterr().out.splitlines()[-2:]
     assert first == "1 of 3, 2 running, time left not known yet"
     assert last.startswith(f"2 of 3  {runs[1][:8]}  done") and "\\x1b[2J" in last
-    assert re.search(r"gsm8k 27\.30  0:01  \(2 of 3, 2 running, \S+ left\)$", last)
+    assert re.search(r"gsm8k 27\.30  0:01  \(2 running, \S+ left\)$", last)
