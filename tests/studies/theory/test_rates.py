@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sdsbench.__main__ import main
+from sdsbench.results.frames import read_all
 from sdsbench.results.tables.names import method_title
 from sdsbench.studies.theory.rates import SLOWEST, asymptotic_rate, exponent, score
 from sdsbench.studies.theory.study import Grid, run
@@ -87,8 +88,27 @@ def test_the_page_s_table_of_momentum_is_that_of_its_file() -> None:
         key = (method_title(row["method"], None), row["refresh"], float(row["beta1"]))
         found.setdefault(key, []).append(f"{float(row['final_log10']):.1f}")
     rules = {"the authors' refreshes": "author", "refreshed at every step": "every"}
-    lines = re.findall(r"^  \| ([A-Z][^|]*) \| (0(?:\.9)?) \| (.*) \|$", (root / "docs/mechanism.md").read_text(), re.M)
+    lines = re.findall(
+        r"^  \| ([A-Z][^|]*) \| (0(?:\.9)?) \| (-.*) \|$", (root / "docs/mechanism.md").read_text(), re.M
+    )
     assert len(lines) == 7
     for name, beta1, numbers in lines:
         title, _, rule = name.partition(", ")
         assert found[title, rules.get(rule, ""), float(beta1)] == numbers.split(" | "), name
+
+
+def test_the_page_s_pilot_of_momentum_is_that_of_its_records() -> None:
+    root = Path(__file__).parents[3]
+    records, damaged = read_all([root / "results/mechanism/momentum.zip"])
+    assert not damaged and len(records) == 60
+    found: dict[tuple[str, float], dict[float, list[float]]] = {}
+    for record in (one.record for one in records):
+        (score,) = [score for score in record.scores if score.headline and score.stage == "trained"]
+        row = found.setdefault((method_title(record.method, None), record.config["train"]["betas"][0]), {})
+        row.setdefault(record.lr, []).append(100 * score.value)
+    text = (root / "docs/mechanism.md").read_text()
+    lines = re.findall(r"^  \| (LoRA|SDS-LoRA) \| (0(?:\.9)?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+    assert len(lines) == 4
+    for name, beta1, *numbers in lines:
+        means = [np.mean(scores) for _, scores in sorted(found[name, float(beta1)].items())]
+        assert [f"{mean:.1f}" for mean in means] == numbers
