@@ -24,6 +24,7 @@ class Registry(Generic[Value]):
     ) -> None:
         self.kind, self.package, self._module_of = kind, package, module_of
         self._values: dict[str, Value] = {}
+        self._whole = False  # whether all modules of the package were imported
 
     def register(self, name: str, value: Value) -> None:
         """Make `value` known as `name`. Raises ValueError where another value has the name."""
@@ -42,9 +43,10 @@ class Registry(Generic[Value]):
 
     def names(self) -> list[str]:
         """Every name, sorted; imports all modules of the package and all installed plugins."""
-        if self.package is not None:
+        if self.package is not None and not self._whole:
             for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
                 self._import(module.name)
+            self._whole = True
         plugins.load_installed()
         return sorted(self._values)
 

@@ -7,11 +7,13 @@ Adapters are the same for both: lora_A is r x inputs, lora_B outputs x r.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
+
+if TYPE_CHECKING:
+    from transformers.pytorch_utils import Conv1D
 
 
 def with_linear_(model: Any) -> Any:
@@ -44,6 +46,8 @@ def has_conv1d(model: Any) -> bool:
 
 
 def _of_kind(model: Any) -> dict[str, Conv1D]:
+    from transformers.pytorch_utils import Conv1D  # seconds that `status` need not wait
+
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, Conv1D)}
 
 

@@ -116,7 +116,14 @@ class _Structure:
         self.base: Any = base
         written = {key: raw(tree, key) for key in flat_keys(tree)}
         texts = {key: text for key, text in written.items() if isinstance(text, str) and "${" in text}
-        self.needs = {leaf: sorted(_needs(leaf, texts, values)) for leaf in texts if leaf not in values}
+        named = {leaf: text[2:-1] for leaf, text in texts.items() if leaf not in values and text[2:-1] in values}
+        self.copies = {leaf: name for leaf, name in named.items() if texts[leaf] == f"${{{name}}}"}
+        """Leaves that are another key's value and nothing else, such as `seeds.data: ${seed}`."""
+        self.needs = {
+            leaf: sorted(_needs(leaf, texts, values))
+            for leaf in texts
+            if leaf not in values and leaf not in self.copies
+        }
         self._known: dict[Any, Any] = {}
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +131,8 @@ class _Structure:
         plain = _copy(self.base)
         for key, value in values.items():
             _put(plain, key, value)
+        for leaf, name in self.copies.items():
+            _put(plain, leaf, _copy(values[name]))
         for leaf, needs in self.needs.items():
             if needs:
                 _put(plain, leaf, self._interpolated(leaf, needs, values))
@@ -153,7 +162,7 @@ def _needs(leaf: str, texts: Mapping[str, str], values: Mapping[str, Any]) -> se
     seen, ahead = {leaf}, [leaf]
     while ahead:
         text = texts[ahead.pop()]
-        names = re.findall(r"\$\{([\w.]+)\}", text)
+        names = re.findall(r"\$\{(?:oc\.select:)?([\w.]+)[},]", text)
         if text.count("${") != len(names) + len(re.findall(r"\$\{\w+:", text)):
             return set(values)  # an unusual reference: depend on everything
         for name in names:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError, DamagedFile
@@ -187,3 +189,20 @@ def test_a_named_protocol_brings_its_seeds_where_none_is_given(
     assert "1 new run(s)" in out and "no seed" not in out
     assert main([*words, str(tmp_path / "own"), "seeds.init=5,6"]) == 0
     assert "2 new run(s)" in capsys.readouterr().out
+
+
+def test_more_seeds_and_rates_resolve_no_interpolation_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpolations take a parser a millisecond each; what depends on no value that varies is resolved once."""
+    counts = []
+    select = OmegaConf.select
+    for number, (seeds, rates) in enumerate((("0,1", "1e-3,2e-3"), ("range(0,12)", "1e-3,2e-3,3e-3,4e-3"))):
+        calls: list[str] = []
+
+        def counted(tree: DictConfig, key: str, calls: list[str] = calls, **how: Any) -> Any:
+            calls.append(key)
+            return select(tree, key, **how)
+
+        monkeypatch.setattr(OmegaConf, "select", counted)
+        assert len(tiny_plan(tmp_path / str(number), f"seed={seeds}", f"train.lr={rates}").manifest.runs) in (4, 48)
+        counts.append(len(calls))
+    assert counts[0] == counts[1]
