@@ -37,17 +37,19 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdic
 
     if output.suffix != ".zip":
         raise Refused(f"--output {output}: accepted: a name that ends with .zip")
-    plan, places = None, []
+    plan, places, unfinished = None, [], 0
     if len(chosen) == 1 and any(
         (folder / "manifest.json").is_file() for folder in (Path(chosen[0]), plans.PLANS / chosen[0])
     ):
         plan = plans.read(plans.find(chosen[0]))
-        default = list(runs) == [options.RUNS]
-        places = [str(plan.manifest.placing["output_root"])] if default else list(runs)
+        places = list(runs)
+        if places == [options.RUNS]:
+            places = [str(plan.manifest.placing["output_root"])]
+            unfinished = _unfinished(plan, Path(places[0]))
     else:
         places = [word if Path(word).exists() else str(run_folder(word, runs)) for word in chosen]
     written = write(output, places, plan, verdicts)
-    if plan is not None and (unfinished := _unfinished(plan, Path(places[0]))):
+    if plan is not None and unfinished:
         print(f"{plan.manifest.name} is not finished: {unfinished} of its runs have not ended and are not in it")
     for remark in written.remarks:
         print(remark)
@@ -55,7 +57,7 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdic
 
 
 def _unfinished(plan: Plan, runs: Path) -> int:
-    """Runs that the plan still needs."""
+    """Runs that the plan still needs, by the folder that it writes to."""
     from sdsbench.sweeps.states import OVER, States
 
     return sum(now.state not in OVER for now in States(plan, runs).all())

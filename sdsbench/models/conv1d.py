@@ -46,7 +46,7 @@ def has_conv1d(model: Any) -> bool:
 
 
 def _of_kind(model: Any) -> dict[str, Conv1D]:
-    from transformers.pytorch_utils import Conv1D  # seconds that `status` need not wait
+    from transformers.pytorch_utils import Conv1D  # here, so that `status` does not wait for transformers
 
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, Conv1D)}
 

@@ -84,9 +84,14 @@ def allocated_bytes(live: float) -> float:
     return live * UNSPLIT + WORKSPACE
 
 
+def needed_bytes(live: float) -> float:
+    """The memory of a GPU that a step takes whose tensors take `live` bytes."""
+    return allocated_bytes(live) + RESERVE
+
+
 def fits(live: float, device_bytes: float) -> bool:
-    """Whether a device of that size has room for a step whose tensors take `live` bytes."""
-    return allocated_bytes(live) + RESERVE <= device_bytes * USABLE
+    """Whether a device of that size has room for such a step."""
+    return needed_bytes(live) <= device_bytes * USABLE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ over all evaluations of the task, after training, after every epoch (eval.each_e
 and tokens come from the public sets' sizes (data/sizes.py).
 
 Memory is what the run needs at least: that of the smallest pass that its steps can be cut into (workload.py), counted
-of the step itself (runs/memory.py), with RESERVE. Where a card has more, the run makes larger passes.
+of the step itself, with what CUDA and its libraries hold (runs/memory.py). Where a card has more, the run makes larger
+passes.
 
 Where finished runs exist, seconds are multiplied by the median of measured / modelled; on a CPU without any, RATE and
 BANDWIDTH are those of a short step that is measured (step_time.py). Time is arithmetic; counting memory and measuring
@@ -30,7 +31,7 @@ from sdsbench.core.record import Record
 from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.check import KnownArchitecture, known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.memory import RESERVE, USABLE, Batch, allocated_bytes, training_bytes
+from sdsbench.runs.memory import USABLE, Batch, needed_bytes, training_bytes
 from sdsbench.sweeps.workload import Scoring, Workload, workload
 
 RATE = {"bfloat16": 28e12, "float32": 12e12}  # operations a second that training reaches on the reference card
@@ -134,7 +135,7 @@ def _scoring_seconds(config: RunConfig, weights: int, scoring: Scoring, trained:
 def step_bytes(config: RunConfig, work: Workload) -> float | None:
     """Memory of a step in the smallest passes, on a GPU."""
     counted = training_bytes(config, Batch(tuple(work.smallest_pass()), work.targets), compute_type(config))
-    return None if counted is None else allocated_bytes(counted) + RESERVE
+    return None if counted is None else needed_bytes(counted)
 
 
 class Estimator:

@@ -265,7 +265,7 @@ def test_full_fine_tuning_of_the_papers_fits_an_a6000(model: str) -> None:
     config = compose_run(["protocol=lora_sb/arithmetic", f"model={model}", "method=full_ft"])
     assert config.train.batch_size == 32
     size = training_bytes(config, Batch((512,) * 32, 1.0), "bfloat16")
-    assert size is not None and size + cost.RESERVE < cost.USABLE * cost.CARDS["A6000 48 GB"]
+    assert size is not None and size + memory.RESERVE < cost.USABLE * cost.CARDS["A6000 48 GB"]
 
 
 @pytest.mark.parametrize("task", ("glue/cola", "glue/rte", "glue/qnli"))

@@ -24,7 +24,7 @@ from sdsbench.runs import prepare as preparation
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import with_values
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.memory import RESERVE, USABLE, allocated_bytes
+from sdsbench.runs.memory import USABLE, needed_bytes
 from sdsbench.sweeps import placing
 from sdsbench.sweeps.group import LARGEST, group_bytes, group_key, group_size, most_that_fit
 from sdsbench.sweeps.plan import Plan
@@ -272,7 +272,7 @@ def test_auto_is_one_on_a_cpu_and_what_fits_elsewhere(method: str) -> None:
     sizes = [group_bytes(config, runs) for runs in range(1, LARGEST + 1)]
     assert sizes == sorted(sizes)  # type: ignore[type-var]
     for runs in (1, 3, LARGEST):
-        room = (allocated_bytes(sizes[runs - 1]) + RESERVE) / USABLE  # type: ignore[operator]
+        room = needed_bytes(sizes[runs - 1]) / USABLE  # type: ignore[operator]
         assert most_that_fit(config, room * 1.0001) == runs
     unknown = with_values(config, {"model.source": "folder", "model.location": "/none"})
     assert most_that_fit(unknown, 1e15) == 1
