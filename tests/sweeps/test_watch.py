@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,7 +82,7 @@ class FakePool:
         self._finish = finish
         places = [Allocation("cpu0", 1), Allocation("cpu1", 1)]
         self.active = [
-            Active(place, None, {run: 0.0})  # type: ignore[arg-type]
+            Active(place, None, {run: time.monotonic() - 65})  # type: ignore[arg-type]
             for place, run in zip(places, runs, strict=True)
         ]
         self.left = [ended(runs[0])]
