@@ -30,9 +30,8 @@ from sdsbench.cli.shared import options
     show_default=True,
     help="Imported results.",
 )
-@click.option(
-    "--reference", metavar="METHOD", default="lora", show_default=True, help="What every method is held against."
-)
+@options.reference
+@options.reference_rank
 @click.option("--title", default="sdsbench report", show_default=True)
 def command(
     runs: tuple[str, ...],
@@ -42,6 +41,7 @@ def command(
     claims: Path | None,
     external: Path,
     reference: str,
+    reference_rank: int | None,
     title: str,
 ) -> None:
     """Write one static HTML folder with leaderboards, figures, claims and a page for every run."""
@@ -56,5 +56,5 @@ def command(
     path = claims or default_file()
     verdicts = [judge(claim, found, path.parent) for claim in (read(path) if claims or path.is_file() else [])]
     others, unreadable = read_all(external)
-    print(build(output, found, {**damaged, **unreadable}, verdicts, others, title, reference))
+    print(build(output, found, {**damaged, **unreadable}, verdicts, others, title, reference, reference_rank))
     tell({**damaged, **unreadable, **problems_of(found)})

@@ -31,13 +31,8 @@ if TYPE_CHECKING:
     "--output", type=click.Path(path_type=Path), metavar="DIR", help="A folder: all formats are written there."
 )
 @options.stage
-@click.option(
-    "--reference",
-    metavar="METHOD",
-    default="lora",
-    show_default=True,
-    help="Of compare: what all are held against.",
-)
+@options.reference
+@options.reference_rank
 @click.option("--run-ids", is_flag=True, help="Keep the names of runs in LaTeX notes.")
 @click.option("--pooled", is_flag=True, help="Of compare: one variance between seeds for all methods of a column.")
 def command(
@@ -50,6 +45,7 @@ def command(
     output: Path | None,
     stage: str,
     reference: str,
+    reference_rank: int | None,
     pooled: bool,
     run_ids: bool,
 ) -> None:
@@ -67,7 +63,8 @@ def command(
         texts = paper_text.texts(name, load(runs, where, of_plan)[0])
     else:
         filled = build_table(name, runs, where, of_plan, scorers, stage)
-        texts = named.texts(filled, reference if name == compare.NAME else None, pooled, run_ids)
+        against = (reference, reference_rank) if name == compare.NAME else None
+        texts = named.texts(filled, against, pooled, run_ids)
     if output is None:
         print(paper_text.one_of(name, texts, named.ENDINGS[kind]), end="")
         return

@@ -65,6 +65,12 @@ stage = click.option(
     show_default=True,
     help="Whose scores a grid shows.",
 )
+reference = click.option(
+    "--reference", metavar="METHOD", default="lora", show_default=True, help="What every method is held against."
+)
+reference_rank = click.option(
+    "--reference-rank", type=int, metavar="RANK", help="Of the reference, for every method; default: the method's own."
+)
 claims_file = click.option(
     "--claims", type=click.Path(path_type=Path), metavar="FILE", help="File of claims; default: results/claims.yaml."
 )

@@ -71,13 +71,15 @@ class Board:
         return (*cell.runs, *cell.unfinished)[0].record.method
 
 
-def boards(runs: Sequence[Run], stage: str = "trained", reference: str = "lora") -> list[Board]:
+def boards(
+    runs: Sequence[Run], stage: str = "trained", reference: str = "lora", rank: int | None = None
+) -> list[Board]:
     """A board for each column of the grid of all runs, with its cells and marks: the same tests as in the table."""
     whole = grid(runs, stage)
     built = build(whole, runs)
     tests = family(whole.columns, built.cells)
     try:
-        differences = compare(built, reference).differences
+        differences = compare(built, reference, rank=rank).differences
     except Refused:  # no run of the reference: each board says so
         differences = ()
     palette = Palette(run.record.method for run in runs)
@@ -88,7 +90,7 @@ def boards(runs: Sequence[Run], stage: str = "trained", reference: str = "lora")
         table = _with_costs(built, column, f"board{number}", tests)
         made.append(
             Board(table.table.title, table.table.name, table.table.columns[0], table.table.rows, table, here,
-                  method_title(reference), tried, palette)
+                  method_title(reference, rank), tried, palette)
         )  # fmt: skip
     return made
 

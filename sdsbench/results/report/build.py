@@ -54,13 +54,15 @@ def build(
     external: Sequence[ExternalRecord] = (),
     title: str = "sdsbench report",
     reference: str = "lora",
+    rank: int | None = None,
     lead: Sequence[str] = (),
 ) -> Path:
     """Write the report into `folder` and return its index.html.
 
-    `reference`: the method that all are held against; `lead`: sentences that the page begins with.
+    `reference`: the method that all are held against, at equal rank or at `rank`; `lead`: sentences that the page
+    begins with.
     """
-    found = boards(runs, reference=reference)
+    found = boards(runs, reference=reference, rank=rank)
     views = [_view(board, folder / "figures") for board in found]
     run_pages = {run.id: run_page(run) for run in runs}
     # What could not be read is known once everything has been asked for.

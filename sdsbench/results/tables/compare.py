@@ -1,19 +1,21 @@
 """Every method against a declared reference: `sdsbench table compare --reference lora`.
 
 The reference of a row is that method at the same rank, in its plain form and setting; where the row has no rank, or no
-such row exists and the column has only one row of the reference, that one (its title stands in the table). All
+such row exists and the column has only one row of the reference, that one (its title stands in the table). With
+`--reference-rank` it is the reference of that rank for every row, and its other ranks are compared with it too. All
 differences of one table are one family: p is Holm-adjusted over all of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from sdsbench.core.errors import Refused
+from sdsbench.core.record import Record
 from sdsbench.results import escape
 from sdsbench.results.statistics import holm
 from sdsbench.results.tables.build import Built
@@ -54,17 +56,21 @@ class Compared:
         return sum(not math.isnan(difference.adjusted) for difference in self.differences)
 
 
-def compare(built: Built, reference: str = "lora", pooled: bool = False) -> Compared:
-    """All rows of a grid against `reference`. Raises Refused where the grid has no row of that method."""
-    methods = {row.name: _method(built, row) for row in built.table.rows}
-    if reference not in methods.values():
-        known = ", ".join(sorted({method for method in methods.values() if method}))
-        raise Refused(f"--reference {reference}: no run of this method is here; there are: {known}.")
-    found = [
-        difference
-        for column in built.table.columns
-        for difference in _of_column(built, column, methods, reference, pooled)
-    ]
+def compare(built: Built, reference: str = "lora", pooled: bool = False, rank: int | None = None) -> Compared:
+    """All rows of a grid against `reference`, at equal rank or, where it is given, at `rank`.
+
+    Raises Refused where the grid has no row of that method, or none of it at that rank.
+    """
+    records = {row.name: _record(built, row) for row in built.table.rows}
+    methods = sorted({record.method for record in records.values() if record})
+    if reference not in methods:
+        raise Refused(f"--reference {reference}: no run of this method is here; there are: {', '.join(methods)}.")
+    of_method = {name: record.rank for name, record in records.items() if record and record.method == reference}
+    if rank is not None and rank not in of_method.values():
+        known = ", ".join(map(str, sorted({its for its in of_method.values() if its is not None})))
+        raise Refused(f"--reference-rank {rank}: no run of {reference} at this rank is here; there are: {known}.")
+    bases = {name for name, its in of_method.items() if rank in (None, its)}
+    found = [difference for column in built.table.columns for difference in _of_column(built, column, bases, pooled)]
     p_values = [d.contrast.comparison.p_value if d.contrast else math.nan for d in found]
     adjusted = holm(p_values)
     whole = tuple(
@@ -84,7 +90,7 @@ def render(compared: Compared, kind: str) -> str:
     if kind == "csv":
         return escape.csv(frame(compared))
     title = TITLE.format(method_title(compared.reference, None))
-    shown = pd.DataFrame([_texts(difference) for difference in compared.differences], columns=list(_HEADS))
+    shown = pd.DataFrame(_lines(compared), columns=list(_HEADS))
     lines = notes(compared)
     if kind == "html":
         items = "\n".join(f"<li>{escape.html(line)}</li>" for line in lines)
@@ -105,7 +111,8 @@ def notes(compared: Compared) -> list[str]:
         {d.contrast.comparison.test for d in compared.differences if not math.isnan(d.adjusted) and d.contrast}
     )
     return [
-        "Difference: method - reference, in points of 100; [ ]: its 95 % interval, of each difference alone.",
+        "Score: mean over seeds ± half-width of its 95 % t-interval. Difference: method - reference, in points of 100; "
+        "[ ]: its 95 % interval, of each difference alone.",
         f"p: two-sided, Holm-adjusted over the {compared.tests} differences of this table, its one family of tests; "
         f"{PAIRED_RULE}; {variance}{': ' if kinds else ''}{', '.join(kinds)}.",
         "Detectable: the smallest true difference that this test finds with a probability of 80 % at 5 %, one test "
@@ -114,14 +121,11 @@ def notes(compared: Compared) -> list[str]:
     ]
 
 
-def _of_column(
-    built: Built, column: Column, methods: dict[str, str | None], reference: str, pooled: bool
-) -> list[Difference]:
+def _of_column(built: Built, column: Column, bases: Container[str], pooled: bool) -> list[Difference]:
+    """The rows of a column against those of them that `bases` names."""
     cells = {row.name: built.cells[row.name, column.name] for row in built.table.rows}
     usable = {cell.row for cell in comparable(column, list(cells.values()))}
-    references = [
-        row for row in built.table.rows if methods[row.name] == reference and cells[row.name].ours is not None
-    ]
+    references = [row for row in built.table.rows if row.name in bases and cells[row.name].ours is not None]
     valued = [cells[name] for name in usable]
     unpaired = not paired_over_seeds([run for cell in valued for run in cell.runs])
     shared = pooled_over(valued) if pooled and unpaired else None
@@ -157,12 +161,12 @@ def _reference(
     return None, f"several references: {', '.join(base.title for base in equal or references)}"
 
 
-def _method(built: Built, row: Row) -> str | None:
-    """The method of a row's runs."""
+def _record(built: Built, row: Row) -> Record | None:
+    """The record of one of a row's runs, which agree in method and rank."""
     for column in built.table.columns:
         cell = built.cells[row.name, column.name]
         for run in (*cell.runs, *cell.unfinished):
-            return run.record.method
+            return run.record
     return None
 
 
@@ -205,17 +209,38 @@ def _note(d: Difference) -> str:
     return "; ".join(filter(None, (d.why, d.contrast.untested if d.contrast else "", *unlearned)))
 
 
+def _lines(compared: Compared) -> list[list[str]]:
+    """Of each column the references, then every method against its own."""
+    lines = []
+    for column in compared.built.table.columns:
+        found = [d for d in compared.differences if d.column.name == column.name]
+        for row in {d.reference.name: d.reference for d in found if d.reference}.values():
+            cell = compared.built.cells[row.name, column.name]
+            lines.append([_head(column), row.title, "", _score(cell), "", "", "", str(len(cell.by_seed)), "", ""])
+        lines += map(_texts, found)
+    return lines
+
+
+def _head(column: Column) -> str:
+    return f"{column.group}: {column.title}" if column.group else column.title
+
+
+def _score(cell: TableCell) -> str:
+    if cell.ours is None:
+        return ""
+    return f"{cell.ours.mean:.2f}" + (f" ±{cell.ours.half_width:.2f}" if cell.ours.n > 1 else "")
+
+
 def _texts(d: Difference) -> list[str]:
     c = d.contrast.comparison if d.contrast else None
-    heads = f"{d.column.group}: {d.column.title}" if d.column.group else d.column.title
     base = len(d.reference_cell.by_seed) if d.reference_cell else 0
     seeds = str(len(d.cell.by_seed)) if len(d.cell.by_seed) == base else f"{len(d.cell.by_seed)}, {base}"
     detectable = c.variances.detectable() if c and c.variances else math.nan
     return [
-        heads,
+        _head(d.column),
         d.row.title,
         d.reference.title if d.reference else "",
-        f"{d.cell.ours.mean:.2f}" if d.cell.ours else "",
+        _score(d.cell),
         f"{c.difference:+.2f}" if c else "",
         f"[{c.low:.2f}, {c.high:.2f}]" if c and not math.isnan(c.low) else "",
         "" if math.isnan(d.adjusted) else f"{d.adjusted:.3f}" if d.adjusted >= 0.001 else "< 0.001",

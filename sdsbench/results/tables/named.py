@@ -21,15 +21,18 @@ def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str
     return build(grid(runs, stage) if name in ("grid", compare.NAME) else get(name), runs, dict(damaged))
 
 
-def texts(filled: Built, reference: str | None = None, pooled: bool = False, run_ids: bool = False) -> dict[str, str]:
-    """The table by ending (md, tex, html, csv); with a `reference` every method against it.
+def texts(
+    filled: Built, against: tuple[str, int | None] | None = None, pooled: bool = False, run_ids: bool = False
+) -> dict[str, str]:
+    """The table by ending (md, tex, html, csv); with `against`, a method and its rank, every method against that one.
 
     `run_ids` keeps the names of runs in the notes of LaTeX, which a paper's reader has no use for.
     """
-    if reference is None:
+    if against is None:
         made = {ending: render(filled) for ending, render in FORMATS.values()}
         return made | ({ENDINGS["latex"]: latex.render(filled, run_ids=True)} if run_ids else {})
-    compared = compare.compare(filled, reference, pooled)
+    reference, rank = against
+    compared = compare.compare(filled, reference, pooled, rank)
     return {ending: compare.render(compared, kind) for kind, ending in ENDINGS.items()}
 
 

@@ -85,6 +85,21 @@ def test_the_reference_has_the_same_rank_and_says_which_it_is(tmp_path: Path) ->
         compared(tmp_path, reference="lara")
 
 
+def test_a_declared_rank_serves_every_row_and_other_ranks_of_the_reference_are_compared(tmp_path: Path) -> None:
+    """LoRA at rank 16 is a control of a study at rank 8; LoRA-XS has another rank by its nature."""
+    write(tmp_path, {"lora": VALUES["lora"], "dora": VALUES["dora"]})
+    write(tmp_path, {"lora": VALUES["pissa"]}, rank=16)
+    write(tmp_path, {"lora_xs": VALUES["pissa"]}, rank=32)
+    write(tmp_path, {"full_ft": VALUES["dora"]}, rank=None)
+    found = compared(tmp_path, rank=8)
+    rows = frame(found).set_index("row")
+    assert sorted(rows.index) == ["dora_r8", "full_ft", "lora_r16", "lora_xs_r32"]
+    assert {*rows["reference"]} == {"lora_r8"} and not any(rows["note"]) and found.tests == 4
+    assert rows.loc["lora_r16", "difference"] == pytest.approx(100 * (np.mean(VALUES["pissa"]) - 0.52))
+    with pytest.raises(Refused, match=r"--reference-rank 4: no run of lora at this rank is here; there are: 8, 16\."):
+        compared(tmp_path, rank=4)
+
+
 def test_a_single_reference_serves_every_rank_by_name(tmp_path: Path) -> None:
     write(tmp_path, {"lora": VALUES["lora"]})
     write(tmp_path, {"lora_xs": VALUES["dora"]}, rank=24)
@@ -120,10 +135,14 @@ def test_from_the_command_line_in_all_formats(tmp_path: Path, capsys: pytest.Cap
     where = ["--runs", str(tmp_path / "runs")]
     assert main(["table", "compare", *where]) == 0
     text = capsys.readouterr().out
-    assert "**Methods against LoRA** (`compare`)" in text and "| DoRA, r 8 | LoRA, r 8 | 62.67 | +10.67 |" in text
+    assert "**Methods against LoRA** (`compare`)" in text
+    assert "| DoRA, r 8 | LoRA, r 8 | 62.67 ±7.59 | +10.67 |" in text
+    assert "| LoRA, r 8 |  | 52.00 ±4.97 |" in text, "the reference has its row"
     assert "Holm-adjusted over the 3 differences of this table" in text
     assert main(["table", "compare", *where, "--reference", "dora", "--output", str(tmp_path)]) == 0
     assert sorted(path.suffix for path in tmp_path.glob("compare.*")) == [".csv", ".html", ".md", ".tex"]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "compare.csv").read_text())))
     assert {row["reference"] for row in rows} == {"dora_r8"}
     assert main(["table", "compare", *where, "--reference", "lara"]) == 2
+    assert main(["table", "compare", *where, "--reference-rank", "8"]) == 0
+    assert main(["table", "compare", *where, "--reference-rank", "4"]) == 2
