@@ -56,16 +56,24 @@ class MathTaskConfig(TextTaskConfig):
     think_step_by_step: Literal["never", "test", "always"] = Field(
         "never", description="which prompts end in \" Let's think step by step.\" (test: the papers' test prompt alone)"
     )
+    input_field: bool = Field(
+        False,
+        description="training questions of several lines: the first is the instruction, the others the template's "
+        "input (SDS-LoRA's code; test prompts have no input)",
+    )
 
 
 def training_prompt(question: str, config: MathTaskConfig) -> str:
-    return alpaca(question, THINK if config.think_step_by_step == "always" else "")
+    lead = THINK if config.think_step_by_step == "always" else ""
+    if not config.input_field:
+        return alpaca(question, lead)
+    instruction, _, others = question.partition("\n")
+    return alpaca(instruction, lead, others)
 
 
 def evaluation_prompt(question: str, config: MathTaskConfig) -> str:
-    """The training prompt; with `think_step_by_step=test` the papers' extra sentence after it."""
-    lead = THINK if config.think_step_by_step == "test" else ""
-    return training_prompt(question, config) + lead
+    """The question as the whole instruction; with `think_step_by_step` other than `never` the papers' extra sentence."""
+    return alpaca(question, "" if config.think_step_by_step == "never" else THINK)
 
 
 def training_example(row: Row, config: MathTaskConfig) -> TextExample:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-ALPACA_HEAD = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+_DESCRIBED, _ASKED = (
+    "Below is an instruction that describes a task",
+    "Write a response that appropriately completes the request.",
 )
+ALPACA_HEAD = f"{_DESCRIBED}. {_ASKED}"
+ALPACA_HEAD_WITH_INPUT = f"{_DESCRIBED}, paired with an input that provides further context. {_ASKED}"
 
 THINK = " Let's think step by step."
 """What the papers' math evaluation adds after the template; their training never shows it."""
@@ -13,10 +16,14 @@ STOP = ("### Instruction", "### Response")
 """A generation that starts a new turn has ended."""
 
 
-def alpaca(instruction: str, response_lead: str = "") -> str:
-    """The Alpaca template without an input field (Taori et al. 2023), ending in `### Response:` and `response_lead`.
+def alpaca(instruction: str, response_lead: str = "", given: str = "") -> str:
+    """The Alpaca template (Taori et al. 2023), ending in `### Response:` and `response_lead`.
+
+    Its form with an input field, which holds `given`, is taken where that is not empty.
 
     `response_lead` is what stands between the template and the first token of the response: nothing for the math
     tasks, a line break for LLM-Adapters' commonsense tasks, THINK for the papers' math evaluation.
     """
-    return f"{ALPACA_HEAD}\n\n### Instruction:\n{instruction}\n\n### Response:{response_lead}"
+    head = ALPACA_HEAD_WITH_INPUT if given else ALPACA_HEAD
+    field = f"### Input:\n{given}\n\n" if given else ""
+    return f"{head}\n\n### Instruction:\n{instruction}\n\n{field}### Response:{response_lead}"

@@ -73,6 +73,25 @@ def test_think_step_by_step(choice, in_training, in_test):
     assert task.evaluations()[0].prompt(row).endswith(" Let's think step by step.") is in_test
 
 
+def test_a_question_of_several_lines_has_an_input_field_where_asked_for():
+    """As SDS-LoRA's code splits it; its test prompts, and questions of one line, have no input."""
+    plain, split = (task_of("task=gsm8k", f"task.input_field={value}") for value in ("false", "true"))
+    question = "How many?\nTwo socks.\n\nThree shoes."
+    row = {"question": question, "answer": "#### 5"}
+    described = "Below is an instruction that describes a task"
+    asked = "Write a response that appropriately completes the request.\n\n### Instruction:\nHow many?"
+    assert split.training_example(row).prompt == (
+        f"{described}, paired with an input that provides further context. {asked}\n\n"
+        "### Input:\nTwo socks.\n\nThree shoes.\n\n### Response:"
+    )
+    assert plain.training_example(row).prompt == f"{described}. {asked}\nTwo socks.\n\nThree shoes.\n\n### Response:"
+    for task in (plain, split):
+        assert task.evaluations()[0].prompt(row) == plain.training_example(row).prompt
+        assert task.training_example(row | {"question": "How many?"}).prompt == f"{described}. {asked}\n\n### Response:"
+    ends_in_a_line_break = split.training_example(row | {"question": "How many?\n"}).prompt
+    assert ends_in_a_line_break == f"{described}. {asked}\n\n### Response:"
+
+
 @pytest.mark.parametrize("name", [name for name in TEXT_TASKS if name.startswith("commonsense")])
 def test_choices_are_the_training_responses(name):
     task = task_of(f"task={name}", "task.scorers=[paper,likelihood]")

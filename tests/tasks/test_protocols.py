@@ -177,11 +177,20 @@ def test_variant_code_is_what_the_authors_code_does():
     for protocol, steps in (("math", 50), ("commonsense", 55), ("vision", 50)):
         assert resolved(f"sds_lora/{protocol}", "method=sds_lora", "variant=code").method.pre_steps == steps
         assert resolved(f"sds_lora/{protocol}", "method=sds_lora").method.pre_steps == 0
-        for method in ("dora", "pissa", "preconditioned_lora", "lora_plus"):
+        for method in ("dora", "pissa", "preconditioned_lora", "lora_plus", "altlora"):
             config = resolved(f"sds_lora/{protocol}", f"method={method}", "variant=code", "method.rank=16").method
             assert config.alpha / config.rank == pytest.approx(4 / 16**0.5), method
     ga = resolved("sds_lora/math", "method=lora_ga", "variant=code").method
     assert (ga.gamma, ga.samples) == (512, 32)
+    assert (sb.method.gradient_dtype, glue.method.gradient_dtype) == ("bfloat16", "float32")
+    orders = {
+        name: resolved(f"sds_lora/{name}", "variant=code").train.order for name in ("math", "commonsense", "vision")
+    }
+    assert orders == {"math": "repeated", "commonsense": "shuffled", "vision": "sequential"}
+    math = resolved("sds_lora/math", "variant=code").task
+    assert (math.input_field, math.tokenize) == (True, "together")
+    for method, key, value in (("lora_pro", "mode", "efficient"), ("altlora", "second_moment", True)):
+        assert getattr(resolved("sds_lora/math", f"method={method}", "variant=code").method, key) == value
     pro = resolved("lora_pro/metamath", "method=lora_pro", "variant=code").method
     assert (pro.mode, pro.damping, pro.damping_form, pro.first_count, pro.alpha) == ("full", 1e-8, "absolute", 2, 16)
     assert resolved("pissa/metamath").method.svd_iterations == 16
