@@ -104,10 +104,13 @@ class DataContext(Protocol):
     @property
     def learning_rate(self) -> float: ...
 
-    def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
-        """Sum of dL/dW over `rows` random training rows: per layer m x n, fp32, in main memory.
+    def summed_gradients(
+        self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        """Sum of dL/dW over `rows` random training rows: per layer m x n, in main memory.
 
         A `batch` of k rows adds the gradient of its mean target loss, divided by k; `dropout` inside the base is on.
+        `dtype` is the number format of the sum and of what is added to it; None: fp32.
         """
 
     def train_at_constant_rate(self, steps: int, after_step: Callable[[int, Optimizer], None]) -> None:

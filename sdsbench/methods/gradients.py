@@ -16,17 +16,24 @@ if TYPE_CHECKING:
     from sdsbench.methods.base import Layers
 
 
-def summed_gradients(layers: Layers, run_backward: Callable[[], None]) -> dict[str, Tensor]:
-    """Per layer the sum of dL/dW_mn over all backward passes that `run_backward` does, fp32, in main memory.
+def summed_gradients(
+    layers: Layers, run_backward: Callable[[], None], dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Per layer the sum of dL/dW_mn over all backward passes that `run_backward` does, in main memory.
+
+    Gradients are summed in fp32 (fp64 as the base), or in `dtype`, to which each one is rounded first.
 
     Each layer's gradient exists on the device only inside that layer's backward step, so device memory beyond an
     ordinary backward pass is one m x n matrix, however deep the model is. Gradients of the adapters' parameters
     are zeroed afterwards (those of other parameters, such as a classifier head, are the caller's).
     """
-    totals = {name: torch.zeros(layer.shape, dtype=master_dtype(layer.weight.dtype)) for name, layer in layers.items()}
+    totals = {
+        name: torch.zeros(layer.shape, dtype=dtype or master_dtype(layer.weight.dtype))
+        for name, layer in layers.items()
+    }
 
     def add(name: str, gradient_mn: Tensor) -> None:
-        totals[name].add_(gradient_mn.cpu())
+        totals[name].add_(gradient_mn.to("cpu", totals[name].dtype))
 
     for name, layer in layers.items():
         layer.gradient_sink = partial(add, name)

@@ -8,7 +8,7 @@ W0 is left alone, so training starts at W0 + U_r S_r V_r^T. eta is a number, the
 rate / warm-up steps (`warmup`), or what the authors' code makes of that (`code`; train_arithmetic.py, train_cr.py): its
 steps are the batches of the loader that the gradients come from, eta = learning rate / (warm-up ratio x epochs x
 ceil(rows / gradient_batch)), 3.00e-7 for math and 2.93e-6 for commonsense. A batch of k rows there adds the gradient
-of its mean loss over k, with dropout on (gradient_utils.py).
+of its mean loss over k, with dropout on, and a model in bf16 adds in bf16, where some sums are 0 (gradient_utils.py).
 
 Ablations of the paper are switches: start from a Kaiming matrix or from dW with noise, fewer or more rows, no sign, and
 no gradient approximation (B = U_r S_r, A = V_r^T, R = I).
@@ -26,6 +26,7 @@ from sdsbench.core.section import Count, FromZero, PositiveNumber, only_where
 from sdsbench.methods.base import Alpha, Branch, DataContext, Layers, LowRankConfig, Method, register
 from sdsbench.methods.initial import kaiming_uniform
 from sdsbench.methods.linear_algebra import randomised_svd, truncated_svd
+from sdsbench.methods.masters import as_master
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +60,9 @@ class LoRASBConfig(LowRankConfig):
     )
     gradient_dropout: Annotated[bool, _GRADIENT] = Field(
         False, description="dropout inside the base is on for these gradients (the authors' code)"
+    )
+    gradient_dtype: Annotated[Literal["float32", "bfloat16"], _GRADIENT] = Field(
+        "float32", description="number format in which these gradients are summed, and of eta times the sign"
     )
     noise_std: FromZero = Field(0.0, description="standard deviation of noise added to the step before its SVD")
     approximation: bool = Field(True, description="singular values in R, or in B with R = I")
@@ -101,7 +105,8 @@ class LoRASB(Method):
         rows = min(rows, context.train_rows)
         eta, gradients = self._eta(context), dict[str, "Tensor"]()
         if config.start == "gradient":
-            gradients = context.summed_gradients(layers, rows, config.gradient_batch, config.gradient_dropout)
+            dtype = None if config.gradient_dtype == "float32" else getattr(torch, config.gradient_dtype)
+            gradients = context.summed_gradients(layers, rows, config.gradient_batch, config.gradient_dropout, dtype)
         kept = []
         for name, layer in layers.items():
             step_mn = self._first_step(layer, gradients.pop(name, None), eta, context.generator)
@@ -132,7 +137,7 @@ class LoRASB(Method):
             step_mn = -eta * (gradient_mn.sign() if self.config.sign else gradient_mn)
         if self.config.noise_std:
             step_mn = step_mn + self.config.noise_std * torch.randn(m, n, generator=generator)
-        return step_mn.to(layer.weight.device)
+        return as_master(step_mn).to(layer.weight.device)
 
     def _start_at(self, layer: AdaptedLinear, step_mn: Tensor, generator: torch.Generator) -> float:
         """Put the best rank-r approximation of the step into the layer; says which share of its energy that is."""

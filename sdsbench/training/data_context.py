@@ -51,8 +51,10 @@ class TrainingContext:
     def learning_rate(self) -> float:
         return self.training.config.lr
 
-    def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
-        """Gradients of the mean target loss of each of `rows` random rows, summed: m x n, fp32, on the CPU.
+    def summed_gradients(
+        self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        """Gradients of the mean target loss of each of `rows` random rows, summed in `dtype` (fp32): m x n, on the CPU.
 
         With a `batch` of k rows: of the mean over the batch's targets, divided by k. `dropout` of the base is off
         unless asked for.
@@ -68,12 +70,12 @@ class TrainingContext:
                 self.after_row()
 
         if not dropout:
-            return summed_gradients(layers, run_backward)
+            return summed_gradients(layers, run_backward, dtype)
         was_training = training.model.training
         training.model.train()
         try:
             with training.dropout.of_step(0):
-                return summed_gradients(layers, run_backward)
+                return summed_gradients(layers, run_backward, dtype)
         finally:
             training.model.train(was_training)
 

@@ -113,9 +113,11 @@ class Context:
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(5))
     rows: list[int] = field(default_factory=list)
 
-    def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
+    def summed_gradients(
+        self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
         self.rows.append(rows)
-        return summed_gradients(layers, self.run_backward)
+        return summed_gradients(layers, self.run_backward, dtype)
 
 
 @dataclass

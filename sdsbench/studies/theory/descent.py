@@ -53,8 +53,10 @@ class _Context:
     warmup_ratio: float = 0.0
     epochs: float = 1.0
 
-    def summed_gradients(self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False) -> dict[str, Tensor]:
-        return summed_gradients(layers, self.session.backward)  # type: ignore[arg-type]
+    def summed_gradients(
+        self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        return summed_gradients(layers, self.session.backward, dtype)  # type: ignore[arg-type]
 
     def train_at_constant_rate(self, steps: int, after_step: Callable[[int, Any], None]) -> None:
         raise NotImplementedError("a descent begins with its first step: method.pre_steps is 0 here")
