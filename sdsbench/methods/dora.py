@@ -3,15 +3,21 @@
     W = magnitude_m * (W0 + s B A) / rownorm(W0 + s B A),   s = alpha / r
 
 The norm runs over the input dimension and is a constant for the backward pass. magnitude starts at rownorm(W0), A and
-B as in LoRA. The bias is not rescaled. Dropout, if any, is on the input of B A only.
+B as in LoRA. The bias is not rescaled. Dropout, if any, is on the input of B A only, or, with `drop_base`, as in the
+authors' code (tuners/dora.py) and in peft: with c = magnitude / rownorm and d = dropout(x),
+
+    y = x W0^T + (c - 1) d W0^T + c s d A^T B^T + bias
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from sdsbench.core.lazy import torch
+from sdsbench.core.section import only_where, other_than
 from sdsbench.methods.base import LowRankConfig, register
 from sdsbench.methods.initial import add_lora_factors
 from sdsbench.methods.lora import LoRA
@@ -25,10 +31,14 @@ if TYPE_CHECKING:
 
 class DoRAConfig(LowRankConfig):
     name: str = "dora"
+    drop_base: Annotated[bool, only_where(dropout=other_than(0.0))] = Field(
+        False, description="dropout on the input of the rescaled base product too (the authors' code, peft)"
+    )
 
 
 @register("dora", DoRAConfig)
 class DoRA(LoRA):
+    config: DoRAConfig
     title = "DoRA"
     arxiv = "2402.09353"
     peft_options: ClassVar[Mapping[str, Any]] = {"use_dora": True}
@@ -43,7 +53,7 @@ class DoRA(LoRA):
 
     def forward(self, layer: AdaptedLinear, x_tn: Tensor) -> Tensor:
         rows = (layer.magnitude, self.row_norm(layer))
-        return layer.low_rank_forward(x_tn, self.branches(layer), self.scale(), rows)
+        return layer.low_rank_forward(x_tn, self.branches(layer), self.scale(), rows, self.config.drop_base)
 
     def row_norm(self, layer: AdaptedLinear) -> Tensor:
         """rownorm(W0 + s B A) without an m x n result: |w|^2 + 2 s b (A w) + s^2 b (A A^T) b for rows w, b.

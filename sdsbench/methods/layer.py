@@ -86,24 +86,31 @@ class AdaptedLinear(nn.Module):
         return self.method.forward(self, x_tn).view(*x.shape[:-1], self.out_features)
 
     def low_rank_forward(
-        self, x_tn: Tensor, branches: Sequence[Branch], scale: float, rows: RowScale | None = None
+        self,
+        x_tn: Tensor,
+        branches: Sequence[Branch],
+        scale: float,
+        rows: RowScale | None = None,
+        drops_base: bool = False,
     ) -> Tensor:
         """y_tm = magnitude / norm * (x W0^T + scale * sum_i dropout(x) down_i^T up_i^T) + bias.
 
-        Dropout applies to the input of the update only. Gradients go to the factors that require them.
+        Dropout applies to the input of the update only. With `drops_base`, which needs `rows`, the rescaled product is
+        dropout(x) W0^T instead, and (x - dropout(x)) W0^T is added as it is. Gradients go to the factors that require
+        them.
         """
-        call = self.call(scale, len(x_tn), self.gradient_sink)
+        call = self.call(scale, len(x_tn), self.gradient_sink, drops_base)
         blocks = [block for branch in branches for block in branch]
         return _LowRankLinear.apply(x_tn, self.weight, self.bias, *(rows or UNSCALED), call, *blocks)
 
-    def call(self, scale: float, rows: int, sink: GradientSink | None) -> Call:
+    def call(self, scale: float, rows: int, sink: GradientSink | None, drops_base: bool = False) -> Call:
         """The arguments of a product over so many rows of input, with the mask of this pass where dropout applies."""
         dropout = self.method.config.dropout if self.training else 0.0
         if not dropout:
             return Call(scale, 0.0, 0, 0, sink)
         if self.dropout_masks is None:
             raise RuntimeError(f"{self.name}: dropout needs layer.dropout_masks (methods/dropout_masks.py)")
-        return Call(scale, dropout, *self.dropout_masks.of_layer(self.name, rows), sink)
+        return Call(scale, dropout, *self.dropout_masks.of_layer(self.name, rows), sink, drops_base)
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}, {self.method.name}"
@@ -118,6 +125,7 @@ class Call:
     seed: int
     first_row: int  # of the mask
     sink: GradientSink | None
+    drops_base: bool = False  # whether the rescaled base product sees the dropped input too
 
     def dropped(self, x_tn: Tensor) -> Tensor:
         """x with dropout; the same mask each time, since it is drawn from the stored seed."""
@@ -166,15 +174,18 @@ class _LowRankLinear(torch.autograd.Function):
         *blocks: Tensor,
     ) -> Tensor:
         up_mK, down_Kn = joined(blocks, x_tn.dtype)
-        h_Kt = down_Kn @ call.dropped(x_tn).t()
+        dropped_tn = call.dropped(x_tn)
+        h_Kt = down_Kn @ dropped_tn.t()
         if magnitude_m is None or norm_m is None:
             y_tm = nn.functional.linear(x_tn, weight_mn, bias_m)
             y_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale)
             scaled_tm = None
         else:
-            scaled_tm = x_tn @ weight_mn.t()
+            scaled_tm = (dropped_tn if call.drops_base else x_tn) @ weight_mn.t()
             scaled_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale).mul_((magnitude_m / norm_m).to(x_tn.dtype))
             y_tm = scaled_tm if bias_m is None else scaled_tm + bias_m
+            if call.drops_base:
+                y_tm = torch.addmm(y_tm, x_tn - dropped_tn, weight_mn.t())
         ctx.save_for_backward(x_tn, weight_mn, magnitude_m, norm_m, scaled_tm, up_mK, down_Kn)
         ctx.call, ctx.widths = call, widths_of(blocks)
         return y_tm
@@ -187,7 +198,7 @@ class _LowRankLinear(torch.autograd.Function):
         needs_x, _, _, needs_magnitude, _, _, *needs_block = ctx.needs_input_grad
         if call.sink is not None:
             call.sink(as_master(g_tm.t()) @ as_master(x_tn))
-        magnitude_gradient_m = None
+        magnitude_gradient_m, output_tm = None, g_tm
         if scaled_tm is not None:
             if needs_magnitude:
                 magnitude_gradient_m = magnitude_gradient(g_tm, scaled_tm, magnitude_m)
@@ -195,7 +206,10 @@ class _LowRankLinear(torch.autograd.Function):
         u_Kt = scaled_product(up_mK.t(), g_tm.t(), call.scale)  # dL/dh
         gradients = block_gradients(call, g_tm, x_tn, u_Kt, down_Kn, ctx.widths, needs_block)
         dx_tn = None
-        if needs_x:
+        if needs_x and call.drops_base:
+            through_tn = torch.addmm(u_Kt.t() @ down_Kn, g_tm - output_tm, weight_mn)
+            dx_tn = torch.addmm(call.undropped(through_tn), output_tm, weight_mn)
+        elif needs_x:
             dx_tn = g_tm @ weight_mn
             if call.dropout:
                 dx_tn.add_(call.undropped(u_Kt.t() @ down_Kn))

@@ -72,7 +72,7 @@ def training_prompt(question: str, config: MathTaskConfig) -> str:
 
 
 def evaluation_prompt(question: str, config: MathTaskConfig) -> str:
-    """The question as the whole instruction; with `think_step_by_step` other than `never` the papers' extra sentence."""
+    """The question as the whole instruction; the papers' extra sentence unless `think_step_by_step=never`."""
     return alpaca(question, "" if config.think_step_by_step == "never" else THINK)
 
 

@@ -77,9 +77,14 @@ class _Asking:
         return getattr(self._layer, name)
 
     def low_rank_forward(
-        self, x_tn: Tensor, branches: Sequence[tuple[Tensor, Tensor]], scale: float, rows: RowScale | None = None
+        self,
+        x_tn: Tensor,
+        branches: Sequence[tuple[Tensor, Tensor]],
+        scale: float,
+        rows: RowScale | None = None,
+        drops_base: bool = False,
     ) -> _Asked:
-        call = self._layer.call(scale, len(x_tn), None)
+        call = self._layer.call(scale, len(x_tn), None, drops_base)
         return _Asked(call, rows, [block for branch in branches for block in branch])
 
 
@@ -99,7 +104,12 @@ class _GroupedLowRank(torch.autograd.Function):
         calls: Sequence[Call],
         *tensors: Tensor | None,
     ) -> Tensor:
-        y_tm = _each_with_its_weight(x_tn, [weight.t() for weight in weights], tokens)
+        transposed, drops_base = [weight.t() for weight in weights], calls[0].drops_base  # the same in all runs
+        rescaled_tn = x_tn
+        if drops_base:
+            pairs = zip(calls, x_tn.split(list(tokens)), strict=True)
+            rescaled_tn = torch.cat([call.dropped(x_jn) for call, x_jn in pairs])
+        y_tm = _each_with_its_weight(rescaled_tn, transposed, tokens)
         scaled = False
         used: list[Tensor | None] = []
         for x_jn, y_jm, call, (magnitude_m, norm_m, *blocks) in _runs(tokens, calls, tensors, x_tn, y_tm):
@@ -113,12 +123,15 @@ class _GroupedLowRank(torch.autograd.Function):
         ctx.save_for_backward(x_tn, y_tm if scaled else None, *used)
         ctx.weights, ctx.tokens, ctx.calls = weights, tokens, calls
         ctx.widths = widths_of(blocks)  # the same in all runs
+        if drops_base:
+            y_tm = y_tm + _each_with_its_weight(x_tn - rescaled_tn, transposed, tokens)
         return y_tm if bias_m is None else y_tm + bias_m
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_tm: Tensor) -> tuple[Tensor | None, ...]:
         x_tn, scaled_tm, *used = ctx.saved_tensors
+        output_tm = g_tm
         if scaled_tm is not None:
             g_tm = g_tm.clone()  # scaled in place below
         needs_x, *_ = ctx.needs_input_grad
@@ -141,7 +154,13 @@ class _GroupedLowRank(torch.autograd.Function):
             gradients += [magnitude_gradient_m, None, *found]
             additions.append((call, u_Kj, down_Kn))
         dx_tn = None
-        if needs_x:
+        if needs_x and ctx.calls[0].drops_base:
+            dx_tn = _each_with_its_weight(output_tm, ctx.weights, ctx.tokens)
+            through_tn = _each_with_its_weight(g_tm - output_tm, ctx.weights, ctx.tokens)
+            split = (tensor.split(list(ctx.tokens)) for tensor in (dx_tn, through_tn))
+            for dx_jn, through_jn, (call, u_Kj, down_Kn) in zip(*split, additions, strict=True):
+                dx_jn.add_(call.undropped(torch.addmm(through_jn, u_Kj.t(), down_Kn)))
+        elif needs_x:
             dx_tn = _each_with_its_weight(g_tm, ctx.weights, ctx.tokens)
             for dx_jn, (call, u_Kj, down_Kn) in zip(dx_tn.split(list(ctx.tokens)), additions, strict=True):
                 if call.dropout:

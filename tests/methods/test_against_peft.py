@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from sdsbench.methods.layer import AdaptedLinear
 from tests.methods.tiny import FAMILIES, logits, start, tiny_model
 
 PEFT_KEYS = {
@@ -49,6 +50,42 @@ def test_equal_to_peft_over_20_steps(name: str, family: str) -> None:
                 _close(mine.grad, his.grad)
         optimizer.step()
     _close(logits(ours.model, ours.batch), logits(theirs, ours.batch), tolerance=3e-6)
+
+
+def test_dora_drops_the_input_of_both_products_as_peft() -> None:
+    """One mask for both libraries: the training loss and all gradients, at magnitudes other than rownorm."""
+    ours = start("dora", alpha=8.0, dropout=0.3, drop_base=True)
+    config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.3, target_modules=list(ours.layers), use_dora=True)
+    theirs = get_peft_model(tiny_model("decoder"), config).train()
+    for name, layer in ours.layers.items():
+        theirs.base_model.model.get_submodule(name).lora_dropout["default"] = _Dropped(layer)
+    pairs = _pairs(ours.layers, theirs)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for mine, his in pairs.values():
+            his.copy_(mine.mul_(1.5).add_(0.1 * torch.randn(mine.shape, generator=generator)))
+    losses = [model(**ours.batch).loss for model in (ours.model, theirs)]
+    torch.autograd.backward(losses)
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+    for mine, his in pairs.values():
+        _close(mine.grad, his.grad, tolerance=1e-5)
+    plain = start("dora", alpha=8.0, dropout=0.3)
+    with torch.no_grad():
+        for (mine, _), (other, _) in zip(pairs.values(), _pairs(plain.layers, theirs).values(), strict=True):
+            other.copy_(mine)
+    assert abs(plain.model(**plain.batch).loss.item() - losses[1].item()) > 1e-3, "other than the update's input alone"
+
+
+class _Dropped(torch.nn.Module):
+    """peft's dropout of a layer with the mask that our layer draws."""
+
+    def __init__(self, layer: AdaptedLinear) -> None:
+        super().__init__()
+        self.call = layer.call
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x_tn = x.reshape(-1, x.shape[-1])
+        return self.call(1.0, len(x_tn), None).dropped(x_tn).view_as(x)
 
 
 def _pairs(layers, theirs) -> dict:

@@ -189,9 +189,11 @@ def test_variant_code_is_what_the_authors_code_does():
     assert orders == {"math": "repeated", "commonsense": "shuffled", "vision": "sequential"}
     math = resolved("sds_lora/math", "variant=code").task
     assert (math.input_field, math.tokenize) == (True, "together")
-    for method, key, value in (("lora_pro", "mode", "efficient"), ("altlora", "second_moment", True)):
+    both = (("lora_pro", "mode", "efficient"), ("altlora", "second_moment", True), ("dora", "drop_base", True))
+    for method, key, value in both:
         assert getattr(resolved("sds_lora/math", f"method={method}", "variant=code").method, key) == value
     pro = resolved("lora_pro/metamath", "method=lora_pro", "variant=code").method
     assert (pro.mode, pro.damping, pro.damping_form, pro.first_count, pro.alpha) == ("full", 1e-8, "absolute", 2, 16)
     assert resolved("pissa/metamath").method.svd_iterations == 16
     assert resolved("lora_xs/commonsense").method.alpha / 32 == 2
+    assert resolved("dora/commonsense").method.drop_base

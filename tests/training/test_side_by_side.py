@@ -59,11 +59,11 @@ def member(
     return Member(training, TrainState(optimizer, method, layers), after_step)
 
 
-@pytest.mark.parametrize("name", LOW_RANK)
-def test_losses_are_those_of_a_run_alone(name: str, device: str) -> None:
+@pytest.mark.parametrize(("name", "own"), [*((name, {}) for name in LOW_RANK), ("dora", {"drop_base": True})], ids=str)
+def test_losses_are_those_of_a_run_alone(name: str, own: dict[str, object], device: str) -> None:
     """To 1e-5; on CUDA, whose products sum in another order at each shape, to 1e-4."""
     base = tiny_model("decoder").to(device)
-    keys = {"dropout": 0.1}
+    keys = {"dropout": 0.1, **own}
     alone = []
     for seed, lr in RUNS:
         single, losses = member(base, name, seed, lr, **keys), []
