@@ -4,6 +4,7 @@
 {"kind": "method", "step": 3, ...}                             what the method reports of a step
 {"kind": "eval", "step": 3, "stage": ..., "scorer": ..., ...}  a score after that step (0: before training)
 {"kind": "probe", "step": 3, ...}                              means over layers of a probe
+{"kind": "held_out", "step": 3, "loss": ...}                   the loss on held-out training rows (train.best_every)
 {"kind": "memory", "step": 3, "micro_tokens": ...}             that step did not fit, and was made in smaller passes
 """
 
@@ -18,7 +19,7 @@ from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import STEPS
 from sdsbench.core.reading import finite, read_text, rows_of, whole
 
-KINDS = ("train", "method", "eval", "probe")
+KINDS = ("train", "method", "eval", "probe", "held_out")
 
 
 class StepLog:
@@ -70,17 +71,17 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows_of(whole_lines, _wrong, path)
 
 
+_NEEDED = {"train": ("loss",), "held_out": ("loss",), "eval": ("stage", "evaluation", "scorer", "value")}
 _TEXTS = ("kind", "stage", "evaluation", "scorer", "floor_of", "unit", "better")
 
 
 def _wrong(line: dict[str, Any]) -> str:
     """What is wrong with the form of a line; empty for a good one."""
     if not isinstance(line.get("kind"), str):
-        return "kind: accepted: train, method, eval or probe"
+        return f"kind: accepted: {', '.join(KINDS)}"
     if not whole(line.get("step")):
         return "step: accepted: a whole number from 0"
-    needed = {"train": ("loss",), "eval": ("stage", "evaluation", "scorer", "value")}.get(line["kind"], ())
-    for key in needed:
+    for key in _NEEDED.get(line["kind"], ()):
         if line.get(key) is None:
             return f"{key}: a line of kind {line['kind']} has it"
     for key, value in line.items():

@@ -15,6 +15,7 @@ from sdsbench.data.draw import limited
 from sdsbench.data.sources import Rows, has_validation, load
 
 SPLIT = "held_back"  # how such rows are named where they come from a training split
+BEST_STEP = "held_out"  # and how those are named by which the best step is chosen
 SEED = 20240  # which training rows are held back must not move with a run's seed
 SHARE = 4  # of own files no more than one in so many rows is held back
 
@@ -81,6 +82,19 @@ def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
             "data.validation_rows leaves some"
         )
     return train.take(kept)
+
+
+def split_off(train: Rows, count: int) -> tuple[Rows, Rows]:
+    """(the other training rows, `count` of them to choose the best step by), a draw that no run's seed moves.
+
+    Raises Unavailable where no row would be left to train on.
+    """
+    if count >= len(train):
+        raise Unavailable(f"train.best_rows={count}: accepted: fewer than the {len(train)} training rows of the run")
+    held_out = limited(train, count, "random")
+    taken = set(held_out.indices)
+    rest = [position for position, index in enumerate(train.indices) if index not in taken]
+    return train.take(rest), dataclasses.replace(held_out, split=BEST_STEP)
 
 
 def load_training(name: str, config: DataConfig, tuning: Sequence[Rows] = (), classes: str | None = None) -> Rows:

@@ -56,6 +56,7 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
         {
             "model": f"{config.model.name} from {weights.source}, {parameters / 1e6:.1f} M parameters",
             "rows": f"{len(rows)} of {catalogue.described(rows.dataset)}, fingerprint {rows.fingerprint[:12]}",
+            **_held_out(loaded),
             **_lengths(loaded.lengths()),
             "compute": f"{device.device_name}, {device.threads} threads of {usable_cores()} cores, "
             f"{str(device.dtype).removeprefix('torch.')}: {device.dtype_reason}",
@@ -78,6 +79,11 @@ def _attention(loaded: Loaded) -> dict[str, str]:
     capped = getattr(model, "attn_logit_softcapping", None)
     reason = one_by_one(device.device, device.dtype, head_size, capped)
     return {} if reason is None else {"attention": f"a call for each sequence (slower, the same numbers): {reason}"}
+
+
+def _held_out(loaded: Loaded) -> dict[str, str]:
+    """How many rows say which step counts (train.best_every), where any do."""
+    return {"held out": f"{len(loaded.held_out)} rows: the best step by their loss"} if loaded.held_out else {}
 
 
 def _lengths(lengths: Lengths | None) -> dict[str, str]:

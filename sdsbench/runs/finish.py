@@ -22,12 +22,14 @@ from sdsbench.runs.evaluate import (
 from sdsbench.runs.prepare import Prepared
 from sdsbench.runs.train import Trained
 from sdsbench.training import checkpoint
+from sdsbench.training.best_step import put_back
 
 
 def finish(trained: Trained) -> Record:
     """Save the adapter, score the trained model, and put scores, losses, tokens and memory into the record."""
     prepared = trained.prepared
     run, config = prepared.run, prepared.run.config
+    _take_best_step(prepared)
     _save_trained(prepared)
     stage = "validation" if config.eval.split == "validation" else "trained"
     step_log.drop_scores(run.folder / "metrics.jsonl", stage)  # of an evaluation that did not come to its end
@@ -41,6 +43,17 @@ def finish(trained: Trained) -> Record:
     run.keeper.end()
     checkpoint.remove_all(run.folder)
     return run.keeper.record
+
+
+def _take_best_step(prepared: Prepared) -> None:
+    """Go back to the step of train.best_every; says so where there was no look."""
+    run, state = prepared.run, prepared.state
+    if state.best is not None:
+        put_back(prepared.training.model, state)
+        run.keeper.record.facts |= {"best_step": float(state.best.step), "best_step_loss": state.best.loss}
+        run.log(f"the best step by the loss on rows held out is {state.best.step} of {state.step}")
+    elif (every := run.config.train.best_every) is not None:
+        run.log(f"train.best_every={every} is more than the {state.step} steps: the last step counts")
 
 
 def _save_trained(prepared: Prepared) -> None:

@@ -56,6 +56,7 @@ class Loaded:
     device: Device
     family: Family
     examples: Sequence[Any]
+    held_out: Sequence[Any] = ()  # train.best_every
 
     def lengths(self) -> Lengths | None:
         """What train.max_length did to the training rows; None for images, which have no length."""
@@ -147,7 +148,8 @@ def load(config: RunConfig, read_model: LoadModel) -> Loaded:
     family = family_of(task, model, config)
     examples = family.encode_all(data.training)
     family.check(model.model, examples, device.device)
-    return Loaded(model, data, device, family, examples)
+    held_out = family.encode_all(data.held_out) if data.held_out is not None else ()
+    return Loaded(model, data, device, family, examples, held_out)
 
 
 def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainState, Probe | None, Parameters]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sdsbench.core.record import DataUsed
 from sdsbench.data import columns
 from sdsbench.data.draw import limited
-from sdsbench.data.held_back import load_training, tuning_rows
+from sdsbench.data.held_back import load_training, split_off, tuning_rows
 from sdsbench.data.sources import Rows, load, text_rows
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import require_data
@@ -24,9 +24,10 @@ class RunData:
     training: Rows
     evaluations: Sequence[tuple[Evaluation, Rows]]
     text: Rows | None = None  # eval.text
+    held_out: Rows | None = None  # train.best_every
 
     def used(self) -> list[DataUsed]:
-        beside = [self.text] if self.text is not None else []
+        beside = [rows for rows in (self.held_out, self.text) if rows is not None]
         return [self.training.used(), *(rows.used() for rows in (*(rows for _, rows in self.evaluations), *beside))]
 
 
@@ -46,6 +47,9 @@ def load_run(config: RunConfig) -> RunData:
     training = load_training(config.task.train_set, config.data, held_back, task.classes)
     for rows in (training, *read.values()):
         columns.check(rows, task.checks(rows.dataset))
+    held_out = None
+    if config.train.best_every is not None:
+        training, held_out = split_off(training, config.train.best_rows)
     scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}
     pairs = [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations]
-    return RunData(training, pairs, text_rows(config.eval.text) if config.eval.text else None)
+    return RunData(training, pairs, text_rows(config.eval.text) if config.eval.text else None, held_out)

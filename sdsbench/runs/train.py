@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from sdsbench.core import step_log
-from sdsbench.core.errors import Interrupted
+from sdsbench.core.errors import Interrupted, TrainingFailed
 from sdsbench.core.progress import Progress, forget_peak_memory
 from sdsbench.core.step_log import StepLog
+from sdsbench.evaluation.validation_loss import mean_loss
 from sdsbench.runs.evaluate import evaluate_epoch
 from sdsbench.runs.prepare import Prepared
 from sdsbench.training import checkpoint
+from sdsbench.training.best_step import keep_if_best
 from sdsbench.training.loop import StepReport
 from sdsbench.training.side_by_side import Member
+
+ROWS_OF_A_PASS = 8  # held-out rows; a constant, since another cut would move the last bits of a loss
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,9 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
                 log.write("method", step.step, **step.facts)
             speed = step.tokens / step.seconds
             progress.advance(1, f"loss {step.loss:.4f}  lr {step.lr:.1e}  {speed:,.0f} tok/s")
+            if (loss := _held_out_loss(prepared, step.step)) is not None:
+                log.write("held_out", step.step, loss=loss)
+                keep_if_best(training.model, state, loss)
             try:
                 _after_epoch(prepared, step.step)
             except Interrupted:  # in the middle of an evaluation, which the next attempt makes up for
@@ -81,6 +89,23 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
             run.keeper.record.seconds.train = state.counters.seconds
             run.keeper.record.placing["group_size"] = state.group_size
             run.keeper.record.placing["micro_tokens"] = state.micro_limit or training.micro_tokens
+
+
+def _held_out_loss(prepared: Prepared, step: int) -> float | None:
+    """The loss on the rows held out, where the step is one at which train.best_every looks at it.
+
+    Raises TrainingFailed where it is not finite.
+    """
+    run, model = prepared.run, prepared.training.model
+    every = run.config.train.best_every
+    if every is None or step % every != 0:
+        return None
+    with run.keeper.timed("eval"):
+        loss = mean_loss(model, prepared.loaded.family, prepared.loaded.held_out, ROWS_OF_A_PASS)
+    model.train()
+    if not math.isfinite(loss):
+        raise TrainingFailed(f"step {step}: loss {loss} on the rows held out: not finite. Try a lower train.lr.")
+    return loss
 
 
 def _after_epoch(prepared: Prepared, step: int) -> None:

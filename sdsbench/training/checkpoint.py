@@ -106,6 +106,14 @@ class _Counters(FileContent, strict=True):
     seconds: float = Field(ge=0)
 
 
+class _BestStep(FileContent, strict=True):
+    """The fields of training.best_step.BestStep beside its tensors, as they are in a file."""
+
+    step: int = Field(ge=0)
+    loss: float
+    method: dict[str, Any]
+
+
 class _Facts(FileContent, strict=True):
     """The JSON part of a checkpoint."""
 
@@ -116,6 +124,7 @@ class _Facts(FileContent, strict=True):
     method: dict[str, Any]
     group_size: int = Field(ge=1)
     micro_limit: int | None = Field(ge=1)
+    best: _BestStep | None = None
     checksum: str  # of everything above, so that a changed step or counter is seen as a changed tensor is
 
 

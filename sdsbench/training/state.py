@@ -11,6 +11,7 @@ from torch import Tensor
 from sdsbench.methods.base import Method
 from sdsbench.methods.named_tensors import FrozenAdditions, put_tensors
 from sdsbench.methods.tensor_file import ready_to_save
+from sdsbench.training.best_step import BestStep
 from sdsbench.training.in_backward import InBackwardAdamW
 from sdsbench.training.optimizer import FlatOptimizer
 
@@ -37,12 +38,14 @@ class TrainState:
     group_size: int = 1  # the most runs that this one shared a step with (side_by_side.py)
     micro_limit: int | None = None  # tokens of a pass, once a larger one did not fit into memory
     frozen: FrozenAdditions | None = None  # of a method that puts layers of its own into the model
+    best: BestStep | None = None  # train.best_every
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name."""
         found = {f"optimizer.{key}": value for key, value in self.optimizer.tensors().items()}
         found |= {f"buffer.{key}": value for key, value in _buffers(self.layers).items()}
         found |= {f"frozen.{key}": value for key, value in self.frozen_tensors().items()}
+        found |= {f"best.{key}": value for key, value in (self.best.tensors if self.best else {}).items()}
         return ready_to_save(found)
 
     def frozen_tensors(self) -> dict[str, Tensor]:
@@ -57,21 +60,26 @@ class TrainState:
             "method": self.method.state(),
             "group_size": self.group_size,
             "micro_limit": self.micro_limit,
+            "best": self.best.facts() if self.best else None,
         }
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Restore what `tensors` and `facts` returned."""
         self.method.load_state(facts["method"])
-        masters = {key.removeprefix("optimizer."): t for key, t in tensors.items() if key.startswith("optimizer.")}
-        self.optimizer.load_tensors(masters)
+        self.optimizer.load_tensors(_part(tensors, "optimizer."))
         for key, buffer in _buffers(self.layers).items():
             buffer.copy_(tensors[f"buffer.{key}"])
         if self.frozen:
-            added = {key.removeprefix("frozen."): t for key, t in tensors.items() if key.startswith("frozen.")}
-            put_tensors(self.frozen.model, added)
+            put_tensors(self.frozen.model, _part(tensors, "frozen."))
+        self.best = BestStep(**facts["best"], tensors=_part(tensors, "best.")) if facts["best"] else None
         self.step = facts["step"]
         self.counters = Counters(**facts["counters"])
         self.group_size, self.micro_limit = facts["group_size"], facts["micro_limit"]
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _buffers(layers: Mapping[str, Any]) -> dict[str, Tensor]:

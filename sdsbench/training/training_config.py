@@ -72,6 +72,14 @@ class TrainConfig(Section):
         description="what is clipped: gradients before the method adjusts them, or what it made of them, by its own "
         "norm or by that of the raw ones",
     )
+    best_every: Count | None = Field(
+        None,
+        description="optimizer steps between looks at the loss on training rows held out: the result is what was "
+        "trained at the lowest; null: after the last step",
+    )
+    best_rows: Annotated[Count, only_where(best_every=GIVEN)] = Field(
+        120, description="training rows held out for that, one draw for all runs"
+    )
     checkpoint_every: Annotated[Count, PLACES] = Field(50, description="optimizer steps between checkpoints")
     save: Annotated[Literal["none", "adapter", "all"], PLACES] = Field(
         "adapter", description="trained tensors that are kept; all: the weights of full fine-tuning too"

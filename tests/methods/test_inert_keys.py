@@ -29,10 +29,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "sample_fraction": 0.5,
             "gradient_batch": 2,
             "gradient_dropout": True,
+            "gradient_dtype": "bfloat16",
         },
     ),
     ("lora_sb", {"samples": 7}, {"sample_fraction": 0.5}),
     ("altlora", {"second_moment": False}, {"epsilon": 0.5}),
+    ("dora", {"dropout": 0.0}, {"drop_base": True}),
     (
         "sds_lora",
         {"variant": "reset_lora"},

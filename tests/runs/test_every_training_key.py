@@ -12,7 +12,7 @@ from sdsbench.runs.prepare import ready_to_train
 
 COMMON = (
     "method=lora", "method.dropout=0.1", "data.source=embedded", "data.train_limit=24", "train.max_steps=null",
-    "train.epochs=1", "train.batch_size=4", "dtype=float32", "threads=1", "device=cpu",
+    "train.epochs=1", "train.batch_size=4", "train.best_rows=4", "dtype=float32", "threads=1", "device=cpu",
 )  # fmt: skip
 TASKS = {
     "text": ("model=micro", "task=gsm8k"),
@@ -20,6 +20,7 @@ TASKS = {
     "images": ("model=vit_micro", "task=vtab/dtd"),
     "warm-up": ("model=micro", "task=gsm8k", "train.warmup_ratio=0.4"),
     "weight decay": ("model=vit_micro", "task=vtab/dtd", "train.weight_decay=10.0"),
+    "best step": ("model=micro", "task=gsm8k", "train.best_every=2"),
     "adjusted gradients": ("model=micro", "task=gsm8k", "method=preconditioned_lora", "train.clip_norm=0.01"),
 }
 OTHER_VALUES = {
@@ -41,6 +42,8 @@ OTHER_VALUES = {
     "train.decay_vectors": "true",
     "train.clip_norm": "1e-8",
     "train.clip": "adjusted",
+    "train.best_every": "3",
+    "train.best_rows": "8",
     "train.checkpoint_every": "1",
     "train.save": "all",
     "train.activation_checkpointing": "true",
@@ -51,7 +54,11 @@ OTHER_VALUES = {
 NO_DROPOUT = "train.activation_checkpointing"  # refused together: what is computed again would have other masks
 CASES = [("text without dropout" if key == NO_DROPOUT else "text", key) for key in OTHER_VALUES]
 CASES += [("images", "train.head_lr"), ("images", "train.max_length"), ("adjusted gradients", "train.clip")]
-CASES += [("warm-up", "train.warmup_rounding"), ("weight decay", "train.decay_vectors")]
+CASES += [
+    ("best step", "train.best_rows"),
+    ("warm-up", "train.warmup_rounding"),
+    ("weight decay", "train.decay_vectors"),
+]
 
 
 @cache

@@ -35,6 +35,10 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
             "false where method.dropout is above 0",
             "A block that is computed twice would draw two masks.",
         )
+    if config.train.best_every is not None and methods.lookup(config.method.name)[0].trains_base:
+        advice = "What trained at the best step is kept in memory beside what trains: all weights would be there twice."
+        accepted = f"null with method={config.method.name}"
+        yield Problem("train.best_every", config.train.best_every, accepted, advice)
     yield from _probes(config)
     own = {"text", *(evaluation.name for evaluation in tasks.build(config.task).evaluations())}
     if len(set(config.eval.also) - own) < len(config.eval.also):

@@ -1,0 +1,120 @@
+"""train.best_every: what was trained at the lowest loss on held-out rows is the run's result, interrupted or not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from sdsbench.core import step_log
+from sdsbench.core.errors import ConfigError, Interrupted, Unavailable
+from sdsbench.core.record import Record
+from sdsbench.runs import train
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.execute import execute
+from sdsbench.runs.run_context import RunContext
+from sdsbench.runs.run_data import load_run
+from sdsbench.training.schedule import warmup_steps
+from sdsbench.training.signals import StopRequest
+from tests.tools import QUIET
+
+FAST = [
+    "model=micro", "task=gsm8k", "data.source=embedded", "data.train_limit=40", "train.batch_size=2",
+    "train.schedule=constant", "train.best_every=2", "train.best_rows=6", "eval.limit=2", "task.max_new_tokens=4",
+    "eval.untrained=false", "threads=1",
+]  # fmt: skip
+SDS = ["method=sds_lora", "method.rank=4", "method.warmup_steps=3", "method.guard=0", "method.refresh=never"]
+LORA = ["method=lora", "method.rank=4"]
+
+
+def adapter(folder: Path, record: Record) -> dict[str, Any]:
+    """Bits of every saved tensor, and what the method remembers."""
+    saved = folder / record.run_id / "adapter"
+    tensors = {name: tensor.numpy().tobytes() for name, tensor in load_file(saved / "adapter.safetensors").items()}
+    return tensors | {"state": json.loads((saved / "adapter.json").read_text())["state"]}
+
+
+@pytest.mark.parametrize("method", [LORA, SDS], ids=["lora", "sds_lora"])
+def test_the_result_is_that_of_a_run_that_ends_at_the_best_step(
+    method: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses are dealt: step 2 is the best of three looks, the last one equals it. SDS-LoRA gets its bases after it."""
+
+    def trained(steps: int, dealt: list[float]) -> Record:
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "mean_loss", lambda model, *_: (model.eval(), dealt.pop(0))[1])
+            words = [*FAST, *method, f"train.max_steps={steps}", f"output_root={tmp_path}"]
+            record = execute(compose_run(words), QUIET)
+        assert dealt == [], "one look every two steps"
+        return record
+
+    longer, shorter = trained(7, [0.9, 1.5, 0.9]), trained(2, [0.9])
+    assert longer.facts["best_step"] == 2 and longer.facts["best_step_loss"] == 0.9
+    assert adapter(tmp_path, longer) == adapter(tmp_path, shorter)
+    assert (longer.losses.steps, longer.losses.last == shorter.losses.last) == (7, False)
+    last = trained(6, [1.5, 0.9, 0.3])
+    assert adapter(tmp_path, last) != adapter(tmp_path, shorter)
+    log = step_log.read(tmp_path / longer.run_id / "metrics.jsonl")
+    assert [(line["step"], line["loss"]) for line in log if line["kind"] == "held_out"] == [
+        (2, 0.9),
+        (4, 1.5),
+        (6, 0.9),
+    ]
+
+
+def test_an_interrupted_run_knows_its_best_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attempt ends after step 5, the second looks at step 4 again; step 2 is the best."""
+
+    class StopAfterStepFive(StopRequest):
+        def raise_if_received(self, saved: str) -> None:
+            if "step 5" in saved:
+                raise Interrupted(saved)
+
+    dealt = [0.5, 0.9, 0.9, 0.8, 0.7, 0.5, 0.9, 0.8, 0.7]
+    monkeypatch.setattr(train, "mean_loss", lambda model, *_: (model.eval(), dealt.pop(0))[1])
+    words = [*FAST, *LORA, "train.max_steps=8", "train.checkpoint_every=3"]
+    here, there = (compose_run([*words, f"output_root={tmp_path / name}"]) for name in ("here", "there"))
+    with pytest.raises(Interrupted):
+        execute(here, RunContext(log=lambda _: None, stop=StopAfterStepFive()))
+    resumed, whole = execute(here, QUIET), execute(there, QUIET)
+    assert [attempt.from_step for attempt in resumed.attempts] == [0, 3]
+    assert whole.facts["best_step"] == 2, "found by the first attempt"
+    assert (resumed.facts, resumed.losses) == (whole.facts, whole.losses)
+    assert adapter(tmp_path / "here", resumed) == adapter(tmp_path / "there", whole)
+
+
+def test_held_out_rows_are_no_training_rows_and_no_seed_moves_them() -> None:
+    first, other = (load_run(compose_run([*FAST, *LORA, f"seed={seed}"])) for seed in (0, 1))
+    without = load_run(compose_run([*FAST, *LORA, "train.best_every=null"]))
+    assert (len(first.training), len(first.held_out), without.held_out) == (34, 6, None)
+    assert first.held_out.indices == other.held_out.indices
+    assert sorted({*first.training.indices, *first.held_out.indices}) == list(without.training.indices)
+    assert {used.split: used.rows for used in first.used()} == {"train": 34, "held_out": 6, "test": 2}
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(Unavailable, match=r"train\.best_rows=40: accepted: fewer than the 40"):
+        load_run(compose_run([*FAST, *LORA, "train.best_rows=40"]))
+    with pytest.raises(ConfigError, match=r"train\.best_every=2: accepted: null with method=full_ft"):
+        compose_run([*FAST, "method=full_ft"])
+
+
+def test_a_run_without_a_look_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    words = [*FAST, *LORA, "train.max_steps=1", f"output_root={tmp_path}"]
+    record = execute(compose_run(words), RunContext(log=said.append))
+    assert "best_step" not in record.facts and any(
+        "train.best_every=2 is more than the 1 steps" in text for text in said
+    )
+
+
+@pytest.mark.parametrize(("method", "every"), [("dora", 80), ("lora_xs", 40)])
+def test_the_papers_recipes(method: str, every: int) -> None:
+    """Of 170,420 rows 120 are held out; the warm-up is the 100 steps of the authors' scripts."""
+    config = compose_run([f"protocol={method}/commonsense"]).train
+    assert (config.best_every, config.best_rows) == (every, 120)
+    steps = 3 * -(-(170_420 - 120) // config.batch_size)
+    assert warmup_steps(config.warmup_ratio, steps, config.warmup_rounding) == 100
