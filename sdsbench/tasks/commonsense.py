@@ -14,6 +14,7 @@ BoolQ comes without its passage, as in the papers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -24,7 +25,7 @@ from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, TEXT_OR_EMPTY, Column
 from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Scorer, Task, TextExample, TextTaskConfig, register
 from sdsbench.tasks.graders import commonsense as graders
-from sdsbench.tasks.prompts import STOP, alpaca
+from sdsbench.tasks.prompts import STOP, alpaca, indented_alpaca
 
 COLUMNS = ("instruction", "input", "output", "answer")
 QUESTION = ("instruction",)
@@ -111,6 +112,10 @@ class CommonsenseConfig(TextTaskConfig):
         min_length=1,
         description="the generated label as LLM-Adapters (paper) or LoRA-SB reads it, or labels ranked (likelihood)",
     )
+    template: Literal["plain", "llm_adapters", "lora_xs"] = Field(
+        "plain",
+        description="white space of prompts: one for training and test, or that of LLM-Adapters' or LoRA-XS's code",
+    )
 
 
 class CommonsenseTask(Task):
@@ -118,7 +123,7 @@ class CommonsenseTask(Task):
     benchmarks: Sequence[str] = ()
 
     def training_example(self, row: Row) -> TextExample:
-        return TextExample(prompt(row), row["output"])
+        return TextExample(training_prompt(row, self.config.template), row["output"])
 
     def evaluations(self) -> Sequence[Evaluation]:
         """Per benchmark one evaluation by generation and one by likelihood, as far as task.scorers names them.
@@ -147,7 +152,7 @@ class CommonsenseTask(Task):
             version=2,  # 1 took labels in capitals too
             dataset=benchmark,
             split="test",
-            prompt=prompt,
+            prompt=partial(test_prompt, template=self.config.template),
             target=lambda row: row["answer"],
             scorers=scorers,
             headline=headline,
@@ -162,7 +167,7 @@ class CommonsenseTask(Task):
             version=1,
             dataset=benchmark,
             split="test",
-            prompt=prompt,
+            prompt=partial(test_prompt, template=self.config.template),
             choices=responses,
             gold=lambda row: labels(row).index(row["answer"]),
         )
@@ -188,9 +193,15 @@ def _reading(grader: Callable[[Sequence[str], str, str], bool], offered: Sequenc
     return lambda row, text: grader(offered, row["answer"], text)
 
 
-def prompt(row: Row) -> str:
-    """One template for training and test (LLM-Adapters' public code has other white space in each)."""
-    return alpaca(row["instruction"], "\n")
+def training_prompt(row: Row, template: str) -> str:
+    """As test_prompt; the public codes have other white space here than in their test, LoRA-XS's than the others."""
+    if template == "plain":
+        return test_prompt(row, template)
+    return indented_alpaca(row["instruction"], "  ", " " * 16 if template == "llm_adapters" else "")
+
+
+def test_prompt(row: Row, template: str) -> str:
+    return alpaca(row["instruction"], "\n") if template == "plain" else indented_alpaca(row["instruction"], " ", "")
 
 
 def responses(row: Row) -> list[str]:

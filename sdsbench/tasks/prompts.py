@@ -27,3 +27,14 @@ def alpaca(instruction: str, response_lead: str = "", given: str = "") -> str:
     head = ALPACA_HEAD_WITH_INPUT if given else ALPACA_HEAD
     field = f"### Input:\n{given}\n\n" if given else ""
     return f"{head}\n\n### Instruction:\n{instruction}\n\n{field}### Response:{response_lead}"
+
+
+def indented_alpaca(instruction: str, after_head: str, blank_line: str) -> str:
+    """The Alpaca template as LLM-Adapters' code writes it, inside an indented text of 16 spaces.
+
+    What follows the first sentences and what the blank line before `### Response:` holds differ there between training
+    and test, and between copies of that code.
+    """
+    indent = " " * 16
+    asked = f"{indent}### Instruction:\n{indent}{instruction}\n{blank_line}\n{indent}### Response:\n{indent}"
+    return f"{ALPACA_HEAD}{after_head}\n\n{asked}"

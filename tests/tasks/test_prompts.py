@@ -92,6 +92,21 @@ def test_a_question_of_several_lines_has_an_input_field_where_asked_for():
     assert ends_in_a_line_break == f"{described}. {asked}\n\n### Response:"
 
 
+@pytest.mark.parametrize(("template", "blank_line"), [("llm_adapters", " " * 16), ("lora_xs", "")])
+def test_commonsense_prompts_with_the_white_space_of_the_public_codes(template, blank_line):
+    """Two spaces after the first sentences in training, one in test, where the blank line is bare too."""
+    described = "Below is an instruction that describes a task."
+    asked = "Write a response that appropriately completes the request."
+    task = task_of("task=commonsense/boolq", f"task.template={template}", "task.scorers=[paper,likelihood]")
+    row = {"instruction": "Is it?\n\nAnswer format: true/false", "output": "the correct answer is true"}
+    lines = ["### Instruction:", "Is it?\n\nAnswer format: true/false", "### Response:", ""]
+    instruction, question, response, end = (" " * 16 + line for line in lines)
+    in_training = [f"{described} {asked}  ", "", instruction, question, blank_line, response, end]
+    in_test = [f"{described} {asked} ", "", instruction, question, "", response, end]
+    assert task.training_example(row).prompt == "\n".join(in_training)
+    assert [evaluation.prompt(row) for evaluation in task.evaluations()] == ["\n".join(in_test)] * 2
+
+
 @pytest.mark.parametrize("name", [name for name in TEXT_TASKS if name.startswith("commonsense")])
 def test_choices_are_the_training_responses(name):
     task = task_of(f"task={name}", "task.scorers=[paper,likelihood]")

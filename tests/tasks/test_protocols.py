@@ -197,3 +197,13 @@ def test_variant_code_is_what_the_authors_code_does():
     assert resolved("pissa/metamath").method.svd_iterations == 16
     assert resolved("lora_xs/commonsense").method.alpha / 32 == 2
     assert resolved("dora/commonsense").method.drop_base
+    assert resolved("lora_pro/metamath", "method=lora_pro", "variant=code").train.mean_over == 1
+    for protocol, variant, template, mean_over in (
+        ("sds_lora", "code", "llm_adapters", None),
+        ("sds_lora", "paper", "plain", None),
+        ("dora", "paper", "llm_adapters", None),
+        ("lora_xs", "paper", "lora_xs", 1),
+    ):
+        found = resolved(f"{protocol}/commonsense", f"variant={variant}")
+        assert (found.task.template, found.train.mean_over, found.task.beams) == (template, mean_over, 4)
+        assert (found.task.tokenize == "together") == (template != "plain")
