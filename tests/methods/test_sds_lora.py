@@ -186,6 +186,29 @@ def test_scaled_bases_carry_the_singular_values() -> None:
         assert spectrum[0] > 1.2 * spectrum[-1]
 
 
+def test_scaling_is_the_authors_form() -> None:
+    """The split gives bases and factors the root of Sigma / 2 each; a refresh takes Q diag(R) of the factors."""
+    session = start("sds_lora", warmup_steps=2, variant="scaling", refresh="every")
+    session.train(2)
+    for layer in session.layers.values():
+        torch.testing.assert_close(layer.Q_A, layer.A.t(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(layer.Q_B, layer.B, rtol=1e-4, atol=1e-6)
+    session.train(1)
+    for layer in session.layers.values():
+        for basis, factor in ((layer.Q_A, layer.A.t()), (layer.Q_B, layer.B)):
+            q, r = torch.linalg.qr(factor.detach())
+            torch.testing.assert_close(basis, q * r.diagonal(), rtol=1e-3, atol=1e-5 * float(basis.abs().max()))
+
+
+@pytest.mark.parametrize("clear_head", [True, False])
+def test_the_head_s_moments_go_with_the_adapter_s_where_asked_for(clear_head: bool) -> None:
+    session = start("sds_lora", warmup_steps=2, clear_head=clear_head)
+    asked: list[bool] = []
+    session.clear_state = lambda head=False: asked.append(head)  # type: ignore[method-assign]
+    session.train(4)
+    assert asked == [clear_head]
+
+
 def test_reset_lora_is_lora_with_cleared_moments() -> None:
     reset, lora = start("sds_lora", warmup_steps=3, variant="reset_lora"), start("rslora", alpha=4.0)
     reset.train(3)

@@ -14,6 +14,8 @@ from sdsbench.evaluation import metrics
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.runs.run_context import RunContext
+from sdsbench.runs.run_data import load_run
+from sdsbench.tasks.gsm8k import GSM8K
 from sdsbench.training.signals import StopRequest
 from tests.tools import QUIET
 
@@ -59,6 +61,39 @@ def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest
     _, second = answers("trained", [0.5], "train.epochs=2")
     _, third = answers("trained", [0.5])
     assert kept == second != third
+
+
+def test_generated_and_ranked_answers_are_two_evaluations_and_overwrite_nothing(tmp_path: Path) -> None:
+    """task.scorers=[paper,likelihood], after every epoch and at the end: names, scores and answers of their own."""
+    words = [
+        "model=micro", "task=commonsense/openbookqa", "task.scorers=[paper,likelihood]", "method=lora",
+        "data.source=embedded", "data.train_limit=8", "train.batch_size=4", "train.max_steps=null", "train.epochs=2",
+        "eval.each_epoch=true", "eval.limit=3", "eval.untrained=false", "task.max_new_tokens=4", "threads=1",
+    ]  # fmt: skip
+    record = execute(compose_run([*words, f"output_root={tmp_path}"]), QUIET)
+    names = {"openbookqa": {"paper", "lora_sb"}, "openbookqa_likelihood": {"likelihood"}}
+    stages = ("best_epoch", "trained")
+    expected = {(name, stage, scorer) for name in names for stage in stages for scorer in names[name]}
+    assert {(s.evaluation, s.stage, s.scorer) for s in record.scores} == expected
+    assert [s.scorer for s in record.scores if s.headline and s.stage == "trained"] == ["paper", "likelihood"]
+    for name, scorers in names.items():
+        for stage in stages:
+            answers = samples.read(samples.path_of(tmp_path / record.run_id, name, stage))
+            assert [row["scores"].keys() for row in answers] == [scorers] * 3
+
+
+def test_two_evaluations_of_one_name_are_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores and answers are kept under the name, so that one would overwrite the other."""
+    one = GSM8K.evaluations
+    monkeypatch.setattr(GSM8K, "evaluations", lambda task: [*one(task), *one(task)])
+    with pytest.raises(ValueError, match="two evaluations share a name: gsm8k, gsm8k"):
+        load_run(compose_run(["model=micro", "task=gsm8k", "data.source=embedded"]))
+
+
+@pytest.mark.parametrize(("evaluation", "stage"), [("a__b", "trained"), ("a.b", "trained"), ("a", "best.epoch")])
+def test_no_two_names_share_a_file_of_answers(evaluation: str, stage: str) -> None:
+    with pytest.raises(ValueError, match="names without"):
+        samples.path_of(Path(), evaluation, stage)
 
 
 def test_an_interrupted_evaluation_between_epochs_loses_no_step(tmp_path: Path) -> None:

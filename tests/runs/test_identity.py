@@ -40,9 +40,10 @@ ALWAYS_INERT = {
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
 CLIP = "train.clip"  # of methods that take gradients as they are
 NO_DECAY, NO_WARMUP = "train.decay_vectors", "train.warmup_rounding"
+NO_BEST_STEP = "train.best_rows"  # where the last step counts
 UNTRAINED = "eval.untrained_limit"  # where the model is not evaluated before training
 OWN_FILES = {"data.test_share", "data.name", "data.question"}
-ALWAYS = OWN_FILES | {CLIP, NO_DECAY}
+ALWAYS = OWN_FILES | {CLIP, NO_DECAY, NO_BEST_STEP}
 HUB = ALWAYS | {UNTRAINED, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
 MICRO = ALWAYS | {"train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
 ADJUSTING = MICRO - {CLIP}
@@ -52,7 +53,7 @@ GLUE_CODE = (GLUE - {NO_DECAY}) | {"method.sample_fraction"}
 FULL = "method.targets"
 LORA_SB_GRADIENT = {
     "method.eta", "method.sign", "method.samples", "method.sample_fraction", "method.gradient_batch",
-    "method.gradient_dropout",
+    "method.gradient_dropout", "method.gradient_dtype",
 }  # fmt: skip
 PRE = {"method.pre_interval"}
 SVD = {"method.svd_iterations", "method.svd_oversampling"}
@@ -89,7 +90,10 @@ CASES: list[tuple[list[str], set[str]]] = [
         ["method=lora_sb", "method.start=kaiming"],
         MICRO | LORA_SB_GRADIENT,
     ),
-    *((["method=" + name], MICRO) for name in ("dora", "lora_ga", "lora_plus", "milora", "olora", "rslora")),
+    *((["method=" + name], MICRO) for name in ("lora_ga", "lora_plus", "milora", "olora", "rslora")),
+    (["method=dora"], MICRO | {"method.drop_base"}),
+    (["method=dora", "method.dropout=0.1"], MICRO),
+    (["method=lora", "train.best_every=5"], MICRO - {NO_BEST_STEP}),
     (["method=preconditioned_lora"], ADJUSTING),
     (["method=preconditioned_lora", "train.clip_norm=null"], MICRO),
     (["method=peft"], MICRO),
@@ -110,9 +114,9 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["protocol=sds_lora/vision", "variant=code"], VISION),
     (["protocol=lora_sb/glue", "task=glue/rte", "method=lora_sb", "variant=code"], GLUE_CODE),
     (["protocol=lora_xs/math"], HUB | SVD),
-    (["protocol=lora_xs/commonsense"], HUB | SVD | {"data.order"}),
+    (["protocol=lora_xs/commonsense"], (HUB - {NO_BEST_STEP}) | SVD | {"data.order"}),
     (["protocol=lora_xs/glue", "task=glue/rte"], GLUE | SVD | {NO_WARMUP}),
-    (["protocol=dora/commonsense"], HUB | {"data.order"}),
+    (["protocol=dora/commonsense"], (HUB - {NO_BEST_STEP}) | {"data.order"}),
     (["protocol=pissa/metamath"], HUB),
     (["protocol=lora_pro/metamath", "variant=code"], (HUB - {CLIP}) | {"train.betas", "train.weight_decay"}),
 ]

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sdsbench.core.errors import ConfigError
 from sdsbench.runs.configuration.compose import compose_run, conf_folder, options
@@ -166,6 +167,34 @@ def test_the_page_of_protocols_is_current():
     assert "no known difference" not in page
 
 
+def test_a_protocol_chooses_the_reading_of_labels():
+    for protocol, grader in (("sds_lora", "paper"), ("dora", "paper"), ("lora_xs", "paper"), ("lora_sb", "lora_sb")):
+        evaluations = base.build(resolved(f"{protocol}/commonsense").task).evaluations()
+        assert {evaluation.headline for evaluation in evaluations} == {grader}
+
+
+def test_what_the_papers_leave_open_has_one_stated_value():
+    """LoRA-XS's alpha at ranks that its authors do not run, damping, gamma, iterations, clipping."""
+    for rank in (32, 64, 96):
+        assert resolved("lora_sb/commonsense", "method=lora_xs", f"method.rank={rank}").method.alpha == 64
+    pro = resolved("lora_pro/metamath", "method=lora_pro").method
+    assert (pro.damping, pro.damping_form, pro.first_count) == (1e-6, "relative", 1)
+    assert (pro.mode, pro.scaling, pro.alpha / pro.rank) == ("full", "standard", 2)
+    assert resolved("sds_lora/math", "method=lora_ga").method.gamma == 16
+    for protocol, iterations in (("lr_matters/math", 16), ("sds_lora/math", 4)):
+        assert resolved(protocol, "method=pissa").method.svd_iterations == iterations
+    clips = {resolved(name, "method=lora_pro").train.clip for name in PAPERS}
+    clips |= {resolved(f"sds_lora/{name}", "method=lora_pro", "variant=code").train.clip for name in ("math", "vision")}
+    assert clips == {"raw"}
+    assert resolved("lora_pro/metamath", "method=lora_pro", "variant=code").train.clip == "raw_norm"
+
+
+def test_the_tuned_variant_of_glue_has_lora_xs_s_rates():
+    tuned = yaml.safe_load((conf_folder() / "sweep" / "lora_sb" / "table3_tuned.yaml").read_text())
+    assert (tuned["tune"]["key"], tuned["tune"]["grid"]) == ("train.lr", [1e-4, 5e-4, 1e-3])
+    assert all("protocol=lora_sb/glue" in block["fixed"] for block in tuned["blocks"])
+
+
 def test_variant_code_is_what_the_authors_code_does():
     """A value for each deviation that can be set; those that cannot are listed under `ours`."""
     sb = resolved("lora_sb/arithmetic", "method=lora_sb", "variant=code")
@@ -182,6 +211,14 @@ def test_variant_code_is_what_the_authors_code_does():
             assert config.alpha / config.rank == pytest.approx(4 / 16**0.5), method
     ga = resolved("sds_lora/math", "method=lora_ga", "variant=code").method
     assert (ga.gamma, ga.samples) == (512, 32)
+    assert resolved("sds_lora/math", "method=lora_plus", "variant=code").method.ratio == 1
+    assert resolved("sds_lora/vision", "variant=code").dtype == "float32"
+    assert resolved("sds_lora/vision", "variant=code").method.clear_head
+    for protocol, mean_over in (("arithmetic", 1), ("commonsense", 6)):
+        found = resolved(f"lora_sb/{protocol}", "method=lora_sb", "variant=code")
+        assert (found.train.mean_over, found.task.tokenize) == (mean_over, "together")
+        assert resolved(f"lora_sb/{protocol}", "method=full_ft", "variant=code").train.mean_over is None
+        assert resolved(f"lora_sb/{protocol}", "method=lora_sb").task.tokenize == "apart"
     assert (sb.method.gradient_dtype, glue.method.gradient_dtype) == ("bfloat16", "float32")
     orders = {
         name: resolved(f"sds_lora/{name}", "variant=code").train.order for name in ("math", "commonsense", "vision")

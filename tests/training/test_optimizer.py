@@ -84,3 +84,15 @@ def test_clearing_forgets_the_moments(device: str) -> None:
     assert any(key.startswith("state") for key in optimizer.tensors())
     optimizer.clear_state()
     assert not any(key.startswith("state") for key in optimizer.tensors())
+
+
+def test_a_head_keeps_its_moments_unless_it_is_named() -> None:
+    adapter, head = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    pairs = (("adapter", adapter), ("head", head))
+    optimizer = FlatOptimizer([Group(name, [values], 1e-2, 0.0, "adamw") for name, values in pairs], TrainConfig())
+    (adapter.sum() + head.sum()).backward()
+    optimizer.step(1.0)
+    optimizer.clear_state()
+    assert {key.split(".")[1] for key in optimizer.tensors() if key.startswith("state")} == {"1"}, "the head's group"
+    optimizer.clear_state(head=True)
+    assert not any(key.startswith("state") for key in optimizer.tensors())

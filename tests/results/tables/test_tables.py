@@ -264,6 +264,29 @@ def test_undecided_answers_are_counted_named_and_graded_again(tmp_path: Path) ->
     assert (again.value, again.undecided, again.note, again.headline) == (0.5, 0, "", True)
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "scorer", "says"),
+    [
+        ("math", "paper", "paper (LoRA-SB's published program, with antlr: LaTeX is parsed)"),
+        ("math", "paper_no_antlr", "paper_no_antlr (LoRA-SB's published program, without antlr, as its requirements"),
+        ("gsm8k", "metamath", "metamath (MetaMath's published program)"),
+        ("boolq", "paper", "paper (LLM-Adapters' published program)"),
+        ("boolq", "lora_sb", "lora_sb (LoRA-SB's published program: in lower case)"),
+    ],
+)
+def test_the_foot_of_a_table_names_the_program(evaluation: str, scorer: str, says: str, tmp_path: Path) -> None:
+    write_run(tmp_path, make_record("lora", 0, {evaluation: 0.5}, task=evaluation, scorer=scorer))
+    assert any(f"{evaluation} v1 by {says}" in line for line in built("grid", tmp_path).footer)
+
+
+def test_the_foot_of_a_table_says_what_a_stand_in_is_not(tmp_path: Path) -> None:
+    record = make_record("lora", 0, {"gsm8k": 0.5})
+    used = [data.model_copy(update={"dataset": "metamath_style_derived"}) for data in record.provenance.data]
+    provenance = record.provenance.model_copy(update={"data": used})
+    write_run(tmp_path, record.model_copy(update={"provenance": provenance}))
+    assert any("not MetaMathQA" in line for line in built("grid", tmp_path).footer if line.startswith("Data: "))
+
+
 def longer_than_target(target: str, response: str) -> bool:
     return len(response) > len(target)
 
