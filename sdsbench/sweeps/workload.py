@@ -44,7 +44,7 @@ class Scoring:
 class Workload:
     """Everything that a run processes."""
 
-    rows: int  # of the training set, after data.train_limit
+    rows: int  # of the training set, after data.train_limit and without those held out for train.best_every
     steps: int  # of the optimizer
     batch: int  # rows of an optimizer step
     divisible: bool  # whether a step may be cut into passes
@@ -83,6 +83,8 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
     limit = config.data.train_limit
     made = config.data.source == "embedded"  # as many rows as asked for
     rows = limit or EMBEDDED_ROWS["train"] if made else min(size.train, limit or size.train)
+    if train.best_every is not None:
+        rows = max(1, rows - train.best_rows)
     batch = train.batch_size
     patches = _patches(facts) if task.kind == "vision" else None
     longest = None if patches else train.max_length

@@ -72,7 +72,7 @@ def test_steps_and_samples(tmp_path: Path) -> None:
     assert len(sdsbench.load_samples(tmp_path, evaluation="glue/rte")) == 2
     with pytest.raises(ConfigError, match=r"evaluation='gsm8k': accepted: glue/rte"):
         sdsbench.load_samples(tmp_path, evaluation="gsm8k")
-    with pytest.raises(ConfigError, match=r"kind='trian': accepted: train, method, eval, probe, held_out\. Did you mean"):
+    with pytest.raises(ConfigError, match=r"kind='trian': accepted: train, method, eval, probe, held_out\. Did you"):
         sdsbench.load_steps(tmp_path, kind="trian")
 
 

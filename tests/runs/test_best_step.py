@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.runs.run_context import RunContext
 from sdsbench.runs.run_data import load_run
+from sdsbench.sweeps.workload import workload
 from sdsbench.training.schedule import warmup_steps
 from sdsbench.training.signals import StopRequest
 from tests.tools import QUIET
@@ -114,7 +116,9 @@ def test_a_run_without_a_look_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("method", "every"), [("dora", 80), ("lora_xs", 40)])
 def test_the_papers_recipes(method: str, every: int) -> None:
     """Of 170,420 rows 120 are held out; the warm-up is the 100 steps of the authors' scripts."""
-    config = compose_run([f"protocol={method}/commonsense"]).train
-    assert (config.best_every, config.best_rows) == (every, 120)
-    steps = 3 * -(-(170_420 - 120) // config.batch_size)
-    assert warmup_steps(config.warmup_ratio, steps, config.warmup_rounding) == 100
+    config = compose_run([f"protocol={method}/commonsense", "data.source=hub"])
+    keys = config.train
+    assert (keys.best_every, keys.best_rows) == (every, 120)
+    assert workload(config, {}).rows == 170_420 - 120
+    steps = 3 * math.ceil((170_420 - 120) / keys.batch_size)
+    assert warmup_steps(keys.warmup_ratio, steps, keys.warmup_rounding) == 100
