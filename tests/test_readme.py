@@ -1,14 +1,20 @@
-"""README.md stays true: its result table is the one that the committed records give."""
+"""The pages stay true: their result tables are those that the committed records give."""
 
 from __future__ import annotations
 
-from scripts.write_readme_results import written
+from pathlib import Path
+
+import pytest
+
+from scripts.write_study_results import PAGES, written
 from tests.conftest import ROOT
 
 
-def test_result_table_is_generated() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert written(readme) == readme, "run: python scripts/write_readme_results.py"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_result_tables_are_generated(page: Path) -> None:
+    text = page.read_text()
+    assert "<!-- table: " in text
+    assert written(text) == text, "run: python scripts/write_study_results.py"
 
 
 def test_every_document_that_it_links_exists() -> None:

@@ -17,6 +17,7 @@ from sdsbench.runs.configuration.identity import (
     inert_keys,
     named,
     placed,
+    recorded_id,
     resolved,
     run_id,
     with_values,
@@ -159,6 +160,14 @@ def test_inert_keys(words: list[str], inert: set[str]) -> None:
     pre_stage = PRE if getattr(config.method, "pre_steps", None) == 0 else set()  # of SDS-LoRA, the default method
     untrained = set() if config.eval.untrained else {"eval.untrained_limit"}
     assert inert_keys(config) == ALWAYS_INERT | inert | pre_stage | untrained
+
+
+def test_a_record_names_its_run_by_itself() -> None:
+    configs = [composed(tuple(words)) for words, _ in CASES]
+    recorded = [config for config in configs if config.model.source != "folder"]  # a folder is not in the record
+    assert len(recorded) > 20
+    for config in recorded:
+        assert recorded_id(resolved(config), inert_keys(config)) == run_id(config)
 
 
 @pytest.mark.parametrize("words", [case[0] for case in CASES], ids=" ".join)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sdsbench.core import samples, step_log
-from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
+from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.limits import RECORD
 from sdsbench.core.reading import read_text
 from sdsbench.core.record import Record, Score
@@ -23,9 +23,7 @@ from sdsbench.core.run_folder import read_record
 from sdsbench.evaluation import metrics
 from sdsbench.results.bundles.packed import configuration_text
 from sdsbench.results.grading import evaluation_of, graders
-from sdsbench.runs.configuration.compose import from_tree
-from sdsbench.runs.configuration.identity import run_id, unplaced
-from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.configuration.identity import recorded_id
 from sdsbench.tasks.base import Choice, Generation, Labelled, generation_of
 
 SHOWN = 3
@@ -55,22 +53,6 @@ def contradictions(run: Path, packed: bool) -> list[str]:
     return found
 
 
-def unnamed(record: Record) -> str:
-    """Why the run's id cannot be made again from its keys; empty where it can."""
-    if record.config.get("model", {}).get("source") == "folder":
-        return "its model's folder is part of its id and not of the bundle"
-    try:
-        _config(record)
-    except ConfigError as error:
-        return f"this version does not know its configuration ({error.problems[0]})"
-    return ""
-
-
-def _config(record: Record) -> RunConfig:
-    """The record's configuration; what it says of folders and plugins is left out: reading a file imports none."""
-    return from_tree(unplaced(record.config))
-
-
 def _of_configuration(record: Record, text: str | None) -> Iterator[str]:
     config = record.config
     if text is not None and text != configuration_text(record):
@@ -84,7 +66,8 @@ def _of_configuration(record: Record, text: str | None) -> Iterator[str]:
     for key, value in told.items():
         if getattr(record, key) != value:
             yield f"{key} is {getattr(record, key)} in the record and {value} in its configuration"
-    if not unnamed(record) and (identity := run_id(_config(record))) != record.run_id:
+    of_a_folder = config["model"].get("source") == "folder"  # which is part of the id and not of the record
+    if not of_a_folder and (identity := recorded_id(config, record.inert)) != record.run_id:
         yield f"its configuration is that of run {identity}"
 
 

@@ -7,7 +7,7 @@ only_where: svd_iterations with svd=exact); what needs two sections is listed he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -136,7 +136,19 @@ def _text_by_name(tree: dict[str, Any]) -> dict[str, Any]:
 
 def run_id(config: RunConfig) -> str:
     """16 hexadecimal digits: the name of the run's folder."""
-    return sha256_of(naming(config))[:16]
+    return _id(naming(config))
+
+
+def recorded_id(tree: Mapping[str, Any], inert: Iterable[str]) -> str:
+    """The id of a run by what its record says of it: its plain values (`resolved`) and its keys without effect.
+
+    A version that has got more keys since would name the run otherwise; the record is no less that run's for it.
+    """
+    return _id(_without(tree, frozenset(inert)))
+
+
+def _id(tree: Mapping[str, Any]) -> str:
+    return sha256_of(tree)[:16]
 
 
 def field_of(key: str) -> FieldInfo:

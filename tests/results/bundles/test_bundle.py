@@ -17,15 +17,18 @@ import zstandard
 from sdsbench import load_runs, load_samples, load_steps
 from sdsbench.__main__ import main
 from sdsbench.core.errors import DamagedFile, Refused, Unavailable
-from sdsbench.core.record import Attempt
+from sdsbench.core.hashing import sha256_of
+from sdsbench.core.record import Attempt, Record
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.results.answers import answers_of
 from sdsbench.results.bundles.manifest import FILE
 from sdsbench.results.bundles.opened import opened
+from sdsbench.results.bundles.packed import configuration_text
 from sdsbench.results.bundles.write import write
 from sdsbench.results.frames import read_all
 from sdsbench.results.tables.rescore import rescored
 from sdsbench.results.tables.runs import load
+from sdsbench.runs.configuration.identity import recorded_id
 from tests.results.bundles.tools import Files, contents, edit_json, edit_lines, pack, reseal
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 from tests.sweeps.tools import put_record, tiny_plan
@@ -144,6 +147,25 @@ def test_a_single_change_is_named_and_its_run_left_out(
     assert said in next(iter(damaged.values()))
 
 
+def test_runs_of_a_version_with_fewer_keys_are_read(bundle: Path, tmp_path: Path) -> None:
+    """A key that this version has got since is no change of a record made before it."""
+    files, older = contents(bundle), {}
+    for path in sorted(name for name in files if name.endswith("/record.json")):
+        record = Record.model_validate_json(files[path])
+        del record.config["eval"]["limit"]
+        named = {**record.config, "eval": {**record.config["eval"]}}
+        for key in record.inert:
+            section, _, name = key.rpartition(".")
+            (named[section] if section else named).pop(name)
+        was, record.run_id = record.run_id, sha256_of({k: v for k, v in named.items() if v != {}})[:16]
+        files[path] = record.model_dump_json().encode()
+        files[path.replace("record.json", "config.yaml")] = configuration_text(record).encode()
+        older |= {name.replace(was, record.run_id): content for name, content in files.items() if was in name}
+    rest = {name: content for name, content in files.items() if not name.startswith("runs/")}
+    found, damaged = read_all(pack(tmp_path / "older.zip", reseal(rest | older)))
+    assert len(found) == 2 and not damaged
+
+
 def test_a_file_that_was_put_in_is_named(bundle: Path, tmp_path: Path) -> None:
     files = contents(bundle)
     folder = next(name for name in files if name.startswith("runs/")).rpartition("/")[0]
@@ -162,6 +184,7 @@ def test_scores_are_made_again_for_classes(tmp_path: Path) -> None:
         {"index": i, "id": str(i), "target": 1.0, "response": float(i > 0), "scores": {"accuracy": float(i > 0)}}
         for i in range(4)
     ]
+    record.run_id = recorded_id(record.config, record.inert)
     folder = write_run(tmp_path / "runs", record, {"glue/rte": answers})
     write(tmp_path / "good.zip", [folder])
     assert opened(tmp_path / "good.zip").problems == {}

@@ -18,6 +18,7 @@ from sdsbench.results.bundles.opened import opened
 from sdsbench.results.frames import Found, read_all
 from sdsbench.results.reproduction.again import Here, chosen, configuration
 from sdsbench.results.reproduction.compare import ReproducedRun, compared
+from sdsbench.runs.configuration.identity import recorded_id
 from tests.results.bundles.tools import contents, edit_json, pack, reseal
 from tests.results.tables.fixtures import make_record, write_run
 
@@ -192,7 +193,9 @@ def test_a_sample_goes_round_the_methods_and_is_the_same_for_everybody(tmp_path:
                 "protocol": {"name": "quick"},
                 "method": {"name": method, "rank": 8, "alpha": 16.0},
             }
-            write_run(tmp_path / "runs", make_record(method, seed, {"gsm8k": 0.5}, config=config))
+            record = make_record(method, seed, {"gsm8k": 0.5}, config=config)
+            record.run_id = recorded_id(record.config, record.inert)
+            write_run(tmp_path / "runs", record)
     from sdsbench.results.bundles.write import write
 
     write(tmp_path / "many.zip", [tmp_path / "runs"])
