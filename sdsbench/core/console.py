@@ -95,12 +95,12 @@ def fitted(words: Sequence[str], yielding: Sequence[int], width: int) -> str:
     return "  ".join(filter(None, kept))
 
 
-def print_wrapped(text: str) -> None:
+def print_wrapped(text: str, stderr: bool = False) -> None:
     """Print sentences: on a terminal each line is broken between words and goes on below, indented; elsewhere whole."""
-    console = rich_console()
+    text, console = terminal_text(text), rich_console(stderr)
     if console.is_terminal and not console.is_dumb_terminal:
         text = "\n".join(wrapped(line, console.width) for line in text.split("\n"))
-    print(text, flush=True)
+    print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
 def wrapped(line: str, width: int) -> str:

@@ -98,3 +98,15 @@ def test_the_doctor_names_what_runs_need(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert doctor._slurm() == "sbatch found; no controller"
     monkeypatch.setenv("SDSBENCH_CACHE", "/dev/null/nowhere")
     assert "Set SDSBENCH_CACHE" in doctor._cache()
+
+
+def test_a_message_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["show", "model=micro", "method=lora", "train.learning_rate=1e-3", "train.max_stepps=7"]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= 80 < max(map(len, message.splitlines()))
+    assert " ".join(message.split()) == " ".join(" ".join(lines).split()), "broken between words"

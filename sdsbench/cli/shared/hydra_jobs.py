@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core import plugins
-from sdsbench.core.console import print_now, terminal_text
+from sdsbench.core.console import print_now, print_wrapped
 from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_errors
 from sdsbench.core.importing import without_collection
@@ -68,7 +68,7 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
         try:
             return _run(composed, folders)
         except SdsbenchError as error:
-            print(f"sdsbench: {terminal_text(error)}", file=sys.stderr)
+            print_wrapped(f"sdsbench: {error}", stderr=True)
             told.append(error)
             if isinstance(error, Interrupted) and os.getpid() == here:
                 raise SystemExit(error.exit_code) from None  # Hydra would start the next job after an exception
