@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from rich.console import Group
@@ -82,7 +83,10 @@ class Tally:
         self.plan, self._root = plan, states.root
         self._slots = {slot.slot.key for slot in slots}
         self._over = {slot.slot.key for slot in slots if slot.state in over}
-        self._beyond = {slot.slot.key: slot.slot.extends for slot in slots if slot.slot.extends is not None}
+        self._beyond: dict[str, set[str]] = defaultdict(set)  # tuned cell -> runs that would extend its grid
+        for slot in slots:
+            if slot.slot.extends is not None:
+                self._beyond[slot.slot.extends].add(slot.slot.key)
         self._choices: dict[str, TunedChoice | None] = {}
         for cell in {cell for slot in slots if (cell := slot.slot.cell or slot.slot.extends)}:
             self._choices[cell] = states.choice(cell)
@@ -117,23 +121,24 @@ class Tally:
 
     @property
     def unneeded(self) -> int:
-        """Runs beyond the end of a grid whose best value lies inside."""
-        return len(self._beyond_where(decided=True))
+        """Runs beyond the ends of grids whose best value lies inside."""
+        return sum(len(runs - self._over) for cell, runs in self._beyond.items() if self._choices[cell])
 
     @property
     def total(self) -> int:
-        """Runs that are over or may be needed."""
-        return len(self._slots) - self.unneeded
+        """Runs that are over or may be needed; a grid grows at one of its ends alone (sweeps/tuning.py)."""
+        total = len(self._slots)
+        for cell, runs in self._beyond.items():
+            tuned = self.plan.manifest.cells[cell]
+            needed = 0 if self._choices[cell] else min(len(runs), tuned.extend * len(tuned.seeds))
+            total -= len(runs) - max(needed, len(runs & self._over))
+        return total
 
     @property
     def at_most(self) -> str:
         """`at most ` while runs may turn out unneeded."""
-        return "at most " if self._beyond_where(decided=False) else ""
-
-    def _beyond_where(self, decided: bool) -> set[str]:
-        """Runs beyond the end of a grid, not over, of cells whose value is chosen or not."""
-        cells = {cell for cell, choice in self._choices.items() if (choice is not None) == decided}
-        return {run for run, cell in self._beyond.items() if cell in cells} - self._over
+        undecided = (runs for cell, runs in self._beyond.items() if self._choices[cell] is None)
+        return "at most " if any(runs - self._over for runs in undecided) else ""
 
     @property
     def failed(self) -> int:

@@ -100,10 +100,10 @@ def test_runs_that_turn_out_unneeded_are_neither_over_nor_left(tmp_path: Path, m
     monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     plan, cell, states = tuned_plan(tmp_path)
     tally = Tally(plan, states, ())
-    assert tally.headline(1) == "0 of at most 8, 1 running, time left not known yet"
+    assert tally.headline(1) == "0 of at most 7, 1 running, time left not known yet"
     tune(plan, cell, tally, {1: 0.1, 2: 0.2})
     now.seconds = 20.0
-    assert tally.headline(1) == "2 of at most 8, 1 running, at most 1:00 left"
+    assert tally.headline(1) == "2 of at most 7, 1 running, at most 0:50 left"
     tune(plan, cell, tally, {3: 0.1})
     now.seconds = 30.0
     assert tally.headline(1) == "3 of 6, 1 running, 2 unneeded, 0:30 left"
@@ -117,7 +117,7 @@ def test_a_grid_that_grows_counts_what_it_needs(tmp_path: Path) -> None:
     plan, cell, states = tuned_plan(tmp_path)
     tally = Tally(plan, states, ())
     tune(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
-    assert tally.count() == "3 of at most 8"
+    assert tally.count() == "3 of at most 7"
     tune(plan, cell, tally, {4: 0.2})
     assert tally.headline(0).startswith("4 of 7, 0 running, 1 unneeded, ")
 
