@@ -13,6 +13,7 @@ from sdsbench.__main__ import main
 from sdsbench.cli import doctor
 from sdsbench.core.cache import cache_folder
 from sdsbench.core.errors import Unavailable
+from sdsbench.runs.configuration.compose import compose_run
 from tests.conftest import ROOT
 
 FAST = [
@@ -60,6 +61,12 @@ def test_a_cache_that_cannot_be_made_names_its_variable(variable: str, monkeypat
     monkeypatch.setenv(variable, "/dev/null/nowhere")
     with pytest.raises(Unavailable, match="Set SDSBENCH_CACHE"):
         cache_folder()
+
+
+def test_the_score_before_training_is_a_small_one_by_default() -> None:
+    """Nobody waits for as many answers before the first step as after the last."""
+    found = compose_run([]).eval
+    assert found.untrained and found.untrained_limit == 16 and found.limit == 64
 
 
 @pytest.mark.parametrize("first", [[], ["-m"]], ids=["one run", "multirun"])
