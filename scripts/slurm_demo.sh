@@ -140,6 +140,45 @@ record = json.load(open(sys.argv[1]))
 assert record["status"] == "done" and "plugin:lora_extras" in record["provenance"]["code"], record["provenance"]["code"]
 P
 $SDSBENCH status "$R/at 100% load"
+say "Hydra's own launcher: a failure is a failure, a job that is signalled or preempted goes on"
+launched() { # WORDS...: what `-m` ends with is in CODE, what it says in launched.log
+  CODE=0
+  $SDSBENCH -m hydra/launcher=submitit_slurm hydra.launcher.partition=debug hydra.launcher.cpus_per_task=1 \
+    hydra.launcher.mem_gb=2 $SMALL device=cpu method=lora output_root="$R/launched" "$@" >"$R/launched.log" 2>&1 || CODE=$?
+}
+code_is() { [ "$CODE" = "$1" ] || { say "code $CODE, not $1"; cat "$R/launched.log"; exit 1; }; }
+launched train.max_steps=2 method.rank=8,0
+code_is 2
+grep -q "method.rank=0" "$R/launched.log"
+! grep Traceback "$R/launched.log" || exit 1
+grep -q '"status": "done"' "$R"/launched/*/record.json # the other job ran all the same
+rm -r "$R/launched"
+
+launched_stops_after() { # STEPS: the job stands still once it has made so many; sets WORKER
+  [ "$(cat "$R"/launched/*/metrics.jsonl 2>/dev/null | grep -c '"train"')" -ge "$1" ] || return 1
+  WORKER=$(pgrep -f "submitit.core._submit $R/launched" | tail -1) && kill -STOP "$WORKER"
+}
+said() { cat "$R"/launched/.multirun/.submitit/*/*.err | grep -q "$1"; }
+(launched train.max_steps=60 && code_is 0) &
+WAITING=$!
+wait_for launched_stops_after 3
+scancel --signal=USR2 "$(squeue -h --me -o %A)" # what submitit asks SLURM for before a time limit
+kill -CONT "$WORKER"
+wait_for said "this job is preempted"
+steps=$(cat "$R"/launched/*/metrics.jsonl | grep -c '"train"')
+wait_for launched_stops_after $((steps + 3))
+sbatch -p urgent -n 2 --mem=100M -o /dev/null --wrap true
+wait_for said "DUE TO PREEMPTION"
+kill -CONT "$WORKER" 2>/dev/null || true # SLURM may have ended it already
+wait "$WAITING"
+"$PYTHON" - "$R"/launched/*/record.json <<'P'
+import json, sys
+attempts = [(attempt["status"], attempt["from_step"] > 0) for attempt in json.load(open(sys.argv[1]))["attempts"]]
+print("attempts of the launched run, and whether they went on from a saved state:", attempts)
+assert attempts == [("preempted", False), ("preempted", True), ("done", True)]
+P
+wait_for queue_empty
+
 say "compared with the runs without SLURM"
 rm -r "$RUNS/$(run_of 0)" "$RUNS/$(run_of 1)" # the plugin's
 "$PYTHON" scripts/compare_runs.py "$RUNS" "$R/alone"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from sdsbench.cli.shared.verbs import app
-from sdsbench.core.console import printing_text, reader_is_gone, terminal_text
+from sdsbench.core.console import print_wrapped, printing_text, reader_is_gone
 from sdsbench.core.errors import SdsbenchError
 
 NAME, COMPLETION = "sdsbench", "_SDSBENCH_COMPLETE"
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except SdsbenchError as error:
-        print(f"sdsbench: {terminal_text(error)}", file=sys.stderr)
+        print_wrapped(f"sdsbench: {error}", stderr=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("sdsbench: interrupted", file=sys.stderr)

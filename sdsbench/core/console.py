@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
@@ -69,6 +70,43 @@ def rich_console(stderr: bool = False, width: int | None = None) -> Console:
 
     file: IO[str] = sys.stderr if stderr else getattr(sys.stdout, "stream", sys.stdout)
     return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+
+
+def cut(text: str, room: int) -> str:
+    """The text, or where it is wider than `room` columns its beginning and `…`."""
+    from rich.text import Text
+
+    if room <= 0:
+        return ""
+    line = Text(text)
+    line.truncate(room, overflow="ellipsis")
+    return line.plain
+
+
+def fitted(words: Sequence[str], yielding: Sequence[int], width: int) -> str:
+    """Words in one line of at most `width` columns, two spaces between them; those at `yielding` give way, in order."""
+    from rich.cells import cell_len
+
+    kept = list(words)
+    for place in yielding:
+        excess = cell_len("  ".join(filter(None, kept))) - width
+        if excess > 0:
+            kept[place] = cut(kept[place], cell_len(kept[place]) - excess)
+    return "  ".join(filter(None, kept))
+
+
+def print_wrapped(text: str, stderr: bool = False) -> None:
+    """Print sentences: on a terminal each line is broken between words and goes on below, indented; elsewhere whole."""
+    text, console = terminal_text(text), rich_console(stderr)
+    if console.is_terminal and not console.is_dumb_terminal:
+        text = "\n".join(wrapped(line, console.width) for line in text.split("\n"))
+    print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
+
+
+def wrapped(line: str, width: int) -> str:
+    """A line broken between words, indented by two more where it goes on; paths stay whole, to be copied."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def print_now(text: str) -> None:

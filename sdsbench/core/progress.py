@@ -15,7 +15,7 @@ from rich.progress import Progress as Line
 from rich.table import Column
 
 from sdsbench.core.clock import clock
-from sdsbench.core.console import rich_console
+from sdsbench.core.console import cut, rich_console
 
 PLAIN_SECONDS, LIVE_SECONDS = 10.0, 0.1
 STAGE, BAR = 34, 4  # columns of a terminal: at most for the name of the stage, at least for the bar
@@ -61,7 +61,7 @@ class Progress:
             redirect_stdout=sys.stdout.isatty(),
         )  # fmt: skip
         self._width = console.width
-        self._task = self._line.add_task(_cut(stage, STAGE), total=total, completed=done, text="")
+        self._task = self._line.add_task(cut(stage, STAGE), total=total, completed=done, text="")
 
     def __enter__(self) -> Progress:
         self._line.start()
@@ -87,14 +87,9 @@ class Progress:
         count, clocks = f"{self.done}/{self.total}", f"{memory}  {clock(elapsed)}{left}"
         if self.live:
             room = self._width - min(len(self.stage), STAGE) - BAR - len(count) - len(clocks) - 6  # spaces between them
-            text = "  ".join(filter(None, (count, _cut(detail, room), clocks)))
+            text = "  ".join(filter(None, (count, cut(detail, room), clocks)))
             self._line.update(self._task, completed=self.done, text=text)
             self._line.refresh()
         else:
             text = "  ".join(filter(None, (detail, clocks)))
             print(f"{self.stage} {count}  {text}", file=self._out, flush=True)
-
-
-def _cut(text: str, room: int) -> str:
-    """The text, or its beginning where it is longer than its room."""
-    return text if len(text) <= room else text[: max(0, room - 1)] + "…" * (room > 0)

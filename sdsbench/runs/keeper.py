@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from sdsbench.core import private, step_log
 from sdsbench.core.errors import DamagedFile, Interrupted, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_reason
@@ -63,6 +65,12 @@ class RecordKeeper:
             yield
         except (SdsbenchError, KeyboardInterrupt, MemoryError) as error:
             self._fail(error)
+            raise
+        except ValidationError as error:
+            failed = _not_finite(error)
+            self._fail(failed or error)
+            if failed is not None:
+                raise failed from None
             raise
         except Exception as error:
             self._fail(error)
@@ -141,6 +149,17 @@ class RecordKeeper:
         self.record.attempts[-1].status = status
         self.record.attempts[-1].ended = _now()
         self.write()
+
+
+def _not_finite(error: ValidationError) -> TrainingFailed | None:
+    """What is wrong where the record refused a number of the model: the last steps may leave weights that give NaN."""
+    first = error.errors()[0]
+    if first["type"] != "finite_number":
+        return None
+    name = ".".join(map(str, first["loc"]))
+    return TrainingFailed(
+        f"{error.title.lower()} {name} of the model: {first['input']}: not finite. Try a lower train.lr."
+    )
 
 
 def _folders(config: RunConfig) -> dict[str, str | None]:

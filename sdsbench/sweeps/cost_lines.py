@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdsbench.core.clock import about, two_digits
+from sdsbench.core.console import print_wrapped
 from sdsbench.sweeps.cost import CARDS, REFERENCE, Cost, Estimator, disk_bytes, fits
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import OVER, SlotState
@@ -52,17 +53,17 @@ def print_costs(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
         left += [known[kind]] if slot.state not in OVER else []
     _print_gpu(everything, left, memory)
     if beside:
-        print("  not in it: what eval.also and eval.text score, whose sizes are not known before they are read")
+        print_wrapped("  not in it: what eval.also and eval.text score, whose sizes are not known before they are read")
     seconds = [price.cpu.seconds for price in left if price.cpu]
     if seconds:
         corrected = any(price.cpu.measured for price in left if price.cpu)
         how = "by finished runs on CPUs" if corrected else "on this CPU, by a short step measured now; starting apart"
-        print(f"estimate {how}: {about(sum(seconds))} of work left, the longest run {about(max(seconds))}")
+        print_wrapped(f"estimate {how}: {about(sum(seconds))} of work left, the longest run {about(max(seconds))}")
     sizes = [price.disk for price in left if price.disk is not None]
     if sizes:
         total = sum(sizes)
         text = f"{two_digits(total / 1e9)} GB" if total >= 1e9 else f"{two_digits(total / 1e6)} MB"
-        print(f"disk: at most {text} of records, answers and trained tensors")
+        print_wrapped(f"disk: at most {text} of records, answers and trained tensors")
 
 
 def _print_gpu(everything: Sequence[_Price], left: Sequence[_Price], memory: bool) -> None:
@@ -71,17 +72,21 @@ def _print_gpu(everything: Sequence[_Price], left: Sequence[_Price], memory: boo
         seconds = [price.gpu.seconds for price in left if price.gpu is not None]
         how = "corrected by finished runs" if any(cost.measured for cost in known) else "modelled, not measured"
         longest = f", the longest run {about(max(seconds))}" if seconds else ""
-        print(f"estimate for one {REFERENCE} ({how}): {two_digits(sum(seconds) / 3600)} GPU-hours left{longest}")
+        print_wrapped(
+            f"estimate for one {REFERENCE} ({how}): {two_digits(sum(seconds) / 3600)} GPU-hours left{longest}"
+        )
         sizes = [cost.bytes for cost in known if cost.bytes is not None]
         if sizes:
-            print(f"  {min(sizes) / 1e9:.1f} to {max(sizes) / 1e9:.1f} GB a run; assumed: {ASSUMED}")
+            print_wrapped(f"  {min(sizes) / 1e9:.1f} to {max(sizes) / 1e9:.1f} GB a run; assumed: {ASSUMED}")
         for name in CARDS if sizes else ():
             fitting = sum(fits(size)[name] for size in sizes)
-            print(f"  {name}: {'fits' if fitting == len(sizes) else f'{fitting} of {len(sizes)} runs fit'}")
+            print_wrapped(f"  {name}: {'fits' if fitting == len(sizes) else f'{fitting} of {len(sizes)} runs fit'}")
         if memory and len(sizes) < len(known):
-            print(f"  memory of {len(known) - len(sizes)} run(s) not counted: their step cannot be made without values")
+            print_wrapped(
+                f"  memory of {len(known) - len(sizes)} run(s) not counted: their step cannot be made without values"
+            )
     if unknown := len(everything) - len(known):
-        print(f"no estimate for {unknown} run(s): the architecture is not known before download")
+        print_wrapped(f"no estimate for {unknown} run(s): the architecture is not known before download")
 
 
 def _any_final(plan: Plan, slot: SlotState) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from sdsbench.core.console import rich_console, terminal_text
+from sdsbench.core.console import print_wrapped, rich_console, terminal_text
 from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import STALE, SlotState, States, root_of
@@ -26,11 +26,12 @@ def print_overview(
     states = States(plan, root_of(plan, placing))
     slots = list(states.all())
     counts = states.counts_of(slots)
-    print(f"{len(slots)} runs: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
+    at_most = "at most " if any(slot.slot.extends and slot.state == "waiting" for slot in slots) else ""
+    print_wrapped(f"{at_most}{len(slots)} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}")
     if plan.manifest.cells:
-        print(_tuning_text(plan))
+        print_wrapped(_tuning_text(plan))
     if changed := sorted({part for slot in slots if slot.state == STALE for part in slot.changed}):
-        print(
+        print_wrapped(
             f"stale: made with other {', '.join(changed)} than today's. `sdsbench sweep {plan.folder} --force` runs "
             "them again and sets their records aside"
         )
@@ -39,12 +40,12 @@ def print_overview(
         console = rich_console()  # as wide as the terminal; wide enough for a table elsewhere
         (console if console.is_terminal else rich_console(width=200)).print(_differences(plan, shown, notes))
     if len(shown) < len(slots):
-        print(f"... and {len(slots) - len(shown)} more (--all lists them); values that differ:")
+        print_wrapped(f"... and {len(slots) - len(shown)} more (--all lists them); values that differ:")
         for key in plan.varying:
             values = dict.fromkeys(run.point[key] for run in plan.manifest.runs.values() if key in run.point)
-            print(f"  {key}: {', '.join(list(values)[:12])}{' ...' if len(values) > 12 else ''}")
+            print_wrapped(f"  {key}: {', '.join(list(values)[:12])}{' ...' if len(values) > 12 else ''}")
     for identity, message in states.damaged.items():
-        print(f"damaged: {identity}: {message} The next worker sets it aside and runs it again.")
+        print_wrapped(f"damaged: {identity}: {message} The next worker sets it aside and runs it again.")
     print_costs(plan, slots, memory)
     return states
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from rich.console import Group
@@ -11,14 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from sdsbench.core.clock import clock
-from sdsbench.core.console import print_now, rich_console, terminal_text
+from sdsbench.core.console import fitted, print_now, rich_console, terminal_text, wrapped
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
 from sdsbench.sweeps.states import FAILED, OVER, States
+from sdsbench.sweeps.tuning import TunedChoice
 
 SHORT = 8  # digits of a run's id that are shown; every command takes the beginning of an id
+WHAT, SCORE = 2, 3  # places among a run's words that give way on a narrow terminal, in this order
 
 
 def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
@@ -27,73 +30,132 @@ def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
     console = rich_console()
     if not console.is_terminal or console.is_dumb_terminal:
         print_now(tally.headline(pool.running))
-        _drive(pool, tally, 5.0, lambda line: print_now(f"{line}  ({tally.ahead(pool.running)})"), lambda: None)
+        _drive(pool, tally, 5.0, lambda run: _say_plainly(pool, tally, run), lambda: None)
         return
     with Live(console=console, auto_refresh=False) as live:
 
-        def say(line: str) -> None:
-            live.console.print(Text(terminal_text(line)), soft_wrap=True)
+        def say(run: Ended) -> None:
+            words = [terminal_text(word) for word in tally.words(run)]
+            lines = [fitted(words, (WHAT, SCORE), console.width)]
+            lines += [wrapped(terminal_text(line), console.width) for line in _reason(run)]
+            live.console.print(Text("\n".join(lines)), soft_wrap=True)
 
         def show() -> None:
             last = "stopping: workers save their runs; again: now" if pool.stopping else ""
-            live.update(Group(table(pool, tally, states), tally.headline(pool.running), last), refresh=True)
+            count = Text(tally.headline(pool.running), no_wrap=True, overflow="ellipsis")
+            live.update(Group(table(pool, tally, states), count, last), refresh=True)
 
         _drive(pool, tally, 0.5, say, show)
 
 
-def _drive(pool: Pool, tally: Tally, seconds: float, say: Callable[[str], None], show: Callable[[], None]) -> None:
+def _say_plainly(pool: Pool, tally: Tally, run: Ended) -> None:
+    line = "  ".join(filter(None, tally.words(run)))
+    print_now(f"{tally.count()}  {line}  ({tally.ahead(pool.running)})")
+    for reason in _reason(run):
+        print_now(reason)
+
+
+def _reason(run: Ended) -> list[str]:
+    return [f"    {line}" for line in run.message.splitlines()] if run.status != "done" else []
+
+
+def _drive(pool: Pool, tally: Tally, seconds: float, say: Callable[[Ended], None], show: Callable[[], None]) -> None:
     going = True
     while going:
         show()
         going, ended = pool.step(seconds)
         for run in ended:
             tally.add(run)
-            say(tally.line(run))
-            if run.status != "done" and run.message:
-                say(f"    {run.message}")
+            say(run)
+    show()
 
 
 class Tally:
-    """Counts of a sweep, kept up without reading all records again."""
+    """Counts of a sweep, kept up without reading all records again.
+
+    Runs that would extend a tuning grid are counted as long as they may be needed. Those that turn out unneeded leave
+    the total: they are neither over nor left.
+    """
 
     def __init__(self, plan: Plan, states: States, again: Sequence[str]) -> None:
-        over = [state for state in OVER if state not in again]
+        over = {state for state in OVER if state not in again} - {"unneeded", "impossible"}
         slots = list(states.all())
         self.plan, self._root = plan, states.root
-        self.total = len(slots)
-        self.before = self.over = sum(slot.state in over for slot in slots)
-        self._counted = {slot.identity for slot in slots if slot.state in over}
+        self._slots = {slot.slot.key for slot in slots}
+        self._over = {slot.slot.key for slot in slots if slot.state in over}
+        self._beyond: dict[str, set[str]] = defaultdict(set)  # tuned cell -> runs that would extend its grid
+        for slot in slots:
+            if slot.slot.extends is not None:
+                self._beyond[slot.slot.extends].add(slot.slot.key)
+        self._choices: dict[str, TunedChoice | None] = {}
+        for cell in {cell for slot in slots if (cell := slot.slot.cell or slot.slot.extends)}:
+            self._choices[cell] = states.choice(cell)
         self._failed: set[str] = set()
+        self._ended = 0  # runs that have ended here
         self.started = time.monotonic()
+
+    def add(self, run: Ended) -> None:
+        slots = {run.run}
+        states = States(self.plan, self._root)  # what the tuning runs of its cell say by now, those made elsewhere too
+        for key in self._choices:
+            cell = self.plan.manifest.cells[key]
+            if any(run.run in row for row in (*cell.tuning, *cell.final.values())):
+                self._choices[key] = choice = states.choice(key)
+                if choice is not None and choice.position is not None:
+                    slots |= {f"{key}:{seed}" for seed, row in cell.final.items() if row[choice.position] == run.run}
+        if run.status in OVER:
+            new = (slots & self._slots) - self._over  # a finished run may only have got a new note on its tuning
+            self._ended += bool(new)
+            self._over |= new
+        if run.status in FAILED:
+            self._failed.add(run.run)
+        else:
+            self._failed.discard(run.run)
+
+    @property
+    def over(self) -> int:
+        """Runs that have ended, and those that never can be run since every tuning run of their cell failed."""
+        hopeless = {cell for cell, choice in self._choices.items() if choice and choice.position is None}
+        finals = {f"{cell}:{seed}" for cell in hopeless for seed in self.plan.manifest.cells[cell].final}
+        return len(self._over | (finals & self._slots))
+
+    @property
+    def unneeded(self) -> int:
+        """Runs beyond the ends of grids whose best value lies inside."""
+        return sum(len(runs - self._over) for cell, runs in self._beyond.items() if self._choices[cell])
+
+    @property
+    def total(self) -> int:
+        """Runs that are over or may be needed; a grid grows at one of its ends alone (sweeps/tuning.py)."""
+        total = len(self._slots)
+        for cell, runs in self._beyond.items():
+            tuned = self.plan.manifest.cells[cell]
+            needed = 0 if self._choices[cell] else min(len(runs), tuned.extend * len(tuned.seeds))
+            total -= len(runs) - max(needed, len(runs & self._over))
+        return total
+
+    @property
+    def at_most(self) -> str:
+        """`at most ` while runs may turn out unneeded."""
+        undecided = (runs for cell, runs in self._beyond.items() if self._choices[cell] is None)
+        return "at most " if any(runs - self._over for runs in undecided) else ""
 
     @property
     def failed(self) -> int:
         """Runs whose last attempt failed here."""
         return len(self._failed)
 
-    def add(self, run: Ended) -> None:
-        if run.status in OVER and run.run not in self._counted:  # a finished run may only get a new note on its tuning
-            self._counted.add(run.run)
-            self.over += 1
-        if run.status in FAILED:
-            self._failed.add(run.run)
-        else:
-            self._failed.discard(run.run)
-
     def left(self) -> str:
         """`1:02:03 left` from the throughput so far."""
-        ended = self.over - self.before
-        if not ended:
+        if not self._ended:
             return "time left not known yet"
-        return f"{clock((time.monotonic() - self.started) / ended * (self.total - self.over))} left"
+        each = (time.monotonic() - self.started) / self._ended
+        return f"{self.at_most}{clock(each * (self.total - self.over))} left"
 
-    def line(self, run: Ended) -> str:
-        """The run that ended, with its score: `3 of 36  4031c7e0  done  method=lora seed=0  gsm8k 27.34  0:31`."""
-        what = self.plan.difference(run.run)
-        where = f"{self.over} of {self.total}"
-        return "  ".join(
-            filter(None, [where, run.run[:SHORT], run.status, what, self.score(run.run), clock(run.seconds)])
-        )
+    def words(self, run: Ended) -> list[str]:
+        """The run that ended: `4031c7e0`, `done`, `method=lora seed=0` (at WHAT), `gsm8k 27.34` (at SCORE), `0:31`."""
+        what, score = self.plan.difference(run.run), self.score(run.run)
+        return [run.run[:SHORT], run.status, what, score, clock(run.seconds)]
 
     def score(self, identity: str) -> str:
         """`gsm8k 27.34, text 3.0712`: the headline scores of a finished run, shares in per cent."""
@@ -104,14 +166,19 @@ class Tally:
         last = [score for score in record.scores if score.headline and score.stage in ("trained", "validation")]
         return ", ".join(f"{score.evaluation} {score.shown(score.value)}" for score in last)
 
+    def count(self) -> str:
+        """`12 of 36`, or `12 of at most 36`."""
+        return f"{self.over} of {self.at_most}{self.total}"
+
     def headline(self, running: int) -> str:
-        """`12 of 36, 3 running, 1 failed, 41:10 left`."""
-        return f"{self.over} of {self.total}, {self.ahead(running)}"
+        """`12 of at most 36, 3 running, 1 failed, 8 unneeded, at most 41:10 left`."""
+        return f"{self.count()}, {self.ahead(running)}"
 
     def ahead(self, running: int) -> str:
-        """`3 running, 1 failed, 41:10 left`."""
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{running} running{failed}, {self.left()}"
+        """`3 running, 1 failed, 8 unneeded, 41:10 left`."""
+        counts = {"failed": self.failed, "unneeded": self.unneeded}
+        others = [f"{number} {what}" for what, number in counts.items() if number]
+        return ", ".join([f"{running} running", *others, self.left()])
 
 
 def table(pool: Pool, tally: Tally, states: States) -> Table:

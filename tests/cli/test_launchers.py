@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -148,6 +149,37 @@ def test_a_signal_between_jobs_starts_no_other(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     assert main(["-m", "model=micro", "seed=0,1,2", "hydra/hydra_logging=none"]) == 130
     assert started == [1]
+
+
+def test_waiting_for_jobs_in_slurm_ends_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """They are no processes of this one: nothing here would stop after its step."""
+    with pytest.raises(KeyboardInterrupt), hydra_jobs._StopJobs(in_slurm=True):
+        os.kill(os.getpid(), signal.SIGINT)
+    said = capfd.readouterr().err
+    assert "stay with SLURM" in said and "stopping after this step" not in said
+
+
+@pytest.mark.parametrize(("executor", "code"), [("slurm", 130), ("local", None)])
+def test_a_job_that_slurm_takes_back_leaves_no_result(
+    executor: str, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """submitit writes what a job raises as its result, except where the process is told to end."""
+    jobs = []
+
+    def main_of_hydra(**_: object) -> Callable[[Callable[..., object]], Callable[[], None]]:
+        return lambda job: lambda: jobs.append(job)
+
+    def interrupted(*_: object) -> float:
+        raise Interrupted("stopped by SIGTERM; the state is saved")
+
+    monkeypatch.setattr(hydra_jobs.hydra, "main", main_of_hydra)
+    monkeypatch.setattr(hydra_jobs, "_run", interrupted)
+    assert hydra_jobs.run_hydra(["-m"], ["model=micro"], []) == 0
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # in the job's process
+    with pytest.raises(SystemExit if code else Interrupted) as raised:
+        jobs[0](None)
+    assert code is None or raised.value.code == code
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from sdsbench.__main__ import main
 from sdsbench.cli import doctor
 from sdsbench.core.cache import cache_folder
 from sdsbench.core.errors import Unavailable
+from sdsbench.runs.configuration.compose import compose_run
 from tests.conftest import ROOT
 
 FAST = [
@@ -62,6 +63,12 @@ def test_a_cache_that_cannot_be_made_names_its_variable(variable: str, monkeypat
         cache_folder()
 
 
+def test_the_score_before_training_is_a_small_one_by_default() -> None:
+    """Nobody waits for as many answers before the first step as after the last."""
+    found = compose_run([]).eval
+    assert found.untrained and found.untrained_limit == 16 and found.limit == 64
+
+
 @pytest.mark.parametrize("first", [[], ["-m"]], ids=["one run", "multirun"])
 def test_a_folder_that_cannot_be_made_is_the_disks_refusal(
     first: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -98,3 +105,15 @@ def test_the_doctor_names_what_runs_need(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert doctor._slurm() == "sbatch found; no controller"
     monkeypatch.setenv("SDSBENCH_CACHE", "/dev/null/nowhere")
     assert "Set SDSBENCH_CACHE" in doctor._cache()
+
+
+def test_a_message_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["show", "model=micro", "method=lora", "train.learning_rate=1e-3", "train.max_stepps=7"]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= 80 < max(map(len, message.splitlines()))
+    assert " ".join(message.split()) == " ".join(" ".join(lines).split()), "broken between words"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sdsbench.core.console import printing_text, rich_console, terminal_text
+from sdsbench.core.console import fitted, print_wrapped, printing_text, rich_console, terminal_text
 from sdsbench.core.progress import Progress
 
 
@@ -75,3 +75,38 @@ def test_progress_elsewhere_is_a_line_at_the_start_and_at_the_end(capsys: pytest
             progress.advance(1)
     lines = capsys.readouterr().err.splitlines()
     assert [" ".join(line.split()[:3]) for line in lines] == ["evaluate gsm8k 0/3", "evaluate gsm8k 3/3"]
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (40, "4031c7e0  method=lora seed=0  gsm8k 27.3"),
+        (39, "4031c7e0  method=lora seed…  gsm8k 27.3"),
+        (30, "4031c7e0  method=…  gsm8k 27.3"),
+        (18, "4031c7e0  gsm8k 2…"),
+        (5, "4031c7e0"),
+    ],
+)
+def test_words_give_way_in_their_order(width: int, line: str) -> None:
+    assert fitted(["4031c7e0", "", "method=lora seed=0", "gsm8k 27.3"], (2, 3), width) == line
+
+
+def test_wide_letters_take_two_columns() -> None:
+    assert fitted(["data=日本語", "0:01"], (0,), 14) == "data=日…  0:01"
+
+
+SENTENCE = (
+    "  with 200 questions it finds (80 % power) differences of 12.3 points if seeds spread by 1 point, of 14 if by 3"
+)
+
+
+def test_a_sentence_is_broken_between_words_on_a_terminal(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    print_wrapped(f"{SENTENCE}\n\nreport: {'/long' * 20}")
+    first, second, empty, report, path = capsys.readouterr().out.splitlines()
+    assert len(first) <= 80 and f"{first} {second.removeprefix(' ' * 4)}" == SENTENCE and empty == ""
+    assert (report, path) == ("report:", "  " + "/long" * 20), "a path stays whole"
+
+
+def test_a_sentence_is_one_line_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    print_wrapped(SENTENCE)
+    assert capsys.readouterr().out == SENTENCE + "\n"

@@ -7,11 +7,13 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sdsbench.core.run_folder import read_record, write_record
-from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps import watch as watch_module
+from sdsbench.sweeps.plan import Plan, TunedCell
 from sdsbench.sweeps.pool import Active, Allocation, Ended
 from sdsbench.sweeps.states import FAILED, States
 from sdsbench.sweeps.watch import Tally, watch
@@ -37,7 +39,7 @@ def test_counts_what_was_done_before_and_what_ends(tmp_path: Path) -> None:
     tally.add(ended(runs[2], "oom"))
     assert (tally.over, tally.failed) == (3, 1)
     assert tally.headline(2).startswith("3 of 3, 2 running, 1 failed, ")
-    assert tally.line(ended(runs[0])) == f"3 of 3  {runs[0][:8]}  done  seed=0  gsm8k 50.00  0:01"
+    assert tally.words(ended(runs[0])) == [runs[0][:8], "done", "seed=0", "gsm8k 50.00", "0:01"]
 
 
 def test_a_loss_is_not_shown_in_per_cent(tmp_path: Path) -> None:
@@ -73,19 +75,75 @@ def test_says_how_long_is_left_once_a_run_has_ended(tmp_path: Path) -> None:
     assert tally.left().endswith(" left") and "failed" not in tally.headline(1)
 
 
+def tuned_plan(folder: Path) -> tuple[Plan, TunedCell, States]:
+    """Three declared rates, one more at each end where it is needed, a tuning seed, three fresh ones."""
+    (folder / "sweep").mkdir()
+    (folder / "sweep/s.yaml").write_text(
+        "name: s\nblocks:\n  - axes: {method: [lora], seed: [0, 1, 2]}\n"
+        "tune: {key: train.lr, grid: [1e-3, 1e-2, 1e-1], seeds: [100], extend: 1}\n"
+    )
+    plan = tiny_plan(folder, "sweep=s", config_dirs=(str(folder),))
+    (cell,) = plan.manifest.cells.values()
+    return plan, cell, States(plan, folder / "runs")
+
+
+def tune(plan: Plan, cell: TunedCell, tally: Tally, values: dict[int, float | None]) -> None:
+    """The tuning runs at positions of the grid end, with a score or without one."""
+    for position, value in values.items():
+        status = "done" if value is not None else "failed"
+        put_record(plan, plan.folder.parent / "runs", cell.tuning[position][0], status, value)
+        tally.add(ended(cell.tuning[position][0], status))
+
+
+def test_runs_that_turn_out_unneeded_are_neither_over_nor_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    plan, cell, states = tuned_plan(tmp_path)
+    tally = Tally(plan, states, ())
+    assert tally.headline(1) == "0 of at most 7, 1 running, time left not known yet"
+    tune(plan, cell, tally, {1: 0.1, 2: 0.2})
+    now.seconds = 20.0
+    assert tally.headline(1) == "2 of at most 7, 1 running, at most 0:50 left"
+    tune(plan, cell, tally, {3: 0.1})
+    now.seconds = 30.0
+    assert tally.headline(1) == "3 of 6, 1 running, 2 unneeded, 0:30 left"
+    tally.add(ended(cell.final["1"][2]))
+    assert tally.count() == "4 of 6"
+    again = Tally(plan, States(plan, tmp_path / "runs"), ())
+    assert again.headline(0) == "3 of 6, 0 running, 2 unneeded, time left not known yet"
+
+
+def test_a_grid_that_grows_counts_what_it_needs(tmp_path: Path) -> None:
+    plan, cell, states = tuned_plan(tmp_path)
+    tally = Tally(plan, states, ())
+    tune(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
+    assert tally.count() == "3 of at most 7"
+    tune(plan, cell, tally, {4: 0.2})
+    assert tally.headline(0).startswith("4 of 7, 0 running, 1 unneeded, ")
+
+
+def test_runs_whose_tuning_failed_are_over(tmp_path: Path) -> None:
+    plan, cell, states = tuned_plan(tmp_path)
+    tally = Tally(plan, states, ())
+    tune(plan, cell, tally, {1: None, 2: None, 3: None})
+    assert tally.headline(0) == "6 of 6, 0 running, 3 failed, 2 unneeded, 0:00 left"
+    tune(plan, cell, tally, {2: 0.1})  # a retry
+    assert tally.headline(0).startswith("3 of 6, 0 running, 2 failed, 2 unneeded, ")
+
+
 class FakePool:
     """A pool whose two runs are in hand, one of them with a step behind it; the first ends at the next look."""
 
     stopping = False
 
-    def __init__(self, runs: list[str], finish: Callable[[], object]) -> None:
+    def __init__(self, runs: list[str], end: Ended, finish: Callable[[], object]) -> None:
         self._finish = finish
         places = [Allocation("cpu0", 1), Allocation("cpu1", 1)]
         self.active = [
             Active(place, None, {run: time.monotonic() - 65})  # type: ignore[arg-type]
             for place, run in zip(places, runs, strict=True)
         ]
-        self.left = [ended(runs[0])]
+        self.left = [end]
 
     @property
     def running(self) -> int:
@@ -96,31 +154,54 @@ class FakePool:
         return len(self.left) > 1, [self.left.pop()]
 
 
-def watched(tmp_path: Path) -> list[str]:
-    """Shows a plan with names and brackets of data; returns the ids of its runs."""
+def watched(tmp_path: Path, status: str = "done", message: str = "") -> list[str]:
+    """Shows a plan with names and brackets of data, one of whose runs ends; returns the ids of its runs."""
     plan, runs, _ = started(tmp_path)
     plan.manifest.runs[runs[1]].point["what"] = "a [red]name[/red] \x1b[2J " + "long " * 30
     (tmp_path / "runs" / runs[1]).mkdir()
     step = {"kind": "train", "step": 40, "loss": 1.25, "tokens": 900, "seconds": 0.3}
     (tmp_path / "runs" / runs[1] / "metrics.jsonl").write_text(json.dumps(step) + "\n")
-    pool = FakePool(runs[1:], lambda: put_record(plan, tmp_path / "runs", runs[1], "done", 0.273))
+    end = Ended(runs[1], status, message, 1.0)
+    pool = FakePool(runs[1:], end, lambda: put_record(plan, tmp_path / "runs", runs[1], status, 0.273))
     watch(pool, plan, States(plan, tmp_path / "runs"), ())  # type: ignore[arg-type]
     return runs
 
 
-def test_a_terminal_of_80_columns_holds_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    """Standard output is a terminal of 80 columns; gives the lines that were written to it."""
     for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
+
+    def lines() -> list[str]:
+        text = re.sub(r"\x1b\[[01]?m|\x1b\[\d*[A-Zhl]|\x1b\[\?25[hl]|\r", "", capsys.readouterr().out)
+        assert "\x1b" not in text, "neither data nor colours"
+        return text.splitlines()
+
+    return lines
+
+
+def test_a_terminal_of_80_columns_holds_every_line(tmp_path: Path, terminal: Callable[[], list[str]]) -> None:
     runs = watched(tmp_path)
-    text = re.sub(r"\x1b\[[01]?m|\x1b\[\d*[A-Zhl]|\x1b\[\?25[hl]|\r", "", capsys.readouterr().out)
-    rows = [line for line in text.splitlines() if line.startswith(("worker", "cpu"))]
-    assert max(map(len, rows)) <= 80
-    assert any(re.search(r"what=a \[red\]name\[/red\]?… +40 +1.2500 +3,000 ", row) for row in rows), rows
-    assert "1 of 3, 2 running, time left not known yet" in text
-    assert f"2 of 3  {runs[1][:8]}  done  seed=1 what=a [red]name[/red] \\x1b[2J long" in text and "gsm8k 27.30" in text
-    assert "\x1b" not in text, "neither data nor colours"
+    lines = terminal()
+    assert max(map(len, lines)) <= 80
+    assert any(re.search(r"what=a \[red\]name\[/red\].*… +40 +1.2500 +3,000 ", line) for line in lines), "\n".join(
+        lines
+    )
+    counts = [line for line in lines if " of 3" in line]
+    assert counts[0] == "1 of 3, 2 running, time left not known yet" and counts[-1].startswith("2 of 3, 2 running, ")
+    (line,) = (line for line in lines if line.startswith(runs[1][:8]))
+    assert line.startswith(f"{runs[1][:8]}  done  seed=1 what=a [red]name[/red] \\x1b[2J long")
+    assert line.endswith("…  gsm8k 27.30  0:01") and len(line) == 80, "what gives way is what sets the run apart"
+
+
+def test_a_reason_is_broken_between_words_on_a_terminal(tmp_path: Path, terminal: Callable[[], list[str]]) -> None:
+    runs = watched(tmp_path, "failed", "the loss is not finite; " + "reasons " * 12 + "/a/path\x1b[2J")
+    lines = terminal()
+    assert max(map(len, lines)) <= 80
+    (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{runs[1][:8]}  failed"))
+    assert lines[place + 1].startswith("    the loss is not finite; reasons ")
+    assert re.fullmatch(r" {6}(reasons )+/a/path\\x1b\[2J", lines[place + 2])
 
 
 def test_elsewhere_there_is_a_plain_line_for_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core import plugins
-from sdsbench.core.console import print_now, terminal_text
+from sdsbench.core.console import print_now, print_wrapped
 from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_errors
 from sdsbench.core.importing import without_collection
@@ -68,17 +68,19 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
         try:
             return _run(composed, folders)
         except SdsbenchError as error:
-            print(f"sdsbench: {terminal_text(error)}", file=sys.stderr)
+            print_wrapped(f"sdsbench: {error}", stderr=True)
             told.append(error)
-            if isinstance(error, Interrupted) and os.getpid() == here:
-                raise SystemExit(error.exit_code) from None  # Hydra would start the next job after an exception
+            if isinstance(error, Interrupted) and (os.getpid() == here or os.environ.get(_EXECUTOR) == _SLURM):
+                # Here Hydra would start the next job after an exception. A job of submitit's that SLURM takes back must
+                # leave no result: SLURM starts it again, and whoever waits for it waits on.
+                raise SystemExit(error.exit_code) from None
             raise
 
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["sdsbench", *flags, *search_path(folders), *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them and ending with code 1
     try:
-        with _StopJobs(), disk_errors(_output_root(overrides)):
+        with _StopJobs(f"hydra/launcher=submitit_{_SLURM}" in overrides), disk_errors(_output_root(overrides)):
             job()
     except SdsbenchError as error:
         if error not in told:
@@ -98,6 +100,7 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
 
 
 _LAUNCHERS = ("submitit", "joblib", "optuna")
+_EXECUTOR, _SLURM = "SUBMITIT_EXECUTOR", "slurm"  # how submitit tells a job what it runs on
 _stopped = False  # this process was told to stop: it begins no other job
 
 
@@ -105,7 +108,12 @@ class _StopJobs(StopRequest):
     """While jobs run in processes of a launcher: a signal reaches them all, and each saves its run and ends.
 
     A terminal's Ctrl-C has reached them already; SIGTERM then changes nothing, where a second SIGINT would not wait.
+    Jobs in SLURM's hands stay there: only the waiting for them ends, at once.
     """
+
+    def __init__(self, in_slurm: bool) -> None:
+        super().__init__()
+        self._in_slurm = in_slurm
 
     def __enter__(self) -> StopRequest:
         global _stopped
@@ -115,6 +123,10 @@ class _StopJobs(StopRequest):
     def _note(self, number: int, frame: FrameType | None) -> None:
         global _stopped
         _stopped = True
+        if self._in_slurm:
+            with suppress(OSError):  # by file descriptor: a handler may have come in the middle of a print
+                os.write(2, b"\nThe jobs stay with SLURM: `squeue --me` lists them, `scancel` ends them.\n")
+            raise KeyboardInterrupt
         super()._note(number, frame)
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):

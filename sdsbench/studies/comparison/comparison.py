@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdsbench.core.clock import clock
+from sdsbench.core.console import print_wrapped
 from sdsbench.core.errors import ConfigError, Problem, SdsbenchError, TrainingFailed
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Record
@@ -113,16 +114,18 @@ def compare(
     folder = plans.PLANS / name
     if (folder / "manifest.json").is_file():
         plan = plans.read(folder)
-        print(f"goes on with plan {folder}: {plan.manifest.description}", flush=True)
+        print_wrapped(f"goes on with plan {folder}: {plan.manifest.description}")
     else:
         plan = _planned(question, seconds, workers, name)
     if only_plan:
-        print(f"`sdsbench sweep {plan.folder}` runs it; the same command without --plan-only does, and answers.")
+        print_wrapped(
+            f"`sdsbench sweep {plan.folder}` runs it; the same command without --plan-only does, and answers."
+        )
         return None
     try:
         run_here(plan, {}, workers, None, deaths=5)
     except TrainingFailed as error:  # a diverged rate is no reason to have no answer
-        print(f"note: {error}", flush=True)
+        print_wrapped(f"note: {error}")
     return _answered(plan, question, RESULTS / name)
 
 
@@ -140,7 +143,7 @@ def _planned(question: Question, seconds: float, workers: int, name: str) -> pla
     sweep.tune = Tune(key="train.lr", grid=grid, seeds=_tuning_seeds(effort), extend=EXTEND)
     plan, _ = plans.write(plans.PLANS / name, *freeze(sweep, question.config_dirs))
     for line in _bought(effort, grid, run_seconds, seconds, workers, first):
-        print(line, flush=True)
+        print_wrapped(line)
     return plan
 
 
@@ -151,7 +154,7 @@ def _tuning_seeds(effort: Effort) -> list[int]:
 def _first_run(question: Question, rates: Mapping[str, float]) -> Record:
     """A run of the plan, trained before the rest: the reference at the middle rate, with the first tuning seed."""
     middle = budgets.learning_rates(rates, 1)[0]
-    print(f"the first run, {question.reference} at train.lr={middle:g}, shows what a run takes", flush=True)
+    print_wrapped(f"the first run, {question.reference} at train.lr={middle:g}, shows what a run takes")
     record = execute(
         question.config(question.reference, f"seed={TUNING_SEEDS[0]}", f"train.lr={middle!r}", "eval.split=validation")
     )
@@ -206,7 +209,7 @@ def _answered(plan: plans.Plan, question: Question, folder: Path) -> Answer:
     )  # fmt: skip
     adapter = _exported(found, folder / "adapter")
     answer = Answer(found, report, adapter)
-    print(f"\n{answer.text}\n\nreport: {report}", flush=True)
+    print_wrapped(f"\n{answer.text}\n\nreport: {report}")
     return answer
 
 
@@ -222,9 +225,9 @@ def _exported(found: Sequence[Recommendation], folder: Path) -> Path | None:
             said = lines(export(run.folder, target))
         except SdsbenchError as error:
             why = error.problems[0].advice if isinstance(error, ConfigError) else str(error)
-            print(f"note: run {run.id}, the best of {chosen[0].row.title}, was not exported: {why}")
+            print_wrapped(f"note: run {run.id}, the best of {chosen[0].row.title}, was not exported: {why}")
             return None
-        print(f"exported: run {run.id}, the best of {chosen[0].row.title} on its test questions")
+        print_wrapped(f"exported: run {run.id}, the best of {chosen[0].row.title} on its test questions")
         for line in said:
-            print(line)
+            print(line)  # a command to be copied
     return target
