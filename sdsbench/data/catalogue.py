@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sdsbench.core.registry import Registry
-from sdsbench.data.columns import PRESENT, Column
+from sdsbench.data.columns import PRESENT, ColumnCheck
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class DataSet:
     hub_id: str | None = None
     hub_config: str | None = None
     revision: str | None = None
-    checks: Mapping[str, Column] = field(default_factory=dict)  # what cells must hold; else: any value but null
-    golds: Mapping[str, Column] = field(default_factory=dict)  # the same of rows that are scored
+    checks: Mapping[str, ColumnCheck] = field(default_factory=dict)  # what cells must hold; else: any value but null
+    golds: Mapping[str, ColumnCheck] = field(default_factory=dict)  # the same of rows that are scored
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     folder: str | None = None  # below data.root
     note: str = ""
@@ -35,7 +35,7 @@ class DataSet:
     classes: str | None = None  # the column of a row's class: a limited draw keeps each class's share
     held_back_from: str | None = None  # where it has no training rows: the set whose training rows tuning is scored on
 
-    def checks_of(self, split: str) -> Mapping[str, Column]:
+    def checks_of(self, split: str) -> Mapping[str, ColumnCheck]:
         """What the cells of a split must hold."""
         checks = {name: self.checks.get(name, PRESENT) for name in self.columns}
         return checks if split == "train" else {**checks, **self.golds}

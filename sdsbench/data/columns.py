@@ -14,7 +14,7 @@ LONGEST = 80  # characters of a value that it shows
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnCheck:
     """`holds` tells a usable cell from another one, given the cell and its row; `accepted` says it in words.
 
     `text`: a CSV file, which has no types, is read as text here.
@@ -25,36 +25,36 @@ class Column:
     text: bool = True
 
 
-PRESENT = Column("a value (not null)", lambda value, _: value is not None, text=False)
-TEXT = Column("text that is not empty", lambda value, _: isinstance(value, str) and bool(value.strip()))
-TEXT_OR_EMPTY = Column("text, which may be empty", lambda value, _: isinstance(value, str))
+PRESENT = ColumnCheck("a value (not null)", lambda value, _: value is not None, text=False)
+TEXT = ColumnCheck("text that is not empty", lambda value, _: isinstance(value, str) and bool(value.strip()))
+TEXT_OR_EMPTY = ColumnCheck("text, which may be empty", lambda value, _: isinstance(value, str))
 
 
 def _has_bytes(value: Any, _: Mapping[str, Any]) -> bool:
     return bool(value.get("bytes")) if isinstance(value, dict) else hasattr(value, "tobytes")
 
 
-IMAGE = Column("an image with its bytes, as `datasets` stores it", _has_bytes, text=False)
+IMAGE = ColumnCheck("an image with its bytes, as `datasets` stores it", _has_bytes, text=False)
 
 
-def class_number(names: Sequence[str]) -> Column:
+def class_number(names: Sequence[str]) -> ColumnCheck:
     """The number of a class; `names` are those of all classes, in the order of their numbers."""
     last = len(names) - 1
     meaning = ", ".join(f"{number} {name}" for number, name in enumerate(names) if str(number) != name)
     words = f"a whole number from 0 to {last}" + (f" ({meaning})" if meaning and last < 10 else "")
-    return Column(words, lambda value, _: _whole(value) and 0 <= value <= last, text=False)
+    return ColumnCheck(words, lambda value, _: _whole(value) and 0 <= value <= last, text=False)
 
 
-def number(low: float, high: float) -> Column:
+def number(low: float, high: float) -> ColumnCheck:
     """A finite number within bounds."""
 
     def holds(value: Any, _: Mapping[str, Any]) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
-    return Column(f"a number from {low:g} to {high:g}", holds, text=False)
+    return ColumnCheck(f"a number from {low:g} to {high:g}", holds, text=False)
 
 
-def check(rows: Any, columns: Mapping[str, Column]) -> None:
+def check(rows: Any, columns: Mapping[str, ColumnCheck]) -> None:
     """Look at every row once.
 
     Raises Unavailable with set, row numbers (from 1), values and what is accepted, or with the columns that lack.
@@ -85,7 +85,7 @@ def check(rows: Any, columns: Mapping[str, Column]) -> None:
     )
 
 
-def wrong_cells(rows: Any, columns: Mapping[str, Column]) -> list[tuple[int, str, Any]]:
+def wrong_cells(rows: Any, columns: Mapping[str, ColumnCheck]) -> list[tuple[int, str, Any]]:
     """(position, column, value) of every cell that cannot be used."""
     found: list[tuple[int, str, Any]] = []
     if not columns:  # of no column nobody can read a row
@@ -103,7 +103,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}... ({len(text)} characters)"
 
 
-def _counted_from_one(wrong: Sequence[tuple[int, str, Any]], columns: Mapping[str, Column]) -> list[str]:
+def _counted_from_one(wrong: Sequence[tuple[int, str, Any]], columns: Mapping[str, ColumnCheck]) -> list[str]:
     """Advice where every wrong cell is the number just above the last class."""
     if all(_whole(value) and value > 0 and columns[name].holds(value - 1, {}) for _, name, value in wrong):
         return ["  If the classes are counted from 1: write label - 1."]

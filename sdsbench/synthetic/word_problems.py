@@ -18,7 +18,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdsbench.synthetic.word_problems_splits import distinct, generator, one_of, split_of
-from sdsbench.synthetic.word_problems_templates import BOYS, DAYS, GIRLS, PLACES, TEMPLATES, THINGS, Step, Template
+from sdsbench.synthetic.word_problems_templates import (
+    BOYS,
+    DAYS,
+    GIRLS,
+    PLACES,
+    TEMPLATES,
+    THINGS,
+    SolutionStep,
+    Template,
+)
 
 LARGEST = 144  # values above this are not drawn: small models must be able to learn the arithmetic
 _OPERATORS: Mapping[str, Callable[[int, int], int]] = {
@@ -59,7 +68,7 @@ class WordProblem:
         return "\n".join([*lines, f"#### {self.result}"])
 
 
-def _equation(step: Step, values: Mapping[str, int]) -> tuple[int, str, int, int]:
+def _equation(step: SolutionStep, values: Mapping[str, int]) -> tuple[int, str, int, int]:
     name, _, left, sign, right = step.formula.split()
     operand = values[right] if right in values else int(right)
     return values[left], sign, operand, values[name]

@@ -1,7 +1,8 @@
 """The stories of the word problems: text with slots, ranges of numbers, worked steps.
 
 Slots: {name} {he} {He} {his} (the first person), {friend} (another person), {things} (countable objects), {day},
-{place}, and one letter per number. Step("x = a + b", "In total", "apples") is the sentence "In total a + b = x apples."
+{place}, and one letter per number. SolutionStep("x = a + b", "In total", "apples") is the sentence
+"In total a + b = x apples."
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PLACES = ("market", "shop", "school", "farm", "park", "library")
 
 
 @dataclass(frozen=True)
-class Step:
+class SolutionStep:
     """One line of a solution: `formula` is "result = left operator right"."""
 
     formula: str
@@ -41,7 +42,7 @@ class Template:
     name: str
     story: str
     ranges: Mapping[str, tuple[int, int]]
-    steps: tuple[Step, ...]
+    steps: tuple[SolutionStep, ...]
 
 
 TEMPLATES = (
@@ -51,8 +52,8 @@ TEMPLATES = (
         "How many {things} does {name} have left?",
         {"a": (5, 40), "b": (3, 30), "c": (2, 20)},
         (
-            Step("x = a + b", "After buying more, {name} has", "{things}"),
-            Step("y = x - c", "After the gift, {name} has", "{things} left"),
+            SolutionStep("x = a + b", "After buying more, {name} has", "{things}"),
+            SolutionStep("y = x - c", "After the gift, {name} has", "{things} left"),
         ),
     ),
     Template(
@@ -61,8 +62,8 @@ TEMPLATES = (
         "How many {things} does {name} have in all?",
         {"a": (2, 9), "b": (2, 10), "c": (2, 20)},
         (
-            Step("x = a * b", "The boxes hold", "{things}"),
-            Step("y = x + c", "With the loose ones {he} has", "{things}"),
+            SolutionStep("x = a * b", "The boxes hold", "{things}"),
+            SolutionStep("y = x + c", "With the loose ones {he} has", "{things}"),
         ),
     ),
     Template(
@@ -71,8 +72,8 @@ TEMPLATES = (
         "How many {things} do they have together?",
         {"a": (2, 45), "b": (2, 30)},
         (
-            Step("x = a + b", "{friend} has", "{things}"),
-            Step("y = a + x", "Together they have", "{things}"),
+            SolutionStep("x = a + b", "{friend} has", "{things}"),
+            SolutionStep("y = a + x", "Together they have", "{things}"),
         ),
     ),
     Template(
@@ -81,8 +82,8 @@ TEMPLATES = (
         "How many {things} did the two of them count?",
         {"a": (12, 50), "b": (2, 30)},
         (
-            Step("x = a - b", "{friend} counted", "{things}"),
-            Step("y = a + x", "Both of them counted", "{things}"),
+            SolutionStep("x = a - b", "{friend} counted", "{things}"),
+            SolutionStep("y = a + x", "Both of them counted", "{things}"),
         ),
     ),
     Template(
@@ -91,8 +92,8 @@ TEMPLATES = (
         "How many more {things} did {friend} find than {name}?",
         {"a": (2, 40), "b": (2, 9)},
         (
-            Step("x = a * b", "{friend} found", "{things}"),
-            Step("y = x - a", "The difference is", "{things}"),
+            SolutionStep("x = a * b", "{friend} found", "{things}"),
+            SolutionStep("y = x - a", "The difference is", "{things}"),
         ),
     ),
     Template(
@@ -101,8 +102,8 @@ TEMPLATES = (
         "How many dollars does {he} spend?",
         {"a": (2, 9), "b": (2, 9), "c": (2, 20)},
         (
-            Step("x = a * b", "The {things} cost", "dollars"),
-            Step("y = x + c", "With the bag {he} spends", "dollars"),
+            SolutionStep("x = a * b", "The {things} cost", "dollars"),
+            SolutionStep("y = x + c", "With the bag {he} spends", "dollars"),
         ),
     ),
     Template(
@@ -111,8 +112,8 @@ TEMPLATES = (
         "How much money is left?",
         {"a": (2, 9), "b": (2, 9), "c": (20, 99)},
         (
-            Step("x = a * b", "{name} pays", "dollars"),
-            Step("y = c - x", "{He} keeps", "dollars"),
+            SolutionStep("x = a * b", "{name} pays", "dollars"),
+            SolutionStep("y = c - x", "{He} keeps", "dollars"),
         ),
     ),
     Template(
@@ -121,8 +122,8 @@ TEMPLATES = (
         "They share all the {things} equally among {c} people. How many {things} does each person get?",
         {"a": (4, 50), "b": (2, 40), "c": (2, 9)},
         (
-            Step("x = a + b", "There are", "{things} to share"),
-            Step("y = x / c", "Each person gets", "{things}"),
+            SolutionStep("x = a + b", "There are", "{things} to share"),
+            SolutionStep("y = x / c", "Each person gets", "{things}"),
         ),
     ),
     Template(
@@ -131,8 +132,8 @@ TEMPLATES = (
         "{He} puts the rest into bags of {c}. How many bags does {he} fill?",
         {"a": (15, 80), "b": (2, 20), "c": (2, 9)},
         (
-            Step("x = a - b", "{name} still has", "{things}"),
-            Step("y = x / c", "That fills", "bags"),
+            SolutionStep("x = a - b", "{name} still has", "{things}"),
+            SolutionStep("y = x / c", "That fills", "bags"),
         ),
     ),
     Template(
@@ -141,8 +142,8 @@ TEMPLATES = (
         "How many dollars remain?",
         {"a": (4, 12), "b": (2, 8), "c": (2, 15)},
         (
-            Step("x = a * b", "{name} earns", "dollars"),
-            Step("y = x - c", "After lunch there remain", "dollars"),
+            SolutionStep("x = a * b", "{name} earns", "dollars"),
+            SolutionStep("y = x - c", "After lunch there remain", "dollars"),
         ),
     ),
     Template(
@@ -151,9 +152,9 @@ TEMPLATES = (
         "for children and {d} tickets for adults. What is the total cost?",
         {"a": (2, 6), "b": (5, 10), "c": (2, 6), "d": (2, 5)},
         (
-            Step("x = a * c", "The children cost", "dollars"),
-            Step("y = b * d", "The adults cost", "dollars"),
-            Step("z = x + y", "The total is", "dollars"),
+            SolutionStep("x = a * c", "The children cost", "dollars"),
+            SolutionStep("y = b * d", "The adults cost", "dollars"),
+            SolutionStep("z = x + y", "The total is", "dollars"),
         ),
     ),
     Template(
@@ -162,8 +163,8 @@ TEMPLATES = (
         "How many pages does {he} still have to read?",
         {"a": (3, 12), "b": (2, 7), "c": (40, 99)},
         (
-            Step("x = a * b", "{name} has read", "pages"),
-            Step("y = c - x", "{He} still has to read", "pages"),
+            SolutionStep("x = a * b", "{name} has read", "pages"),
+            SolutionStep("y = c - x", "{He} still has to read", "pages"),
         ),
     ),
     Template(
@@ -172,10 +173,10 @@ TEMPLATES = (
         "than on Tuesday. How many {things} did {he} sell in the three days?",
         {"a": (4, 25), "b": (2, 15), "c": (2, 12)},
         (
-            Step("x = a + b", "On Tuesday {name} sold", "{things}"),
-            Step("y = x - c", "On Wednesday {he} sold", "{things}"),
-            Step("z = a + x", "On the first two days {he} sold", "{things}"),
-            Step("w = z + y", "In three days {he} sold", "{things}"),
+            SolutionStep("x = a + b", "On Tuesday {name} sold", "{things}"),
+            SolutionStep("y = x - c", "On Wednesday {he} sold", "{things}"),
+            SolutionStep("z = a + x", "On the first two days {he} sold", "{things}"),
+            SolutionStep("w = z + y", "In three days {he} sold", "{things}"),
         ),
     ),
     Template(
@@ -184,8 +185,8 @@ TEMPLATES = (
         "How many {things} does {friend} have now?",
         {"a": (4, 80), "b": (2, 30)},
         (
-            Step("x = a / 2", "At first {friend} has", "{things}"),
-            Step("y = x + b", "Then {friend} has", "{things}"),
+            SolutionStep("x = a / 2", "At first {friend} has", "{things}"),
+            SolutionStep("y = x + b", "Then {friend} has", "{things}"),
         ),
     ),
     Template(
@@ -194,8 +195,8 @@ TEMPLATES = (
         "How many trees are there now?",
         {"a": (2, 9), "b": (2, 12), "c": (2, 6)},
         (
-            Step("x = a + c", "There are", "rows"),
-            Step("y = x * b", "That makes", "trees"),
+            SolutionStep("x = a + c", "There are", "rows"),
+            SolutionStep("y = x * b", "That makes", "trees"),
         ),
     ),
     Template(
@@ -204,9 +205,9 @@ TEMPLATES = (
         "get off. How many people are on the bus now?",
         {"a": (15, 50), "b": (2, 14), "c": (2, 20), "d": (2, 9)},
         (
-            Step("x = a - b", "First there are", "people left"),
-            Step("y = x + c", "Then there are", "people"),
-            Step("z = y - d", "In the end there are", "people"),
+            SolutionStep("x = a - b", "First there are", "people left"),
+            SolutionStep("y = x + c", "Then there are", "people"),
+            SolutionStep("z = y - d", "In the end there are", "people"),
         ),
     ),
     Template(
@@ -215,8 +216,8 @@ TEMPLATES = (
         "How many weeks does it take?",
         {"a": (30, 99), "b": (5, 40), "c": (2, 9)},
         (
-            Step("x = a - b", "{name} needs", "dollars"),
-            Step("y = x / c", "It takes", "weeks"),
+            SolutionStep("x = a - b", "{name} needs", "dollars"),
+            SolutionStep("y = x / c", "It takes", "weeks"),
         ),
     ),
     Template(
@@ -224,8 +225,8 @@ TEMPLATES = (
         "{name} is {a} years old. {friend} is {b} times as old. How old will {friend} be in {c} years?",
         {"a": (3, 12), "b": (2, 6), "c": (2, 20)},
         (
-            Step("x = a * b", "Today {friend} is", "years old"),
-            Step("y = x + c", "Then {friend} will be", "years old"),
+            SolutionStep("x = a * b", "Today {friend} is", "years old"),
+            SolutionStep("y = x + c", "Then {friend} will be", "years old"),
         ),
     ),
     Template(
@@ -234,9 +235,9 @@ TEMPLATES = (
         "How many {things} are needed?",
         {"a": (4, 30), "b": (4, 30), "c": (3, 9), "d": (2, 6)},
         (
-            Step("x = a + b", "The club has", "children"),
-            Step("y = x / c", "They form", "teams"),
-            Step("z = y * d", "They need", "{things}"),
+            SolutionStep("x = a + b", "The club has", "children"),
+            SolutionStep("y = x / c", "They form", "teams"),
+            SolutionStep("z = y * d", "They need", "{things}"),
         ),
     ),
     Template(
@@ -245,8 +246,8 @@ TEMPLATES = (
         "After {c} days {he} has walked how many miles?",
         {"a": (2, 9), "b": (2, 9), "c": (2, 7)},
         (
-            Step("x = a + b", "Every day {he} walks", "miles"),
-            Step("y = x * c", "After all days {he} has walked", "miles"),
+            SolutionStep("x = a + b", "Every day {he} walks", "miles"),
+            SolutionStep("y = x * c", "After all days {he} has walked", "miles"),
         ),
     ),
 )  # fmt: skip

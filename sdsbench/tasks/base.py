@@ -20,7 +20,7 @@ from pydantic import Field
 
 from sdsbench.core.registry import Registry
 from sdsbench.core.section import Count, Section
-from sdsbench.data.columns import Column
+from sdsbench.data.columns import ColumnCheck
 
 Row = Mapping[str, Any]
 Scorer = Callable[[Row, str], float | None]
@@ -152,7 +152,7 @@ class Task:
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def checks(self, dataset: str) -> Mapping[str, Column]:
+    def checks(self, dataset: str) -> Mapping[str, ColumnCheck]:
         """What the cells of own files must hold; sets of the catalogue say it themselves."""
         return {}
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from sdsbench.core.section import Count, only_where, other_than
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.data.columns import TEXT, TEXT_OR_EMPTY, Column
+from sdsbench.data.columns import TEXT, TEXT_OR_EMPTY, ColumnCheck
 from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Scorer, Task, TextExample, TextTaskConfig, register
 from sdsbench.tasks.graders import commonsense as graders
 from sdsbench.tasks.prompts import STOP, alpaca, indented_alpaca
@@ -45,7 +45,7 @@ CHECKS = {
     "instruction": TEXT,
     "input": TEXT_OR_EMPTY,
     "output": TEXT,
-    "answer": Column("one of the labels after `Answer format:` in the instruction", _offered),
+    "answer": ColumnCheck("one of the labels after `Answer format:` in the instruction", _offered),
 }
 
 # benchmark -> (folder below data.root, the labels that a generated answer may name)

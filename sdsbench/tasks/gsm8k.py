@@ -16,7 +16,7 @@ from typing import Any
 
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.data.columns import TEXT, Column
+from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, graded, register
 from sdsbench.tasks.graders import gsm8k as graders
 from sdsbench.tasks.math_training import MathTaskConfig, evaluation_prompt, training_example
@@ -40,7 +40,7 @@ catalogue.add(
         columns=("question", "answer"),
         checks={
             "question": TEXT,
-            "answer": Column(
+            "answer": ColumnCheck(
                 "a solution that ends in `#### 72`, a number of at most 20 digits without a unit", _has_gold
             ),
         },

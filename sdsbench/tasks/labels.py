@@ -16,7 +16,7 @@ from pydantic import Field
 from sdsbench.core.errors import Problem
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.data.columns import TEXT, Column
+from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.tasks.base import Evaluation, Labelled, Row, TaskConfig, register
 from sdsbench.tasks.sentences import SentenceExample, SentenceTask
 
@@ -45,9 +45,9 @@ class Labels(SentenceTask):
         self.columns = (config.text,) if config.text_pair is None else (config.text, config.text_pair)
         super().__init__(config)
 
-    def checks(self, dataset: str) -> Mapping[str, Column]:
+    def checks(self, dataset: str) -> Mapping[str, ColumnCheck]:
         shown = ", ".join(self.config.labels[:20])
-        label = Column(f"one of task.labels, which are {shown}", lambda value, _: self._number(value) is not None)
+        label = ColumnCheck(f"one of task.labels, which are {shown}", lambda value, _: self._number(value) is not None)
         return {**dict.fromkeys(self.columns, TEXT), self.config.label: label}
 
     def training_example(self, row: Row) -> SentenceExample:

@@ -19,7 +19,7 @@ from pydantic import Field
 from sdsbench.core.section import Count
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.data.columns import TEXT, Column
+from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.tasks.answers import last_boxed
 from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, graded, register
 from sdsbench.tasks.graders import math as graders
@@ -44,7 +44,7 @@ def _has_gold(solution: Any, row: Row) -> bool:
 
 _GOLD = f"a solution with its answer in \\boxed{{...}}: at most {graders.LONGEST_ANSWER} characters, no huge exponent"
 CHECKS = {"problem": TEXT, "solution": TEXT}
-GOLDS = {"solution": Column(_GOLD, _has_gold)}  # two training rows of MATH have none
+GOLDS = {"solution": ColumnCheck(_GOLD, _has_gold)}  # two training rows of MATH have none
 catalogue.add(
     DataSet(
         name="hendrycks_math",

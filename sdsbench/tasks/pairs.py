@@ -21,7 +21,7 @@ from pydantic import Field
 from sdsbench.core.errors import Problem
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.data.columns import TEXT, Column
+from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.data.own import fields
 from sdsbench.tasks.base import (
     Choice,
@@ -78,16 +78,16 @@ class Pairs(Task):
     kind = "text"
     config: PairsConfig
 
-    def checks(self, dataset: str) -> Mapping[str, Column]:
+    def checks(self, dataset: str) -> Mapping[str, ColumnCheck]:
         config = self.config
         if config.response is None:
             return {config.prompt: MESSAGES} | self._choices()
         asked = dict.fromkeys(fields(config.prompt), TEXT if fields(config.prompt) == [config.prompt] else _PLAIN)
         return asked | self._choices() | {config.response: _NUMBER if "numeric" in config.scorers else TEXT}
 
-    def _choices(self) -> dict[str, Column]:
+    def _choices(self) -> dict[str, ColumnCheck]:
         column = self.config.choices
-        return {} if column is None else {column: Column(_CHOICES, self._is_choice, text=False)}
+        return {} if column is None else {column: ColumnCheck(_CHOICES, self._is_choice, text=False)}
 
     def _is_choice(self, value: Any, row: Row) -> bool:
         if not isinstance(value, list) or len(value) < 2 or not all(TEXT.holds(choice, row) for choice in value):
@@ -179,12 +179,12 @@ def _is_conversation(value: Any, _: Row) -> bool:
     return whole and value[-1]["role"] == "assistant"
 
 
-MESSAGES = Column(
+MESSAGES = ColumnCheck(
     "a list of {role, content}, roles system, user or assistant, contents that are not empty, the last one assistant's",
     _is_conversation,
 )
-_PLAIN = Column("a text or a number", lambda value, _: isinstance(value, str | int | float), text=False)
-_NUMBER = Column(
+_PLAIN = ColumnCheck("a text or a number", lambda value, _: isinstance(value, str | int | float), text=False)
+_NUMBER = ColumnCheck(
     "text with a number, as the scorer numeric reads it",
     lambda value, row: TEXT.holds(value, row) and graders.last_number(value) is not None,
 )

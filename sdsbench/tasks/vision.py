@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
-from sdsbench.data.columns import IMAGE, Column, class_number
+from sdsbench.data.columns import IMAGE, ColumnCheck, class_number
 from sdsbench.tasks.base import Evaluation, Labelled, TaskConfig, register
 from sdsbench.tasks.images import ImageTask
 
@@ -47,7 +47,7 @@ SETS: Mapping[str, ImageSet] = {
 }
 
 
-def image_checks(columns: tuple[str, str], classes: int) -> dict[str, Column]:
+def image_checks(columns: tuple[str, str], classes: int) -> dict[str, ColumnCheck]:
     """What the cells of an image set must hold: an image, and the number of one of its classes."""
     return {columns[0]: IMAGE, columns[1]: class_number([str(label) for label in range(classes)])}
 
