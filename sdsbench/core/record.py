@@ -16,10 +16,11 @@ from sdsbench.core.reading import FileContent
 
 Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]
 
-
 AttemptStatus = Literal[Status, "killed", "node_failure"]
 """How one attempt ended; `killed` and `node_failure`: without a word, found out by the next attempt."""
 
+STAGES = ("trained", "best_epoch", "validation", "untrained")
+"""When a model is scored as a whole, as readers look for it. (`along`: weights on the way back from the last ones.)"""
 
 Label = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Of a model, method, task ...: one line without control characters, since it becomes part of titles and paths."""

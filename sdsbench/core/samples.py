@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,11 @@ def without_texts(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {"questions": questions, **{key: value for key, value in sample.items() if not isinstance(value, str)}}
         for sample in samples
     ]
+
+
+def holds_answer(sample: Mapping[str, Any]) -> bool:
+    """Whether a sample holds the answer itself and not its verdicts alone, as those of a bundle of verdicts do."""
+    return "response" in sample
 
 
 def questions_of(samples: Sequence[dict[str, Any]]) -> str:

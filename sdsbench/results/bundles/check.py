@@ -167,7 +167,7 @@ def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, A
         wrong = []
         for answer in answers:
             stored = answer.get("scores", {}).get(name)
-            if stored is None or "response" not in answer:  # a bundle of verdicts
+            if stored is None or not samples.holds_answer(answer):
                 continue
             verdict = grade(str(answer.get("target", "")), str(answer.get("response", "")))
             if verdict is not None and float(verdict) != float(stored):

@@ -14,11 +14,11 @@ import yaml
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.limits import EXTERNAL
 from sdsbench.core.reading import read_json, read_text
+from sdsbench.core.record import STAGES
 from sdsbench.results.importers import wandb_log
 from sdsbench.results.importers.external import ExternalRecord, number, origin
 
 _SECONDS = ("cost/train_seconds", "_runtime")
-_STAGES = ("untrained", "trained", "best_epoch", "validation")
 
 
 def read(folder: Path) -> ExternalRecord:
@@ -44,7 +44,7 @@ def read(folder: Path) -> ExternalRecord:
         scores={
             key: value
             for key, value in sorted(numbers.items())
-            if (key.partition("/")[0] in _STAGES if own else not key.startswith("_"))
+            if (key.partition("/")[0] in STAGES if own else not key.startswith("_"))
         },
         train_seconds=next((numbers[key] for key in _SECONDS if key in numbers), None),
         memory_bytes=_whole(numbers.get("cost/peak_bytes")),

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sdsbench.core.record import STAGES
+from sdsbench.core.samples import holds_answer
 from sdsbench.results.frames import evaluations_with_samples
 from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.runs import Run
 
-STAGES = ("trained", "best_epoch", "validation", "untrained")
 ANSWERS = 20
 """Answers of an evaluation that the page shows; the rest is in the run's folder."""
 
@@ -93,7 +94,7 @@ def _answers(run: Run) -> Iterator[ShownAnswers]:
                     "verdicts": [(scorer, _verdict(value)) for scorer, value in sample.get("scores", {}).items()],
                 }
                 for sample in found[:ANSWERS]
-                if "response" in sample  # a bundle of verdicts has none
+                if holds_answer(sample)
             ]
             if rows:  # else the report names the file among those that could not be read
                 yield ShownAnswers(f"{task_title(name)} ({stage.replace('_', ' ')})", len(found), tuple(rows))

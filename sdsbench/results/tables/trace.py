@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.record import STAGES
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import evaluations_with_samples
 from sdsbench.results.tables.build import Built
@@ -48,8 +49,7 @@ def trace_run(run: Run, number: float | None = None) -> str:
     for name in ("config.yaml", "metrics.jsonl"):
         if (run.folder / name).is_file():
             lines.append(f"  {name.split('.')[0]:<8} {run.folder / name}")
-    stages = ("trained", "best_epoch", "validation", "untrained")
-    samples = [f"{name}.{stage}" for stage in stages for name in evaluations_with_samples(run.folder, stage)]
+    samples = [f"{name}.{stage}" for stage in STAGES for name in evaluations_with_samples(run.folder, stage)]
     if samples:
         lines.append(f"  answers  {run.folder / 'samples'}: {', '.join(samples)}")
     if provenance is not None:
