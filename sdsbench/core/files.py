@@ -40,7 +40,7 @@ def disk_reason(error: BaseException, folder: Path) -> str | None:
     return None
 
 
-def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
+def write_atomic(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content` so that no reader and no crash ever sees a part of it.
 
     A link at `path` is replaced, not followed. Raises Refused where a folder is there.
@@ -50,7 +50,7 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
         # Mode 0666 less the umask, as every file that a user makes; a file or link of this name is never written into.
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

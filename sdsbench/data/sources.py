@@ -81,15 +81,15 @@ class Rows:
 
 
 @lru_cache(maxsize=1)
-def hub_reachable(seconds: float = 1.5) -> bool:
-    """Whether the hub answers; false at once in offline mode."""
+def hub_reachable() -> bool:
+    """Whether the hub answers within 1.5 seconds; false at once in offline mode."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return False
     address = urlparse(constants.ENDPOINT)
     try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=seconds).close()
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=1.5).close()
     except OSError:
         return False
     return True

@@ -18,7 +18,6 @@ from sdsbench.data import local_files
 from sdsbench.data.draw import Order, draw
 from sdsbench.evaluation.generation import check_generation
 from sdsbench.evaluation.text import Evaluated, Question, in_memory, mean_and_error
-from sdsbench.tasks.base import BeginToken
 from sdsbench.training.tokens import EncodedText, prompt_ids
 
 FIRST = ("acc_norm", "acc", "exact_match", "f1")
@@ -36,7 +35,7 @@ def unwatched(_: str, __: int) -> Iterator[Callable[[int], None]]:
 
 def evaluate_named(
     model: Any, tokenizer: Any, name: str, stage: str, batch_size: int, root: str | None, limit: int | None,
-    order: Order, padded: bool, watch: Watch = unwatched, begin_token: BeginToken = "tokenizer",
+    order: Order, padded: bool, watch: Watch = unwatched,
 ) -> Evaluated:  # fmt: skip
     """The scores of an lm-eval task (or group of tasks) with its own prompt, examples and metrics.
 
@@ -55,9 +54,9 @@ def evaluate_named(
     _check_kind(name, loaded)
     chosen = {key: _rows(task, limit, order) for key, task in tasks.items()}
     asked = [(task, task.eval_docs[number]) for key, task in tasks.items() for number in chosen[key]]
-    _check_answers(model, tokenizer, asked, begin_token)
+    _check_answers(model, tokenizer, asked)
     with watch(name, sum(_requests(task, doc) for task, doc in asked)) as progress:
-        lm = in_memory(model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded)
+        lm = in_memory(model, tokenizer, batch_size, progress, "tokenizer", truncated, cut, padded)
         with contextlib.redirect_stderr(io.StringIO()):
             found = evaluator.evaluate(lm=lm, task_dict=loaded, samples=chosen, bootstrap_iters=0, log_samples=True)
     samples = _samples(found["samples"], tasks, grouped=list(tasks) != [name])
@@ -86,11 +85,11 @@ def _its_tasks(tasks: Mapping[str, Any]) -> str:
     return f"accepted: its tasks, which are {', '.join(list(tasks)[:LISTED])}{more}"
 
 
-def _check_answers(model: Any, tokenizer: Any, asked: Sequence[tuple[Any, Any]], begin_token: BeginToken) -> None:
+def _check_answers(model: Any, tokenizer: Any, asked: Sequence[tuple[Any, Any]]) -> None:
     """That a few of the prompts that are answered in batches have the model's own answers."""
     prompts = [task.doc_to_text(doc) for task, doc in asked if task.OUTPUT_TYPE == "generate_until"][:2]
     if prompts:
-        encoded = prompt_ids(prompts, tokenizer, begin_token)
+        encoded = prompt_ids(prompts, tokenizer, "tokenizer")
         check_generation(model, [EncodedText(tuple(ids), 0) for ids in encoded])
 
 

@@ -28,17 +28,13 @@ def save_adapter(
     layers: Layers,
     method: Method,
     others: Mapping[str, Tensor] | None = None,
-    training_state: bool = False,
 ) -> None:
     """Write everything that `load_adapter` needs to give the same outputs again: adapter.safetensors, adapter.json.
 
-    `others` are trained tensors outside the layers, by name. With `training_state` the method's state for further
-    steps is written too (LoRA-Pro's dense moments).
+    `others` are trained tensors outside the layers, by name.
     """
     tensors = {
-        f"{name}.{key}": tensor
-        for name, layer in layers.items()
-        for key, tensor in layer.method_tensors(training_state).items()
+        f"{name}.{key}": tensor for name, layer in layers.items() for key, tensor in layer.method_tensors().items()
     }
     tensors |= {OTHERS + name: tensor for name, tensor in (others or {}).items()}
     description = {

@@ -54,10 +54,10 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(rows: int, columns: int, title: str, width: float = 3.2, height: float = 2.6) -> tuple[Figure, Any]:
+def new_figure(rows: int, columns: int, title: str, width: float = 3.2) -> tuple[Figure, Any]:
     """A figure of rows x columns axes (a two-dimensional array) without any global state."""
     with drawing():
-        figure = Figure(figsize=(max(6.8, width * columns + 1.9), height * rows + 0.5), layout="constrained")
+        figure = Figure(figsize=(max(6.8, width * columns + 1.9), 2.6 * rows + 0.5), layout="constrained")
         figure.suptitle(escape.figure(title), fontsize=11)
         return figure, figure.subplots(rows, columns, squeeze=False)
 

@@ -41,7 +41,6 @@ class ActiveRun:
     """One run that this process has locked: its configuration, folder and record."""
 
     config: RunConfig
-    source_reason: str  # why data.source is what it is
     folder: Path
     keeper: RecordKeeper
     stop: StopRequest
@@ -59,11 +58,11 @@ def open_run(config: RunConfig, context: RunContext) -> Iterator[ActiveRun]:
     Raises Unavailable (no source of data), Refused (links or the like in the folder), Owned (another process has the
     run), DiskRefuses (full or read-only; what was finished stays intact).
     """
-    config, reason = resolve_source(config)
+    config, _ = resolve_source(config)
     identity = run_id(config)
     folder = Path(config.output_root) / identity
     require_plain(folder)
     with disk_errors(folder.parent), owned(folder):
         keeper = RecordKeeper(folder, config, identity, context.log, context.lost_as)
         with nullcontext(context.stop) if context.stop else StopRequest() as stop:
-            yield ActiveRun(config, reason, folder, keeper, stop, context)
+            yield ActiveRun(config, folder, keeper, stop, context)

@@ -71,11 +71,9 @@ class Board:
         return (*cell.runs, *cell.unfinished)[0].record.method
 
 
-def boards(
-    runs: Sequence[Run], stage: str = "trained", reference: str = "lora", rank: int | None = None
-) -> list[Board]:
+def boards(runs: Sequence[Run], reference: str = "lora", rank: int | None = None) -> list[Board]:
     """A board for each column of the grid of all runs, with its cells and marks: the same tests as in the table."""
-    whole = grid(runs, stage)
+    whole = grid(runs)
     built = build(whole, runs)
     tests = family(whole.columns, built.cells)
     try:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy import special
 
 from sdsbench.core import samples, step_log
 from sdsbench.core.file_hash import content_hash
 from sdsbench.core.hashing import canonical_json
 from sdsbench.core.record import Provenance, Record, Score
 from sdsbench.results.frames import Found, evaluations_with_samples
+from sdsbench.results.statistics.intervals import t_quantile
 from sdsbench.runs.origin import recorded_origin
 
 Answer = Literal["bitwise the same", "the same answers", "within the spread", "different", "not reproduced"]
@@ -23,7 +23,6 @@ EXIT_CODES: Mapping[Answer, int] = {
     "bitwise the same": 0, "the same answers": 10, "within the spread": 11, "different": 12,
 }  # fmt: skip
 """From best to worst. A run that could not be trained here ends with the code of its error instead."""
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def _answers(one: Path, other: Path) -> tuple[int, list[ChangedAnswer], int]:
             texts = [str(answer.get("response", "")) for answer in (x, y)]
             if any(x[key] != y[key] for key in ("scores", "target", "prompt") if key in both):
                 found.append(ChangedAnswer(name, x["index"], str(x.get("target", "")), *texts))
-            elif "response" in both and texts[0] != texts[1]:
+            elif samples.holds_answer(x) and samples.holds_answer(y) and texts[0] != texts[1]:
                 words += 1
     return count, found, words
 
@@ -205,7 +204,4 @@ def _setting(record: Record) -> str:
 
 
 def _half_width(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    quantile = -float(special.stdtrit(len(values) - 1, (1 - CONFIDENCE) / 2))
-    return quantile * float(np.std(values, ddof=1)) * math.sqrt(2)
+    return None if len(values) < 2 else t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) * math.sqrt(2)

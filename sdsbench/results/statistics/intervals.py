@@ -25,8 +25,13 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of independent values with its t-interval. Raises ValueError where there are none."""
+def t_quantile(freedom: int) -> float:
+    """Half the width of a 95 % interval in standard errors."""
+    return -float(special.stdtrit(freedom, (1 - 0.95) / 2))
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """Mean of independent values with its 95 % t-interval. Raises ValueError where there are none."""
     x = np.asarray(values, dtype=float)
     if x.size == 0:
         raise ValueError("an interval needs at least one value")
@@ -34,5 +39,5 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     if x.size == 1:
         return Interval(mean, float("nan"), float("nan"), 1)
     deviation = float(x.std(ddof=1))
-    half = -float(special.stdtrit(x.size - 1, (1 - confidence) / 2)) * deviation / float(np.sqrt(x.size))
+    half = t_quantile(x.size - 1) * deviation / float(np.sqrt(x.size))
     return Interval(mean, mean - half, mean + half, int(x.size), deviation)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from scipy import optimize, special, stats
 
 LEAST_LOG_P = -12.0  # smaller p-values are all shown as this one
+POWER = 0.8  # what studies are planned with
 MOST_SEEDS = 1000  # more than anybody trains
 
 
@@ -86,14 +87,14 @@ class Variances:
         lower = float(stats.nct.cdf(-critical, freedom, shift))
         return float(stats.nct.sf(critical, freedom, shift)) + (0.0 if math.isnan(lower) else lower)
 
-    def detectable(self, power: float = 0.8, alpha: float = 0.05) -> float:
-        """The smallest true mean difference that the test finds with this power; NaN where no variance was seen."""
+    def detectable(self) -> float:
+        """The smallest true mean difference that the test finds with a power of 0.8; NaN where no variance was seen."""
         if self.total == 0:
             return math.nan
         low, high = 0.0, 1000.0
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.power(middle * self.error, alpha) < power else (low, middle)
+            low, high = (middle, high) if self.power(middle * self.error) < POWER else (low, middle)
         return high * self.error
 
 
@@ -105,11 +106,11 @@ class Needed:
     questions: int | None = None
 
 
-def needed(
-    variances: Variances, difference: float, seeds: int, questions: int, power: float = 0.8, alpha: float = 0.05
-) -> Needed:
-    """Seeds a side with which the test finds a true mean `difference`; or the least number of questions where the
-    questions alone keep it from being found; neither where more than 1000 seeds would be needed.
+def needed(variances: Variances, difference: float, seeds: int, questions: int, alpha: float = 0.05) -> Needed:
+    """Seeds a side with which the test finds a true mean `difference` with a power of 0.8.
+
+    Or the least number of questions where the questions alone keep it from being found; neither where more than 1000
+    seeds would be needed.
 
     `seeds` and `questions` are those that `variances` was estimated from.
     """
@@ -117,10 +118,10 @@ def needed(
         return Needed()
 
     def reached(planned: int) -> bool:
-        return variances.with_seeds(seeds, planned).power(difference, alpha) >= power
+        return variances.with_seeds(seeds, planned).power(difference, alpha) >= POWER
 
     if not reached(MOST_SEEDS):
-        normal = stats.norm.isf(alpha / 2) + stats.norm.isf(1 - power)
+        normal = stats.norm.isf(alpha / 2) + stats.norm.isf(1 - POWER)
         limit = abs(difference) / normal  # the largest standard error with which it is found
         enough = math.ceil(questions * variances.of_questions / limit**2)
         return Needed(questions=enough) if enough > questions else Needed()

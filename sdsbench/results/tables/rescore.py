@@ -17,6 +17,7 @@ from typing import Any
 
 from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.record import Score
+from sdsbench.core.samples import holds_answer
 from sdsbench.results.frames import samples_of
 from sdsbench.results.grading import Grader, evaluation_of, graders
 from sdsbench.results.tables.runs import Run
@@ -26,8 +27,8 @@ from sdsbench.tasks.symbolic import patience
 PATIENCE = 10.0  # how many times the usual limits an answer gets that was left undecided
 
 
-def rescored(runs: Sequence[Run], choice: str, stage: str = "trained") -> list[Run]:
-    """The runs with the chosen scorer as the headline of its evaluation; others are as they were.
+def rescored(runs: Sequence[Run], choice: str) -> list[Run]:
+    """The runs with the chosen scorer as the headline of its evaluation after training; others are as they were.
 
     A scorer that a run's record holds is taken from there, with undecided answers graded again; else it is computed
     from the stored answers.
@@ -36,17 +37,19 @@ def rescored(runs: Sequence[Run], choice: str, stage: str = "trained") -> list[R
     evaluation, _, name = choice.partition("=")
     if not (evaluation and name):
         raise ConfigError([Problem("--scorer", choice, "EVALUATION=SCORER, such as gsm8k=strict")])
-    return [_one(run, evaluation, name, stage) for run in runs]
+    return [_one(run, evaluation, name) for run in runs]
 
 
-def _one(run: Run, evaluation: str, name: str, stage: str) -> Run:
-    here = [score for score in run.record.scores if score.evaluation == evaluation and score.stage == stage]
+def _one(run: Run, evaluation: str, name: str) -> Run:
+    here = [score for score in run.record.scores if (score.evaluation, score.stage) == (evaluation, "trained")]
     if not here:
         return run
     known = next((score for score in here if score.scorer == name), None)
     chosen = known if known and not known.undecided else _computed(run, here[0], name)
     others = [score.model_copy(update={"headline": False}) if score in here else score for score in run.record.scores]
-    scores = [score for score in others if (score.evaluation, score.stage, score.scorer) != (evaluation, stage, name)]
+    scores = [
+        score for score in others if (score.evaluation, score.stage, score.scorer) != (evaluation, "trained", name)
+    ]
     scores.append(chosen.model_copy(update={"headline": True}))
     return dataclasses.replace(run, record=run.record.model_copy(update={"scores": scores}))
 
@@ -55,7 +58,7 @@ def _computed(run: Run, like: Score, name: str) -> Score:
     """The score of a scorer over the stored answers; verdicts that are stored are not asked for again."""
     scorer, version = _scorer(run, like, name)
     answers = samples_of(run.folder, like.evaluation, like.stage)
-    if any("response" not in answer and answer.get("scores", {}).get(name) is None for answer in answers):
+    if any(not holds_answer(answer) and answer.get("scores", {}).get(name) is None for answer in answers):
         raise Unavailable(f"run {run.id}: verdicts are stored and no answers, which {name} could grade.")
     values = [_value(answer, name, scorer) for answer in answers]
     numbers = [value or 0.0 for value in values]

@@ -77,15 +77,13 @@ class _Session:
         return torch.stack([problem.loss(output.detach()) for output, problem in pairs]).tolist()
 
 
-def descend(
-    problems: Sequence[LinearProblem], method_config: MethodConfig, train: TrainConfig, seed: int = 0
-) -> Curves:
-    """train.max_steps optimizer steps of train.optimizer at train.lr on every problem; `seed` draws initial factors."""
+def descend(problems: Sequence[LinearProblem], method_config: MethodConfig, train: TrainConfig) -> Curves:
+    """train.max_steps optimizer steps of train.optimizer at train.lr on every problem."""
     assert train.max_steps is not None
     session, method = _Session(problems), build(method_config)
-    layers = attach(session.model, method, seed)
+    layers = attach(session.model, method, seed=0)
     optimizer = FlatOptimizer(optimizer_groups(session.model, method, [], train), train)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     method.prepare(layers, _Context(train.max_steps, train.lr, generator, session))
     floors = [
         adapter_floor(problem, layers[name]) if layers else dense_floor(problem)

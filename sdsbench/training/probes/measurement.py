@@ -56,7 +56,7 @@ def measure(view: LayerView) -> dict[str, Any]:
         "actual_norm": float(view.actual_mn.norm()),
         "update_norm": float(view.update_mn.norm()),
         "update_norm_relative": _ratio(view.update_mn, view.base_mn),
-        "intruders": intruder_dimensions(_one(whole, 2), _one(whole, 3), 0),
+        "intruders": intruder_dimensions(whole.left[2], whole.left[3]),
     }
     named = (("gradient", gradient_k), ("equivalent", equivalent_k), ("actual", actual_k), ("update", update_k))
     for name, values_k in named:
@@ -71,10 +71,6 @@ def measure(view: LayerView) -> dict[str, Any]:
 
 def _dense(view: LayerView) -> list[Tensor]:
     return [view.gradient_mn, view.update_mn, view.base_mn, view.base_mn.double() + view.update_mn.double()]
-
-
-def _one(whole: Spectrum, index: int) -> Spectrum:
-    return Spectrum(*(part[index : index + 1] for part in whole))
 
 
 def _of_factors(view: LayerView) -> dict[str, Any]:

@@ -82,10 +82,10 @@ def principal_angles(basis_dr: Tensor, orthonormal_dk: Tensor) -> Tensor:
     return torch.where(cosines.square() < 0.5, cosines.acos(), sines.asin())
 
 
-def intruder_dimensions(before: Spectrum, after: Spectrum, index: int, top: int = 10, threshold: float = 0.5) -> int:
-    """Of the `top` left singular vectors after training, those unlike every one before (Shuttleworth et al. 2024).
+def intruder_dimensions(before_mk: Tensor, after_mk: Tensor) -> int:
+    """Of the first ten left singular vectors after training, those unlike every one before (Shuttleworth et al. 2024).
 
-    Unlike: all |cosines| with the left singular vectors of W0 are below `threshold`.
+    Unlike: all |cosines| with the left singular vectors of W0 are below one half.
     """
-    cosines = (before.left[index].mT @ after.left[index][:, :top]).abs()
-    return int((cosines.amax(dim=0) < threshold).sum())
+    cosines = (before_mk.mT @ after_mk[:, :10]).abs()
+    return int((cosines.amax(dim=0) < 0.5).sum())

@@ -69,5 +69,5 @@ def test_intruders_are_counted() -> None:
     base = with_values(40, 30, torch.linspace(10, 1, 30, dtype=torch.float64))
     u, _, vh = torch.linalg.svd(base)
     after = base + 50 * torch.outer(u[:, 30], vh[29])  # a left direction that W0 lacks, in place of its weakest one
-    assert intruder_dimensions(spectra(base[None]), spectra(after[None]), 0) == 1
-    assert intruder_dimensions(spectra(base[None]), spectra(base[None]), 0) == 0
+    assert intruder_dimensions(spectra(base[None]).left[0], spectra(after[None]).left[0]) == 1
+    assert intruder_dimensions(spectra(base[None]).left[0], spectra(base[None]).left[0]) == 0

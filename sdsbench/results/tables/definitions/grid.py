@@ -41,7 +41,7 @@ class _Setting:
         self.facts |= facts
 
 
-def grid(runs: Sequence[Run], stage: str = "trained", name: str = "grid") -> Table:
+def grid(runs: Sequence[Run], stage: str = "trained") -> Table:
     """Rows: methods and ranks. Columns: evaluations, apart for each setting.
 
     A model's columns end with the means that its tasks define (tables/means.py). Raises Unavailable where no run has a
@@ -62,7 +62,7 @@ def grid(runs: Sequence[Run], stage: str = "trained", name: str = "grid") -> Tab
             members.setdefault(key, set()).update(ids)
     ranked = sorted(members, key=lambda key: (method_order(key[0]), key[1] or 0, key[2]))
     rows = tuple(_row(key, members[key]) for key in ranked)
-    return Table(name, "Methods by tasks", rows, tuple(columns), real_data=False)
+    return Table("grid", "Methods by tasks", rows, tuple(columns), real_data=False)
 
 
 def _settings(runs: Sequence[Run], stage: str) -> list[_Setting]:
