@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
+from sdsbench.core.leaves import leaves
 from sdsbench.core.texts import text
 from sdsbench.runs.configuration.choices import conf_folder, options
-from sdsbench.runs.configuration.compose import compose_run, iter_leaves
+from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.paper import SETTINGS
 from sdsbench.runs.configuration.schema import RunConfig
 
@@ -124,8 +125,8 @@ def _specialised(protocol: str) -> Iterator[str]:
                 choice = choice.replace("/", " model=", 1)
             elif group == "protocol_variant_method":
                 choice = choice.replace("/", " method=", 1)
-            leaves = iter_leaves(yaml.safe_load(path.read_text()))
-            yield f"| `{key}{choice}` | {', '.join(f'`{name}={text(value)}`' for name, value in leaves)} |"
+            found = leaves(yaml.safe_load(path.read_text()))
+            yield f"| `{key}{choice}` | {', '.join(f'`{name}={text(value)}`' for name, value in found)} |"
 
 
 if __name__ == "__main__":

@@ -51,13 +51,13 @@ def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], runs: tupl
 
 def _print_keys(tree: Mapping[str, Any], notes: Mapping[str, str]) -> None:
     """Every key with its value and the note on it; the paper's own words apart."""
+    from sdsbench.core.leaves import leaves
     from sdsbench.core.texts import text
-    from sdsbench.runs.configuration.compose import iter_leaves
     from sdsbench.runs.configuration.schema import PROTOCOL_TABLES
 
-    leaves = [leaf for leaf in iter_leaves(dict(tree)) if not leaf[0].startswith(PROTOCOL_TABLES)]
-    width = max(len(key) for key, _ in leaves)
-    for key, value in leaves:
+    shown = [leaf for leaf in leaves(dict(tree)) if not leaf[0].startswith(PROTOCOL_TABLES)]
+    width = max(len(key) for key, _ in shown)
+    for key, value in shown:
         print(f"{key:<{width}}  {text(value)}{notes.get(key, '')}")
 
 

@@ -23,6 +23,7 @@ from sdsbench.core import samples
 from sdsbench.core import step_log as metrics
 from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
+from sdsbench.core.leaves import leaves
 from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.core.spelling import nearest
@@ -259,7 +260,7 @@ def run_row(folder: Path, record: Record) -> dict[str, Any]:
             row["data"] = value
         else:
             row[f"provenance.{key}"] = value
-    row |= _dotted("config", plain["config"])
+    row |= {f"config.{key}": value for key, value in leaves(plain["config"]) if value != {}}
     row |= {f"score.{score.evaluation}.{score.stage}": score.value for score in record.scores if score.headline}
     row |= {f"forgotten.{evaluation}": lost for evaluation, lost in forgotten(record).items()}
     row |= {f"along.{s.evaluation}.{s.along:g}": s.value for s in record.scores if s.headline and s.along is not None}
@@ -275,13 +276,6 @@ def forgotten(record: Record) -> dict[str, float]:
         for score in seconds
         if score.stage in ("trained", "validation") and score.evaluation in before
     }
-
-
-def _dotted(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _dotted(f"{prefix}.{key}", value) if isinstance(value, dict) else {f"{prefix}.{key}": value}
-    return flat
 
 
 def _below(place: dict[str, Any], line: dict[str, Any]) -> dict[str, Any]:

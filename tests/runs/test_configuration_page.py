@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from sdsbench.runs.configuration.compose import compose_run, iter_leaves
+from sdsbench.core.leaves import leaves
+from sdsbench.runs.configuration.compose import compose_run
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()
@@ -31,7 +32,7 @@ def test_the_page_is_current(script: ModuleType) -> None:
 def test_every_key_of_a_run_is_on_the_page(words: list[str]) -> None:
     tree = compose_run(["model=micro", "data.source=embedded", *words]).model_dump()
     tree["protocol"] |= dict.fromkeys(("paper", "code", "ours"))
-    assert [key for key, _ in iter_leaves(tree) if f"| `{key}` |" not in PAGE] == []
+    assert [key for key, _ in leaves(tree) if f"| `{key}` |" not in PAGE] == []
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from sdsbench import synthetic
+from sdsbench.core.leaves import leaves
 from sdsbench.core.section import Section
-from sdsbench.runs.configuration.compose import compose_run, conf_folder, iter_leaves, options
+from sdsbench.runs.configuration.compose import compose_run, conf_folder, options
 from sdsbench.runs.configuration.identity import (
     COST_KEYS,
     PLACING,
@@ -176,7 +177,7 @@ def test_every_key_names_places_or_has_no_effect(words: list[str]) -> None:
     config = composed(tuple(words))
     name, silent = run_id(config), PLACES | inert_keys(config)
     keys = [f"{section}.{key}" for section, key in _keys(config)] + [key for key in _plain(config)]
-    assert {leaf for leaf, _ in iter_leaves(config.model_dump()) if not leaf.startswith(PROTOCOL_TABLES)} <= set(keys)
+    assert {leaf for leaf, _ in leaves(config.model_dump()) if not leaf.startswith(PROTOCOL_TABLES)} <= set(keys)
     for key in keys:
         if key in ("method.name", "task.name"):  # another class; CASES has one each
             continue

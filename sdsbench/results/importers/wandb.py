@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.leaves import leaves
 from sdsbench.core.limits import EXTERNAL
 from sdsbench.core.reading import read_json, read_text
 from sdsbench.core.record import STAGES
@@ -27,8 +28,8 @@ def read(folder: Path) -> ExternalRecord:
     Raises Unavailable where the folder holds neither a summary nor a .wandb file, DamagedFile where they are bad.
     """
     source, summary, raw = _contents(folder)
-    config = _flat(raw)
-    numbers = {key: usable for key, value in _flat(summary).items() if (usable := number(value)) is not None}
+    config = dict(leaves(raw))
+    numbers = {key: usable for key, value in leaves(summary) if (usable := number(value)) is not None}
     rank = number(_first(config, "method.rank", "rank", "lora_r", "r", *_of_adapter("r")))
     seed = number(_first(config, "seed"))
     own = "run_id" in config  # a view of a run of this package (runs/tracking): its scores bear the stage's name
@@ -87,13 +88,5 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*run-*") if (path / "files").is_dir())
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
-
-
 def _first(config: dict[str, Any], *names: str) -> Any:
-    return next((config[name] for name in names if config.get(name) is not None), None)
+    return next((config[name] for name in names if config.get(name) not in (None, {})), None)

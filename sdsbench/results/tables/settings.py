@@ -6,10 +6,11 @@ import functools
 
 import pandas as pd
 
+from sdsbench.core.leaves import leaves
 from sdsbench.results import escape
 from sdsbench.results.tables.published import hyperparameters
 from sdsbench.results.tables.render import latex, markdown
-from sdsbench.runs.configuration.compose import compose_run, iter_leaves
+from sdsbench.runs.configuration.compose import compose_run
 
 NAMES = {"lora_sb/table8": "8", "lora_sb/table9": "9"}
 _TITLE = "Training settings: ours beside the paper's (arXiv 2411.19557 v4, Table {})"
@@ -54,7 +55,7 @@ def render(name: str, kind: str) -> str:
 @functools.cache
 def _composed(setting: str) -> dict[str, object]:
     task = ["task=glue/rte"] if setting == "glue" else []
-    return dict(iter_leaves(compose_run([f"protocol=lora_sb/{setting}", "method=lora", *task]).model_dump()))
+    return dict(leaves(compose_run([f"protocol=lora_sb/{setting}", "method=lora", *task]).model_dump()))
 
 
 def _same(ours: str, paper: str) -> bool:

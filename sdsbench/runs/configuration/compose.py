@@ -7,7 +7,7 @@ and those that it would refuse. Each section then validates itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -217,12 +217,3 @@ def key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> P
 def _from_omegaconf(error: Exception) -> Problem:
     key = getattr(error, "full_key", None) or "config"
     return Problem(str(key), "${...}", "a value that can be resolved", one_line(error))
-
-
-def iter_leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of plain dicts; lists are leaves."""
-    if isinstance(tree, dict) and tree:
-        for key, value in tree.items():
-            yield from iter_leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tree

@@ -7,7 +7,7 @@ enters its record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core.errors import Problem
+from sdsbench.core.leaves import leaves
 from sdsbench.runs.configuration.choices import GROUPS, own_groups
 from sdsbench.runs.configuration.environment import reading_environment
 from sdsbench.runs.configuration.identity import PLACING
@@ -66,7 +67,7 @@ def file_problems(folders: Sequence[str]) -> Iterator[Problem]:
 
 def hydra_problems(composed: DictConfig, plain: DictConfig) -> Iterator[Problem]:
     """Keys of Hydra that files set: `composed` beside `plain`, which has no choices of the user's."""
-    ours, theirs = (_flat(OmegaConf.to_container(tree.hydra, resolve=False)) for tree in (plain, composed))
+    ours, theirs = (dict(leaves(OmegaConf.to_container(tree.hydra, resolve=False))) for tree in (plain, composed))
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key) and not key.startswith(_OF_HYDRA):
             advice = "Keys of Hydra itself are set on the command line, with -m."
@@ -110,12 +111,3 @@ def raw(tree: DictConfig, key: str) -> Any:
     for part in key.split("."):
         node = node._get_node(part)
     return node._value() if not isinstance(node, DictConfig) else None
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping) or not tree:
-        return {prefix.removesuffix("."): tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.")
-    return flat

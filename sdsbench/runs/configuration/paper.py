@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sdsbench.core.leaves import leaves
 from sdsbench.core.texts import text
-from sdsbench.runs.configuration.compose import iter_leaves
 from sdsbench.runs.configuration.schema import RunConfig
 
 Line = tuple[str, str, str, str]  # key, ours, paper, equal (yes, NO, or empty where they cannot be compared)
@@ -40,7 +40,7 @@ _WORDS = {
 
 def beside(config: RunConfig) -> Iterator[Line]:
     """Every line of `protocol.paper`, taken apart into single settings where it lists several."""
-    for key, value in iter_leaves(config.protocol.paper):
+    for key, value in leaves(config.protocol.paper):
         keys, values = re.split(r", | x ", key), re.split(r", | x ", re.sub(r" \(.*?\)", "", text(value)))
         if key == "targets" or len(keys) != len(values) or not any(name in SETTINGS for name in keys):
             keys, values = [key], [text(value)]
