@@ -38,10 +38,8 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdic
     if output.suffix != ".zip":
         raise Refused(f"--output {output}: accepted: a name that ends with .zip")
     plan, places, unfinished = None, [], 0
-    if len(chosen) == 1 and any(
-        (folder / "manifest.json").is_file() for folder in (Path(chosen[0]), plans.PLANS / chosen[0])
-    ):
-        plan = plans.read(plans.find(chosen[0]))
+    if len(chosen) == 1 and plans.is_plan(chosen[0]):
+        plan = plans.named(chosen[0])
         places = list(runs)
         if places == [options.RUNS]:
             places = [str(plan.manifest.placing["output_root"])]

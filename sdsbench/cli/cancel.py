@@ -14,9 +14,9 @@ def command(plan: str, chosen: tuple[str, ...]) -> None:
     """Cancel a plan's SLURM tasks. Runs in them save their state; `sdsbench submit` sends them again."""
     from sdsbench.cli.shared.run_folders import completed
     from sdsbench.sweeps import slurm
-    from sdsbench.sweeps.plan import find, read
+    from sdsbench.sweeps.plan import named
 
-    found = read(find(plan))
+    found = named(plan)
     keys = [slot.key for slot in found.slots()]
     asked = [completed("--run", text, keys, "a run of the plan (see `sdsbench status`)") for text in chosen]
     cancelled = slurm.cancel(found, asked)

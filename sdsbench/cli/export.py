@@ -64,11 +64,11 @@ def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[
     from sdsbench.sweeps import plan as plans
     from sdsbench.sweeps.best import best_of, finished_runs
 
-    if not any((place / "manifest.json").is_file() for place in (Path(run), plans.PLANS / run)):
+    if not plans.is_plan(run):
         if best:
             raise ConfigError([Problem("--best", run, "a plan: its folder or name", "A run is the only one of it.")])
         return [(run_folder(run, runs), folder)]
-    found = finished_runs(plans.read(plans.find(run)), None if runs == (options.RUNS,) else [Path(r) for r in runs])
+    found = finished_runs(plans.named(run), None if runs == (options.RUNS,) else [Path(r) for r in runs])
     if best:
         chosen, said = best_of(found)
         click.echo(said)

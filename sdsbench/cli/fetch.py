@@ -18,8 +18,8 @@ def command(plan: str, overrides: tuple[str, ...]) -> None:
     """
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps.fetch import announce, fetch
-    from sdsbench.sweeps.plan import find, read
+    from sdsbench.sweeps.plan import named
 
-    found, placing = read(find(plan)), placings.parse(overrides)
+    found, placing = named(plan), placings.parse(overrides)
     announce(found, placing, print)
     fetch(found, placing, print)

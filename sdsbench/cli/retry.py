@@ -37,13 +37,13 @@ def command(
     from sdsbench.cli.submit import send
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps.here import run_here
-    from sdsbench.sweeps.plan import find, read
+    from sdsbench.sweeps.plan import named
     from sdsbench.sweeps.slurm import submissions
-    from sdsbench.sweeps.states import FAILED, LOST, States, root_of
+    from sdsbench.sweeps.states import FAILED, LOST, states_of
 
-    found = read(find(plan))
+    found = named(plan)
     placing = placings.parse([word for word in overrides if not word.lstrip("+").startswith(("slurm=", "slurm."))])
-    slots = list(States(found, root_of(found, placing)).all())
+    slots = list(states_of(found, placing).all())
     if chosen:
         names = {slot.identity or slot.slot.key: slot for slot in slots}
         asked = {completed("--run", text, names, "a run of the plan (see `sdsbench status`)") for text in chosen}

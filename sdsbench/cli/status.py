@@ -19,12 +19,12 @@ def command(plan: str | None, overrides: tuple[str, ...], all_runs: bool) -> Non
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
     from sdsbench.sweeps.overview import print_overview
-    from sdsbench.sweeps.plan import find, read
+    from sdsbench.sweeps.plan import named
 
     if plan is None:
         _list_plans()
         return
-    found = read(find(plan))
+    found = named(plan)
     placing = placings.parse(overrides)
     try:
         notes = dict(slurm.notes(slurm.slot_states(found)))
@@ -39,7 +39,7 @@ def _list_plans() -> None:
     """Every plan of results/plans in a line: its states and what it is for."""
     from sdsbench.core.errors import SdsbenchError
     from sdsbench.sweeps.plan import PLANS, all_plans, read
-    from sdsbench.sweeps.states import States, root_of
+    from sdsbench.sweeps.states import states_of
 
     folders = all_plans()
     if not folders:
@@ -51,6 +51,6 @@ def _list_plans() -> None:
         except SdsbenchError as error:
             print(f"{name}: {error}")
             continue
-        counts = States(plan, root_of(plan, {})).counts()
+        counts = states_of(plan, {}).counts()
         text = ", ".join(f"{number} {state}" for state, number in counts.items())
         print(f"{name}: {text}" + (f"; {plan.manifest.description}" if plan.manifest.description else ""))

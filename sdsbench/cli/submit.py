@@ -26,10 +26,10 @@ def command(plan: str, overrides: tuple[str, ...], config_dirs: tuple[str, ...],
     Overrides are slurm=NAME (`sdsbench ls slurm`), slurm.KEY=VALUE such as slurm.time=4h, and those of `sdsbench
     sweep`. Weights and data must be at hand (`sdsbench fetch`): compute nodes have no network.
     """
-    from sdsbench.sweeps.plan import find, read
+    from sdsbench.sweeps.plan import named
     from sdsbench.sweeps.states import FAILED
 
-    found = read(find(plan))
+    found = named(plan)
     slots = send(found, overrides, config_dirs, dry_run=dry_run)
     if failed := sum(slot.state in FAILED for slot in slots):
         click.echo(f"{failed} run(s) have failed and are not sent: `sdsbench retry {plan}` tries them again", err=True)
@@ -46,14 +46,14 @@ def send(
     from sdsbench.sweeps import slurm
     from sdsbench.sweeps.fetch import require_at_hand
     from sdsbench.sweeps.slurm_config import configure
-    from sdsbench.sweeps.states import FAILED, OVER, States, root_of
+    from sdsbench.sweeps.states import FAILED, OVER, states_of
 
     asked = [word for word in settings if word.lstrip("+").startswith(("slurm=", "slurm."))]
     placing = placings.parse([word for word in settings if word not in asked])
     config = configure(asked, config_dirs)
     _require_device(plan, config, placing)
     in_queue = {key for key, (_, state, _) in slurm.slot_states(plan).items() if state in slurm.LIVE}
-    slots = list(States(plan, root_of(plan, placing)).all())
+    slots = list(states_of(plan, placing).all())
     skipped = {"running", *OVER} - set(FAILED if retry else ())
     wanted = [slot for slot in slots if slot.slot.key not in in_queue and slot.state not in skipped]
     if not wanted:

@@ -39,9 +39,9 @@ def command(
     # --retry, --slots and --lost-as are those of a worker: SLURM's tasks with several GPUs start a sweep with them.
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps.here import run_here
-    from sdsbench.sweeps.plan import find, read
+    from sdsbench.sweeps.plan import named
 
-    found = read(find(plan))
+    found = named(plan)
     if slots is not None:
         found = found.restricted_to(json.loads(slots.read_text()))
     run_here(found, placings.parse(overrides), workers, gpus, deaths, retry, force, lost_as)

@@ -13,7 +13,7 @@ from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem,
 from sdsbench.core.files import disk_errors
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Allocation, Pool, cpu_allocations, gpu_allocations, visible_gpus
-from sdsbench.sweeps.states import FAILED, OVER, STALE, States, root_of
+from sdsbench.sweeps.states import FAILED, OVER, STALE, states_of
 from sdsbench.sweeps.watch import watch
 from sdsbench.training.signals import acknowledge
 
@@ -32,7 +32,7 @@ def run_here(
 
     `lost_as`: what ended attempts that could not say so. Raises what the exit code needs.
     """
-    states = States(plan, root_of(plan, placing))
+    states = states_of(plan, placing)
     allocations = _allocations(plan, placing, workers, gpus)
     with disk_errors(plan.folder.parent):
         options = [f"--deaths={deaths}", f"--lost-as={lost_as}", *["--retry"] * retry, *["--force"] * force]
@@ -53,7 +53,7 @@ def run_here(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    states = States(plan, root_of(plan, placing))
+    states = states_of(plan, placing)
     counts = states.counts()
     print(", ".join(f"{number} {state}" for state, number in counts.items()))
     if pool.disk:

@@ -11,7 +11,7 @@ from rich.text import Text
 from sdsbench.core.console import print_wrapped, rich_console, terminal_text
 from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.plan import Plan
-from sdsbench.sweeps.states import STALE, SlotState, States, root_of
+from sdsbench.sweeps.states import STALE, SlotState, States, states_of
 
 FEW = 40  # slots listed without --all
 
@@ -23,7 +23,7 @@ def print_overview(
 
     Returns the states read.
     """
-    states = States(plan, root_of(plan, placing))
+    states = states_of(plan, placing)
     slots = list(states.all())
     counts = states.counts_of(slots)
     at_most = "at most " if any(slot.slot.extends and slot.state == "waiting" for slot in slots) else ""

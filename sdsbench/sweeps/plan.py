@@ -171,6 +171,16 @@ def find(name: str) -> Path:
     raise Unavailable(f"plan {name!r}: no such folder with a manifest.json; in {PLANS}: {', '.join(have) or 'none'}.")
 
 
+def is_plan(name: str) -> bool:
+    """Whether a path or a name is that of a plan."""
+    return any((folder / "manifest.json").is_file() for folder in (Path(name), PLANS / name))
+
+
+def named(name: str) -> Plan:
+    """The plan of a path or a name. Raises what `find` and `read` do."""
+    return read(find(name))
+
+
 def read(folder: Path) -> Plan:
     """Open a plan. Raises DamagedFile where its manifest does not match its schema or checksum."""
     path = folder / "manifest.json"

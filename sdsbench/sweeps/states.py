@@ -139,6 +139,11 @@ class States:
         return "running"
 
 
+def states_of(plan: Plan, placing: Mapping[str, Any]) -> States:
+    """Where the slots of a plan stand in the folder of its records."""
+    return States(plan, root_of(plan, placing))
+
+
 def root_of(plan: Plan, placing: Mapping[str, Any]) -> Path:
     """The folder of the plan's records."""
     return Path(placing.get("output_root") or plan.placing["output_root"])

@@ -36,7 +36,7 @@ from sdsbench.sweeps.group import LARGEST, SharedBase, group_key, group_size, pr
 from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
 from sdsbench.sweeps.plan import Plan, Slot, read
 from sdsbench.sweeps.pool import DISK, UNFINISHED
-from sdsbench.sweeps.states import FAILED, FINISHED, OVER, STALE, SlotState, States, root_of
+from sdsbench.sweeps.states import FAILED, FINISHED, OVER, STALE, SlotState, root_of, states_of
 from sdsbench.training.signals import StopRequest
 
 RUNNABLE = "runnable"
@@ -101,13 +101,13 @@ class Worker:
 
     def unfinished(self) -> dict[str, int]:
         """How many of its slots are not done, by state."""
-        states = States(self.plan, root_of(self.plan, self.placing))
+        states = states_of(self.plan, self.placing)
         counts = states.counts_of(map(states.of, self.slots))
         return {state: count for state, count in counts.items() if state not in FINISHED}
 
     def _current_state(self, slot: Slot, tried: Set[str]) -> SlotState:
         """Where a slot stands now; the state is RUNNABLE where this worker may run it."""
-        states = States(self.plan, root_of(self.plan, self.placing))
+        states = states_of(self.plan, self.placing)
         now = states.of(slot)
         again = (self.retry and now.state in FAILED) or (self.force and now.state == STALE)
         again = again and now.identity not in tried
@@ -132,7 +132,7 @@ class Worker:
 
     def _tuning_elsewhere(self, slots: Iterable[Slot]) -> bool:
         """Whether some slot waits for tuning runs that living processes work on."""
-        states = States(self.plan, root_of(self.plan, self.placing))
+        states = states_of(self.plan, self.placing)
         waiting = {slot.cell or slot.extends for slot in slots if states.of(slot).state == "waiting"}
         running = (
             states.of(Slot(identity)).state == "running"
@@ -183,7 +183,7 @@ class Worker:
         if now.record is not None and _deaths(now.record) >= self.deaths:
             run.record_only(lambda: self._give_up(root / run.identity, config, run.identity))
             return
-        choice = States(self.plan, root).choice(slot.cell) if slot.cell is not None else None
+        choice = states_of(self.plan, self.placing).choice(slot.cell) if slot.cell is not None else None
         tuning = choice.tuning if choice else None
         context = RunContext(_log, stop, self.weights, tuning, self.lost_as)
         if base is None:

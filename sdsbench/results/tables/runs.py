@@ -123,9 +123,9 @@ def _run(found: Found) -> Run:
 
 
 def _of_plan(runs: Sequence[Run], name: str) -> list[Run]:
-    from sdsbench.sweeps.plan import find, read
+    from sdsbench.sweeps.plan import named
 
-    planned = read(find(name)).manifest.runs
+    planned = named(name).manifest.runs
     kept = [run for run in runs if run.id in planned]
     if not kept:
         raise Refused(f"--plan {name}: none of its {len(planned)} runs is among the {len(runs)} that were read.")
