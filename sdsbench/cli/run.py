@@ -51,7 +51,7 @@ def command(
 
         return run_hydra(flags, overrides, config_dirs)
 
-    from sdsbench.runs.aggregate import execute_members, member_runs
+    from sdsbench.runs.aggregate import execute_announced, execute_members, member_runs
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.tasks import base as tasks
 
@@ -60,14 +60,5 @@ def command(
     if task.members:  # a task of several runs (glue, vtab)
         code, _ = execute_members(task, member_runs(config, overrides, config_dirs))
         return code
-    from sdsbench.core.console import print_now
-    from sdsbench.core.importing import without_collection
-    from sdsbench.runs.banner import announcement
-
-    print_now(announcement(config))  # loading torch may take a while on a busy machine
-
-    with without_collection():
-        from sdsbench.runs.execute import execute
-
-    execute(config)
+    execute_announced(config)
     return 0

@@ -12,8 +12,11 @@ from functools import lru_cache
 
 from omegaconf import OmegaConf
 
+from sdsbench.core.collection import importing
+from sdsbench.core.console import print_now
 from sdsbench.core.errors import Interrupted, SdsbenchError
 from sdsbench.core.record import Record
+from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.compose import compose_run, compose_tree, options
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
@@ -48,22 +51,23 @@ def means_over(task: str) -> dict[str, dict[str, list[str]]]:
     return {name: {mean: list(parts) for mean, parts in means.items()} for name, means in found.items() if means}
 
 
+def execute_announced(config: RunConfig) -> Record:
+    """Run one configuration; what was understood of it is said before torch loads, which may take a while."""
+    print_now(announcement(config))
+    with importing():
+        from sdsbench.runs.execute import execute
+    return execute(config)
+
+
 def execute_members(aggregate: tasks.Task, configs: Sequence[RunConfig]) -> tuple[int, float | None]:
     """Run every member of an aggregate task, one after the other; a member that fails does not stop the others.
 
     Returns the highest exit code of the members, and the mean over all of them where it is known.
     """
-    from sdsbench.core.console import print_now
-    from sdsbench.runs.banner import announcement
-
     records, codes = [], [0]
     for config in configs:
         try:
-            print_now(announcement(config))
-
-            from sdsbench.runs.execute import execute
-
-            records.append(execute(config))
+            records.append(execute_announced(config))
         except Interrupted:
             raise
         except SdsbenchError as error:

@@ -20,24 +20,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import torch
 
-from sdsbench.core.containment import require_plain
-from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError, Unavailable
-from sdsbench.core.files import disk_errors
-from sdsbench.core.lock import owned
-from sdsbench.core.record import Record
-from sdsbench.models.shared import SharedWeights
-from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.keeper import RecordKeeper
-from sdsbench.runs.run_context import RunContext
-from sdsbench.sweeps.active import DrivenRun
-from sdsbench.sweeps.group import LARGEST, SharedBase, group_key, group_size, prepare_on_shared_base, train_side_by_side
-from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
-from sdsbench.sweeps.plan import Plan, Slot, read
-from sdsbench.sweeps.pool import DISK, UNFINISHED
-from sdsbench.sweeps.states import FAILED, FINISHED, OVER, STALE, SlotState, root_of, states_of
-from sdsbench.training.signals import StopRequest
+from sdsbench.core.collection import importing
+
+with importing():  # a worker loads torch anew
+    import torch
+
+    from sdsbench.core.containment import require_plain
+    from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError, Unavailable
+    from sdsbench.core.files import disk_errors
+    from sdsbench.core.lock import owned
+    from sdsbench.core.record import Record
+    from sdsbench.models.shared import SharedWeights
+    from sdsbench.runs.configuration.schema import RunConfig
+    from sdsbench.runs.keeper import RecordKeeper
+    from sdsbench.runs.run_context import RunContext
+    from sdsbench.sweeps.active import DrivenRun
+    from sdsbench.sweeps.group import (
+        LARGEST,
+        SharedBase,
+        group_key,
+        group_size,
+        prepare_on_shared_base,
+        train_side_by_side,
+    )
+    from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
+    from sdsbench.sweeps.plan import Plan, Slot, read
+    from sdsbench.sweeps.pool import DISK, UNFINISHED
+    from sdsbench.sweeps.states import FAILED, FINISHED, OVER, STALE, SlotState, root_of, states_of
+    from sdsbench.training.signals import StopRequest
 
 RUNNABLE = "runnable"
 SUSPECT = 2  # a run whose process died this often at one step trains alone: it may be the one that kills

@@ -20,13 +20,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core import plugins
-from sdsbench.core.console import print_now, print_wrapped
+from sdsbench.core.console import print_wrapped
 from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_errors
-from sdsbench.core.importing import without_collection
 from sdsbench.core.record import headline
-from sdsbench.runs.aggregate import execute_members, member_runs
-from sdsbench.runs.banner import announcement
+from sdsbench.runs.aggregate import execute_announced, execute_members, member_runs
 from sdsbench.runs.configuration import environment
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
 from sdsbench.runs.configuration.compose import compose_tree, flat_keys, plugins_of, to_run_config
@@ -156,12 +154,7 @@ def _score(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
     config = to_run_config(composed, list(environment_problems(composed, flat_keys(composed))))
     task = tasks.build(config.task)
     if not task.members:
-        print_now(announcement(config))
-
-        with without_collection():
-            from sdsbench.runs.execute import execute
-
-        return headline(execute(config))
+        return headline(execute_announced(config))
     outer = GlobalHydra.instance().hydra  # composing the members replaces it
     try:
         members = member_runs(config, list(HydraConfig.get().overrides.task), config_dirs)
