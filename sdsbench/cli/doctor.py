@@ -15,7 +15,7 @@ def command() -> None:
     """Say what this machine has and lacks for runs; the exit code is 0 if the default run can start."""
     import itertools
 
-    from sdsbench.models.load import folder_of
+    from sdsbench.models.location import folder_of
     from sdsbench.runs.configuration.compose import compose_run
 
     for name, value in itertools.chain(_machine(), _packages(), _models()):
@@ -110,7 +110,7 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 def _models() -> Iterator[tuple[str, str]]:
     from sdsbench.core.errors import SdsbenchError
-    from sdsbench.models.load import folder_of
+    from sdsbench.models.location import folder_of
     from sdsbench.runs.configuration.compose import compose_run
 
     for name in WITHOUT_A_HUB:

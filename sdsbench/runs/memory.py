@@ -218,7 +218,7 @@ def _small_one_pads(facts: Mapping[str, Any]) -> bool:
     logits, ALiBi and the like do not depend on sizes. Where no such model can be made, False."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from sdsbench.models.load import quiet
+    from sdsbench.models.quiet import quiet
     from sdsbench.training.causal import CausalObjective
     from sdsbench.training.own_loss import needs_padding
     from sdsbench.training.tokens import EncodedText

@@ -17,12 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from sdsbench.core.errors import Unavailable
 from sdsbench.core.package import PACKAGE
-from sdsbench.core.record import DataUsed, Provenance
+from sdsbench.core.record import DataUsed, Provenance, Record
 from sdsbench.core.source_hash import hash_of, reachable
 from sdsbench.data import generators
 from sdsbench.methods import base as methods
 from sdsbench.models import readers
+from sdsbench.models.location import weights_of
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 
@@ -168,3 +170,34 @@ def data_hashes(data: Sequence[DataUsed]) -> dict[str, str]:
 def origin(code: Mapping[str, str], weights: str, data: Mapping[str, str]) -> dict[str, str]:
     """The same, from hashes of the code's parts, of the base weights, and of the data."""
     return {f"{CODE}{part}": digest for part, digest in code.items()} | {WEIGHTS: weights} | dict(data)
+
+
+def changed_parts(config: RunConfig, record: Record) -> list[str]:
+    """The parts of a record's origin that differ now, its code and base weights: quick enough for thousands of runs.
+
+    Data is not looked at, and weights that are not here any more count as unchanged.
+    """
+    if record.provenance is None:
+        return []
+    then = recorded_origin(record.provenance)
+    return differing(then, current(config, then, data_of(then), []))
+
+
+def differing(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names whose hashes are not the same, or that only one side has."""
+    return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+
+
+def data_of(then: Mapping[str, str]) -> dict[str, str]:
+    """What an origin says of data."""
+    return {name: digest for name, digest in then.items() if name.startswith(DATA)}
+
+
+def current(config: RunConfig, then: Mapping[str, str], data: Mapping[str, str], remarks: list[str]) -> dict[str, str]:
+    """What the run would be made from now. With a remark, weights that are not here any more count as unchanged."""
+    try:
+        weights = weights_of(config.model).fingerprint
+    except Unavailable as error:
+        remarks.append(f"its base weights could not be compared with what is here now: {error}")
+        weights = then[WEIGHTS]
+    return origin(code_hashes(config), weights, data)

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.record import Record, Tuning
 from sdsbench.core.texts import text
-from sdsbench.models.load import weights_of
 from sdsbench.runs.configuration.identity import cost_keys
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.origin import CODE, DATA, WEIGHTS, code_hashes, data_hashes, origin, recorded_origin
+from sdsbench.runs.origin import CODE, DATA, WEIGHTS, current, data_hashes, data_of, differing, recorded_origin
 from sdsbench.runs.run_context import ActiveRun
 from sdsbench.runs.run_data import load_run
 from sdsbench.training import checkpoint
@@ -63,44 +62,19 @@ def take_up(run: ActiveRun, record: Record) -> None:
         run.log(f"what it cost was measured with {', '.join(differences)}")
 
 
-def changed_parts(config: RunConfig, record: Record) -> list[str]:
-    """The parts of a record's origin that differ now, its code and base weights: quick enough for thousands of runs.
-
-    Data is not looked at, and weights that are not here any more count as unchanged.
-    """
-    if record.provenance is None:
-        return []
-    then = recorded_origin(record.provenance)
-    data = {name: digest for name, digest in then.items() if name.startswith(DATA)}
-    return differing(then, origin(code_hashes(config), _weights(config, then, []), data))
-
-
-def differing(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Names whose hashes are not the same, or that only one side has."""
-    return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-
-
 def current_origin(config: RunConfig, then: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """What the run would be made from now, and remarks on what could not be compared.
 
     Where weights or data are not here any more, the hashes `then` are taken: nothing shows that they changed.
     """
     remarks: list[str] = []
-    data = {name: digest for name, digest in then.items() if name.startswith(DATA)}
+    data = data_of(then)
     if config.data.source != "embedded":  # the generators' code is compared instead
         try:
             data = data_hashes(load_run(config).used())
         except Unavailable as error:
             remarks.append(f"its data could not be compared with what is here now: {error}")
-    return origin(code_hashes(config), _weights(config, then, remarks), data), remarks
-
-
-def _weights(config: RunConfig, then: Mapping[str, str], remarks: list[str]) -> str:
-    try:
-        return weights_of(config.model).fingerprint
-    except Unavailable as error:
-        remarks.append(f"its base weights could not be compared with what is here now: {error}")
-        return then[WEIGHTS]
+    return current(config, then, data, remarks), remarks
 
 
 def _refuse_others(run: ActiveRun, then: Mapping[str, str], what: str) -> None:

@@ -19,7 +19,7 @@ from sdsbench.core.clock import two_digits
 from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue, sources
 from sdsbench.data.data_config import DataConfig
-from sdsbench.models.load import HUB_FILES, weights_of
+from sdsbench.models.location import HUB_FILES, weights_of
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.data_source import needs
 from sdsbench.sweeps.placing import GROUP_SIZE

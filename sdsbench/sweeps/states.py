@@ -14,7 +14,7 @@ from sdsbench.core.hashing import canonical_json
 from sdsbench.core.lock import owner_lives
 from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
-from sdsbench.runs.reuse import changed_parts
+from sdsbench.runs.origin import changed_parts
 from sdsbench.sweeps.plan import Plan, PlannedRun, Slot
 from sdsbench.sweeps.tuning import TunedChoice, choose, window
 
@@ -24,7 +24,7 @@ STATES = (
 )  # fmt: skip
 """running: a living process has it. stopped: a process died in it. waiting: for tuning runs. impossible: no tuning run
 of its cell succeeded. unneeded: it would extend a tuning grid whose best value lies inside. stale: its code or base
-weights are not those of today (runs/reuse.py). preempted and timeout go on from their checkpoint; failed and oom wait
+weights are not those of today (runs/origin.py). preempted and timeout go on from their checkpoint; failed and oom wait
 for `retry`, stale for `sweep --force`."""
 STALE = "stale"
 FINISHED = ("done", "unneeded")

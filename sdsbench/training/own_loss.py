@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.models.load import quiet
 from sdsbench.models.positions import check_length
+from sdsbench.models.quiet import quiet
 from sdsbench.training.tokens import EncodedText
 
 Losses = Callable[[Any, Sequence[Sequence[EncodedText]], torch.device], list[Tensor]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sdsbench.core.record import Lengths
-from sdsbench.models.load import folder_of
+from sdsbench.models.location import folder_of
 from sdsbench.results.tables.build import build
 from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.runs import load

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.models.load import folder_of
+from sdsbench.models.location import folder_of
 from sdsbench.runs.configuration.compose import compose_run
 from tests.conftest import ROOT
 from tests.sweeps.tools import tiny_plan

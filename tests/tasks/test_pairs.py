@@ -16,8 +16,8 @@ from sdsbench.core import samples
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.core.record import Record
 from sdsbench.data.columns import shown
-from sdsbench.models.load import folder_of
 from sdsbench.models.load import load as load_model
+from sdsbench.models.location import folder_of
 from sdsbench.results.tables.build import build
 from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.runs import load

