@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 @click.command("bundle")
 @click.argument("chosen", nargs=-1, metavar="PLAN|RUNS...", required=True)
 @options.runs
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), metavar="NAME.zip", required=True, help="The file to write."
-)
+@click.option("--output", "-o", type=options.PATH, metavar="NAME.zip", required=True, help="The file to write.")
 @click.option(
     "--verdicts",
     is_flag=True,

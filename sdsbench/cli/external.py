@@ -6,18 +6,13 @@ from pathlib import Path
 
 import click
 
+from sdsbench.cli.shared import options
+
 
 @click.command("external")
 @click.argument("tool", type=click.Choice(["wandb", "peft"]))
-@click.argument("sources", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="SOURCE...")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    default=Path("results/external"),
-    show_default=True,
-    help="Where records go.",
-)
+@click.argument("sources", type=options.PATH, nargs=-1, required=True, metavar="SOURCE...")
+@options.folder("--output", default="results/external", help="Where records go.")
 def command(tool: str, sources: tuple[Path, ...], output: Path) -> None:
     """Import results of another tool. SOURCE is, for wandb, run folders or a folder of them; for peft, JSON files of
     its method_comparison or a folder of them."""

@@ -11,14 +11,7 @@ from sdsbench.cli.shared import options
 
 @click.command("figures")
 @options.runs
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    default=Path("results/figures"),
-    show_default=True,
-    help="Folder to write.",
-)
+@options.folder("--out", default="results/figures", help="Folder to write.")
 def command(runs: tuple[str, ...], out: Path) -> None:
     """Draw the geometry of runs that were probed (probe.every=N), from records alone."""
     from sdsbench.cli.shared.damage import tell

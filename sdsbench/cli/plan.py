@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 @options.overrides
 @options.config_dirs
 @click.option("--name", help="Name of the plan; default: the sweep's name, else a hash of its runs.")
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where the plan goes; default: results/plans/NAME.",
-)
+@options.folder("--folder", help="Where the plan goes; default: results/plans/NAME.")
 @options.all_runs
 def command(
     overrides: tuple[str, ...], config_dirs: tuple[str, ...], name: str | None, folder: Path | None, all_runs: bool

@@ -13,23 +13,9 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.where
 @options.of_plan
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    default=Path("results/report"),
-    show_default=True,
-    help="Folder to write.",
-)
+@options.folder("--output", default="results/report", help="Folder to write.")
 @options.claims_file
-@click.option(
-    "--external",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    default=Path("results/external"),
-    show_default=True,
-    help="Imported results.",
-)
+@options.folder("--external", default="results/external", help="Imported results.")
 @options.reference
 @options.reference_rank
 @click.option("--title", default="sdsbench report", show_default=True)

@@ -10,21 +10,13 @@ from sdsbench.cli.shared import options
 
 
 @click.command("reproduce")
-@click.argument("bundle", metavar="NAME.zip", type=click.Path(path_type=Path))
+@click.argument("bundle", metavar="NAME.zip", type=options.PATH)
 @options.overrides
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of its runs, drawn round the methods.")
 @click.option("--run", "ids", multiple=True, metavar="ID", help="This run (or the beginning of its id); repeatable.")
 @click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A plugin of its runs that you trust.")
-@click.option(
-    "--model", type=click.Path(path_type=Path), metavar="DIR", help="The model's folder, of runs with model=local."
-)
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where runs, bundle and report go; default: results/reproductions/NAME.",
-)
+@options.folder("--model", help="The model's folder, of runs with model=local.")
+@options.folder("--output", "-o", help="Where runs, bundle and report go; default: results/reproductions/NAME.")
 def command(
     bundle: Path,
     overrides: tuple[str, ...],

@@ -20,16 +20,8 @@ if TYPE_CHECKING:
 @options.where
 @options.of_plan
 @options.scorers
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["markdown", "latex", "html", "csv"]),
-    default="markdown",
-    show_default=True,
-)
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="DIR", help="A folder: all formats are written there."
-)
+@options.format_of("markdown", "latex", "html", "csv")
+@options.folder("--output", help="A folder: all formats are written there.")
 @options.stage
 @options.reference
 @options.reference_rank

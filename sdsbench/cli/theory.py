@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from sdsbench.cli.shared import options
+
 
 class _Commas(click.ParamType):
     """Several values in one word: `lora,sds_lora`, `1,10,100`."""
@@ -46,12 +48,7 @@ _NAMES, _NUMBERS = _Commas(str), _Commas(float)
 @click.option("--rank", type=int, help="Of the target and of the adapters.")
 @click.option("--size", type=float, help="Largest singular value of the target.")
 @click.option("--noise", type=float, help="Standard deviation of the noise on the targets.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Default: results/theory with --full, else results/theory_quick.",
-)
+@options.folder("--out", help="Default: results/theory with --full, else results/theory_quick.")
 def command(full: bool, out: Path | None, **given: Any) -> None:
     """Measure the rate of convergence against the condition number, per method and optimizer, on small problems."""
     import dataclasses

@@ -15,14 +15,9 @@ from sdsbench.cli.shared import options
 @options.where
 @options.of_plan
 @options.claims_file
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of the tables that claims read; default: that of the claims.",
-)
-@click.option("--format", "kind", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to this file.")
+@options.folder("--results", help="Folder of the tables that claims read; default: that of the claims.")
+@options.format_of("markdown", "json")
+@click.option("--output", type=options.PATH, metavar="FILE", help="Write to this file.")
 def command(
     chosen: tuple[str, ...],
     runs: tuple[str, ...],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -71,6 +73,15 @@ reference = click.option(
 reference_rank = click.option(
     "--reference-rank", type=int, metavar="RANK", help="Of the reference, for every method; default: the method's own."
 )
-claims_file = click.option(
-    "--claims", type=click.Path(path_type=Path), metavar="FILE", help="File of claims; default: results/claims.yaml."
-)
+PATH = click.Path(path_type=Path)
+claims_file = click.option("--claims", type=PATH, metavar="FILE", help="File of claims; default: results/claims.yaml.")
+
+
+def folder(*names: str, help: str, default: str | None = None) -> Callable[..., Any]:
+    """An option that is a folder."""
+    return click.option(*names, type=PATH, metavar="DIR", default=default, show_default=True, help=help)
+
+
+def format_of(*accepted: str) -> Callable[..., Any]:
+    """The form of what a verb prints; the first is the default."""
+    return click.option("--format", "kind", type=click.Choice(accepted), default=accepted[0], show_default=True)
