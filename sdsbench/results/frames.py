@@ -151,28 +151,14 @@ def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
     """A row a score of a run, with what names the run."""
     records, damaged = read_all(folders)
     names = ("run_id", "status", "model", "method", "task", "train_set", "protocol", "seed", "rank", "lr")
+    shown = "evaluation version scorer stage value stderr n headline undecided unit better retention along"
     frame = pd.DataFrame(
         [
-            {name: getattr(record, name) for name in names} | score.model_dump() | {"undecided": score.undecided}
+            {name: getattr(record, name) for name in names} | score.model_dump()
             for record in (found.record for found in records)
             for score in record.scores
         ],
-        columns=[
-            *names,
-            "evaluation",
-            "version",
-            "scorer",
-            "stage",
-            "value",
-            "stderr",
-            "n",
-            "headline",
-            "undecided",
-            "unit",
-            "better",
-            "retention",
-            "along",
-        ],
+        columns=[*names, *shown.split()],
     )
     frame.attrs["damaged"] = damaged
     return frame

@@ -28,7 +28,7 @@ from sdsbench.models.head import head_parameters
 from sdsbench.models.load import LoadedModel, load
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.configuration.typed import typed_run
-from sdsbench.runs.origin import PLUGIN
+from sdsbench.runs.origin import plugins_in
 from sdsbench.tasks import base as tasks
 
 TASK_TYPES = {"decoder": "CAUSAL_LM", "encoder": "SEQ_CLS", "vision": None}
@@ -56,7 +56,7 @@ def recorded_config(record: Record, location: str | None = None) -> RunConfig:
     Raises ConfigError for a configuration that this code does not know.
     """
     code = record.provenance.code if record.provenance else {}
-    modules = [part.removeprefix(PLUGIN) for part in code if part.startswith(PLUGIN)]
+    modules = plugins_in(code)
     plugins.load(modules)
     tree = {**record.config, "plugins": modules}
     if location is not None:

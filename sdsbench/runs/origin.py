@@ -40,6 +40,11 @@ SPINE = ("prepare", "train", "finish", "evaluate", "families", "run_data")
 """Modules of runs/ that decide numbers; the rest of that folder names, places, records and announces runs."""
 
 
+def plugins_in(parts: Iterable[str]) -> list[str]:
+    """The plugins among parts of the code."""
+    return [part.removeprefix(PLUGIN) for part in parts if part.startswith(PLUGIN)]
+
+
 def package_versions(modules: Iterable[str] = ()) -> dict[str, str]:
     """Installed versions of the packages that can change a run's numbers, and of those that hold these modules."""
     tops = {module.partition(".")[0] for module in modules}

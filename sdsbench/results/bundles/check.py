@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from sdsbench.core import samples, step_log
 from sdsbench.core.errors import DamagedFile, Unavailable
@@ -21,7 +22,6 @@ from sdsbench.core.reading import read_text
 from sdsbench.core.record import Record, Score
 from sdsbench.core.run_folder import read_record
 from sdsbench.evaluation import metrics
-from sdsbench.results.bundles.packed import configuration_text
 from sdsbench.results.grading import evaluation_of, graders
 from sdsbench.runs.configuration.identity import recorded_id
 from sdsbench.tasks.base import Choice, Generation, Labelled, generation_of
@@ -51,6 +51,11 @@ def contradictions(run: Path, packed: bool) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         return [f"values of another kind than a run writes ({type(error).__name__}: {str(error)[:200]})"]
     return found
+
+
+def configuration_text(record: Record) -> str:
+    """config.yaml of a run in a bundle: the record's configuration, so that it can be compared as a text."""
+    return yaml.safe_dump(record.config, sort_keys=True)
 
 
 def _of_configuration(record: Record, text: str | None) -> Iterator[str]:

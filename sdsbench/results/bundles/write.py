@@ -21,7 +21,6 @@ from sdsbench.core.reading import read_bytes
 from sdsbench.results.bundles import archive, check
 from sdsbench.results.bundles.manifest import FILE, LOCK, PLAN, RUNS, BundleManifest, Entry
 from sdsbench.results.bundles.opened import shown
-from sdsbench.results.bundles.packed import configuration_text
 from sdsbench.results.frames import Found, read_all
 from sdsbench.runs import origin
 from sdsbench.runs.configuration.identity import COST_KEYS, field_of
@@ -85,7 +84,7 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, ve
 def _files_of(found: Found, verdicts_only: bool) -> Iterator[tuple[str, bytes]]:
     folder = found.folder
     yield "record.json", read_bytes(folder / "record.json", STEPS, below=folder)
-    yield "config.yaml", configuration_text(found.record).encode()
+    yield "config.yaml", check.configuration_text(found.record).encode()
     if verdicts_only:
         for path in sorted((folder / "samples").glob("*.jsonl.zst")):
             yield f"samples/{path.name}", samples.packed(samples.without_texts(samples.read(path)))
@@ -130,7 +129,7 @@ def _refuse_private(files: Mapping[str, bytes]) -> None:
 
 def _plugins(records: Sequence[Found]) -> list[str]:
     parts = {part for f in records if f.record.provenance for part in f.record.provenance.code}
-    return sorted(part.removeprefix(origin.PLUGIN) for part in parts if part.startswith(origin.PLUGIN))
+    return sorted(origin.plugins_in(parts))
 
 
 def _adapters(records: Sequence[Found]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sdsbench.results.answers import answers_of
 from sdsbench.results.claims.claim import Claim
@@ -40,16 +41,8 @@ def hangs_on_truncation(claim: Claim, column: Column, cells: Sequence[TableCell]
     if decided == "undecided":
         return ""
     for shift in (ours, -theirs):
-        moved = Comparison(
-            comparison.test,
-            comparison.difference + shift,
-            comparison.low + shift,
-            comparison.high + shift,
-            comparison.p_value,
-            comparison.seeds,
-            comparison.questions,
-            comparison.variances,
-        )
+        low, difference, high = (x + shift for x in (comparison.low, comparison.difference, comparison.high))
+        moved = replace(comparison, low=low, difference=difference, high=high)
         if answer_at(claim.test, moved, claim.margin, 0.95) != decided:
             return (
                 f"the score hangs on truncated outputs: {ours:.1f} and {theirs:.1f} points of wrong answers were "

@@ -20,7 +20,7 @@ from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.identity import COST_KEYS, placed, run_id, unplaced
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.execute import execute
-from sdsbench.runs.origin import PLUGIN
+from sdsbench.runs.origin import plugins_in
 from sdsbench.runs.run_context import RunContext
 
 
@@ -75,7 +75,7 @@ def configuration(record: Record, here: Here) -> RunConfig:
     Raises Refused where it needs a plugin that the user did not name: its code is run, and a bundle may name any.
     """
     parts = record.provenance.code if record.provenance else {}
-    needed = [part.removeprefix(PLUGIN) for part in parts if part.startswith(PLUGIN)]
+    needed = plugins_in(parts)
     if missing := [name for name in needed if name not in here.plugins]:
         raise Refused(
             f"run {record.run_id} needs the plugin {', '.join(missing)}, which is code. Look at it, install it, and "

@@ -10,9 +10,9 @@ import pandas as pd
 
 from sdsbench.results import setting
 from sdsbench.results.tables import cells as cell_module
-from sdsbench.results.tables import published, ranking
+from sdsbench.results.tables import ranking
 from sdsbench.results.tables.cells import Exclusions, TableCell
-from sdsbench.results.tables.definition import Column, Row, Table
+from sdsbench.results.tables.definition import Column, Table
 from sdsbench.results.tables.footer import footer
 from sdsbench.results.tables.run_values import score_of
 from sdsbench.results.tables.runs import Run, problems_of
@@ -35,7 +35,7 @@ class Built:
 
 def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = None) -> Built:
     """Fill a table. A cell whose runs must not be averaged, or not be compared with its column, says so itself."""
-    excluded = Exclusions({run_id: f"damaged: {reason}" for run_id, reason in (damaged or {}).items()})
+    excluded: Exclusions = {run_id: f"damaged: {reason}" for run_id, reason in (damaged or {}).items()}
     made: dict[tuple[str, str], TableCell] = {}
     # Each row and each column looks at all runs once; a cell holds those that fit both, in the order given.
     of_column = {c.name: {run.id for run in runs if run.fits(c.where)} for c in table.columns if not c.parts}
@@ -45,24 +45,17 @@ def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = No
             fitting = [run for run in of_row if run.id in of_column[column.name]]
             made[row.name, column.name] = cell_module.make(table, row, column, fitting, excluded)
         for column in (c for c in table.columns if c.parts):
-            made[row.name, column.name] = _mean_cell(table, row, column, made)
+            parts = [made.get((row.name, part)) or TableCell(row.name, part, "missing") for part in column.parts]
+            made[row.name, column.name] = cell_module.mean_of(table, row, column, parts)
     for column in table.columns:
         made |= _set_apart(column, [made[row.name, column.name] for row in table.rows])
     made = ranking.mark(table.columns, made)
     used = {run.id for cell in made.values() for run in (*cell.runs, *cell.unfinished)}
-    reasons = {run_id: reason for run_id, reason in excluded.reasons.items() if run_id not in used}
+    reasons = {run_id: reason for run_id, reason in excluded.items() if run_id not in used}
     lines = footer(table, made, reasons, ranking.family(table.columns, made))
     if unreadable := sorted(set(problems_of(runs).values())):
         lines.append(f"Files that cannot be read: {' '.join(unreadable)}")
     return Built(table, made, lines, reasons)
-
-
-def _mean_cell(table: Table, row: Row, column: Column, made: dict[tuple[str, str], TableCell]) -> TableCell:
-    paper = None
-    if table.paper and row.published and column.published:
-        paper = published.lookup(table.paper, {"table": table.number, **row.published, **column.published})
-    parts = [made.get((row.name, part)) or TableCell(row.name, part, "missing") for part in column.parts]
-    return cell_module.mean_of(row, column, parts, paper)
 
 
 def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, str], TableCell]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sdsbench.results import setting
@@ -55,29 +55,33 @@ class TableCell:
         return ", ".join(filter(None, (symbol, *unfinished, self.lacking, *apart)))
 
 
-@dataclass
-class Exclusions:
-    """Runs that were left out, each with the reason that was checked."""
-
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def add(self, run: Run, reason: str) -> None:
-        self.reasons.setdefault(run.id, reason)
+Exclusions = dict[str, str]
+"""Runs that were left out, by id, each with the first reason that was found."""
 
 
 def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: Exclusions) -> TableCell:
     """The cell of a row and a column, of the runs that fit both."""
-    fitting = _without_stand_ins(table, list(runs), excluded)
-    fitting = _without_tuning_runs(column, fitting, excluded)
-    fitting = _without_untuned(fitting, excluded)
+
+    def without(runs: Sequence[Run], kind: Callable[[Run], bool], reason: str) -> list[Run]:
+        for run in filter(kind, runs):
+            excluded.setdefault(run.id, reason)
+        return [run for run in runs if not kind(run)]
+
+    fitting = list(runs)
+    if table.real_data:
+        fitting = without(fitting, lambda run: run.embedded, "embedded data stands in for the real set")
+    if column.stage != "validation":
+        why = "scored on rows held back from training, to choose a value"
+        fitting = without(fitting, lambda run: setting.tuning_run(run.record), why)
+    if any(run.record.tuning for run in fitting):
+        fitting = without(fitting, lambda run: not run.record.tuning, "not tuned, where other runs of its cell are")
     done = [run for run in fitting if run.record.status == "done"]
     unfinished = tuple(run for run in fitting if run.record.status in UNFINISHED)
     having = [(run, number) for run in done if (number := run_values.value(run, column)) is not None]
     for run in done:
         if column.measure == "score" and run_values.value(run, column) is None:
-            excluded.add(run, f"no {column.stage} score of {column.evaluation} {column.scorer}".rstrip())
-    paper = _published(table, row, column)
-    empty = TableCell(row.name, column.name, "missing", unfinished=unfinished, paper=paper)
+            excluded.setdefault(run.id, f"no {column.stage} score of {column.evaluation} {column.scorer}".rstrip())
+    empty = TableCell(row.name, column.name, "missing", unfinished=unfinished, paper=_published(table, row, column))
     if not having:
         return _without_value(empty, row, column)
     if column.format == "count":
@@ -85,10 +89,10 @@ def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: 
     return _the_mean(empty, column, having)
 
 
-def mean_of(row: Row, column: Column, parts: Sequence[TableCell], paper: Published | None) -> TableCell:
+def mean_of(table: Table, row: Row, column: Column, parts: Sequence[TableCell]) -> TableCell:
     """The mean of other cells, seed by seed: only of seeds that every part has; missing without any."""
     unfinished = tuple({run.id: run for part in parts for run in part.unfinished}.values())
-    empty = TableCell(row.name, column.name, "missing", unfinished=unfinished, paper=paper)
+    empty = TableCell(row.name, column.name, "missing", unfinished=unfinished, paper=_published(table, row, column))
     if absent := [part.column.partition("/")[2] for part in parts if part.ours is None]:
         empty = replace(empty, lacking=f"without {', '.join(absent)}")
         return replace(empty, status=_status(unfinished)) if unfinished else empty
@@ -114,34 +118,6 @@ def _published(table: Table, row: Row, column: Column) -> Published | None:
     if not (table.paper and row.published and column.published):
         return None
     return published.lookup(table.paper, {"table": table.number, **row.published, **column.published})
-
-
-def _without_stand_ins(table: Table, runs: list[Run], excluded: Exclusions) -> list[Run]:
-    if not table.real_data:
-        return runs
-    for run in runs:
-        if run.embedded:
-            excluded.add(run, "embedded data stands in for the real set")
-    return [run for run in runs if not run.embedded]
-
-
-def _without_tuning_runs(column: Column, runs: list[Run], excluded: Exclusions) -> list[Run]:
-    if column.stage == "validation":
-        return runs
-    for run in runs:
-        if setting.tuning_run(run.record):
-            excluded.add(run, "scored on rows held back from training, to choose a value")
-    return [run for run in runs if not setting.tuning_run(run.record)]
-
-
-def _without_untuned(runs: list[Run], excluded: Exclusions) -> list[Run]:
-    """Where some runs of a cell carry a tuned choice, the others are of another kind."""
-    if not any(run.record.tuning for run in runs):
-        return runs
-    for run in runs:
-        if not run.record.tuning:
-            excluded.add(run, "not tuned, where other runs of its cell are")
-    return [run for run in runs if run.record.tuning]
 
 
 def _without_value(cell: TableCell, row: Row, column: Column) -> TableCell:

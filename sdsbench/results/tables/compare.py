@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -24,7 +24,7 @@ from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, Contrast, c
 from sdsbench.results.tables.definition import Column, Row
 from sdsbench.results.tables.names import method_title
 from sdsbench.results.tables.ranking import comparable
-from sdsbench.results.tables.render import latex, markdown
+from sdsbench.results.tables.render import plain
 
 NAME = "compare"
 TITLE = "Methods against {}"
@@ -41,7 +41,7 @@ class Difference:
     reference_cell: TableCell | None
     contrast: Contrast | None
     why: str = ""
-    adjusted: float = field(default=math.nan)  # Holm-adjusted p over the table
+    adjusted: float = math.nan  # Holm-adjusted p over the table
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,7 @@ def compare(built: Built, reference: str = "lora", pooled: bool = False, rank: i
     found = [difference for column in built.table.columns for difference in _of_column(built, column, bases, pooled)]
     p_values = [d.contrast.comparison.p_value if d.contrast else math.nan for d in found]
     adjusted = holm(p_values)
-    whole = tuple(
-        Difference(d.column, d.row, d.cell, d.reference, d.reference_cell, d.contrast, d.why, p)
-        for d, p in zip(found, adjusted, strict=True)
-    )
+    whole = tuple(replace(d, adjusted=p) for d, p in zip(found, adjusted, strict=True))
     return Compared(reference, whole, pooled, built)
 
 
@@ -91,17 +88,7 @@ def render(compared: Compared, kind: str) -> str:
         return escape.csv(frame(compared))
     title = TITLE.format(method_title(compared.reference, None))
     shown = pd.DataFrame(_lines(compared), columns=list(_HEADS))
-    lines = notes(compared)
-    if kind == "html":
-        items = "\n".join(f"<li>{escape.html(line)}</li>" for line in lines)
-        shown = shown.map(escape.visible)
-        return f"<h2>{escape.html(title)}</h2>\n{shown.to_html(index=False, border=0)}\n<ul>\n{items}\n</ul>\n"
-    if kind == "latex":
-        return latex.plain_table(shown, title, "p{2.3cm}p{2.1cm}p{1.4cm}rrrrrrp{2.2cm}", lines)
-    rows = [markdown.line(list(_HEADS)), markdown.line(["---"] * 3 + ["--:"] * 6 + ["---"])]
-    rows += [markdown.line([escape.markdown(value) for value in row]) for row in shown.to_numpy().tolist()]
-    notes_ = (f"- {escape.markdown(line)}" for line in lines)
-    return "\n".join([markdown.heading(title, NAME), "", *rows, "", *notes_]) + "\n"
+    return plain.render(kind, shown, title, NAME, "p{2.3cm}p{2.1cm}p{1.4cm}rrrrrrp{2.2cm}", notes(compared))
 
 
 def notes(compared: Compared) -> list[str]:

@@ -38,4 +38,4 @@ def texts(
 
 def settings_texts(name: str) -> dict[str, str]:
     """The same of a table of settings (settings.NAMES), which no run fills."""
-    return {ending: settings.render(name, kind) for kind, ending in settings.FORMATS.items()}
+    return {ending: settings.render(name, kind) for kind, ending in ENDINGS.items()}

@@ -34,19 +34,9 @@ def values(paper: str) -> pd.DataFrame:
     """All numbers of one paper, every column as text but value and tolerance; empty where the paper has no file."""
     path = folder() / f"{paper}.csv"
     columns = [
-        "paper",
-        "source",
-        "version",
-        "table",
-        "model",
-        "task",
-        "metric",
-        "method",
-        "rank",
-        "value",
-        "tolerance",
-        "note",
-    ]
+        "paper", "source", "version", "table", "model", "task", "metric", "method", "rank", "value",
+        "tolerance", "note",
+    ]  # fmt: skip
     if not path.is_file():
         return pd.DataFrame(columns=columns)
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -9,12 +9,11 @@ import pandas as pd
 from sdsbench.core.leaves import leaves
 from sdsbench.results import escape
 from sdsbench.results.tables.published import hyperparameters
-from sdsbench.results.tables.render import latex, markdown
+from sdsbench.results.tables.render import plain
 from sdsbench.runs.configuration.compose import compose_run
 
 NAMES = {"lora_sb/table8": "8", "lora_sb/table9": "9"}
 _TITLE = "Training settings: ours beside the paper's (arXiv 2411.19557 v4, Table {})"
-FORMATS = {"markdown": "md", "latex": "tex", "html": "html", "csv": "csv"}
 
 
 def frame(number: str) -> pd.DataFrame:
@@ -43,13 +42,7 @@ def render(name: str, kind: str) -> str:
     if kind == "csv":
         return escape.csv(data)
     shown = data.assign(equal=["yes" if equal else "NO" for equal in data["equal"]])
-    if kind == "html":
-        return f"<h2>{escape.html(title)}</h2>\n{shown.to_html(index=False, border=0)}\n"
-    if kind == "latex":
-        return latex.plain_table(shown, title, "llp{3.2cm}p{3.2cm}lp{2cm}")
-    lines = [markdown.line(list(shown.columns)), markdown.line(["---"] * shown.shape[1])]
-    lines += [markdown.line([escape.markdown(str(value)) for value in row]) for row in shown.to_numpy().tolist()]
-    return "\n".join([markdown.heading(title, name), "", *lines]) + "\n"
+    return plain.render(kind, shown, title, name, "llp{3.2cm}p{3.2cm}lp{2cm}")
 
 
 @functools.cache

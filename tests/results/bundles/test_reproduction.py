@@ -148,7 +148,7 @@ def test_a_run_that_cannot_be_trained_here_stops_no_other(
     lost.losses = None
     folder = f"runs/{lost.run_id}"
     files[f"{folder}/record.json"] = json.dumps(lost.model_dump(mode="json")).encode()
-    from sdsbench.results.bundles.packed import configuration_text
+    from sdsbench.results.bundles.check import configuration_text
 
     files[f"{folder}/config.yaml"] = configuration_text(lost).encode()
     other = tmp_path / "other.zip"

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import pandas as pd
-
 from sdsbench.results.escape import latex as escape
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.definition import Column, Table
@@ -22,7 +20,7 @@ from sdsbench.results.tables.render.texts import CellTexts, texts
 PREAMBLE = r"\usepackage{array,booktabs,longtable,rotating,pdflscape}"
 LINES = 40
 """Body lines that one upright page holds."""
-_SIDEWAYS_LINES = 20  # and a turned one
+SIDEWAYS_LINES = 20  # and a turned one
 _WIDTH, _SIDEWAYS_WIDTH = 345.0, 550.0  # points: \textwidth and \textheight of article
 _LETTER, _SMALL, _GAP = 5.2, 4.2, 6.0  # points of a letter at 10 and at 7 points, and between columns
 _HEAD, _TITLE = 14, 26  # letters in a line of a column's head and of a row's title
@@ -79,27 +77,6 @@ def _long_notes(table: Table, by_cell: Mapping[tuple[str, str], CellTexts]) -> I
                 yield f"{row.title}, {column.title}: {note}."
 
 
-def plain_table(shown: pd.DataFrame, title: str, columns: str, notes: Sequence[str] = ()) -> str:
-    """A frame of texts, turned on its side: wide ones of words have no narrower form."""
-    columns = columns.replace("p{", r">{\raggedright\arraybackslash}p{")
-    body = [" & ".join(escape(str(value)) for value in row) + r" \\" for row in shown.to_numpy().tolist()]
-    heads = " & ".join(map(escape, shown.columns)) + r" \\"
-    if len(body) > _SIDEWAYS_LINES:
-        inside = [r"\toprule", heads, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot", *body]
-        table = [rf"\begin{{longtable}}{{{columns}}}", rf"\caption{{{escape(title)}}}\\", *inside, r"\end{longtable}"]
-        parts = [r"\begin{landscape}\footnotesize", *table, *footer(notes, False), r"\end{landscape}"]
-    else:
-        inside = [r"\toprule", heads, r"\midrule", *body, r"\bottomrule"]
-        table = [rf"\begin{{tabular}}{{{columns}}}", *inside, r"\end{tabular}\par\smallskip", *footer(notes, False)]
-        parts = [
-            r"\begin{sidewaystable}[p]\footnotesize",
-            rf"\caption{{{escape(title)}}}",
-            *table,
-            r"\end{sidewaystable}",
-        ]
-    return "\n".join([f"% needs {PREAMBLE}", *parts, ""])
-
-
 def footer(lines: Sequence[str], run_ids: bool) -> list[str]:
     """The notes below a table, without the names of runs unless they are asked for."""
     return [escape(line if run_ids else without_ids(line)) + r"\par" for line in lines]
@@ -118,7 +95,7 @@ def _layout(
         return "longtable", list(_split(columns, first, widths, _WIDTH))
     if first + sum(widths) <= _WIDTH:
         return "table", [list(columns)]
-    if lines <= _SIDEWAYS_LINES:
+    if lines <= SIDEWAYS_LINES:
         return "sidewaystable", list(_split(columns, first, widths, _SIDEWAYS_WIDTH))
     return "table", list(_split(columns, first, widths, _WIDTH))
 
