@@ -66,13 +66,19 @@ class TextExample:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """An evaluation set answered by generation; every scorer reads the same generated text."""
+class EvaluationSet:
+    """What every evaluation says."""
 
     name: str
     version: int
     dataset: str  # catalogue name
     split: str
+
+
+@dataclass(frozen=True)
+class Generation(EvaluationSet):
+    """An evaluation set answered by generation; every scorer reads the same generated text."""
+
     prompt: Callable[[Row], str | Conversation]
     target: Callable[[Row], str]
     scorers: Mapping[str, Scorer]
@@ -89,13 +95,9 @@ def graded(gold: Callable[[Row], str], grader: Callable[[str, str], float | None
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(EvaluationSet):
     """An evaluation set answered by ranking choices by log-likelihood."""
 
-    name: str
-    version: int
-    dataset: str
-    split: str
     prompt: Callable[[Row], str | Conversation]
     choices: Callable[[Row], Sequence[str]]
     gold: Callable[[Row], int]
@@ -103,28 +105,20 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(EvaluationSet):
     """An evaluation set of a classifier (or regressor): metrics of predicted against true labels."""
 
-    name: str
-    version: int
-    dataset: str
-    split: str
     metrics: Sequence[str]  # names known to evaluation/metrics.py: accuracy, f1, matthews, pearson, spearman
     headline: str
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(EvaluationSet):
     """An evaluation set of responses: their loss and perplexity and, where `answered` is given, scores of answers.
 
     The headline is that of the answers, else the loss.
     """
 
-    name: str
-    version: int
-    dataset: str
-    split: str
     example: Callable[[Row], TextExample]
     answered: Generation | Choice | None = None
 

@@ -75,14 +75,8 @@ class GlueTask(SentenceTask):
         return [self._evaluation(name) for name in ((short, MISMATCHED) if short == "mnli" else (short,))]
 
     def _evaluation(self, short: str) -> Labelled:
-        return Labelled(
-            name=f"glue/{short}",
-            version=1,
-            dataset=f"glue/{short}",
-            split="validation",
-            metrics=self.definition.metrics,
-            headline=self.definition.metrics[0],
-        )
+        metrics = self.definition.metrics
+        return Labelled(f"glue/{short}", 1, f"glue/{short}", "validation", metrics=metrics, headline=metrics[0])
 
 
 for _name, _set in SETS.items():

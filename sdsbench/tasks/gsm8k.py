@@ -17,9 +17,9 @@ from typing import Any
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
-from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, graded, register
+from sdsbench.tasks.base import Evaluation, Generation, Row, graded, register
 from sdsbench.tasks.graders import gsm8k as graders
-from sdsbench.tasks.math_training import MathTaskConfig, evaluation_prompt, training_example
+from sdsbench.tasks.math_training import MathTask, MathTaskConfig, evaluation_prompt
 from sdsbench.tasks.prompts import STOP
 
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?", re.ASCII)
@@ -53,12 +53,7 @@ catalogue.add(
 
 
 @register("gsm8k", MathTaskConfig)
-class GSM8K(Task):
-    kind = "text"
-
-    def training_example(self, row: Row) -> TextExample:
-        return training_example(row, self.config)
-
+class GSM8K(MathTask):
     def evaluations(self) -> Sequence[Evaluation]:
         return [evaluation(self.config)]
 

@@ -18,7 +18,7 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.tasks.base import Evaluation, Labelled, Row, TaskConfig, register
-from sdsbench.tasks.sentences import SentenceExample, SentenceTask
+from sdsbench.tasks.sentences import SentenceTask
 
 catalogue.add(DataSet(name="labels", columns=(), splits={"train": "train"}, own=True))
 
@@ -50,23 +50,13 @@ class Labels(SentenceTask):
         label = ColumnCheck(f"one of task.labels, which are {shown}", lambda value, _: self._number(value) is not None)
         return {**dict.fromkeys(self.columns, TEXT), self.config.label: label}
 
-    def training_example(self, row: Row) -> SentenceExample:
-        text, *pair = (row[column] for column in self.columns)
+    def label(self, row: Row) -> float:
         number = self._number(row[self.config.label])
         assert number is not None, "rows are checked when they are read"
-        return SentenceExample(text, pair[0] if pair else None, float(number))
+        return number
 
     def evaluations(self) -> Sequence[Evaluation]:
-        return [
-            Labelled(
-                name="labels",
-                version=1,
-                dataset="labels",
-                split="test",
-                metrics=("accuracy", "matthews"),
-                headline="accuracy",
-            )
-        ]
+        return [Labelled("labels", 1, "labels", "test", metrics=("accuracy", "matthews"), headline="accuracy")]
 
     def _number(self, value: Any) -> int | None:
         """The number of a label, be it written as a text or as a whole number."""

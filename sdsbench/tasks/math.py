@@ -21,9 +21,9 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.tasks.answers import last_boxed
-from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, graded, register
+from sdsbench.tasks.base import Evaluation, Generation, Row, graded, register
 from sdsbench.tasks.graders import math as graders
-from sdsbench.tasks.math_training import MathTaskConfig, evaluation_prompt, training_example
+from sdsbench.tasks.math_training import MathTask, MathTaskConfig, evaluation_prompt
 from sdsbench.tasks.prompts import STOP
 
 COLUMNS = ("problem", "solution")
@@ -79,12 +79,7 @@ class MathConfig(MathTaskConfig):
 
 
 @register("math", MathConfig)
-class Math(Task):
-    kind = "text"
-
-    def training_example(self, row: Row) -> TextExample:
-        return training_example(row, self.config)
-
+class Math(MathTask):
     def evaluations(self) -> Sequence[Evaluation]:
         return [evaluation(self.config)]
 

@@ -14,7 +14,7 @@ scorer finds the mark that it looks for.
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT
 from sdsbench.tasks.answers import last_boxed
-from sdsbench.tasks.base import Row, TextExample, TextTaskConfig
+from sdsbench.tasks.base import Row, Task, TextExample, TextTaskConfig
 from sdsbench.tasks.graders.math import ANSWER_MARK
 from sdsbench.tasks.prompts import THINK, alpaca
 
@@ -76,23 +76,27 @@ def evaluation_prompt(question: str, config: MathTaskConfig) -> str:
     return alpaca(question, "" if config.think_step_by_step == "never" else THINK)
 
 
-def training_example(row: Row, config: MathTaskConfig) -> TextExample:
-    """A row of MetaMathQA, GSM8K or MATH (told apart by their columns) as prompt and response.
+class MathTask(Task):
+    kind = "text"
+    config: Any
 
-    Raises Unavailable for a row with none of the three sets' columns.
-    """
-    if "query" in row:
-        question, response = row["query"], row["response"]
-    elif "question" in row:
-        question, response = row["question"], gsm8k_response(row["answer"])
-    elif "problem" in row:
-        question, response = row["problem"], math_response(row["solution"])
-    else:
-        raise Unavailable(
-            f"task.train_set: a row with the columns {', '.join(sorted(row))} is none that a math task trains on "
-            "(metamathqa: query, response; gsm8k: question, answer; hendrycks_math: problem, solution)"
-        )
-    return TextExample(training_prompt(question, config), response)
+    def training_example(self, row: Row) -> TextExample:
+        """A row of MetaMathQA, GSM8K or MATH (told apart by their columns) as prompt and response.
+
+        Raises Unavailable for a row with none of the three sets' columns.
+        """
+        if "query" in row:
+            question, response = row["query"], row["response"]
+        elif "question" in row:
+            question, response = row["question"], gsm8k_response(row["answer"])
+        elif "problem" in row:
+            question, response = row["problem"], math_response(row["solution"])
+        else:
+            raise Unavailable(
+                f"task.train_set: a row with the columns {', '.join(sorted(row))} is none that a math task trains on "
+                "(metamathqa: query, response; gsm8k: question, answer; hendrycks_math: problem, solution)"
+            )
+        return TextExample(training_prompt(question, self.config), response)
 
 
 def gsm8k_response(answer: str) -> str:

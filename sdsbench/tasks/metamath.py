@@ -11,8 +11,8 @@ from pydantic import Field
 
 from sdsbench.core.section import Count
 from sdsbench.tasks import gsm8k, math
-from sdsbench.tasks.base import Evaluation, Row, Task, TextExample, register
-from sdsbench.tasks.math_training import training_example
+from sdsbench.tasks.base import Evaluation, register
+from sdsbench.tasks.math_training import MathTask
 
 
 class MetaMathConfig(math.MathConfig):
@@ -21,12 +21,7 @@ class MetaMathConfig(math.MathConfig):
 
 
 @register("metamath", MetaMathConfig)
-class MetaMath(Task):
-    kind = "text"
-
-    def training_example(self, row: Row) -> TextExample:
-        return training_example(row, self.config)
-
+class MetaMath(MathTask):
     def evaluations(self) -> Sequence[Evaluation]:
         for_math = self.config.model_copy(update={"max_new_tokens": self.config.math_max_new_tokens})
         return [gsm8k.evaluation(self.config), math.evaluation(for_math)]

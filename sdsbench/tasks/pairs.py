@@ -41,6 +41,7 @@ from sdsbench.tasks.graders import pairs as graders
 
 catalogue.add(DataSet(name="pairs", columns=(), splits={"train": "train"}, own=True))
 
+_SET = ("pairs", 1, "pairs", "test")  # name, version, data set, split
 _ROLES = ("system", "user", "assistant")
 
 
@@ -125,23 +126,11 @@ class Pairs(Task):
             answered = self._ranked(config.choices)
         elif config.scorers:
             answered = self._generated()
-        return [
-            HeldOut(
-                name="pairs",
-                version=1,
-                dataset="pairs",
-                split="test",
-                example=self.training_example,
-                answered=answered,
-            )
-        ]
+        return [HeldOut(*_SET, example=self.training_example, answered=answered)]
 
     def _ranked(self, column: str) -> Choice:
         return Choice(
-            name="pairs",
-            version=1,
-            dataset="pairs",
-            split="test",
+            *_SET,
             prompt=self.prompt,
             choices=lambda row: row[column],
             gold=lambda row: row[column].index(self.target(row)),
@@ -151,10 +140,7 @@ class Pairs(Task):
         config = self.config
         scorers: dict[str, Scorer] = {name: graded(self.target, graders.GRADERS[name]) for name in config.scorers}
         return Generation(
-            name="pairs",
-            version=1,
-            dataset="pairs",
-            split="test",
+            *_SET,
             prompt=self.prompt,
             target=self.target,
             scorers=scorers,

@@ -29,7 +29,10 @@ class SentenceTask(LabelledTask):
     def training_example(self, row: Row) -> SentenceExample:
         """Also what evaluation reads: a row has the same columns in every split."""
         text, *pair = (row[column] for column in self.columns)
-        return SentenceExample(text, pair[0] if pair else None, float(row["label"]))
+        return SentenceExample(text, pair[0] if pair else None, float(self.label(row)))
+
+    def label(self, row: Row) -> float:
+        return row["label"]
 
     def asked(self, row: Row, index: int) -> str:
         if len(self.columns) == 1:
@@ -59,8 +62,7 @@ class SentenceBatcher:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
 
     def encode_all(self, rows: Any) -> list[EncodedSentence]:
-        examples = [self.task.training_example(row) for row in rows]
-        return [self._encode(example) for example in examples]
+        return [self._encode(self.task.training_example(row)) for row in rows]
 
     def _encode(self, example: SentenceExample) -> EncodedSentence:
         inputs = self.tokenizer(example.text, example.text_pair, truncation=True, max_length=self.max_length)

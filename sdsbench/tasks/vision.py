@@ -70,16 +70,7 @@ for _name, _set in SETS.items():
 
 class VisionTask(ImageTask):
     def evaluations(self) -> Sequence[Evaluation]:
-        return [
-            Labelled(
-                name=self.name,
-                version=1,
-                dataset=self.name,
-                split="test",
-                metrics=("accuracy",),
-                headline="accuracy",
-            )
-        ]
+        return [Labelled(self.name, 1, self.name, "test", metrics=("accuracy",), headline="accuracy")]
 
 
 def register_image_task(name: str, classes: int, columns: tuple[str, str]) -> None:
