@@ -6,7 +6,7 @@ A generator is `rows(split, count, seed=0) -> list of rows` in the columns of th
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -40,5 +40,4 @@ def generator_name(data_set: str) -> str:
 
 def generator_of(data_set: str) -> Callable[..., list[dict[str, Any]]]:
     """The function that makes a set's rows. Raises KeyError where there is none."""
-    module, _, function = generator_name(data_set).partition(":")
-    return getattr(importlib.import_module(module), function)
+    return pkgutil.resolve_name(generator_name(data_set))

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 Numbers = Sequence[float]
+METRICS = {
+    "accuracy": "sklearn.metrics:accuracy_score", "f1": "sklearn.metrics:f1_score",
+    "matthews": "sklearn.metrics:matthews_corrcoef", "pearson": "scipy.stats:pearsonr",
+    "spearman": "scipy.stats:spearmanr",
+}  # fmt: skip
+"""f1: of the class with number 1, as GLUE defines it."""
 
 
 def compute(metric: str, predictions: Numbers, references: Numbers) -> float:
@@ -17,43 +24,9 @@ def compute(metric: str, predictions: Numbers, references: Numbers) -> float:
     """
     if metric not in METRICS:
         raise KeyError(f"metric {metric!r}: accepted: {', '.join(METRICS)}")
+    options = {"zero_division": 0.0} if metric == "f1" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of constant input, which is handled below
-        value = float(METRICS[metric](references, predictions))
+        found = pkgutil.resolve_name(METRICS[metric])(references, predictions, **options)
+    value = float(getattr(found, "statistic", found))  # scipy's correlations come with their p-values
     return 0.0 if math.isnan(value) else value
-
-
-def _accuracy(references: Numbers, predictions: Numbers) -> float:
-    from sklearn.metrics import accuracy_score
-
-    return accuracy_score(references, predictions)
-
-
-def _f1(references: Numbers, predictions: Numbers) -> float:
-    """Of the class with number 1, as GLUE defines it."""
-    from sklearn.metrics import f1_score
-
-    return f1_score(references, predictions, zero_division=0.0)
-
-
-def _matthews(references: Numbers, predictions: Numbers) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return matthews_corrcoef(references, predictions)
-
-
-def _pearson(references: Numbers, predictions: Numbers) -> float:
-    from scipy.stats import pearsonr
-
-    return pearsonr(references, predictions).statistic
-
-
-def _spearman(references: Numbers, predictions: Numbers) -> float:
-    from scipy.stats import spearmanr
-
-    return spearmanr(references, predictions).statistic
-
-
-METRICS: Mapping[str, Callable[[Numbers, Numbers], float]] = {
-    "accuracy": _accuracy, "f1": _f1, "matthews": _matthews, "pearson": _pearson, "spearman": _spearman,
-}  # fmt: skip

@@ -6,8 +6,8 @@ Plugins register one for each value of `model.source` that they add, as text, "m
 
 from __future__ import annotations
 
-import importlib
 import json
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -50,12 +50,12 @@ def converted(source: str, file: Path) -> Path:
     The folder is named by the file's content. Raises Unavailable for whatever the reader objects to, KeyError without a
     reader.
     """
-    module, _, function = _READERS.lookup(source).partition(":")
+    reader = _READERS.lookup(source)
 
     def build(folder: Path) -> None:
         print(f"{file.name}: made into a plain model once, in the cache", file=sys.stderr, flush=True)
         with quiet(), reading(file.name):
-            getattr(importlib.import_module(module), function)(file, folder)
+            pkgutil.resolve_name(reader)(file, folder)
             check_weights(weight_files(folder))
             _drop_what_says_who_wrote(folder)
 

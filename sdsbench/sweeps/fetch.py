@@ -12,13 +12,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sdsbench.core.clock import two_digits
 from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue, sources
-from sdsbench.data.data_config import DataConfig
 from sdsbench.models.location import HUB_FILES, weights_of
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.data_source import needs
@@ -53,13 +53,15 @@ def needs_of(plan: Plan, placing: Mapping[str, Any]) -> Iterator[Need]:
         if model not in known:
             known.add(model)
             where = f"{model.source} {model.location}" + (f" at {model.revision}" if model.revision else "")
-            yield Need(f"model {model.name} ({where})", model.source, _weights(model), _model_bytes(model))
+            text = f"model {model.name} ({where})"
+            yield Need(text, model.source, partial(weights_of, model), partial(_model_bytes, model))
         for data_set, split in needs(config) if config.data.source != "embedded" else ():  # made where it is needed
             which = data_set.name, split, config.data.source, config.data.root
             if which not in known:
                 known.add(which)
                 text = f"data {data_set.name} {split} ({config.data.source})"
-                yield Need(text, config.data.source, _rows(data_set.name, split, config.data), _data_bytes(data_set))
+                rows = partial(sources.load, data_set.name, split, config.data)
+                yield Need(text, config.data.source, rows, partial(_data_bytes, data_set))
 
 
 def fetch(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None]) -> None:
@@ -110,36 +112,22 @@ def require_at_hand(plan: Plan, placing: Mapping[str, Any]) -> None:
         )
 
 
-def _weights(model: ModelConfig) -> Callable[[], object]:
-    return lambda: weights_of(model)
+def _model_bytes(model: ModelConfig) -> int:
+    from fnmatch import fnmatch
+
+    from huggingface_hub import HfApi
+
+    info = _asked(lambda: HfApi().model_info(str(model.location), revision=model.revision, files_metadata=True))
+    files = info.siblings or []
+    return sum(file.size or 0 for file in files if any(fnmatch(file.rfilename, pattern) for pattern in HUB_FILES))
 
 
-def _rows(name: str, split: str, data: DataConfig) -> Callable[[], object]:
-    return lambda: sources.load(name, split, data)
+def _data_bytes(data_set: catalogue.DataSet) -> int:
+    from huggingface_hub import HfApi
 
-
-def _model_bytes(model: ModelConfig) -> Callable[[], int]:
-    def ask() -> int:
-        from fnmatch import fnmatch
-
-        from huggingface_hub import HfApi
-
-        info = _asked(lambda: HfApi().model_info(str(model.location), revision=model.revision, files_metadata=True))
-        files = info.siblings or []
-        return sum(file.size or 0 for file in files if any(fnmatch(file.rfilename, pattern) for pattern in HUB_FILES))
-
-    return ask
-
-
-def _data_bytes(data_set: catalogue.DataSet) -> Callable[[], int]:
-    def ask() -> int:
-        from huggingface_hub import HfApi
-
-        name, revision = str(data_set.hub_id), data_set.revision
-        info = _asked(lambda: HfApi().dataset_info(name, revision=revision, files_metadata=True))
-        return sum(file.size or 0 for file in info.siblings or [])
-
-    return ask
+    name, revision = str(data_set.hub_id), data_set.revision
+    info = _asked(lambda: HfApi().dataset_info(name, revision=revision, files_metadata=True))
+    return sum(file.size or 0 for file in info.siblings or [])
 
 
 def _asked(question: Callable[[], Any]) -> Any:

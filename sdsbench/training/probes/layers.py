@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sdsbench.methods.base import Method
     from sdsbench.methods.layer import AdaptedLinear
 
-Arrived = Callable[[str, Tensor, Mapping[str, Tensor]], None]
+Tensors = Mapping[str, Tensor]
+Arrived = Callable[[str, Tensor, Tensors], None]
 
 
 def probed_layers(model: nn.Module, layers: Mapping[str, AdaptedLinear], method: Method) -> Mapping[str, ProbedLayer]:
@@ -41,7 +42,7 @@ class ProbedLayer(ABC):
     """What a probe asks of a layer."""
 
     @abstractmethod
-    def parameters(self) -> Mapping[str, Tensor]:
+    def parameters(self) -> Tensors:
         """What trains on the layer."""
 
     @abstractmethod
@@ -52,21 +53,14 @@ class ProbedLayer(ABC):
         """
 
     @abstractmethod
-    def view(
-        self,
-        old: Mapping[str, Tensor],
-        new: Mapping[str, Tensor],
-        gradient_mn: Tensor,
-        raw: Mapping[str, Tensor],
-        step: int,
-    ) -> LayerView:
+    def view(self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, step: int) -> LayerView:
         """The layer around one step, of which `old` and `new` are snapshots; its parameters hold the old values."""
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of what trains."""
         return {name: parameter.detach().clone() for name, parameter in self.parameters().items()}
 
-    def put(self, values: Mapping[str, Tensor]) -> None:
+    def put(self, values: Tensors) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters().items():
                 parameter.copy_(values[name])
@@ -78,7 +72,7 @@ class AdapterProbe(ProbedLayer):
     def __init__(self, layer: AdaptedLinear) -> None:
         self.layer = layer
 
-    def parameters(self) -> Mapping[str, Tensor]:
+    def parameters(self) -> Tensors:
         return {name: p for name, p in self.layer.named_parameters() if p.requires_grad}
 
     def listen(self, arrived: Arrived) -> list[Any]:
@@ -98,14 +92,7 @@ class AdapterProbe(ProbedLayer):
         ]
         return [*hooks, _Unset(self.layer)]
 
-    def view(
-        self,
-        old: Mapping[str, Tensor],
-        new: Mapping[str, Tensor],
-        gradient_mn: Tensor,
-        raw: Mapping[str, Tensor],
-        step: int,
-    ) -> LayerView:
+    def view(self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, step: int) -> LayerView:
         layer, method = self.layer, self.layer.method
         branches = method.branches(layer)
         extra = method.untouched_branches(layer)[len(branches) :]
@@ -133,20 +120,13 @@ class DenseProbe(ProbedLayer):
         self.name, self.linear = name, linear
         self.start_mn = linear.weight.detach().cpu().clone()
 
-    def parameters(self) -> Mapping[str, Tensor]:
+    def parameters(self) -> Tensors:
         return {"weight": self.linear.weight}
 
     def listen(self, arrived: Arrived) -> list[Any]:
         return [self.linear.weight.register_hook(lambda gradient: arrived(self.name, gradient.detach().float(), {}))]
 
-    def view(
-        self,
-        old: Mapping[str, Tensor],
-        new: Mapping[str, Tensor],
-        gradient_mn: Tensor,
-        raw: Mapping[str, Tensor],
-        step: int,
-    ) -> LayerView:
+    def view(self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, step: int) -> LayerView:
         base_mn = self.start_mn.to(gradient_mn.device).float()
         return LayerView(
             gradient_mn=gradient_mn,
