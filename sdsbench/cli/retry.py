@@ -39,10 +39,11 @@ def command(
     from sdsbench.sweeps.here import run_here
     from sdsbench.sweeps.plan import named
     from sdsbench.sweeps.slurm import submissions
+    from sdsbench.sweeps.slurm_config import own_words
     from sdsbench.sweeps.states import FAILED, LOST, states_of
 
     found = named(plan)
-    placing = placings.parse([word for word in overrides if not word.lstrip("+").startswith(("slurm=", "slurm."))])
+    placing = placings.parse(own_words(overrides)[1])
     slots = list(states_of(found, placing).all())
     if chosen:
         names = {slot.identity or slot.slot.key: slot for slot in slots}

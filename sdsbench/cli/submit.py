@@ -45,11 +45,11 @@ def send(
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
     from sdsbench.sweeps.fetch import require_at_hand
-    from sdsbench.sweeps.slurm_config import configure
+    from sdsbench.sweeps.slurm_config import configure, own_words
     from sdsbench.sweeps.states import FAILED, OVER, states_of
 
-    asked = [word for word in settings if word.lstrip("+").startswith(("slurm=", "slurm."))]
-    placing = placings.parse([word for word in settings if word not in asked])
+    asked, others = own_words(settings)
+    placing = placings.parse(others)
     config = configure(asked, config_dirs)
     _require_device(plan, config, placing)
     in_queue = {key for key, (_, state, _) in slurm.slot_states(plan).items() if state in slurm.LIVE}

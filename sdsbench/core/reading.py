@@ -17,6 +17,7 @@ import zstandard
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdsbench.core.errors import DamagedFile
+from sdsbench.core.hashing import sha256_of
 from sdsbench.core.limits import Limit
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a link",
@@ -28,6 +29,10 @@ class FileContent(BaseModel):
     """What a file, or a part of it, holds: no keys beside the declared ones, and no number that is not finite."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def seal(self) -> str:
+        """sha256 of its canonical JSON, its field `checksum` left empty."""
+        return sha256_of({**self.model_dump(mode="json"), "checksum": ""})
 
 
 def first_fault(error: ValidationError) -> str:

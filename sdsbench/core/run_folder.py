@@ -29,15 +29,10 @@ from sdsbench.core.reading import first_fault, parse_json, read_bytes
 from sdsbench.core.record import Record
 
 
-def checksum(record: Record) -> str:
-    """sha256 of the record's canonical JSON, its checksum left empty."""
-    return sha256_of({**record.model_dump(mode="json"), "checksum": ""})
-
-
 def write_record(folder: Path, record: Record) -> Record:
     """Validate, seal with a checksum and write record.json atomically; returns the sealed record."""
     sealed = Record.model_validate({**record.model_dump(), "checksum": ""})
-    sealed.checksum = checksum(sealed)
+    sealed.checksum = sealed.seal()
     write_atomic(folder / "record.json", json.dumps(sealed.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
     return sealed
 

@@ -16,7 +16,7 @@ from sdsbench.models import files
 from sdsbench.models.conv1d import with_linear_
 from sdsbench.models.head import head_parameters
 from sdsbench.models.location import described, folder_of
-from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.model_config import CLASSES, ModelConfig
 from sdsbench.models.quiet import quiet
 
 
@@ -133,15 +133,9 @@ def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
 
 
 def _class_of(family: str) -> Any:
-    """transformers' class that makes the task models of a family."""
     import transformers
 
-    names = {
-        "decoder": "AutoModelForCausalLM",
-        "encoder": "AutoModelForSequenceClassification",
-        "vision": "AutoModelForImageClassification",
-    }
-    return getattr(transformers, names[family])
+    return getattr(transformers, CLASSES[family])
 
 
 def without_weights(

@@ -11,6 +11,13 @@ from pydantic import Field
 from sdsbench.core.errors import Problem
 from sdsbench.core.section import INERT, PathText, Section, only_where, other_than
 
+CLASSES = {
+    "decoder": "AutoModelForCausalLM",
+    "encoder": "AutoModelForSequenceClassification",
+    "vision": "AutoModelForImageClassification",
+}
+"""transformers' class of a family's task models."""
+
 
 class ModelConfig(Section):
     """Which pretrained weights, from where, at which revision."""

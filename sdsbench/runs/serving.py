@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sdsbench.models.model_config import CLASSES
 from sdsbench.runs.export import Exported
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank accepts
-_CLASSES = {
-    "decoder": "AutoModelForCausalLM",
-    "encoder": "AutoModelForSequenceClassification",
-    "vision": "AutoModelForImageClassification",
-}
 _MEANINGS = {
     "drift_mean": "part of the update that rounding merged weights to bfloat16 distorts, mean over layers",
     "drift_max": "the same, of the worst layer",
@@ -48,7 +44,7 @@ def _what(exported: Exported) -> str:
 
 
 def _loading(exported: Exported) -> Iterator[str]:
-    family = _CLASSES[exported.config.model.family]
+    family = CLASSES[exported.config.model.family]
     if exported.form == "merged":
         yield _line("load", f'{family}.from_pretrained("{exported.folder}")')
         return

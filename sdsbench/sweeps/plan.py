@@ -24,7 +24,6 @@ from pydantic import ValidationError
 
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
-from sdsbench.core.hashing import sha256_of
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.names import CellKey, Name, RunId, require_printable
@@ -188,7 +187,7 @@ def read(folder: Path) -> Plan:
         manifest = Manifest.model_validate_json(read_bytes(path, MANIFEST, below=folder))
     except ValidationError as error:
         raise DamagedFile(f"{path}: not a manifest of schema version 2: {first_fault(error)}. {_AGAIN}") from None
-    if manifest.checksum != _checksum(manifest):
+    if manifest.checksum != manifest.seal():
         raise DamagedFile(f"{path}: its content does not match its checksum. {_AGAIN}")
     return Plan(folder, manifest)
 
@@ -234,7 +233,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def sealed_text(manifest: Manifest) -> str:
     """The content of manifest.json, with its checksum."""
-    return manifest.model_copy(update={"checksum": _checksum(manifest)}).model_dump_json(indent=1) + "\n"
+    return manifest.model_copy(update={"checksum": manifest.seal()}).model_dump_json(indent=1) + "\n"
 
 
 def _merged(old: Manifest, new: Manifest) -> Manifest:
@@ -254,7 +253,3 @@ def _merged(old: Manifest, new: Manifest) -> Manifest:
         final = cells[key].final | cell.final if key in cells else cell.final
         cells[key] = cell.model_copy(update={"final": final})
     return new.model_copy(update={"runs": runs, "cells": cells})
-
-
-def _checksum(manifest: Manifest) -> str:
-    return sha256_of({**manifest.model_dump(mode="json"), "checksum": ""})

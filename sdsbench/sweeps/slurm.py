@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,15 +41,6 @@ class SlurmRefused(SdsbenchError):
     """A SLURM command that failed."""
 
     exit_code = 3
-
-
-@dataclass(frozen=True)
-class Submission:
-    """One job array of a plan."""
-
-    folder: Path
-    job: str
-    tasks: list[list[str]]  # slot keys by task index
 
 
 def submit(
@@ -99,7 +89,7 @@ def _submit_array(
     # In its folder, and with relative paths: sbatch would replace a % in the script's --output.
     dependency = [f"--dependency=afterany:{':'.join(after)}"] if after else []
     job = call("sbatch", "--parsable", *dependency, "job.sh", folder=folder).strip().split(";")[0]
-    write_atomic(folder / "submission.json", _Sent(job=job, tasks=tasks).model_dump_json() + "\n")
+    write_atomic(folder / "submission.json", Submission(job=job, tasks=tasks).model_dump_json() + "\n")
     return job
 
 
@@ -150,11 +140,11 @@ def job_name(plan: Plan) -> str:
     return f"sdsbench-{plan.manifest.name}".replace("/", "-")
 
 
-class _Sent(FileContent):
-    """submission.json"""
+class Submission(FileContent):
+    """One job array of a plan, as submission.json says it."""
 
     job: Annotated[str, Field(pattern=r"^\d+$")]
-    tasks: list[list[str]]
+    tasks: list[list[str]]  # slot keys by task index
 
 
 def submissions(plan: Plan) -> list[Submission]:
@@ -162,10 +152,9 @@ def submissions(plan: Plan) -> list[Submission]:
     found = []
     for path in sorted((plan.folder / "submissions").glob("[0-9]*/submission.json")):
         try:
-            content = _Sent.model_validate(read_json(path, MANIFEST))
+            found.append(Submission.model_validate(read_json(path, MANIFEST)))
         except ValidationError as error:
             raise DamagedFile(f"{path}: not a submission: {first_fault(error)}. Set its folder aside.") from None
-        found.append(Submission(path.parent, content.job, content.tasks))
     return found
 
 

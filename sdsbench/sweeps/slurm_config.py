@@ -94,6 +94,12 @@ def time_limit_seconds(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+def own_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those that say what SLURM is asked for, and all others."""
+    own = [word for word in words if word.lstrip("+").startswith(("slurm=", "slurm."))]
+    return own, [word for word in words if word not in own]
+
+
 def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmConfig:
     """`slurm=NAME` and `slurm.KEY=VALUE`; a file of one's own inherits by Hydra's `defaults: [gpu]`.
 

@@ -10,7 +10,6 @@ import pytest
 
 import sdsbench
 from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
-from sdsbench.core.run_folder import checksum
 from sdsbench.results.frames import read_all, samples_of
 from sdsbench.results.setting import averaged, differences
 from sdsbench.results.tables.runs import load
@@ -101,7 +100,7 @@ def test_ten_thousand_runs(tmp_path: Path) -> None:
             renamed = record.model_copy(update={"run_id": f"{copy:03d}{record.run_id[:13]}"})
             folder = tmp_path / renamed.run_id
             folder.mkdir()
-            renamed.checksum = checksum(renamed)
+            renamed.checksum = renamed.seal()
             (folder / "record.json").write_text(renamed.model_dump_json())
     start = time.perf_counter()
     runs = sdsbench.load_runs(tmp_path)

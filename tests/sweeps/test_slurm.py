@@ -60,6 +60,10 @@ def sbatch_lines(script: str) -> list[str]:
     return [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
 
 
+def submission_folder(plan: Plan) -> Path:
+    return plan.folder / "submissions" / "001"
+
+
 def test_what_is_left_is_sent_in_arrays_that_slurm_takes(
     cluster: Path, plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,11 +75,11 @@ def test_what_is_left_is_sent_in_arrays_that_slurm_takes(
     sent = slurm.submissions(plan)
     assert [len(submission.tasks) for submission in sent] == [3, 3]  # six left, three a job
     assert [key for submission in sent for (key,) in submission.tasks] == names[2:]
-    lines = sbatch_lines((sent[0].folder / "job.sh").read_text())
+    lines = sbatch_lines((submission_folder(plan) / "job.sh").read_text())
     assert {"--array=0-2", "--time=0-00:10:00", "--signal=B:USR1@60"} <= set(lines)
     assert not any("gres" in line for line in lines)
-    assert json.loads((sent[0].folder / "task-1.json").read_text()) == [names[3]]
-    assert subprocess.run(["bash", "-n", str(sent[0].folder / "job.sh")]).returncode == 0
+    assert json.loads((submission_folder(plan) / "task-1.json").read_text()) == [names[3]]
+    assert subprocess.run(["bash", "-n", str(submission_folder(plan) / "job.sh")]).returncode == 0
 
 
 def test_what_slurm_has_is_not_sent_again(cluster: Path, plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +137,7 @@ def test_retry_takes_what_may_end_otherwise(
     assert "not tried again: 1 run(s) whose training failed" in capsys.readouterr().out
     (sent,) = slurm.submissions(plan)
     assert sent.tasks == [names[2:5]]
-    assert "--retry" in (sent.folder / "job.sh").read_text()
+    assert "--retry" in (submission_folder(plan) / "job.sh").read_text()
     assert main(["retry", "--failed", str(plan.folder), "slurm=cpu", "slurm.runs_per_task=9"]) == 0
     assert slurm.submissions(plan)[-1].tasks == [names[1:5]], "where the plan was sent before"
     assert main(["retry", "--run", names[1], "--run", names[0], str(plan.folder), "slurm=cpu"]) == 0
@@ -147,7 +151,7 @@ def test_what_is_asked_for_reaches_the_script(cluster: Path, plan: Plan) -> None
     words += ["slurm.mail_user=a@b.org", "slurm.mail_type=[FAIL,END]", "slurm.constraint='a100|h100'", "slurm.cpus=6"]
     words += ['slurm.binds=["/data","/scratch:/tmp"]', "slurm.runs_per_task=3", "sweep.group_size=2"]
     assert main(["submit", str(plan.folder), *words]) == 0
-    script = (slurm.submissions(plan)[0].folder / "job.sh").read_text()
+    script = (submission_folder(plan) / "job.sh").read_text()
     assert {
         "--gres=gpu:a6000:1", "--partition=long", "--exclude=n7", "--array=0-2%2", "--mail-user=a@b.org",
         "--mail-type=FAIL,END", "--constraint=a100|h100", "--time=0-04:00:00",

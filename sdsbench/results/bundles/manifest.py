@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import Field, ValidationError
 
 from sdsbench.core.errors import DamagedFile
-from sdsbench.core.hashing import sha256_of
 from sdsbench.core.names import RunId
 from sdsbench.core.reading import FileContent, first_fault
 from sdsbench.core.record import Label
@@ -34,17 +33,14 @@ class BundleManifest(FileContent):
     checksum: str = ""
 
     def sealed(self) -> BundleManifest:
-        return self.model_copy(update={"checksum": self._checksum()})
-
-    def _checksum(self) -> str:
-        return sha256_of({**self.model_dump(mode="json"), "checksum": ""})
+        return self.model_copy(update={"checksum": self.seal()})
 
     @classmethod
     def read(cls, content: bytes, where: object) -> BundleManifest:
         """Raises DamagedFile where it does not match its schema or its checksum."""
         try:
             manifest = cls.model_validate_json(content)
-            if manifest.checksum != manifest._checksum():
+            if manifest.checksum != manifest.seal():
                 raise DamagedFile(f"{where}: {FILE} does not match its checksum.")
         except ValidationError as error:
             raise DamagedFile(f"{where}: {FILE} is no manifest of format 1: {first_fault(error)}.") from None
