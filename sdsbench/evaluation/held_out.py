@@ -11,7 +11,8 @@ import torch
 
 from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
-from sdsbench.evaluation.text import Evaluated, evaluate_text, mean_and_error
+from sdsbench.evaluation.metrics import mean_and_error
+from sdsbench.evaluation.text import Evaluated, evaluate_text
 from sdsbench.models.positions import check_length
 from sdsbench.tasks.base import BeginToken, HeldOut, TextTaskConfig
 from sdsbench.training.tokens import EncodedText, encode, prompt_text

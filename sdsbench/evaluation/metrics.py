@@ -30,3 +30,12 @@ def compute(metric: str, predictions: Numbers, references: Numbers) -> float:
         found = pkgutil.resolve_name(METRICS[metric])(references, predictions, **options)
     value = float(getattr(found, "statistic", found))  # scipy's correlations come with their p-values
     return 0.0 if math.isnan(value) else value
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """A mean over questions and its standard error, None of a single one."""
+    count = len(values)
+    mean = sum(values) / count
+    if count < 2:
+        return mean, None
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)

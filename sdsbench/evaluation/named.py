@@ -17,7 +17,8 @@ from sdsbench.core.record import Score
 from sdsbench.data import local_files
 from sdsbench.data.draw import Order, draw
 from sdsbench.evaluation.generation import check_generation
-from sdsbench.evaluation.text import Evaluated, Question, in_memory, mean_and_error
+from sdsbench.evaluation.metrics import mean_and_error
+from sdsbench.evaluation.text import Evaluated, Question, in_memory
 from sdsbench.training.tokens import EncodedText, prompt_ids
 
 FIRST = ("acc_norm", "acc", "exact_match", "f1")
@@ -28,14 +29,9 @@ Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows progress of something that has so many units; the function that it gives is told how many more are done."""
 
 
-@contextlib.contextmanager
-def unwatched(_: str, __: int) -> Iterator[Callable[[int], None]]:
-    yield lambda _: None
-
-
 def evaluate_named(
     model: Any, tokenizer: Any, name: str, stage: str, batch_size: int, root: str | None, limit: int | None,
-    order: Order, padded: bool, watch: Watch = unwatched,
+    order: Order, padded: bool, watch: Watch,
 ) -> Evaluated:  # fmt: skip
     """The scores of an lm-eval task (or group of tasks) with its own prompt, examples and metrics.
 

@@ -15,6 +15,7 @@ from sdsbench.data.sources import Rows
 from sdsbench.evaluation.floors import chance_floor
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
+from sdsbench.evaluation.metrics import mean_and_error
 from sdsbench.tasks.base import BeginToken, Choice, Generation
 from sdsbench.training.tokens import prompt_text
 
@@ -193,15 +194,6 @@ def _sample(
         "scores": {scorer: None if math.isnan(sample[scorer]) else sample[scorer] for scorer in scorers},
         **({} if truncated is None else {"truncated": truncated}),
     }
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """A mean over questions and its standard error, None of a single one."""
-    count = len(values)
-    mean = sum(values) / count
-    if count < 2:
-        return mean, None
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
 
 
 def _score(evaluation: Generation | Choice, scorer: str, stage: str, samples: Sequence[dict[str, Any]]) -> Score:

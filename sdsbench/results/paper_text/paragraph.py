@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
 from sdsbench.core.texts import listed
 from sdsbench.results import setting
@@ -29,10 +30,8 @@ def paragraphs(runs: Sequence[Run]) -> list[str]:
 
     Raises Unavailable where no run is finished.
     """
-    groups: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
-        if run.record.status == "done" and not setting.tuning_run(run.record):
-            groups.setdefault((run.record.model, run.record.task, run.record.protocol), []).append(run)
+    done = [run for run in runs if run.record.status == "done" and not setting.tuning_run(run.record)]
+    groups = grouped(done, lambda run: (run.record.model, run.record.task, run.record.protocol))
     if not groups:
         raise Unavailable("no run is finished; a paragraph on the setup is written from finished runs.")
     return [_paragraph(groups[key]) for key in sorted(groups)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sdsbench.core.grouped import grouped
 from sdsbench.core.texts import listed
 from sdsbench.results.report.boards import Board
 from sdsbench.results.tables.compare import Difference
@@ -79,8 +80,5 @@ def _by(d: Difference) -> str:
 
 
 def _reasons(found: Sequence[Difference]) -> list[str]:
-    by_reason: dict[str, list[str]] = {}
-    for d in found:
-        reason = d.why or (d.contrast.untested if d.contrast else "")
-        by_reason.setdefault(reason, []).append(d.row.title)
-    return [f"{listed(names)} ({reason})" for reason, names in by_reason.items()]
+    by_reason = grouped(found, lambda d: d.why or (d.contrast.untested if d.contrast else ""))
+    return [f"{listed([d.row.title for d in those])} ({reason})" for reason, those in by_reason.items()]

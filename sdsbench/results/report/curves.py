@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
 from sdsbench.results import setting
 from sdsbench.results.tables.cells import SCALE
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.definitions.grid import variant_of, varying
+from sdsbench.results.tables.definitions.grid import by_method, by_variant, varying
 from sdsbench.results.tables.names import method_order, method_title
+from sdsbench.results.tables.run_values import shows
 from sdsbench.results.tables.runs import Run
 
 RATE = "config.train.lr"
@@ -30,17 +32,11 @@ class Curve:
 
 def curves(column: Column, runs: Sequence[Run]) -> list[Curve]:
     """The series of a column's runs that have two learning rates or more, method by method."""
-    groups: dict[tuple[str, int | None], list[Run]] = {}
-    for run in runs:
-        if run.record.status == "done":
-            groups.setdefault((run.record.method, run.record.rank), []).append(run)
+    groups = grouped((run for run in runs if run.record.status == "done"), by_method)
     found: list[Curve] = []
     for (method, rank), members in sorted(groups.items(), key=lambda item: (method_order(item[0][0]), item[0][1] or 0)):
         keys = [key for key in varying(members, every=True) if key != RATE]
-        variants: dict[str, list[Run]] = {}
-        for run in members:
-            variants.setdefault(variant_of(run, keys), []).append(run)
-        for words, alike in sorted(variants.items()):
+        for words, alike in sorted(by_variant(members, keys).items()):
             title = ", ".join(filter(None, (method_title(method, rank), words)))
             curve = _curve(column, alike, title, sum(other.method == method for other in found))
             found += [curve] if len(curve.scores) > 1 else []
@@ -55,8 +51,7 @@ def _curve(column: Column, runs: Sequence[Run], title: str, number: int) -> Curv
     scores: dict[float, list[float]] = {}
     for run in runs:
         for score in run.record.scores:
-            wanted = score.scorer == column.scorer if column.scorer else score.headline
-            if wanted and score.evaluation == column.evaluation and score.stage == stage:
+            if shows(column, score, stage):
                 scores.setdefault(run.record.lr, []).append(scale * score.value)
     if choices and not scores:
         scores = _recorded(choices[0], scale)

@@ -17,7 +17,6 @@ from sdsbench.results.report.curves import curves
 from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.definition import Column, Row
-from sdsbench.results.tables.runs import Run
 
 LOSS_POINTS = 200  # at most, per line
 WIDE = 8  # costs further apart than this factor are drawn on a logarithmic axis
@@ -62,7 +61,8 @@ def seeds(board: Board, link: Callable[[str], str]) -> Figure | None:
     with drawing():
         figure = Figure(figsize=(5.6, 0.9 + 0.3 * len(board.valued)))
         axes = figure.subplots()
-        _show_the_points(axes, board)
+        # Intervals of two seeds can be wider than the whole scale; they may leave the frame, the points may not.
+        axes.set_xlim(*_room([number for _, cell in board.valued for number in cell.by_seed.values()]))
         for height, (row, cell) in enumerate(reversed(board.valued)):
             look = board.look(row)
             by_id = {run.id: cell.by_seed[run.record.seed] for run in cell.runs if run.record.seed in cell.by_seed}
@@ -91,7 +91,7 @@ def pareto(board: Board, measure: str, label: str, scale: float = 1.0) -> Figure
     """
     points = []
     for row, cell in board.valued:
-        costs = [cost * scale for run in cell.runs if (cost := _cost(run, measure)) is not None]
+        costs = [cost * scale for run in cell.runs if (cost := run_values.measured(run, measure)) is not None]
         if costs and np.mean(costs) > 0:
             points.append(_Point(row, (float(np.mean(costs)), min(costs), max(costs)), _interval(cell)))
     if len({point.x[0] for point in points}) < 2:
@@ -163,7 +163,7 @@ def losses(board: Board) -> Figure | None:
     """Training loss against step: mean over seeds, each a moving average."""
     lines = []
     for row, cell in board.valued:
-        found = [curve for run in cell.runs if len(curve := _loss_curve(run)) > 1]
+        found = [curve for run in cell.runs if len(curve := [line["loss"] for line in run.steps("train")]) > 1]
         if found:
             length = min(map(len, found))
             lines.append((row, np.mean([curve[:length] for curve in found], axis=0)))
@@ -255,11 +255,6 @@ def _interval(cell: TableCell) -> Span:
     return (ours.mean, ours.mean, ours.mean) if np.isnan(ours.low) else (ours.mean, ours.low, ours.high)
 
 
-def _show_the_points(axes: Any, board: Board) -> None:
-    """Intervals of two seeds can be wider than the whole scale; they may leave the frame, the points may not."""
-    axes.set_xlim(*_room([number for _, cell in board.valued for number in cell.by_seed.values()]))
-
-
 def _room(numbers: Sequence[float]) -> tuple[float, float]:
     room = 0.35 * (max(numbers) - min(numbers)) or 0.05 * abs(max(numbers)) or 1.0
     return min(numbers) - room, max(numbers) + room
@@ -283,14 +278,3 @@ def _untrained(board: Board) -> float | None:
         if (score.evaluation, score.scorer, score.stage) == (board.column.evaluation, board.column.scorer, "untrained")
     ]
     return float(np.mean(values)) if values else None
-
-
-def _cost(run: Run, measure: str) -> float | None:
-    if run_values.is_cost(measure) and not run_values.own_cost(run, measure):
-        return None
-    number = run.flat.get(measure)
-    return float(number) if isinstance(number, int | float) else None
-
-
-def _loss_curve(run: Run) -> list[float]:
-    return [line["loss"] for line in run.steps("train")]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sdsbench.core.grouped import grouped
 from sdsbench.results import setting
 from sdsbench.results.learned import SYMBOL, not_learned
 from sdsbench.results.statistics import Interval, t_interval
@@ -163,7 +164,5 @@ def _the_mean(empty: TableCell, column: Column, having: Sequence[tuple[Run, floa
 
 
 def _repeated_seeds(runs: Sequence[Run]) -> list[str]:
-    seeds: dict[int, list[str]] = {}
-    for run in runs:
-        seeds.setdefault(run.record.seed, []).append(run.id)
-    return [f"seed {seed} occurs in {', '.join(sorted(ids))}" for seed, ids in sorted(seeds.items()) if len(ids) > 1]
+    seeds = grouped(sorted(run.id for run in runs), {run.id: run.record.seed for run in runs}.__getitem__)
+    return [f"seed {seed} occurs in {', '.join(ids)}" for seed, ids in sorted(seeds.items()) if len(ids) > 1]

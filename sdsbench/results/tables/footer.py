@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
 from sdsbench.core.texts import some_of
 from sdsbench.data import catalogue
@@ -244,8 +245,6 @@ def _copies(runs: list[Run]) -> list[str]:
 def _excluded(excluded: Mapping[str, str]) -> str:
     if not excluded:
         return "Excluded runs: none."
-    reasons: dict[str, list[str]] = {}
-    for run_id, reason in sorted(excluded.items()):
-        reasons.setdefault(reason, []).append(run_id)
+    reasons = grouped(sorted(excluded), lambda run_id: excluded[run_id])
     parts = [f"{len(ids)} ({reason}): {some_of(ids, 5)}" for reason, ids in sorted(reasons.items())]
     return "Excluded runs: " + "; ".join(parts) + "."

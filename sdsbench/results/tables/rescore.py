@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.record import Score
 from sdsbench.core.samples import holds_answer
+from sdsbench.evaluation.metrics import mean_and_error
 from sdsbench.results.frames import samples_of
 from sdsbench.results.grading import Grader, evaluation_of, graders
 from sdsbench.results.tables.runs import Run
@@ -61,11 +61,7 @@ def _computed(run: Run, like: Score, name: str) -> Score:
     if any(not holds_answer(answer) and answer.get("scores", {}).get(name) is None for answer in answers):
         raise Unavailable(f"run {run.id}: verdicts are stored and no answers, which {name} could grade.")
     values = [_value(answer, name, scorer) for answer in answers]
-    numbers = [value or 0.0 for value in values]
-    mean = sum(numbers) / len(numbers)
-    error = (
-        math.sqrt(sum((v - mean) ** 2 for v in numbers) / (len(values) - 1) / len(values)) if len(values) > 1 else None
-    )
+    mean, error = mean_and_error([value or 0.0 for value in values])
     update = {"scorer": name, "value": mean, "stderr": error, "n": len(values), "version": version}
     update |= {"undecided": values.count(None)}
     return like.model_copy(update=update)

@@ -16,10 +16,15 @@ def value(run: Run, column: Column) -> float | None:
     if column.measure == "score":
         score = score_of(run, column)
         return None if score is None else score.value
-    if is_cost(column.measure) and not own_cost(run, column.measure):
+    return measured(run, column.measure)
+
+
+def measured(run: Run, measure: str) -> float | None:
+    """The same of a measure that is no score."""
+    if is_cost(measure) and not own_cost(run, measure):
         return None
-    special = _SPECIAL.get(column.measure)
-    number = special(run) if special else run.flat.get(column.measure)
+    special = _SPECIAL.get(measure)
+    number = special(run) if special else run.flat.get(measure)
     return None if not isinstance(number, int | float) or math.isnan(number) else float(number)
 
 
@@ -27,11 +32,13 @@ def score_of(run: Run, column: Column) -> Score | None:
     """The score that a column shows: its scorer, or the evaluation's headline."""
     if column.measure != "score":
         return None
-    for score in run.record.scores:
-        wanted = score.scorer == column.scorer if column.scorer else score.headline
-        if wanted and score.evaluation == column.evaluation and score.stage == column.stage:
-            return score
-    return None
+    return next((score for score in run.record.scores if shows(column, score, column.stage)), None)
+
+
+def shows(column: Column, score: Score, stage: str) -> bool:
+    """Whether a column shows such a score, taken at that stage."""
+    wanted = score.scorer == column.scorer if column.scorer else score.headline
+    return wanted and score.evaluation == column.evaluation and score.stage == stage
 
 
 def is_cost(measure: str) -> bool:

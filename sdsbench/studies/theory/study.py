@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sdsbench.core.errors import Problem
+from sdsbench.core.grouped import grouped
 from sdsbench.methods.base import MethodConfig, lookup
 from sdsbench.results.statistics.intervals import Interval, t_interval
 from sdsbench.studies.theory.descent import Curves, descend
@@ -112,10 +113,8 @@ def run(grid: Grid, progress: Callable[[str], None] = lambda line: None) -> list
 
 def exponents(cells: list[TheoryCell]) -> dict[tuple[str, str, str], Interval]:
     """p in rate ~ condition^-p, per (kind, method, optimizer)."""
-    groups: dict[tuple[str, str, str], list[TheoryCell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.kind, cell.method, cell.optimizer), []).append(cell)
-    found = {}
+    groups = grouped(cells, lambda cell: (cell.kind, cell.method, cell.optimizer))
+    found: dict[tuple[str, str, str], Interval] = {}
     for key, group in groups.items():
         whole = np.isfinite([cell.rates for cell in group]).all(axis=0)
         if len(group) > 1 and whole.any():

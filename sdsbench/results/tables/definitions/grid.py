@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Score
 from sdsbench.results import setting
 from sdsbench.results.tables.definition import Column, Row, Table, shown_as
@@ -121,16 +122,11 @@ def _short(value: Any) -> str:
 
 def _rows(runs: Sequence[Run], stage: str) -> list[tuple[RowKey, set[str]]]:
     """Run ids by row, of the runs of one column."""
-    groups: dict[tuple[str, int | None], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.record.method, run.record.rank), []).append(run)
     rows: list[tuple[RowKey, set[str]]] = []
-    for (method, rank), members in groups.items():
+    for (method, rank), members in grouped(runs, by_method).items():
         tested = [run for run in members if stage == "validation" or not setting.tuning_run(run.record)]
         keys = varying(tested)
-        variants: dict[str, list[Run]] = {}
-        for run in tested:
-            variants.setdefault(variant_of(run, keys), []).append(run)
+        variants = by_variant(tested, keys)
         for run in members:
             if run not in tested:  # a tuning run stands beside the runs that it chose the value of
                 variants.setdefault(_variant_of_tuning(run, keys, variants), []).append(run)
@@ -151,6 +147,15 @@ def varying(runs: Sequence[Run], every: bool = False) -> list[str]:
         if len({variant_of(run, others) for run in runs}) == len({variant_of(run, found) for run in runs}):
             found = others
     return found
+
+
+def by_method(run: Run) -> tuple[str, int | None]:
+    return run.record.method, run.record.rank
+
+
+def by_variant(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, list[Run]]:
+    """Runs of one method by what their rows say beside it."""
+    return grouped(runs, lambda run: variant_of(run, keys))
 
 
 def variant_of(run: Run, keys: Sequence[str]) -> str:
