@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
+from benchmarks.options import parsed
 from sdsbench.core.processor import usable_cores
 
 WORK = """
@@ -38,14 +39,10 @@ print(tokens / (time.time() - started), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.beside", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2_135m")
-    parser.add_argument("--runs", type=int, default=2, help="at once")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of a round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--wait-policy", default="PASSIVE", choices=["PASSIVE", "ACTIVE"])
-    parser.add_argument("--out", default="benchmarks/results")
-    given = parser.parse_args(arguments)
+    given = parsed(
+        arguments, "beside", __doc__, model="smollm2_135m", runs=(2, "at once"), seconds=(30.0, "of a round"),
+        rounds=3, wait_policy=["PASSIVE", "ACTIVE"],
+    )  # fmt: skip
     alone, together = [], []
     for _ in range(given.rounds):
         alone += _speeds(1, given)

@@ -9,7 +9,6 @@ products. A meta tensor has no values, so nothing here is a time, and an allocat
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import report
 from benchmarks.contestants import REFERENCES, Contestant, Ours, Pad, builder
+from benchmarks.options import parsed
 from benchmarks.workloads import Workload, drawn, every_example_long, random_model
 from sdsbench.training.meta_device import META, as_on_cuda
 from sdsbench.training.saved_bytes import PeakBytes
@@ -34,7 +34,11 @@ NO_KERNEL = (aten._unsafe_view, aten.promote_types, aten.empty, aten.empty_like,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    given = parsed(
+        arguments, "counted", __doc__, model=("llama3.2_3b", "a shipped architecture"), rank=32,
+        batch=(4, "examples in a step"), max_length=768,
+        full_length=(False, "every example has the greatest length: no padding"), batches=8, contestants=CONTESTANTS,
+    )  # fmt: skip
     base = random_model(given.model, torch.bfloat16, META)
     if given.full_length:
         workload = every_example_long(given.batch, given.max_length)
@@ -59,19 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.write(path, list(rows.values()), facts, META)
     print(report.table(list(rows.values())))
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.counted", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="llama3.2_3b", help="a shipped architecture")
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=4, help="examples in a step")
-    parser.add_argument("--max-length", type=int, default=768)
-    parser.add_argument("--full-length", action="store_true", help="every example has the greatest length: no padding")
-    parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--contestants", default=CONTESTANTS)
-    parser.add_argument("--out", default="benchmarks/results")
-    return parser
 
 
 @contextmanager

@@ -11,7 +11,6 @@ a model whose weights are not at hand, with random ones and micro's tokenizer; n
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks import report
+from benchmarks.options import parsed
 from benchmarks.workloads import loaded_model, random_model
 from sdsbench.data.sources import load
 from sdsbench.evaluation.generation import Generator, Request
@@ -33,21 +33,14 @@ PEER = "lm_eval"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2_135m")
-    parser.add_argument("--limit", type=int, default=200)
-    parser.add_argument("--chunk", type=int, default=40, help="questions between two changes of the contestant")
-    parser.add_argument("--max-new-tokens", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--peer-batch", default="1", help="lm-eval's default is 1; 4,8,16,32: the best of them")
-    parser.add_argument("--steps", help="how ours makes tokens: plain, captured or both (plain,captured; CUDA)")
-    parser.add_argument("--random", action="store_true", help="random weights; --model names the shapes")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data-root", help="folder with the real GSM8K; without it this package's word problems")
-    parser.add_argument("--out", default="benchmarks/results")
-    given = parser.parse_args(arguments)
+    given = parsed(
+        arguments, "evaluation", __doc__, model="smollm2_135m", limit=200,
+        chunk=(40, "questions between two changes of the contestant"), max_new_tokens=256, batch=32,
+        peer_batch=("1", "lm-eval's default is 1; 4,8,16,32: the best of them"),
+        steps=(None, "how ours makes tokens: plain, captured or both (plain,captured; CUDA)"),
+        random=(False, "random weights; --model names the shapes"), device="cpu", dtype="float32", threads=2,
+        data_root=(None, "folder with the real GSM8K; without it this package's word problems"),
+    )  # fmt: skip
     torch.set_num_threads(given.threads)
     source = ["data.source=local", f"data.root={given.data_root}"] if given.data_root else ["data.source=embedded"]
     config = compose_run([f"model={given.model}", "method=lora", "task=gsm8k", *source])

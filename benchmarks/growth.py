@@ -8,7 +8,6 @@ last step has memory against that after step 20 and the time of a token against 
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
+from benchmarks.options import parsed
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.prepare import ready_to_train
 
@@ -25,16 +25,11 @@ EARLY, WINDOW = 20, 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2_135m")
-    parser.add_argument("--task", default="gsm8k")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--batch", type=int, default=2, help="examples a step")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data-root", help="folder with real data; without it this package's own")
-    parser.add_argument("--out", default="benchmarks/results")
-    given = parser.parse_args(arguments)
+    given = parsed(
+        arguments, "growth", __doc__, model="smollm2_135m", task="gsm8k", dtype="bfloat16",
+        batch=(2, "examples a step"), steps=1000, threads=2,
+        data_root=(None, "folder with real data; without it this package's own"),
+    )  # fmt: skip
     source = ["data.source=local", f"data.root={given.data_root}"] if given.data_root else ["data.source=embedded"]
     words = [f"model={given.model}", f"task={given.task}", "method=lora", f"dtype={given.dtype}", "device=cpu"]
     sizes = [f"train.batch_size={given.batch}", f"train.max_steps={given.steps}", f"threads={given.threads}"]

@@ -8,7 +8,6 @@ is measured, since the first makes the moments. On a CPU the peak is the sum of 
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
+from benchmarks.options import parsed
 from benchmarks.workloads import every_example_long, random_model
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.memory import Batch, allocated_bytes, training_bytes
@@ -26,16 +26,10 @@ from sdsbench.training.saved_bytes import PeakBytes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="llama3.2_3b", help="a shipped architecture")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--methods", default="lora,dora,lora_pro,lora_xs,sds_lora")
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--length", type=int, default=768, help="tokens of every example")
-    parser.add_argument("--out", default="benchmarks/results")
-    given = parser.parse_args(arguments)
+    given = parsed(
+        arguments, "memory", __doc__, model=("llama3.2_3b", "a shipped architecture"), device="cuda", dtype="bfloat16",
+        methods="lora,dora,lora_pro,lora_xs,sds_lora", rank=32, batch=4, length=(768, "tokens of every example"),
+    )  # fmt: skip
     device = torch.device(given.device)
     rows = [
         measured(given.model, method, given.dtype, given.rank, given.batch, given.length, device)

@@ -8,7 +8,6 @@ real run, renamed to the planned runs. One CSV row per figure, also on standard 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -22,7 +21,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from sdsbench.core.run_folder import checksum, read_record
+from benchmarks.options import parsed
+from sdsbench.core.run_folder import read_record
 
 SWEEP = ["method=lora,sds_lora,dora,pissa,rslora", "method.rank=4,8", "train.lr=1e-3,2e-3,4e-3,8e-3"]
 CELLS = 40  # of SWEEP
@@ -33,11 +33,9 @@ RUN = [
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--repetitions", type=int, default=5, help="of the start of a run")
-    parser.add_argument("--out", default="benchmarks/results")
-    given = parser.parse_args(arguments)
+    given = parsed(
+        arguments, "overhead", __doc__, runs=10_000, repetitions=(5, "of the start of a run"),
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         seeds = "seed=" + ",".join(map(str, range(given.runs // CELLS)))
@@ -84,7 +82,7 @@ def _finish_all(plan: Path, folder: Path) -> None:
     assert record is not None and record.status == "done"
     for identity in json.loads((plan / "manifest.json").read_text())["runs"]:
         renamed = record.model_copy(update={"run_id": identity})
-        renamed.checksum = checksum(renamed)
+        renamed.checksum = renamed.seal()
         (folder / "runs" / identity).mkdir(parents=True)
         (folder / "runs" / identity / "record.json").write_text(renamed.model_dump_json())
 

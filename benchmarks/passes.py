@@ -13,7 +13,6 @@ the output layer at target positions alone, and causal attention, over the publi
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import statistics
 import sys
@@ -26,24 +25,19 @@ from torch import nn
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
+from benchmarks.options import parsed
 from benchmarks.workloads import Workload, every_example_long, random_model, synchronize
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A6000": 155e12}  # dense bf16 operations a second
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.passes", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="llama3.2_3b", help="a shipped architecture; its weights are random")
-    parser.add_argument("--method", default="lora")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--examples", type=int, default=32, help="of an optimizer step")
-    parser.add_argument("--length", type=int, default=512, help="tokens of every example")
-    parser.add_argument("--cuts", default="1,4,16", help="examples of a pass; the first is the reference")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", default="benchmarks/results")
-    given = parser.parse_args(arguments)
+    given = parsed(
+        arguments, "passes", __doc__, model=("llama3.2_3b", "a shipped architecture; its weights are random"),
+        method="lora", device="cuda", dtype="bfloat16", rank=32, examples=(32, "of an optimizer step"),
+        length=(512, "tokens of every example"), cuts=("1,4,16", "examples of a pass; the first is the reference"),
+        rounds=5,
+    )  # fmt: skip
     device = torch.device(given.device)
     base = random_model(given.model, getattr(torch, given.dtype), device)
     workload = every_example_long(given.examples, given.length)

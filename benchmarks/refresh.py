@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.options import parsed
 from sdsbench.methods.attach import attach
 from sdsbench.methods.linear_algebra import orthonormal_columns, thin_qr
 from sdsbench.methods.sds_lora import SDSLoRA, SDSLoRAConfig, refresh_due
@@ -28,13 +29,10 @@ TOTAL_STEPS = 1000  # the run over which refreshes are amortised
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repetitions", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = parsed(
+        None, "refresh", __doc__, out=None, rank=32, dtype=["float32", "bfloat16"], device="cpu", threads=1,
+        repetitions=5,
+    )  # fmt: skip
     torch.set_num_threads(arguments.threads)
 
     torch.manual_seed(0)

@@ -5,7 +5,6 @@ python -m benchmarks.side_by_side --model micro --runs 8
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -17,23 +16,16 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
+from benchmarks.options import parsed
 from benchmarks.workloads import drawn, gsm8k, loaded_model, random_model, synchronize
 from sdsbench.training.side_by_side import Member, SideBySide
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.side_by_side", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="micro")
-    parser.add_argument("--method", default="lora")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--runs", type=int, default=8)
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", default="benchmarks/results")
-    given = parser.parse_args(arguments)
+    given = parsed(
+        arguments, "side_by_side", __doc__, model="micro", method="lora", device="cpu", dtype="float32", runs=8,
+        rank=8, batch=8, rounds=5, threads=2,
+    )  # fmt: skip
     torch.set_num_threads(given.threads)
     device, dtype = torch.device(given.device), getattr(torch, given.dtype)
     if device.type == "cpu" and given.model in ("micro", "smollm2_135m"):

@@ -21,6 +21,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import METHODS, PEFT, REFERENCES, Contestant, Pad, builder
+from benchmarks.options import parsed
 from benchmarks.workloads import Workload, drawn, gsm8k, loaded_model, random_model, synchronize
 from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
 
@@ -28,7 +29,14 @@ NEW_TOKENS = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    given = parsed(
+        arguments, "steps", __doc__, model=("smollm2_135m", "micro, smollm2_135m, or a shipped architecture"),
+        device="cpu", dtype="float32", threads=(2, "CPU threads"), rank=32, batch=(8, "examples in a step"),
+        max_length=512, data_root=(None, "folder with the real GSM8K; without it this package's word problems"),
+        steps=(5, "timed steps; 0: only exact counts"), warmup=1, counts=(True, "memory and generation"),
+        plot=(True, "a picture beside the CSV"), generate=(0, "prompts for generation speed; 0: not measured"),
+        contestants=",".join((*METHODS, *PEFT)),
+    )  # fmt: skip
     torch.set_num_threads(given.threads)
     device, dtype = torch.device(given.device), getattr(torch, given.dtype)
     base, tokenizer, workload = _subject(given, device, dtype)
@@ -63,26 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.plot_steps(path.with_suffix(".png"), list(rows.values()), facts, device)
     print(report.table(list(rows.values())))
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2_135m", help="micro, smollm2_135m, or a shipped architecture")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=8, help="examples in a step")
-    parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--data-root", help="folder with the real GSM8K; without it this package's word problems")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps; 0: only exact counts")
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--counts", action=argparse.BooleanOptionalAction, default=True, help="memory and generation")
-    parser.add_argument("--plot", action=argparse.BooleanOptionalAction, default=True, help="a picture beside the CSV")
-    parser.add_argument("--generate", type=int, default=0, help="prompts for generation speed; 0: not measured")
-    parser.add_argument("--contestants", default=",".join((*METHODS, *PEFT)))
-    parser.add_argument("--out", default="benchmarks/results")
-    return parser
 
 
 def _subject(given: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any, Workload]:

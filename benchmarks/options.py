@@ -1,0 +1,30 @@
+"""The command line of a benchmark, from the defaults of its options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+
+def parsed(
+    arguments: Sequence[str] | None, name: str, doc: str, out: str | None = "benchmarks/results", **defaults: Any
+) -> argparse.Namespace:
+    """What is given to `python -m benchmarks.NAME`, whose module's text is `doc`.
+
+    A default may come with its help, as (default, help). It decides the kind: False is a switch, True one with a
+    --no- form, a list holds what is accepted (the first is the default), None is a text that need not be given.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc.splitlines()[0])
+    for key, default in {**defaults, **({"out": out} if out else {})}.items():
+        default, words = default if isinstance(default, tuple) else (default, None)
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(default, bool):
+            parser.add_argument(
+                option, action=argparse.BooleanOptionalAction if default else "store_true", default=default, help=words
+            )
+        elif isinstance(default, list):
+            parser.add_argument(option, choices=default, default=default[0], help=words)
+        else:
+            parser.add_argument(option, type=str if default is None else type(default), default=default, help=words)
+    return parser.parse_args(arguments)
