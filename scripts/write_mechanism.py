@@ -13,7 +13,8 @@ import pandas as pd
 
 import sdsbench
 from sdsbench.core.files import write_atomic
-from sdsbench.results.statistics import holm, t_interval
+from sdsbench.results.statistics.correction import holm
+from sdsbench.results.statistics.intervals import t_interval
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.contrast import Contrast, contrast
 from sdsbench.results.tables.definition import Column, Row, Table

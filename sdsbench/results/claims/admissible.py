@@ -9,7 +9,7 @@ from sdsbench.results.answers import answers_of
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.decide import answer_at
 from sdsbench.results.learned import not_learned
-from sdsbench.results.statistics import Comparison
+from sdsbench.results.statistics.contrasts import Comparison
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import MIN_SEEDS
 from sdsbench.results.tables.definition import Column

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from sdsbench.results.statistics import Comparison, Needed, needed
+from sdsbench.results.statistics.contrasts import Comparison
+from sdsbench.results.statistics.variances import Needed, needed
 
 Answer = Literal["reproduced", "contradicted", "undecided", "inadmissible"]
 LEVEL = 0.05

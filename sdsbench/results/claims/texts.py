@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sdsbench.results import escape
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.verdict import ContextFinding, Verdict
-from sdsbench.results.statistics import PooledEffect
+from sdsbench.results.statistics.pooled_effect import PooledEffect
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:

@@ -15,15 +15,10 @@ from sdsbench.results import setting
 from sdsbench.results.claims.admissible import hangs_on_truncation, reasons
 from sdsbench.results.claims.claim import Claim, default_file
 from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, more, together
-from sdsbench.results.statistics import (
-    Comparison,
-    Needed,
-    PooledEffect,
-    Variances,
-    concluded,
-    pooled_effect,
-    t_interval,
-)
+from sdsbench.results.statistics.contrasts import Comparison, concluded
+from sdsbench.results.statistics.intervals import t_interval
+from sdsbench.results.statistics.pooled_effect import PooledEffect, pooled_effect
+from sdsbench.results.statistics.variances import Needed, Variances
 from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.contrast import contrast

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sdsbench.core.samples import correct
 from sdsbench.results.report.boards import Board
-from sdsbench.results.statistics import mcnemar
+from sdsbench.results.statistics.contrasts import mcnemar
 from sdsbench.results.tables.run_values import score_of
 from sdsbench.results.tables.runs import Run
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from sdsbench.core.grouped import grouped
 from sdsbench.results import setting
 from sdsbench.results.learned import SYMBOL, not_learned
-from sdsbench.results.statistics import Interval, t_interval
+from sdsbench.results.statistics.intervals import Interval, t_interval
 from sdsbench.results.tables import published, run_values
 from sdsbench.results.tables.counted import count
 from sdsbench.results.tables.definition import Column, Row, Table

@@ -17,7 +17,7 @@ import pandas as pd
 from sdsbench.core.errors import Refused
 from sdsbench.core.record import Record
 from sdsbench.results import escape
-from sdsbench.results.statistics import holm
+from sdsbench.results.statistics.correction import holm
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, Contrast, contrast, paired_over_seeds, pooled_over

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sdsbench.results import statistics
 from sdsbench.results.answers import answers_of
-from sdsbench.results.statistics import Comparison, Variances
+from sdsbench.results.statistics import contrasts
+from sdsbench.results.statistics.contrasts import Comparison
+from sdsbench.results.statistics.variances import Variances
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.run_values import score_of
@@ -76,7 +77,7 @@ def contrast(
 
 def pooled_over(cells: Sequence[TableCell]) -> tuple[float, float] | None:
     """One variance between seeds for all methods of a column, in its units."""
-    return statistics.pooled_variance([list(cell.by_seed.values()) for cell in cells])
+    return contrasts.pooled_variance([list(cell.by_seed.values()) for cell in cells])
 
 
 def _seeds(ours: TableCell, theirs: TableCell, paired: bool) -> tuple[list[int], list[int]]:
@@ -100,12 +101,12 @@ def _test(
     if first is not None and second is not None and first[0] == second[0] and first[1].shape[1] > 1:
         scale = SCALE.get(column.format, 1.0)
         if paired:
-            return _scaled(statistics.paired_crossed(first[1], second[1], confidence), scale)
+            return _scaled(contrasts.paired_crossed(first[1], second[1], confidence), scale)
         shared = None if pooled is None else (pooled[0] / scale**2, pooled[1])
-        return _scaled(statistics.unpaired_crossed(first[1], second[1], confidence, shared), scale)
+        return _scaled(contrasts.unpaired_crossed(first[1], second[1], confidence, shared), scale)
     if paired:
-        return statistics.paired_seeds(ours.by_seed, theirs.by_seed, confidence)
-    return statistics.unpaired_seeds(ours.by_seed, theirs.by_seed, confidence, pooled)
+        return contrasts.paired_seeds(ours.by_seed, theirs.by_seed, confidence)
+    return contrasts.unpaired_seeds(ours.by_seed, theirs.by_seed, confidence, pooled)
 
 
 def _answers(column: Column, cell: TableCell, seeds: Sequence[int]) -> tuple[str, np.ndarray] | None:

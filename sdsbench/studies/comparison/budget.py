@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sdsbench.core.clock import clock
 from sdsbench.core.errors import ConfigError, Problem, Refused
-from sdsbench.results.statistics import Variances
+from sdsbench.results.statistics.variances import Variances
 
 EXTEND = 2
 """How far a grid may grow at the end where the best rate lies; a budget pays for all of it."""

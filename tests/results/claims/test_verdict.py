@@ -12,11 +12,11 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Parameters, Seconds
-from sdsbench.results import statistics as s
 from sdsbench.results.claims.claim import Claim, default_file, read
 from sdsbench.results.claims.decide import decide, more, together
 from sdsbench.results.claims.texts import markdown
 from sdsbench.results.claims.verdict import Verdict, judge
+from sdsbench.results.statistics import contrasts, variances
 from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
 
@@ -68,8 +68,8 @@ def test_decide(test: str, low: float, high: float, margin: float, answer: str) 
     assert decide(test, low, high, margin) == answer
 
 
-def over_seeds(mean: float, deviation: float = 1.0, seeds: int = 3) -> s.Comparison:
-    return s.concluded("t", mean, s.Variances(deviation**2 / seeds, seeds - 1), seeds)
+def over_seeds(mean: float, deviation: float = 1.0, seeds: int = 3) -> contrasts.Comparison:
+    return contrasts.concluded("t", mean, variances.Variances(deviation**2 / seeds, seeds - 1), seeds)
 
 
 def test_all_contexts_must_agree_and_one_clear_contradiction_is_enough() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdsbench.results import statistics as s
 from sdsbench.results.claims.decide import answer_at, together
+from sdsbench.results.statistics import contrasts, intervals, variances
 
 QUESTIONS = 100
 
@@ -24,7 +24,7 @@ def answers(
     return ours.astype(float), theirs.astype(float)
 
 
-@pytest.mark.parametrize("test", [s.paired_crossed, s.unpaired_crossed])
+@pytest.mark.parametrize("test", [contrasts.paired_crossed, contrasts.unpaired_crossed])
 @pytest.mark.parametrize("seeds, seed_noise", [(3, 0.0), (3, 0.05), (5, 0.03)])
 def test_crossed_intervals_cover(test, seeds: int, seed_noise: float) -> None:
     """95 % intervals cover the truth in 92 to 98 % of studies with new seeds and new questions."""
@@ -38,7 +38,7 @@ def test_crossed_intervals_cover(test, seeds: int, seed_noise: float) -> None:
 
 def test_t_intervals_cover() -> None:
     rng = np.random.default_rng(11)
-    found = [s.t_interval(rng.normal(0.3, 1.0, 3)) for _ in range(2000)]
+    found = [intervals.t_interval(rng.normal(0.3, 1.0, 3)) for _ in range(2000)]
     assert 0.93 <= np.mean([interval.low <= 0.3 <= interval.high for interval in found]) <= 0.97
 
 
@@ -46,30 +46,32 @@ def test_t_intervals_cover() -> None:
 def test_the_seeds_that_it_asks_for_find_the_difference(gain: float, seed_noise: float) -> None:
     """With as many seeds as `needed` says, four studies of five find a difference of the size that was asked for."""
     rng = np.random.default_rng(3)
-    pilots = [s.unpaired_crossed(*answers(rng, 40, seed_noise, gain)).variances for _ in range(10)]
+    pilots = [contrasts.unpaired_crossed(*answers(rng, 40, seed_noise, gain)).variances for _ in range(10)]
     of_seeds = float(np.mean([40 * pilot.of_seeds for pilot in pilots if pilot]))
     of_questions = float(np.mean([pilot.of_questions for pilot in pilots if pilot]))
-    asked = s.needed(s.Variances(of_seeds / 3, 4, of_questions, QUESTIONS - 1), gain, 3, QUESTIONS)
+    asked = variances.needed(variances.Variances(of_seeds / 3, 4, of_questions, QUESTIONS - 1), gain, 3, QUESTIONS)
     assert asked.seeds is not None and 3 <= asked.seeds <= 60
-    found = [s.unpaired_crossed(*answers(rng, asked.seeds, seed_noise, gain)).p_value < 0.05 for _ in range(400)]
+    found = [
+        contrasts.unpaired_crossed(*answers(rng, asked.seeds, seed_noise, gain)).p_value < 0.05 for _ in range(400)
+    ]
     assert 0.74 <= np.mean(found) <= 0.93
 
 
 def test_it_asks_for_questions_where_seeds_do_not_help() -> None:
     """A gain of 3 points with 100 questions: 200 seeds find it in less than four studies of five."""
     rng = np.random.default_rng(4)
-    pilot = s.unpaired_crossed(*answers(rng, 60, 0.01, 0.03)).variances
+    pilot = contrasts.unpaired_crossed(*answers(rng, 60, 0.01, 0.03)).variances
     assert pilot is not None
-    three = s.Variances(60 * pilot.of_seeds / 3, 4, pilot.of_questions, QUESTIONS - 1)
-    asked = s.needed(three, 0.02, 3, QUESTIONS)
+    three = variances.Variances(60 * pilot.of_seeds / 3, 4, pilot.of_questions, QUESTIONS - 1)
+    asked = variances.needed(three, 0.02, 3, QUESTIONS)
     assert asked.seeds is None and asked.questions is not None and asked.questions > QUESTIONS
-    found = [s.unpaired_crossed(*answers(rng, 200, 0.01, 0.02)).p_value < 0.05 for _ in range(120)]
+    found = [contrasts.unpaired_crossed(*answers(rng, 200, 0.01, 0.02)).p_value < 0.05 for _ in range(120)]
     assert np.mean(found) < 0.7
 
 
-def contexts(rng: np.random.Generator, count: int, truth: float, seeds: int = 3) -> list[s.Comparison]:
+def contexts(rng: np.random.Generator, count: int, truth: float, seeds: int = 3) -> list[contrasts.Comparison]:
     return [
-        s.paired_seeds(dict(enumerate(rng.normal(truth, 1.0, seeds))), dict.fromkeys(range(seeds), 0.0))
+        contrasts.paired_seeds(dict(enumerate(rng.normal(truth, 1.0, seeds))), dict.fromkeys(range(seeds), 0.0))
         for _ in range(count)
     ]
 

@@ -11,53 +11,53 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from sdsbench.results import statistics as s
+from sdsbench.results.statistics import contrasts, correction, intervals, pooled_effect, variances
 
 
 def test_t_interval_is_scipys() -> None:
     values = [61.2, 62.9, 60.4, 63.3]
     expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    interval = s.t_interval(values)
+    interval = intervals.t_interval(values)
     assert (interval.low, interval.high) == pytest.approx(expected)
     assert interval.n == 4
 
 
 def test_one_seed_has_no_interval() -> None:
-    interval = s.t_interval([3.0])
+    interval = intervals.t_interval([3.0])
     assert interval.mean == 3.0 and math.isnan(interval.low) and math.isnan(interval.high)
     with pytest.raises(ValueError, match="at least one"):
-        s.t_interval([])
+        intervals.t_interval([])
 
 
 def test_seeds_are_paired_not_sorted() -> None:
     ours, theirs = {2: 5.0, 0: 1.0, 7: 9.0}, {0: 0.0, 2: 4.5, 1: 100.0}
-    comparison = s.paired_seeds(ours, theirs)
+    comparison = contrasts.paired_seeds(ours, theirs)
     assert comparison.seeds == 2 and comparison.difference == pytest.approx(0.75)
     with pytest.raises(ValueError, match="no common seed"):
-        s.paired_seeds({0: 1.0}, {1: 1.0})
+        contrasts.paired_seeds({0: 1.0}, {1: 1.0})
 
 
 def test_tests_over_seeds_are_scipys() -> None:
     a, b = [61.0, 62.5, 60.2], [60.1, 61.9, 60.0]
     ours, theirs = dict(enumerate(a)), dict(enumerate(b))
-    paired, reference = s.paired_seeds(ours, theirs), stats.ttest_rel(a, b)
+    paired, reference = contrasts.paired_seeds(ours, theirs), stats.ttest_rel(a, b)
     assert paired.p_value == pytest.approx(reference.pvalue)
     assert (paired.low, paired.high) == pytest.approx(tuple(reference.confidence_interval()))
-    welch = s.unpaired_seeds(ours, {7: 60.1, 8: 61.9, 9: 60.0, 10: 58.0})
+    welch = contrasts.unpaired_seeds(ours, {7: 60.1, 8: 61.9, 9: 60.0, 10: 58.0})
     reference = stats.ttest_ind(a, [60.1, 61.9, 60.0, 58.0], equal_var=False)
     assert welch.p_value == pytest.approx(reference.pvalue)
     assert (welch.low, welch.high) == pytest.approx(tuple(reference.confidence_interval()))
-    assert math.isnan(s.paired_seeds({0: 1.0}, {0: 2.0}).p_value)
-    assert math.isnan(s.unpaired_seeds({0: 1.0}, {0: 2.0, 1: 2.1}).p_value)
+    assert math.isnan(contrasts.paired_seeds({0: 1.0}, {0: 2.0}).p_value)
+    assert math.isnan(contrasts.unpaired_seeds({0: 1.0}, {0: 2.0, 1: 2.1}).p_value)
 
 
 def test_a_pooled_variance_is_students_test_of_two_groups() -> None:
     a, b = [61.0, 62.5, 60.2], [60.1, 61.9, 60.0]
-    pooled = s.pooled_variance([a, b, [1.0]])
-    found = s.unpaired_seeds(dict(enumerate(a)), dict(enumerate(b)), pooled=pooled)
+    pooled = contrasts.pooled_variance([a, b, [1.0]])
+    found = contrasts.unpaired_seeds(dict(enumerate(a)), dict(enumerate(b)), pooled=pooled)
     assert found.p_value == pytest.approx(stats.ttest_ind(a, b).pvalue)
     assert pooled is not None and pooled[1] == 4
-    assert s.pooled_variance([[1.0], [2.0]]) is None
+    assert contrasts.pooled_variance([[1.0], [2.0]]) is None
 
 
 @pytest.mark.parametrize("gap", [0.0, 3.0])
@@ -66,10 +66,10 @@ def test_equal_differences_are_no_certainty(gap: float) -> None:
     ours, theirs = {seed: 50.0 + seed + gap for seed in range(3)}, {seed: 50.0 + seed for seed in range(3)}
     answers = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     for found in (
-        s.paired_seeds(ours, theirs),
-        s.paired_crossed(answers, answers),
-        s.unpaired_seeds({0: 50.0 + gap, 1: 50.0 + gap}, {0: 50.0, 1: 50.0}),
-        s.unpaired_crossed(np.full((3, 4), 1.0), np.zeros((3, 4))),
+        contrasts.paired_seeds(ours, theirs),
+        contrasts.paired_crossed(answers, answers),
+        contrasts.unpaired_seeds({0: 50.0 + gap, 1: 50.0 + gap}, {0: 50.0, 1: 50.0}),
+        contrasts.unpaired_crossed(np.full((3, 4), 1.0), np.zeros((3, 4))),
     ):
         assert math.isnan(found.p_value) and math.isnan(found.low) and math.isnan(found.high), found.test
 
@@ -80,28 +80,28 @@ def test_mcnemars_mid_p_is_its_definition(only_ours: int, only_theirs: int) -> N
     theirs = [False] * only_ours + [True] * only_theirs + [True] * 10 + [False] * 7
     n, k = only_ours + only_theirs, min(only_ours, only_theirs)
     tail = sum(math.comb(n, i) for i in range(k)) / 2**n + math.comb(n, k) / 2**n / 2
-    assert s.mcnemar(ours, theirs).p_value == pytest.approx(2 * tail)
+    assert contrasts.mcnemar(ours, theirs).p_value == pytest.approx(2 * tail)
     exact = reference_mcnemar([[10, only_ours], [only_theirs, 7]], exact=True).pvalue
-    assert s.mcnemar(ours, theirs).p_value <= exact
-    assert s.mcnemar(ours, theirs).difference == pytest.approx((only_ours - only_theirs) / len(ours))
+    assert contrasts.mcnemar(ours, theirs).p_value <= exact
+    assert contrasts.mcnemar(ours, theirs).difference == pytest.approx((only_ours - only_theirs) / len(ours))
 
 
 def test_mcnemar_without_disagreement() -> None:
-    assert s.mcnemar([True, False], [True, False]).p_value == 1.0
+    assert contrasts.mcnemar([True, False], [True, False]).p_value == 1.0
     with pytest.raises(ValueError, match="equally long"):
-        s.mcnemar([True], [True, False])
+        contrasts.mcnemar([True], [True, False])
 
 
 def test_the_crossed_error_has_both_parts() -> None:
     """Copies of one seed add no information on questions; noise between seeds widens the interval."""
     rng = np.random.default_rng(0)
     d_q = rng.normal(0.02, 0.5, 400)
-    same = s.paired_crossed(np.tile(d_q, (4, 1)), np.zeros((4, 400)))
+    same = contrasts.paired_crossed(np.tile(d_q, (4, 1)), np.zeros((4, 400)))
     assert (same.high - same.low) / 2 == pytest.approx(1.966 * d_q.std(ddof=1) / 20, rel=0.01)
     noisy = np.tile(d_q, (4, 1)) + np.array([0.3, -0.3, 0.2, -0.2])[:, None]
-    wide = s.paired_crossed(noisy, np.zeros((4, 400)))
+    wide = contrasts.paired_crossed(noisy, np.zeros((4, 400)))
     assert wide.high - wide.low > 3 * (same.high - same.low)
-    for test in (s.paired_crossed, s.unpaired_crossed):
+    for test in (contrasts.paired_crossed, contrasts.unpaired_crossed):
         with pytest.raises(ValueError, match=r"2 x 2|two seeds"):
             test(np.zeros((1, 5)), np.zeros((1, 5)))
 
@@ -110,7 +110,7 @@ def test_the_crossed_variances_are_those_of_a_balanced_analysis_of_variance() ->
     """Mean squares of a two-way layout give the same parts: error of the mean = (MS_s + MS_q - MS_rest) / (S Q)."""
     rng = np.random.default_rng(1)
     d_sq = rng.normal(0, 1, (4, 30)) + rng.normal(0, 1, (4, 1)) + rng.normal(0, 1, 30)
-    found = s.paired_crossed(d_sq, np.zeros((4, 30)))
+    found = contrasts.paired_crossed(d_sq, np.zeros((4, 30)))
     seeds, questions = d_sq.mean(axis=1), d_sq.mean(axis=0)
     rest = d_sq - seeds[:, None] - questions + d_sq.mean()
     ms_s, ms_q, ms_rest = 30 * seeds.var(ddof=1), 4 * questions.var(ddof=1), (rest**2).sum() / (3 * 29)
@@ -121,12 +121,12 @@ def test_the_crossed_variances_are_those_of_a_balanced_analysis_of_variance() ->
 def test_equal_seed_means_are_no_certainty() -> None:
     """Two seeds whose means agree by chance, and questions that cancel: the rest alone is still an error."""
     ours = np.array([[1.0, 0.0] * 20 + [1.0], [0.0, 1.0] * 20 + [1.0]])
-    result = s.paired_crossed(ours, np.zeros((2, 41)))
+    result = contrasts.paired_crossed(ours, np.zeros((2, 41)))
     assert result.low < result.difference < result.high and result.high - result.low > 0.1
     apart = np.array([[1.0, 0.0, 1.0, 0.0] * 10, [0.0, 1.0, 0.0, 1.0] * 10])
     theirs = np.array([[0.0, 1.0, 1.0, 0.0] * 10, [1.0, 0.0, 0.0, 1.0] * 10])
     theirs[:, 0] = 0.0
-    assert s.paired_crossed(apart, theirs).p_value > 0.05
+    assert contrasts.paired_crossed(apart, theirs).p_value > 0.05
 
 
 def test_p_and_interval_agree() -> None:
@@ -135,7 +135,7 @@ def test_p_and_interval_agree() -> None:
     seen = set()
     for _ in range(60):
         ours, theirs = rng.random((3, 40)) < 0.62, rng.random((3, 40)) < 0.5
-        for test in (s.paired_crossed, s.unpaired_crossed):
+        for test in (contrasts.paired_crossed, contrasts.unpaired_crossed):
             found = test(ours, theirs)
             seen.add(found.p_value < 0.05)
             assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
@@ -145,46 +145,48 @@ def test_p_and_interval_agree() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_holm_is_statsmodels(seed: int) -> None:
     p_values = np.random.default_rng(seed).random(7).tolist()
-    assert s.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+    assert correction.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
 def test_holm_leaves_missing_tests_out() -> None:
-    adjusted = s.holm([0.01, float("nan"), 0.04])
+    adjusted = correction.holm([0.01, float("nan"), 0.04])
     assert adjusted[0] == pytest.approx(0.02) and math.isnan(adjusted[1]) and adjusted[2] == pytest.approx(0.04)
-    assert s.holm([]) == []
+    assert correction.holm([]) == []
 
 
-def paired(deviation: float, seeds: int) -> s.Variances:
-    return s.Variances(deviation**2 / seeds, seeds - 1)
+def paired(deviation: float, seeds: int) -> variances.Variances:
+    return variances.Variances(deviation**2 / seeds, seeds - 1)
 
 
 def test_power_and_seeds_are_statsmodels() -> None:
     assert paired(1.0, 34).power(0.5) == pytest.approx(TTestPower().power(0.5, 34, 0.05), abs=1e-9)
-    assert s.needed(paired(1.0, 3), 0.5, 3, 0) == s.Needed(seeds=34)
+    assert variances.needed(paired(1.0, 3), 0.5, 3, 0) == variances.Needed(seeds=34)
     detectable = paired(1.0, 5).detectable()
     assert paired(1.0, 5).power(detectable) == pytest.approx(0.8, abs=1e-6)
 
 
 def test_hopeless_and_certain_differences() -> None:
-    assert s.needed(paired(1.0, 3), 0.0, 3, 0) == s.Needed()
-    assert s.needed(paired(1.0, 3), 1e-6, 3, 0) == s.Needed()
-    assert s.needed(s.Variances(0.0, 2), 1.0, 3, 0) == s.Needed()
-    assert s.needed(paired(1.0, 1 + 1), 5.0, 1, 0) == s.Needed()
+    assert variances.needed(paired(1.0, 3), 0.0, 3, 0) == variances.Needed()
+    assert variances.needed(paired(1.0, 3), 1e-6, 3, 0) == variances.Needed()
+    assert variances.needed(variances.Variances(0.0, 2), 1.0, 3, 0) == variances.Needed()
+    assert variances.needed(paired(1.0, 1 + 1), 5.0, 1, 0) == variances.Needed()
 
 
 def test_questions_are_asked_for_where_seeds_would_not_help() -> None:
     """The part of the variance that questions leave does not fall with seeds."""
-    variances = s.Variances(1.0, 2, 4.0, 199)
-    found = s.needed(variances, 2.0, 3, 200)
+    parts = variances.Variances(1.0, 2, 4.0, 199)
+    found = variances.needed(parts, 2.0, 3, 200)
     assert found.seeds is None and found.questions == math.ceil(200 * 4.0 / (2.0 / 2.8016) ** 2)
-    assert s.needed(variances, 8.0, 3, 200).seeds is not None
+    assert variances.needed(parts, 8.0, 3, 200).seeds is not None
 
 
 def test_the_pooled_effect_is_a_random_effects_mean() -> None:
-    tight = [s.concluded("", mean, paired(1.0, 10), 10) for mean in (1.0, 1.0, 1.0)]
-    effect = s.pooled_effect(tight)
+    tight = [contrasts.concluded("", mean, paired(1.0, 10), 10) for mean in (1.0, 1.0, 1.0)]
+    effect = pooled_effect.pooled_effect(tight)
     assert effect is not None and effect.mean == pytest.approx(1.0) and effect.between == 0
-    apart = s.pooled_effect([s.concluded("", mean, paired(1.0, 10), 10) for mean in (-5.0, 1.0, 7.0)])
+    apart = pooled_effect.pooled_effect(
+        [contrasts.concluded("", mean, paired(1.0, 10), 10) for mean in (-5.0, 1.0, 7.0)]
+    )
     assert apart is not None and apart.between == pytest.approx(6.0, abs=0.1) and apart.share > 0.9
     assert apart.low < -5 and apart.high > 7
-    assert s.pooled_effect(tight[:1]) is None
+    assert pooled_effect.pooled_effect(tight[:1]) is None

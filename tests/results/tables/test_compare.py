@@ -14,7 +14,7 @@ from scipy import stats
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Refused
-from sdsbench.results.statistics import holm
+from sdsbench.results.statistics.correction import holm
 from sdsbench.results.tables.compare import Compared, compare, frame, render
 from tests.results.tables.fixtures import built, make_record, write_run
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_tested_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_nine_equal_methods_are_seldom_significant(seeds: int) -> None:
     """Simulated: the family of eight comparisons with one reference has an error rate of at most 5 %."""
-    from sdsbench.results.statistics import unpaired_seeds
+    from sdsbench.results.statistics.contrasts import unpaired_seeds
 
     rng = np.random.default_rng(9)
     studies, wrong = 200, 0

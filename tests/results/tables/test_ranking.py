@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sdsbench.results.statistics import t_interval
+from sdsbench.results.statistics.intervals import t_interval
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import contrast
 from sdsbench.results.tables.definition import Column
