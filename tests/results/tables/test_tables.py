@@ -385,7 +385,7 @@ def grid_of(rows: int, columns: int, root: Path) -> Built:
 def test_latex_compiles(paper_runs: Path, tmp_path: Path) -> None:
     parts = [FORMATS["latex"][1](built(f"lora_sb/table{number}", paper_runs)) for number in "1234567"]
     parts += [settings.render(name, "latex") for name in settings.NAMES]
-    parts.append(all_texts(built("grid", paper_runs), "lora")["tex"])
+    parts.append(all_texts(built("grid", paper_runs), ("lora", None))["tex"])
     log = compiled(tmp_path, parts)
     assert "Overfull \\hbox" not in log and "Overfull \\vbox" not in log
 
