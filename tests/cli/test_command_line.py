@@ -50,6 +50,12 @@ for words in ([], ["--help"], ["-h"], *([verb, "--help"] for verb in verbs())):
     assert done.stdout.count("Usage: sdsbench ") == len(verbs())
 
 
+def test_status_needs_no_torch(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None\nfrom sdsbench.__main__ import main; sys.exit(main(['status']))"
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("no plan in "), done.stderr
+
+
 def test_no_words_show_three_first_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out
