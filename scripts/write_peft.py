@@ -75,7 +75,7 @@ def main(words: Sequence[str]) -> None:
 def kill_and_resume(root: Path) -> None:
     """kill -9 of every run of the sweep after KILL_AFTER steps, then the same command to its end."""
     for block in define(["sweep=peft_types"]).blocks:
-        for point in product(block.axes):
+        for point in product(block):
             overrides = [f"{key}={value}" for key, value in point.items()]
             command = [sys.executable, "-m", "sdsbench", *overrides, *PLACED, f"output_root={root}"]
             done = set(root.glob("*/record.json"))

@@ -54,6 +54,6 @@ def command(
 
 def protocol_seeds(sweep: Sweep, manifest: Manifest) -> str:
     """The seeds that `freeze` took from protocols (Composer.points): `1, 2, 3`; empty where it took none."""
-    if any(key.split(".")[0] in ("seed", "seeds") for block in sweep.blocks for key in block.axes):
+    if any(key.split(".")[0] in ("seed", "seeds") for block in sweep.blocks for key in block):
         return ""
     return ", ".join(dict.fromkeys(run.point["seed"] for run in manifest.runs.values() if "seed" in run.point))

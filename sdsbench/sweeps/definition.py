@@ -70,19 +70,12 @@ class Tune(Section):
 
 
 @dataclass
-class Block:
-    """One Cartesian product; a fixed key is an axis of one value."""
-
-    axes: Axes
-
-
-@dataclass
 class Sweep:
     """A sweep as defined, before anything is composed."""
 
     name: str
     description: str
-    blocks: list[Block]
+    blocks: list[Axes]  # a Cartesian product each; a fixed key is an axis of one value
     tune: Tune | None = None
     placing: dict[str, str] = field(default_factory=dict)  # where and how its runs happen: output_root, threads ...
 
@@ -115,7 +108,7 @@ def define(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
     axes, named = _axes_of(words, problems, config_dirs), None
     if "sweep" in axes:
         named = axes.pop("sweep")[0]
-    sweep = _read(named, config_dirs, problems) if named else Sweep("", "", [Block({})])
+    sweep = _read(named, config_dirs, problems) if named else Sweep("", "", [{}])
     placing = {key: values for key, values in axes.items() if _places(key)}
     for key, values in placing.items():
         axes.pop(key)
@@ -123,9 +116,9 @@ def define(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
             problems.append(Problem(key, ",".join(values), "one value", "It places runs and does not name them."))
         sweep.placing[key] = values[0]
     for block in sweep.blocks:
-        block.axes |= axes
+        block.update(axes)
         problems += _block_problems(block, sweep.tune)
-        if (runs := math.prod(map(len, block.axes.values()))) > overrides.MOST:
+        if (runs := math.prod(map(len, block.values()))) > overrides.MOST:
             problems.append(Problem("axes", f"{runs:,} runs", f"at most {overrides.MOST:,} runs of one sweep"))
     if problems:
         raise ConfigError(problems)
@@ -163,7 +156,7 @@ def _read(name: str, config_dirs: Sequence[str], problems: list[Problem]) -> Swe
     return Sweep(file.name, file.description, blocks, file.tune)
 
 
-def _block(block: _BlockOfFile, where: str, problems: list[Problem]) -> Block:
+def _block(block: _BlockOfFile, where: str, problems: list[Problem]) -> Axes:
     for line in block.fixed:
         if len(next(iter(_axes_of([line], [], ()).values()), [])) > 1:
             problems.append(Problem(f"{where}.fixed", line, "one value a key", "Several values belong under axes."))
@@ -171,28 +164,28 @@ def _block(block: _BlockOfFile, where: str, problems: list[Problem]) -> Block:
     for key, values in block.axes.items():  # each value may stand for several: range(0,3)
         found = [_axes_of([f"{key}={text(value)}"], problems, ()) for value in values]
         axes[key] = [value for axis in found for value in next(iter(axis.values()), [])]
-    return Block(_axes_of(block.fixed, problems, ()) | axes)
+    return _axes_of(block.fixed, problems, ()) | axes
 
 
-def _block_problems(block: Block, tune: Tune | None) -> list[Problem]:
+def _block_problems(block: Axes, tune: Tune | None) -> list[Problem]:
     problems = [
         Problem(f"axes.{key}", ",".join(values), "a key that a run's numbers depend on", "Set it beside the sweep.")
-        for key, values in block.axes.items()
+        for key, values in block.items()
         if _places(key) or key == "force"
     ]
-    for key, values in block.axes.items():
+    for key, values in block.items():
         for value in {value for value in values if values.count(value) > 1}:
             problems.append(Problem(f"axes.{key}", value, "each value once"))
     if tune is None:
         return problems
-    if tune.key in block.axes:
-        problems.append(Problem(f"axes.{tune.key}", ",".join(block.axes[tune.key]), "no value", "tune chooses it."))
-    if "eval.split" in block.axes:
-        problems.append(Problem("axes.eval.split", ",".join(block.axes["eval.split"]), "no value", "tune sets it."))
-    final = block.axes.get(tune.evaluation_seeds_axis)
+    if tune.key in block:
+        problems.append(Problem(f"axes.{tune.key}", ",".join(block[tune.key]), "no value", "tune chooses it."))
+    if "eval.split" in block:
+        problems.append(Problem("axes.eval.split", ",".join(block["eval.split"]), "no value", "tune sets it."))
+    final = block.get(tune.evaluation_seeds_axis)
     if final is None:
         problems.append(
-            Problem("tune.evaluation_seeds_axis", tune.evaluation_seeds_axis, f"an axis: {', '.join(block.axes)}")
+            Problem("tune.evaluation_seeds_axis", tune.evaluation_seeds_axis, f"an axis: {', '.join(block)}")
         )
     elif common := {str(seed) for seed in tune.seeds} & set(final):
         problems.append(

@@ -27,11 +27,11 @@ def freeze(
     freezer = _Freezer(Composer(sweep.placing, config_dirs))
     for block in sweep.blocks:
         if sweep.tune is None:
-            for point in product(block.axes):
+            for point in product(block):
                 for single in freezer.composer.points(point):
                     freezer.add("run", single)
         else:
-            axes = dict(block.axes)
+            axes = dict(block)
             seeds = axes.pop(sweep.tune.evaluation_seeds_axis)
             for point in product(axes):
                 for single in freezer.composer.points(point, seeded=True):

@@ -186,10 +186,10 @@ def test_a_value_of_an_axis_may_be_a_sweep_of_hydras(tmp_path: Path) -> None:
     )
     sweep = define(["sweep=ranges", "model=micro", "data.source=embedded"], [str(tmp_path)])
     (block,) = sweep.blocks
-    assert block.axes["seed"] == ["0", "1", "2", "7"]
-    assert block.axes["method"] == ["lora_plus", "lora_pro"]
+    assert block["seed"] == ["0", "1", "2", "7"]
+    assert block["method"] == ["lora_plus", "lora_pro"]
     composer = Composer(sweep.placing)
-    configs = [composer.configuration(point) for point in product(block.axes)]
+    configs = [composer.configuration(point) for point in product(block)]
     composer.raise_problems()
     assert [c.seed for c in configs if c] == [0, 0, 1, 1, 2, 2, 7, 7]
     assert configs[0] is not None and configs[0].method.targets == ["q_proj", "v_proj"]

@@ -88,7 +88,7 @@ def test_plus_plus_is_the_same_everywhere() -> None:
     assert placing.parse(["++threads=3"]) == {"threads": 3}
     assert configure(["++slurm=cpu", "++slurm.time=00:10:00"]).time == "00:10:00"
     (block,) = define(["++method=lora,dora", "++seed=0,1"]).blocks
-    assert block.axes == {"method": ["lora", "dora"], "seed": ["0", "1"]}
+    assert block == {"method": ["lora", "dora"], "seed": ["0", "1"]}
 
 
 @pytest.fixture
@@ -118,11 +118,11 @@ def test_an_experiment_of_the_user(own: str) -> None:
 def test_experiments_of_the_user_are_an_axis_of_a_plan(own: str) -> None:
     sweep = define(["+experiment=slow,fast", "seed=0,1", "data.source=embedded"], [own])
     composer = Composer(sweep.placing, [own])
-    points = [single for point in product(sweep.blocks[0].axes) for single in composer.points(point)]
+    points = [single for point in product(sweep.blocks[0]) for single in composer.points(point)]
     configs = [composer.configuration(point) for point in points]
     composer.raise_problems()
     assert [(c.train.lr, c.seed) for c in configs if c] == [(0.125, 0), (0.125, 1), (0.5, 0), (0.5, 1)]
-    assert [c for c in define(["+experiment=glob(s*)"], [own]).blocks[0].axes.values()] == [["slow"]]
+    assert [c for c in define(["+experiment=glob(s*)"], [own]).blocks[0].values()] == [["slow"]]
     with pytest.raises(ConfigError, match="Keys cannot be added"):
         define(["+experiment=slow", "seed=0,1"])
 

@@ -22,9 +22,9 @@ STUDY = [name for name in options("sweep") if name.startswith("study/")]
 @pytest.mark.parametrize("name", STUDY)
 def test_every_cell_of_a_file_has_the_same_seeds_and_grid_and_a_seed_is_in_no_two_roles(name: str) -> None:
     sweep = define([f"sweep={name}"])
-    assert len({tuple(block.axes["seed"]) for block in sweep.blocks}) == 1
+    assert len({tuple(block["seed"]) for block in sweep.blocks}) == 1
     if sweep.tune is not None:
-        assert not {str(seed) for seed in sweep.tune.seeds} & set(sweep.blocks[0].axes["seed"])
+        assert not {str(seed) for seed in sweep.tune.seeds} & set(sweep.blocks[0]["seed"])
         assert sweep.tune.extend >= 3
 
 
