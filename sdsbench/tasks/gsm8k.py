@@ -17,10 +17,9 @@ from typing import Any
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
-from sdsbench.tasks.base import Evaluation, Generation, Row, graded, register
+from sdsbench.tasks.base import Evaluation, Generation, Row, register
 from sdsbench.tasks.graders import gsm8k as graders
-from sdsbench.tasks.math_training import MathTask, MathTaskConfig, evaluation_prompt
-from sdsbench.tasks.prompts import STOP
+from sdsbench.tasks.math_training import MathTask, MathTaskConfig, answered
 
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?", re.ASCII)
 
@@ -59,16 +58,5 @@ class GSM8K(MathTask):
 
 
 def evaluation(config: MathTaskConfig) -> Generation:
-    return Generation(
-        name="gsm8k",
-        version=2,  # 1 had a `paper` that compared exactly, and no `metamath`
-        dataset="gsm8k",
-        split="test",
-        prompt=lambda row: evaluation_prompt(row["question"], config),
-        target=gold,
-        scorers={name: graded(gold, grader) for name, grader in graders.GRADERS.items()},
-        headline="flexible",
-        max_new_tokens=config.max_new_tokens,
-        stop=STOP,
-        beams=config.beams,
-    )
+    version = 2  # 1 had a `paper` that compared exactly, and no `metamath`
+    return answered("gsm8k", version, "gsm8k", "question", gold, graders.GRADERS, "flexible", config)

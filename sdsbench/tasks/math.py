@@ -21,10 +21,9 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.tasks.answers import last_boxed
-from sdsbench.tasks.base import Evaluation, Generation, Row, graded, register
+from sdsbench.tasks.base import Evaluation, Generation, Row, register
 from sdsbench.tasks.graders import math as graders
-from sdsbench.tasks.math_training import MathTask, MathTaskConfig, evaluation_prompt
-from sdsbench.tasks.prompts import STOP
+from sdsbench.tasks.math_training import MathTask, MathTaskConfig, answered
 
 COLUMNS = ("problem", "solution")
 _HUGE = re.compile(r"(e|\^)\s*\{?\s*[+-]?\d{5}", re.IGNORECASE)  # sympy would write such a power out
@@ -85,16 +84,6 @@ class Math(MathTask):
 
 
 def evaluation(config: MathConfig) -> Generation:
-    return Generation(
-        name="math" if config.math_test_set == "hendrycks_math" else config.math_test_set,
-        version=2,  # 1 had another `paper`, a `math_verify` of the marked answer, and limits that load could reach
-        dataset=config.math_test_set,
-        split="test",
-        prompt=lambda row: evaluation_prompt(row["problem"], config),
-        target=gold,
-        scorers={name: graded(gold, grader) for name, grader in graders.GRADERS.items()},
-        headline="fixed",
-        max_new_tokens=config.max_new_tokens,
-        stop=STOP,
-        beams=config.beams,
-    )
+    name = "math" if config.math_test_set == "hendrycks_math" else config.math_test_set
+    version = 2  # 1 had another `paper`, a `math_verify` of the marked answer, and limits that load could reach
+    return answered(name, version, config.math_test_set, "problem", gold, graders.GRADERS, "fixed", config)

@@ -14,6 +14,7 @@ scorer finds the mark that it looks for.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -23,9 +24,9 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT
 from sdsbench.tasks.answers import last_boxed
-from sdsbench.tasks.base import Row, Task, TextExample, TextTaskConfig
+from sdsbench.tasks.base import Generation, Row, Task, TextExample, TextTaskConfig, graded
 from sdsbench.tasks.graders.math import ANSWER_MARK
-from sdsbench.tasks.prompts import THINK, alpaca
+from sdsbench.tasks.prompts import STOP, THINK, alpaca
 
 catalogue.add(
     DataSet(
@@ -69,6 +70,20 @@ def training_prompt(question: str, config: MathTaskConfig) -> str:
         return alpaca(question, lead)
     instruction, _, others = question.partition("\n")
     return alpaca(instruction, lead, others)
+
+
+def answered(
+    name: str, version: int, dataset: str, question: str, gold: Callable[[Row], str],
+    graders: Mapping[str, Callable[[str, str], float | None]], headline: str, config: MathTaskConfig,
+) -> Generation:  # fmt: skip
+    """The evaluation of a test set whose column `question` is asked and whose rows hold an answer, `gold`."""
+    return Generation(
+        name, version, dataset, "test",
+        prompt=lambda row: evaluation_prompt(row[question], config),
+        target=gold,
+        scorers={name: graded(gold, grader) for name, grader in graders.items()},
+        headline=headline, max_new_tokens=config.max_new_tokens, stop=STOP, beams=config.beams,
+    )  # fmt: skip
 
 
 def evaluation_prompt(question: str, config: MathTaskConfig) -> str:
