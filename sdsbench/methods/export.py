@@ -23,12 +23,7 @@ OTHERS = "other."
 """Prefix of tensors outside adapted layers (a classifier head, or all of full fine-tuning)."""
 
 
-def save_adapter(
-    folder: Path,
-    layers: Layers,
-    method: Method,
-    others: Mapping[str, Tensor] | None = None,
-) -> None:
+def save_adapter(folder: Path, layers: Layers, method: Method, others: Mapping[str, Tensor] | None = None) -> None:
     """Write everything that `load_adapter` needs to give the same outputs again: adapter.safetensors, adapter.json.
 
     `others` are trained tensors outside the layers, by name.
@@ -76,12 +71,7 @@ def load_adapter(folder: Path, layers: Layers, method: Method) -> dict[str, Tens
 
 
 def _check_same(description: Mapping[str, Any], layers: Layers, method: Method) -> None:
-    expected = {
-        "format": FORMAT,
-        "method": method.name,
-        "config": method.config.model_dump(),
-        "layers": list(layers),
-    }
+    expected = {"format": FORMAT, "method": method.name, "config": method.config.model_dump(), "layers": list(layers)}
     for key, value in expected.items():
         if description.get(key) != value:
             raise Refused(f"the saved adapter has another {key}: {description.get(key)!r} instead of {value!r}")

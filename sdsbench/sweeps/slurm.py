@@ -44,11 +44,7 @@ class SlurmRefused(SdsbenchError):
 
 
 def submit(
-    plan: Plan,
-    stages: Sequence[Sequence[str]],
-    slurm: SlurmConfig,
-    placing: Mapping[str, Any],
-    retry: bool = False,
+    plan: Plan, stages: Sequence[Sequence[str]], slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool = False
 ) -> list[str]:
     """Send slots as one array, or several where SLURM limits an array's size; returns the job ids.
 
