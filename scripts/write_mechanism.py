@@ -30,12 +30,6 @@ PROBES = {
     "gradient_B_effective_rank": "effective rank, gradient of B",
     "update_norm_relative": "norm of dW / W0",
 }
-VARIANTS = {
-    "sds": "SDS-LoRA",
-    "scaled_bases": "bases keep their singular values",
-    "flat_lora": "flat-spectrum LoRA",
-    "reset_lora": "LoRA with optimizer reset",
-}
 BASE = method_title("lora", 8)
 
 
@@ -63,12 +57,11 @@ def table() -> pd.DataFrame:
 
 
 def _variant(run: pd.Series) -> str:
-    title = method_title(run["method"], int(run["rank"]))
     if run["method"] != "sds_lora":
-        return title
+        return method_title(run["method"], int(run["rank"]))
     refresh = {"author": "", "never": ", never refreshed", "every": ", refreshed every step"}
-    what = VARIANTS[run["config.method.variant"]] + refresh[run["config.method.refresh"]]
-    return title.replace("SDS-LoRA", what)
+    form = f"method.variant={run['config.method.variant']}"
+    return method_title(run["method"], int(run["rank"]), form) + refresh[run["config.method.refresh"]]
 
 
 def markdown(frame: pd.DataFrame, runs: dict[str, Run]) -> Iterator[str]:

@@ -126,6 +126,8 @@ class Method:
     name: ClassVar[str]
     title: ClassVar[str] = ""
     """How tables and figures write the method; its name where the class itself gives none."""
+    form_titles: ClassVar[Mapping[str, str]] = {}
+    """The same of forms that have a name of their own, by the words that set them apart (`method.variant=NAME`)."""
     arxiv: ClassVar[str] = ""
     """Number of its paper there: tables and figures list methods in the order of their papers."""
     relative_time: ClassVar[float] = 1.0

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -92,6 +92,13 @@ def refresh_due(rule: str, step: int, total_steps: int, warmup_steps: int, phase
 class SDSLoRA(Method):
     config: SDSLoRAConfig
     title = "SDS-LoRA"
+    form_titles: ClassVar[Mapping[str, str]] = {
+        "method.variant=sds": "SDS-LoRA",
+        "method.variant=scaled_bases": "SDS-LoRA, bases keep their singular values",
+        "method.variant=scaling": "SDS-LoRA, the author's `scaling`",
+        "method.variant=flat_lora": "LoRA with flat spectrum",
+        "method.variant=reset_lora": "LoRA with optimizer reset",
+    }
     arxiv = "2606.16454"
 
     def __init__(self, config: SDSLoRAConfig) -> None:

@@ -37,8 +37,9 @@ def curves(column: Column, runs: Sequence[Run]) -> list[Curve]:
     for (method, rank), members in sorted(groups.items(), key=lambda item: (method_order(item[0][0]), item[0][1] or 0)):
         keys = [key for key in varying(members, every=True) if key != RATE]
         for words, alike in sorted(by_variant(members, keys).items()):
-            title = ", ".join(filter(None, (method_title(method, rank), words)))
-            curve = _curve(column, alike, title, sum(other.method == method for other in found))
+            curve = _curve(
+                column, alike, method_title(method, rank, words), sum(other.method == method for other in found)
+            )
             found += [curve] if len(curve.scores) > 1 else []
     return found
 

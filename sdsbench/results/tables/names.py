@@ -50,10 +50,17 @@ TASK_TITLES = {
 }
 
 
-def method_title(method: str, rank: int | None = None) -> str:
-    """`LoRA, r 32`, as the method's own class writes itself; a method that is not known here by its name."""
-    title = _own(method, "title") or method
-    return title if rank is None else f"{title}, r {rank}"
+def method_title(method: str, rank: int | None = None, form: str = "") -> str:
+    """`LoRA, r 32`, as the method's own class writes itself; a method that is not known here by its name.
+
+    `form`: what else sets it apart (`method.variant=reset_lora, method.refresh=every`), in the class's words where it
+    has some (form_titles), else as it is.
+    """
+    titles = _own(method, "form_titles") or {}
+    words = form.split(", ") if form else []
+    named = next((word for word in words if word in titles), "")
+    title = titles.get(named) or _own(method, "title") or method
+    return ", ".join([title if rank is None else f"{title}, r {rank}", *(word for word in words if word != named)])
 
 
 def method_order(method: str) -> tuple[bool, str, str]:

@@ -90,7 +90,7 @@ def test_one_curve_a_method_and_variant_with_the_chosen_rate(tmp_path: Path) -> 
     (board,) = boards(load(tmp_path)[0])
     found = curves(board.column, board.tried)
     assert [curve.title for curve in found] == [
-        "SDS-LoRA, r 8, method.variant=flat_lora", "SDS-LoRA, r 8, method.variant=sds",
+        "LoRA with flat spectrum, r 8", "SDS-LoRA, r 8",
     ]  # fmt: skip
     for curve in found:
         assert list(curve.scores) == [1e-3, 1e-2, 1e-1] and curve.chosen == 1e-2 and curve.validation

@@ -175,10 +175,8 @@ def _variant_of_tuning(run: Run, varying: Sequence[str], variants: Mapping[str, 
 def _row(key: RowKey, ids: set[str]) -> Row:
     method, rank, variant = key
     name = method if rank is None else f"{method}_r{rank}"
-    title = method_title(method, rank)
-    if variant:
-        name, title = f"{name}[{variant}]", f"{title}, {variant}"
-    return Row(name, title, {"run_id": frozenset(ids)})
+    name = f"{name}[{variant}]" if variant else name
+    return Row(name, method_title(method, rank, variant), {"run_id": frozenset(ids)})
 
 
 def _has_base(column: Column, runs: Sequence[Run]) -> bool:
