@@ -23,6 +23,18 @@ def listed(names: Iterable[object]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def span(numbers: Iterable[int]) -> str:
+    """`25`, or the least and the greatest: `25 to 35`."""
+    first, last = min(found := [*numbers]), max(found)
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def numbered(numbers: Sequence[int]) -> str:
+    """Sorted numbers: `0, 1, 2`, or `0 to 59` for many without a gap."""
+    whole = len(numbers) > 5 and list(numbers) == list(range(numbers[0], numbers[-1] + 1))
+    return span(numbers) if whole else ", ".join(map(str, numbers))
+
+
 def some_of(names: Sequence[str], count: int) -> str:
     """The first names: `a, b, c`, or with `count` 2 `a, b and 1 more`."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

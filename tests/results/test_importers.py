@@ -151,6 +151,7 @@ def test_a_real_wandb_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run.log({"accuracy": 0.5})
     run.log({"accuracy": 0.75})
     run.finish()
+    package.teardown()  # the file is whole when the service has ended
     (folder,) = wandb.run_folders(tmp_path / "wandb")
     record = wandb.read(folder)
     assert record.scores["accuracy"] == 0.75 and record.seed == 3

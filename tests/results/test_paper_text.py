@@ -13,6 +13,9 @@ from sdsbench.data import catalogue
 from sdsbench.methods.base import METHODS
 from sdsbench.results.paper_text.bibtex import _entry, bibtex, entries
 from sdsbench.results.paper_text.paragraph import paragraphs
+from sdsbench.results.tables.build import build
+from sdsbench.results.tables.definitions.grid import grid as grid_of
+from sdsbench.results.tables.render.markdown import render
 from sdsbench.results.tables.runs import load
 from sdsbench.runs.configuration.choices import options
 from tests.results.tables.fixtures import make_record, tuned, write_run
@@ -40,6 +43,24 @@ def test_the_paragraph_says_what_the_records_say(runs_folder: Path) -> None:
     ):  # fmt: skip
         assert words in text, words
     assert "weight decay" not in text, "the records do not say it"
+
+
+def test_forms_have_their_names_and_a_rule_with_other_budgets_is_one_rule(tmp_path: Path) -> None:
+    for method, form, grid in (
+        ("sds_lora", {"variant": "sds"}, [1e-3, 2e-3]), ("sds_lora", {"variant": "reset_lora"}, [1e-3, 2e-3, 4e-3]),
+        ("lora", {}, [1e-3, 2e-3]),
+    ):  # fmt: skip
+        for seed in range(20):
+            config = {"method": {"name": method, "rank": 8, **form}, "train": {"lr": 1e-3, "batch_size": 8}}
+            chosen = tuned(1e-3, grid, seeds=[99], declared=[1e-3, 2e-3], extend=1)
+            write_run(tmp_path, make_record(method, seed, {"gsm8k": 0.5}, tuning=chosen, config=config))
+    runs = load(tmp_path)[0]
+    (text,) = paragraphs(runs)
+    assert "Methods: LoRA, r 8 (alpha 16); LoRA with optimizer reset, r 8 (alpha 16); SDS-LoRA, r 8 (alpha 16)." in text
+    assert text.count("learning rate of each method is the best of") == 1 and ": 2 to 3 runs a method" in text
+    assert "20 seeds (0 to 19)" in text
+    foot = render(build(grid_of(runs), runs))
+    assert foot.count("train.lr among") == 1 and ": 2 to 3 runs a method" in foot
 
 
 def test_nothing_finished_has_no_paragraph(tmp_path: Path) -> None:

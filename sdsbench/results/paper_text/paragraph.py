@@ -6,15 +6,15 @@ What differs between the runs of one paragraph is listed; what a record does not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
-from sdsbench.core.texts import listed
+from sdsbench.core.texts import listed, numbered, span
 from sdsbench.results import setting
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, paired_over_seeds
-from sdsbench.results.tables.names import method_order, method_title, model_title, task_title
+from sdsbench.results.tables.definitions.grid import titles_of
+from sdsbench.results.tables.names import method_order, model_title, task_title
 from sdsbench.results.tables.runs import Run
 from sdsbench.tasks.graders.titles import described
 
@@ -65,11 +65,10 @@ def _what(runs: Sequence[Run]) -> str:
 
 
 def _methods(runs: Sequence[Run]) -> str:
-    names = sorted({(run.record.method, run.record.rank, run.record.alpha) for run in runs}, key=_order)
-    texts = [
-        method_title(method, rank) + (f" (alpha {alpha:g})" if alpha is not None else "")
-        for method, rank, alpha in names
-    ]
+    titles = titles_of(runs)
+    ordered = sorted(runs, key=lambda run: (method_order(run.record.method), run.record.rank or 0, titles[run.id]))
+    alphas = grouped(ordered, lambda run: (titles[run.id], run.record.alpha))
+    texts = [title + (f" (alpha {alpha:g})" if alpha is not None else "") for title, alpha in alphas]
     return f"Methods: {'; '.join(texts)}."
 
 
@@ -92,11 +91,12 @@ def _training(runs: Sequence[Run]) -> str:
 def _rates(runs: Sequence[Run]) -> str:
     tuned = [run for run in runs if run.record.tuning]
     texts = []
-    for rule in sorted({_rule(run.record.tuning) for run in tuned if run.record.tuning}):
-        texts.append(rule)
+    for rule, found in sorted(grouped([t for run in tuned if (t := run.record.tuning)], _rule).items()):
+        texts.append(f"{rule}: {span(tuning.budget for tuning in found)} runs a method")
     if tuned:
+        titles = titles_of(runs)
         chosen = {
-            (method_order(run.record.method), method_title(run.record.method, run.record.rank), t.chosen, t.interior)
+            (method_order(run.record.method), titles[run.id], t.chosen, t.interior)
             for run in tuned
             if (t := run.record.tuning)
         }
@@ -120,8 +120,7 @@ def _rule(tuning: Tuning) -> str:
     key = "the learning rate" if tuning.key == "train.lr" else tuning.key
     return (
         f"{key} of each method is the best of {declared}{extended} by {task_title(tuning.evaluation)} "
-        f"({tuning.scorer}) on rows held back from training, over {_seeds(tuning.seeds)} of their own: "
-        f"{tuning.budget} runs a method"
+        f"({tuning.scorer}) on rows held back from training, over {_seeds(tuning.seeds)} of their own"
     )
 
 
@@ -134,7 +133,7 @@ def _scores(runs: Sequence[Run]) -> str:
     }
     seeds = sorted({run.record.seed for run in runs})
     after = "the best epoch" if any(s.stage == "best_epoch" for run in runs for s in run.record.scores) else "training"
-    counted = f"{_seeds(seeds)} ({', '.join(map(str, seeds))})"
+    counted = f"{_seeds(seeds)} ({numbered(seeds)})"
     return f"We report {listed(sorted(found))} after {after}, with {counted}." if found else f"There are {counted}."
 
 
@@ -173,8 +172,3 @@ def _values(runs: Sequence[Run], key: str) -> list[str]:
         run.naming[key] for run in runs if run.naming.get(key) is not None and not isinstance(run.naming[key], list)
     }
     return [f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(values, key=str)]
-
-
-def _order(name: tuple[str, int | None, float | None]) -> tuple[Any, ...]:
-    method, rank, alpha = name
-    return method_order(method), rank or 0, alpha or 0.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
-from sdsbench.core.texts import some_of
+from sdsbench.core.texts import numbered, some_of, span
 from sdsbench.data import catalogue
 from sdsbench.results.learned import SYMBOL, floor_of
 from sdsbench.results.tables import contrast
@@ -195,7 +195,10 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
     if not tuned:
         return ["Tuning: none; every rate is the protocol's or set by hand."]
     untuned = len(runs) - len(tuned)
-    rules = sorted({_rule(tuning) for tuning in tuned})
+    rules = [
+        f"{rule}: {span(tuning.budget for tuning in found)} runs a method"
+        for rule, found in sorted(grouped(tuned, _rule).items())
+    ]
     lines = [f"Tuning: {'; '.join(rules)}" + (f"; {untuned} runs without." if untuned else ".")]
     titles = {row.name: row.title for row in table.rows} | {c.name: c.title for c in table.columns}
     chosen: dict[str, list[str]] = {}
@@ -216,8 +219,7 @@ def _rule(tuning: Tuning) -> str:
     extended = f", widened by up to {tuning.extend} at each end" if tuning.extend else ""
     return (
         f"{tuning.key} among {', '.join(f'{value:g}' for value in declared)}{extended}, {len(tuning.seeds)} seeds "
-        f"({', '.join(map(str, tuning.seeds))}) each, by {tuning.evaluation} ({tuning.scorer}) on rows held back from "
-        f"training: {tuning.budget} runs a method"
+        f"({numbered(tuning.seeds)}) each, by {tuning.evaluation} ({tuning.scorer}) on rows held back from training"
     )
 
 

@@ -40,7 +40,10 @@ class WandbView:
 
     def close(self, record: Record) -> None:
         self._run.summary.update(summary_of(record, self._folder))
+        import wandb
+
         self._run.finish(exit_code=0 if record.status == "done" else 1)
+        wandb.teardown()  # its service may write an offline copy after finish has returned, and ends with that written
 
     def _init(self, config: TrackerConfig, record: Record, mode: WandbMode) -> Any:
         import wandb

@@ -134,6 +134,15 @@ def _rows(runs: Sequence[Run], stage: str) -> list[tuple[RowKey, set[str]]]:
     return rows
 
 
+def titles_of(runs: Sequence[Run]) -> dict[str, str]:
+    """Run id -> what the row of these runs is called: the method, and what sets a form of it apart among them."""
+    titles: dict[str, str] = {}
+    for (method, rank), members in grouped(runs, by_method).items():
+        keys = varying(members)
+        titles |= {run.id: method_title(method, rank, variant_of(run, keys)) for run in members}
+    return titles
+
+
 def varying(runs: Sequence[Run], every: bool = False) -> list[str]:
     """Settings in which these runs differ, the seed and keys without effect apart.
 
