@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys;
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup setup-test run test test-all test-full-ft slurm-limits lint mutations study study-tables clean
+.PHONY: help setup setup-test run test test-all test-full-ft slurm-limits lint mutations study clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,20 +47,16 @@ lint: .venv/.test ## ruff (lint and format), mypy and the contract of the layers
 mutations: .venv/.test ## 20,000 seeded mutations of every file that is read: no traceback, no hang, nothing lost
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bad_input.mutation 20000
 
-DATA ?= ../shared/data
-study: .venv/.test ## our own study from nothing: sweeps, records, tables, claims, report (an hour of two CPU cores; DATA=FOLDER of real GLUE)
-	$(BIN)/sdsbench plan sweep=study threads=1
-	$(BIN)/sdsbench sweep study --workers $$(nproc)
-	test ! -d $(DATA)/glue || $(BIN)/sdsbench plan sweep=study_glue data.root=$(DATA) threads=1
-	test ! -d $(DATA)/glue || $(BIN)/sdsbench sweep study_glue --workers $$(nproc)
-	$(BIN)/python scripts/keep_study.py results/study study $$(test ! -d $(DATA)/glue || echo study_glue)
-	$(MAKE) study-tables
-
-study-tables: .venv/.test ## tables, claims and report of results/study from its records alone
-	$(BIN)/sdsbench table grid --runs results/study/runs --output results/study/tables
-	$(BIN)/sdsbench table compare --runs results/study/runs --output results/study/tables
-	$(BIN)/sdsbench verdict --runs results/study/runs --output results/study/verdict.md
-	$(BIN)/sdsbench report --runs results/study/runs --output results/study/report --title "nine methods, tuned"
+# Short: its whole path in a minute or two. The parts themselves (docs/study.md) take hours:
+#   make study PART=many_seeds        and of those on real data: make study PART=sst2 WORDS=data.root=FOLDER
+PART ?= short
+study: .venv/.test ## a part of our own study from nothing: sweep, bundle, table, verdicts, report (PART=short, docs/study.md)
+	$(BIN)/sdsbench plan sweep=study/$(PART) threads=1 $(WORDS)
+	$(BIN)/sdsbench sweep study_$(PART) --workers $$(nproc)
+	$(BIN)/sdsbench bundle study_$(PART) --verdicts --output results/study_$(PART)/$(PART).zip
+	$(BIN)/sdsbench table compare --runs results/study_$(PART)/$(PART).zip --reference-rank 8 --output results/study_$(PART)
+	$(BIN)/sdsbench verdict --runs results/study_$(PART)/$(PART).zip --output results/study_$(PART)/verdict.md
+	$(BIN)/sdsbench report --runs results/study_$(PART)/$(PART).zip --reference-rank 8 --output results/study_$(PART)/report
 
 clean: ## remove build leftovers (never results)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

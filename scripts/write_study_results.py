@@ -1,35 +1,68 @@
-"""Puts the study's table into README.md, between its two marks, from the committed records. `--check` only compares."""
+"""Puts the study's tables into README.md and docs/study.md from results/study/*.zip, draws its forest plots and judges
+the claims on all parts together (results/study/verdict.md).
+
+    <!-- table: PART NAME -->        a table of `sdsbench table NAME` over the bundle of a part follows, up to
+    <!-- table: end -->
+
+Part names are those of results/study/PART.zip. `--check` only compares the pages.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import re
 import sys
 from pathlib import Path
 
 from sdsbench.__main__ import main as sdsbench
+from sdsbench.results.figure_style import save
+from sdsbench.results.report import figures
+from sdsbench.results.report.boards import boards
+from sdsbench.results.tables import named
+from sdsbench.results.tables.runs import Run, load
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- results: begin, written by scripts/write_readme_results.py -->", "<!-- results: end -->"
+STUDY = ROOT / "results/study"
+PAGES = (ROOT / "README.md", ROOT / "docs/study.md")
+MARK = re.compile(r"(<!-- table: (\w+) (\w+) -->\n).*?(<!-- table: end -->)", flags=re.S)
+REFERENCE = ("lora", 8)
 
 
-def written(readme: str) -> str:
-    """The README with the table as the records give it now."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        sdsbench(["table", "grid", "--runs", str(ROOT / "results/study/runs")])
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{text.getvalue().strip()}\n{END}{after}"
+def runs_of(part: str) -> list[Run]:
+    """The runs of a part of the study. Raises DamagedFile where its bundle was changed."""
+    return load([STUDY / f"{part}.zip"])[0]
+
+
+def written(page: str) -> str:
+    """A page with its tables as the records give them now."""
+
+    def table(match: re.Match[str]) -> str:
+        filled = named.built(match[3], runs_of(match[2]), {})
+        text = named.texts(filled, REFERENCE if match[3] == "compare" else None)["md"]
+        return f"{match[1]}{text.strip()}\n{match[4]}"
+
+    return MARK.sub(table, page)
+
+
+def draw(part: str) -> None:
+    """results/study/PART_forest.svg, .png and .pdf; of several tasks the first keeps the short name."""
+    for number, board in enumerate(boards(runs_of(part), reference=REFERENCE[0], rank=REFERENCE[1])):
+        figure = figures.forest(board)
+        if figure is not None:
+            label = f"Difference to LoRA of rank {REFERENCE[1]}: {board.title}"
+            save(figure, STUDY / (f"{part}_forest" + (f"_{number + 1}" if number else "")), label)
 
 
 def main() -> int:
-    path = ROOT / "README.md"
-    readme = path.read_text()
-    new = written(readme)
-    if "--check" not in sys.argv:
-        path.write_text(new)
-    return int("--check" in sys.argv and new != readme)
+    pages = {path: path.read_text() for path in PAGES}
+    new = {path: written(text) for path, text in pages.items()}
+    if "--check" in sys.argv:
+        return int(new != pages)
+    for path, text in new.items():
+        path.write_text(text)
+    bundles = sorted(STUDY.glob("*.zip"))
+    for bundle in bundles:
+        draw(bundle.stem)
+    return sdsbench(["verdict", *(f"--runs={bundle}" for bundle in bundles), f"--output={STUDY / 'verdict.md'}"])
 
 
 if __name__ == "__main__":

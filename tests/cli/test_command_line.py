@@ -269,7 +269,7 @@ def test_ls_names_tables_claims_and_sweeps(capsys: pytest.CaptureFixture[str]) -
     for part in (
         "method=\n",
         "sweep=\n",
-        "  study ",
+        "  study/many_seeds ",
         "table:\n",
         "  lora_sb/table1 ",
         "claim:\n",
