@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,6 +197,7 @@ def read(folder: Path) -> Plan:
 def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[Plan, int]:
     """Freeze a plan of run id -> configuration as JSON, or add to the plan that is there.
 
+    One whose runs this code names otherwise (keys came or went since) is set aside as FOLDER.1, which is said.
     Returns the plan and the number of runs that are new. Raises DamagedFile (the plan that is there), DiskRefuses,
     ConfigError (a folder whose name does not print).
     """
@@ -205,11 +208,25 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
             return read(folder), len(texts)
         with owned(folder):
             old = read(folder).manifest
-            merged = _merged(old, manifest)
-            for identity in merged.runs.keys() - old.runs.keys():  # a manifest never names a file that is not there
-                write_atomic(folder / "runs" / f"{identity}.json", texts[identity])
-            _write_manifest(folder, merged)
-            return read(folder), len(merged.runs) - len(old.runs)
+            if not _named_otherwise(old, manifest):
+                merged = _merged(old, manifest)
+                for identity in merged.runs.keys() - old.runs.keys():  # a manifest never names a file that is not there
+                    write_atomic(folder / "runs" / f"{identity}.json", texts[identity])
+                _write_manifest(folder, merged)
+                return read(folder), len(merged.runs) - len(old.runs)
+            numbered = (folder.with_name(f"{folder.name}.{number}") for number in count(1))
+            aside = next(path for path in numbered if not path.exists())
+            os.rename(folder, aside)
+            print(f"{folder} is of a version with other keys; it is kept as {aside}", file=sys.stderr)
+        _write_new(folder, manifest, texts)
+        return read(folder), len(texts)
+
+
+def _named_otherwise(old: Manifest, new: Manifest) -> bool:
+    """Whether a run of the new plan is in the old one under another id."""
+    asked = {(run.role, frozenset(run.point.items())): identity for identity, run in new.runs.items()}
+    known = ((asked.get((run.role, frozenset(run.point.items()))), identity) for identity, run in old.runs.items())
+    return any(now not in (None, identity) for now, identity in known)
 
 
 def _write_new(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> None:

@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError, DamagedFile
+from sdsbench.core.hashing import sha256_of
+from sdsbench.runs.configuration import identity
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.data_source import resolve_source
@@ -206,3 +208,18 @@ def test_more_seeds_and_rates_resolve_no_interpolation_more(tmp_path: Path, monk
         assert len(tiny_plan(tmp_path / str(number), f"seed={seeds}", f"train.lr={rates}").manifest.runs) in (4, 48)
         counts.append(len(calls))
     assert counts[0] == counts[1]
+
+
+def test_a_plan_of_a_version_with_other_keys_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It could be neither run nor added to: planning again is what its message tells to do."""
+    words = ["model=micro", "method=lora", "data.source=embedded", "seed=0,1"]
+    old = plans.write(tmp_path / "plan", *freeze(define(words)))[0].manifest
+    monkeypatch.setattr(identity, "_id", lambda tree: sha256_of(["other keys", tree])[:16])
+    plan, new = plans.write(tmp_path / "plan", *freeze(define(words)))
+    assert new == 2 and not set(plan.manifest.runs) & set(old.runs)
+    for run in plan.manifest.runs:
+        plan.configuration(run, {})
+    assert plans.read(tmp_path / "plan.1").manifest.runs == old.runs
+    assert f"it is kept as {tmp_path / 'plan.1'}" in capsys.readouterr().err
