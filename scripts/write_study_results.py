@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from sdsbench.__main__ import main as sdsbench
@@ -27,6 +28,7 @@ MARK = re.compile(r"(<!-- table: (\w+) (\w+) -->\n).*?(<!-- table: end -->)", fl
 REFERENCE = ("lora", 8)
 
 
+@cache
 def runs_of(part: str) -> list[Run]:
     """The runs of a part of the study. Raises DamagedFile where its bundle was changed."""
     return load([STUDY / f"{part}.zip"])[0]

@@ -5,15 +5,16 @@ What differs between the runs of one paragraph is listed; what a record does not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
-from sdsbench.core.texts import listed, numbered, span
+from sdsbench.core.texts import listed, numbered
 from sdsbench.results import setting
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, paired_over_seeds
 from sdsbench.results.tables.definitions.grid import titles_of
+from sdsbench.results.tables.footer import rules_of
 from sdsbench.results.tables.names import method_order, model_title, task_title
 from sdsbench.results.tables.runs import Run
 from sdsbench.tasks.graders.titles import described
@@ -38,8 +39,10 @@ def paragraphs(runs: Sequence[Run]) -> list[str]:
 
 
 def _paragraph(runs: Sequence[Run]) -> str:
+    titles = titles_of(runs)
     sentences = (
-        _what(runs), _methods(runs), _training(runs), _rates(runs), _scores(runs), _tests(runs), _machine(runs),
+        _what(runs), _methods(runs, titles), _training(runs), _rates(runs, titles), _scores(runs), _tests(runs),
+        _machine(runs),
     )  # fmt: skip
     return " ".join(filter(None, sentences))
 
@@ -64,8 +67,7 @@ def _what(runs: Sequence[Run]) -> str:
     return f"We fine-tune {model_title(record.model)}{made} on {on}."
 
 
-def _methods(runs: Sequence[Run]) -> str:
-    titles = titles_of(runs)
+def _methods(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
     ordered = sorted(runs, key=lambda run: (method_order(run.record.method), run.record.rank or 0, titles[run.id]))
     alphas = grouped(ordered, lambda run: (titles[run.id], run.record.alpha))
     texts = [title + (f" (alpha {alpha:g})" if alpha is not None else "") for title, alpha in alphas]
@@ -88,13 +90,10 @@ def _training(runs: Sequence[Run]) -> str:
     return f"Each run takes {', '.join(filter(None, parts))}."
 
 
-def _rates(runs: Sequence[Run]) -> str:
+def _rates(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
     tuned = [run for run in runs if run.record.tuning]
-    texts = []
-    for rule, found in sorted(grouped([t for run in tuned if (t := run.record.tuning)], _rule).items()):
-        texts.append(f"{rule}: {span(tuning.budget for tuning in found)} runs a method")
+    texts = rules_of([t for run in tuned if (t := run.record.tuning)], _rule)
     if tuned:
-        titles = titles_of(runs)
         chosen = {
             (method_order(run.record.method), titles[run.id], t.chosen, t.interior)
             for run in tuned

@@ -99,7 +99,7 @@ def _with_costs(whole: Built, column: Column, slug: str, tests: int) -> Built:
     def cell(row: Row) -> TableCell:
         return whole.cells[row.name, column.name]
 
-    title = f"{column.group}: {column.title}"
+    title = column.heading
     rows = [row for row in whole.table.rows if cell(row).status != "missing"]
     sign = 1 if column.better == "lower" else -1
     rows.sort(key=lambda row: (0, sign * ours.mean) if (ours := cell(row).ours) else (1, 0.0))

@@ -203,13 +203,9 @@ def _lines(compared: Compared) -> list[list[str]]:
         found = [d for d in compared.differences if d.column.name == column.name]
         for row in {d.reference.name: d.reference for d in found if d.reference}.values():
             cell = compared.built.cells[row.name, column.name]
-            lines.append([_head(column), row.title, "", _score(cell), "", "", "", str(len(cell.by_seed)), "", ""])
+            lines.append([column.heading, row.title, "", _score(cell), "", "", "", str(len(cell.by_seed)), "", ""])
         lines += map(_texts, found)
     return lines
-
-
-def _head(column: Column) -> str:
-    return f"{column.group}: {column.title}" if column.group else column.title
 
 
 def _score(cell: TableCell) -> str:
@@ -224,7 +220,7 @@ def _texts(d: Difference) -> list[str]:
     seeds = str(len(d.cell.by_seed)) if len(d.cell.by_seed) == base else f"{len(d.cell.by_seed)}, {base}"
     detectable = c.variances.detectable() if c and c.variances else math.nan
     return [
-        _head(d.column),
+        d.column.heading,
         d.row.title,
         d.reference.title if d.reference else "",
         _score(d.cell),

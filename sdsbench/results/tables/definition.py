@@ -39,6 +39,11 @@ class Column:
     published: Mapping[str, str] = field(default_factory=dict)  # model, task, metric of the paper's numbers
 
     @property
+    def heading(self) -> str:
+        """Its title, below that of its group."""
+        return f"{self.group}: {self.title}" if self.group else self.title
+
+    @property
     def digits(self) -> str:
         """How sentences write its values: points of 100 with one decimal, other numbers with three digits."""
         return ".1f" if self.format == "score" else ".3g"

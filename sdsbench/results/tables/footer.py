@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
@@ -195,10 +195,7 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
     if not tuned:
         return ["Tuning: none; every rate is the protocol's or set by hand."]
     untuned = len(runs) - len(tuned)
-    rules = [
-        f"{rule}: {span(tuning.budget for tuning in found)} runs a method"
-        for rule, found in sorted(grouped(tuned, _rule).items())
-    ]
+    rules = rules_of(tuned, _rule)
     lines = [f"Tuning: {'; '.join(rules)}" + (f"; {untuned} runs without." if untuned else ".")]
     titles = {row.name: row.title for row in table.rows} | {c.name: c.title for c in table.columns}
     chosen: dict[str, list[str]] = {}
@@ -212,6 +209,12 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
     for column, texts in chosen.items():
         lines.append(f"Chosen for {column}: {', '.join(dict.fromkeys(texts))}.")
     return lines
+
+
+def rules_of(tuned: Sequence[Tuning], rule: Callable[[Tuning], str]) -> list[str]:
+    """Every rule of tuning once, in the words of `rule`, with the runs that it took."""
+    groups = sorted(grouped(tuned, rule).items())
+    return [f"{words}: {span(tuning.budget for tuning in found)} runs a method" for words, found in groups]
 
 
 def _rule(tuning: Tuning) -> str:

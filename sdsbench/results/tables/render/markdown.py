@@ -12,7 +12,7 @@ from sdsbench.results.tables.render.texts import CellTexts, texts
 def render(built: Built) -> str:
     table = built.table
     by_cell = {(cell["row"], cell["column"]): texts(cell) for cell in built.frame.to_dict("records")}
-    heads = [f"{column.group}: {column.title}" if column.group else column.title for column in table.columns]
+    heads = [column.heading for column in table.columns]
     lines = [heading(table.title, table.name), "", line(["", *map(escaped, heads)])]
     lines.append(line(["---", *("--:" for _ in table.columns)]))
     for row in table.rows:
