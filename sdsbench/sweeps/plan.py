@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,7 +23,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.core.console import print_wrapped
+from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
@@ -207,8 +207,9 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
             _write_new(folder, manifest, texts)
             return read(folder), len(texts)
         with owned(folder):
-            old = read(folder).manifest
-            if not _named_otherwise(old, manifest):
+            there = read(folder)
+            old = there.manifest
+            if not _of_other_keys(there, manifest):
                 merged = _merged(old, manifest)
                 for identity in merged.runs.keys() - old.runs.keys():  # a manifest never names a file that is not there
                     write_atomic(folder / "runs" / f"{identity}.json", texts[identity])
@@ -217,16 +218,31 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
             numbered = (folder.with_name(f"{folder.name}.{number}") for number in count(1))
             aside = next(path for path in numbered if not path.exists())
             os.rename(folder, aside)
-            print(f"{folder} is of a version with other keys; it is kept as {aside}", file=sys.stderr)
+            print_wrapped(f"{folder} is of a version with other keys; it is kept as {aside}", stderr=True)
         _write_new(folder, manifest, texts)
         return read(folder), len(texts)
 
 
-def _named_otherwise(old: Manifest, new: Manifest) -> bool:
-    """Whether a run of the new plan is in the old one under another id."""
-    asked = {(run.role, frozenset(run.point.items())): identity for identity, run in new.runs.items()}
-    known = ((asked.get((run.role, frozenset(run.point.items()))), identity) for identity, run in old.runs.items())
-    return any(now not in (None, identity) for now, identity in known)
+def _of_other_keys(there: Plan, new: Manifest) -> bool:
+    """Whether a run that is asked for is there under an id that this code does not give it.
+
+    One whose values were changed in between (in a YAML of the user's) has its own id by right, and stays.
+    """
+
+    def what(run: PlannedRun) -> tuple[str, frozenset[tuple[str, str]]]:
+        return run.role, frozenset(run.point.items())
+
+    asked = {what(run): identity for identity, run in new.runs.items()}
+    others = [identity for identity, run in there.manifest.runs.items() if asked.get(what(run), identity) != identity]
+    return any(not _is_named(there, identity) for identity in others)
+
+
+def _is_named(there: Plan, identity: str) -> bool:
+    try:
+        there.configuration(identity, {})
+    except (ConfigError, DamagedFile):
+        return False
+    return True
 
 
 def _write_new(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> None:

@@ -223,3 +223,16 @@ def test_a_plan_of_a_version_with_other_keys_is_set_aside(
         plan.configuration(run, {})
     assert plans.read(tmp_path / "plan.1").manifest.runs == old.runs
     assert f"it is kept as {tmp_path / 'plan.1'}" in capsys.readouterr().err
+
+
+def test_a_value_that_a_users_file_changed_is_added_to_the_plan(tmp_path: Path) -> None:
+    """The words are the same and the id is another by right: what was planned stays a run of the plan."""
+    (tmp_path / "conf/method").mkdir(parents=True)
+    file = tmp_path / "conf/method/mine.yaml"
+    words = ["model=micro", "method=mine", "data.source=embedded", "seed=0"]
+    for alpha in (8.0, 16.0):
+        file.write_text(f"name: lora\ntargets: [all-linear]\nrank: 8\nalpha: {alpha}\ndropout: 0.0\n")
+        folders = [str(tmp_path / "conf")]
+        plan, new = plans.write(tmp_path / "plan", *freeze(define(words, folders), folders))
+        assert new == 1
+    assert len(plan.manifest.runs) == 2 and not (tmp_path / "plan.1").exists()
