@@ -51,6 +51,10 @@ def packed_attention(
     causal = getattr(module, "is_causal", True)
     if continuations is None and not dropout and _varlen_serves(query, softcap):
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
+    dtype = query.dtype
+    if query.device.type == "cpu" and dtype.itemsize == 2:
+        # In 16 bits oneDNN builds and keeps code for every length that it meets: slower, and memory grows without end.
+        query, key, value = query.float(), key.float(), value.float()
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     seeds = segment_seeds(len(segment_lengths)) if dropout else []
     ends = continuations or [()] * len(segment_lengths)
@@ -59,7 +63,7 @@ def packed_attention(
         if seeds:
             seed_attention(seeds[number], q.device)
         outputs.append(_attend(q, k, v, causal, scaling, dropout, softcap, sliding_window, ends[number]))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
 
 
 def filling(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
