@@ -20,7 +20,7 @@ RATE = "config.train.lr"
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores in the column's units by learning rate, a number a seed; `tuning`: how the tested runs' rate was chosen."""
+    """Scores in the column's units by learning rate, a number a seed; `tuning`: how the tested rate was chosen."""
 
     method: str
     title: str
