@@ -97,6 +97,7 @@ def page(whole: Path, killed: Path, types: Path) -> str:
     text = Path(__file__).with_name("peft_page.md").read_text()
     parts = {
         "version": version("peft"),
+        "made": f"The runs of the sweep are of commit {_commits(whole)}.",
         "sweep": "\n".join(_sweep_rows(whole, killed)),
         "types": types.read_text().rstrip(),
         "refused": "\n".join(f"| `{kind}` | {reason} |" for kind, reason in peft_types().items() if reason),
@@ -109,6 +110,12 @@ def page(whole: Path, killed: Path, types: Path) -> str:
 def _records(root: Path) -> dict[str, tuple[Path, Record]]:
     found = ((path.parent, read_record(path)) for path in sorted(root.glob("*/record.json")))
     return {record.config["method"]["type"]: (folder, record) for folder, record in found}
+
+
+def _commits(root: Path) -> str:
+    """The commits that the runs were made at: what has changed since then was not measured."""
+    made = {p.git_commit for _, record in _records(root).values() if (p := record.provenance)}
+    return ", ".join(sorted((commit or "unknown")[:7] for commit in made))
 
 
 def _losses(folder: Path) -> list[float]:

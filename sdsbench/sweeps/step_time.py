@@ -39,7 +39,7 @@ def cpu_speed(config: RunConfig, known: KnownArchitecture, work: Workload) -> Sp
     which = canonical_json([config.model.family, dict(known.facts), labels])
     tokens = max(1, round(work.tokens))
     rows = min(work.batch, max(1, CPU_TOKENS // tokens))
-    train, step = _seconds(which, config.model.family, _Facts(known.facts), labels, device.dtype, device.threads,
+    train, step = _seconds(which, config.model.family, _ModelFacts(known.facts), labels, device.dtype, device.threads,
                            weights, tokens, rows, config.eval.batch_size)  # fmt: skip
     if train is None:
         return None
@@ -47,7 +47,7 @@ def cpu_speed(config: RunConfig, known: KnownArchitecture, work: Workload) -> Sp
     return Speed(rate=4 * weights / train, bandwidth=weights * size / step if step else float("inf"), bytes=size)
 
 
-class _Facts(dict[str, Any]):
+class _ModelFacts(dict[str, Any]):
     """A config.json that may be an argument of a remembered call; `which` tells two of them apart."""
 
     def __hash__(self) -> int:  # type: ignore[override]

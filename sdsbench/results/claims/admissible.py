@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sdsbench.results.answers import answers_of
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.decide import answer_at
-from sdsbench.results.learned import not_learned
 from sdsbench.results.statistics.contrasts import Comparison
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import MIN_SEEDS
@@ -24,7 +24,9 @@ def reasons(claim: Claim, column: Column, cells: Sequence[TableCell]) -> list[st
         if len(cell.runs) < MIN_SEEDS:
             found.append(f"{cell.row}: {len(cell.runs)} seed{'s' * (len(cell.runs) != 1)}, {MIN_SEEDS} are needed")
         if column.measure == "score":  # what a start costs, say, does not depend on the rate
-            found += [*_tuning(claim, cell), *_learned(column, cell)]
+            collapsed = Counter(cell.unlearned.values())
+            found += _tuning(claim, cell)
+            found += [f"{cell.row}: {n} of {len(cell.runs)} runs did not learn ({why})" for why, n in collapsed.items()]
     return list(dict.fromkeys(found))
 
 
@@ -60,17 +62,6 @@ def _tuning(claim: Claim, cell: TableCell) -> list[str]:
             grid = f"{min(tuning.grid):g} to {max(tuning.grid):g}"
             found.append(f"{cell.row}: its best {tuning.key} {tuning.chosen:g} is an end of the grid ({grid})")
     return found
-
-
-def _learned(column: Column, cell: TableCell) -> list[str]:
-    collapsed: dict[str, int] = {}
-    for run in cell.runs:
-        reason = not_learned(run, score_of(run, column))
-        if reason:
-            collapsed[reason] = collapsed.get(reason, 0) + 1
-    return [
-        f"{cell.row}: {count} of {len(cell.runs)} runs did not learn ({reason})" for reason, count in collapsed.items()
-    ]
 
 
 def _truncated_points(column: Column, cell: TableCell) -> float:

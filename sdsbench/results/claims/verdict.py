@@ -20,7 +20,7 @@ from sdsbench.results.statistics.intervals import t_interval
 from sdsbench.results.statistics.pooled_effect import PooledEffect, pooled_effect
 from sdsbench.results.statistics.variances import Needed, Variances
 from sdsbench.results.tables import run_values
-from sdsbench.results.tables.cells import SCALE, TableCell
+from sdsbench.results.tables.cells import TableCell, mean_cell
 from sdsbench.results.tables.contrast import contrast
 from sdsbench.results.tables.definition import Column, shown_as
 from sdsbench.results.tables.runs import Run
@@ -248,20 +248,8 @@ def _columns(claim: Claim, runs: Sequence[Run]) -> list[Column]:
 
 
 def _cell(column: Column, runs: Sequence[Run], name: str) -> TableCell | None:
-    scale = SCALE.get(column.format, 1.0)
     having = [(run, number) for run in runs if (number := run_values.value(run, column)) is not None]
-    if not having:
-        return None
-    used = [run for run, _ in having]
-    by_seed = {run.record.seed: number * scale for run, number in having}
-    interval = t_interval([by_seed[seed] for seed in sorted(by_seed)])
-    cost = run_values.is_cost(column.measure)
-    problems = setting.differences(
-        used, [setting.averaged(run, run_values.score_of(run, column), cost) for run in used]
-    )
-    if len(by_seed) < len(used):
-        problems.append("a seed occurs twice")
-    return TableCell(name, "claim", "value", interval, by_seed, tuple(used), problems=tuple(problems))
+    return mean_cell(TableCell(name, "claim", "missing"), column, having) if having else None
 
 
 def _by_method(column: Column, runs: Sequence[Run]) -> list[TableCell]:

@@ -110,11 +110,11 @@ def _view(board: Board, folder: Path) -> BoardView:
     ringed = " (ringed: no method is better at no higher cost)"
     costs = [
         ("pareto_parameters", f"Score against trainable parameters{ringed}",
-         figures.pareto(board, "parameters.adapter", "trainable parameters")),
+         figures.pareto(board, "trainable", "trainable parameters")),
         ("pareto_memory", f"Score against peak memory{ringed}",
-         figures.pareto(board, "memory.peak_bytes", "peak memory, GiB", 2.0**-30)),
+         figures.pareto(board, "memory", "peak memory, GiB")),
         ("pareto_time", f"Score against training time{ringed}",
-         figures.pareto(board, "seconds.train", "training, seconds")),
+         figures.pareto(board, "train_seconds", "training, seconds")),
     ]  # fmt: skip
 
     def drawn(named: Sequence[tuple[str, str, Any]]) -> tuple[Picture, ...]:

@@ -20,13 +20,13 @@ RATE = "config.train.lr"
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores in the column's units by learning rate, a number a seed; `chosen` is the rate that tuning took."""
+    """Scores in the column's units by learning rate, a number a seed; `tuning`: how the tested rate was chosen."""
 
     method: str
     title: str
     variant: int  # of its method, from 0
     scores: dict[float, list[float]]
-    chosen: float | None
+    tuning: Tuning | None
     validation: bool  # scored on rows held back from training
 
 
@@ -56,10 +56,8 @@ def _curve(column: Column, runs: Sequence[Run], title: str, number: int) -> Curv
                 scores.setdefault(run.record.lr, []).append(scale * score.value)
     if choices and not scores:
         scores = _recorded(choices[0], scale)
-    return Curve(
-        runs[0].record.method, title, number, dict(sorted(scores.items())), choices[0].chosen if choices else None,
-        stage == "validation",
-    )  # fmt: skip
+    choice = choices[0] if choices else None
+    return Curve(runs[0].record.method, title, number, dict(sorted(scores.items())), choice, stage == "validation")
 
 
 def _recorded(choice: Tuning, scale: float) -> dict[float, list[float]]:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from sdsbench.core.texts import span
 from sdsbench.results import escape
 from sdsbench.results.figure_style import drawing
-from sdsbench.results.report.boards import Board
+from sdsbench.results.report.boards import COUNTED, Board
 from sdsbench.results.report.curves import curves
-from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.definition import Column, Row
 
@@ -84,17 +84,20 @@ class _Point:
     y: Span
 
 
-def pareto(board: Board, measure: str, label: str, scale: float = 1.0) -> Figure | None:
-    """Mean score with its interval against one cost; methods that no other beats on both are ringed.
+def pareto(board: Board, cost: str, label: str) -> Figure | None:
+    """Mean score with its interval against one cost, a column of the board; methods that no other beats are ringed.
 
-    None where the cost is the same for all: an axis that says nothing.
+    A method has no point where its table has no cost. None where the cost is the same for all (an axis that says
+    nothing), and where it was measured on several machines, so that it says more of them than of the methods.
     """
-    points = []
+    points, machines = [], set()
     for row, cell in board.valued:
-        costs = [cost * scale for run in cell.runs if (cost := run_values.measured(run, measure)) is not None]
-        if costs and np.mean(costs) > 0:
-            points.append(_Point(row, (float(np.mean(costs)), min(costs), max(costs)), _interval(cell)))
-    if len({point.x[0] for point in points}) < 2:
+        costs = board.built.cells.get((row.name, cost))
+        if costs is not None and costs.ours is not None and costs.ours.mean > 0:
+            each = list(costs.by_seed.values()) or [costs.ours.mean]  # a count is the same for every seed
+            points.append(_Point(row, (costs.ours.mean, min(each), max(each)), _interval(cell)))
+            machines |= {(p.device, p.threads) for run in costs.runs if (p := run.record.provenance)}
+    if len({point.x[0] for point in points}) < 2 or (cost != COUNTED and len(machines) > 1):
         return None
     with drawing():
         figure = Figure(figsize=(4.6, 3.4))
@@ -131,7 +134,10 @@ def two_scores(first: Board, second: Board) -> Figure | None:
 
 
 def learning_rates(board: Board) -> Figure | None:
-    """Score against learning rate: a line a method and variant, a point a seed, the chosen rate ringed."""
+    """Score against learning rate: a line a method and variant, a point a seed, the chosen rate ringed.
+
+    The axis says how many runs chose it, the legend where it is no best one: at the end of its grid.
+    """
     found = curves(board.column, board.tried)
     if not found:
         return None
@@ -143,17 +149,22 @@ def learning_rates(board: Board) -> Figure | None:
             look = board.palette.look(curve.method, curve.variant)
             rates = list(curve.scores)
             means = [float(np.mean(values)) for values in curve.scores.values()]
-            axes.plot(rates, means, label=escape.figure(curve.title), markersize=5, **look)
+            chosen = curve.tuning.chosen if curve.tuning else None
+            title = curve.title if curve.tuning is None or curve.tuning.interior else f"{curve.title} (end of its grid)"
+            axes.plot(rates, means, label=escape.figure(title), markersize=5, **look)
             dots = [(rate, value) for rate, values in curve.scores.items() for value in values if len(values) > 1]
             axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, color=look["color"], alpha=0.5, linewidths=0)
-            if curve.chosen in curve.scores:
-                axes.scatter([curve.chosen], [means[rates.index(curve.chosen)]], s=110, facecolors="none",
+            if chosen in curve.scores:
+                axes.scatter([chosen], [means[rates.index(chosen)]], s=110, facecolors="none",
                              edgecolors=look["color"], linewidths=1.2)  # fmt: skip
         shown = sorted({rate for curve in found for rate in curve.scores})
         axes.set_xticks(shown, [f"{rate:g}" for rate in shown], rotation=30 if len(shown) > 6 else 0)
         axes.minorticks_off()
         held_back = "\non rows held back from training" if any(curve.validation for curve in found) else ""
-        axes.set_xlabel("learning rate (ringed: chosen)" if any(curve.chosen for curve in found) else "learning rate")
+        budgets = [curve.tuning.budget for curve in found if curve.tuning]
+        axes.set_xlabel(
+            f"learning rate (ringed: chosen, {span(budgets)} runs a method)" if budgets else "learning rate"
+        )
         axes.set_ylabel(escape.figure(metric(board)) + held_back)
         _legend(axes, 2)
     return figure

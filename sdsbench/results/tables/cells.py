@@ -87,7 +87,8 @@ def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: 
         return _without_value(empty, row, column)
     if column.format == "count":
         return _the_count(empty, having)
-    return _the_mean(empty, column, having)
+    cell = mean_cell(empty, column, having)
+    return replace(empty, status="unequal", runs=cell.runs, problems=cell.problems) if cell.problems else cell
 
 
 def mean_of(table: Table, row: Row, column: Column, parts: Sequence[TableCell]) -> TableCell:
@@ -147,20 +148,21 @@ def _the_count(empty: TableCell, having: Sequence[tuple[Run, float]]) -> TableCe
     return replace(empty, status="value", ours=value, runs=runs)
 
 
-def _the_mean(empty: TableCell, column: Column, having: Sequence[tuple[Run, float]]) -> TableCell:
-    """The mean over seeds; where the runs differ in more than their seed, why they have none."""
+def mean_cell(empty: TableCell, column: Column, having: Sequence[tuple[Run, float]]) -> TableCell:
+    """The mean over seeds; its `problems` say in what the runs differ beside their seed, where they do."""
     runs = [run for run, _ in having]
     scores = {run.id: run_values.score_of(run, column) for run in runs}
     cost = run_values.is_cost(column.measure)
     problems = setting.differences(runs, [setting.averaged(run, scores[run.id], cost) for run in runs])
     problems += _repeated_seeds(runs)
-    if problems:
-        return replace(empty, status="unequal", runs=tuple(runs), problems=tuple(problems))
     scale = SCALE.get(column.format, 1.0)
     by_seed = {run.record.seed: number * scale for run, number in having}
     ours = t_interval([by_seed[seed] for seed in sorted(by_seed)])
     unlearned = {run.id: reason for run in runs if (reason := not_learned(run, scores[run.id]))}
-    return replace(empty, status="value", ours=ours, by_seed=by_seed, runs=tuple(runs), unlearned=unlearned)
+    return replace(
+        empty, status="value", ours=ours, by_seed=by_seed, runs=tuple(runs), problems=tuple(problems),
+        unlearned=unlearned,
+    )  # fmt: skip
 
 
 def _repeated_seeds(runs: Sequence[Run]) -> list[str]:

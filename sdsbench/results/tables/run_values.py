@@ -16,15 +16,10 @@ def value(run: Run, column: Column) -> float | None:
     if column.measure == "score":
         score = score_of(run, column)
         return None if score is None else score.value
-    return measured(run, column.measure)
-
-
-def measured(run: Run, measure: str) -> float | None:
-    """The same of a measure that is no score."""
-    if is_cost(measure) and not own_cost(run, measure):
+    if is_cost(column.measure) and not own_cost(run, column.measure):
         return None
-    special = _SPECIAL.get(measure)
-    number = special(run) if special else run.flat.get(measure)
+    special = _SPECIAL.get(column.measure)
+    number = special(run) if special else run.flat.get(column.measure)
     return None if not isinstance(number, int | float) or math.isnan(number) else float(number)
 
 

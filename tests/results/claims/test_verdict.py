@@ -109,6 +109,8 @@ def test_answers_from_runs(tmp_path: Path, ours: list[float], answer: str) -> No
     assert finding.comparison.difference == pytest.approx(100 * (np.mean(ours) - np.mean([0.50, 0.51, 0.53])))
     assert len(finding.runs) == 6 and finding.comparison.seeds == 3
     assert (finding.needed.seeds is not None and finding.needed.seeds > 3) == (answer == "undecided")
+    asked = f"about {(finding.needed.seeds or 0) - 3} more seeds a side would decide"
+    assert (asked in markdown([result])) == (answer == "undecided")
 
 
 def test_contexts_and_settings_are_kept_apart(tmp_path: Path) -> None:
@@ -132,6 +134,23 @@ def test_answers_to_questions_are_used(tmp_path: Path) -> None:
     found = finding.comparison
     assert found.test.startswith("t over unpaired seeds and questions") and finding.answer == "reproduced"
     assert 15 < found.low < found.difference < found.high < 45  # points, not fractions
+
+
+def test_where_questions_are_the_limit_no_seeds_are_asked_for(tmp_path: Path) -> None:
+    """Runs of a method that answer nearly alike: more of them say no more, more questions would."""
+    rng = np.random.default_rng(3)
+    answers = {"lora": rng.random(60) < 0.5, "sds_lora": rng.random(60) < 0.55}
+    for method, right in answers.items():
+        for seed in range(3):
+            once = right.copy()
+            once[seed] = ~once[seed]
+            write_run(
+                tmp_path, make_record(method, seed, {"gsm8k": float(once.mean())}, n=60), {"gsm8k": make_samples(once)}
+            )
+    result = verdict(tmp_path, claim())
+    needed = result.findings[0].needed
+    assert result.answer == "undecided" and needed.seeds is None and needed.questions is not None
+    assert f"more seeds would not decide: at least {needed.questions} questions are needed" in markdown([result])
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sdsbench.core.record import Seconds
 from sdsbench.results.report import figures
 from sdsbench.results.report.boards import Board, boards
 from sdsbench.results.report.build import build
@@ -64,11 +65,43 @@ def test_the_forest_shows_every_difference_and_marks_what_leaves_it(tmp_path: Pa
 
 def test_a_constant_cost_has_no_figure(tmp_path: Path) -> None:
     board = board_of(tmp_path)
-    assert figures.pareto(board, "seconds.train", "training, seconds") is None
+    assert figures.pareto(board, "train_seconds", "training, seconds") is None
     for seed in range(3):
         write_run(tmp_path, make_record("full_ft", seed, {"gsm8k": 0.5 + 0.01 * seed}, rank=None))
-    figure = figures.pareto(boards(load(tmp_path)[0])[0], "parameters.adapter", "trainable parameters")
+    figure = figures.pareto(boards(load(tmp_path)[0])[0], "trainable", "trainable parameters")
     assert figure is not None and "GSM8K" in figure.axes[0].get_ylabel()
+
+
+def cost_figure(root: Path) -> object:
+    return figures.pareto(boards(load(root)[0])[0], "train_seconds", "training, seconds")
+
+
+def test_a_score_against_a_cost_has_both_spreads(tmp_path: Path) -> None:
+    """The interval of the mean score, and from the cheapest to the dearest run."""
+    for method, seconds in (("lora", 10.0), ("dora", 30.0)):
+        for seed in range(3):
+            spent = Seconds(train=seconds + seed)
+            write_run(tmp_path, make_record(method, seed, {"gsm8k": 0.5 + 0.01 * seed}, seconds=spent))
+    figure = cost_figure(tmp_path)
+    (axes,) = figure.axes  # type: ignore[attr-defined]
+    upright = [line.get_ydata() for line in axes.lines if list(line.get_xdata()) in ([11.0, 11.0], [31.0, 31.0])]
+    assert len(upright) == 2 and all(low < 51.0 < high for low, high in upright)
+    across = [list(part[:, 0]) for bars in axes.containers for part in bars[2][0].get_segments()]
+    assert across == [[10.0, 12.0], [30.0, 32.0]] and "GSM8K" in axes.get_ylabel()
+
+
+@pytest.mark.parametrize("within_a_cell", [True, False])
+def test_times_of_two_machines_are_in_no_figure(tmp_path: Path, within_a_cell: bool) -> None:
+    """Neither as the mean of a method's runs, nor as one method on one machine against another on the other."""
+    for method, seconds in (("lora", 10.0), ("dora", 30.0), ("pissa", 20.0)):
+        for seed in range(3):
+            slow = seed == 2 if within_a_cell else method == "dora"
+            device = "cpu: slow" if slow and method != "pissa" else "cpu: fast"
+            record = make_record(
+                method, seed, {"gsm8k": 0.5 + 0.01 * seed}, seconds=Seconds(train=seconds), device=device
+            )
+            write_run(tmp_path, record)
+    assert cost_figure(tmp_path) is None
 
 
 def test_one_curve_a_method_and_variant_with_the_chosen_rate(tmp_path: Path) -> None:
@@ -93,10 +126,33 @@ def test_one_curve_a_method_and_variant_with_the_chosen_rate(tmp_path: Path) -> 
         "LoRA with flat spectrum, r 8", "SDS-LoRA, r 8",
     ]  # fmt: skip
     for curve in found:
-        assert list(curve.scores) == [1e-3, 1e-2, 1e-1] and curve.chosen == 1e-2 and curve.validation
+        assert list(curve.scores) == [1e-3, 1e-2, 1e-1] and curve.validation
+        assert curve.tuning is not None and curve.tuning.chosen == 1e-2
     alone = curves(board.column, [run for run in board.tried if run.record.tuning])
     assert [list(curve.scores.values()) for curve in alone] == [[[50.0], [50.0], [50.0]]] * 2, "from the records"
-    assert figures.learning_rates(board) is not None
+    figure = figures.learning_rates(board)
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "learning rate (ringed: chosen, 3 runs a method)"
+    assert [text.get_text() for text in axes.get_legend().texts] == [curve.title for curve in found]
+
+
+def test_a_rate_at_the_end_of_its_grid_is_told_on_the_figure(tmp_path: Path) -> None:
+    for seed in range(3):
+        chosen = tuned(1e-2, [1e-3, 1e-2], seeds=[9])
+        write_run(tmp_path, make_record("lora", seed, {"gsm8k": 0.4}, lr=1e-2, tuning=chosen))
+    figure = figures.learning_rates(boards(load(tmp_path)[0])[0])
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["LoRA, r 8 (end of its grid)"]
+
+
+def test_runs_that_did_not_learn_are_listed(tmp_path: Path) -> None:
+    board = board_of(tmp_path / "runs", {"lora": (0.5, 0.52, 0.0), "dora": (0.4, 0.41, 0.42)})
+    (failed,) = [run for run in board.tried if run.record.scores[0].value == 0.0]
+    page = build(tmp_path / "out", load(tmp_path / "runs")[0], {}).read_text()
+    part = page[page.index("<h3>Runs that did not learn</h3>") :].partition("</ul>")[0]
+    assert part.count("<li>") == 1 and f'LoRA, r 8, <a href="runs/{failed.id}.html">' in part
+    assert "not above its floor (no right answer, 0.00)" in part and "‡1" in page
 
 
 def test_two_scores_of_the_same_runs(tmp_path: Path) -> None:

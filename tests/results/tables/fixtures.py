@@ -48,6 +48,7 @@ def make_record(
     n: int = 200,
     source: Any = "embedded",
     fingerprint: str = "d0",
+    weights: str = "w0",
     code_hash: str = "c0",
     dirty: bool = False,
     seconds: Seconds | None = None,
@@ -72,7 +73,8 @@ def make_record(
         **(config or {}),
     }
     identity = json.dumps(
-        [tree, status, protocol, source, code_hash, version, fingerprint, str(tuning), torch, device], sort_keys=True
+        [tree, status, protocol, source, code_hash, version, fingerprint, weights, str(tuning), torch, device],
+        sort_keys=True,
     )
     done = status == "done"
     return Record(
@@ -112,7 +114,7 @@ def make_record(
                 DataUsed(dataset=task, split=split, source=source, rows=n, fingerprint=fingerprint + split)
                 for split in ("train", "test")
             ],
-            weights=Weights(model=model, source="package:sdsbench/synthetic/micro", fingerprint="w0"),
+            weights=Weights(model=model, source="package:sdsbench/synthetic/micro", fingerprint=weights),
         ),
         tuning=tuning,
         failure=None if done else Failure(type=status, message=f"{status} on purpose", step=3),

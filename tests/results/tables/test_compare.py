@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Refused
+from sdsbench.results.report.boards import boards
 from sdsbench.results.statistics.correction import holm
+from sdsbench.results.statistics.intervals import t_interval
 from sdsbench.results.tables.compare import Compared, compare, frame, render
+from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import built, make_record, write_run
 
 VALUES = {
@@ -24,6 +29,7 @@ VALUES = {
     "pissa": [0.20, 0.22, 0.19],
     "sds_lora": [0.51, 0.55, 0.53],
 }
+EQUAL = ("lora", "dora", "pissa", "rslora", "lora_plus", "lora_ga", "lora_xs", "lora_pro", "sds_lora")
 
 
 def write(root: Path, values: dict[str, list[float]], **options: Any) -> None:
@@ -51,6 +57,24 @@ def test_every_number_of_a_row(tmp_path: Path) -> None:
         assert row["detectable"] > (row["high"] - row["low"]) / 2
         raw.append(welch.pvalue)
     assert rows["p_holm"].tolist() == pytest.approx(holm(raw))
+
+
+def test_all_tasks_of_a_table_are_one_family_and_the_report_says_the_same(tmp_path: Path) -> None:
+    """Four differences over two tasks: none is adjusted for its own task alone, in the table or on the pages."""
+    write(tmp_path, {method: VALUES[method] for method in ("lora", "dora", "sds_lora")})
+    for method, scores in (("lora", (0.30, 0.33, 0.31)), ("dora", (0.38, 0.35, 0.36)), ("sds_lora", (0.31, 0.3, 0.33))):
+        for seed, score in enumerate(scores):
+            write_run(tmp_path, make_record(method, seed, {"math": score}, task="math"))
+    whole = compared(tmp_path)
+    raw = [d.contrast.comparison.p_value for d in whole.differences if d.contrast]
+    assert len(raw) == whole.tests == 4
+    assert [d.adjusted for d in whole.differences] == pytest.approx(multipletests(raw, method="holm")[1].tolist())
+    on_pages = boards(load(tmp_path)[0])
+    shown = {(d.column.name, d.row.name): d.adjusted for board in on_pages for d in board.differences}
+    assert shown == {(d.column.name, d.row.name): d.adjusted for d in whole.differences}
+    family = next(line for line in whole.built.footer if "One family" in line)
+    stated = family[family.index("p times the") : family.index(", at 5 %")]
+    assert "6 pairs" in stated and all(stated in "\n".join(board.built.footer) for board in on_pages)
 
 
 def test_the_detectable_effect_is_found_four_times_of_five(tmp_path: Path) -> None:
@@ -117,16 +141,20 @@ def test_what_cannot_be_tested_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_nine_equal_methods_are_seldom_significant(seeds: int) -> None:
+def test_nine_equal_methods_are_seldom_significant(tmp_path: Path, seeds: int) -> None:
     """Simulated: the family of eight comparisons with one reference has an error rate of at most 5 %."""
-    from sdsbench.results.statistics.contrasts import unpaired_seeds
-
+    write(tmp_path, {method: [0.5] * seeds for method in EQUAL})
+    whole = built("grid", tmp_path)
     rng = np.random.default_rng(9)
     studies, wrong = 200, 0
     for _ in range(studies):
-        scores = [dict(enumerate(rng.normal(50, 2, seeds))) for _ in range(9)]
-        adjusted = holm([unpaired_seeds(other, scores[0]).p_value for other in scores[1:]])
-        wrong += min(adjusted) < 0.05
+        cells = {}
+        for (row, name), cell in whole.cells.items():
+            scores = rng.normal(50, 2, seeds).tolist()
+            cells[row, name] = replace(cell, ours=t_interval(scores), by_seed=dict(enumerate(scores)))
+        found = compare(replace(whole, cells=cells))
+        assert found.tests == 8
+        wrong += min(d.adjusted for d in found.differences) < 0.05
     assert wrong / studies <= 0.07
 
 

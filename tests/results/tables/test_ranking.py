@@ -154,6 +154,15 @@ def test_the_tested_difference_is_the_shown_one(tmp_path: Path) -> None:
     )
 
 
+def test_three_seeds_a_side_of_which_two_are_common_are_not_tested_where_seeds_are_paired(tmp_path: Path) -> None:
+    for method, first, value in (("lora", 0, 0.2), ("dora", 1, 0.9)):
+        for seed in range(first, first + 3):
+            record = make_record(method, seed, {"gsm8k": value + 0.01 * seed**2}, family="encoder")
+            write_run(tmp_path, record)
+    assert contrast_of(tmp_path, "dora_r8", "lora_r8").untested == "fewer than 3 common seeds"
+    assert {cell.mark for cell in built("grid", tmp_path).cells.values()} == {""}
+
+
 def test_answers_to_other_questions_are_not_paired(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for method, shift in (("lora", 0), ("dora", 1000)):

@@ -37,6 +37,8 @@ DIFFERING = {
     "new tokens": ({"config": {"task": {"max_new_tokens": 16}}}, {"config": {"task": {"max_new_tokens": 512}}}),
     "task version": ({"version": 1}, {"version": 2}),
     "data": ({"fingerprint": "d0"}, {"fingerprint": "d1"}),
+    "weights": ({"weights": "w0"}, {"weights": "w1"}),
+    "questions": ({"n": 200}, {"n": 100}),
     "torch": ({"torch": "2.12.1"}, {"torch": "2.13.0"}),
     "device": ({"device": "cpu: a"}, {"device": "cuda: b"}),
     "dtype": ({"dtype": "float32"}, {"dtype": "bfloat16"}),
