@@ -290,7 +290,7 @@ def _generated(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, 
 
 @lru_cache(maxsize=4)
 def _rows_of(generator: Callable[..., list[dict[str, Any]]], split: str, count: int) -> list[dict[str, Any]]:
-    """Generated rows, kept for the next run of this process (a sweep's worker, a multirun): they are always the same."""
+    """Generated rows, kept for the next run of this process (a sweep's worker, a multirun): always the same."""
     return generator(split, count)
 
 
