@@ -29,10 +29,10 @@ run: .venv/.base ## the main job: SDS-LoRA on GSM8K-style problems with SmolLM2-
 	$(BIN)/python -m sdsbench method=sds_lora task=gsm8k
 
 test: .venv/.test ## the tests, in parallel, without the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
 test-all: .venv/.test ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-full-ft: .venv/.test ## the tests of train.optimizer=adamw8bit; torchao apart, so that no other run imports it
 	test -d .venv/full-ft || $(PIP) --constraint requirements.lock --no-deps --target .venv/full-ft torchao

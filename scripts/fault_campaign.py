@@ -1,7 +1,7 @@
 """kill -9 at random moments, over and over, on a plan with two workers: nothing lost, nothing twice, nothing changed.
 
     python scripts/fault_campaign.py FOLDER                        # 20 runs, 50 kills
-    python scripts/fault_campaign.py FOLDER --runs 4 --kills 4     # the short form that CI runs
+    python scripts/fault_campaign.py FOLDER --runs 2 --kills 3     # the short form that CI runs
 
 Every tenth kill takes the sweep itself, whose workers then find themselves alone; the sweep is started again at once.
 Each record is compared bitwise with that of an uninterrupted sweep of the same plan, made first.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -285,7 +285,13 @@ def _generated(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, 
     count = EMBEDDED_ROWS[split]
     if split == "train" and config.train_limit is not None:
         count = max(count, config.train_limit)
-    return generator_of(data_set.name)(split, count), None
+    return _rows_of(generator_of(data_set.name), split, count), None
+
+
+@lru_cache(maxsize=4)
+def _rows_of(generator: Callable[..., list[dict[str, Any]]], split: str, count: int) -> list[dict[str, Any]]:
+    """Generated rows, kept for the next run of this process (a sweep's worker, a multirun): always the same."""
+    return generator(split, count)
 
 
 def what_would_do(data_set: DataSet) -> str:

@@ -14,6 +14,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -68,8 +69,15 @@ class WordProblem:
         return "\n".join([*lines, f"#### {self.result}"])
 
 
+@cache
+def _parts(formula: str) -> tuple[str, str, str, str]:
+    """(result, left, operator, right) of "result = left operator right"; a few formulas are read thousands of times."""
+    name, _, left, sign, right = formula.split()
+    return name, left, sign, right
+
+
 def _equation(step: SolutionStep, values: Mapping[str, int]) -> tuple[int, str, int, int]:
-    name, _, left, sign, right = step.formula.split()
+    name, left, sign, right = _parts(step.formula)
     operand = values[right] if right in values else int(right)
     return values[left], sign, operand, values[name]
 
@@ -78,7 +86,7 @@ def solve(template: Template, given: Mapping[str, int]) -> dict[str, int] | None
     """All values of a problem, or None where a step is not a whole number from 1 to LARGEST."""
     values = dict(given)
     for step in template.steps:
-        name, _, left, sign, right = step.formula.split()
+        name, left, sign, right = _parts(step.formula)
         operand = values[right] if right in values else int(right)
         if sign == "/" and values[left] % operand:
             return None

@@ -14,7 +14,7 @@ from tests.tools import QUIET
 
 FAST = [
     "model=micro", "data.source=embedded", "data.train_limit=32", "train.max_steps=3", "eval.limit=2", "threads=1",
-    "eval.untrained=false", "task.max_new_tokens=4",
+    "eval.untrained=false", "task.max_new_tokens=4", "train.batch_size=2",
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 
 FAST = [
     "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=4", "eval.limit=2",
-    "threads=1", "eval.untrained=false", "task.max_new_tokens=4", "train.clip_norm=null",
+    "threads=1", "eval.untrained=false", "task.max_new_tokens=4", "train.clip_norm=null", "train.batch_size=2",
 ]  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 FAST = [
     "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2", "eval.limit=2",
-    "threads=1", "eval.untrained=true", "eval.untrained_limit=1", "task.max_new_tokens=4",
+    "threads=1", "eval.untrained=true", "eval.untrained_limit=1", "task.max_new_tokens=4", "train.batch_size=2",
 ]  # fmt: skip
 
 

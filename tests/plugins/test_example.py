@@ -50,13 +50,11 @@ def test_run_sweep_export_and_table_of_an_installed_plugin(site: Path, tmp_path:
     assert record.provenance is not None and record.provenance.packages["lora-extras"] == "0.1.0"
     assert {"method", "task", "data"} <= record.provenance.code.keys()
 
-    plan = sdsbench(
-        site, tmp_path, "plan", "method=lora,init_ab,lora_one", "seed=0,1", *SMALL, "output_root=runs", "--name", "p"
-    )
+    plan = sdsbench(site, tmp_path, "plan", "method=lora,init_ab,lora_one", *SMALL, "output_root=runs", "--name", "p")
     assert plan.returncode == 0, plan.stderr
     sweep = sdsbench(site, tmp_path, "sweep", "p", "--workers", "2")
     assert sweep.returncode == 0, sweep.stdout + sweep.stderr
-    assert len(list((tmp_path / "runs").glob("*/record.json"))) == 6, "the single run is one of the sweep's"
+    assert len(list((tmp_path / "runs").glob("*/record.json"))) == 3, "the single run is one of the sweep's"
 
     table = sdsbench(site, tmp_path, "table", "grid", "--runs", "runs")
     assert table.returncode == 0, table.stderr

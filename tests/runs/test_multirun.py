@@ -9,7 +9,7 @@ from pathlib import Path
 
 FAST = [
     "model=micro", "data.source=embedded", "data.train_limit=32", "train.max_steps=4", "eval.limit=2", "threads=1",
-    "eval.untrained=false", "task.max_new_tokens=4", "train.clip_norm=null",
+    "eval.untrained=false", "task.max_new_tokens=4", "train.clip_norm=null", "train.batch_size=2",
 ]  # fmt: skip
 
 

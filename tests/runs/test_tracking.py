@@ -23,6 +23,7 @@ from tests.tools import QUIET
 FAST = [
     "model=micro", "data.source=embedded", "data.train_limit=32", "train.max_steps=3", "eval.limit=2", "threads=1",
     "eval.untrained=true", "eval.untrained_limit=1", "task.max_new_tokens=4", "method=lora", "tracker=wandb",
+    "train.batch_size=2",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from tests.tools import QUIET
 
 FAST = [
     "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2", "eval.limit=4",
-    "eval.untrained=false", "task.max_new_tokens=4", "threads=1",
+    "eval.untrained=false", "task.max_new_tokens=4", "threads=1", "train.batch_size=2",
 ]  # fmt: skip
 
 

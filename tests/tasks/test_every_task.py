@@ -127,7 +127,7 @@ def trained(overrides: list[str], folder: Path) -> dict[str, tuple[float, float]
     return {name: (values["untrained"], values["trained"]) for name, values in found.items()}
 
 
-SHORT = ["method=full_ft", "train.lr=1e-3", "train.batch_size=32", "train.max_steps=100"]
+SHORT = ["method=full_ft", "train.lr=2e-3", "train.batch_size=16", "train.max_steps=60"]
 
 
 @pytest.mark.parametrize("short", ["cola", "rte", "mrpc", "stsb", "qnli", "sst2", "mnli", "qqp", "wnli"])

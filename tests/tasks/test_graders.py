@@ -44,7 +44,9 @@ def test_gsm8k_hard_cases(case):
 
 
 @pytest.mark.parametrize("case", cases("math_hard.jsonl"), ids=lambda case: case["why"])
-def test_math_hard_cases(case, short_limits):
+def test_math_hard_cases(case, short_limits, monkeypatch):
+    if None in case.values():  # no time decides it, so that little does
+        monkeypatch.setattr(symbolic, "CPU_SECONDS", 1.0)
     text = f"Some steps.\nThe answer is: {case['answer']}"
     assert verdicts("math", case["gold"], text) == {name: case[name] for name in math.GRADERS}
 
@@ -116,13 +118,9 @@ def test_generated_text_reaches_nothing_outside_its_expression(tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [{"PYTHONINTMAXSTRDIGITS": "640"}, {"PYTHONHASHSEED": "7"}, {"SYMPY_USE_CACHE": "no"}, {"LC_ALL": "C"}],
-    ids=lambda variables: "".join(variables),
-)
-def test_no_environment_variable_moves_a_verdict(variables):
+def test_no_environment_variable_moves_a_verdict():
     """A new process under another environment gives the verdicts that this one gives."""
+    variables = {"PYTHONINTMAXSTRDIGITS": "640", "PYTHONHASHSEED": "7", "SYMPY_USE_CACHE": "no", "LC_ALL": "C"}
     digits = "1" * 700
     questions = [
         ("math", "7", f"The answer is: {digits}/{digits}1"),

@@ -21,7 +21,7 @@ from tests.tools import QUIET
 
 FAST = [
     "model=micro", "data.source=embedded", "data.train_limit=64", "train.max_steps=4", "eval.limit=1", "threads=1",
-    "eval.untrained=false", "task.max_new_tokens=2", "dtype=float32", "method=lora",
+    "eval.untrained=false", "task.max_new_tokens=2", "dtype=float32", "method=lora", "train.batch_size=2",
 ]  # fmt: skip
 
 

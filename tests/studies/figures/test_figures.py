@@ -22,10 +22,10 @@ from tests.tools import QUIET
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LoRA at two rates and SDS-LoRA, four steps each."""
+    """LoRA at two rates and SDS-LoRA, two steps each."""
     folder = tmp_path_factory.mktemp("runs")
     common = [
-        "model=micro", "data.source=embedded", "train.max_steps=4", "train.batch_size=2", "train.warmup_ratio=0",
+        "model=micro", "data.source=embedded", "train.max_steps=2", "train.batch_size=2", "train.warmup_ratio=0",
         "eval.limit=1", "eval.untrained=false", "threads=1", "probe.every=2", "probe.rows=2", f"output_root={folder}",
     ]  # fmt: skip
     for more in (
@@ -43,14 +43,14 @@ def test_lines_best_rate_and_runs_without_probes(runs: Path) -> None:
     assert data.optimizers == ["adamw"]
     assert data.lines("adamw") == [("LoRA", "lora"), ("SDS-LoRA", "sds_lora")]
     assert data.runs.set_index("line").loc["LoRA", "lr"] == 1e-2
-    assert set(data.looks["step"]) == {1, 2, 4} and len(data.looks) == 2 * 3 * 35
+    assert set(data.looks["step"]) == {1, 2} and len(data.looks) == 2 * 2 * 35
 
 
 def test_medians_are_those_of_the_stored_rows(runs: Path) -> None:
     data = load(str(runs))
     run_id = data.of("adamw", "SDS-LoRA")[0]
-    rows = data.looks[(data.looks["run_id"] == run_id) & (data.looks["step"] == 4)]
-    assert _median_over_layers(data, [run_id], "alignment").loc[4, run_id] == pytest.approx(rows["alignment"].median())
+    rows = data.looks[(data.looks["run_id"] == run_id) & (data.looks["step"] == 2)]
+    assert _median_over_layers(data, [run_id], "alignment").loc[2, run_id] == pytest.approx(rows["alignment"].median())
     assert _median_over_layers(data, [run_id], "no_such_measure").empty
 
 
@@ -86,9 +86,9 @@ def test_names_of_layers() -> None:
 def test_runs_of_two_settings_share_no_figure(runs: Path, tmp_path: Path) -> None:
     """Runs of another length, batch or data are named instead of averaged."""
     longer = [
-        "model=micro", "data.source=embedded", "train.max_steps=2", "train.batch_size=2", "train.warmup_ratio=0",
+        "model=micro", "data.source=embedded", "train.max_steps=1", "train.batch_size=2", "train.warmup_ratio=0",
         "eval.limit=1", "eval.untrained=false", "threads=1", "probe.every=2", "probe.rows=2", f"output_root={tmp_path}",
     ]  # fmt: skip
     execute(compose_run([*longer, "method=lora"]), QUIET)
-    with pytest.raises(Refused, match=r"must not share a figure: .*train\.max_steps: 2 in [0-9a-f]+; 4 in"):
+    with pytest.raises(Refused, match=r"must not share a figure: .*train\.max_steps: 1 in [0-9a-f]+; 2 in"):
         load([str(runs), str(tmp_path)])

@@ -23,7 +23,7 @@ METHODS = ("sds_lora", "lora_pro", "dora", "full_ft")
 
 def overrides(folder: Path, method: str, *more: str) -> list[str]:
     return [
-        "model=micro", f"method={method}", "data.source=embedded", "train.max_steps=6", "train.batch_size=2",
+        "model=micro", f"method={method}", "data.source=embedded", "train.max_steps=4", "train.batch_size=2",
         "train.warmup_ratio=0", "eval.limit=1", "eval.untrained=false", "threads=1", f"output_root={folder}", *more,
     ]  # fmt: skip
 
@@ -49,10 +49,10 @@ def test_losses_and_weights_are_bitwise_equal_with_probes(tmp_path: Path, method
     for path in sorted((plain_folder / "adapter").rglob("*.safetensors")):
         assert path.read_bytes() == (probed_folder / "adapter" / path.name).read_bytes()
     looks = [line for line in probed if line["kind"] == "probe"]
-    assert [line["step"] for line in looks] == [1, 2, 4, 6]
+    assert [line["step"] for line in looks] == [1, 2, 4]
     assert all(0 <= line["alignment"] <= 1 + 1e-9 and line["seconds"] > 0 for line in looks)
     assert not [line for line in plain if line["kind"] == "probe"] and not (plain_folder / "probes").exists()
-    rows = samples.read_looks(path_of(probed_folder, 6))
+    rows = samples.read_looks(path_of(probed_folder, 4))
     assert len(rows) == 35 and len({row["layer"] for row in rows}) == 35
     assert looks[-1]["alignment"] == pytest.approx(means(rows)["alignment"], rel=1e-6)
     assert all(row["actual_norm"] > 0 for row in rows)
@@ -69,7 +69,7 @@ def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
     from sdsbench.runs.families import family_of
     from sdsbench.tasks import base as tasks
 
-    folder, _ = run(tmp_path, "lora", "probe.every=6", "probe.rows=3")
+    folder, _ = run(tmp_path, "lora", "probe.every=4", "probe.rows=3")
     config = compose_run(overrides(tmp_path, "lora"))
     loaded = load(config.model, torch.float32, None)
     rows = load_training(config.task.train_set, config.data)
@@ -109,5 +109,5 @@ def test_bad_values_are_named() -> None:
 
 
 def test_rows_are_json_without_nan(tmp_path: Path) -> None:
-    folder, lines = run(tmp_path, "lora_xs", "probe.every=6")
-    json.dumps([*lines, *samples.read_looks(path_of(folder, 6))], allow_nan=False)
+    folder, lines = run(tmp_path, "lora_xs", "probe.every=4")
+    json.dumps([*lines, *samples.read_looks(path_of(folder, 4))], allow_nan=False)
