@@ -227,6 +227,7 @@ def test_variant_code_is_what_the_authors_code_does():
     math = resolved("sds_lora/math", "variant=code").task
     assert (math.input_field, math.tokenize) == (True, "together")
     both = (("lora_pro", "mode", "efficient"), ("altlora", "second_moment", True), ("dora", "drop_base", True))
+    both += (("altlora", "moves", "both"),)
     for method, key, value in both:
         assert getattr(resolved("sds_lora/math", f"method={method}", "variant=code").method, key) == value
     pro = resolved("lora_pro/metamath", "method=lora_pro", "variant=code").method
@@ -234,7 +235,9 @@ def test_variant_code_is_what_the_authors_code_does():
     assert resolved("pissa/metamath").method.svd_iterations == 16
     assert resolved("lora_xs/commonsense").method.alpha / 32 == 2
     assert resolved("dora/commonsense").method.drop_base
-    assert resolved("lora_pro/metamath", "method=lora_pro", "variant=code").train.mean_over == 1
+    pro_rows = resolved("lora_pro/metamath", "method=sds_lora", "variant=code")
+    assert (pro_rows.train.mean_over, pro_rows.task.tokenize, pro_rows.task.template) == (1, "together", "lora_pro")
+    assert (pro_rows.task.train_types, pro_rows.data.max_tokens, pro_rows.data.train_limit) == ("gsm", 512, 100000)
     for protocol, variant, template, mean_over in (
         ("sds_lora", "code", "llm_adapters", None),
         ("sds_lora", "paper", "plain", None),
