@@ -87,9 +87,11 @@ def test_both_factors_move_as_in_the_code_of_sds_lora_s_author() -> None:
     own = {name: {key: getattr(layer, key).detach().clone() for key in "AB"} for name, layer in session.layers.items()}
     state = {n: {k: torch.zeros_like(of[k[-1]]) for k in ("mA", "mB", "vA", "vB", "oA", "oB")} for n, of in own.items()}
 
-    def moved(factor_rn: Tensor, held_mr: Tensor, then_mr: Tensor, momentum: Tensor, square: Tensor, gradient: Tensor):
+    def moved(
+        step: int, factor_rn: Tensor, held_mr: Tensor, then_mr: Tensor, momentum: Tensor, square: Tensor, g: Tensor
+    ):
         inverse_rr = torch.linalg.inv(held_mr.T @ held_mr + damping * identity_rr)
-        scaled = inverse_rr @ gradient
+        scaled = inverse_rr @ g
         square = 0.999 * square + 0.001 * scaled**2
         root = (square / (1 - 0.999**step)).sqrt() + 1e-8
         direction = 0.9 * inverse_rr @ held_mr.T @ then_mr @ momentum + 0.1 * scaled
@@ -100,9 +102,9 @@ def test_both_factors_move_as_in_the_code_of_sds_lora_s_author() -> None:
         for name, layer in session.layers.items():
             of, was, g_mn = own[name], state[name], 3.0 * gradients[name]
             ga_rn, gb_mr = of["B"].T @ g_mn, g_mn @ of["A"].T
-            a_rn, was["mA"], was["vA"] = moved(of["A"], of["B"], was["oB"], was["mA"], was["vA"], ga_rn)
+            a_rn, was["mA"], was["vA"] = moved(step, of["A"], of["B"], was["oB"], was["mA"], was["vA"], ga_rn)
             turned = (was["oA"].T, was["mB"].T, was["vB"].T, gb_mr.T)
-            b_rm, momentum_rm, square_rm = moved(of["B"].T, a_rn.T, *turned)
+            b_rm, momentum_rm, square_rm = moved(step, of["B"].T, a_rn.T, *turned)
             was |= {"mB": momentum_rm.T, "vB": square_rm.T, "oB": of["B"], "oA": a_rn}
             of |= {"A": a_rn, "B": b_rm.T}
             for key in "AB":
