@@ -72,9 +72,9 @@ def _selection(config: RunConfig, task: Task) -> Callable[[Rows], Iterator[int]]
         if most is None:
             yield from positions
             return
-        positions, ahead = tee(positions)
+        kept, ahead = tee(positions)
         examples = (task.training_example(rows[position]) for position in ahead)
         encoded = encode(examples, load_tokenizer(config.model), most, config.task)  # type: ignore[arg-type]
-        yield from (position for position, example in zip(positions, encoded, strict=True) if not example.cut)
+        yield from (position for position, example in zip(kept, encoded, strict=True) if not example.cut)
 
     return select
