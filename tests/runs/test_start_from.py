@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification, RobertaConfi
 
 from sdsbench.core.errors import ConfigError, Refused, Unavailable
 from sdsbench.core.record import Record
+from sdsbench.methods.named_tensors import named_tensors
 from sdsbench.models.head import label_parameters
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id
@@ -70,6 +71,21 @@ def test_the_record_says_from_what(first: tuple[Path, Record]) -> None:
             run(folder, RTE, start)
     finally:
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize("method", [["full_ft"], ["peft", "method.type=vera"]], ids=str)
+def test_methods_without_adapted_layers_go_on_too(method: list[str], tmp_path: Path) -> None:
+    """All that the other run saved is in the model, frozen projections too, but for the label layer."""
+    words = [word for word in FAST if not word.startswith("method")]
+    words += [f"method={method[0]}", *method[1:], "train.save=all", f"output_root={tmp_path}"]
+    record = execute(compose_run([*words, MNLI]), QUIET)
+    training, _ = ready_to_train(compose_run([*words, RTE, f"start_from='{record.run_id}'"]))
+    labels, present = label_parameters(training.model), named_tensors(training.model)
+    saved = load_file(tmp_path / record.run_id / "adapter" / "adapter.safetensors")
+    others = {key.removeprefix("other."): tensor for key, tensor in saved.items()}
+    assert labels < others.keys()
+    for name in others.keys() - labels:
+        assert torch.equal(present[name], others[name]), name
 
 
 @pytest.mark.parametrize(
