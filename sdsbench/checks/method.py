@@ -196,8 +196,9 @@ def group(config: RunConfig) -> Finding:
     alone = [_train(*ready_to_train(each)) for each in configs]
     base, members = SharedBase(load_model), []
     for each in configs:
-        training, state, _, _ = attach_method(each, load(each, base))
-        start_method(each, training, state)
+        loaded = load(each, base)
+        training, state, _, _ = attach_method(each, loaded)
+        start_method(each, loaded.model, training, state)
         if base.restore(thorough=True):
             return Finding("group", None, "the method writes into the base weights: sweeps let it train alone")
         members.append(Member(training, state))

@@ -145,6 +145,7 @@ class Provenance(FileContent):
     threads: int
     data: list[DataUsed]
     weights: Weights
+    start: str | None = None  # sha256 of the adapter that the run started from (start_from)
 
     def code_text(self) -> str:
         """Commit and code in a line for people."""

@@ -38,6 +38,11 @@ class DataConfig(Section):
         "random",
         description="which rows train_limit keeps: random (one draw for all runs, classes in proportion) or first",
     )
+    max_tokens: Count | None = Field(
+        None,
+        description="training rows of more tokens, prompt, response and end token, are left out before train_limit "
+        "counts; null: none is (train.max_length cuts them)",
+    )
     validation_rows: Count = Field(
         200,
         description="training rows held back for eval.split=validation where no other split is left for it; of own "

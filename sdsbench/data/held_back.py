@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -97,11 +98,26 @@ def split_off(train: Rows, count: int) -> tuple[Rows, Rows]:
     return train.take(rest), dataclasses.replace(held_out, split=BEST_STEP)
 
 
-def load_training(name: str, config: DataConfig, tuning: Sequence[Rows] = (), classes: str | None = None) -> Rows:
+def load_training(
+    name: str,
+    config: DataConfig,
+    tuning: Sequence[Rows] = (),
+    classes: str | None = None,
+    select: Callable[[Rows], Iterator[int]] | None = None,
+) -> Rows:
     """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`.
 
-    `classes`: the column of a row's class, of own files, whose set names none.
+    `classes`: the column of a row's class, of own files, whose set names none. `select` yields the positions of the
+    rows that count, in order; no more are asked for than the first ones that the limit keeps.
+    Raises Unavailable where no row counts.
     """
     rows = load(name, "train", config)
     rows = dataclasses.replace(rows, classes=rows.classes or classes)
-    return limited(without(rows, tuning) if tuning else rows, config.train_limit, config.order)
+    if tuning:
+        rows = without(rows, tuning)
+    if select is not None:
+        most = config.train_limit if config.order == "first" else None
+        rows = rows.take(list(islice(select(rows), most)))
+        if not len(rows):
+            raise Unavailable(f"data set {name}: data.max_tokens and the task leave no training row")
+    return limited(rows, config.train_limit, config.order)

@@ -14,11 +14,15 @@ beta2^k)) + epsilon, where V_A <- beta2 V_A + (1 - beta2) gA'^2. Steps are plain
 
 Left open by the paper, and chosen here: B has the first turn, since gA = 0 while B = 0; `damping` is added to the
 eigenvalues of B^T B and A A^T.
+
+`moves=both` is the AltLoRA that SDS-LoRA's author compares with (trainer.py: altlora_step): every step moves A, then B
+at the new A. Momentum is carried over for the step alone (kept is beta1 M_A + (1 - beta1) gA'), and the factor 1/s^2 is
+left out, which the second moment takes out anyway.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -36,7 +40,13 @@ if TYPE_CHECKING:
 class AltLoRAConfig(LowRankConfig):
     name: str = "altlora"
     second_moment: bool = Field(False, description="AltLoRA+: the step is divided by the root of its second moment")
-    steps_per_turn: Count = Field(1, description="optimizer steps that one factor moves before the other does")
+    moves: Literal["turns", "both"] = Field(
+        "turns",
+        description="which factor a step moves: one, in turns; or A and then B at the new A (SDS-LoRA's author's code)",
+    )
+    steps_per_turn: Annotated[Count, only_where(moves="turns")] = Field(
+        1, description="optimizer steps that one factor moves before the other does"
+    )
     damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues of the r x r Gram matrices")
     betas: list[Share] = Field(
         [0.9, 0.999],
@@ -71,42 +81,54 @@ class AltLoRA(LoRA):
         moving, resting = "AB" if turns % 2 else "BA"
         return moving, resting, turns // 2 * self.config.steps_per_turn + within + 1
 
-    def before_step(self, layers: Layers, step: int) -> None:
+    def before_step(self, layers: Layers, step: int, lr: float) -> None:
         from sdsbench.methods.attach import group_by_shape
+        from sdsbench.methods.factor_stacks import put_gradients, stacked
 
-        moving, resting, count = self.turn(step)
         with torch.no_grad():
             for batch in group_by_shape(layers):
-                direction_Lmn = self._direction(batch, moving, resting, count)
-                for layer, direction in zip(batch, direction_Lmn, strict=True):
-                    getattr(layer, moving).grad.copy_(direction)
-                    getattr(layer, resting).grad.zero_()
+                if self.config.moves == "both":
+                    a_Lrn, b_Lmr = stacked(batch, "A"), stacked(batch, "B")
+                    towards_a_Lrn = self._direction(batch, "A", b_Lmr, step)
+                    towards_b_Lrm = self._direction(batch, "B", (a_Lrn - lr * towards_a_Lrn).mT, step)
+                    put_gradients(batch, A=towards_a_Lrn, B=towards_b_Lrm.mT)
+                else:
+                    self._take_turn(batch, step)
 
-    def _direction(self, batch: list[AdaptedLinear], moving: str, resting: str, count: int) -> Tensor:
-        """The step of the moving factor for a batch of layers; also advances their training state.
+    def _take_turn(self, batch: list[AdaptedLinear], step: int) -> None:
+        from sdsbench.methods.factor_stacks import put_gradients, stacked
 
-        Written for A. For B every matrix is transposed: A^T takes the place of B, and r x m that of r x n.
+        moving, resting, count = self.turn(step)
+        held_L = stacked(batch, resting)
+        direction_L = self._direction(batch, moving, held_L if moving == "A" else held_L.mT, count)
+        put_gradients(batch, **{moving: direction_L if moving == "A" else direction_L.mT})
+        for layer in batch:
+            getattr(layer, resting).grad.zero_()
+
+    def _direction(self, batch: list[AdaptedLinear], moving: str, b_Lmr: Tensor, count: int) -> Tensor:
+        """The step of the moving factor for a batch of layers, whose training state advances.
+
+        Written for A, with B where it is when A moves. For B every matrix is transposed: A^T takes the place of B, and
+        r x m that of r x n.
         """
+        from sdsbench.methods.factor_stacks import put, stacked, stacked_gradients
 
-        def stacked(name: str, gradient: bool = False) -> Tensor:
-            tensors = [getattr(layer, name) for layer in batch]
-            stack = torch.stack([tensor.grad if gradient else tensor for tensor in tensors])
-            return stack.mT if moving == "B" else stack
+        def turned(stack_L: Tensor) -> Tensor:
+            return stack_L.mT if moving == "B" else stack_L
 
         beta1, beta2 = self.config.betas
-        b_Lmr, then_Lmr = stacked(resting), stacked(f"{resting}_then")
-        gradient_Lrn = stacked(moving, gradient=True) / self.scale() ** 2
+        both, resting = self.config.moves == "both", "B" if moving == "A" else "A"
+        then_Lmr, before_Lrn = turned(stacked(batch, f"{resting}_then")), turned(stacked(batch, f"{moving}_momentum"))
+        gradient_Lrn = turned(stacked_gradients(batch, moving)) / (1.0 if both else self.scale() ** 2)
         damping_rr = self.config.damping * torch.eye(b_Lmr.shape[2], dtype=b_Lmr.dtype, device=b_Lmr.device)
-        right_Lr2n = torch.cat([gradient_Lrn, b_Lmr.mT @ then_Lmr @ stacked(f"{moving}_momentum")], 2)
+        right_Lr2n = torch.cat([gradient_Lrn, b_Lmr.mT @ then_Lmr @ before_Lrn], 2)
         projected_Lrn, carried_Lrn = torch.linalg.solve(b_Lmr.mT @ b_Lmr + damping_rr, right_Lr2n).chunk(2, 2)
         momentum_Lrn = carried_Lrn.lerp(projected_Lrn, 1 - beta1)
+        kept_Lrn = before_Lrn.lerp(projected_Lrn, 1 - beta1) if both else momentum_Lrn
         direction_Lrn = momentum_Lrn / (1 - beta1**count)
-        state = {f"{moving}_momentum": momentum_Lrn, f"{resting}_then": b_Lmr}
+        put(batch, **{f"{moving}_momentum": turned(kept_Lrn), f"{resting}_then": turned(b_Lmr)})
         if self.config.second_moment:
-            square_Lrn = stacked(f"{moving}_square").lerp(projected_Lrn.square(), 1 - beta2)
+            square_Lrn = turned(stacked(batch, f"{moving}_square")).lerp(projected_Lrn.square(), 1 - beta2)
             direction_Lrn = direction_Lrn / ((square_Lrn / (1 - beta2**count)).sqrt() + self.config.epsilon)
-            state[f"{moving}_square"] = square_Lrn
-        for name, tensors in state.items():
-            for layer, tensor in zip(batch, tensors.mT if moving == "B" else tensors, strict=True):
-                getattr(layer, name).copy_(tensor)
-        return direction_Lrn.mT if moving == "B" else direction_Lrn
+            put(batch, **{f"{moving}_square": turned(square_Lrn)})
+        return direction_Lrn

@@ -209,8 +209,11 @@ class Method:
         """Initialise from data, once, before the first step (not when resuming); returns facts for the record."""
         return {}
 
-    def before_step(self, layers: Layers, step: int) -> None:
+    def before_step(self, layers: Layers, step: int, lr: float) -> None:
         """Change gradients in place after backward; step counts optimizer steps from 1.
+
+        `lr` is the learning rate of this step, before `learning_rate_factor`: who moves one factor before another has
+        to know where the first will be.
 
         train.clip says whether gradients are clipped before (`raw`) or what this made of them (`adjusted`).
         """

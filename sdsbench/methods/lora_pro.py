@@ -118,7 +118,7 @@ class LoRAPro(LoRA):
             layer.add_training_state("moment1", torch.zeros(layer.shape, dtype=dtype))
             layer.add_training_state("moment2", torch.zeros(layer.shape, dtype=dtype))
 
-    def before_step(self, layers: Layers, step: int) -> None:
+    def before_step(self, layers: Layers, step: int, lr: float) -> None:
         from sdsbench.methods.attach import group_by_shape
 
         with torch.no_grad():
@@ -128,10 +128,10 @@ class LoRAPro(LoRA):
                 self._adjust(batch)
 
     def _adjust(self, batch: list[AdaptedLinear]) -> None:
-        adjusted = adjusted_gradients(*_stacked(batch), *self._settings())
-        for layer, ga_rn, gb_mr in zip(batch, *adjusted, strict=True):
-            layer.A.grad.copy_(ga_rn)
-            layer.B.grad.copy_(gb_mr)
+        from sdsbench.methods.factor_stacks import factors_and_gradients, put_gradients
+
+        ga_Lrn, gb_Lmr = adjusted_gradients(*factors_and_gradients(batch), *self._settings())
+        put_gradients(batch, A=ga_Lrn, B=gb_Lmr)
 
     def _settings(self) -> tuple[float, float, bool]:
         """(s, damping, whether it is relative)"""
@@ -139,10 +139,12 @@ class LoRAPro(LoRA):
 
     def _replace_by_dense_direction(self, batch: list[AdaptedLinear], step: int) -> None:
         """gA <- s B^T d, gB <- s d A^T, with d Adam's direction for the equivalent gradient; step counts from 1."""
+        from sdsbench.methods.factor_stacks import factors_and_gradients
+
         scale, (beta1, beta2) = self.scale(), self.config.betas
         count = step - 1 + self.config.first_count
         square_dtype = torch.float32 if step == 1 else getattr(torch, self.config.square_dtype)
-        adjusted = adjusted_gradients(*_stacked(batch), *self._settings(), closest=False)
+        adjusted = adjusted_gradients(*factors_and_gradients(batch), *self._settings(), closest=False)
         for layer, ga_rn, gb_mr in zip(batch, *adjusted, strict=True):
             equivalent_mn = scale * (layer.B @ ga_rn + gb_mr @ layer.A)
             moment1_mn = layer.moment1.float().lerp(equivalent_mn, 1 - beta1)
@@ -153,9 +155,3 @@ class LoRAPro(LoRA):
             direction_mn = moment1_mn.div_(1 - beta1**count).div_(root_mn)
             layer.A.grad.copy_(scale * layer.B.t() @ direction_mn)
             layer.B.grad.copy_(scale * direction_mn @ layer.A.t())
-
-
-def _stacked(batch: list[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A, B and their gradients, each as one batch."""
-    factors = torch.stack([layer.A for layer in batch]), torch.stack([layer.B for layer in batch])
-    return *factors, torch.stack([layer.A.grad for layer in batch]), torch.stack([layer.B.grad for layer in batch])

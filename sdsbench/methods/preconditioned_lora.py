@@ -5,21 +5,48 @@
 The run's optimizer works on gA', gB' (with AdamW: ScaledAdam, with SGD: ScaledGD). To first order W moves by
 -eta s^2 (B (B^T B + damping I)^-1 B^T G + G A^T (A A^T + damping I)^-1 A): projectors, like SDS-LoRA's, but with an
 inverse at every step. While B = 0, gA = 0 and so is gA'.
+
+`form=authors` is the ScaledAdam of the method's own authors (custom_optimizer.py: AdamWr). A moves first, and the Gram
+matrix that divides gB is that of the new A; Adam's moments are the method's own, by default without bias correction:
+
+    A <- A - eta M_A / (sqrt(V_A) + epsilon)
 """
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
 from pydantic import Field
 
 from sdsbench.core.lazy import torch
-from sdsbench.core.section import PositiveNumber
+from sdsbench.core.section import PositiveNumber, Share, only_where
 from sdsbench.methods.base import Layers, LowRankConfig, register
 from sdsbench.methods.lora import LoRA
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdsbench.methods.layer import AdaptedLinear
+
+_AUTHORS = only_where(form="authors")
 
 
 class PreconditionedLoRAConfig(LowRankConfig):
     name: str = "preconditioned_lora"
     damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues of the r x r Gram matrices")
+    form: Literal["joint", "authors"] = Field(
+        "joint",
+        description="both Gram matrices from before the step, and the run's optimizer; or as its authors' code, where "
+        "A moves before B and Adam is the method's own, without weight decay",
+    )
+    betas: Annotated[list[Share], _AUTHORS] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="decay of the first and of the second moment"
+    )
+    epsilon: Annotated[PositiveNumber, _AUTHORS] = Field(1e-8, description="added to the root of the second moment")
+    bias_correction: Annotated[bool, _AUTHORS] = Field(
+        False, description="the rate is multiplied by sqrt(1 - beta2^t) / (1 - beta1^t)"
+    )
 
 
 @register("preconditioned_lora", PreconditionedLoRAConfig)
@@ -28,17 +55,48 @@ class PreconditionedLoRA(LoRA):
     title = "Preconditioned LoRA"
     arxiv = "2402.02347"
 
-    def before_step(self, layers: Layers, step: int) -> None:
+    def __init__(self, config: PreconditionedLoRAConfig) -> None:
+        super().__init__(config)
+        self.update_rule = "sgd" if config.form == "authors" else "configured"
+
+    def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
+        super().create(layer, generator)
+        if self.config.form == "authors":
+            for name in "AB":
+                zeros = torch.zeros_like(getattr(layer, name).detach())
+                layer.add_training_state(f"{name}_momentum", zeros)
+                layer.add_training_state(f"{name}_square", zeros.clone())
+
+    def before_step(self, layers: Layers, step: int, lr: float) -> None:
         from sdsbench.methods.attach import group_by_shape
+        from sdsbench.methods.factor_stacks import factors_and_gradients, put_gradients
 
         with torch.no_grad():
             for batch in group_by_shape(layers):
-                a_Lrn, b_Lmr = torch.stack([layer.A for layer in batch]), torch.stack([layer.B for layer in batch])
-                ga_Lrn = torch.stack([layer.A.grad for layer in batch])
-                gb_Lmr = torch.stack([layer.B.grad for layer in batch])
-                damping_rr = self.config.damping * torch.eye(a_Lrn.shape[1], dtype=a_Lrn.dtype, device=a_Lrn.device)
-                scaled_a_Lrn = torch.linalg.solve(b_Lmr.mT @ b_Lmr + damping_rr, ga_Lrn)
-                scaled_b_Lmr = torch.linalg.solve(a_Lrn @ a_Lrn.mT + damping_rr, gb_Lmr, left=False)
-                for layer, ga_rn, gb_mr in zip(batch, scaled_a_Lrn, scaled_b_Lmr, strict=True):
-                    layer.A.grad.copy_(ga_rn)
-                    layer.B.grad.copy_(gb_mr)
+                a_Lrn, b_Lmr, ga_Lrn, gb_Lmr = factors_and_gradients(batch)
+                ga_Lrn = self._divided(b_Lmr.mT @ b_Lmr, ga_Lrn)
+                if self.config.form == "authors":
+                    ga_Lrn = self._adam(batch, "A", ga_Lrn, step)
+                    a_Lrn = a_Lrn - lr * ga_Lrn
+                gb_Lmr = self._divided(a_Lrn @ a_Lrn.mT, gb_Lmr.mT).mT
+                if self.config.form == "authors":
+                    gb_Lmr = self._adam(batch, "B", gb_Lmr, step)
+                put_gradients(batch, A=ga_Lrn, B=gb_Lmr)
+
+    def _divided(self, gram_Lrr: Tensor, gradient_Lrn: Tensor) -> Tensor:
+        """(gram + damping I)^-1 gradient"""
+        damping_rr = self.config.damping * torch.eye(gram_Lrr.shape[1], dtype=gram_Lrr.dtype, device=gram_Lrr.device)
+        return torch.linalg.solve(gram_Lrr + damping_rr, gradient_Lrn)
+
+    def _adam(self, batch: list[AdaptedLinear], name: str, gradient_L: Tensor, step: int) -> Tensor:
+        """Adam's direction for one factor of a batch of layers, whose moments advance."""
+        from sdsbench.methods.factor_stacks import put, stacked
+
+        beta1, beta2 = self.config.betas
+        momentum_L = stacked(batch, f"{name}_momentum").lerp(gradient_L, 1 - beta1)
+        square_L = stacked(batch, f"{name}_square").lerp(gradient_L.square(), 1 - beta2)
+        put(batch, **{f"{name}_momentum": momentum_L, f"{name}_square": square_L})
+        direction_L = momentum_L / square_L.sqrt().add_(self.config.epsilon)
+        if self.config.bias_correction:
+            direction_L *= math.sqrt(1 - beta2**step) / (1 - beta1**step)
+        return direction_L

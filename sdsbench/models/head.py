@@ -16,6 +16,11 @@ def head_parameters(model: Any) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if not name.startswith(base)}
 
 
+def label_parameters(model: Any) -> set[str]:
+    """The names of the head's parameters with a row a label: those of the layer that gives the labels."""
+    return {name for name, value in head_parameters(model).items() if value.shape[0] == model.config.num_labels}
+
+
 def initialise_head(model: Any, seed: int) -> None:
     """Draw the head's matrices from a normal of std 0.02, set its biases to zero and the scales of its norms to one.
 

@@ -49,6 +49,14 @@ def load(
     return LoadedModel(model, tokenizer, weights, folder)
 
 
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer without its weights. Raises Unavailable for anything that is wrong with the files."""
+    with quiet():
+        folder, _ = folder_of(config)
+        with files.reading(f"model={config.name}: {folder.name}"):
+            return _read_tokenizer(folder)
+
+
 def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int | None) -> Any:
     """The model from a folder's files, which are looked at before anything large is made of what they declare."""
     facts = files.config_of(folder)
@@ -114,9 +122,7 @@ def _beside_the_base(name: str, model: Any) -> bool:
 
 def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
     """The tokenizer, with tokens that end and pad texts. Raises Unavailable where there are none that the model has."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer = _read_tokenizer(folder)
     if config.family == "decoder" and tokenizer.eos_token_id is None:
         raise Unavailable(f"model={config.name}: {folder.name}: the tokenizer has no eos_token, which ends an answer")
     if tokenizer.pad_token is None:
@@ -130,6 +136,12 @@ def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
                 "the rows of the embedding"
             )
     return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def _class_of(family: str) -> Any:

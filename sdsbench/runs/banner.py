@@ -56,6 +56,7 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
         {
             "model": f"{config.model.name} from {weights.source}, {parameters / 1e6:.1f} M parameters",
             "rows": f"{len(rows)} of {catalogue.described(rows.dataset)}, fingerprint {rows.fingerprint[:12]}",
+            **({"start": f"from what run {config.start_from} trained"} if config.start_from else {}),
             **_held_out(loaded),
             **_lengths(loaded.lengths()),
             "compute": f"{device.device_name}, {device.threads} threads of {usable_cores()} cores, "

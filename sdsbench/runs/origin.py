@@ -26,17 +26,18 @@ from sdsbench.methods import base as methods
 from sdsbench.models import readers
 from sdsbench.models.location import weights_of
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.start_from import adapter_hash
 from sdsbench.tasks import base as tasks
 
 PLUGIN = "plugin:"
-CODE, WEIGHTS, DATA = "code of ", "base weights", "data "
+CODE, WEIGHTS, DATA, START = "code of ", "base weights", "data ", "start_from"
 """How the names of an origin begin (`recorded_origin`)."""
 PACKAGES = (
     "torch", "transformers", "tokenizers", "datasets", "lm_eval", "hydra-core", "numpy", "scikit-learn",
     "scipy", "safetensors", "math-verify", "rouge_score", "sacrebleu",
 )  # fmt: skip
 NUMERIC = ("data", "evaluation", "methods", "models", "tasks", "training")
-SPINE = ("prepare", "train", "finish", "evaluate", "families", "run_data")
+SPINE = ("prepare", "train", "finish", "evaluate", "families", "run_data", "start_from")
 """Modules of runs/ that decide numbers; the rest of that folder names, places, records and announces runs."""
 
 
@@ -164,7 +165,8 @@ def _git(root: Path, *arguments: str) -> str:
 
 def recorded_origin(provenance: Provenance) -> dict[str, str]:
     """Everything that must be equal for two results of one configuration to be the same result: name -> hash."""
-    return origin(provenance.code, provenance.weights.fingerprint, data_hashes(provenance.data))
+    data = data_hashes(provenance.data)
+    return origin(provenance.code, provenance.weights.fingerprint, data, provenance.start)
 
 
 def data_hashes(data: Sequence[DataUsed]) -> dict[str, str]:
@@ -172,9 +174,10 @@ def data_hashes(data: Sequence[DataUsed]) -> dict[str, str]:
     return {f"{DATA}{used.dataset} {used.split}": used.fingerprint for used in data}
 
 
-def origin(code: Mapping[str, str], weights: str, data: Mapping[str, str]) -> dict[str, str]:
-    """The same, from hashes of the code's parts, of the base weights, and of the data."""
-    return {f"{CODE}{part}": digest for part, digest in code.items()} | {WEIGHTS: weights} | dict(data)
+def origin(code: Mapping[str, str], weights: str, data: Mapping[str, str], start: str | None) -> dict[str, str]:
+    """The same, from hashes of the code's parts, of the base weights, of the data, and of `start_from`'s tensors."""
+    found = {f"{CODE}{part}": digest for part, digest in code.items()} | {WEIGHTS: weights} | dict(data)
+    return found if start is None else found | {START: start}
 
 
 def changed_parts(config: RunConfig, record: Record) -> list[str]:
@@ -205,4 +208,9 @@ def current(config: RunConfig, then: Mapping[str, str], data: Mapping[str, str],
     except Unavailable as error:
         remarks.append(f"its base weights could not be compared with what is here now: {error}")
         weights = then[WEIGHTS]
-    return origin(code_hashes(config), weights, data)
+    try:
+        start = adapter_hash(config)
+    except Unavailable as error:
+        remarks.append(f"what it started from could not be compared with what is here now: {error}")
+        start = then.get(START)
+    return origin(code_hashes(config), weights, data, start)

@@ -31,6 +31,7 @@ from sdsbench.runs.families import Family, family_of
 from sdsbench.runs.memory import micro_tokens
 from sdsbench.runs.run_context import ActiveRun, LoadModel
 from sdsbench.runs.run_data import RunData, load_run
+from sdsbench.runs.start_from import adapter_hash, take_over
 from sdsbench.runs.tracking import view
 from sdsbench.tasks import base as tasks
 from sdsbench.training import checkpoint
@@ -115,7 +116,7 @@ def prepare(run: ActiveRun, resume: Checkpoint | None) -> Prepared:
             checkpoint.load(resume, state)
         else:
             stop = partial(run.stop.raise_if_received, "no step was trained")
-            keeper.record.facts |= start_method(config, training, state, stop)
+            keeper.record.facts |= start_method(config, loaded.model, training, state, stop)
             keeper.record.facts["start_difference"] = start.difference()
             checkpoint.save(run.folder, state, made_from)
     keeper.record.lengths = loaded.lengths()
@@ -132,8 +133,9 @@ def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def ready_to_train(config: RunConfig) -> tuple[Training, TrainState]:
     """The loop and the state of a run at step 0, without a record or a folder (for `sdsbench profile`)."""
     config, _ = resolve_source(config)
-    training, state, _, _ = attach_method(config, load(config, load_model))
-    start_method(config, training, state)
+    loaded = load(config, load_model)
+    training, state, _, _ = attach_method(config, loaded)
+    start_method(config, loaded.model, training, state)
     return training, state
 
 
@@ -167,12 +169,19 @@ def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainSta
 
 
 def start_method(
-    config: RunConfig, training: Training, state: TrainState, after_row: Callable[[], None] = lambda: None
+    config: RunConfig,
+    model: LoadedModel,
+    training: Training,
+    state: TrainState,
+    after_row: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """The method's own start from data, before the first step; returns its facts for the record.
+    """What is done before the first step: the method's own start from data, or what another run trained taken over.
 
-    `after_row` is called after each row that the method looks at, and may raise to stop.
+    Returns facts for the record. `after_row` is called after each row that the method looks at, and may raise to stop.
     """
+    if config.start_from is not None:
+        take_over(config, model, state)
+        return {}
     context = TrainingContext(training, torch.Generator().manual_seed(config.seeds.init), state, after_row)
     facts = state.method.prepare(state.layers, context)
     state.optimizer.refresh_masters()
@@ -206,4 +215,5 @@ def _provenance(config: RunConfig, loaded: Loaded) -> Provenance:
         threads=device.threads,
         data=loaded.data.used(),
         weights=loaded.model.weights,
+        start=adapter_hash(config),
     )

@@ -13,7 +13,7 @@ from sdsbench.core.record import Record, Tuning
 from sdsbench.core.texts import text
 from sdsbench.runs.configuration.identity import cost_keys
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.origin import CODE, DATA, WEIGHTS, current, data_hashes, data_of, differing, recorded_origin
+from sdsbench.runs.origin import CODE, DATA, START, WEIGHTS, current, data_hashes, data_of, differing, recorded_origin
 from sdsbench.runs.run_context import ActiveRun
 from sdsbench.runs.run_data import load_run
 from sdsbench.training import checkpoint
@@ -95,6 +95,7 @@ def _refuse_others(run: ActiveRun, then: Mapping[str, str], what: str) -> None:
 def _kinds(parts: list[str]) -> str:
     kinds = ["code"] * any(part.startswith(CODE) for part in parts)
     kinds += ["base weights"] * (WEIGHTS in parts)
+    kinds += ["trained tensors to start from"] * (START in parts)
     kinds += ["data"] * any(part.startswith(DATA) for part in parts)
     return " and ".join(kinds)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 
 from sdsbench.core.record import DataUsed
 from sdsbench.data import columns
 from sdsbench.data.draw import limited
 from sdsbench.data.held_back import load_training, split_off, tuning_rows
 from sdsbench.data.sources import Rows, load, text_rows
+from sdsbench.models.load import load_tokenizer
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import require_data
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.base import Evaluation
+from sdsbench.tasks.base import Evaluation, Task
+from sdsbench.training.tokens import encode
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def load_run(config: RunConfig) -> RunData:
     read = {which: (tuning_rows if tuning else load)(*which, config.data) for which in sorted(wanted)}
     read = {which: dataclasses.replace(rows, classes=rows.classes or task.classes) for which, rows in read.items()}
     held_back = list(read.values()) if tuning else []
-    training = load_training(config.task.train_set, config.data, held_back, task.classes)
+    training = load_training(config.task.train_set, config.data, held_back, task.classes, _selection(config, task))
     for rows in (training, *read.values()):
         columns.check(rows, task.checks(rows.dataset))
     held_out = None
@@ -53,3 +56,25 @@ def load_run(config: RunConfig) -> RunData:
     scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}
     pairs = [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations]
     return RunData(training, pairs, text_rows(config.eval.text) if config.eval.text else None, held_out)
+
+
+def _selection(config: RunConfig, task: Task) -> Callable[[Rows], Iterator[int]] | None:
+    """The positions of the rows that task and data.max_tokens leave to train on, in order; None: all.
+
+    Texts are tokenised as for training, and no more of them than are asked for.
+    """
+    counts, most = task.trains_on(), config.data.max_tokens
+    if counts is None and most is None:
+        return None
+
+    def select(rows: Rows) -> Iterator[int]:
+        positions = (position for position, row in enumerate(rows) if counts is None or counts(row))
+        if most is None:
+            yield from positions
+            return
+        kept, ahead = tee(positions)
+        examples = (task.training_example(rows[position]) for position in ahead)
+        encoded = encode(examples, load_tokenizer(config.model), most, config.task)  # type: ignore[arg-type]
+        yield from (position for position, example in zip(kept, encoded, strict=True) if not example.cut)
+
+    return select

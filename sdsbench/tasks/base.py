@@ -154,6 +154,10 @@ class Task:
         """A row of the training set as a TextExample (kind text); other families: see their base files."""
         raise NotImplementedError
 
+    def trains_on(self) -> Callable[[Row], bool] | None:
+        """Which rows of the training set count, before any limit does; None: all."""
+        return None
+
     def evaluations(self) -> Sequence[Evaluation]:
         """The evaluation sets, in the order of the tables."""
         raise NotImplementedError

@@ -62,14 +62,27 @@ class MathTaskConfig(TextTaskConfig):
         description="training questions of several lines: the first is the instruction, the others the template's "
         "input (SDS-LoRA's code; test prompts have no input)",
     )
+    template: Literal["plain", "lora_pro"] = Field(
+        "plain",
+        description="white space around a response: none, or a line break before and a space in front of it, as in "
+        "LoRA-Pro's code",
+    )
+    train_types: Literal["all", "gsm"] = Field(
+        "all", description="rows of MetaMathQA that are trained on: all, or those whose type has GSM in it"
+    )
 
 
 def training_prompt(question: str, config: MathTaskConfig) -> str:
-    lead = THINK if config.think_step_by_step == "always" else ""
+    lead = _lead(config, config.think_step_by_step == "always")
     if not config.input_field:
         return alpaca(question, lead)
     instruction, _, others = question.partition("\n")
     return alpaca(instruction, lead, others)
+
+
+def _lead(config: MathTaskConfig, thinks: bool) -> str:
+    """What stands between the template and a response."""
+    return ("\n" if config.template == "lora_pro" else "") + (THINK if thinks else "")
 
 
 def answered(
@@ -88,7 +101,7 @@ def answered(
 
 def evaluation_prompt(question: str, config: MathTaskConfig) -> str:
     """The question as the whole instruction; the papers' extra sentence unless `think_step_by_step=never`."""
-    return alpaca(question, "" if config.think_step_by_step == "never" else THINK)
+    return alpaca(question, _lead(config, config.think_step_by_step != "never"))
 
 
 class MathTask(Task):
@@ -111,7 +124,21 @@ class MathTask(Task):
                 f"task.train_set: a row with the columns {', '.join(sorted(row))} is none that a math task trains on "
                 "(metamathqa: query, response; gsm8k: question, answer; hendrycks_math: problem, solution)"
             )
-        return TextExample(training_prompt(question, self.config), response)
+        space = " " if self.config.template == "lora_pro" else ""
+        return TextExample(training_prompt(question, self.config), space + response)
+
+    def trains_on(self) -> Callable[[Row], bool] | None:
+        return None if self.config.train_types == "all" else _is_of_gsm8k
+
+
+def _is_of_gsm8k(row: Row) -> bool:
+    """Whether a row of MetaMathQA was made from GSM8K. Raises Unavailable for rows of sets without types."""
+    if "type" not in row:
+        raise Unavailable(
+            f"task.train_types=gsm: accepted: all, or a training set in MetaMathQA's columns, whose `type` says from "
+            f"what a row was made; its rows have {', '.join(sorted(row))}"
+        )
+    return "GSM" in row["type"]
 
 
 def gsm8k_response(answer: str) -> str:

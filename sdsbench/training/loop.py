@@ -152,13 +152,13 @@ class Training:
         clip, limit = self.config.clip, self.config.clip_norm
         if clip != "adjusted":
             grad_norm = optimizer.clip(limit if clip == "raw" else None)
-        state.method.before_step(state.layers, step)
+        lr_factor = self._lr_factor(step)
+        state.method.before_step(state.layers, step, self.config.lr * lr_factor)
         if clip == "adjusted":
             grad_norm = optimizer.clip(limit)
         elif clip == "raw_norm" and limit is not None:
             optimizer.scale_down(limit, grad_norm)
         check_finite(step, loss, grad_norm)
-        lr_factor = self._lr_factor(step)
         started += self.observer.observe(step, lambda: optimizer.step(lr_factor))
         facts = state.method.after_step(state.layers, step, self.total_steps, optimizer)
         return self._finish(state, parts, loss, grad_norm, lr_factor, facts, started)

@@ -46,7 +46,7 @@ def _one_step(training: Training, state: TrainState) -> dict[str, float]:
         whole = _timed(device, lambda: training.backward(parts))
     found = _divided(profiler.events(), whole, device)
     found["clipping"] = _timed(device, lambda: _flat(state).clip(config.clip_norm))
-    found["method, before the step"] = _timed(device, lambda: state.method.before_step(state.layers, step))
+    found["method, before the step"] = _timed(device, lambda: state.method.before_step(state.layers, step, config.lr))
     found["optimizer"] = _timed(device, lambda: _flat(state).step(1.0))
     found["method, after the step"] = _timed(
         device, lambda: state.method.after_step(state.layers, step, training.total_steps, state.optimizer)

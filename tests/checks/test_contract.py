@@ -55,7 +55,7 @@ def test_a_draw_from_the_global_generator_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_state_that_no_checkpoint_holds_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def before_step(self: LoRA, layers: Any, step: int) -> None:
+    def before_step(self: LoRA, layers: Any, step: int, lr: float) -> None:
         self.seen = getattr(self, "seen", 0) + 1  # type: ignore[attr-defined]
         for layer in layers.values():
             layer.B.grad.mul_(self.seen)  # type: ignore[attr-defined]

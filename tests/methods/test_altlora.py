@@ -80,6 +80,37 @@ def test_equals_its_definition(per_turn: int, second_moment: bool) -> None:
                 assert (found - expected).norm() < 1e-5 * expected.norm(), (step, name, factor)
 
 
+def test_both_factors_move_as_in_the_code_of_sds_lora_s_author() -> None:
+    """Five steps of trainer.py's altlora_step, written out: A first, then B at the new A; s is in no step's size."""
+    lr, damping, identity_rr = 1e-3, 1e-6, torch.eye(4, dtype=torch.float64)
+    session = start("altlora", dtype=torch.float64, moves="both", second_moment=True, alpha=12.0)
+    own = {name: {key: getattr(layer, key).detach().clone() for key in "AB"} for name, layer in session.layers.items()}
+    state = {n: {k: torch.zeros_like(of[k[-1]]) for k in ("mA", "mB", "vA", "vB", "oA", "oB")} for n, of in own.items()}
+
+    def moved(
+        step: int, factor_rn: Tensor, held_mr: Tensor, then_mr: Tensor, momentum: Tensor, square: Tensor, g: Tensor
+    ):
+        inverse_rr = torch.linalg.inv(held_mr.T @ held_mr + damping * identity_rr)
+        scaled = inverse_rr @ g
+        square = 0.999 * square + 0.001 * scaled**2
+        root = (square / (1 - 0.999**step)).sqrt() + 1e-8
+        direction = 0.9 * inverse_rr @ held_mr.T @ then_mr @ momentum + 0.1 * scaled
+        return factor_rn - lr / (1 - 0.9**step) * direction / root, 0.9 * momentum + 0.1 * scaled, square
+
+    for step in range(1, 6):
+        gradients = train_one_step(session, lr)
+        for name, layer in session.layers.items():
+            of, was, g_mn = own[name], state[name], 3.0 * gradients[name]
+            ga_rn, gb_mr = of["B"].T @ g_mn, g_mn @ of["A"].T
+            a_rn, was["mA"], was["vA"] = moved(step, of["A"], of["B"], was["oB"], was["mA"], was["vA"], ga_rn)
+            turned = (was["oA"].T, was["mB"].T, was["vB"].T, gb_mr.T)
+            b_rm, momentum_rm, square_rm = moved(step, of["B"].T, a_rn.T, *turned)
+            was |= {"mB": momentum_rm.T, "vB": square_rm.T, "oB": of["B"], "oA": a_rn}
+            of |= {"A": a_rn, "B": b_rm.T}
+            for key in "AB":
+                torch.testing.assert_close(getattr(layer, key).detach(), of[key], rtol=1e-6, atol=1e-10)
+
+
 def test_weight_moves_along_the_projected_gradient() -> None:
     """W moves by -eta G P_A on B's turn and by -eta P_B G on A's, whatever alpha: no singular value of A or B in it."""
     for alpha in (2.0, 40.0):

@@ -41,6 +41,27 @@ def test_preconditioned_lora_is_the_sds_authors_scaled_adam(start: str, clip: fl
     assert max(worst) < 2e-5, worst
 
 
+@pytest.mark.parametrize("corrected", [False, True], ids=["as_launched", "bias_corrected"])
+@pytest.mark.parametrize("damping", [1e-6, 1e-2])
+@pytest.mark.parametrize("clip", [None, 1.0], ids=["unclipped", "clipped"])
+@pytest.mark.parametrize("start", ["generic", "zero_B"])
+def test_preconditioned_lora_is_its_own_authors_scaled_adam(
+    start: str, clip: float | None, damping: float, corrected: bool
+) -> None:
+    """A moves before B, Adam as they launch it or bias-corrected; every series of theirs but the one with decay."""
+    series = f"pilanci.{start}.{'clipped' if clip else 'unclipped'}.reg{damping:g}"
+    series += ".bias_corrected" if corrected else ""
+    if f"{series}.raw_norm" not in authors("scaled_adam"):
+        assert corrected and damping == 1e-2, "the one combination that was not run"
+        return
+    keys = {"form": "authors", "damping": damping, "bias_correction": corrected}
+    worst = run("scaled_adam", "preconditioned_lora", series, 1e-3, clip, start == "generic", **keys)
+    assert max(worst) < 5e-5, worst
+    if not corrected and start == "generic":
+        joint = run("scaled_adam", "preconditioned_lora", series, 1e-3, clip, start == "generic", damping=damping)
+        assert max(joint) > 1e-2, "the form of SDS-LoRA's author is another one"
+
+
 AUTHORS_DAMPING = {"damping": 1e-8, "damping_form": "absolute"}
 
 

@@ -30,7 +30,7 @@ def test_preconditioned_gradients() -> None:
     session.optimizer.zero_grad()
     session.model(**session.batch).loss.backward()
     raw = {name: (layer.A.grad.double(), layer.B.grad.double()) for name, layer in session.layers.items()}
-    session.method.before_step(session.layers, 4)
+    session.method.before_step(session.layers, 4, 1e-2)
     eye = 1e-3 * torch.eye(4).double()
     for name, layer in session.layers.items():
         a, b, (ga, gb) = layer.A.detach().double(), layer.B.detach().double(), raw[name]

@@ -138,7 +138,7 @@ def test_both_modes_follow_a_dense_reference(mode: str) -> None:
     for t in range(1, 13):
         optimizer.zero_grad()
         (0.5 * (model(x) - y) ** 2).mean().backward()
-        method.before_step(layers, t)
+        method.before_step(layers, t, lr)
         optimizer.step()
 
         error = x.double() @ (w0 + s * b @ a).t() + bias - y.double()
@@ -193,5 +193,5 @@ def test_gradients_change_in_place() -> None:
     session.model(**session.batch).loss.backward()
     layer = next(iter(session.layers.values()))
     before, pointer = layer.B.grad.clone(), layer.B.grad.data_ptr()
-    session.method.before_step(session.layers, 1)
+    session.method.before_step(session.layers, 1, 1e-2)
     assert layer.B.grad.data_ptr() == pointer and not torch.equal(layer.B.grad, before)

@@ -13,7 +13,7 @@ def test_gradients_are_the_formula() -> None:
     session.optimizer.zero_grad()
     session.model(**session.batch).loss.backward()
     raw = {name: (layer.A.grad.double(), layer.B.grad.double()) for name, layer in session.layers.items()}
-    session.method.before_step(session.layers, 3)
+    session.method.before_step(session.layers, 3, 1e-2)
     identity_rr = 1e-6 * torch.eye(4, dtype=torch.float64)
     for name, layer in session.layers.items():
         a_rn, b_mr = layer.A.detach().double(), layer.B.detach().double()
@@ -27,6 +27,6 @@ def test_gradients_are_the_formula() -> None:
 def test_first_step_leaves_A_alone() -> None:
     session = start("preconditioned_lora")
     session.model(**session.batch).loss.backward()
-    session.method.before_step(session.layers, 1)
+    session.method.before_step(session.layers, 1, 1e-2)
     assert all(torch.count_nonzero(layer.A.grad) == 0 for layer in session.layers.values())
     assert all(torch.count_nonzero(layer.B.grad) > 0 for layer in session.layers.values())

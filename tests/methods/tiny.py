@@ -155,7 +155,7 @@ class Session:
             for _ in range(accumulation):
                 loss = self.model(**self.batch).loss
                 loss.backward()
-            self.method.before_step(self.layers, self.step)
+            self.method.before_step(self.layers, self.step, lr)
             self.optimizer.step()
             facts = self.method.after_step(self.layers, self.step, total_steps, self)
             if facts:

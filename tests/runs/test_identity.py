@@ -62,6 +62,8 @@ SVD = {"method.svd_iterations", "method.svd_oversampling"}
 DENSE_ADAM = {
     "method.betas", "method.epsilon", "method.moment_dtype", "method.first_count", "method.square_dtype",
 }  # fmt: skip
+OWN_ADAM = {"method.betas", "method.epsilon", "method.bias_correction"}
+ALTLORA_BOTH = {"method.epsilon", "method.steps_per_turn", "train.betas", "train.weight_decay"}
 
 CASES: list[tuple[list[str], set[str]]] = [
     (["method=sds_lora"], MICRO),
@@ -96,11 +98,13 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["method=dora"], MICRO | {"method.drop_base"}),
     (["method=dora", "method.dropout=0.1"], MICRO),
     (["method=lora", "train.best_every=5"], MICRO - {NO_BEST_STEP}),
-    (["method=preconditioned_lora"], ADJUSTING),
-    (["method=preconditioned_lora", "train.clip_norm=null"], MICRO),
+    (["method=preconditioned_lora"], ADJUSTING | OWN_ADAM),
+    (["method=preconditioned_lora", "train.clip_norm=null"], MICRO | OWN_ADAM),
+    (["method=preconditioned_lora", "method.form=authors"], ADJUSTING | {"train.betas", "train.weight_decay"}),
     (["method=peft"], MICRO),
     (["method=altlora"], ADJUSTING | {"method.epsilon", "train.betas", "train.weight_decay"}),
     (["method=altlora", "method.second_moment=true"], ADJUSTING | {"train.betas", "train.weight_decay"}),
+    (["method=altlora", "method.moves=both"], ADJUSTING | ALTLORA_BOTH),
     (["task=math"], MICRO),
     (["model=local", f"model.location={MICRO_FOLDER}"], MICRO | {"model.revision"}),
     (["task=commonsense", "task.scorers=[likelihood]"], MICRO | {"task.max_new_tokens", "task.beams"}),
@@ -117,7 +121,7 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["protocol=lora_sb/glue", "task=glue/rte", "method=lora_sb", "variant=code"], GLUE_CODE),
     (["protocol=lora_xs/math"], HUB | SVD),
     (["protocol=lora_xs/commonsense"], (HUB - {NO_BEST_STEP}) | SVD | {"data.order"}),
-    (["protocol=lora_xs/glue", "task=glue/rte"], GLUE | SVD | {NO_WARMUP}),
+    (["protocol=lora_xs/glue", "task=glue/rte"], (GLUE - {NO_DECAY}) | SVD | {NO_WARMUP}),
     (["protocol=dora/commonsense"], (HUB - {NO_BEST_STEP}) | {"data.order"}),
     (["protocol=pissa/metamath"], HUB),
     (["protocol=lora_pro/metamath", "variant=code"], (HUB - {CLIP}) | {"train.betas", "train.weight_decay"}),

@@ -201,6 +201,28 @@ def test_what_the_papers_leave_open_has_one_stated_value():
     assert resolved("lora_pro/metamath", "method=lora_pro", "variant=code").train.clip == "raw_norm"
 
 
+def test_glue_as_lora_xs_s_scripts_run_it():
+    """AdamW's own decay on every parameter; other lengths and warm-ups where the start is a run on MNLI."""
+    for task, epochs, warmup in (("cola", 10, 0.06), ("qnli", 10, 0.06), ("rte", 50, 0), ("stsb", 50, 0)):
+        train = resolved("lora_xs/glue", f"task=glue/{task}").train
+        assert (train.epochs, train.warmup_ratio, train.warmup_rounding) == (epochs, warmup, "down")
+        assert (train.weight_decay, train.decay_vectors) == (0.01, True)
+    start = "start_from='0123456789012345'"
+    assert resolved("lora_xs/glue", "task=glue/mrpc", start).start_from == "0123456789012345"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "part", "ranks"), [("vision", "paper", [8, 16, 32]), ("vision_code", "code", [8, 32])]
+)
+def test_the_ranks_of_vision_are_those_of_its_sweeps(sweep, part, ranks):
+    words = resolved("sds_lora/vision").protocol
+    tree = yaml.safe_load((conf_folder() / "sweep" / "sds_lora" / f"{sweep}.yaml").read_text())
+    assert re.findall(r"\d+", getattr(words, part)["ranks"].partition(";")[0].partition("(")[0]) == [*map(str, ranks)]
+    swept = [block["axes"]["method.rank"] for block in tree["blocks"] if "method.rank" in block["axes"]]
+    assert swept and all(found == ranks for found in swept)
+    assert ("variant=code" in tree["blocks"][0]["fixed"]) == (part == "code")
+
+
 def test_the_tuned_variant_of_glue_has_lora_xs_s_rates():
     tuned = yaml.safe_load((conf_folder() / "sweep" / "lora_sb" / "table3_tuned.yaml").read_text())
     assert (tuned["tune"]["key"], tuned["tune"]["grid"]) == ("train.lr", [1e-4, 5e-4, 1e-3])
@@ -239,6 +261,7 @@ def test_variant_code_is_what_the_authors_code_does():
     math = resolved("sds_lora/math", "variant=code").task
     assert (math.input_field, math.tokenize) == (True, "together")
     both = (("lora_pro", "mode", "efficient"), ("altlora", "second_moment", True), ("dora", "drop_base", True))
+    both += (("altlora", "moves", "both"),)
     for method, key, value in both:
         assert getattr(resolved("sds_lora/math", f"method={method}", "variant=code").method, key) == value
     pro = resolved("lora_pro/metamath", "method=lora_pro", "variant=code").method
@@ -246,7 +269,9 @@ def test_variant_code_is_what_the_authors_code_does():
     assert resolved("pissa/metamath").method.svd_iterations == 16
     assert resolved("lora_xs/commonsense").method.alpha / 32 == 2
     assert resolved("dora/commonsense").method.drop_base
-    assert resolved("lora_pro/metamath", "method=lora_pro", "variant=code").train.mean_over == 1
+    pro_rows = resolved("lora_pro/metamath", "method=sds_lora", "variant=code")
+    assert (pro_rows.train.mean_over, pro_rows.task.tokenize, pro_rows.task.template) == (1, "together", "lora_pro")
+    assert (pro_rows.task.train_types, pro_rows.data.max_tokens, pro_rows.data.train_limit) == ("gsm", 512, 100000)
     for protocol, variant, template, mean_over in (
         ("sds_lora", "code", "llm_adapters", None),
         ("sds_lora", "paper", "plain", None),

@@ -151,6 +151,9 @@ def _data(config: RunConfig) -> Iterator[Problem]:
     elif config.data.train and not catalogue.get(config.task.train_set).own:
         accepted = f"null with task={config.task.name}"
         yield Problem("data.train", config.data.train, accepted, "Own files are read by task=pairs and task=labels.")
+    if config.data.max_tokens is not None and tasks.lookup(config.task.name)[0].kind != "text":
+        accepted = f"null with task={config.task.name}"
+        yield Problem("data.max_tokens", config.data.max_tokens, accepted, "It counts tokens of prompt and response.")
 
 
 def _method_against_layers(config: RunConfig, shapes: Mapping[str, tuple[int, int]]) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny
 
 from sdsbench.core.errors import Problem
-from sdsbench.core.section import COSTS, INERT, PLACES, PathText, Section, WholeFromZero
+from sdsbench.core.section import COSTS, INERT, PLACES, Accepts, PathText, Section, WholeFromZero
 from sdsbench.data.data_config import DataConfig
 from sdsbench.evaluation.evaluation_config import EvalConfig
 from sdsbench.methods.base import MethodConfig
@@ -18,6 +18,7 @@ from sdsbench.tasks.base import TaskConfig
 from sdsbench.training.probes.probe_config import ProbeConfig
 from sdsbench.training.training_config import TrainConfig
 
+RunId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
 
 
@@ -80,6 +81,14 @@ class RunConfig(Section):
     tracker: TrackerConfig = TrackerConfig()
     probe: ProbeConfig = ProbeConfig()
     seeds: SeedsConfig
+    start_from: Annotated[
+        RunId | None,
+        Accepts("null, or the 16 hexadecimal digits of a finished run in output_root, quoted where they are a number"),
+    ] = Field(
+        None,
+        description="run whose trained tensors this one starts from, but those of a head's label layer; null: the base "
+        "model and the method's own start",
+    )
     seed: Seed = Field(0, description="what the three seeds follow; tables pair runs by it")
     device: Annotated[Literal["auto", "cpu", "cuda"], COSTS] = Field("auto", description="where tensors live")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute type")

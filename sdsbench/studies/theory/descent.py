@@ -101,8 +101,9 @@ def descend(problems: Sequence[LinearProblem], method_config: MethodConfig, trai
         if step > train.max_steps:
             break
         _put_back(session, start, diverged)
-        method.before_step(layers, step)
-        optimizer.step(factor(train.schedule, step, train.max_steps, 0))
+        lr_factor = factor(train.schedule, step, train.max_steps, 0)
+        method.before_step(layers, step, train.lr * lr_factor)
+        optimizer.step(lr_factor)
         method.after_step(layers, step, train.max_steps, optimizer)
     return Curves(np.stack(losses), np.array(floors))
 

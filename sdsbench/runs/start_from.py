@@ -1,0 +1,62 @@
+"""A run that starts from what another one trained (`start_from`): its adapter, and its head up to the labels.
+
+As LoRA-XS's code starts RTE, MRPC and STS-B from MNLI (main_glue_from_pretrained.py): all trained tensors but those of
+the layer that gives the labels, which are other ones. The method's own start is left out; the optimizer starts anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdsbench.core.errors import Refused, Unavailable
+from sdsbench.core.file_hash import content_hash
+from sdsbench.core.run_folder import read_record
+from sdsbench.runs.configuration.schema import RunConfig
+
+if TYPE_CHECKING:
+    from sdsbench.models.load import LoadedModel
+    from sdsbench.training.state import TrainState
+
+
+def adapter_hash(config: RunConfig) -> str | None:
+    """sha256 of the tensors that the run starts from; None where it starts from the base model.
+
+    Raises Unavailable where no finished run of that id saved any.
+    """
+    return None if config.start_from is None else content_hash(_adapter(config) / "adapter.safetensors")
+
+
+def take_over(config: RunConfig, loaded: LoadedModel, state: TrainState) -> None:
+    """Put the tensors of the run `start_from` into the model and the optimizer's masters.
+
+    Raises Unavailable as `adapter_hash`, Refused where that run has other base weights, layers or method settings.
+    """
+    from sdsbench.methods.export import load_adapter
+    from sdsbench.methods.named_tensors import put_tensors
+    from sdsbench.models.head import label_parameters
+
+    folder = _adapter(config)
+    provenance = read_record(folder.parent / "record.json").provenance
+    if provenance is None or provenance.weights.fingerprint != loaded.weights.fingerprint:
+        raise Refused(
+            f"start_from={config.start_from}: accepted: a run on the base weights of model={config.model.name}"
+        )
+    try:
+        others = load_adapter(folder, state.layers, state.method)
+    except Refused as error:
+        raise Refused(f"start_from={config.start_from}: accepted: a run with the same method.*: {error}") from None
+    labels = label_parameters(loaded.model)
+    put_tensors(loaded.model, {name: tensor for name, tensor in others.items() if name not in labels})
+    state.optimizer.refresh_masters()
+
+
+def _adapter(config: RunConfig) -> Path:
+    folder = Path(config.output_root) / str(config.start_from)
+    record = folder / "record.json"
+    if not record.is_file() or read_record(record).status != "done" or not (folder / "adapter").is_dir():
+        raise Unavailable(
+            f"start_from={config.start_from}: accepted: the id of a finished run in output_root={config.output_root} "
+            "that saved what it trained (train.save=adapter, or all)"
+        )
+    return folder / "adapter"

@@ -1,0 +1,126 @@
+"""start_from: a run goes on from what another one trained, with other labels, as LoRA-XS's runs on RTE from MNLI."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
+
+from sdsbench.core.errors import ConfigError, Refused, Unavailable
+from sdsbench.core.record import Record
+from sdsbench.methods.named_tensors import named_tensors
+from sdsbench.models.head import label_parameters
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import run_id
+from sdsbench.runs.execute import execute
+from sdsbench.runs.prepare import ready_to_train
+from tests.tools import QUIET
+
+FAST = [
+    "model=vit_micro", "method=lora_xs", "method.rank=4", "data.source=embedded", "data.train_limit=16",
+    "train.batch_size=8", "train.max_steps=2", "eval.limit=4", "eval.untrained=false", "threads=1",
+]  # fmt: skip
+MNLI, RTE = "task=vtab/dtd", "task=vtab/svhn"  # 47 labels, then 10
+
+
+def run(folder: Path, *words: str) -> Record:
+    return execute(compose_run([*FAST, f"output_root={folder}", *words]), QUIET)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    folder = tmp_path_factory.mktemp("runs")
+    return folder, run(folder, MNLI)
+
+
+def test_it_starts_from_the_other_run_s_tensors(first: tuple[Path, Record]) -> None:
+    folder, record = first
+    words = [*FAST, RTE, f"output_root={folder}"]
+    config = compose_run([*words, f"start_from='{record.run_id}'"])
+    training, state = ready_to_train(config)
+    saved = load_file(folder / record.run_id / "adapter" / "adapter.safetensors")
+    for name, layer in state.layers.items():
+        for key, tensor in layer.method_tensors().items():
+            assert torch.equal(tensor, saved[f"{name}.{key}"]), (name, key)
+    plain, _ = ready_to_train(compose_run(words))
+    labels = label_parameters(training.model)
+    of = lambda model: dict(model.named_parameters())  # noqa: E731
+    assert labels and all(torch.equal(of(training.model)[name], of(plain.model)[name]) for name in labels)
+    assert not any(key.startswith("state") for key in state.optimizer.tensors()), "the optimizer starts anew"
+
+
+def test_the_record_says_from_what(first: tuple[Path, Record]) -> None:
+    """Another id than without, the hash of what it started from; that run made anew is not the same start."""
+    folder, record = first
+    start = f"start_from='{record.run_id}'"
+    plain, begun = run(folder, RTE), run(folder, RTE, start)
+    assert begun.run_id != plain.run_id and begun.losses.first != plain.losses.first
+    assert begun.provenance and begun.provenance.start and plain.provenance and plain.provenance.start is None
+    assert begun.config["start_from"] == record.run_id
+    assert run(folder, RTE, start) == begun, "found again"
+    path = folder / record.run_id / "adapter" / "adapter.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + bytes(4))
+    try:
+        with pytest.raises(Refused, match="made with other trained tensors to start from"):
+            run(folder, RTE, start)
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("method", [["full_ft"], ["peft", "method.type=vera"]], ids=str)
+def test_methods_without_adapted_layers_go_on_too(method: list[str], tmp_path: Path) -> None:
+    """All that the other run saved is in the model, frozen projections too, but for the label layer."""
+    words = [word for word in FAST if not word.startswith("method")]
+    words += [f"method={method[0]}", *method[1:], "train.save=all", f"output_root={tmp_path}"]
+    record = execute(compose_run([*words, MNLI]), QUIET)
+    training, _ = ready_to_train(compose_run([*words, RTE, f"start_from='{record.run_id}'"]))
+    labels, present = label_parameters(training.model), named_tensors(training.model)
+    saved = load_file(tmp_path / record.run_id / "adapter" / "adapter.safetensors")
+    others = {key.removeprefix("other."): tensor for key, tensor in saved.items()}
+    assert labels < others.keys()
+    for name in others.keys() - labels:
+        assert torch.equal(present[name], others[name]), name
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "says"),
+    [
+        (["start_from=0000000000000abc"], Unavailable, r"start_from=0000000000000abc: accepted: the id of a finished"),
+        (["start_from={id}", "method.rank=2"], Refused, r"start_from=.*a run with the same method\.\*"),
+        (["start_from={id}", "method=lora"], Refused, r"start_from=.*a run with the same method\.\*"),
+        (["start_from=yesterday"], ConfigError, r"start_from.*16 hexadecimal digits"),
+    ],
+)
+def test_what_cannot_be_a_start_is_refused(
+    words: list[str], error: type[Exception], says: str, first: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = first
+    shutil.copytree(folder / record.run_id, tmp_path / record.run_id)
+    with pytest.raises(error, match=says):
+        run(tmp_path, RTE, *(word.replace("{id}", f"'{record.run_id}'") for word in words))
+
+
+def test_start_from_names_the_run(first: tuple[Path, Record]) -> None:
+    words = [*FAST, RTE]
+    ids = {run_id(compose_run([*words, f"start_from='{start}'"])) for start in ("1" * 16, "2" * 16)}
+    assert len(ids | {run_id(compose_run(words))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "expected"),
+    [
+        (RobertaForSequenceClassification, RobertaConfig, {"classifier.out_proj.weight", "classifier.out_proj.bias"}),
+        (BertForSequenceClassification, BertConfig, {"classifier.weight", "classifier.bias"}),
+    ],
+)
+def test_the_label_layer_of_a_head(kind: Any, config: Any, expected: set[str]) -> None:
+    """RoBERTa's head has a layer before it, which is taken over; BERT's head is the label layer."""
+    with torch.device("meta"):
+        model = kind(config(num_hidden_layers=1, num_labels=3))
+    assert label_parameters(model) == expected
