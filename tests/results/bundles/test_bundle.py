@@ -21,6 +21,7 @@ from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Attempt, Record
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.results.answers import answers_of
+from sdsbench.results.bundles import temporary
 from sdsbench.results.bundles.check import configuration_text
 from sdsbench.results.bundles.manifest import FILE
 from sdsbench.results.bundles.opened import opened
@@ -70,7 +71,7 @@ def test_tables_frames_verdict_and_report_read_a_bundle(
     assert main(["trace", runs["run_id"][0], "--runs", place]) == 0
     traced = capsys.readouterr().out
     assert f"{bundle}/runs/{runs['run_id'][0]}/record.json" in traced
-    assert "sdsbench-bundle-" not in traced
+    assert temporary.PREFIX not in traced
 
 
 def _set(*keys: Any, to: Any) -> Callable[[Any], None]:
