@@ -34,7 +34,9 @@ class ModelConfig(Section):
         None, description="version of the package, or commit of the hub repository"
     )
     architecture: Annotated[str | None, INERT] = Field(
-        None, pattern=r"^[\w.-]+$", description="shipped config.json that gives layer names and shapes before a download"
+        None,
+        pattern=r"^[\w.-]+$",
+        description="shipped config.json that gives layer names and shapes before a download",
     )
 
     def problems(self) -> Iterator[Problem]:

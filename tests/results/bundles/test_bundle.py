@@ -114,6 +114,7 @@ CHANGES: list[tuple[str, Callable[[Files], None], str]] = [
     ("rate of the record", edit_json(RECORD, _set("lr", to=2e-3)), "lr is 0.002"),
     ("rate", edit_json(RECORD, _set("config", "train", "lr", to=2e-3)), "lr is 0.001"),
     ("rate of the log", edit_lines(LOG, lambda lines: lines[2].update(lr=0.5)), "highest rate"),
+    ("a rate of zero", edit_json(RECORD, _set("lr", to=0.0)), "ZeroDivisionError"),
     ("seed", edit_json(RECORD, _set("seed", to=7)), "seed is 7"),
     ("method", edit_json(RECORD, _set("method", to="lora")), "method is lora"),
     ("rank", edit_json(RECORD, _set("rank", to=4)), "rank is 4"),
