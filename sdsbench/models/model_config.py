@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,9 @@ CLASSES = {
 }
 """transformers' class of a family's task models."""
 
+PACKAGED = re.compile(r"[A-Za-z_]\w*(/\w[\w.+-]*)+", re.ASCII)
+"""`package/path`: no package below another, which Python would import to find it, and nothing that leads out of it."""
+
 
 class ModelConfig(Section):
     """Which pretrained weights, from where, at which revision."""
@@ -30,12 +34,18 @@ class ModelConfig(Section):
         None, description="version of the package, or commit of the hub repository"
     )
     architecture: Annotated[str | None, INERT] = Field(
-        None, description="shipped config.json that gives layer names and shapes before a download"
+        None,
+        pattern=r"^[\w.-]+$",
+        description="shipped config.json that gives layer names and shapes before a download",
     )
 
     def problems(self) -> Iterator[Problem]:
         if self.source == "folder" and not (self.location and (Path(self.location) / "config.json").is_file()):
             yield Problem("model.location", self.location, "a folder with config.json and model.safetensors")
+        if self.source not in ("folder", "hub") and not PACKAGED.fullmatch(self.location or ""):
+            yield Problem(
+                "model.location", self.location, "PACKAGE/PATH, the name of an installed package and a path inside it"
+            )
         if self.source == "hub" and not self.location:
             yield Problem("model.location", self.location, "OWNER/NAME of a repository of the hub")
         if self.source == "hub" and not self.revision:

@@ -31,9 +31,9 @@ from sdsbench.core.names import NAME_WORDS, Name
 from sdsbench.core.section import Accepts, Section
 from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import text
+from sdsbench.core.yaml_text import file_problem
 from sdsbench.runs.configuration import overrides
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
-from sdsbench.runs.configuration.foreign import yaml_problem
 from sdsbench.runs.configuration.identity import PLACING
 from sdsbench.runs.configuration.typed import parse_section
 
@@ -136,7 +136,7 @@ def _read(name: str, config_dirs: Sequence[str], problems: list[Problem]) -> Swe
     if path is None:
         problems.append(Problem(f"sweep={name}", f"{name}.yaml", "a regular file"))
         return empty
-    if accepted := yaml_problem(path):
+    if accepted := file_problem(path):
         problems.append(Problem(f"sweep={name}", path.name, accepted))
         return empty
     try:

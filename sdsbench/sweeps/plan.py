@@ -23,8 +23,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from sdsbench.core import plugins
 from sdsbench.core.console import print_wrapped
-from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
+from sdsbench.core.errors import ConfigError, DamagedFile, Refused, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
@@ -32,7 +33,7 @@ from sdsbench.core.names import CellKey, Name, RunId, require_printable
 from sdsbench.core.reading import FileContent, first_fault, parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.environment import with_environment
-from sdsbench.runs.configuration.identity import placed, run_id
+from sdsbench.runs.configuration.identity import placed, run_id, unplaced
 from sdsbench.runs.configuration.schema import RunConfig
 
 PLANS = Path("results/plans")
@@ -132,7 +133,8 @@ class Plan:
         return " ".join(f"{key}={point[key]}" for key in self.varying if key in point)
 
     def configuration(self, identity: str, placing: Mapping[str, Any]) -> RunConfig:
-        """The frozen configuration of a run, placed here. Raises DamagedFile where its file is not what was planned."""
+        """The frozen configuration of a run, placed here. Raises DamagedFile where its file is not what was planned,
+        Refused where a plugin came with the plan."""
         path = self.folder / "runs" / f"{identity}.json"
         try:
             content = read_bytes(path, MANIFEST, below=self.folder)
@@ -141,10 +143,28 @@ class Plan:
         if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
             raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
         tree = self._tree(content, path)
-        config = from_tree(placed(tree, {"force": False} | self.placing | dict(placing)))
+        placing = {"force": False} | self.placing | dict(placing)
+        self._refuse_brought(placing.get("plugins"))
+        config = from_tree(placed(unplaced(tree), placing))
         if run_id(config) != identity:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
         return config
+
+    def _refuse_brought(self, modules: Any) -> None:
+        """Raises Refused where a plugin came with the plan: plugins are the user's own code, and a plan is data.
+
+        `python -m` looks for modules in the working folder and below it, so also where plans of others are put.
+        """
+        own, here = self.folder.resolve(), Path.cwd()
+        beside = here / own.relative_to(here).parts[0] if own.is_relative_to(here) and own != here else own
+        for module in modules if isinstance(modules, list) else []:
+            for place in plugins.places_of(str(module)):
+                below = place.is_relative_to(beside) and "." in str(module)
+                if below or place.resolve().is_relative_to(own):
+                    raise Refused(
+                        f"plan {self.manifest.name} needs the plugin {module}, which lies where the plan does. A plan is "
+                        "data and brings no code: look at that file and install it, or put its folder into PYTHONPATH."
+                    )
 
     @staticmethod
     def _tree(content: bytes, path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sdsbench.core.section import Accepts, Count, Section, WholeFromZero
 from sdsbench.core.spelling import nearest
 from sdsbench.runs.configuration import overrides
 from sdsbench.runs.configuration.choices import conf_folder, options
+from sdsbench.runs.configuration.foreign import file_problems
 from sdsbench.runs.configuration.typed import parse_section
 
 DEFAULT = "gpu"
@@ -118,7 +119,7 @@ def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmCon
     known = options("slurm", config_dirs)
     if name not in known:
         problems.append(Problem("slurm", name, ", ".join(known), nearest(name, known)))
-    if problems:
+    if problems := [*problems, *file_problems(config_dirs)]:
         raise ConfigError(problems)
     config, found = parse_section(SlurmConfig, _composed(name, config_dirs) | values, "slurm")
     if found or config is None:

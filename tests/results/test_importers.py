@@ -11,6 +11,7 @@ import pytest
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import DamagedFile, Unavailable
+from sdsbench.results.claims.claim import read as read_claims
 from sdsbench.results.importers import external, peft, wandb
 
 # Keys and nesting as in peft's method_comparison/MetaMathQA/results/lora--llama-3.2-3B-rank32.json.
@@ -185,3 +186,16 @@ def test_the_verb_writes_records_that_reports_read(tmp_path: Path) -> None:
     (tmp_path / "in" / "b.json").write_text(json.dumps({**RESULT, "run_info": 5}))
     assert main(["external", "peft", str(tmp_path / "in"), "--output", str(tmp_path / "again")]) == 3
     assert len(list((tmp_path / "again").rglob("*.json"))) == 1
+
+
+def test_a_configuration_of_aliases_does_not_hang_the_import(tmp_path: Path) -> None:
+    """A kilobyte that means a thousand million values."""
+    bomb = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{l: *a{i - 1}, r: *a{i - 1}}}\n" for i in range(1, 30))
+    (tmp_path / "run-1" / "files").mkdir(parents=True)
+    (tmp_path / "run-1" / "files" / "wandb-summary.json").write_text('{"accuracy": 0.5}')
+    (tmp_path / "run-1" / "files" / "config.yaml").write_text(bomb)
+    with pytest.raises(DamagedFile, match=r"config\.yaml: accepted: at most .* aliases written out"):
+        wandb.read(tmp_path / "run-1")
+    (tmp_path / "claims.yaml").write_text(f"{bomb}claims: [{{id: c, ours: *a29}}]\n")
+    with pytest.raises(DamagedFile, match=r"claims\.yaml: accepted: at most .* aliases written out"):
+        read_claims(tmp_path / "claims.yaml")

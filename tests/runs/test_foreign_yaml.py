@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.core.errors import ConfigError
+from sdsbench.core.errors import ConfigError, Refused, SdsbenchError, Unavailable
+from sdsbench.models.location import weights_of
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.sweeps import placing
 from sdsbench.sweeps.definition import define
 from sdsbench.sweeps.expand import Composer, product
-from sdsbench.sweeps.plan import read
+from sdsbench.sweeps.plan import Plan, read
+from sdsbench.sweeps.slurm_config import configure
 from sdsbench.sweeps.states import root_of
 from tests.conftest import ROOT
 from tests.sweeps.tools import TINY, tiny_plan
@@ -92,6 +96,30 @@ def test_the_environment_names_nothing(text: str, tmp_path: Path, monkeypatch: p
     assert "method.name" in str(caught.value) and "hush" not in str(caught.value).replace("hush'", "")
     with pytest.raises(ConfigError, match=r"protocol\.source"):
         compose_run(["model=micro", "protocol.source=${oc.env:SECRET_TOKEN}"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "eval.also=['${oc.env:SECRET_TOKEN}']",
+        "eval.also=[boolq,'${oc.decode:${oc.env:SECRET_TOKEN}}']",
+        "eval.also=['${data.root}']",
+    ],
+)
+def test_the_environment_enters_no_list(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hush")
+    with pytest.raises(ConfigError, match=r"eval\.also.*without the environment"):
+        compose_run(["model=micro", word, "data.root=${oc.env:SECRET_TOKEN}"])
+
+
+def test_a_list_in_a_section_of_a_method_may_not_read_it_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "q_proj")
+    text = (
+        "name: peft\ntype: lora\ntargets: ${protocol.targets}\noptions: {target_modules: ['${oc.env:SECRET_TOKEN}']}\n"
+    )
+    refused(["method=theirs"], group_file(tmp_path, "method", text), "method.options.target_modules")
 
 
 def test_the_environment_places_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +234,71 @@ def test_values_that_only_a_sweeper_knows_are_left_to_it(tmp_path: Path, monkeyp
     monkeypatch.setattr(hydra_jobs, "compose_tree", lambda *given: looked.append(given) or real(*given))
     assert hydra_jobs._problems_of_choices(words, [folder]) == []
     assert len(looked) == 2
+
+
+BOMB = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{l: *a{i - 1}, r: *a{i - 1}}}\n" for i in range(1, 30))
+"""A kilobyte that means a thousand million values."""
+
+
+def test_no_file_beside_those_of_a_group_hangs_a_command(tmp_path: Path) -> None:
+    folder = group_file(tmp_path, "slurm", BOMB)
+    with pytest.raises(ConfigError, match="aliases written out"):
+        configure(["slurm=theirs"], [folder])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "top.yaml").write_text(BOMB)
+    refused(["method=lora"], str(tmp_path / "other"), "top.yaml", "aliases written out")
+
+
+def test_a_plan_brings_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plugin lies beside it, where `python -m` finds it; or its runs name one that its manifest does not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = tiny_plan(tmp_path / "received", "seed=0")
+    act = "from pathlib import Path\nPath('ran').touch()\n"
+    for name in ("plan/theirs.py", "theirs.py", "package/__init__.py"):
+        (tmp_path / "received" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "received" / name).write_text(act)
+    (identity,) = plan.manifest.runs
+    for module in ("received.plan.theirs", "received.theirs", "received.package", "received.package.absent"):
+        manifest = plan.manifest.model_copy(update={"placing": plan.manifest.placing | {"plugins": [module]}})
+        with pytest.raises(Refused, match="brings no code"):
+            Plan(plan.folder, manifest).configuration(identity, {})
+    path = plan.folder / "runs" / f"{identity}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"plugins": ["received.theirs"]}))
+    run = plan.manifest.runs[identity].model_copy(update={"sha256": sha256(path.read_bytes()).hexdigest()})
+    placing = {key: value for key, value in plan.manifest.placing.items() if key != "plugins"}
+    manifest = plan.manifest.model_copy(update={"placing": placing, "runs": {identity: run}})
+    assert Plan(plan.folder, manifest).configuration(identity, {}).plugins == []
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("source", ["package", "gguf"])
+@pytest.mark.parametrize(
+    "location", ["received.package/model", "sdsbench/../../x", "..", "/etc/x", "sdsbench", "json/x", "sdsbench//x"]
+)
+def test_a_model_in_a_package_is_a_name_and_a_path_inside_it(
+    source: str, location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would import the packages above a dotted name to find it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "received" / "package").mkdir(parents=True)
+    (tmp_path / "received" / "__init__.py").write_text("raise SystemExit('ran')\n")
+    with pytest.raises(SdsbenchError) as caught:
+        config = compose_run(["model=micro", f"model.source={source}", f"model.location='{location}'"])
+        weights_of(config.model)
+    assert "model.location" in str(caught.value) or "is not installed" in str(caught.value)
+    with pytest.raises(Unavailable, match="is not installed"):
+        weights_of(compose_run(["model=micro"]).model.model_copy(update={"source": source, "location": location}))
+
+
+def test_an_architecture_is_one_that_ships() -> None:
+    with pytest.raises(ConfigError, match=r"model\.architecture"):
+        compose_run(["model=micro", "model.architecture='../layers'"])
+
+
+def test_no_option_of_peft_names_a_module() -> None:
+    """peft imports what megatron_core names."""
+    pytest.importorskip("peft")
+    words = ["model=micro", "method=peft", "+method.options={megatron_config: {a: 1}, megatron_core: antigravity}"]
+    with pytest.raises(ConfigError, match=r"method\.options"):
+        compose_run([word.replace("+method", "method") for word in words])

@@ -1,22 +1,18 @@
 """A bundle unpacked for this process: what its manifest, its records and its answers say of each other.
 
-It lies in a temporary folder of the process, which is gone with it; messages name the bundle instead.
+It lies in a temporary folder of the process (temporary.py); messages name the bundle instead.
 """
 
 from __future__ import annotations
 
-import atexit
-import functools
 import hashlib
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.reading import read_bytes
-from sdsbench.results.bundles import archive, check
+from sdsbench.results.bundles import archive, check, temporary
 from sdsbench.results.bundles.manifest import FILE, RUNS, BundleManifest
 
 
@@ -30,22 +26,43 @@ class Bundle:
     problems: dict[str, list[str]]
 
 
+_Stamp = tuple[int, int, int]  # size, time and inode of a bundle's file
+_KNOWN: dict[Path, tuple[_Stamp, Bundle]] = {}  # by the bundle's path
 _OPEN: dict[Path, Bundle] = {}  # by folder
 
 
 def opened(path: Path) -> Bundle:
-    """The bundle in a file, unpacked once a process. Raises DamagedFile for a file that is none."""
+    """The bundle in a file, unpacked once a process; a file that was changed since is unpacked in its place.
+
+    Raises DamagedFile for a file that is none, of which nothing is left behind.
+    """
     try:
         found = path.stat()
     except OSError as error:
         raise DamagedFile(f"{path}: cannot be read ({error.strerror}).") from None
-    return _opened(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    stamp = found.st_size, found.st_mtime_ns, found.st_ino
+    if path in _KNOWN:
+        if _KNOWN[path][0] == stamp:
+            return _KNOWN[path][1]
+        _, old = _KNOWN.pop(path)
+        del _OPEN[old.folder]
+        temporary.remove(old.folder)
+    folder = temporary.folder()
+    try:
+        bundle = _unpacked(path, folder)
+        _KNOWN[path], _OPEN[folder] = (stamp, bundle), bundle
+        for run in sorted((folder / RUNS).glob("*")):
+            if run.name not in bundle.problems and (wrong := check.contradictions(run, packed=True)):
+                bundle.problems[run.name] = wrong
+    except BaseException:
+        _KNOWN.pop(path, None)
+        _OPEN.pop(folder, None)
+        temporary.remove(folder)
+        raise
+    return bundle
 
 
-@functools.lru_cache(maxsize=64)
-def _opened(path: Path, _size: int, _changed: int, _inode: int) -> Bundle:
-    folder = Path(tempfile.mkdtemp(prefix="sdsbench-bundle-")).resolve()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+def _unpacked(path: Path, folder: Path) -> Bundle:
     names = set(archive.unpack(path, folder))
     if FILE not in names:
         raise DamagedFile(f"{path}: no bundle of sdsbench: it has no {FILE}.")
@@ -54,12 +71,7 @@ def _opened(path: Path, _size: int, _changed: int, _inode: int) -> Bundle:
     for name in sorted({*manifest.files, *names} - {FILE}):
         if change := _change(folder, name, manifest, names):
             problems.setdefault(_run_of(name) or name, []).append(change)
-    bundle = Bundle(path, folder, manifest, problems)
-    _OPEN[folder] = bundle
-    for run in sorted((folder / RUNS).glob("*")):
-        if run.name not in problems and (found := check.contradictions(run, packed=True)):
-            problems[run.name] = found
-    return bundle
+    return Bundle(path, folder, manifest, problems)
 
 
 def _change(folder: Path, name: str, manifest: BundleManifest, names: set[str]) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.limits import MANIFEST
-from sdsbench.core.reading import read_text
+from sdsbench.core.yaml_text import read_yaml
 from sdsbench.results.tables import published
 
 Test = Literal["higher", "not_lower", "within", "below", "spread", "file"]
@@ -65,6 +64,6 @@ def read(path: Path) -> list[Claim]:
             f"{path}: no such file of claims. Give one with --claims (results/claims.yaml of a checkout)."
         )
     try:
-        return [Claim.model_validate(entry) for entry in yaml.safe_load(read_text(path, MANIFEST))["claims"]]
-    except (ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError) as error:  # ValueError: pydantic's
+        return [Claim.model_validate(entry) for entry in read_yaml(path, MANIFEST)["claims"]]
+    except (ValueError, KeyError, TypeError) as error:  # ValueError: pydantic's
         raise DamagedFile(f"{path}: not a list of claims: {error}") from None

@@ -9,13 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.leaves import leaves
 from sdsbench.core.limits import EXTERNAL
-from sdsbench.core.reading import read_json, read_text
+from sdsbench.core.reading import read_json
 from sdsbench.core.record import STAGES
+from sdsbench.core.yaml_text import read_yaml
 from sdsbench.results.importers import wandb_log
 from sdsbench.results.importers.external import ExternalRecord, number, origin
 
@@ -74,9 +73,9 @@ def _contents(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
         return (logs[0], *wandb_log.read(logs[0]))
     try:
         summary = read_json(summary_path, EXTERNAL)
-        loaded = yaml.safe_load(read_text(config_path, EXTERNAL)) if config_path.is_file() else {}
+        loaded = read_yaml(config_path, EXTERNAL) if config_path.is_file() else {}
         config = {key: value.get("value", value) if isinstance(value, dict) else value for key, value in loaded.items()}
-    except (yaml.YAMLError, AttributeError) as error:
+    except AttributeError as error:
         raise DamagedFile(f"{folder}: its summary or config cannot be read ({error}).") from None
     return summary_path, summary, config
 

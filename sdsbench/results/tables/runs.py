@@ -98,7 +98,7 @@ def load(
     for found in records:
         try:
             runs.append(_run(found))
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        except Exception as error:  # whatever is written there
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             damaged[found.record.run_id] = shown(f"{found.folder / 'record.json'}: values of another kind ({reason}).")
     if plan is not None:

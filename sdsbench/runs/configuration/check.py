@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from sdsbench.methods import base as methods
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.methods.targets import ALL_LINEAR, matches, unmatched
 from sdsbench.models import architecture, files, readers
+from sdsbench.models.location import packaged
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
@@ -93,9 +93,8 @@ def config_file(model: ModelConfig) -> Path | None:
     folder = Path(architecture.__file__).parent
     if model.architecture:
         path = folder / "architectures" / f"{model.architecture}.json"
-    elif model.source == "package" and (package := importlib.util.find_spec(str(model.location).partition("/")[0])):
-        inside = str(model.location).partition("/")[2]
-        path = Path(next(iter(package.submodule_search_locations or [""]))) / inside / "config.json"
+    elif model.source == "package" and (inside := packaged(str(model.location))):
+        path = inside / "config.json"
     elif model.source == "folder":
         path = Path(str(model.location)) / "config.json"
     else:

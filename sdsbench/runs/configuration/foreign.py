@@ -11,58 +11,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sdsbench.core.errors import Problem
 from sdsbench.core.leaves import leaves
-from sdsbench.runs.configuration.choices import GROUPS, own_groups
+from sdsbench.core.yaml_text import file_problem
 from sdsbench.runs.configuration.environment import reading_environment
 from sdsbench.runs.configuration.identity import PLACING
 
-BYTES, DEPTH, NODES = 1_000_000, 32, 100_000
-"""Of one YAML file: its size, how deep it may nest, and its values with every alias written out."""
 _OF_HYDRA = ("runtime", "overrides", "job.override_dirname")
 """Keys that Hydra fills in by itself."""
 
 
-def yaml_problem(path: Path) -> str:
-    """What is wrong with the size or nesting of a YAML file; empty for a file that may be read."""
-    if path.stat().st_size > BYTES:
-        return f"a file of at most {BYTES:,} bytes"
-    depth, sizes, open_anchors, total = 0, dict[str, int](), list[tuple[int, str | None, int]](), 0
-    try:
-        with path.open(encoding="utf-8") as file:
-            for event in yaml.parse(file, Loader=yaml.SafeLoader):
-                if isinstance(event, yaml.CollectionStartEvent):
-                    depth += 1
-                    open_anchors.append((depth, event.anchor, total))
-                elif isinstance(event, yaml.CollectionEndEvent):
-                    depth -= 1
-                    _, anchor, before = open_anchors.pop()
-                    if anchor:
-                        sizes[anchor] = total - before + 1
-                if isinstance(event, yaml.AliasEvent):
-                    total += sizes.get(str(event.anchor), 1)
-                elif isinstance(event, yaml.NodeEvent):
-                    total += 1
-                if depth > DEPTH:
-                    return f"values nested at most {DEPTH} deep"
-                if total > NODES:
-                    return f"at most {NODES:,} values, aliases written out"
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        return ""  # told by who reads it
-    return ""
-
-
 def file_problems(folders: Sequence[str]) -> Iterator[Problem]:
-    """Files of a run's groups below the user's folders that are too large to be read."""
+    """Files below the user's folders that are too large to be read: any of them may be in another's defaults."""
     for folder in map(Path, folders):
-        for group in dict.fromkeys([*GROUPS, *own_groups([str(folder)])]):
-            for path in sorted((folder / group).rglob("*.yaml")):
-                if accepted := yaml_problem(path):
-                    yield Problem(group, path.relative_to(folder).as_posix(), accepted)
+        for path in sorted(folder.rglob("*.yaml")):
+            if path.is_file() and (accepted := file_problem(path)):
+                name = path.relative_to(folder)
+                yield Problem(name.parts[0] if len(name.parts) > 1 else "--config-dir", name.as_posix(), accepted)
 
 
 def hydra_problems(composed: DictConfig, plain: DictConfig) -> Iterator[Problem]:
@@ -85,7 +53,7 @@ def environment_problems(tree: DictConfig, keys: Sequence[str]) -> Iterator[Prob
     """Keys that read the environment, the clock or Hydra's surroundings and do not only place the run."""
     for key in keys:
         text = raw(tree, key)
-        if key in PLACING or not isinstance(text, str) or "${" not in text:
+        if key in PLACING or "${" not in str(text):
             continue
         with reading_environment() as read:
             try:
@@ -94,7 +62,7 @@ def environment_problems(tree: DictConfig, keys: Sequence[str]) -> Iterator[Prob
                     OmegaConf.to_container(value, resolve=True)
             except (OmegaConfBaseException, KeyError):  # told by who needs the value
                 continue
-        if read or "${hydra:" in text or "${now:" in text:
+        if read or "${hydra:" in str(text) or "${now:" in str(text):
             advice = "What names a run or enters its record must be the same everywhere."
             yield Problem(key, text, "a value without the environment, the clock or Hydra's surroundings", advice)
 
@@ -106,8 +74,10 @@ def unresolved(tree: DictConfig) -> dict[str, str]:
 
 
 def raw(tree: DictConfig, key: str) -> Any:
-    """A key's value as it is written; None for a section."""
+    """A key's value as it is written, a list with all that is in it; None for a section."""
     node: Any = tree
     for part in key.split("."):
         node = node._get_node(part)
+    if isinstance(node, ListConfig):
+        return OmegaConf.to_container(node, resolve=False)
     return node._value() if not isinstance(node, DictConfig) else None

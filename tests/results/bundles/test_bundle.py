@@ -21,6 +21,7 @@ from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Attempt, Record
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.results.answers import answers_of
+from sdsbench.results.bundles import temporary
 from sdsbench.results.bundles.check import configuration_text
 from sdsbench.results.bundles.manifest import FILE
 from sdsbench.results.bundles.opened import opened
@@ -70,7 +71,7 @@ def test_tables_frames_verdict_and_report_read_a_bundle(
     assert main(["trace", runs["run_id"][0], "--runs", place]) == 0
     traced = capsys.readouterr().out
     assert f"{bundle}/runs/{runs['run_id'][0]}/record.json" in traced
-    assert "sdsbench-bundle-" not in traced
+    assert temporary.PREFIX not in traced
 
 
 def _set(*keys: Any, to: Any) -> Callable[[Any], None]:
@@ -113,6 +114,7 @@ CHANGES: list[tuple[str, Callable[[Files], None], str]] = [
     ("rate of the record", edit_json(RECORD, _set("lr", to=2e-3)), "lr is 0.002"),
     ("rate", edit_json(RECORD, _set("config", "train", "lr", to=2e-3)), "lr is 0.001"),
     ("rate of the log", edit_lines(LOG, lambda lines: lines[2].update(lr=0.5)), "highest rate"),
+    ("a rate of zero", edit_json(RECORD, _set("lr", to=0.0)), "ZeroDivisionError"),
     ("seed", edit_json(RECORD, _set("seed", to=7)), "seed is 7"),
     ("method", edit_json(RECORD, _set("method", to="lora")), "method is lora"),
     ("rank", edit_json(RECORD, _set("rank", to=4)), "rank is 4"),
