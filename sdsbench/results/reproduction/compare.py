@@ -53,7 +53,9 @@ class ScoreDifference:
             f"the spread is not known: {self.seeds} seed in the bundle" if self.half_width is None
             else f"two of its {self.seeds} seeds lie within ±{self.told(self.half_width)} of each other"
         )  # fmt: skip
-        numbers = f"{self.told(self.theirs)} -> {self.told(self.ours)}, difference {self.told(self.ours - self.theirs, '+')}"
+        numbers = (
+            f"{self.told(self.theirs)} -> {self.told(self.ours)}, difference {self.told(self.ours - self.theirs, '+')}"
+        )
         return f"{self.evaluation} ({self.scorer}) {numbers}; {spread}"
 
 

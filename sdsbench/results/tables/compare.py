@@ -204,7 +204,9 @@ def _lines(compared: Compared) -> list[list[str]]:
         found = [d for d in compared.differences if d.column.name == column.name]
         for row in {d.reference.name: d.reference for d in found if d.reference}.values():
             cell = compared.built.cells[row.name, column.name]
-            lines.append([column.heading, row.title, "", _score(column, cell), "", "", "", str(len(cell.by_seed)), "", ""])
+            lines.append(
+                [column.heading, row.title, "", _score(column, cell), "", "", "", str(len(cell.by_seed)), "", ""]
+            )
         lines += map(_texts, found)
     return lines
 
