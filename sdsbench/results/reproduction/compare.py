@@ -29,8 +29,9 @@ EXIT_CODES: Mapping[Answer, int] = {
 class ScoreDifference:
     """One headline score, theirs and ours, and how far two runs of this setting with other seeds lie apart.
 
-    A share is in points of 100, any other score as it is. `half_width`: of the 95 % interval of the difference of two such runs, t with n - 1 degrees of freedom, standard
-    deviation over the seeds times the square root of 2; None where the bundle has fewer than two seeds.
+    A share is in points of 100, any other score as it is. `half_width`: of the 95 % interval of the difference of two
+    such runs, t with n - 1 degrees of freedom, standard deviation over the seeds times the square root of 2; None where
+    the bundle has fewer than two seeds.
     """
 
     evaluation: str

@@ -48,8 +48,8 @@ def _marks(cells: Cells, pairs: int) -> str:
     return (
         "Underlined: the methods of a column that cannot be told from its best one; bold: the best where that is one "
         f"method alone. One family over the whole table: the best against every other method of its column, p times "
-        f"the {pairs} pair{'s' * (pairs != 1)} of methods in all columns, at 5 %; {contrast.PAIRED_RULE}: {kinds}. A method with fewer "
-        f"than {contrast.MIN_SEEDS} seeds cannot be told from any."
+        f"the {pairs} pair{'s' * (pairs != 1)} of methods in all columns, at 5 %; {contrast.PAIRED_RULE}: {kinds}. "
+        f"A method with fewer than {contrast.MIN_SEEDS} seeds cannot be told from any."
     )
 
 
