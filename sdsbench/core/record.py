@@ -6,6 +6,7 @@ configuration, what came out, what it cost, and what produced it. Version 2; rea
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import Annotated, Any, Literal
 
@@ -165,7 +166,7 @@ class Tuning(FileContent):
     scores: list[float | None]  # validation score per grid point, None: the run failed
     evaluation: str
     scorer: str
-    losses: list[float | None] | None = None  # validation loss per grid point, a second criterion; it chose nothing
+    losses: list[float | None] | None = None  # validation loss per grid point: it chooses among equal scores
     declared: list[float] | None = None  # the grid before tune.extend widened it; None: the same
     extend: int = 0  # by how many values tune.extend allowed to widen it at each end, the same for every method
 
@@ -173,6 +174,23 @@ class Tuning(FileContent):
     def interior(self) -> bool:
         """Whether the chosen value lies inside the grid, so that a better one beyond its ends is unlikely."""
         return min(self.grid) < self.chosen < max(self.grid)
+
+    @property
+    def tie_broken_by(self) -> Literal["", "loss", "value"]:
+        """What chose among values with the best score: the validation loss, or their order; empty for a lone best."""
+        scores = dict(zip(self.grid, self.scores, strict=False))
+        losses = dict(zip(self.grid, self.losses or [], strict=False))
+        tied = [value for value, score in scores.items() if equal_scores(score, scores.get(self.chosen))]
+        if len(tied) < 2:
+            return ""
+        known = [loss for value in tied if (loss := losses.get(value)) is not None]
+        decided = len(known) == len(tied) and len(set(known)) > 1 and losses[self.chosen] == min(known)
+        return "loss" if decided else "value"
+
+
+def equal_scores(one: float | None, other: float | None) -> bool:
+    """Whether two means of scores are the same but for the order in which they were added up."""
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
 
 
 class Failure(FileContent):

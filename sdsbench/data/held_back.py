@@ -21,17 +21,17 @@ SEED = 20240  # which training rows are held back must not move with a run's see
 SHARE = 4  # of own files no more than one in so many rows is held back
 
 
-def tuning_rows(name: str, reported: str, config: DataConfig) -> Rows:
+def tuning_rows(name: str, reported: str, config: DataConfig, classes: str | None = None) -> Rows:
     """What tuning is scored on for an evaluation that reports split `reported` of data set `name`.
 
     The set's own validation split where there is one that is not the reported one, else `data.validation_rows`
     training rows (of own files at most a quarter), always the same. No row asks what a reported row asks, each has an
-    answer that graders can read.
+    answer that graders can read. `classes`: as in sources.load.
     Raises Unavailable where the source has neither.
     """
-    asked = set(load(name, reported, config).questions())
+    asked = set(load(name, reported, config, classes).questions())
     data_set, split = tuned_on(catalogue.get(name), reported, config)
-    rows = load(data_set.name, split, config)
+    rows = load(data_set.name, split, config, classes)
     questions = list(rows.questions())
     unreadable = {position for position, _, _ in columns.wrong_cells(rows, data_set.checks_of(reported))}
     free = [i for i, question in enumerate(questions) if question not in asked and i not in unreadable]
@@ -107,12 +107,11 @@ def load_training(
 ) -> Rows:
     """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`.
 
-    `classes`: the column of a row's class, of own files, whose set names none. `select` yields the positions of the
+    `classes`: as in sources.load. `select` yields the positions of the
     rows that count, in order; no more are asked for than the first ones that the limit keeps.
     Raises Unavailable where no row counts.
     """
-    rows = load(name, "train", config)
-    rows = dataclasses.replace(rows, classes=rows.classes or classes)
+    rows = load(name, "train", config, classes)
     if tuning:
         rows = without(rows, tuning)
     if select is not None:

@@ -9,6 +9,7 @@ from string import Formatter
 from typing import Any
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.grouped import grouped
 from sdsbench.data import local_files
 from sdsbench.data.data_config import DataConfig
 from sdsbench.data.local_files import SplitFiles
@@ -41,18 +42,37 @@ def side(rows: Any, split: str, share: float) -> Any:
     """The rows of the training file that belong to a split, where no test file is given.
 
     A row is on the side that the hash of its question says: whatever other rows come or go, and rows that ask the same
-    stay together. Raises Unavailable where a side has no row.
+    stay together. Where rows have classes, each gives its share of questions to the test side, those with the smallest
+    hashes. Raises Unavailable where a side has no row.
     """
     if split == "validation":
         return rows
-    drawn = [_place(question) < share for question in rows.questions()]
-    kept: Sequence[int] = [position for position, test in enumerate(drawn) if test == (split == "test")]
+    questions = list(rows.questions())
+    known = len(rows) and rows.classes in rows[0]  # else the task's check names the column that is not there
+    tested = _of_each_class(questions, rows, share) if known else {q for q in questions if _place(q) < share}
+    kept = [position for position, question in enumerate(questions) if (question in tested) == (split == "test")]
     if not kept:
         raise Unavailable(
             f"data.test_share={share}: no row of {len(rows)} is left for the {split} split; accepted: a share that "
             "leaves some on both sides, or data.test=FILE"
         )
     return rows.take(kept)
+
+
+def _of_each_class(questions: Sequence[str], rows: Any, share: float) -> set[str]:
+    """The questions of the test side: of each class its share, to the nearest whole number and at least one of two.
+
+    A question that several classes ask counts for the one whose name comes first.
+    """
+    class_of: dict[str, str] = {}
+    for question, row in zip(questions, rows.cells([rows.classes]), strict=True):
+        name = str(row[rows.classes])
+        class_of[question] = min(name, class_of.get(question, name))
+    tested: set[str] = set()
+    for members in grouped(class_of, class_of.__getitem__).values():
+        count = max(round(share * len(members)), min(1, len(members) - 1)) if share else 0
+        tested.update(sorted(members, key=_place)[:count])
+    return tested
 
 
 def _place(question: str) -> float:

@@ -95,9 +95,10 @@ def hub_reachable() -> bool:
     return True
 
 
-def load(name: str, split: str, config: DataConfig) -> Rows:
+def load(name: str, split: str, config: DataConfig, classes: str | None = None) -> Rows:
     """All rows of a split (`train`, `validation` or `test`), before any limit. `data.source` must be settled.
 
+    `classes`: the column of a row's class, of own files, whose set names none.
     Raises Unavailable, naming what the source has and what would do.
     """
     data_set = catalogue.get(name)
@@ -106,7 +107,9 @@ def load(name: str, split: str, config: DataConfig) -> Rows:
     readers = {"hub": _from_hub, "local": _from_folder, "embedded": _generated}
     table, revision = readers[source](data_set, split, config)
     asks = own.fields(config.question or "") if data_set.own else data_set.question_columns
-    rows = Rows(name, split, source, revision, table, tuple(range(len(table))), tuple(asks), data_set.classes)
+    rows = Rows(
+        name, split, source, revision, table, tuple(range(len(table))), tuple(asks), data_set.classes or classes
+    )
     if not len(rows):
         raise Unavailable(f"data set {name}, split {split}: the {source} source has 0 rows")
     if not data_set.own:

@@ -11,6 +11,7 @@ import torch
 from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation import metrics
+from sdsbench.evaluation.finite import finite
 from sdsbench.evaluation.floors import constant_floor
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.tasks.base import Labelled, Row
@@ -70,7 +71,7 @@ def predict(
     for start in range(0, len(order), batch_size):
         positions = order[start : start + batch_size]
         batch = [examples[i] for i in positions]
-        logits_bc = class_logits(model, batcher, batch, device)
+        logits_bc = finite(class_logits(model, batcher, batch, device))
         answers_b = logits_bc[:, 0] if logits_bc.shape[1] == 1 else logits_bc.argmax(-1)
         for position, example, answer in zip(positions, batch, answers_b.tolist(), strict=True):
             predictions[position], labels[position] = float(answer), float(example.label)

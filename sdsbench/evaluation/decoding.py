@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdsbench.core.console import print_now
 from sdsbench.evaluation.cache import ReservedLayer, reserved_cache
+from sdsbench.evaluation.finite import finite
 from sdsbench.evaluation.static_step import StaticStep, Steps, why_plain
 
 SLACK = 64  # columns beyond the longest row, so that dropping columns is rare
@@ -85,7 +86,7 @@ class Decoding:
         """Put prompts into an empty cache; (first new token, mask, position of the last token) of each."""
         ids, mask = padded(prompts, self.pad, self.device)
         positions = positions_of(mask)
-        tokens = last_logits(self.model, ids, mask, positions, cache).argmax(dim=-1)
+        tokens = finite(last_logits(self.model, ids, mask, positions, cache)).argmax(dim=-1)
         return tokens, mask, positions[:, -1:].clone()
 
     def _plain_logits(self) -> Tensor:

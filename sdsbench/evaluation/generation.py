@@ -19,6 +19,7 @@ from transformers import GenerationConfig
 from sdsbench.core.errors import Unavailable
 from sdsbench.evaluation.cache import reserved_cache
 from sdsbench.evaluation.decoding import Decoding, accepted, last_logits, off_by, padded, positions_of, said
+from sdsbench.evaluation.finite import finite
 from sdsbench.evaluation.static_step import Steps, default_steps
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.tokens import EncodedText, prompt_ids
@@ -194,6 +195,9 @@ class Generator:
         Everything else that decides an answer has transformers' default: load.py reads no such setting of the model.
         """
 
+        def checked(_rows: Tensor, scores: Tensor) -> Tensor:
+            return finite(scores)
+
         def look(rows: Tensor, _scores: Tensor, **_: Any) -> Tensor:
             self.progress(0)
             return torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
@@ -203,8 +207,9 @@ class Generator:
             eos_token_id=sorted(self.ends), pad_token_id=self.tokenizer.pad_token_id,
         )  # fmt: skip
         output = self.model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=settings, stopping_criteria=[look]
-        )
+            input_ids=ids, attention_mask=mask, generation_config=settings, stopping_criteria=[look],
+            logits_processor=[checked],
+        )  # fmt: skip
         return [row[ids.shape[1] :].tolist() for row in output]
 
     def _answer(self, tokens: Sequence[int], request: Request) -> GeneratedAnswer:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdsbench.evaluation.finite import finite
 from sdsbench.models.positions import learned_positions
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.attention import packed
@@ -135,7 +136,7 @@ def _result(model: Any, predicting: Tensor, continuation: Sequence[int]) -> tupl
 
 
 def _of_logits(logits: Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
-    """The same from the logits that predict each token (t x V)."""
+    """The same from the logits that predict each token (t x V). Raises TrainingFailed where they are not finite."""
     gold = torch.tensor(continuation, device=logits.device)[:, None]
-    total = logits.log_softmax(-1).gather(1, gold).double().sum()
+    total = finite(logits).log_softmax(-1).gather(1, gold).double().sum()
     return float(total), bool((logits.argmax(-1, keepdim=True) == gold).all())

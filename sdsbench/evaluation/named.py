@@ -173,7 +173,7 @@ def _scores(
     for key, metric in zip(keys, metrics, strict=True):
         scorer = _scorer(key, metrics.count(metric) > 1)
         yield Score(
-            evaluation=name, version=int(found["versions"].get(name) or 0), scorer=scorer, stage=stage,  # type: ignore[arg-type]
+            evaluation=name, version=int(float(found["versions"].get(name) or 0)), scorer=scorer, stage=stage,  # type: ignore[arg-type]
             value=results[key], stderr=_error(results[key], scorer, samples), headline=key == first,
             better="higher" if higher.get(metric, True) else "lower",
             unit="share" if 0 <= results[key] <= 1 else "number", retention=True, **counts,

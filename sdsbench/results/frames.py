@@ -24,7 +24,7 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.leaves import leaves
-from sdsbench.core.record import Record
+from sdsbench.core.record import Record, Score
 from sdsbench.core.run_folder import read_record
 from sdsbench.core.spelling import nearest
 from sdsbench.results.bundles.opened import opened, require_sound, shown
@@ -114,12 +114,13 @@ def disagreement(one: Record, other: Record) -> str:
     if one.status != other.status:
         return f"status {one.status} and {other.status}"
     left, right = (
-        {(s.evaluation, s.stage, s.scorer, s.version): s.value for s in record.scores} for record in (one, other)
+        {(s.evaluation, s.stage, s.scorer, s.version, s.along): s for s in record.scores} for record in (one, other)
     )
+    pairs = {key: (left.get(key), right.get(key)) for key in dict.fromkeys([*left, *right])}
     texts = [
-        f"{key[0]} ({key[2]}, {key[1]}) {_points(left.get(key))} and {_points(right.get(key))}"
-        for key in dict.fromkeys([*left, *right])
-        if left.get(key) != right.get(key)
+        f"{key[0]} ({key[2]}, {key[1]}) {_shown(mine)} and {_shown(theirs)}"
+        for key, (mine, theirs) in pairs.items()
+        if (mine and mine.value) != (theirs and theirs.value)
     ]
     if one.losses and other.losses and one.losses.last != other.losses.last:
         texts.append(f"last loss {one.losses.last:.6g} and {other.losses.last:.6g}")
@@ -128,8 +129,8 @@ def disagreement(one: Record, other: Record) -> str:
     return ", ".join(texts)
 
 
-def _points(value: float | None) -> str:
-    return "none" if value is None else f"{100 * value:.2f}"
+def _shown(score: Score | None) -> str:
+    return "none" if score is None else score.shown(score.value)
 
 
 @collection_paused()

@@ -191,8 +191,7 @@ def _check_base(record: Record, loaded: LoadedModel) -> None:
 
 
 def _nothing_saved(record: Record) -> Problem:
-    saved = record.config.get("train", {}).get("save")
     if record.status != "done":
         return Problem("run", record.run_id, "a finished run", f"It is {record.status}.")
     advice = "Weights of the base that trained are kept with train.save=all, adapters with train.save=adapter."
-    return Problem("run", record.run_id, "a run that saved what it trained", f"train.save was {saved}. {advice}")
+    return Problem("run", record.run_id, "a run that saved what it trained", advice)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
@@ -44,8 +43,7 @@ def load_run(config: RunConfig) -> RunData:
     if len(set(names)) < len(names):  # scores and answers are kept under these names
         raise ValueError(f"task {config.task.name}: two evaluations share a name: {', '.join(names)}")
     wanted = {(evaluation.dataset, evaluation.split) for evaluation in evaluations}
-    read = {which: (tuning_rows if tuning else load)(*which, config.data) for which in sorted(wanted)}
-    read = {which: dataclasses.replace(rows, classes=rows.classes or task.classes) for which, rows in read.items()}
+    read = {which: (tuning_rows if tuning else load)(*which, config.data, task.classes) for which in sorted(wanted)}
     held_back = list(read.values()) if tuning else []
     training = load_training(config.task.train_set, config.data, held_back, task.classes, _selection(config, task))
     for rows in (training, *read.values()):

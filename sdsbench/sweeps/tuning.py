@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sdsbench.core.record import Record, Score, Tuning
+from sdsbench.core.record import Record, Score, Tuning, equal_scores
 from sdsbench.sweeps.plan import TunedCell
 
 ENDED = ("done", "failed", "oom")
@@ -26,20 +26,18 @@ class TunedChoice:
 def choose(cell: TunedCell, record_of: RecordOf) -> TunedChoice | None:
     """The grid point with the best mean headline score on validation rows; None while tuning runs are unfinished.
 
-    Best is highest, of a loss lowest.
-    A grid point with a failed run has no score. Of equal scores the smaller value wins. The mean validation loss of
-    every grid point is kept beside the scores; it chooses nothing.
+    Best is highest, of a loss lowest. A grid point with a failed run has no score. Of equal scores the one with the
+    lowest mean validation loss wins where every one of them has it; what is left is decided by the smaller value.
     """
     tried = window(cell, record_of)
     records = [[record_of(identity) for identity in cell.tuning[position]] for position in tried]
     flat = [record for row in records for record in row]
     if any(not _ended(record) for record in flat):
         return None
-    scores = [_mean([_headline(record) for record in row if record is not None]) for row in records]
-    best = _best(cell, tried, scores, _sign(flat))
+    scores, losses = _means(records, _headline), _means(records, _loss)
+    best = _best(cell, tried, scores, losses, _sign(flat))
     if best is None:
         return TunedChoice(None, None)
-    losses = [_mean([_loss(record) for record in row if record is not None]) for row in records]
     headlines = [score for record in flat if record is not None for score in _deciding(record)]
     return TunedChoice(
         best,
@@ -67,11 +65,11 @@ def window(cell: TunedCell, record_of: RecordOf) -> range:
     """
     tried = cell.declared
     while True:
-        records = {position: [record_of(identity) for identity in cell.tuning[position]] for position in tried}
-        if any(not _ended(record) for row in records.values() for record in row):
+        records = [[record_of(identity) for identity in cell.tuning[position]] for position in tried]
+        flat = [record for row in records for record in row]
+        if any(not _ended(record) for record in flat):
             return tried
-        scores = [_mean([_headline(record) for record in row if record is not None]) for row in records.values()]
-        best = _best(cell, tried, scores, _sign(record for row in records.values() for record in row))
+        best = _best(cell, tried, _means(records, _headline), _means(records, _loss), _sign(flat))
         if best == tried.start and tried.start > 0 and cell.extend:
             tried = range(tried.start - 1, tried.stop)
         elif best == tried.stop - 1 and tried.stop < len(cell.grid) and cell.extend:
@@ -80,13 +78,23 @@ def window(cell: TunedCell, record_of: RecordOf) -> range:
             return tried
 
 
-def _best(cell: TunedCell, tried: range, scores: list[float | None], sign: float) -> int | None:
-    ranked = sorted(
-        (-sign * score, cell.grid[position], position)
-        for position, score in zip(tried, scores, strict=True)
-        if score is not None
-    )
-    return ranked[0][2] if ranked else None
+def _best(
+    cell: TunedCell, tried: range, scores: list[float | None], losses: list[float | None], sign: float
+) -> int | None:
+    """The position that `choose` names, of those tried; `sign` is 1 where more is better."""
+    known = [sign * score for score in scores if score is not None]
+    if not known:
+        return None
+    best = sign * max(known)
+    among = [i for i, score in enumerate(scores) if equal_scores(score, best)]
+    by_loss = all(losses[i] is not None for i in among)
+    first = min(among, key=lambda i: (losses[i] if by_loss else 0.0, cell.grid[tried[i]]))
+    return tried[first]
+
+
+def _means(records: list[list[Record | None]], number: Callable[[Record], float | None]) -> list[float | None]:
+    """Of each grid point's runs; None where one of them has none."""
+    return [_mean([number(record) for record in row if record is not None]) for row in records]
 
 
 def _ended(record: Record | None) -> bool:

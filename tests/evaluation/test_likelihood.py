@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -45,6 +46,16 @@ def alone(model, tokenizer, prompt: str, continuation: str) -> tuple[float, bool
         logits = model(torch.tensor([head + tail])).logits[0, len(head) - 1 : -1].float()
     gold = torch.tensor(tail)[:, None]
     return float(logits.log_softmax(-1).gather(1, gold).sum()), bool((logits.argmax(-1, keepdim=True) == gold).all())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_weights_that_are_no_numbers_choose_nothing(micro, padded: bool) -> None:
+    from sdsbench.core.errors import TrainingFailed
+
+    broken = copy.deepcopy(micro.model)
+    next(iter(broken.parameters())).data.fill_(math.nan)
+    with pytest.raises(TrainingFailed, match=r"logits of the model: nan: not finite\. Try a lower train\.lr"):
+        continuation_log_likelihoods(broken, micro.tokenizer, PAIRS, 3, padded=padded)
 
 
 @pytest.mark.parametrize("batch_size", (1, 3, 7, 32))

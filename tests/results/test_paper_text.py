@@ -37,8 +37,8 @@ def test_the_paragraph_says_what_the_records_say(runs_folder: Path) -> None:
     for words in (
         "We fine-tune micro", "gsm8k (generated stand-ins for the real rows, 200 training rows)",
         "SDS-LoRA, r 8 (alpha 16)", "20 optimizer steps", "effective batch of 32",
-        "the best of 0.001, 0.002, widened at an end that is best by up to 1 more",
-        "over 2 seeds of their own: 6 runs a method", "chosen: SDS-LoRA, r 8 0.002", "on 200 questions",
+        "the best of 0.001, 0.002, and of up to 1 more beyond an end that is best, by",
+        "over 2 seeds of their own: 6 runs a method", "chosen: 0.002 for SDS-LoRA, r 8", "on 200 questions",
         "3 seeds (0, 1, 2)", "not paired over seeds", "cpu: test (1 thread)", "torch 2.13.0", "abc1234",
     ):  # fmt: skip
         assert words in text, words

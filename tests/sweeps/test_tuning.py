@@ -14,7 +14,7 @@ from sdsbench.sweeps.freeze import extended, freeze
 from sdsbench.sweeps.plan import Manifest, Plan, PlannedRun, TunedCell
 from sdsbench.sweeps.states import States
 from sdsbench.sweeps.tuning import choose, window
-from tests.results.tables.fixtures import make_record, write_run
+from tests.results.tables.fixtures import make_record, tuned, write_run
 
 HELD_BACK = {"eval": {"split": "validation"}}
 
@@ -74,7 +74,7 @@ def records(scores: dict[int, float | None], losses: dict[int, float] | None = N
             status = "failed" if score is None else "done"
             shown = None if score is None else {"gsm8k": score}
             record = make_record("lora", seed, shown, stage="validation", status=status, config=HELD_BACK)
-            if losses and status == "done":
+            if losses and position in losses and status == "done":
                 record.losses = Losses(first=2.0, last=1.0, tail_mean=1.0, steps=3, validation=losses[position])
             found[name_of(position, seed)] = record
     return found
@@ -127,7 +127,42 @@ def test_without_extend_a_best_last_value_stays(tmp_path: Path) -> None:
     assert choice.tuning.declared is None and not choice.tuning.interior
 
 
-def test_the_validation_loss_stands_beside_the_score_and_chooses_nothing() -> None:
+@pytest.mark.parametrize(
+    "scores, losses, chosen, by",
+    [
+        ({1: 0.3, 2: 0.3, 3: 0.3}, {1: 0.7, 2: 0.5, 3: 0.9}, 2, "loss"),
+        ({1: 0.2, 2: 0.3, 3: 0.3}, {1: 0.1, 2: 0.5, 3: 0.4}, 3, "loss"),  # a lower loss of a lower score is no tie
+        ({1: 0.3, 2: 0.3, 3: 0.3}, {1: 0.5, 2: 0.5, 3: 0.5}, 1, "value"),
+        ({1: 0.3, 2: 0.3, 3: 0.3}, None, 1, "value"),
+        ({1: 0.3, 2: 0.3, 3: 0.3}, {2: 0.5, 3: 0.4}, 1, "value"),  # one of them has no loss: none counts
+        ({1: 0.1, 2: 0.3, 3: 0.2}, {1: 0.5, 2: 0.9, 3: 0.4}, 2, ""),
+    ],
+)
+def test_of_equal_scores_the_lowest_validation_loss_wins_then_the_smallest_value(
+    scores: dict, losses: dict | None, chosen: int, by: str
+) -> None:
+    have = records({0: 0.0, 4: 0.0, **scores}, None if losses is None else {0: 0.1, 4: 0.1, **losses})
+    choice = choose(cell(extend=0), have.get)
+    assert choice is not None and choice.tuning is not None and choice.position == chosen
+    assert choice.tuning.tie_broken_by == by
+
+
+def test_means_that_differ_in_their_last_bit_are_equal_scores() -> None:
+    """Three seeds with the same right answers in another order: 0.6 / 3 is not (0.3 + 0.2 + 0.1) / 3 to the bit."""
+    assert sum([0.1, 0.2, 0.3]) != sum([0.3, 0.2, 0.1])
+    tuning = tuned(1e-3, [1e-4, 1e-3], losses=[0.9, 0.4])
+    tuning.scores = [sum([0.1, 0.2, 0.3]) / 3, sum([0.3, 0.2, 0.1]) / 3]
+    assert tuning.tie_broken_by == "loss"
+
+
+def test_a_grid_grows_towards_the_lower_loss_where_every_score_is_the_same() -> None:
+    """Rates that all answer nothing: the smallest is no better than the others, and the grid does not grow there."""
+    have = records({1: 0.0, 2: 0.0, 3: 0.0}, {1: 0.9, 2: 0.7, 3: 0.5})
+    assert window(cell(), have.get) == range(1, 5)
+    assert window(cell(), records({1: 0.0, 2: 0.0, 3: 0.0}).get) == range(0, 4)
+
+
+def test_the_validation_loss_stands_beside_the_score() -> None:
     scores, losses = {1: 0.1, 2: 0.3, 3: 0.2}, {1: 0.5, 2: 0.9, 3: 0.4}
     choice = choose(cell(), records(scores, losses).get)
     assert choice is not None and choice.tuning is not None and choice.position == 2

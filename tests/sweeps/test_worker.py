@@ -65,14 +65,15 @@ def test_a_failing_run_is_a_record_and_the_others_go_on(tmp_path: Path) -> None:
     assert len(read_record(tmp_path / "runs" / record.run_id / "record.json").attempts) == 2
 
 
-def test_weights_that_the_last_step_spoiled_are_a_training_that_failed(tmp_path: Path) -> None:
-    """Each loss of a step was finite, the one on held-back rows is not; no retry would end otherwise."""
-    plan = tiny_plan(tmp_path, "train.lr=1e30", "train.clip_norm=null", "eval.split=validation")
+@pytest.mark.parametrize(("split", "beams"), [("validation", 1), ("test", 1), ("test", 2)])
+def test_weights_that_the_last_step_spoiled_are_a_training_that_failed(split: str, beams: int, tmp_path: Path) -> None:
+    """Each loss of a step was finite, the logits after the last are not; no retry would end otherwise."""
+    plan = tiny_plan(tmp_path, "train.lr=1e30", "train.clip_norm=null", f"eval.split={split}", f"task.beams={beams}")
     _, told = work(plan)
     assert ends(told) == ["failed"]
     (slot,) = States(plan, tmp_path / "runs").all()
     assert slot.record is not None and slot.record.failure is not None and not slot.may_end_otherwise
-    assert slot.record.failure.message == "losses validation of the model: nan: not finite. Try a lower train.lr."
+    assert slot.record.failure.message == "logits of the model: nan: not finite. Try a lower train.lr."
 
 
 def test_tuning_then_final_runs_with_the_choice_in_the_record(tmp_path: Path) -> None:

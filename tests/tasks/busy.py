@@ -16,8 +16,7 @@ UNTIL_ALONE = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: p
 def busy_machine() -> Iterator[None]:
     """Twelve processes that never pause, each in a session of its own: the kernel shares time by session."""
     busy = [
-        subprocess.Popen([sys.executable, "-c", UNTIL_ALONE], start_new_session=True)
-        for _ in range(BUSY_PROCESSES)
+        subprocess.Popen([sys.executable, "-c", UNTIL_ALONE], start_new_session=True) for _ in range(BUSY_PROCESSES)
     ]
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,38 @@ def test_a_limit_keeps_each_label_in_proportion(tmp_path: Path) -> None:
     data = load_run(config(path, *words))
     for rows, kept in ((data.training, 5), (data.evaluations[0][1], 3)):
         assert sum(row["label"] == "yes" for row in rows) == kept
+
+
+def test_the_test_split_has_its_share_of_every_label(tmp_path: Path) -> None:
+    """Of 300, 60 and 5 rows a tenth each, to the nearest whole row and at least one; never in both splits."""
+    labels = ["no"] * 300 + ["yes"] * 60 + ["maybe"] * 5
+    words = ["task.labels=['no','yes','maybe']"]
+    data = load_run(config(write(tmp_path / "own.csv", labels), *words))
+    tested = data.evaluations[0][1]
+    assert Counter(row["label"] for row in tested) == {"no": 30, "yes": 6, "maybe": 1}
+    texts = [{row["text"] for row in rows} for rows in (data.training, tested)]
+    assert not texts[0] & texts[1] and sum(map(len, texts)) == 365
+    tuning = load_run(config(tmp_path / "own.csv", *words, "eval.split=validation"))
+    assert not texts[1] & {row["text"] for rows in (tuning.training, tuning.evaluations[0][1]) for row in rows}
+
+
+def test_rows_of_one_text_stay_together_whatever_their_labels(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    lines = [f"text {i}{mark},{label}\n" for i in range(30) for mark, label in (("", "no"), ("!", "yes"), ("?", "no"))]
+    path.write_text("text,label\n" + "".join(lines))
+    data = load_run(config(path, "task.labels=['no','yes']", "data.test_share=0.2"))
+    sides = [{row["text"].rstrip("!?") for row in rows} for rows in (data.training, data.evaluations[0][1])]
+    assert len(sides[1]) == 6 and not sides[0] & sides[1]
+
+
+def test_added_rows_move_few_of_those_that_were_there(tmp_path: Path) -> None:
+    """The smallest hashes of a label are its test rows: of 200 rows that 20 join, at most a few change sides."""
+    tested = []
+    for count in (200, 220):
+        path = write(tmp_path / f"{count}.csv", ["no", "yes"] * (count // 2))
+        rows = load_run(config(path, "task.labels=['no','yes']")).evaluations[0][1]
+        tested.append({row["text"] for row in rows})
+    assert len(tested[0] & tested[1]) >= 18 and [len(rows) for rows in tested] == [20, 22]
 
 
 def test_labels_must_be_listed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sdsbench.core import samples, step_log
 from sdsbench.core.errors import SdsbenchError
 from sdsbench.core.limits import RECORD
 from sdsbench.core.reading import read_text
-from sdsbench.core.record import Record, Score
+from sdsbench.core.record import Record, Score, equal_scores
 from sdsbench.core.run_folder import read_record
 from sdsbench.evaluation import metrics
 from sdsbench.results.grading import evaluation_of, graders
@@ -80,10 +80,14 @@ def _of_tuning(record: Record) -> Iterator[str]:
     tuning = record.tuning
     if tuning is None:
         return
-    known = [(score, value) for score, value in zip(tuning.scores, tuning.grid, strict=False) if score is not None]
+    known = [score for score in tuning.scores if score is not None]
+    lower = any(score.better == "lower" for score in record.scores if score.headline and not score.retention)
+    best = (min if lower else max)(known, default=None)
     if len(tuning.scores) != len(tuning.grid):
         yield f"{len(tuning.scores)} scores of {len(tuning.grid)} tuned values"
-    elif known and tuning.chosen not in [value for score, value in known if score == max(known)[0]]:
+    elif tuning.chosen not in tuning.grid:
+        yield f"{tuning.key} {tuning.chosen:g} was chosen and is not in its grid"
+    elif known and not equal_scores(tuning.scores[tuning.grid.index(tuning.chosen)], best):
         yield f"{tuning.key} {tuning.chosen:g} was chosen and is not the best of its grid"
     if tuning.key == "train.lr" and record.lr != tuning.chosen:
         yield f"train.lr {tuning.chosen:g} was chosen and the run has {record.lr:g}"

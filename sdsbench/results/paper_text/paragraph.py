@@ -100,10 +100,10 @@ def _rates(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
             if (t := run.record.tuning)
         }
         rates = (
-            f"{title} {value:g}{'' if inside else ' (the end of its grid)'}"
+            f"{value:g} for {title}{'' if inside else ' (the end of its grid)'}"
             for _, title, value, inside in sorted(chosen)
         )
-        texts.append(f"chosen: {', '.join(rates)}")
+        texts.append(f"chosen: {'; '.join(rates)}")
     fixed = sorted({run.record.lr for run in runs if not run.record.tuning})
     if fixed:
         texts.append(
@@ -115,7 +115,7 @@ def _rates(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
 
 def _rule(tuning: Tuning) -> str:
     declared = ", ".join(f"{value:g}" for value in tuning.declared or tuning.grid)
-    extended = f", widened at an end that is best by up to {tuning.extend} more" if tuning.extend else ""
+    extended = f", and of up to {tuning.extend} more beyond an end that is best," if tuning.extend else ""
     key = "the learning rate" if tuning.key == "train.lr" else tuning.key
     return (
         f"{key} of each method is the best of {declared}{extended} by {task_title(tuning.evaluation)} "

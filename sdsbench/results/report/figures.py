@@ -46,7 +46,7 @@ def forest(board: Board) -> Figure | None:
             span = (c.difference, *((c.low, c.high) if not math.isnan(c.low) else (c.difference,) * 2))
             _bar(axes, span, height, look["color"], horizontal=True)
             axes.plot([c.difference], [height], **{**look, "linestyle": "", "markerfacecolor": face})
-            digits = ".1f" if board.column.format == "score" else ".3g"
+            digits = board.column.digits
             text = "not tested" if untested else f"{c.difference:+{digits}} [{c.low:{digits}}, {c.high:{digits}}]"
             axes.annotate(text, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
         _names(axes, [difference.row for difference, _ in shown])

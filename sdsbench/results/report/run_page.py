@@ -10,6 +10,7 @@ from typing import Any
 from sdsbench.core.record import STAGES
 from sdsbench.core.samples import holds_answer
 from sdsbench.results.frames import evaluations_with_samples
+from sdsbench.results.tables.footer import TIES
 from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.runs import Run
 
@@ -69,14 +70,17 @@ def _tuning(run: Run) -> dict[str, Any] | None:
     if tuning is None:
         return None
     losses = tuning.losses or [None] * len(tuning.grid)
+    like = next((score for score in run.record.scores if score.headline and not score.retention), None)
+    scores = ["failed" if s is None else like.shown(s) if like else f"{s:.4g}" for s in tuning.scores]
+    tie = f", {TIES[tuning.tie_broken_by]}" if tuning.tie_broken_by else ""
     return {
         "key": tuning.key,
-        "rule": f"best mean {tuning.evaluation} ({tuning.scorer}) on rows held back from training; "
-        f"{tuning.budget} runs, seeds {', '.join(map(str, tuning.seeds))}",
+        "rule": f"best mean {tuning.evaluation} ({tuning.scorer}) on rows held back from training"
+        f"{tie}; {tuning.budget} runs, seeds {', '.join(map(str, tuning.seeds))}",
         "interior": tuning.interior,
         "rows": [
             (value, score, loss, value == tuning.chosen)
-            for value, score, loss in zip(tuning.grid, tuning.scores, losses, strict=True)
+            for value, score, loss in zip(tuning.grid, scores, losses, strict=True)
         ],
     }
 

@@ -27,10 +27,11 @@ EXIT_CODES: Mapping[Answer, int] = {
 
 @dataclass(frozen=True)
 class ScoreDifference:
-    """One headline score in points: theirs, ours, and how far two runs of this setting with other seeds lie apart.
+    """One headline score, theirs and ours, and how far two runs of this setting with other seeds lie apart.
 
-    `half_width`: of the 95 % interval of the difference of two such runs, t with n - 1 degrees of freedom, standard
-    deviation over the seeds times the square root of 2; None where the bundle has fewer than two seeds.
+    A share is in points of 100, any other score as it is. `half_width`: of the 95 % interval of the difference of two
+    such runs, t with n - 1 degrees of freedom, standard deviation over the seeds times the square root of 2; None where
+    the bundle has fewer than two seeds.
     """
 
     evaluation: str
@@ -39,6 +40,10 @@ class ScoreDifference:
     ours: float
     seeds: int
     half_width: float | None
+    unit: Literal["share", "number"] = "share"
+
+    def told(self, value: float, sign: str = "") -> str:
+        return f"{value:{sign}.2f}" if self.unit == "share" else f"{value:{sign}.4g}"
 
     @property
     def within(self) -> bool:
@@ -47,9 +52,11 @@ class ScoreDifference:
     def __str__(self) -> str:
         spread = (
             f"the spread is not known: {self.seeds} seed in the bundle" if self.half_width is None
-            else f"two of its {self.seeds} seeds lie within ±{self.half_width:.2f} of each other"
+            else f"two of its {self.seeds} seeds lie within ±{self.told(self.half_width)} of each other"
         )  # fmt: skip
-        numbers = f"{self.theirs:.2f} -> {self.ours:.2f}, difference {self.ours - self.theirs:+.2f}"
+        numbers = (
+            f"{self.told(self.theirs)} -> {self.told(self.ours)}, difference {self.told(self.ours - self.theirs, '+')}"
+        )
         return f"{self.evaluation} ({self.scorer}) {numbers}; {spread}"
 
 
@@ -187,9 +194,10 @@ def _differences(theirs: Record, ours: Record, siblings: Sequence[Record]) -> li
         values = [
             s.value for record in siblings if _setting(record) == _setting(theirs) and (s := _like(score, record))
         ]
-        half = _half_width([100 * value for value in values])
-        points = (100 * score.value, math.nan if here is None else 100 * here.value)
-        found.append(ScoreDifference(score.evaluation, score.scorer, *points, len(values), half))
+        scale = 100 if score.unit == "share" else 1
+        half = _half_width([scale * value for value in values])
+        shown = (scale * score.value, math.nan if here is None else scale * here.value)
+        found.append(ScoreDifference(score.evaluation, score.scorer, *shown, len(values), half, score.unit))
     return found
 
 

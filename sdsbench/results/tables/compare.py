@@ -25,6 +25,7 @@ from sdsbench.results.tables.definition import Column, Row
 from sdsbench.results.tables.names import method_title
 from sdsbench.results.tables.ranking import comparable
 from sdsbench.results.tables.render import plain
+from sdsbench.results.tables.render.texts import exact
 
 NAME = "compare"
 TITLE = "Methods against {}"
@@ -203,15 +204,18 @@ def _lines(compared: Compared) -> list[list[str]]:
         found = [d for d in compared.differences if d.column.name == column.name]
         for row in {d.reference.name: d.reference for d in found if d.reference}.values():
             cell = compared.built.cells[row.name, column.name]
-            lines.append([column.heading, row.title, "", _score(cell), "", "", "", str(len(cell.by_seed)), "", ""])
+            lines.append(
+                [column.heading, row.title, "", _score(column, cell), "", "", "", str(len(cell.by_seed)), "", ""]
+            )
         lines += map(_texts, found)
     return lines
 
 
-def _score(cell: TableCell) -> str:
+def _score(column: Column, cell: TableCell) -> str:
     if cell.ours is None:
         return ""
-    return f"{cell.ours.mean:.2f}" + (f" ±{cell.ours.half_width:.2f}" if cell.ours.n > 1 else "")
+    half_width = f" ±{exact(cell.ours.half_width, column.format)}" if cell.ours.n > 1 else ""
+    return exact(cell.ours.mean, column.format) + half_width
 
 
 def _texts(d: Difference) -> list[str]:
@@ -219,15 +223,17 @@ def _texts(d: Difference) -> list[str]:
     base = len(d.reference_cell.by_seed) if d.reference_cell else 0
     seeds = str(len(d.cell.by_seed)) if len(d.cell.by_seed) == base else f"{len(d.cell.by_seed)}, {base}"
     detectable = c.variances.detectable() if c and c.variances else math.nan
+    kind = d.column.format
+    sign = "+" if c and c.difference >= 0 else ""
     return [
         d.column.heading,
         d.row.title,
         d.reference.title if d.reference else "",
-        _score(d.cell),
-        f"{c.difference:+.2f}" if c else "",
-        f"[{c.low:.2f}, {c.high:.2f}]" if c and not math.isnan(c.low) else "",
+        _score(d.column, d.cell),
+        sign + exact(c.difference, kind) if c else "",
+        f"[{exact(c.low, kind)}, {exact(c.high, kind)}]" if c and not math.isnan(c.low) else "",
         "" if math.isnan(d.adjusted) else f"{d.adjusted:.3f}" if d.adjusted >= 0.001 else "< 0.001",
         seeds,
-        "" if math.isnan(detectable) else f"{detectable:.2f}",
+        "" if math.isnan(detectable) else exact(detectable, kind),
         _note(d),
     ]

@@ -48,8 +48,8 @@ def _marks(cells: Cells, pairs: int) -> str:
     return (
         "Underlined: the methods of a column that cannot be told from its best one; bold: the best where that is one "
         f"method alone. One family over the whole table: the best against every other method of its column, p times "
-        f"the {pairs} pairs of methods in all columns, at 5 %; {contrast.PAIRED_RULE}: {kinds}. A method with fewer "
-        f"than {contrast.MIN_SEEDS} seeds cannot be told from any."
+        f"the {pairs} pair{'s' * (pairs != 1)} of methods in all columns, at 5 %; {contrast.PAIRED_RULE}: {kinds}. "
+        f"A method with fewer than {contrast.MIN_SEEDS} seeds cannot be told from any."
     )
 
 
@@ -203,12 +203,17 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
     for cell in (cell for cell in cells.values() if cell.column in scored):
         choices = {(t.key, t.chosen, t.interior): t for run in cell.runs if (t := run.record.tuning)}
         for tuning in choices.values():
-            place = "" if tuning.interior else f" (at the end of {min(tuning.grid):g} to {max(tuning.grid):g})"
-            text = f"{titles[cell.row]} {tuning.chosen:g}{place}"
+            remarks = [] if tuning.interior else [f"at the end of {min(tuning.grid):g} to {max(tuning.grid):g}"]
+            remarks += [TIES[tuning.tie_broken_by]] if tuning.tie_broken_by else []
+            place = f" ({', '.join(remarks)})" if remarks else ""
+            text = f"{titles[cell.row]}: {tuning.chosen:g}{place}"
             chosen.setdefault(titles[cell.column], []).append(text)
     for column, texts in chosen.items():
-        lines.append(f"Chosen for {column}: {', '.join(dict.fromkeys(texts))}.")
+        lines.append(f"Chosen for {column}: {'; '.join(dict.fromkeys(texts))}.")
     return lines
+
+
+TIES = {"loss": "of equal scores by the validation loss", "value": "of equal scores the smallest value"}
 
 
 def rules_of(tuned: Sequence[Tuning], rule: Callable[[Tuning], str]) -> list[str]:

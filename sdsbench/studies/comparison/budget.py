@@ -32,7 +32,8 @@ class Effort:
         return (self.rates + EXTEND) * self.tuning_seeds + self.seeds
 
     def __str__(self) -> str:
-        return f"{self.rates} rates x {self.tuning_seeds} tuning seed(s), then {self.seeds} fresh seeds"
+        tuning = f"{self.tuning_seeds} tuning seed{'s' * (self.tuning_seeds > 1)}"
+        return f"{self.rates} rates x {tuning}, then {self.seeds} fresh seeds"
 
 
 EFFORTS = (

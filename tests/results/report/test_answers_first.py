@@ -129,7 +129,7 @@ def test_one_curve_a_method_and_variant_with_the_chosen_rate(tmp_path: Path) -> 
         assert list(curve.scores) == [1e-3, 1e-2, 1e-1] and curve.validation
         assert curve.tuning is not None and curve.tuning.chosen == 1e-2
     alone = curves(board.column, [run for run in board.tried if run.record.tuning])
-    assert [list(curve.scores.values()) for curve in alone] == [[[50.0], [50.0], [50.0]]] * 2, "from the records"
+    assert [list(curve.scores.values()) for curve in alone] == [[[50.0], [60.0], [50.0]]] * 2, "from the records"
     figure = figures.learning_rates(board)
     assert figure is not None
     (axes,) = figure.axes
@@ -206,7 +206,7 @@ def test_a_run_shows_its_tuning_its_inert_keys_and_its_answers(tmp_path: Path) -
     folder = write_run(tmp_path / "runs", record, {"gsm8k": make_samples([True, False])})
     runs, _ = load(tmp_path / "runs")
     shown = run_page(runs[0])
-    assert shown["tuning"]["rows"] == [(1e-3, 0.5, None, False), (1e-2, 0.5, None, True)]
+    assert shown["tuning"]["rows"] == [(1e-3, "50.00", None, False), (1e-2, "60.00", None, True)]
     assert not shown["tuning"]["interior"]
     (answers,) = shown["answers"]
     assert [row["verdicts"] for row in answers.rows] == [[("flexible", "right")], [("flexible", "wrong")]]

@@ -154,7 +154,7 @@ def tuned(chosen: float, grid: Sequence[float], seeds: Sequence[int] = (100,), *
         budget=len(grid) * len(seeds),
         seeds=list(seeds),
         chosen=chosen,
-        scores=[0.5] * len(grid),
+        scores=[0.6 if value == chosen else 0.5 for value in grid],
         evaluation="gsm8k",
         scorer="flexible",
         **more,

@@ -158,6 +158,16 @@ def test_nine_equal_methods_are_seldom_significant(tmp_path: Path, seeds: int) -
     assert wrong / studies <= 0.07
 
 
+def test_a_small_loss_keeps_its_digits(tmp_path: Path) -> None:
+    for method, losses in (("lora", (0.0123, 0.0126, 0.0124)), ("dora", (0.0111, 0.0112, 0.0113))):
+        for seed, loss in enumerate(losses):
+            record = make_record(method, seed, {"pairs": loss})
+            record.scores = [s.model_copy(update={"unit": "number", "better": "lower"}) for s in record.scores]
+            write_run(tmp_path, record)
+    text = render(compared(tmp_path), "markdown")
+    assert "| 0.01243 ±" in text and "| 0.0112 ±" in text and "| -0.001233 |" in text and "0.01 " not in text
+
+
 def test_from_the_command_line_in_all_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "runs", VALUES)
     where = ["--runs", str(tmp_path / "runs")]

@@ -175,7 +175,7 @@ def test_tuning_runs_and_stand_ins_are_left_out_and_said(tmp_path: Path) -> None
     assert table.excluded == {grid_run.run_id: "scored on rows held back from training, to choose a value"}
     text = "\n".join(table.footer)
     assert "Tuning: train.lr among 0.001, 0.002, 1 seeds (9) each, by gsm8k (flexible)" in text
-    assert "Chosen for GSM8K (embedded): LoRA, r 8 0.002 (at the end of 0.001 to 0.002)." in text
+    assert "Chosen for GSM8K (embedded): LoRA, r 8: 0.002 (at the end of 0.001 to 0.002)." in text
     paper = make_record(
         "lora",
         0,

@@ -60,7 +60,7 @@ def test_a_comparison_from_its_question_to_its_answer(
     command = ["compare", *WORDS, "--methods", "lora,dora", "--budget", "2h", "--name", "mine"]
     assert main([*command, "--plan-only"]) == 0
     said = capsys.readouterr().out
-    assert "for each of 2 methods: 3 rates x 1 tuning seed(s), then 3 fresh seeds" in said
+    assert "for each of 2 methods: 3 rates x 1 tuning seed, then 3 fresh seeds" in said
     manifest = plans.read(tmp_path / "results/plans/mine").manifest
     assert {cell.extend for cell in manifest.cells.values()} == {budget.EXTEND}
     assert len({tuple(cell.grid) for cell in manifest.cells.values()}) == 1, "one grid for all methods"

@@ -45,13 +45,14 @@ def texts(cell: Mapping[str, Any]) -> CellTexts:
 
 
 def exact(value: float, kind: str) -> str:
-    """Scores and shares with two decimals, counts in full, seconds rounded to tenths below 100."""
+    """Scores and shares with two decimals, counts in full, seconds rounded to tenths below 100, other numbers (a loss)
+    with four digits."""
     if kind == "count":
         return f"{value:,.0f}" if value < 1e10 else compact(value, kind)
     if kind == "seconds":
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
     if kind == "number":
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if 1000 <= abs(value) < 1e10 else f"{value:.4g}"
     return f"{value:.2f}"
 
 
