@@ -41,10 +41,11 @@ Every verb that takes `KEY=VALUE` reads it with Hydra's own parser, and every su
   (`sdsbench show` marks them), such as {PLACING},
   and with SLURM `slurm=NAME` and `slurm.KEY=VALUE`.
 * Keys of Hydra itself are set on the command line, with `-m`, and in no YAML of a group: `hydra/launcher=joblib`,
-  `submitit_local`, `submitit_slurm` (`pip install 'sdsbench[launchers]'`), `hydra/sweeper=optuna` (a plugin of Hydra's,
-  installed apart). A job's value is its headline score, a fraction; a failed job is a failure to them, and submitit
-  takes a preempted job up again ([SLURM](slurm.md)). After a failure the other jobs run; after an interruption none
-  begins.
+  `submitit_local`, `submitit_slurm` (`pip install 'sdsbench[launchers]'`), `hydra/sweeper=optuna` (installed apart:
+  `pip install -c requirements.lock hydra-optuna-sweeper`, which brings optuna 2.10; scores want
+  `hydra.sweeper.direction=maximize`). A job's value is its headline score, a fraction; a failed job is a
+  failure to them, and submitit takes a preempted job up again ([SLURM](slurm.md)). After a failure the other jobs run;
+  after an interruption none begins.
 * `${{oc.env:NAME}}` may stand in keys that place runs, quoted for the shell, and in no other.
 
 Runs are named by folder, by id, or by the beginning of an id that no other run has (`export`, `replay`, `show`,

@@ -162,8 +162,8 @@ class Plan:
                 below = place.is_relative_to(beside) and "." in str(module)
                 if below or place.resolve().is_relative_to(own):
                     raise Refused(
-                        f"plan {self.manifest.name} needs the plugin {module}, which lies where the plan does. A plan is "
-                        "data and brings no code: look at that file and install it, or put its folder into PYTHONPATH."
+                        f"plan {self.manifest.name} needs the plugin {module}, which lies where the plan does. A plan "
+                        "is data and brings no code: look at that file and install it, or put its folder into PYTHONPATH."
                     )
 
     @staticmethod

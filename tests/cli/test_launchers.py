@@ -10,9 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
 
 from sdsbench.__main__ import main
 from sdsbench.cli.shared import hydra_jobs
@@ -20,6 +24,7 @@ from sdsbench.core.errors import ConfigError, Interrupted, Problem, TrainingFail
 from sdsbench.core.record import Record, Score, headline
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.keeper import _new_record
 from tests.conftest import ROOT
 
@@ -83,10 +88,12 @@ def test_a_launcher_reports_a_failure(launcher: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweeper_gets_scores(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an optional plugin")
-    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "train.lr=choice(1e-3,2e-3)"]
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "train.lr=choice(1e-3,2e-3)"]
     done = multirun(tmp_path, *words, "hydra.sweeper.direction=maximize")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "best_value" in (tmp_path / "runs" / ".multirun" / "optimization_results.yaml").read_text()
+    best = OmegaConf.load(tmp_path / "runs" / ".multirun" / "optimization_results.yaml")["best_value"]
+    scores = [headline(read_record(path)) for path in tmp_path.glob("runs/*/record.json")]
+    assert best == max(score for score in scores if score is not None)
     failed = multirun(tmp_path, *words[:-1], "train.lr=choice(1e38)")
     assert failed.returncode == 4 and "Traceback" not in failed.stderr, failed.stderr[-3000:]
 
@@ -180,6 +187,67 @@ def test_a_job_that_slurm_takes_back_leaves_no_result(
     with pytest.raises(SystemExit if code else Interrupted) as raised:
         jobs[0](None)
     assert code is None or raised.value.code == code
+
+
+@pytest.mark.parametrize(("executor", "code"), [("slurm", 4), ("local", 0)])
+def test_a_failed_job_has_failed_for_slurm_too(executor: str, code: int, tmp_path: Path) -> None:
+    """Hydra hands the error to submitit as a result, whose process would end with 0 and be COMPLETED to sacct."""
+    script = """
+import os, sys
+from sdsbench.cli.shared import hydra_jobs
+from sdsbench.core.errors import TrainingFailed
+
+def fails(*_):
+    raise TrainingFailed("no")
+
+jobs = []
+hydra_jobs.hydra.main = lambda **_: lambda job: lambda: jobs.append(job)
+hydra_jobs._run = fails
+hydra_jobs.run_hydra(["-m"], ["model=micro"], [])
+os.environ["SUBMITIT_EXECUTOR"] = sys.argv[1]
+os.getpid = lambda: 1  # in the job's process
+try:
+    jobs[0](None)
+except TrainingFailed:
+    print("the result is written")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, executor], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (code, "the result is written\n"), done.stderr
+
+
+def test_a_sweeper_is_handed_the_headline_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contract of Hydra's sweepers, by one of our own: a job's return value is what it optimises."""
+    handed: list[object] = []
+
+    class Recorder(Sweeper):
+        def setup(self, **context: Any) -> None:
+            self.launcher = Plugins.instance().instantiate_launcher(**context)
+
+        def sweep(self, arguments: list[str]) -> None:
+            jobs = self.launcher.launch([[*arguments, f"seed={seed}"] for seed in (0, 1)], initial_job_idx=0)
+            handed.extend(job.return_value for job in jobs)
+
+    def recorder(**context: Any) -> Sweeper:
+        found = Recorder()
+        found.setup(**context)
+        return found
+
+    def execute(config: RunConfig) -> Record:
+        record = _new_record(config, "0" * 16)
+        common = {"evaluation": "gsm8k", "version": 1, "n": 4, "stage": "trained"}
+        record.scores = [
+            Score(**common, scorer="strict", value=0.9),
+            Score(**common, scorer="flexible", value=(1 + config.seed) / 4, headline=True),
+        ]
+        return record
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hydra_jobs, "execute_announced", execute)
+    monkeypatch.setattr(Plugins.instance(), "instantiate_sweeper", recorder)
+    assert main(["-m", "model=micro", "method=lora", "hydra/hydra_logging=none"]) == 0
+    assert handed == [0.25, 0.5]
 
 
 @pytest.mark.slow

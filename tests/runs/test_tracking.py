@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +21,8 @@ from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.runs.tracking import view, wandb_view
 from sdsbench.runs.tracking.tracker_config import TrackerConfig
+from tests.conftest import ROOT
+from tests.runs.wandb_server import WandbServer
 from tests.tools import QUIET
 
 FAST = [
@@ -95,7 +100,6 @@ def test_it_has_name_group_tags_configuration_steps_and_the_adapters_place(run: 
 
 def test_it_says_nothing_of_the_machine(run: Path) -> None:
     import getpass
-    import socket
 
     (log,) = run.glob("wandb/offline-run-*/*.wandb")
     content = log.read_bytes()
@@ -128,28 +132,84 @@ def test_a_tracker_is_no_part_of_a_runs_name() -> None:
 )
 def test_mode(mode: str, asked: str | None, key: bool, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
-    monkeypatch.setattr(wandb, "login", lambda prompt: key)
+    monkeypatch.setattr(wandb, "login", lambda prompt, verify: key and not verify)
     if asked:
         monkeypatch.setenv("WANDB_MODE", asked)
     assert wandb_view.mode_of(TrackerConfig(name="wandb", mode=mode)) == found  # type: ignore[arg-type]
 
 
-def test_trouble_online_ends_in_an_offline_copy(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    wandb = pytest.importorskip("wandb")
-    asked = []
+def _view(folder: Path, url: str, key: str = "a" * 40) -> str:
+    """Show a finished run online from a process of its own, as a run does, with little patience: what it said."""
+    code = "from sdsbench.runs.tracking import view, wandb_view; wandb_view.PATIENCE = 2; view.main()"
+    config = TrackerConfig(name="wandb", mode="auto", project="mine").model_dump_json()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_BASE_URL": url, "WANDB_API_KEY": key}
+    environment |= {"WANDB_HTTP_TIMEOUT": "1", "WANDB_ERROR_REPORTING": "false"}
+    command = [sys.executable, "-c", code, str(folder), config]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
 
-    def init(**settings: object) -> object:
-        asked.append(settings["mode"])
-        if settings["mode"] == "online":
-            raise wandb.errors.CommError("no network")
-        return type("Run", (), {"starting_step": 0})()
 
-    monkeypatch.setattr(wandb, "init", init)
-    wandb_view.WandbView(TrackerConfig(name="wandb", mode="online"), run, read_record(run / "record.json"))
-    assert asked == ["online", "offline"]
-    assert "W&B cannot be reached (CommError: no network); offline instead" in capsys.readouterr().err
+def _without_empty(tree: dict[str, object]) -> dict[str, object]:
+    """A configuration as W&B's client sends it."""
+    found = {key: _without_empty(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    return {key: value for key, value in found.items() if value != {}}
+
+
+@pytest.fixture
+def finished(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that was never shown."""
+    return shutil.copytree(run, tmp_path / run.name, ignore=shutil.ignore_patterns("wandb"))
+
+
+def test_online_the_server_has_the_run_whole(finished: Path) -> None:
+    record = read_record(finished / "record.json")
+    with WandbServer("answers").running() as server:
+        for _ in range(2):  # the second time the server has it already, and continues it
+            _view(finished, server.url)
+            told = server.run
+            assert (told["name"], told["project"], told["jobType"]) == (record.run_id, "mine", "quick")
+            assert told["displayName"] == "micro gsm8k lora r8 seed 0"
+            assert told["groupName"] == "micro gsm8k lora r8 lr 0.002"
+            assert set(told["tags"]) == {"micro", "lora", "gsm8k", "quick", "embedded"}
+            config = server.config()
+            assert {key: config[key] for key in record.config} == _without_empty(record.config)
+            assert config["run_id"] == record.run_id
+            losses = [line["loss"] for line in step_log.read(finished / "metrics.jsonl") if line["kind"] == "train"]
+            assert [row["train/loss"] for row in server.history() if "train/loss" in row] == losses
+            summary = server.summary()
+            for score in record.scores:
+                assert summary[f"{score.stage}/{score.evaluation}/{score.scorer}"] == score.value
+            assert summary["score"] == summary["trained/gsm8k/flexible"] and summary["status"] == "done"
+            assert summary["cost/train_seconds"] == record.seconds.train
+            assert summary["adapter"] == f"{finished.name}/adapter" and server.exit_code == 0
+    everything = "\n".join(server.bodies)
+    for private in (socket.gethostname(), str(finished.parent), str(Path.cwd()), sys.executable, "requirements.txt"):
+        assert private not in everything, private
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("denies", "401"),
+        ("hangs", "context deadline exceeded"),
+        ("refused", "connection refused"),
+        ("a wrong key", "API key must have"),
+        ("hangs later", "did not take all of"),
+    ],
+)
+def test_trouble_online_leaves_a_whole_copy(trouble: str, said: str, finished: Path) -> None:
+    record = read_record(finished / "record.json")
+    if trouble in ("refused", "a wrong key"):
+        text = _view(finished, "http://127.0.0.1:9", "short" if trouble == "a wrong key" else "a" * 40)
+    else:
+        with WandbServer(trouble).running() as server:  # type: ignore[arg-type]
+            text = _view(finished, server.url)
+    assert said in text and ("offline instead" in text) == (trouble != "hangs later"), text
+    (log,) = finished.glob("wandb/run-*/*.wandb" if trouble == "hangs later" else "wandb/offline-run-*/*.wandb")
+    found = importer.read(log.parent)
+    assert found.scores == {f"{s.stage}/{s.evaluation}/{s.scorer}": s.value for s in record.scores}
+    assert found.status == "done" and found.train_seconds == record.seconds.train
 
 
 def test_a_run_ends_as_ever_where_its_view_hangs_or_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

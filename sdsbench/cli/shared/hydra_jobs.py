@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import sys
@@ -72,6 +73,8 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
                 # Here Hydra would start the next job after an exception. A job of submitit's that SLURM takes back must
                 # leave no result: SLURM starts it again, and whoever waits for it waits on.
                 raise SystemExit(error.exit_code) from None
+            if os.environ.get(_EXECUTOR) == _SLURM:
+                atexit.register(_end_with, error.exit_code)
             raise
 
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
@@ -129,6 +132,16 @@ class _StopJobs(StopRequest):
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 process.terminate()
+
+
+def _end_with(code: int) -> None:
+    """End a job of submitit's as what it is to SLURM: to submitit it has succeeded, with the error as its result.
+
+    Registered to run last, when that result is written.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _output_root(overrides: Sequence[str]) -> Path:

@@ -17,6 +17,7 @@ from sdsbench.core.record import Record, headline
 from sdsbench.runs.tracking.tracker_config import TrackerConfig
 
 PROJECT = "sdsbench"
+PATIENCE = 60.0  # seconds that a server has to begin a run, and to take what is left at its end
 WandbMode = Literal["online", "offline", "disabled"]
 
 
@@ -32,6 +33,9 @@ class WandbView:
             if mode != "online":
                 raise Unavailable(f"tracker=wandb: {type(error).__name__}: {error}") from None
             print(f"W&B cannot be reached ({type(error).__name__}: {error}); offline instead", file=sys.stderr)
+            import wandb
+
+            wandb.teardown()  # its service still holds the run's id
             self._run = self._init(config, record, "offline")
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
@@ -42,7 +46,10 @@ class WandbView:
         self._run.summary.update(summary_of(record, self._folder))
         import wandb
 
-        self._run.finish(exit_code=0 if record.status == "done" else 1)
+        try:
+            self._run.finish(exit_code=0 if record.status == "done" else 1)
+        except TimeoutError:
+            print(f"W&B did not take all of {record.run_id}; `sdsbench replay` tells it again", file=sys.stderr)
         wandb.teardown()  # its service may write an offline copy after finish has returned, and ends with that written
 
     def _init(self, config: TrackerConfig, record: Record, mode: WandbMode) -> Any:
@@ -61,7 +68,8 @@ class WandbView:
             config={"run_id": record.run_id, **record.config},
             settings=wandb.Settings(
                 silent=True, console="off", host="", disable_git=True, disable_code=True, disable_job_creation=True,
-                x_disable_meta=True, x_disable_stats=True, x_disable_machine_info=True, program="", init_timeout=60,
+                x_disable_meta=True, x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
+                program="", init_timeout=PATIENCE, finish_timeout=PATIENCE, finish_timeout_raises=True,
             ),
         )  # fmt: skip
 
@@ -75,7 +83,11 @@ def mode_of(config: TrackerConfig) -> WandbMode:
         return asked  # type: ignore[return-value]
     import wandb
 
-    return "online" if wandb.login(prompt=False) else "offline"
+    try:
+        return "online" if wandb.login(prompt=False, verify=False) else "offline"  # asking a server could take minutes
+    except wandb.errors.AuthenticationError as error:
+        print(f"W&B's key cannot be used ({error}); offline instead", file=sys.stderr)
+        return "offline"
 
 
 def summary_of(record: Record, folder: Path) -> dict[str, Any]:

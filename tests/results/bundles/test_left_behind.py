@@ -1,4 +1,4 @@
-"""What bundles are unpacked into goes: with a bundle that is none, with a changed file, with the process, also killed."""
+"""What bundles are unpacked into goes: with a bundle that is none, a changed file, and the process, also killed."""
 
 from __future__ import annotations
 
