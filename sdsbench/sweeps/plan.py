@@ -163,7 +163,7 @@ class Plan:
                 if below or place.resolve().is_relative_to(own):
                     raise Refused(
                         f"plan {self.manifest.name} needs the plugin {module}, which lies where the plan does. A plan "
-                        "is data and brings no code: look at that file and install it, or put its folder into PYTHONPATH."
+                        "is data and brings no code: look at that file and install it, or put its folder on PYTHONPATH."
                     )
 
     @staticmethod
