@@ -107,8 +107,8 @@ def load_training(
 ) -> Rows:
     """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`.
 
-    `classes`: as in sources.load. `select` yields the positions of the
-    rows that count, in order; no more are asked for than the first ones that the limit keeps.
+    `classes`: as in sources.load. `select` yields the positions of the rows that count, in order; no more are asked
+    for than the first ones that the limit keeps.
     Raises Unavailable where no row counts.
     """
     rows = load(name, "train", config, classes)

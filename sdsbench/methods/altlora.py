@@ -29,6 +29,7 @@ from pydantic import Field
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import Count, PositiveNumber, Share, only_where
 from sdsbench.methods.base import Layers, LowRankConfig, register
+from sdsbench.methods.factor_stacks import put, put_gradients, stacked, stacked_gradients
 from sdsbench.methods.lora import LoRA
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ class AltLoRA(LoRA):
 
     def before_step(self, layers: Layers, step: int, lr: float) -> None:
         from sdsbench.methods.attach import group_by_shape
-        from sdsbench.methods.factor_stacks import put_gradients, stacked
 
         with torch.no_grad():
             for batch in group_by_shape(layers):
@@ -96,8 +96,6 @@ class AltLoRA(LoRA):
                     self._take_turn(batch, step)
 
     def _take_turn(self, batch: list[AdaptedLinear], step: int) -> None:
-        from sdsbench.methods.factor_stacks import put_gradients, stacked
-
         moving, resting, count = self.turn(step)
         held_L = stacked(batch, resting)
         direction_L = self._direction(batch, moving, held_L if moving == "A" else held_L.mT, count)
@@ -111,7 +109,6 @@ class AltLoRA(LoRA):
         Written for A, with B where it is when A moves. For B every matrix is transposed: A^T takes the place of B, and
         r x m that of r x n.
         """
-        from sdsbench.methods.factor_stacks import put, stacked, stacked_gradients
 
         def turned(stack_L: Tensor) -> Tensor:
             return stack_L.mT if moving == "B" else stack_L

@@ -27,6 +27,7 @@ from pydantic import Field
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import Count, PositiveNumber, Share, only_where
 from sdsbench.methods.base import Layers, LowRankConfig, register
+from sdsbench.methods.factor_stacks import factors_and_gradients, put_gradients
 from sdsbench.methods.linear_algebra import damped, inverse, positive_eigh, sylvester
 from sdsbench.methods.lora import LoRA
 
@@ -128,8 +129,6 @@ class LoRAPro(LoRA):
                 self._adjust(batch)
 
     def _adjust(self, batch: list[AdaptedLinear]) -> None:
-        from sdsbench.methods.factor_stacks import factors_and_gradients, put_gradients
-
         ga_Lrn, gb_Lmr = adjusted_gradients(*factors_and_gradients(batch), *self._settings())
         put_gradients(batch, A=ga_Lrn, B=gb_Lmr)
 
@@ -139,8 +138,6 @@ class LoRAPro(LoRA):
 
     def _replace_by_dense_direction(self, batch: list[AdaptedLinear], step: int) -> None:
         """gA <- s B^T d, gB <- s d A^T, with d Adam's direction for the equivalent gradient; step counts from 1."""
-        from sdsbench.methods.factor_stacks import factors_and_gradients
-
         scale, (beta1, beta2) = self.scale(), self.config.betas
         count = step - 1 + self.config.first_count
         square_dtype = torch.float32 if step == 1 else getattr(torch, self.config.square_dtype)

@@ -22,6 +22,7 @@ from pydantic import Field
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import PositiveNumber, Share, only_where
 from sdsbench.methods.base import Layers, LowRankConfig, register
+from sdsbench.methods.factor_stacks import factors_and_gradients, put, put_gradients, stacked
 from sdsbench.methods.lora import LoRA
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ class PreconditionedLoRA(LoRA):
 
     def before_step(self, layers: Layers, step: int, lr: float) -> None:
         from sdsbench.methods.attach import group_by_shape
-        from sdsbench.methods.factor_stacks import factors_and_gradients, put_gradients
 
         with torch.no_grad():
             for batch in group_by_shape(layers):
@@ -90,8 +90,6 @@ class PreconditionedLoRA(LoRA):
 
     def _adam(self, batch: list[AdaptedLinear], name: str, gradient_L: Tensor, step: int) -> Tensor:
         """Adam's direction for one factor of a batch of layers, whose moments advance."""
-        from sdsbench.methods.factor_stacks import put, stacked
-
         beta1, beta2 = self.config.betas
         momentum_L = stacked(batch, f"{name}_momentum").lerp(gradient_L, 1 - beta1)
         square_L = stacked(batch, f"{name}_square").lerp(gradient_L.square(), 1 - beta2)

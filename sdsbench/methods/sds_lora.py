@@ -31,6 +31,7 @@ from pydantic import Field
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import Count, FromZero, WholeFromZero, only_where, other_than
 from sdsbench.methods.base import Alpha, Branch, DataContext, Layers, LowRankConfig, Method, Optimizer, register
+from sdsbench.methods.factor_stacks import stacked
 from sdsbench.methods.initial import add_lora_factors
 from sdsbench.methods.linear_algebra import orthonormal_columns, product_svd, sum_norm, thin_qr
 
@@ -196,9 +197,9 @@ class SDSLoRA(Method):
     def _svd_of_updates(self, batch: Sequence[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor]:
         """The r leading singular triples of each layer's update (without s): of B A, or with bases of the sum."""
         if not self.has_bases:
-            return product_svd(_stack(batch, "B"), _stack(batch, "A"))
-        up_LmR = torch.cat([_stack(batch, "B"), _stack(batch, "Q_B")], 2)  # R = 2 r
-        down_LRn = torch.cat([_stack(batch, "Q_A").mT, _stack(batch, "A")], 1)
+            return product_svd(stacked(batch, "B"), stacked(batch, "A"))
+        up_LmR = torch.cat([stacked(batch, "B"), stacked(batch, "Q_B")], 2)  # R = 2 r
+        down_LRn = torch.cat([stacked(batch, "Q_A").mT, stacked(batch, "A")], 1)
         u_LmR, sigma_LR, v_LnR = product_svd(up_LmR, down_LRn)
         rank = self.config.rank
         return u_LmR[..., :rank], sigma_LR[..., :rank], v_LnR[..., :rank]
@@ -230,13 +231,13 @@ class SDSLoRA(Method):
         renewed = {layer.name: (q_nr, q_mr) for layer, q_nr, q_mr in zip(layers, *bases, strict=True)}
         jumps = []
         for batch in _batches(layers):
-            a_Lrn, b_Lmr = _stack(batch, "A"), _stack(batch, "B")
-            old_a_Lnr, old_b_Lmr = _stack(batch, "Q_A"), _stack(batch, "Q_B")
+            a_Lrn, b_Lmr = stacked(batch, "A"), stacked(batch, "B")
+            old_a_Lnr, old_b_Lmr = stacked(batch, "Q_A"), stacked(batch, "Q_B")
             for layer in batch:
                 q_nr, q_mr = renewed[layer.name]
                 layer.Q_A.copy_(q_nr)
                 layer.Q_B.copy_(q_mr)
-            moved_a_Lrn, moved_b_Lmr = (_stack(batch, "Q_A") - old_a_Lnr).mT, _stack(batch, "Q_B") - old_b_Lmr
+            moved_a_Lrn, moved_b_Lmr = (stacked(batch, "Q_A") - old_a_Lnr).mT, stacked(batch, "Q_B") - old_b_Lmr
             jump_L = sum_norm(moved_b_Lmr, a_Lrn, b_Lmr, moved_a_Lrn)
             jumps.append((jump_L / sum_norm(old_b_Lmr, a_Lrn, b_Lmr, old_a_Lnr.mT)).cpu())
         return torch.cat(jumps)
@@ -254,10 +255,6 @@ def _batches(layers: Sequence[AdaptedLinear]) -> list[list[AdaptedLinear]]:
     return group_by_shape({layer.name: layer for layer in layers})
 
 
-def _stack(batch: Sequence[AdaptedLinear], name: str) -> Tensor:
-    return torch.stack([getattr(layer, name) for layer in batch])
-
-
 def _scaled_basis(x_dr: Tensor) -> Tensor:
     """Q diag(R) of x = Q R: the orthogonal directions of the columns, as long as what each adds to those before it."""
     q_dr, r_rr = thin_qr(x_dr)
@@ -268,7 +265,7 @@ def _flatten(layers: Sequence[AdaptedLinear]) -> Tensor:
     """B <- c U, A <- c V^T: orthonormal factors of equal weight, c^2 = |B A|_F / sqrt r; relative jumps, per layer."""
     jumps = []
     for batch in _batches(layers):
-        u_Lmr, sigma_Lr, v_Lnr = product_svd(_stack(batch, "B"), _stack(batch, "A"))
+        u_Lmr, sigma_Lr, v_Lnr = product_svd(stacked(batch, "B"), stacked(batch, "A"))
         norm_L1 = sigma_Lr.norm(dim=1, keepdim=True)
         level_L1 = norm_L1 / math.sqrt(sigma_Lr.shape[1])
         jumps.append(((sigma_Lr - level_L1).norm(dim=1) / norm_L1.squeeze(1)).cpu())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.file_hash import content_hash
+from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.configuration.schema import RunConfig
 
@@ -24,7 +25,7 @@ def adapter_hash(config: RunConfig) -> str | None:
 
     Raises Unavailable where no finished run of that id saved any.
     """
-    return None if config.start_from is None else content_hash(_adapter(config) / "adapter.safetensors")
+    return None if config.start_from is None else content_hash(_saved(config)[0] / "adapter.safetensors")
 
 
 def take_over(config: RunConfig, loaded: LoadedModel, state: TrainState) -> None:
@@ -36,8 +37,8 @@ def take_over(config: RunConfig, loaded: LoadedModel, state: TrainState) -> None
     from sdsbench.methods.named_tensors import put_tensors
     from sdsbench.models.head import label_parameters
 
-    folder = _adapter(config)
-    provenance = read_record(folder.parent / "record.json").provenance
+    folder, record = _saved(config)
+    provenance = record.provenance
     if provenance is None or provenance.weights.fingerprint != loaded.weights.fingerprint:
         raise Refused(
             f"start_from={config.start_from}: accepted: a run on the base weights of model={config.model.name}"
@@ -51,12 +52,14 @@ def take_over(config: RunConfig, loaded: LoadedModel, state: TrainState) -> None
     state.optimizer.refresh_masters()
 
 
-def _adapter(config: RunConfig) -> Path:
+def _saved(config: RunConfig) -> tuple[Path, Record]:
+    """The folder of the tensors that the run `start_from` saved, and its record."""
     folder = Path(config.output_root) / str(config.start_from)
-    record = folder / "record.json"
-    if not record.is_file() or read_record(record).status != "done" or not (folder / "adapter").is_dir():
+    path = folder / "record.json"
+    record = read_record(path) if path.is_file() else None
+    if record is None or record.status != "done" or not (folder / "adapter").is_dir():
         raise Unavailable(
             f"start_from={config.start_from}: accepted: the id of a finished run in output_root={config.output_root} "
             "that saved what it trained (train.save=adapter, or all)"
         )
-    return folder / "adapter"
+    return folder / "adapter", record

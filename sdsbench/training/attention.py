@@ -52,8 +52,7 @@ def packed_attention(
     if continuations is None and not dropout and _varlen_serves(query, softcap):
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     dtype = query.dtype
-    if query.device.type == "cpu" and dtype.itemsize == 2:
-        # In 16 bits oneDNN builds and keeps code for every length that it meets: slower, and memory grows without end.
+    if _by_onednn(query.device, dtype):  # for every length of a sequence: slower, and memory grows without end
         query, key, value = query.float(), key.float(), value.float()
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     seeds = segment_seeds(len(segment_lengths)) if dropout else []
@@ -67,12 +66,16 @@ def packed_attention(
 
 
 def filling(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Tokens to add to a pass as one more sequence, which carries no loss, so that shapes repeat.
+    """Tokens to add to a pass as one more sequence, which carries no loss, so that shapes repeat."""
+    return -tokens % FILL if _by_onednn(device, dtype) else 0
 
-    On a CPU oneDNN, which makes products of 16 bits, builds and keeps code for every shape that it meets. Products in
-    fp32 are made by another library.
+
+def _by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products are made by oneDNN, which builds and keeps code for every shape that it meets.
+
+    On a CPU those of 16 bits are; products in fp32 are made by another library.
     """
-    return -tokens % FILL if device.type == "cpu" and dtype.itemsize == 2 else 0
+    return device.type == "cpu" and dtype.itemsize == 2
 
 
 def _attend(

@@ -18,10 +18,8 @@ from sdsbench.results.tables.names import method_title
 from sdsbench.results.tables.ranking import family
 from sdsbench.results.tables.runs import Run
 
-COUNTED = "trainable"
-"""The cost that no machine has a part in."""
 _COSTS = (
-    Column(COUNTED, "Trainable", {}, "parameters.adapter", format="count", better=""),
+    Column("trainable", "Trainable", {}, "parameters.adapter", format="count", better=""),
     Column("memory", "Memory, GiB", {}, "memory.peak_bytes", format="gib", better=""),
     Column("train_seconds", "Training, s", {}, "seconds.train", format="seconds", better=""),
 )

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from sdsbench.core.texts import span
 from sdsbench.results import escape
 from sdsbench.results.figure_style import drawing
-from sdsbench.results.report.boards import COUNTED, Board
+from sdsbench.results.report.boards import Board
 from sdsbench.results.report.curves import curves
+from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.definition import Column, Row
 
@@ -43,8 +44,8 @@ def forest(board: Board) -> Figure | None:
             look = board.look(difference.row)
             untested = math.isnan(difference.adjusted)
             face = "white" if untested else look["markerfacecolor"]
-            span = (c.difference, *((c.low, c.high) if not math.isnan(c.low) else (c.difference,) * 2))
-            _bar(axes, span, height, look["color"], horizontal=True)
+            ends = (c.difference, *((c.low, c.high) if not math.isnan(c.low) else (c.difference,) * 2))
+            _bar(axes, ends, height, look["color"], horizontal=True)
             axes.plot([c.difference], [height], **{**look, "linestyle": "", "markerfacecolor": face})
             digits = board.column.digits
             text = "not tested" if untested else f"{c.difference:+{digits}} [{c.low:{digits}}, {c.high:{digits}}]"
@@ -97,7 +98,8 @@ def pareto(board: Board, cost: str, label: str) -> Figure | None:
             each = list(costs.by_seed.values()) or [costs.ours.mean]  # a count is the same for every seed
             points.append(_Point(row, (costs.ours.mean, min(each), max(each)), _interval(cell)))
             machines |= {(p.device, p.threads) for run in costs.runs if (p := run.record.provenance)}
-    if len({point.x[0] for point in points}) < 2 or (cost != COUNTED and len(machines) > 1):
+    timed = any(run_values.is_cost(column.measure) for column in board.built.table.columns if column.name == cost)
+    if len({point.x[0] for point in points}) < 2 or (timed and len(machines) > 1):
         return None
     with drawing():
         figure = Figure(figsize=(4.6, 3.4))

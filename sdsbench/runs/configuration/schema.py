@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny
 
 from sdsbench.core.errors import Problem
+from sdsbench.core.names import RunId
 from sdsbench.core.section import COSTS, INERT, PLACES, Accepts, PathText, Section, WholeFromZero
 from sdsbench.data.data_config import DataConfig
 from sdsbench.evaluation.evaluation_config import EvalConfig
@@ -18,7 +19,6 @@ from sdsbench.tasks.base import TaskConfig
 from sdsbench.training.probes.probe_config import ProbeConfig
 from sdsbench.training.training_config import TrainConfig
 
-RunId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
 
 
