@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sdsbench.core.limits import STEPS
 from sdsbench.core.reading import finite, read_text, rows_of, whole
 
 KINDS = ("train", "method", "eval", "probe", "held_out")
+OF_METHODS = ("method", "probe")  # what a bundle of verdicts keeps
 
 
 class StepLog:
@@ -36,7 +38,12 @@ class StepLog:
         self._file.close()
 
     def write(self, kind: str, step: int, **numbers: Any) -> None:
-        self._file.write(json.dumps({"kind": kind, "step": step, **numbers}) + "\n")
+        self._file.write(text_of([{"kind": kind, "step": step, **numbers}]))
+
+
+def text_of(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Lines as they stand in the file."""
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def cut(path: Path, step: int | None) -> None:
@@ -57,7 +64,7 @@ def scores(path: Path, stage: str) -> list[dict[str, Any]]:
 
 
 def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomic(path, text_of(lines))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -120,7 +120,9 @@ def _of_log(score: Score, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         and line.get("along") == score.along
     ]
     told = {key: value for line in logged[-1:] for key, value in line.items() if key not in ("kind", "step")}
-    if not lines or score.stage == "best_epoch":  # the best of several lines
+    if all(line["kind"] in step_log.OF_METHODS for line in lines):  # a bundle of verdicts, or no log
+        return
+    if score.stage == "best_epoch":  # the best of several lines
         return
     if not logged:
         yield f"score of {' '.join(which)} is not in the log"

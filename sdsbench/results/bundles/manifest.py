@@ -26,7 +26,7 @@ class BundleManifest(FileContent):
     name: Label
     git_commit: str | None  # of the checkout that wrote the bundle
     versions: dict[str, str]  # packages there
-    verdicts_only: bool = False  # without texts of questions and answers, step logs and plan
+    verdicts_only: bool = False  # without texts of questions and answers, the plan and most of the step logs
     plugins: list[Label]  # modules that its runs need beside this package
     adapters: dict[RunId, str]  # sha256 of the trained tensors of a run, which are not in the bundle
     files: dict[str, Entry]

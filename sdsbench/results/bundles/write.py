@@ -10,7 +10,7 @@ from typing import Any
 
 import zstandard
 
-from sdsbench.core import samples
+from sdsbench.core import samples, step_log
 from sdsbench.core.containment import contained
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.file_hash import content_hash
@@ -39,7 +39,8 @@ class Written:
 def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, verdicts_only: bool = False) -> Written:
     """Put the runs of folders (of a plan those that it has) into a bundle.
 
-    `verdicts_only`: what tables and verdicts read; neither texts of questions and answers, nor step logs, nor the plan.
+    `verdicts_only`: what tables and verdicts read; neither texts of questions and answers, nor the plan, and of step
+    logs what methods and probes wrote, which claims about gradients read.
 
     Raises Unavailable where there is no finished or failed run, Refused where something private would leave.
     """
@@ -88,6 +89,9 @@ def _files_of(found: Found, verdicts_only: bool) -> Iterator[tuple[str, bytes]]:
     if verdicts_only:
         for path in sorted((folder / "samples").glob("*.jsonl.zst")):
             yield f"samples/{path.name}", samples.packed(samples.without_texts(samples.read(path)))
+        kept = [line for line in step_log.read(folder / "metrics.jsonl") if line["kind"] in step_log.OF_METHODS]
+        if kept:
+            yield "metrics.jsonl", step_log.text_of(kept).encode()
         return
     if (folder / "metrics.jsonl").exists():
         yield "metrics.jsonl", read_bytes(folder / "metrics.jsonl", STEPS, below=folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shutil
 import stat
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sdsbench.core.errors import DamagedFile, Refused, Unavailable
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Attempt, Record
 from sdsbench.core.run_folder import read_record, write_record
+from sdsbench.core.step_log import StepLog
 from sdsbench.results.answers import answers_of
 from sdsbench.results.bundles import temporary
 from sdsbench.results.bundles.check import configuration_text
@@ -294,6 +296,25 @@ def test_a_bundle_of_verdicts_is_small_and_read_as_its_folder(
     pack(tmp_path / "changed.zip", files)
     (problems,) = opened(tmp_path / "changed.zip").problems.values()
     assert "flexible of gsm8k" in problems[0]
+
+
+def test_a_bundle_of_verdicts_keeps_what_claims_about_gradients_read(bundled_runs: Path, tmp_path: Path) -> None:
+    """Of the step log the lines of probes and methods; the rest of a log that lost its steps is no contradiction."""
+    runs = tmp_path / "runs"
+    shutil.copytree(bundled_runs, runs)
+    (folder, _) = sorted(runs.iterdir())
+    with StepLog(folder / "metrics.jsonl") as log:
+        log.write("probe", 1, gradient_A_effective_rank=3.5)
+        log.write("method", 1, jump_mean=0.25)
+    write(tmp_path / "verdicts.zip", [runs], verdicts_only=True)
+    steps = load_steps([tmp_path / "verdicts.zip"])
+    assert steps[["run_id", "kind", "step"]].to_numpy().tolist() == [
+        [folder.name, "probe", 1],
+        [folder.name, "method", 1],
+    ]
+    assert opened(tmp_path / "verdicts.zip").problems == {}
+    (run,) = [run for run in load([tmp_path / "verdicts.zip"])[0] if run.id == folder.name]
+    assert [line["gradient_A_effective_rank"] for line in run.steps("probe")] == [3.5]
 
 
 def test_a_bundle_of_a_plan_says_what_is_not_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
