@@ -1,8 +1,9 @@
-"""Puts the study's tables into README.md and docs/study.md from results/study/*.zip, draws its forest plots and judges
-the claims on all parts together (results/study/verdict.md).
+"""Puts the study's tables into its pages from results/study/*.zip, draws its forest plots and judges the claims on all
+parts together (results/study/verdict.md).
 
-    <!-- table: PART NAME -->        a table of `sdsbench table NAME` over the bundle of a part follows, up to
+    <!-- table: PART NAME -->           a table of `sdsbench table NAME` over the bundle of a part follows, up to
     <!-- table: end -->
+    <!-- table: mechanism probes -->    likewise what `sdsbench figures` wrote of probed runs (PROBES)
 
 Part names are those of results/study/PART.zip. `--check` only compares the pages.
 """
@@ -14,6 +15,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
+
 from sdsbench.__main__ import main as sdsbench
 from sdsbench.results.figure_style import save
 from sdsbench.results.report import figures
@@ -23,7 +26,8 @@ from sdsbench.results.tables.runs import Run, load
 
 ROOT = Path(__file__).parent.parent
 STUDY = ROOT / "results/study"
-PAGES = (ROOT / "README.md", ROOT / "docs/study.md")
+PROBES = ROOT / "results/mechanism/summary.csv"
+PAGES = (ROOT / "README.md", ROOT / "docs/study.md", ROOT / "docs/mechanism.md")
 MARK = re.compile(r"(<!-- table: (\w+) (\w+) -->\n).*?(<!-- table: end -->)", flags=re.S)
 REFERENCE = ("lora", 8)
 
@@ -38,11 +42,36 @@ def written(page: str) -> str:
     """A page with its tables as the records give them now."""
 
     def table(match: re.Match[str]) -> str:
+        if match[3] == "probes":
+            return f"{match[1]}{probes_table()}\n{match[4]}"
         filled = named.built(match[3], runs_of(match[2]), {})
         text = named.texts(filled, REFERENCE if match[3] == "compare" else None)["md"]
         return f"{match[1]}{text.strip()}\n{match[4]}"
 
     return MARK.sub(table, page)
+
+
+MEASURES = {
+    "alignment": ("alignment", 2), "actual_alignment": ("of the real step", 3),
+    "equivalent_effective_rank": ("rank", 1), "weakest_gain": ("weakest", 2),
+}  # fmt: skip
+
+
+def probes_table() -> str:
+    """What probes saw of every variant, a column a measure and optimizer."""
+    frame = pd.read_csv(PROBES)
+    means = frame.pivot_table(index="line", columns=["optimizer", "measure"], values="mean", sort=False)
+    optimizers = sorted(frame["optimizer"].unique(), reverse=True)
+    heads = [f"{optimizer}: {title}" for optimizer in optimizers for title, _ in MEASURES.values()]
+    lines = [f"|  | {' | '.join(heads)} |", "| --- |" + " --: |" * len(heads)]
+    for line in means.index:
+        numbers = [
+            f"{means.loc[line, (optimizer, key)]:.{digits}f}"
+            for optimizer in optimizers
+            for key, (_, digits) in MEASURES.items()
+        ]
+        lines.append(f"| {line} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
 
 
 def draw(part: str) -> None:

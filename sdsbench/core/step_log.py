@@ -21,7 +21,6 @@ from sdsbench.core.limits import STEPS
 from sdsbench.core.reading import finite, read_text, rows_of, whole
 
 KINDS = ("train", "method", "eval", "probe", "held_out")
-OF_METHODS = ("method", "probe")  # what a bundle of verdicts keeps
 
 
 class StepLog:

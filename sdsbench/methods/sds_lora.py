@@ -99,6 +99,9 @@ class SDSLoRA(Method):
         "method.variant=scaling": "SDS-LoRA, the author's `scaling`",
         "method.variant=flat_lora": "LoRA with flat spectrum",
         "method.variant=reset_lora": "LoRA with optimizer reset",
+        "method.refresh=author": "",
+        "method.refresh=every": ", refreshed at every step",
+        "method.refresh=never": ", never refreshed",
     }
     arxiv = "2606.16454"
 

@@ -33,12 +33,13 @@ NEAR = 1e-9
 def contradictions(run: Path, packed: bool) -> list[str]:
     """What contradicts what in a run's folder; empty where nothing does.
 
-    `packed`: it lies in a bundle, whose config.yaml is the record's configuration.
+    `packed`: it lies in a bundle, whose config.yaml, where it has one, is the record's configuration.
     """
     try:
         record = read_record(run / "record.json")
         lines = step_log.read(run / "metrics.jsonl")
-        text = read_text(run / "config.yaml", RECORD) if packed else None
+        beside = packed and (run / "config.yaml").exists()  # a bundle of verdicts has none
+        text = read_text(run / "config.yaml", RECORD) if beside else None
         found = [*_of_configuration(record, text), *_of_tuning(record), *_of_steps(record, lines)]
         for score in record.scores:
             found += _of_log(score, lines)
@@ -120,7 +121,7 @@ def _of_log(score: Score, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         and line.get("along") == score.along
     ]
     told = {key: value for line in logged[-1:] for key, value in line.items() if key not in ("kind", "step")}
-    if all(line["kind"] in step_log.OF_METHODS for line in lines):  # a bundle of verdicts, or no log
+    if all(line["kind"] == "probe" for line in lines):  # what a bundle of verdicts keeps of a log; or there is none
         return
     if score.stage == "best_epoch":  # the best of several lines
         return

@@ -39,8 +39,8 @@ class Written:
 def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, verdicts_only: bool = False) -> Written:
     """Put the runs of folders (of a plan those that it has) into a bundle.
 
-    `verdicts_only`: what tables and verdicts read; neither texts of questions and answers, nor the plan, and of step
-    logs what methods and probes wrote, which claims about gradients read.
+    `verdicts_only`: what tables and verdicts read; neither texts of questions and answers, nor configurations beside
+    the record's own, nor the plan, and of step logs what probes wrote, which claims about gradients read.
 
     Raises Unavailable where there is no finished or failed run, Refused where something private would leave.
     """
@@ -85,14 +85,14 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, ve
 def _files_of(found: Found, verdicts_only: bool) -> Iterator[tuple[str, bytes]]:
     folder = found.folder
     yield "record.json", read_bytes(folder / "record.json", STEPS, below=folder)
-    yield "config.yaml", check.configuration_text(found.record).encode()
     if verdicts_only:
         for path in sorted((folder / "samples").glob("*.jsonl.zst")):
             yield f"samples/{path.name}", samples.packed(samples.without_texts(samples.read(path)))
-        kept = [line for line in step_log.read(folder / "metrics.jsonl") if line["kind"] in step_log.OF_METHODS]
-        if kept:
-            yield "metrics.jsonl", step_log.text_of(kept).encode()
+        probes = [line for line in step_log.read(folder / "metrics.jsonl") if line["kind"] == "probe"]
+        if probes:
+            yield "metrics.jsonl", step_log.text_of(probes).encode()
         return
+    yield "config.yaml", check.configuration_text(found.record).encode()
     if (folder / "metrics.jsonl").exists():
         yield "metrics.jsonl", read_bytes(folder / "metrics.jsonl", STEPS, below=folder)
     for inside in ("samples", "probes"):

@@ -57,10 +57,9 @@ def method_title(method: str, rank: int | None = None, form: str = "") -> str:
     has some (form_titles), else as it is.
     """
     titles = _own(method, "form_titles") or {}
-    words = form.split(", ") if form else []
-    named = next((word for word in words if word in titles), "")
-    title = titles.get(named) or _own(method, "title") or method
-    return ", ".join([title if rank is None else f"{title}, r {rank}", *(word for word in words if word != named)])
+    words = [titles.get(word, f", {word}") for word in (form.split(", ") if form else [])]
+    title = next((word for word in words if word and word[0] != ","), _own(method, "title") or method)
+    return "".join([title if rank is None else f"{title}, r {rank}", *(word for word in words if word[:1] == ",")])
 
 
 def method_order(method: str) -> tuple[bool, str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +13,15 @@ import pandas as pd
 
 from sdsbench.core import samples
 from sdsbench.core.errors import DamagedFile, Refused, Unavailable
-from sdsbench.methods.base import lookup
+from sdsbench.core.grouped import grouped
 from sdsbench.results import setting
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.figure_style import Palette
 from sdsbench.results.frames import Folders, load_runs, load_steps
+from sdsbench.results.tables.definitions.grid import by_method, variant_of, varying
 from sdsbench.results.tables.names import method_order, method_title
 from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.runs import load as load_as_tables_do
-
-VARIANT_KEYS = ("config.method.variant", "config.method.refresh", "rank", "config.method.mode")
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,17 @@ def load(folders: Folders) -> ProbedRuns:
     """
     runs = load_runs(folders)
     damaged = runs.attrs["damaged"]
-    usable = runs["run_id"].isin([run.id for run in load_as_tables_do(folders)[0] if _drawable(run)])
+    members = [run for run in load_as_tables_do(folders)[0] if _drawable(run)]
+    usable = runs["run_id"].isin([run.id for run in members])
     runs = runs[usable & (runs["status"] == "done") & runs["folder"].map(_probed).astype(bool)]
     if runs.empty:
         raise Unavailable(
             f"{folders}: no finished run has probes. Run with probe.every=N (force=true where it is done)."
         )
-    _require_one_setting(folders, set(runs["run_id"]))
-    runs = _best_rates(_named(runs))
+    ids = set(runs["run_id"])
+    members = [run for run in members if run.id in ids]
+    _require_one_setting(members)
+    runs = _best_rates(_named(runs, members))
     steps = load_steps(folders)
     damaged = {**damaged, **steps.attrs["damaged"]}
     looks = pd.DataFrame([row for run in runs.itertuples() for row in _looks(run.run_id, Path(run.folder), damaged)])
@@ -78,8 +81,7 @@ def load(folders: Folders) -> ProbedRuns:
     return ProbedRuns(runs, looks, steps[steps["run_id"].isin(runs["run_id"])], damaged)
 
 
-def _require_one_setting(folders: Folders, ids: set[str]) -> None:
-    probed = [run for run in load_as_tables_do(folders)[0] if run.id in ids]
+def _require_one_setting(probed: Sequence[Run]) -> None:
     facts = [
         {key: value for key, value in run.column_facts.items() if key not in ("train.optimizer", "tuning")}
         for run in probed
@@ -99,33 +101,19 @@ def _probed(folder: str) -> bool:
     return (Path(folder) / "probes").is_dir()
 
 
-def _named(runs: pd.DataFrame) -> pd.DataFrame:
-    """Adds `line`: the method, and what else sets its runs apart from others of the method (its defaults unsaid)."""
-    table = pd.DataFrame(
+def _named(runs: pd.DataFrame, members: Sequence[Run]) -> pd.DataFrame:
+    """The numbers that figures read, and `line`: what a table calls the row of these runs, whatever their rate."""
+    names: dict[str, str] = {}
+    for alike in grouped(members, lambda run: (run.flat["config.train.optimizer"], *by_method(run))).values():
+        keys = [key for key in varying(alike) if key != "config.train.lr"]
+        names |= {run.id: method_title(*by_method(run), variant_of(run, keys)) for run in alike}
+    return pd.DataFrame(
         {
             "run_id": runs["run_id"], "folder": runs["folder"], "method": runs["method"], "seed": runs["seed"],
             "optimizer": runs["config.train.optimizer"], "lr": runs["lr"], "tail_loss": runs["losses.tail_mean"],
+            "line": runs["run_id"].map(names),
         }
     )  # fmt: skip
-    names = [method_title(method) for method in runs["method"]]
-    for key in VARIANT_KEYS:
-        if key not in runs:
-            continue
-        varies = runs.groupby("method")[key].transform(lambda column: column.nunique(dropna=True) > 1)
-        short = key.rsplit(".", 1)[-1]
-        defaults = [_default(method, short) for method in runs["method"]]
-        varies &= runs[key].ne(pd.Series(defaults, index=runs.index))
-        texts = [f", {short} {value:g}" if isinstance(value, int | float) else f", {value}" for value in runs[key]]
-        names = [name + (text if vary else "") for name, text, vary in zip(names, texts, varies, strict=True)]
-    return table.assign(line=names)
-
-
-def _default(method: str, key: str) -> Any:
-    """A method's default of a key; None where the method is not known here."""
-    try:
-        return getattr(lookup(method)[1], key, None)
-    except KeyError:
-        return None
 
 
 def _best_rates(runs: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +135,15 @@ def _looks(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[dict[
             continue
         for row in rows:
             where = {"kind": kind_of(row["layer"]), "depth": depth_of(row["layer"])}
-            yield {"run_id": run_id, "step": int(step), **where, **row}
+            yield {"run_id": run_id, "step": int(step), **where, **row, "weakest_gain": _weakest_gain(row)}
+
+
+def _weakest_gain(row: Mapping[str, Any]) -> float:
+    """How strongly G passes along dW's weakest singular direction, relative to the strongest; nan where it has none."""
+    match row.get("singular_gains"):
+        case [int() | float() as first, *_, int() | float() as last] if first > 0:
+            return last / first
+    return math.nan
 
 
 def kind_of(layer: str) -> str:

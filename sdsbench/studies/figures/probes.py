@@ -109,6 +109,7 @@ def anisotropy(data: ProbedRuns) -> Figure:
         axis.set_ylim(bottom=0)
         _labels(axis, 0, column, optimizer, "gain relative to the first direction")
         axis.set_xlabel("singular direction of dW, largest first", fontsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     return _legend(figure, axes)
 
 

@@ -10,12 +10,15 @@ from sdsbench.studies.figures.data import ProbedRuns
 
 MEASURES = (
     "alignment", "actual_alignment", "equivalent_effective_rank", "gradient_effective_rank", "condition_A",
-    "condition_B", "up_overlap", "update_effective_rank", "update_norm_relative", "intruders",
+    "condition_B", "up_overlap", "update_effective_rank", "update_norm_relative", "intruders", "weakest_gain",
 )  # fmt: skip
 
 
 def summary_csv(data: ProbedRuns) -> str:
-    """Per line and measure: mean over seeds (of the mean over looks after the first, of the median over layers)."""
+    """Per line and measure: mean over seeds (of the mean over looks after the first, of the median over layers).
+
+    `weakest_gain`: how strongly G passes along dW's weakest singular direction, relative to the strongest.
+    """
     columns = ["optimizer", "line", "lr", "measure", "mean", "low", "high", "seeds"]
     rows: list[list[object]] = []
     for optimizer in data.optimizers:

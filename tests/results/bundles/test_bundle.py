@@ -275,7 +275,7 @@ def test_a_bundle_of_verdicts_is_small_and_read_as_its_folder(
     (stored, *_) = [content for name, content in files.items() if name.endswith(".jsonl.zst")]
     rows = [json.loads(line) for line in zstandard.ZstdDecompressor().decompressobj().decompress(stored).splitlines()]
     assert {*rows[0]} == {"index", "questions", "scores", "truncated"}
-    assert not any("metrics" in name for name in files)
+    assert not any("metrics" in name or "config" in name for name in files)
     capsys.readouterr()
     for table in (["table", "grid"], ["table", "compare", "--reference", "sds_lora"], ["verdict"]):
         said = []
@@ -299,7 +299,7 @@ def test_a_bundle_of_verdicts_is_small_and_read_as_its_folder(
 
 
 def test_a_bundle_of_verdicts_keeps_what_claims_about_gradients_read(bundled_runs: Path, tmp_path: Path) -> None:
-    """Of the step log the lines of probes and methods; the rest of a log that lost its steps is no contradiction."""
+    """Of the step log the lines of probes; the rest of a log that lost its steps is no contradiction."""
     runs = tmp_path / "runs"
     shutil.copytree(bundled_runs, runs)
     (folder, _) = sorted(runs.iterdir())
@@ -308,10 +308,7 @@ def test_a_bundle_of_verdicts_keeps_what_claims_about_gradients_read(bundled_run
         log.write("method", 1, jump_mean=0.25)
     write(tmp_path / "verdicts.zip", [runs], verdicts_only=True)
     steps = load_steps([tmp_path / "verdicts.zip"])
-    assert steps[["run_id", "kind", "step"]].to_numpy().tolist() == [
-        [folder.name, "probe", 1],
-        [folder.name, "method", 1],
-    ]
+    assert steps[["run_id", "kind", "step"]].to_numpy().tolist() == [[folder.name, "probe", 1]]
     assert opened(tmp_path / "verdicts.zip").problems == {}
     (run,) = [run for run in load([tmp_path / "verdicts.zip"])[0] if run.id == folder.name]
     assert [line["gradient_A_effective_rank"] for line in run.steps("probe")] == [3.5]

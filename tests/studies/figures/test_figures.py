@@ -41,14 +41,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_lines_best_rate_and_runs_without_probes(runs: Path) -> None:
     data = load(str(runs))
     assert data.optimizers == ["adamw"]
-    assert data.lines("adamw") == [("LoRA", "lora"), ("SDS-LoRA", "sds_lora")]
-    assert data.runs.set_index("line").loc["LoRA", "lr"] == 1e-2
+    assert data.lines("adamw") == [("LoRA, r 8", "lora"), ("SDS-LoRA, r 8", "sds_lora")]
+    assert data.runs.set_index("line").loc["LoRA, r 8", "lr"] == 1e-2
     assert set(data.looks["step"]) == {1, 2} and len(data.looks) == 2 * 2 * 35
 
 
 def test_medians_are_those_of_the_stored_rows(runs: Path) -> None:
     data = load(str(runs))
-    run_id = data.of("adamw", "SDS-LoRA")[0]
+    run_id = data.of("adamw", "SDS-LoRA, r 8")[0]
     rows = data.looks[(data.looks["run_id"] == run_id) & (data.looks["step"] == 2)]
     assert _median_over_layers(data, [run_id], "alignment").loc[2, run_id] == pytest.approx(rows["alignment"].median())
     assert _median_over_layers(data, [run_id], "no_such_measure").empty
@@ -56,9 +56,9 @@ def test_medians_are_those_of_the_stored_rows(runs: Path) -> None:
 
 def test_summary_has_every_line(runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(summary_csv(load(str(runs))))))
-    assert {row["line"] for row in rows} == {"LoRA", "SDS-LoRA"}
+    assert {row["line"] for row in rows} == {"LoRA, r 8", "SDS-LoRA, r 8"}
     ranks = {row["line"]: float(row["mean"]) for row in rows if row["measure"] == "equivalent_effective_rank"}
-    assert ranks["SDS-LoRA"] > ranks["LoRA"], "the projectors pass more directions of G"
+    assert ranks["SDS-LoRA, r 8"] > ranks["LoRA, r 8"], "the projectors pass more directions of G"
 
 
 def test_verb_writes_every_figure_and_the_same_bytes_again(runs: Path, tmp_path: Path) -> None:

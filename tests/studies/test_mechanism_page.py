@@ -1,0 +1,154 @@
+"""docs/mechanism.md and docs/study.md: the numbers in their sentences about micro are those of the shipped records."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sdsbench import load_runs, load_scores, load_steps
+from sdsbench.results.tables import named
+from sdsbench.results.tables.compare import compare, frame
+from sdsbench.results.tables.runs import load
+
+ROOT = Path(__file__).parents[2]
+
+
+def part(page: str, start: str, end: str) -> str:
+    text = " ".join((ROOT / "docs" / page).read_text().split())
+    return text[text.index(start) : text.index(end, text.index(start))]
+
+
+SHORT = part("mechanism.md", "## In short", "## Theory bench")
+SAYS = part("mechanism.md", "### What it says", "### One real run")
+RESULT = part("study.md", "### Mechanism", "## Deviations")
+
+
+def bundle(optimizer: str) -> Path:
+    return ROOT / f"results/study/mechanism_{optimizer}.zip"
+
+
+@cache
+def against_lora(optimizer: str) -> dict[str, pd.Series]:
+    """Title of a variant -> its score, difference to LoRA of rank 8, interval and p, in points of 100."""
+    compared = compare(named.built("compare", load([bundle(optimizer)])[0], {}), "lora", rank=8)
+    titles = {row.name: row.title for row in compared.built.table.rows}
+    rows = frame(compared)
+    return {titles[row["row"]].removesuffix(", r 8"): row for _, row in rows.iterrows()}
+
+
+KEPT = "SDS-LoRA, bases keep their singular values"
+NEVER, EVERY = "SDS-LoRA, r 8, never refreshed", "SDS-LoRA, r 8, refreshed at every step"
+RESET, FLAT = "LoRA with optimizer reset", "LoRA with flat spectrum"
+
+
+def difference(optimizer: str, variant: str) -> str:
+    return f"{against_lora(optimizer)[variant]['difference']:+.1f}"
+
+
+def interval(optimizer: str, variant: str) -> str:
+    row = against_lora(optimizer)[variant]
+    return f"{row['difference']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def score(optimizer: str, variant: str) -> str:
+    return f"{against_lora(optimizer)[variant]['score']:.1f}"
+
+
+def test_the_scores_of_the_short_table_are_those_of_the_records() -> None:
+    lines = {line.split(" | ")[0]: line for line in re.split(r"\| \|", SHORT)}
+    (above,) = [line for name, line in lines.items() if "so SDS-LoRA scores above LoRA" in name]
+    assert interval("sgd", "SDS-LoRA") in above and interval("adamw", "SDS-LoRA") in above
+    assert f"p = {against_lora('adamw')['SDS-LoRA']['p_holm']:.2f} among ten tests" in above
+    for text, variant in (("projectors are why", KEPT), ("refreshes are why", NEVER)):
+        (line,) = [line for name, line in lines.items() if text in name]
+        for optimizer in ("sgd", "adamw"):
+            assert f"{score(optimizer, 'SDS-LoRA')} against {score(optimizer, variant)}" in line
+
+
+def test_the_sentences_about_scores_are_those_of_the_records() -> None:
+    of_sgd, of_adamw = SAYS.split("**Under AdamW it does not decide.**")
+    assert f"({interval('sgd', KEPT)} against {difference('sgd', 'SDS-LoRA')})" in of_sgd
+    for variant in (NEVER, EVERY, FLAT, RESET, "LoRA, r 16", "rsLoRA"):
+        assert f"({difference('sgd', variant)})" in of_sgd, variant
+    holm = {variant: f"p = {row['p_holm']:.3f}".rstrip("0") for variant, row in against_lora("adamw").items()}
+    assert f"({difference('adamw', EVERY)}, {holm[EVERY]})" in of_adamw
+    for variant in ("SDS-LoRA", RESET, "LoRA, r 16", "rsLoRA"):
+        assert difference("adamw", variant) in of_adamw, variant
+    for variant in ("SDS-LoRA", KEPT, NEVER):
+        assert interval("sgd", variant) in RESULT, variant
+    for variant in (FLAT, RESET):
+        assert f"({difference('sgd', variant)})" in RESULT, variant
+    assert interval("adamw", "SDS-LoRA") in RESULT
+    for variant in (RESET, "LoRA, r 16", "rsLoRA", KEPT, NEVER):
+        assert difference("adamw", variant) in RESULT, variant
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_gradients_ranks_are_those_of_the_probes(optimizer: str) -> None:
+    """Mean over looks, SDS-LoRA as published against LoRA of rank 8, by scipy's Welch test."""
+    runs = load_runs(bundle(optimizer))
+    probes = load_steps(bundle(optimizer), "probe").groupby("run_id").mean(numeric_only=True)
+    published = (runs["config.method.variant"] == "sds") & (runs["config.method.refresh"] == "author")
+    ours = runs[(runs["method"] == "sds_lora") & published]["run_id"]
+    lora = runs[(runs["method"] == "lora") & (runs["rank"] == 8)]["run_id"]
+    column = 2 if optimizer == "sgd" else 3
+    (line,) = re.findall(r"\| gradients of A and B have a higher effective rank[^|]*\|[^|]*\|[^|]*\|", SHORT)
+    for factor in "AB":
+        values = probes[f"gradient_{factor}_effective_rank"]
+        found = stats.ttest_ind(
+            values.reindex(ours).dropna(), values.reindex(lora).dropna(), equal_var=False
+        ).confidence_interval()
+        middle = (found.low + found.high) / 2
+        assert f"{middle:+.3g} [{found.low:.3g}, {found.high:.3g}]" in line.split("|")[column], factor
+
+
+def test_what_probes_say_is_that_of_their_summary() -> None:
+    """`sdsbench figures` wrote it of the whole runs, whose layers are in no bundle."""
+    frame_ = pd.read_csv(ROOT / "results/mechanism/summary.csv").set_index(["optimizer", "line", "measure"])["mean"]
+
+    def mean(optimizer: str, line: str, measure: str, digits: int) -> str:
+        return f"{frame_[optimizer, line, measure]:.{digits}f}"
+
+    def pair(optimizer: str, measure: str, digits: int) -> str:
+        return " against ".join(mean(optimizer, line, measure, digits) for line in ("SDS-LoRA, r 8", "LoRA, r 8"))
+
+    assert f"holds: {pair('sgd', 'alignment', 2)} | holds: {pair('adamw', 'alignment', 2)}" in SHORT
+    step = pair("sgd", "actual_alignment", 2), pair("adamw", "actual_alignment", 3)
+    assert f"holds: {step[0]} | holds, little: {step[1]}" in SHORT
+    weakest = [mean(optimizer, "LoRA, r 8", "weakest_gain", 2) for optimizer in ("adamw", "sgd")]
+    assert f"LoRA passes {weakest[0]} (AdamW) and {weakest[1]} (SGD)" in SAYS
+    kept = [mean(optimizer, f"{KEPT}, r 8", "weakest_gain", 2) for optimizer in ("adamw", "sgd")]
+    assert f"it is {kept[0]} and {kept[1]}" in SAYS
+    for line in ("SDS-LoRA, r 8", "LoRA-Pro, r 8", "Preconditioned LoRA, r 8"):
+        assert {mean(optimizer, line, "weakest_gain", 1) for optimizer in ("adamw", "sgd")} == {"1.0"}
+    pro = [mean(optimizer, "LoRA-Pro, r 8", "alignment", 2) for optimizer in ("adamw", "sgd")]
+    step_of_pro = mean("adamw", "LoRA-Pro, r 8", "actual_alignment", 2)
+    assert f"({pro[0]} and {pro[1]}) and its real step under AdamW ({step_of_pro})" in SAYS
+
+
+def test_the_control_of_clipping_is_that_of_its_records() -> None:
+    """Best mean over the tuning seeds, on validation rows: clipped after the method, and before it."""
+
+    def best(path: Path, optimizer: str, method: str) -> str:
+        runs, scores = load_runs(path), load_scores(path)
+        value = scores[scores["headline"] & (scores["stage"] == "validation")].set_index("run_id")["value"]
+        chosen = runs[(runs["method"] == method) & (runs["config.train.optimizer"] == optimizer)]
+        chosen = chosen[chosen["config.eval.split"] == "validation"]
+        if method == "sds_lora":
+            published = (chosen["config.method.variant"] == "sds") & (chosen["config.method.refresh"] == "author")
+            chosen = chosen[published]
+        return f"{100 * value.reindex(chosen['run_id']).groupby(chosen['lr'].to_numpy()).mean().max():.1f}"
+
+    control = ROOT / "results/mechanism/clip.zip"
+    pro, preconditioned = (
+        (best(control, "sgd", method), best(bundle("sgd"), "sgd", method))
+        for method in ("lora_pro", "preconditioned_lora")
+    )
+    assert f"under SGD {pro[0]} for LoRA-Pro ({pro[1]} as above)" in SAYS
+    assert f"and {preconditioned[0]} for preconditioned LoRA ({preconditioned[1]})" in SAYS
+    assert f"where SDS-LoRA has {best(bundle('sgd'), 'sgd', 'sds_lora')}" in SAYS
