@@ -152,6 +152,10 @@ code_is 2
 grep -q "method.rank=0" "$R/launched.log"
 ! grep Traceback "$R/launched.log" || exit 1
 grep -q '"status": "done"' "$R"/launched/*/record.json # the other job ran all the same
+wait_for queue_empty
+JOB=$(basename "$(ls -d "$R"/launched/.multirun/.submitit/*_0)" _0)
+task_ends 0 COMPLETED 0
+task_ends 1 FAILED 2
 rm -r "$R/launched"
 
 launched_stops_after() { # STEPS: the job stands still once it has made so many; sets WORKER

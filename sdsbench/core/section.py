@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from sdsbench.core.errors import Problem
 from sdsbench.core.texts import text
@@ -100,10 +101,24 @@ PathText = Annotated[
 ]
 
 
+TOO_LARGE = "too_large"
+LARGEST: dict[type, int | float] = {int: 2**32 - 1, float: 1e38}
+"""What every library that a value is handed to can hold: seeds of 32 bits, numbers of single precision."""
+
+
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no conversion between types, no infinite numbers, no change after."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _not_too_large(cls, value: Any) -> Any:
+        largest = LARGEST.get(type(value))
+        if largest is not None and abs(value) > largest:
+            at_most = f"{largest:,}" if isinstance(largest, int) else f"{largest:g}"
+            raise PydanticCustomError(TOO_LARGE, f"At most {at_most}.")
+        return value
 
     def problems(self) -> Iterator[Problem]:
         """What a field cannot say alone: several keys together, or files of this machine. Keys are dotted."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from sdsbench.core.errors import Unavailable
+from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.record import DataUsed
 from sdsbench.data import catalogue, columns, content, local_files, own
 from sdsbench.data.catalogue import DataSet
@@ -27,6 +27,7 @@ from sdsbench.data.local_files import SplitFiles
 Source = Literal["hub", "local", "embedded"]
 _COMMIT = re.compile("[0-9a-f]{40}")
 EMBEDDED_ROWS = {"train": 4000, "validation": 500, "test": 1000}
+MOST_GENERATED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,9 @@ def _cached_commit(table: Any) -> str | None:
 def _generated(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, None]:
     count = EMBEDDED_ROWS[split]
     if split == "train" and config.train_limit is not None:
+        if config.train_limit > MOST_GENERATED:
+            known = f"at most {MOST_GENERATED:,} where rows are generated (data.source=embedded)"
+            raise ConfigError([Problem("data.train_limit", config.train_limit, known)])
         count = max(count, config.train_limit)
     return _rows_of(generator_of(data_set.name), split, count), None
 

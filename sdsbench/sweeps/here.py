@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -33,6 +34,8 @@ def run_here(
     `lost_as`: what ended attempts that could not say so. Raises what the exit code needs.
     """
     states = states_of(plan, placing)
+    if not placing.get("output_root") and not states.root.resolve().is_relative_to(Path.cwd()):
+        print(f"the plan writes its runs to {states.root}; output_root=FOLDER decides otherwise")
     allocations = _allocations(plan, placing, workers, gpus)
     with disk_errors(plan.folder.parent):
         options = [f"--deaths={deaths}", f"--lost-as={lost_as}", *["--retry"] * retry, *["--force"] * force]

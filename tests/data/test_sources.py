@@ -20,7 +20,7 @@ import sdsbench.tasks.gsm8k
 import sdsbench.tasks.math
 import sdsbench.tasks.vision
 import sdsbench.tasks.vtab  # noqa: F401
-from sdsbench.core.errors import Unavailable
+from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.data import catalogue, content, sources
 from sdsbench.data.data_config import DataConfig
 from sdsbench.data.draw import draw
@@ -219,3 +219,10 @@ def test_real_gsm8k(data_root: Path) -> None:
     rows = sources.load("gsm8k", "test", local(data_root))
     assert len(rows) == 1319
     assert "####" in rows[0]["answer"]
+
+
+def test_more_rows_than_are_ever_generated_are_refused() -> None:
+    """A limit of 10^12 would be generated row by row, until memory ends."""
+    config = DataConfig(source="embedded", train_limit=sources.MOST_GENERATED + 1)
+    with pytest.raises(ConfigError, match=r"data.train_limit=1000001: accepted: at most 1,000,000 where rows"):
+        load_training("gsm8k", config)

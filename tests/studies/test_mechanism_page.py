@@ -134,21 +134,43 @@ def test_what_probes_say_is_that_of_their_summary() -> None:
 def test_the_control_of_clipping_is_that_of_its_records() -> None:
     """Best mean over the tuning seeds, on validation rows: clipped after the method, and before it."""
 
-    def best(path: Path, optimizer: str, method: str) -> str:
+    def best(path: Path, optimizer: str, method: str, rank: int | None = None) -> str:
         runs, scores = load_runs(path), load_scores(path)
         value = scores[scores["headline"] & (scores["stage"] == "validation")].set_index("run_id")["value"]
         chosen = runs[(runs["method"] == method) & (runs["config.train.optimizer"] == optimizer)]
         chosen = chosen[chosen["config.eval.split"] == "validation"]
+        chosen = chosen[chosen["rank"] == rank] if rank else chosen
         if method == "sds_lora":
             published = (chosen["config.method.variant"] == "sds") & (chosen["config.method.refresh"] == "author")
             chosen = chosen[published]
         return f"{100 * value.reindex(chosen['run_id']).groupby(chosen['lr'].to_numpy()).mean().max():.1f}"
 
-    control = ROOT / "results/mechanism/clip.zip"
-    pro, preconditioned = (
-        (best(control, "sgd", method), best(bundle("sgd"), "sgd", method))
-        for method in ("lora_pro", "preconditioned_lora")
-    )
+    def both(optimizer: str, method: str) -> tuple[str, str]:
+        control = ROOT / "results/mechanism/clip.zip"
+        return best(control, optimizer, method), best(bundle(optimizer), optimizer, method)
+
+    pro, preconditioned = both("sgd", "lora_pro"), both("sgd", "preconditioned_lora")
     assert f"under SGD {pro[0]} for LoRA-Pro ({pro[1]} as above)" in SAYS
     assert f"and {preconditioned[0]} for preconditioned LoRA ({preconditioned[1]})" in SAYS
     assert f"where SDS-LoRA has {best(bundle('sgd'), 'sgd', 'sds_lora')}" in SAYS
+    pro, preconditioned = both("adamw", "lora_pro"), both("adamw", "preconditioned_lora")
+    assert f"under AdamW {pro[0]} ({pro[1]}) and {preconditioned[0]} ({preconditioned[1]})" in SAYS
+    lora = best(bundle("adamw"), "adamw", "lora", rank=8)
+    assert f"where LoRA has {lora}" in SAYS
+
+
+def test_the_run_of_a_trained_model_is_that_of_its_records() -> None:
+    """Means over looks after the first of means over layers."""
+    path = ROOT / "results/mechanism/smollm2.zip"
+    runs = load_runs(path).set_index("method")
+    probes = load_steps(path, "probe")
+    means = probes[probes["step"] > 1].groupby("run_id").mean(numeric_only=True)
+    ours, lora = (means.loc[runs.loc[method, "run_id"]] for method in ("sds_lora", "lora"))
+    assert f"alignment {ours['alignment']:.2f} against LoRA's {lora['alignment']:.2f}" in SAYS
+    rank = "equivalent_effective_rank"
+    assert f"its effective rank {ours[rank]:.1f} against {lora[rank]:.1f}" in SAYS
+    rank = "gradient_A_effective_rank"
+    assert f"gradient of A {ours[rank]:.1f} against {lora[rank]:.1f}" in SAYS
+    assert f"real step {ours['actual_alignment']:.2f} against {lora['actual_alignment']:.2f}" in SAYS
+    losses = runs["losses.tail_mean"]
+    assert f"is {losses['sds_lora']:.2f} against {losses['lora']:.2f}" in SAYS

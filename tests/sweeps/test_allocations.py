@@ -90,3 +90,20 @@ def test_a_worker_ends_as_its_runs_do(tmp_path: Path) -> None:
     put_record(plan, tmp_path / "runs", names[0], "running", None)
     with held_by_another_process(tmp_path / "runs" / names[0]):
         assert ends(plan) == pool.UNFINISHED
+
+
+def test_a_plan_that_writes_outside_of_the_working_folder_says_so(
+    started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan of somebody else names a folder, too; where the command line or the working folder decide, no word."""
+    plan = tiny_plan(tmp_path, "seed=0")
+    (tmp_path / "elsewhere").mkdir()
+    for folder, words, told in (
+        (tmp_path / "elsewhere", [], True),
+        (tmp_path, [], False),
+        (tmp_path / "elsewhere", ["output_root=here"], False),
+    ):
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        assert main(["sweep", str(plan.folder), "device=auto", *words]) == 4
+        assert (f"the plan writes its runs to {tmp_path / 'runs'}" in capsys.readouterr().out) == told

@@ -9,7 +9,7 @@ from pydantic import Field, SerializeAsAny
 
 from sdsbench.core.errors import Problem
 from sdsbench.core.names import RunId
-from sdsbench.core.section import COSTS, INERT, PLACES, Accepts, PathText, Section, WholeFromZero
+from sdsbench.core.section import COSTS, INERT, PLACES, Accepts, PathText, Section
 from sdsbench.data.data_config import DataConfig
 from sdsbench.evaluation.evaluation_config import EvalConfig
 from sdsbench.methods.base import MethodConfig
@@ -92,8 +92,8 @@ class RunConfig(Section):
     seed: Seed = Field(0, description="what the three seeds follow; tables pair runs by it")
     device: Annotated[Literal["auto", "cpu", "cuda"], COSTS] = Field("auto", description="where tensors live")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute type")
-    threads: Annotated[WholeFromZero, COSTS] = Field(
-        0, description="CPU threads; 0: the cores that the process may use"
+    threads: Annotated[int, COSTS] = Field(
+        0, ge=0, le=4096, description="CPU threads; 0: the cores that the process may use"
     )
     output_root: Annotated[PathText, PLACES] = Field("results/runs", description="folder of the runs' folders")
     force: Annotated[bool, PLACES] = Field(

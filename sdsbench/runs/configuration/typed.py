@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from sdsbench.core.errors import Problem
 from sdsbench.core.field_text import accepted, choices
-from sdsbench.core.section import Section, section_type
+from sdsbench.core.section import TOO_LARGE, Section, section_type
 from sdsbench.core.spelling import nearest
 from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.schema import RunConfig
@@ -74,15 +74,13 @@ def _validated(kind: type[Kind], value: Any, key: str) -> tuple[Kind | None, lis
     try:
         return kind.model_validate(value), []
     except ValidationError as error:
-        found = [
-            _problem(detail["type"], detail["loc"], detail["input"], kind, key, value) for detail in error.errors()
-        ]
+        found = [_problem(detail, kind, key, value) for detail in error.errors()]
         return None, list({problem.key: problem for problem in found}.values())
 
 
-def _problem(error: str, where: Sequence[int | str], wrong: Any, kind: type[Section], key: str, value: Any) -> Problem:
+def _problem(error: ErrorDetails, kind: type[Section], key: str, value: Any) -> Problem:
     """One of pydantic's errors in the words of this project, about the key that holds the wrong value."""
-    field = None
+    field, where = None, error["loc"]
     for depth, part in enumerate(where):
         last = depth == len(where) - 1
         if isinstance(part, int):  # an element of a list of sections
@@ -92,8 +90,10 @@ def _problem(error: str, where: Sequence[int | str], wrong: Any, kind: type[Sect
         field = kind.model_fields.get(part)
         if field is None:
             dotted = [f"{key}.{known}" if key and "=" not in key else known for known in kind.model_fields]
-            return Problem(name, wrong, f"a key of {key or 'a run'}: {', '.join(dotted)}", nearest(name, dotted))
-        if error == "missing" and last:
+            return Problem(
+                name, error["input"], f"a key of {key or 'a run'}: {', '.join(dotted)}", nearest(name, dotted)
+            )
+        if error["type"] == "missing" and last:
             return Problem(name, None, accepted(field), "It is missing.")
         key, value, deeper = name, value[part], section_type(field.annotation)
         if deeper is None:
@@ -101,7 +101,8 @@ def _problem(error: str, where: Sequence[int | str], wrong: Any, kind: type[Sect
         kind = deeper
     if field is None:
         return Problem(key, value, f"keys and values: {', '.join(kind.model_fields)}")
-    return Problem(key, value, accepted(field), _advice(field, value))
+    advice = error["msg"] if error["type"] == TOO_LARGE else _advice(field, value)
+    return Problem(key, value, accepted(field), advice)
 
 
 def _advice(field: Any, value: Any) -> str:
