@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import ValidationError
 
 from sdsbench.core import private, step_log
@@ -76,6 +77,8 @@ class RecordKeeper:
             self._fail(error)
             if out_of_memory(error):
                 raise TrainingFailed(f"out of memory: {error}", kind="oom") from None
+            if isinstance(error, torch.linalg.LinAlgError):  # a matrix with a number that is not finite, as a rule
+                raise TrainingFailed(f"{error} Try a lower train.lr.") from None
             raise
 
     def begin_training(self, parameters: Parameters, provenance: Provenance, step: int) -> None:
