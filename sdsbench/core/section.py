@@ -102,8 +102,8 @@ PathText = Annotated[
 
 
 TOO_LARGE = "too_large"
-LARGEST: dict[type, int | float] = {int: 2**32 - 1, float: 1e38}
-"""What every library that a value is handed to can hold: seeds of 32 bits, numbers of single precision."""
+LARGEST: dict[type, int | float] = {int: 2**32 - 1, float: 1e30}
+"""What every library that a value is handed to can hold: seeds of 32 bits, products of numbers in single precision."""
 
 
 class Section(BaseModel):

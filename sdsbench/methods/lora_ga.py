@@ -28,7 +28,9 @@ class LoRAGAConfig(LowRankConfig):
     name: str = "lora_ga"
     gamma: PositiveNumber = Field(16.0, description="the larger, the smaller the initial factors")
     samples: Count = Field(8, description="training rows whose gradients are summed")
-    svd_iterations: WholeFromZero = Field(4, description="subspace iterations of the SVD (with 2 r more directions)")
+    svd_iterations: WholeFromZero = Field(
+        4, le=1000, description="subspace iterations of the SVD (with 2 r more directions)"
+    )
 
 
 @register("lora_ga", LoRAGAConfig)

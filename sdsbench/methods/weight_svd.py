@@ -23,7 +23,7 @@ class WeightSVDConfig(LowRankConfig):
 
     svd: Literal["exact", "fast"] = Field("exact", description="fast: subspace iteration")
     svd_iterations: Annotated[WholeFromZero, only_where(svd="fast")] = Field(
-        4, description="subspace iterations of svd=fast"
+        4, le=1000, description="subspace iterations of svd=fast"
     )
     svd_oversampling: Annotated[WholeFromZero, only_where(svd="fast")] = Field(
         0, description="extra directions of svd=fast"

@@ -283,7 +283,7 @@ def test_a_run_whose_longest_example_does_not_fit_ends_as_out_of_memory(
 def test_a_decomposition_that_fails_is_a_run_that_failed(tmp_path: Path) -> None:
     """LoRA-SB starts from an SVD of a gradient; here of one that is not finite."""
     words = [word for word in RUN if not word.startswith("method=")]
-    words += ["method=lora_sb", "method.noise_std=1e38", f"output_root={tmp_path}"]
+    words += ["method=lora_sb", "method.noise_std=1e30", f"output_root={tmp_path}"]
     with pytest.raises(TrainingFailed, match=r"Try a lower train.lr\.$"):
         execute(compose_run(words), QUIET)
     assert read_record(next(tmp_path.glob("*/record.json"))).status == "failed"
