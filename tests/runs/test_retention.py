@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from sdsbench.models.load import load as load_model
 from sdsbench.results.tables.build import build
 from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.runs import load
+from sdsbench.runs import prepare
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.execute import execute
 from sdsbench.sweeps.tuning import _deciding
 from tests.tools import QUIET
@@ -163,6 +166,19 @@ def test_what_cannot_be_had_is_one_line(root: Path, name: str, said: str) -> Non
             loaded.model, loaded.tokenizer, name, "trained", 8, str(root), 4, "random", False,
             watch=lambda *_: nullcontext(print),
         )  # fmt: skip
+
+
+def test_missing_data_of_any_is_told_before_weights_are_loaded(root: Path) -> None:
+    """All of it in one message, whatever stands before it in the list and can be had."""
+
+    def never(*_: object) -> NoReturn:
+        raise AssertionError("the model was loaded")
+
+    words = [f"data.train={root / 'own.jsonl'}", f"data.root={root}", "eval.also=[rte,piqa,hellaswg]"]
+    config, _ = resolve_source(compose_run([*WORDS, "method=lora", *words]))
+    with pytest.raises(Unavailable, match=r"eval.also: piqa: its data is not here") as told:
+        prepare.load(config, never)
+    assert "eval.also: hellaswg" in str(told.value) and "rte" not in str(told.value)
 
 
 @pytest.mark.parametrize("names", ["gsm8k", "rte,rte", "text"])
