@@ -80,9 +80,7 @@ def _serving(exported: Exported) -> Iterator[str]:
         f"  --lora-modules {exported.record.method}={exported.folder}",
     ]
     yield aligned("serve", command)
-    yield labelled(
-        "", "where vLLM serves no adapters of this architecture (such as GPT-2's): export with --form merged"
-    )
+    yield labelled("", "where vLLM serves no adapters of this architecture (GPT-2's, say): export with --form merged")
 
 
 def _labels(exported: Exported) -> int | None:
