@@ -51,14 +51,17 @@ def _loading(exported: Exported) -> list[str]:
     """Lines of Python."""
     family = CLASSES[exported.config.model.family]
     if exported.form == "merged":
-        return [f'model = {family}.from_pretrained("{exported.folder}")']
+        return _call(f"{family}.from_pretrained", f'"{exported.folder}"')
     more = f', revision="{exported.revision}"' if exported.revision else ""
     if exported.config.model.family != "decoder":
         more += f", num_labels={_labels(exported)}"
-    return [
-        f'model = {family}.from_pretrained("{exported.base}"{more})',
-        f'model = peft.PeftModel.from_pretrained(model, "{exported.folder}")',
-    ]
+    base = _call(f"{family}.from_pretrained", f'"{exported.base}"{more}')
+    return [*base, *_call("peft.PeftModel.from_pretrained", f'model, "{exported.folder}"')]
+
+
+def _call(function: str, arguments: str) -> list[str]:
+    """`model = function(arguments)`; folders are long, and stand in a line of their own."""
+    return [f"model = {function}(", f"    {arguments}", ")"]
 
 
 def _serving(exported: Exported) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sdsbench.core.clock import clock, two_digits
 from sdsbench.core.console import print_wrapped
-from sdsbench.core.errors import ConfigError, Problem, SdsbenchError, TrainingFailed
+from sdsbench.core.errors import ConfigError, Problem, Refused, SdsbenchError, TrainingFailed
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
@@ -22,6 +22,7 @@ from sdsbench.results.tables.named import built
 from sdsbench.results.tables.runs import load
 from sdsbench.runs.configuration.choices import options
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.execute import execute
@@ -117,7 +118,8 @@ def compare(
     folder = plans.PLANS / name
     if (folder / "manifest.json").is_file():
         plan = plans.read(folder)
-        print_wrapped(f"goes on with plan {folder}: {plan.manifest.description}")
+        _check_same(question, plan)
+        print_wrapped(f"goes on with plan {folder}, as it was planned: {plan.manifest.description}")
     else:
         plan = _planned(question, seconds, workers, name)
     if only_plan:
@@ -158,13 +160,30 @@ def _tuning_seeds(effort: Effort) -> list[int]:
     return [TUNING_SEEDS[0] + place for place in range(effort.tuning_seeds)]
 
 
+def _check_same(question: Question, plan: plans.Plan) -> None:
+    """Raises Refused where a plan of this name was made for another question."""
+    rates = {method: question.config(method).train.lr for method in question.methods}
+    middle = {run_id(resolve_source(_middle(question, method, rates))[0]) for method in question.methods}
+    planned = {run.point["method"] for run in plan.manifest.runs.values()}
+    if planned != set(question.methods) or not middle <= plan.manifest.runs.keys():
+        raise Refused(
+            f"--name {plan.manifest.name}: plan {plan.folder} is there and answers another question "
+            f"({plan.manifest.description}). Give another --name, or none; or the methods and overrides that it was "
+            "made with."
+        )
+
+
+def _middle(question: Question, method: str, rates: Mapping[str, float]) -> RunConfig:
+    """A method's run at the middle rate, which is in every grid, with the first tuning seed."""
+    rate = budgets.learning_rates(rates, 1)[0]
+    return question.config(method, f"seed={TUNING_SEEDS[0]}", f"train.lr={rate!r}", "eval.split=validation")
+
+
 def _first_run(question: Question, rates: Mapping[str, float]) -> Record:
-    """A run of the plan, trained before the rest: the reference at the middle rate, with the first tuning seed."""
-    middle = budgets.learning_rates(rates, 1)[0]
-    print_wrapped(f"the first run, {question.reference} at train.lr={middle:g}, shows what a run takes")
-    record = execute(
-        question.config(question.reference, f"seed={TUNING_SEEDS[0]}", f"train.lr={middle!r}", "eval.split=validation")
-    )
+    """A run of the plan, trained before the rest."""
+    config = _middle(question, question.reference, rates)
+    print_wrapped(f"the first run, {question.reference} at train.lr={config.train.lr:g}, shows what a run takes")
+    record = execute(config)
     if record.status != "done":
         raise TrainingFailed(f"the first run ended as {record.status}: nothing can be planned from it")
     return record
@@ -224,11 +243,13 @@ def _answered(plan: plans.Plan, question: Question, folder: Path) -> Answer:
     root = root_of(plan, {})
     runs, damaged = load(root, plan=str(plan.folder))
     found = tuple(recommend(built("grid", runs, damaged), question.reference))
+    adapter = _exported(found, folder / "adapter")
+    lead = [one.sentence for one in found]
+    lead += [f"The best run of the method to take is exported: {adapter}."] if adapter else []
     report = build_report(
         folder / "report", runs, damaged, title=f"Which method? {plan.manifest.name}", reference=question.reference,
-        lead=[one.sentence for one in found],
+        lead=lead,
     )  # fmt: skip
-    adapter = _exported(found, folder / "adapter")
     answer = Answer(found, report, adapter)
     print_wrapped(f"\n{answer.text}\n\nreport: {report}")
     return answer
