@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import tee
 
 from sdsbench.core.record import DataUsed
-from sdsbench.data import columns
+from sdsbench.data import catalogue, columns, own
 from sdsbench.data.draw import limited
 from sdsbench.data.held_back import load_training, split_off, tuning_rows
 from sdsbench.data.sources import Rows, load, text_rows
@@ -47,7 +47,7 @@ def load_run(config: RunConfig) -> RunData:
     held_back = list(read.values()) if tuning else []
     training = load_training(config.task.train_set, config.data, held_back, task.classes, _selection(config, task))
     for rows in (training, *read.values()):
-        columns.check(rows, task.checks(rows.dataset))
+        columns.check(rows, task.checks(rows.dataset), own.NAMED_BY if catalogue.get(rows.dataset).own else "")
     held_out = None
     if config.train.best_every is not None:
         training, held_out = split_off(training, config.train.best_rows)

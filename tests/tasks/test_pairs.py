@@ -155,6 +155,7 @@ BAD_ROWS: list[tuple[list[str], dict[str, Any], str]] = [
     (COLUMNS, {"question": "q", "answer": ""}, "column answer: ''; accepted: text that is not empty"),
     ([*COLUMNS, "task.scorers=[numeric]"], {"question": "q", "answer": "none"}, "accepted: text with a number"),
     (COLUMNS, {"prompt": "q", "response": "a"}, "missing column(s) question; found prompt, response"),
+    (["task.prompt=question"], {"question": "q", "reply": "a"}, "missing column(s) response; found question, reply"),
     (
         ["task.prompt=messages", "task.response=null", "task.chat=true"],
         {"messages": [{"role": "user", "content": "u"}]},
@@ -169,6 +170,7 @@ def test_bad_rows_are_named(words: list[str], row: dict[str, Any], said: str, tm
     with pytest.raises(Unavailable) as caught:
         rows_of(path, *words, f"data.test={path}")
     assert said in str(caught.value) and "data set pairs" in str(caught.value)
+    assert ("task.prompt=COLUMN task.response=COLUMN" in str(caught.value)) == ("missing column" in said)
 
 
 WRONG = [
@@ -191,7 +193,8 @@ def test_wrong_keys_are_named(words: list[str], key: str) -> None:
 def test_no_file_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code = main(["model=micro", "method=lora", "task=pairs", *words, f"output_root={tmp_path}"])
     error = capsys.readouterr().err
-    assert (code == 3 and error.count("sdsbench: ") == 1 and "data.train" in error) or "/nowhere/x.jsonl" in error
+    assert code == 3 and error.count("sdsbench: ") == 1
+    assert "data.train" in error and "hellaswag" not in error, "sets of others are no answer"
 
 
 # ---- scorers

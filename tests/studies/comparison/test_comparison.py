@@ -82,6 +82,11 @@ def test_the_plan_counts_test_questions_and_what_is_chosen_leaves_as_peft_or_a_p
     said = capsys.readouterr().out
     assert "with 17 test questions it finds" in said
     assert "keeps the weights of full_ft's 3 fresh runs" in said
+    assert main(["compare", *pairs, "--methods", "lora,dora", "--budget", "2h", "--name", "own"]) == 2
+    assert "answers another question" in capsys.readouterr().err
+    other = [*pairs, "train.batch_size=4", "--methods", "lora,full_ft", "--budget", "2h", "--name", "own"]
+    assert main(["compare", *other]) == 2, "of the same methods, trained otherwise"
+    capsys.readouterr()
     plan = plans.read(tmp_path / "results/plans/own")
     for method in ("lora", "full_ft"):
         runs = {run.role: name for name, run in plan.manifest.runs.items() if run.point["method"] == method}
