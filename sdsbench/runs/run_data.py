@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
 
+from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import DataUsed
 from sdsbench.data import catalogue, columns, own
 from sdsbench.data.draw import limited
@@ -53,7 +54,21 @@ def load_run(config: RunConfig) -> RunData:
         training, held_out = split_off(training, config.train.best_rows)
     scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}
     pairs = [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations]
-    return RunData(training, pairs, text_rows(config.eval.text) if config.eval.text else None, held_out)
+    text = text_rows(config.eval.text) if config.eval.text else None
+    if text is not None:
+        _check_untrained(text, training)
+    return RunData(training, pairs, text, held_out)
+
+
+def _check_untrained(text: Rows, training: Rows) -> None:
+    """Raises Unavailable where rows of eval.text are texts that are trained on: their loss says nothing of before."""
+    texts = list(text.questions(["text"]))
+    for column in [name for name, value in training[0].items() if isinstance(value, str)]:
+        if common := sum(map(set(training.questions([column])).__contains__, texts)):
+            raise Unavailable(
+                f"eval.text: {common} of {len(text)} rows are in column {column} of the training set "
+                f"{training.dataset}; accepted: a text that nothing is trained on"
+            )
 
 
 def _selection(config: RunConfig, task: Task) -> Callable[[Rows], Iterator[int]] | None:

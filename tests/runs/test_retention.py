@@ -199,6 +199,13 @@ def test_another_text_is_other_data(root: Path, tmp_path: Path) -> None:
         run(root, tmp_path / "runs", "lora", f"eval.text={text}")
 
 
+def test_a_text_that_is_trained_on_is_refused(root: Path, tmp_path: Path) -> None:
+    rows = [{"text": "Something else."}, {"text": "it is 84"}]  # 42 plus 42, but for letters' size and marks
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(Unavailable, match=r"eval\.text: 1 of 2 rows are in column answer of the training set pairs"):
+        run(root, tmp_path / "runs", "lora", f"eval.text={tmp_path / 'text.jsonl'}")
+
+
 def test_classifiers_have_no_second_score() -> None:
     with pytest.raises(ConfigError, match=r"eval\.also"):
         compose_run(["model=vit_micro", "task=vtab/dtd", "method=lora", "eval.also=[rte]"])

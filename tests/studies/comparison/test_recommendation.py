@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdsbench.core.record import Record, Score, Seconds
 from sdsbench.results.tables.cells import TableCell
+from sdsbench.results.tables.compare import compare
 from sdsbench.results.tables.definition import Row
 from sdsbench.results.tables.runs import load
 from sdsbench.runs.aggregate import means_of
@@ -92,7 +93,10 @@ def test_what_was_there_before_is_told_last_and_chooses_nothing(tmp_path: Path) 
                 for stage, value in (("untrained", 0.7), ("trained", kept + seed / 100))
             ]  # fmt: skip
             write_run(tmp_path, record)
-    task, before = recommend(built("grid", tmp_path), "lora")
+    table = built("grid", tmp_path)
+    tested = {found.column.measure: found for found in compare(table, "lora").differences}
+    assert tested["forgotten.arc_easy"].contrast and tested["forgotten.arc_easy"].adjusted < 0.05, "tested as others"
+    task, before = recommend(table, "lora")
     assert task.chosen is not None and task.sentence.endswith("Take DoRA, r 8 at train.lr=0.001.")
     assert before.chosen is None and "forgotten: LoRA, r 8 9.0 [6.5, 11.5], DoRA, r 8 19.0 [" in before.sentence
 
