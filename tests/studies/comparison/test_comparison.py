@@ -156,7 +156,7 @@ def test_a_comparison_from_its_question_to_its_answer(
     assert answer.partition(":")[0] in again._repr_html_() and "report/index.html" in again._repr_html_()
 
 
-@pytest.mark.slow  # sixteen runs of five steps, about two minutes of one core
+@pytest.mark.slow  # sixteen runs of five steps, two to four minutes
 @pytest.mark.local_data
 def test_a_comparison_on_real_sentences(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
