@@ -30,7 +30,7 @@ def command(
 
     Overrides are those of a run: task, model, data, steps. The first run shows what a run takes; the plan that fits
     into the budget is printed before it starts. The same command goes on where it was stopped. It ends with a report
-    in results/comparisons/NAME, one sentence, and the chosen method's best adapter, exported.
+    in results/comparisons/NAME, one sentence, and the chosen method's best run, exported: an adapter or a plain model.
     """
     from sdsbench.studies.comparison.comparison import compare
 

@@ -95,12 +95,35 @@ def fitted(words: Sequence[str], yielding: Sequence[int], width: int) -> str:
     return "  ".join(filter(None, kept))
 
 
+def terminal_width(stderr: bool = False) -> int | None:
+    """Columns of the terminal that is written to; None where it is none, and lines stay whole."""
+    console = rich_console(stderr)
+    return console.width if console.is_terminal and not console.is_dumb_terminal else None
+
+
 def print_wrapped(text: str, stderr: bool = False) -> None:
     """Print sentences: on a terminal each line is broken between words and goes on below, indented; elsewhere whole."""
-    text, console = terminal_text(text), rich_console(stderr)
-    if console.is_terminal and not console.is_dumb_terminal:
-        text = "\n".join(wrapped(line, console.width) for line in text.split("\n"))
+    text, width = terminal_text(text), terminal_width(stderr)
+    if width is not None:
+        text = "\n".join(wrapped(line, width) for line in text.split("\n"))
     print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
+
+
+LABEL = 9
+"""Columns of the names that `labelled` puts before texts."""
+
+
+def labelled(name: str, text: str) -> str:
+    """A text beside its name; on a terminal broken between words into a column of its own."""
+    width = terminal_width()
+    room = 10_000 if width is None else max(20, width - LABEL - 2)
+    parts = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    return aligned(name, parts)
+
+
+def aligned(name: str, lines: Sequence[str]) -> str:
+    """Lines beside a name as they are: commands that shall be copied."""
+    return f"{name:>{LABEL}}  " + f"\n{'':{LABEL + 2}}".join(lines)
 
 
 def wrapped(line: str, width: int) -> str:
@@ -110,9 +133,9 @@ def wrapped(line: str, width: int) -> str:
 
 
 def print_now(text: str) -> None:
-    """Print a line that also reaches a log file at once; a run goes on where nobody reads it any more."""
+    """Print lines that also reach a log file at once; a run goes on where nobody reads them any more."""
     try:
-        print(terminal_text(text), flush=True)
+        print_wrapped(text)
     except BrokenPipeError:
         reader_is_gone()
 

@@ -54,10 +54,11 @@ def number(low: float, high: float) -> ColumnCheck:
     return ColumnCheck(f"a number from {low:g} to {high:g}", holds, text=False)
 
 
-def check(rows: Any, columns: Mapping[str, ColumnCheck]) -> None:
+def check(rows: Any, columns: Mapping[str, ColumnCheck], named_by: str = "") -> None:
     """Look at every row once.
 
-    Raises Unavailable with set, row numbers (from 1), values and what is accepted, or with the columns that lack.
+    Raises Unavailable with set, row numbers (from 1), values and what is accepted, or with the columns that lack;
+    `named_by` says which keys name them, where keys do.
     """
     if not columns:
         return
@@ -66,6 +67,7 @@ def check(rows: Any, columns: Mapping[str, ColumnCheck]) -> None:
         raise Unavailable(
             f"data set {rows.dataset}, split {rows.split}, source {rows.source}: missing column(s) "
             f"{', '.join(missing)}; found {', '.join(rows[0])}; accepted: {', '.join(columns)}"
+            + (f". {named_by}" if named_by else "")
         )
     wrong = wrong_cells(rows, columns)
     if not wrong:

@@ -104,9 +104,20 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
         return datasets.load_dataset(str(builder), data_files=paths, split="train", keep_in_memory=True, **options)
     except Exception as error:  # pyarrow, pandas and datasets raise many kinds for damaged files
         kind = "a folder of save_to_disk" if files.saved else _builder(first)
-        reason = error.__cause__ or error
+        reason = "it has 0 rows" if _NO_ROWS in str(error) or _empty(files) else error.__cause__ or error
         others = f" (and {len(files.paths) - 1} more)" if len(files.paths) > 1 else ""
         raise Unavailable(f"{first}{others} cannot be read as {kind}: {reason}") from None
+
+
+_NO_ROWS = "corresponds to no data"
+"""What `datasets` says of files without rows."""
+
+
+def _empty(files: SplitFiles) -> bool:
+    """Files without a byte, or a folder of save_to_disk without a file of rows, which `datasets` makes of 0 rows."""
+    if files.saved:
+        return not any(files.paths[0].glob("*.arrow"))
+    return not any(path.stat().st_size for path in files.paths)
 
 
 def listing(folder: Path) -> str:

@@ -14,6 +14,8 @@ from sdsbench.data import local_files
 from sdsbench.data.data_config import DataConfig
 from sdsbench.data.local_files import SplitFiles
 
+NAMED_BY = "The task's keys name columns of own files: task.prompt=COLUMN task.response=COLUMN, say (docs/data.md)."
+
 
 def fields(text: str) -> list[str]:
     """The columns that a text with {COLUMN}s names; a text without any is a column itself.
@@ -32,10 +34,13 @@ def files(split: str, config: DataConfig) -> SplitFiles:
     given = {"train": config.train, "validation": config.validation, "test": config.test or config.train}[split]
     if not given:
         raise Unavailable(f"data.{split}={given}: accepted: a file of rows. What would do: data.{split}=FILE")
+    key = split if getattr(config, split) else "train"
     try:
         return local_files.of_path(Path(given))
+    except Unavailable as error:
+        raise Unavailable(f"data.{key}: {error}") from None
     except OSError as error:
-        raise Unavailable(f"data.{split}={given}: {error}") from None
+        raise Unavailable(f"data.{key}={given}: {error}") from None
 
 
 def side(rows: Any, split: str, share: float) -> Any:

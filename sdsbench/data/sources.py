@@ -116,7 +116,8 @@ def load(name: str, split: str, config: DataConfig, classes: str | None = None) 
     if not data_set.own:
         columns.check(rows, data_set.checks_of(split))
         return rows
-    columns.check(rows, dict.fromkeys(asks, columns.PRESENT))  # the task checks the rest: it knows the columns
+    # The task checks the rest: it knows the columns.
+    columns.check(rows, dict.fromkeys(asks, columns.PRESENT), own.NAMED_BY)
     return rows if config.test else own.side(rows, split, config.test_share)
 
 
@@ -159,8 +160,8 @@ def require(data_set: DataSet, split: str, config: DataConfig) -> None:
             f"{', '.join(data_set.splits) if data_set.hub_id else 'nothing of this set'}. {what_would_do(data_set)}"
         )
     if config.source == "embedded" and not is_generated(data_set.name):
-        have = ", ".join(generated_sets())
-        lacks = f"data set {data_set.name}: the embedded source does not make it; it makes {have}."
+        have = "" if data_set.own else f"; it makes {', '.join(generated_sets())}"
+        lacks = f"data set {data_set.name}: the embedded source does not make it{have}."
         raise Unavailable(f"{lacks} {what_would_do(data_set)}")
     if data_set.own and config.source == "local":
         own.files(split, config)

@@ -29,6 +29,21 @@ Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows progress of something that has so many units; the function that it gives is told how many more are done."""
 
 
+def require_named(names: Sequence[str], root: str | None) -> None:
+    """Look at lm-eval tasks and their data before anything is loaded or trained for them.
+
+    Raises Unavailable with a line for each that `evaluate_named` would refuse.
+    """
+    problems = []
+    for name in names:
+        try:
+            _load(name, root)
+        except Unavailable as error:
+            problems.append(str(error))
+    if problems:
+        raise Unavailable("\n".join(problems))
+
+
 def evaluate_named(
     model: Any, tokenizer: Any, name: str, stage: str, batch_size: int, root: str | None, limit: int | None,
     order: Order, padded: bool, watch: Watch,
@@ -41,13 +56,10 @@ def evaluate_named(
     """
     from lm_eval import evaluator
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     truncated: dict[Question, bool] = {}
     cut: dict[Question, int] = {}
-    with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
-        loaded = _load(name, root)
+    loaded = _load(name, root)  # anew each time: the draw of its examples goes on where a task is used again
     tasks = loaded["tasks"]
-    _check_kind(name, loaded)
     chosen = {key: _rows(task, limit, order) for key, task in tasks.items()}
     asked = [(task, task.eval_docs[number]) for key, task in tasks.items() for number in chosen[key]]
     _check_answers(model, tokenizer, asked)
@@ -95,15 +107,16 @@ def _requests(task: Any, doc: Any) -> int:
 
 
 def _load(name: str, root: str | None) -> dict[str, Any]:
-    """The task, or the tasks of a group, with their data."""
+    """The task, or the tasks of a group, with their data. Raises Unavailable for what cannot be scored."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = _manager()
     if name not in manager.all_tasks:
         from sdsbench.core.spelling import nearest
 
         raise Unavailable(f"eval.also: {name}: accepted: a task of lm-eval. {nearest(name, manager.all_tasks)}".strip())
     try:
-        with _local_data(root):
-            return manager.load([name])
+        with _local_data(root), contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars
+            loaded = manager.load([name])
     except Unavailable:
         raise
     except Exception as error:  # datasets raises many kinds for data that is not there
@@ -114,6 +127,8 @@ def _load(name: str, root: str | None) -> dict[str, Any]:
             f"eval.also: {name}: its data is not here ({why}). What would do: its data set below data.root under the "
             "hub's name for it, in any layout of docs/data.md, or HF_HUB_OFFLINE=0 once with a network"
         ) from None
+    _check_kind(name, loaded)
+    return loaded
 
 
 @cache

@@ -6,7 +6,7 @@ identity, so the first is not the model at step 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sdsbench.core.errors import Unavailable
@@ -32,27 +32,33 @@ def retained(
     watch: Watch,
 ) -> Iterator[Evaluated]:
     """Scores of every task of eval.also, then of eval.text. Raises Unavailable where one cannot be had."""
+    windows = None if text is None else _windows(text, tokenizer)
     for name in config.also:
         yield evaluate_named(
             model, tokenizer, name, stage, config.batch_size, root, config.limit, config.order, padded, watch
         )
-    if text is not None:
-        yield _text_loss(model, objective, tokenizer, text, stage, config.batch_size, watch)
+    if windows is not None:
+        yield _text_loss(model, objective, windows, stage, config.batch_size, watch)
 
 
-def _text_loss(
-    model: Any, objective: TextObjective, tokenizer: Any, text: Rows, stage: str, batch_size: int, watch: Watch
-) -> Evaluated:
-    """Loss a token of a text, in windows that begin anew: a light measure that needs no task."""
-    windows = [
+def _windows(text: Rows, tokenizer: Any) -> list[EncodedText]:
+    """A text cut into windows that begin anew, without those that have nothing to predict."""
+    cut = (
         EncodedText(tuple(ids[start : start + WINDOW]), 0)
         for row in text
         for ids in [tokenizer(row["text"], add_special_tokens=False)["input_ids"]]
         for start in range(0, len(ids), WINDOW)
-    ]
-    windows = [window for window in windows if window.targets]
+    )
+    windows = [window for window in cut if window.targets]
     if not windows:
         raise Unavailable("eval.text: no text of two tokens; accepted: a longer one")
+    return windows
+
+
+def _text_loss(
+    model: Any, objective: TextObjective, windows: Sequence[EncodedText], stage: str, batch_size: int, watch: Watch
+) -> Evaluated:
+    """Loss a token of a text: a light measure that needs no task."""
     with watch("text", len(windows)) as progress:
         losses = row_losses(model, objective, windows, batch_size, progress)
     scores = [

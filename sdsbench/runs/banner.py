@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 import time
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 from sdsbench.core.clock import clock
+from sdsbench.core.console import labelled
 from sdsbench.core.lazy import torch
 from sdsbench.core.processor import Load, shared_text, usable_cores
 from sdsbench.data import catalogue
@@ -102,10 +101,7 @@ def trainable(parameters: int, micro_tokens: int | None) -> str:
 
 
 def _lines(lines: dict[str, str]) -> str:
-    """A line each; on a terminal as many as its width needs."""
-    room = max(20, shutil.get_terminal_size().columns - 11) if sys.stdout.isatty() else 10_000
-    texts = {key: textwrap.wrap(value, room) or [""] for key, value in lines.items()}
-    return "\n".join(f"{key:>9}  " + f"\n{'':11}".join(parts) for key, parts in texts.items())
+    return "\n".join(starmap(labelled, lines.items()))
 
 
 def expected_seconds(parameters: int, tokens_per_step: float, steps: int, device: Device) -> float:

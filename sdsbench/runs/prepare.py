@@ -18,6 +18,7 @@ from sdsbench.core.files import write_atomic
 from sdsbench.core.processor import Load
 from sdsbench.core.progress import forget_peak_memory, peak_memory
 from sdsbench.core.record import Lengths, Parameters, Provenance
+from sdsbench.evaluation.named import require_named
 from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
@@ -150,6 +151,7 @@ def load(config: RunConfig, read_model: LoadModel) -> Loaded:
         require_torchao()
     task = tasks.build(config.task)
     data = load_run(config)
+    require_named(config.eval.also, config.data.root)
     device = select_device(config.device, config.dtype, config.threads, _adapted_weights(config))
     model = read_model(config.model, device.dtype, task.num_labels, device.device)
     family = family_of(task, model, config)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
 
+from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import DataUsed
-from sdsbench.data import columns
+from sdsbench.data import catalogue, columns, own
 from sdsbench.data.draw import limited
 from sdsbench.data.held_back import load_training, split_off, tuning_rows
 from sdsbench.data.sources import Rows, load, text_rows
@@ -47,13 +48,27 @@ def load_run(config: RunConfig) -> RunData:
     held_back = list(read.values()) if tuning else []
     training = load_training(config.task.train_set, config.data, held_back, task.classes, _selection(config, task))
     for rows in (training, *read.values()):
-        columns.check(rows, task.checks(rows.dataset))
+        columns.check(rows, task.checks(rows.dataset), own.NAMED_BY if catalogue.get(rows.dataset).own else "")
     held_out = None
     if config.train.best_every is not None:
         training, held_out = split_off(training, config.train.best_rows)
     scored = {which: limited(rows, config.eval.limit, config.eval.order) for which, rows in read.items()}
     pairs = [(evaluation, scored[evaluation.dataset, evaluation.split]) for evaluation in evaluations]
-    return RunData(training, pairs, text_rows(config.eval.text) if config.eval.text else None, held_out)
+    text = text_rows(config.eval.text) if config.eval.text else None
+    if text is not None:
+        _check_untrained(text, training)
+    return RunData(training, pairs, text, held_out)
+
+
+def _check_untrained(text: Rows, training: Rows) -> None:
+    """Raises Unavailable where rows of eval.text are texts that are trained on: their loss says nothing of before."""
+    texts = list(text.questions(["text"]))
+    for column in [name for name, value in training[0].items() if isinstance(value, str)]:
+        if common := sum(map(set(training.questions([column])).__contains__, texts)):
+            raise Unavailable(
+                f"eval.text: {common} of {len(text)} rows are in column {column} of the training set "
+                f"{training.dataset}; accepted: a text that nothing is trained on"
+            )
 
 
 def _selection(config: RunConfig, task: Task) -> Callable[[Rows], Iterator[int]] | None:

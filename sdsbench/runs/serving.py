@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sdsbench.core.console import aligned, labelled
 from sdsbench.models.model_config import CLASSES
 from sdsbench.runs.export import Exported
 
@@ -16,21 +17,24 @@ _MEANINGS = {
 
 
 def lines(exported: Exported) -> Iterator[str]:
-    """One line a fact."""
+    """A line or more a fact; sentences fit the terminal, commands stay as they are to be copied."""
     record = exported.record
-    yield _line("written", f"{exported.folder}: {_what(exported)}")
-    yield _line("run", f"{record.run_id}: method={record.method} model={record.model} task={record.task}")
+    yield labelled("written", f"{exported.folder}: {_what(exported)}")
+    yield labelled("run", f"{record.run_id}: method={record.method} model={record.model} task={record.task}")
     for score in record.scores:
         if score.headline and score.stage == "trained":
-            yield _line("score", f"{score.evaluation} ({score.scorer}) {score.value:.4g}, of {score.n} questions")
+            yield labelled(
+                "score", f"{score.evaluation} ({score.scorer}) {score.shown(score.value)}, of {score.n} questions"
+            )
     if exported.form == "peft":
-        yield _line("base", exported.base if exported.revision is None else f"{exported.base} at {exported.revision}")
+        base = exported.base if exported.revision is None else f"{exported.base} at {exported.revision}"
+        yield labelled("base", base)
         if exported.config.model.source != "hub":
-            yield _line("", "a folder of this machine; --base NAME writes another name into the adapter")
-    yield from _loading(exported)
+            yield labelled("", "a folder of this machine; --base NAME writes another name into the adapter")
+    yield aligned("load", _loading(exported))
     yield from _serving(exported)
     for name, value in exported.drift.items():
-        yield _line(f"bfloat16 {name}", f"{value:.4g}  {_MEANINGS[name]}")
+        yield labelled("bfloat16", f"{name} {value:.4g}: {_MEANINGS[name]}")
 
 
 def _what(exported: Exported) -> str:
@@ -43,41 +47,46 @@ def _what(exported: Exported) -> str:
     return f"a peft adapter of rank {rank}{doubled}"
 
 
-def _loading(exported: Exported) -> Iterator[str]:
+def _loading(exported: Exported) -> list[str]:
+    """Lines of Python."""
     family = CLASSES[exported.config.model.family]
     if exported.form == "merged":
-        yield _line("load", f'{family}.from_pretrained("{exported.folder}")')
-        return
+        return _call(f"{family}.from_pretrained", f'"{exported.folder}"')
     more = f', revision="{exported.revision}"' if exported.revision else ""
     if exported.config.model.family != "decoder":
         more += f", num_labels={_labels(exported)}"
-    yield _line("load", f'model = {family}.from_pretrained("{exported.base}"{more})')
-    yield _line("", f'peft.PeftModel.from_pretrained(model, "{exported.folder}")')
+    base = _call(f"{family}.from_pretrained", f'"{exported.base}"{more}')
+    return [*base, *_call("peft.PeftModel.from_pretrained", f'model, "{exported.folder}"')]
+
+
+def _call(function: str, arguments: str) -> list[str]:
+    """`model = function(arguments)`; folders are long, and stand in a line of their own."""
+    return [f"model = {function}(", f"    {arguments}", ")"]
 
 
 def _serving(exported: Exported) -> Iterator[str]:
     if exported.config.model.family != "decoder":
         return
     if exported.adapter is None:
-        yield _line("serve", f"vllm serve {exported.folder}")
+        yield aligned("serve", [f"vllm serve {exported.folder}"])
         return
-    adapter, merged = exported.adapter, "vLLM serves no such adapter; export it with --form merged"
+    adapter = exported.adapter
     rank = next((rank for rank in VLLM_RANKS if rank >= (adapter.get("r") or 0)), None)
     plain = adapter["peft_type"] == "LORA" and not adapter.get("use_dora") and not adapter.get("modules_to_save")
     if not plain or rank is None:
-        yield _line("serve", merged)
+        yield labelled("serve", "vLLM serves no such adapter; export it with --form merged")
         return
-    words = f"--enable-lora --max-lora-rank {rank} --lora-modules {exported.record.method}={exported.folder}"
     revision = f" --revision {exported.revision}" if exported.revision else ""
-    yield _line("serve", f"vllm serve {exported.base}{revision} {words}")
-    yield _line("", "where vLLM serves no adapters of this architecture (GPT-2's, say): export it with --form merged")
+    command = [
+        f"vllm serve {exported.base}{revision} \\",
+        f"  --enable-lora --max-lora-rank {rank} \\",
+        f"  --lora-modules {exported.record.method}={exported.folder}",
+    ]
+    yield aligned("serve", command)
+    yield labelled("", "where vLLM serves no adapters of this architecture (GPT-2's, say): export with --form merged")
 
 
 def _labels(exported: Exported) -> int | None:
     from sdsbench.tasks import base as tasks
 
     return tasks.build(exported.config.task).num_labels
-
-
-def _line(name: str, text: str) -> str:
-    return f"{name:<24}{text}"

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sdsbench.core.clock import clock
-from sdsbench.core.record import Record
+from sdsbench.core.grouped import grouped
+from sdsbench.core.record import Record, Score
 
 
 def summary(record: Record) -> str:
-    """Scores before and after training, cost and where the record is, as aligned text."""
+    """Scores before and after training, a line each, and what the run cost, as aligned text."""
     lines = [f"run {record.run_id}  {record.status}  {record.model} {record.method} {record.task} seed {record.seed}"]
-    stages = {(s.evaluation, s.scorer): {} for s in record.scores}  # type: dict[tuple[str, str], dict[str, str]]
-    for score in record.scores:
-        error = f" ± {score.shown(score.stderr)}" if score.stderr is not None else ""
-        mark = " *" if score.headline else ""
-        counts = ", ".join(filter(None, (f"n {score.n}", score.note)))
-        stage = score.stage if score.along is None else f"along {score.along:g}"
-        stages[score.evaluation, score.scorer][stage] = f"{score.shown(score.value)}{error} ({counts}){mark}"
-    width, wide = (max(map(len, names), default=0) for names in zip(*stages, strict=True)) if stages else (0, 0)
-    for (evaluation, scorer), found in stages.items():
-        values = "  ".join(f"{stage} {value}" for stage, value in found.items())
-        lines.append(f"  {evaluation:<{width}} {scorer:<{wide}}  {values}")
+    lines += _score_lines(record)
     if record.losses:
         losses = record.losses
         lines.append(f"  loss           {losses.first:.4f} -> {losses.tail_mean:.4f} in {losses.steps} steps")
@@ -31,3 +24,26 @@ def summary(record: Record) -> str:
     if record.memory:
         lines.append(f"  peak memory    {record.memory.peak_bytes / 2**30:.2f} GiB ({record.memory.kind})")
     return "\n".join(lines)
+
+
+def _score_lines(record: Record) -> Iterator[str]:
+    """A line a score and stage; evaluation and scorer stand before the first of their stages."""
+    rows = [
+        ("" if place else evaluation, "" if place else scorer, _stage(score), _value(score))
+        for (evaluation, scorer), scores in grouped(record.scores, lambda s: (s.evaluation, s.scorer)).items()
+        for place, score in enumerate(scores)
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for *names, value in rows:
+        aligned = (f"{name:<{width}}" for name, width in zip(names, widths, strict=False))
+        yield f"  {'  '.join(aligned)}  {value}"
+
+
+def _stage(score: Score) -> str:
+    return score.stage if score.along is None else f"along {score.along:g}"
+
+
+def _value(score: Score) -> str:
+    error = f" ± {score.shown(score.stderr)}" if score.stderr is not None else ""
+    counts = ", ".join(filter(None, (f"n {score.n}", score.note)))
+    return f"{score.shown(score.value)}{error} ({counts}){' *' if score.headline else ''}"

@@ -133,8 +133,10 @@ class Plan:
         return " ".join(f"{key}={point[key]}" for key in self.varying if key in point)
 
     def configuration(self, identity: str, placing: Mapping[str, Any]) -> RunConfig:
-        """The frozen configuration of a run, placed here. Raises DamagedFile where its file is not what was planned,
-        Refused where a plugin came with the plan."""
+        """The frozen configuration of a run, placed here; the base's own weights are kept of no tuning run.
+
+        Raises DamagedFile where its file is not what was planned, Refused where a plugin came with the plan.
+        """
         path = self.folder / "runs" / f"{identity}.json"
         try:
             content = read_bytes(path, MANIFEST, below=self.folder)
@@ -144,6 +146,8 @@ class Plan:
             raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
         tree = self._tree(content, path)
         placing = {"force": False} | self.placing | dict(placing)
+        if self.manifest.runs[identity].role == "tuning" and placing.get("train.save") == "all":
+            placing["train.save"] = "adapter"  # a whole model a rate and seed, which nobody will load
         self._refuse_brought(placing.get("plugins"))
         config = from_tree(placed(unplaced(tree), placing))
         if run_id(config) != identity:

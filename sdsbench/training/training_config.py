@@ -82,7 +82,9 @@ class TrainConfig(Section):
     )
     checkpoint_every: Annotated[Count, PLACES] = Field(50, description="optimizer steps between checkpoints")
     save: Annotated[Literal["none", "adapter", "all"], PLACES] = Field(
-        "adapter", description="trained tensors that are kept; all: the weights of full fine-tuning too"
+        "adapter",
+        description="trained tensors that are kept; all: the weights of full fine-tuning too (of a plan's tuning runs "
+        "never)",
     )
     activation_checkpointing: Annotated[bool, COSTS] = Field(
         False, description="keep the input of each block only and compute the block again in backward"

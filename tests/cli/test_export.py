@@ -128,12 +128,19 @@ def test_every_method(kind: str, method: str, tmp_path: Path, capsys: pytest.Cap
     check(kind, method, tmp_path, capsys)
 
 
-def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     said = check("qwen2", "sds_lora", tmp_path, capsys)
     assert "a peft adapter of rank 8 (2r: " in said
-    assert f"vllm serve {tmp_path / 'model'} --enable-lora --max-lora-rank 8 --lora-modules sds_lora=" in said
+    command = " ".join(said.replace("\\\n", "").split())  # a shell goes on after a backslash
+    assert f"vllm serve {tmp_path / 'model'} --enable-lora --max-lora-rank 8 --lora-modules sds_lora=" in command
     assert "drift_mean" in said and "part of the update that rounding merged weights" in said
     (run,) = (tmp_path / "runs").iterdir()
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["export", str(run), "shown", "--base", "me/base"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
     assert main(["export", str(run), str(tmp_path / "named"), "--base", "me/base"]) == 0
     assert json.loads((tmp_path / "named" / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/base"
 

@@ -14,7 +14,9 @@ from sdsbench.cli import doctor
 from sdsbench.core.cache import cache_folder
 from sdsbench.core.errors import Unavailable
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.summary import summary
 from tests.conftest import ROOT
+from tests.results.tables.fixtures import make_record
 
 FAST = [
     "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2", "eval.limit=2",
@@ -50,7 +52,8 @@ def test_a_run_where_nothing_can_be_written_but_its_folder(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr and " ? " in done.stdout and done.stdout.isascii()
     first = done.stderr.splitlines()[0]
     assert first.startswith("evaluate gsm8k (untrained) 0/1 "), done.stderr
-    assert "untrained 0.00 (n 1)" in done.stdout and "trained 0.00 ? 0.00 (n 2)" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "untrained 0.00 (n 1)" in said and "trained 0.00 ? 0.00 (n 2)" in said
     assert max(map(len, (line for line in done.stdout.splitlines() if " gsm8k " in line))) <= 80
 
 
@@ -117,3 +120,20 @@ def test_a_message_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: py
     lines = capsys.readouterr().err.splitlines()
     assert max(map(len, lines)) <= 80 < max(map(len, message.splitlines()))
     assert " ".join(message.split()) == " ".join(" ".join(lines).split()), "broken between words"
+
+
+def test_a_run_s_last_words_fit_the_terminal() -> None:
+    """Scores of three stages and two scorers, a line each."""
+    record = make_record("preconditioned_lora", 0, {"commonsense/social_i_qa": 0.273}, task="commonsense", n=1954)
+    (score,) = record.scores
+    before = score.model_copy(update={"stage": "untrained", "value": 0.0, "stderr": 0.0})
+    halfway = score.model_copy(update={"stage": "along", "along": 0.25, "stderr": 0.011, "headline": False})
+    record.scores = [before, score.model_copy(update={"scorer": "likelihood"}), score, halfway]
+    lines = summary(record).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines[1:5]] == [
+        ["commonsense/social_i_qa", "flexible", "untrained", "0.00", "±", "0.00", "(n", "1954)", "*"],
+        ["trained", "27.30", "(n", "1954)", "*"],
+        ["along", "0.25", "27.30", "±", "1.10", "(n", "1954)"],
+        ["commonsense/social_i_qa", "likelihood", "trained", "27.30", "(n", "1954)", "*"],
+    ]

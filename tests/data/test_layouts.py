@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +104,18 @@ def test_every_layout_gives_the_same_rows_and_fingerprint(layout: str, tmp_path:
     assert rows.fingerprint == fingerprint
 
 
+@pytest.mark.local_data
+def test_the_real_gsm8k_as_the_hubs_download_leaves_it(data_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gsm8k"
+    hub_download(folder)
+    for split in ("train", "test"):
+        shutil.copy(data_root / f"gsm8k/{split}.parquet", folder / f"main/{split}-00000-of-00001.parquet")
+    for split in ("train", "test"):
+        rows = sources.load("gsm8k", split, local(tmp_path))
+        assert len(rows) > 1000
+        assert rows.fingerprint == sources.load("gsm8k", split, local(data_root)).fingerprint
+
+
 def test_a_json_list_of_another_name_is_the_training_split(tmp_path: Path) -> None:
     """MetaMathQA's repository holds one JSON list; LLM-Adapters has its mixture in another."""
     rows = [{"query": "q", "response": "r", "type": "GSM_Rephrased", "original_question": "o"}] * 3
@@ -160,6 +173,18 @@ REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "an LFS pointer": (
         lambda root: write(root / "gsm8k/train.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         ("git lfs pull",),
+    ),
+    "0 rows": (
+        lambda root: (root / "gsm8k").mkdir() or table().select([]).to_parquet(root / "gsm8k/train.parquet"),
+        ("train.parquet cannot be read as parquet: it has 0 rows",),
+    ),
+    "0 lines": (
+        lambda root: write(root / "gsm8k/train.jsonl", ""),
+        ("train.jsonl cannot be read as json: it has 0 rows",),
+    ),
+    "0 rows of save_to_disk": (
+        lambda root: datasets.DatasetDict(train=table().select([])).save_to_disk(root / "gsm8k"),
+        ("cannot be read as a folder of save_to_disk: it has 0 rows",),
     ),
     "no JSON": (lambda root: write(root / "gsm8k/train.jsonl", "{]"), ("train.jsonl cannot be read as json",)),
     "no folder": (lambda root: root, ("there is no such folder", "FILE.jsonl")),

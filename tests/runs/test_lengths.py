@@ -12,6 +12,7 @@ from sdsbench.models.location import folder_of
 from sdsbench.results.tables.build import build
 from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.runs import load
+from sdsbench.runs import banner
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.runs.run_context import RunContext
@@ -77,6 +78,12 @@ def test_cut_and_dropped_rows_are_in_banner_record_and_footer(tmp_path: Path) ->
 def test_whole_rows_are_not_talked_about(tmp_path: Path) -> None:
     lengths, banner = run(tmp_path)
     assert (lengths.cut, lengths.dropped) == (0, 0) and "cut" not in banner
+
+
+@pytest.mark.parametrize(("cut", "dropped", "warned"), [(2, 0, False), (3, 0, True), (1, 2, True)])
+def test_above_two_in_a_hundred_it_is_a_warning(cut: int, dropped: int, warned: bool) -> None:
+    told = banner._lengths(Lengths(max_length=512, rows=100, cut=cut, dropped=dropped))["lengths"]
+    assert ("WARNING" in told) == warned and f"{cut} of 100 rows cut" in told
 
 
 def test_sentences_that_are_cut_are_counted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from sdsbench.models.load import load as load_model
 from sdsbench.results.tables.build import build
 from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.runs import load
+from sdsbench.runs import prepare
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.execute import execute
 from sdsbench.sweeps.tuning import _deciding
 from tests.tools import QUIET
@@ -165,6 +168,19 @@ def test_what_cannot_be_had_is_one_line(root: Path, name: str, said: str) -> Non
         )  # fmt: skip
 
 
+def test_missing_data_of_any_is_told_before_weights_are_loaded(root: Path) -> None:
+    """All of it in one message, whatever stands before it in the list and can be had."""
+
+    def never(*_: object) -> NoReturn:
+        raise AssertionError("the model was loaded")
+
+    words = [f"data.train={root / 'own.jsonl'}", f"data.root={root}", "eval.also=[rte,piqa,hellaswg]"]
+    config, _ = resolve_source(compose_run([*WORDS, "method=lora", *words]))
+    with pytest.raises(Unavailable, match=r"eval.also: piqa: its data is not here") as told:
+        prepare.load(config, never)
+    assert "eval.also: hellaswg" in str(told.value) and "rte" not in str(told.value)
+
+
 @pytest.mark.parametrize("names", ["gsm8k", "rte,rte", "text"])
 def test_a_second_score_has_a_name_of_its_own(names: str) -> None:
     with pytest.raises(ConfigError, match=r"eval\.also"):
@@ -181,6 +197,13 @@ def test_another_text_is_other_data(root: Path, tmp_path: Path) -> None:
     text.write_text("Another text of a few words.")
     with pytest.raises(Refused, match="other data"):
         run(root, tmp_path / "runs", "lora", f"eval.text={text}")
+
+
+def test_a_text_that_is_trained_on_is_refused(root: Path, tmp_path: Path) -> None:
+    rows = [{"text": "Something else."}, {"text": "it is 84"}]  # 42 plus 42, but for letters' size and marks
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(Unavailable, match=r"eval\.text: 1 of 2 rows are in column answer of the training set pairs"):
+        run(root, tmp_path / "runs", "lora", f"eval.text={tmp_path / 'text.jsonl'}")
 
 
 def test_classifiers_have_no_second_score() -> None:

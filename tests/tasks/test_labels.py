@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError, Unavailable
+from sdsbench.core.run_folder import read_record
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.run_data import load_run
 from sdsbench.tasks import base
+from tests.models.folders import model_folder
 
 WORDS = ["model=minilm", "method=lora", "task=labels"]
 
@@ -86,3 +89,14 @@ def test_added_rows_move_few_of_those_that_were_there(tmp_path: Path) -> None:
 def test_labels_must_be_listed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.labels"):
         compose_run([*WORDS, f"data.train={tmp_path}"])
+
+
+def test_a_run_and_its_scores(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.csv", ["no", "yes"] * 20)
+    words = ["task=labels", "task.labels=['no','yes']", "model=local", "model.family=encoder", "method=lora",
+             "method.rank=4", f"model.location={model_folder(tmp_path / 'model', 'bert')}", f"data.train={path}",
+             "train.max_steps=2", "threads=1", "eval.untrained=false", f"output_root={tmp_path / 'runs'}"]  # fmt: skip
+    assert main(words) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    scores = {score.scorer: score for score in read_record(run / "record.json").scores}
+    assert list(scores) == ["accuracy", "matthews"] and scores["accuracy"].headline and scores["accuracy"].floor == 0.5

@@ -139,6 +139,20 @@ def test_the_chat_template_is_the_tokenizer_s_own_and_begins_once(chatty: Path) 
     assert encoded.ids[: encoded.first_target].count(tokenizer.bos_token_id) == 1
 
 
+def test_a_run_on_messages(chatty: Path, tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]}
+        for row in PAIRS
+    ]
+    train = write(tmp_path / "chats.jsonl", rows)
+    words = ["task=pairs", "task.prompt=messages", "task.response=null", "task.chat=true", "task.scorers=[exact]",
+             "model=local", f"model.location={chatty}", "method=lora", f"data.train={train}", *SHORT]  # fmt: skip
+    assert main([*words, f"output_root={tmp_path / 'runs'}"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    prompts = [row["prompt"] for row in samples.read(samples.path_of(run, "pairs", "trained"))]
+    assert prompts and all("<user>What is " in text and text.endswith("<assistant>") for text in prompts)
+
+
 def test_a_tokenizer_without_a_template_is_refused() -> None:
     from transformers import AutoTokenizer
 
@@ -151,10 +165,12 @@ def test_a_tokenizer_without_a_template_is_refused() -> None:
 
 BAD_ROWS: list[tuple[list[str], dict[str, Any], str]] = [
     (COLUMNS, {"question": None, "answer": "a"}, "column question: None"),
+    (COLUMNS, {"question": 7, "answer": "a"}, "column question: 7; accepted: text that is not empty"),
     (COLUMNS, {"question": "q", "answer": None}, "column answer: None; accepted: text that is not empty"),
     (COLUMNS, {"question": "q", "answer": ""}, "column answer: ''; accepted: text that is not empty"),
     ([*COLUMNS, "task.scorers=[numeric]"], {"question": "q", "answer": "none"}, "accepted: text with a number"),
     (COLUMNS, {"prompt": "q", "response": "a"}, "missing column(s) question; found prompt, response"),
+    (["task.prompt=question"], {"question": "q", "reply": "a"}, "missing column(s) response; found question, reply"),
     (
         ["task.prompt=messages", "task.response=null", "task.chat=true"],
         {"messages": [{"role": "user", "content": "u"}]},
@@ -169,6 +185,7 @@ def test_bad_rows_are_named(words: list[str], row: dict[str, Any], said: str, tm
     with pytest.raises(Unavailable) as caught:
         rows_of(path, *words, f"data.test={path}")
     assert said in str(caught.value) and "data set pairs" in str(caught.value)
+    assert ("task.prompt=COLUMN task.response=COLUMN" in str(caught.value)) == ("missing column" in said)
 
 
 WRONG = [
@@ -191,7 +208,8 @@ def test_wrong_keys_are_named(words: list[str], key: str) -> None:
 def test_no_file_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code = main(["model=micro", "method=lora", "task=pairs", *words, f"output_root={tmp_path}"])
     error = capsys.readouterr().err
-    assert (code == 3 and error.count("sdsbench: ") == 1 and "data.train" in error) or "/nowhere/x.jsonl" in error
+    assert code == 3 and error.count("sdsbench: ") == 1
+    assert "data.train" in error and "hellaswag" not in error, "sets of others are no answer"
 
 
 # ---- scorers

@@ -83,8 +83,8 @@ def learning_rates(centres: Mapping[str, float], count: int) -> list[float]:
 def detectable(effort: Effort, questions: int, seed_deviation: float) -> float:
     """The smallest true difference of two methods, in points of 100, that the planned test finds with 80 % power.
 
-    For a standard deviation between seeds of `seed_deviation` points, and answers that are right half of the time and
-    independent between methods: the least favourable case of `questions` questions.
+    For a standard deviation between seeds of `seed_deviation` points, and answers to `questions` questions that are
+    right half of the time and independent of each other. More where methods differ on the same questions in every seed.
     """
     of_seeds = 2 * seed_deviation**2 / effort.seeds
     of_questions = 2 * 0.25 * 100**2 / (questions * effort.seeds)

@@ -6,13 +6,13 @@ named by the question, and what the budget bought was frozen in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdsbench.core.clock import clock
+from sdsbench.core.clock import clock, two_digits
 from sdsbench.core.console import print_wrapped
-from sdsbench.core.errors import ConfigError, Problem, SdsbenchError, TrainingFailed
+from sdsbench.core.errors import ConfigError, Problem, Refused, SdsbenchError, TrainingFailed
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
@@ -22,9 +22,12 @@ from sdsbench.results.tables.named import built
 from sdsbench.results.tables.runs import load
 from sdsbench.runs.configuration.choices import options
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.execute import execute
 from sdsbench.runs.export import export
+from sdsbench.runs.run_data import load_run
 from sdsbench.runs.serving import lines
 from sdsbench.studies.comparison import budget as budgets
 from sdsbench.studies.comparison.budget import EXTEND, Effort
@@ -74,7 +77,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a comparison ends with; `adapter` is None where no method was chosen or nothing of it was saved."""
+    """What a comparison ends with; `adapter` holds the chosen method's best run, exported (full fine-tuning's as a
+    plain model); None where no method was chosen or nothing of it was saved."""
 
     recommendations: tuple[Recommendation, ...]
     report: Path
@@ -114,7 +118,8 @@ def compare(
     folder = plans.PLANS / name
     if (folder / "manifest.json").is_file():
         plan = plans.read(folder)
-        print_wrapped(f"goes on with plan {folder}: {plan.manifest.description}")
+        _check_same(question, plan)
+        print_wrapped(f"goes on with plan {folder}, as it was planned: {plan.manifest.description}")
     else:
         plan = _planned(question, seconds, workers, name)
     if only_plan:
@@ -133,6 +138,7 @@ def _planned(question: Question, seconds: float, workers: int, name: str) -> pla
     """The plan that fits into the budget, by what its first run took."""
     configs = {method: question.config(method) for method in question.methods}
     rates = {method: config.train.lr for method, config in configs.items()}
+    questions = _questions(question.config(question.reference))
     first = _first_run(question, rates)
     run_seconds = _run_seconds(configs, question.reference, first)
     effort = budgets.afford(seconds, run_seconds, workers)
@@ -141,8 +147,11 @@ def _planned(question: Question, seconds: float, workers: int, name: str) -> pla
     sweep = define([*question.words, f"method={','.join(question.methods)}", f"seed={seeds}"], question.config_dirs)
     sweep.name, sweep.description = name, f"{', '.join(question.methods)}: {effort}"
     sweep.tune = Tune(key="train.lr", grid=grid, seeds=_tuning_seeds(effort), extend=EXTEND)
+    sweep.placing.setdefault("train.save", "all")  # whichever method is chosen, its best run is there to be exported
     plan, _ = plans.write(plans.PLANS / name, *freeze(sweep, question.config_dirs))
-    for line in _bought(effort, grid, run_seconds, seconds, workers, first):
+    kept = _kept(configs, effort, first) if sweep.placing["train.save"] == "all" else ()
+    power = f"  {_power(effort, first, questions)}"
+    for line in (*_bought(effort, grid, run_seconds, seconds, workers), power, *kept):
         print_wrapped(line)
     return plan
 
@@ -151,13 +160,30 @@ def _tuning_seeds(effort: Effort) -> list[int]:
     return [TUNING_SEEDS[0] + place for place in range(effort.tuning_seeds)]
 
 
+def _check_same(question: Question, plan: plans.Plan) -> None:
+    """Raises Refused where a plan of this name was made for another question."""
+    rates = {method: question.config(method).train.lr for method in question.methods}
+    middle = {run_id(resolve_source(_middle(question, method, rates))[0]) for method in question.methods}
+    planned = {run.point["method"] for run in plan.manifest.runs.values()}
+    if planned != set(question.methods) or not middle <= plan.manifest.runs.keys():
+        raise Refused(
+            f"--name {plan.manifest.name}: plan {plan.folder} is there and answers another question "
+            f"({plan.manifest.description}). Give another --name, or none; or the methods and overrides that it was "
+            "made with."
+        )
+
+
+def _middle(question: Question, method: str, rates: Mapping[str, float]) -> RunConfig:
+    """A method's run at the middle rate, which is in every grid, with the first tuning seed."""
+    rate = budgets.learning_rates(rates, 1)[0]
+    return question.config(method, f"seed={TUNING_SEEDS[0]}", f"train.lr={rate!r}", "eval.split=validation")
+
+
 def _first_run(question: Question, rates: Mapping[str, float]) -> Record:
-    """A run of the plan, trained before the rest: the reference at the middle rate, with the first tuning seed."""
-    middle = budgets.learning_rates(rates, 1)[0]
-    print_wrapped(f"the first run, {question.reference} at train.lr={middle:g}, shows what a run takes")
-    record = execute(
-        question.config(question.reference, f"seed={TUNING_SEEDS[0]}", f"train.lr={middle!r}", "eval.split=validation")
-    )
+    """A run of the plan, trained before the rest."""
+    config = _middle(question, question.reference, rates)
+    print_wrapped(f"the first run, {question.reference} at train.lr={config.train.lr:g}, shows what a run takes")
+    record = execute(config)
     if record.status != "done":
         raise TrainingFailed(f"the first run ended as {record.status}: nothing can be planned from it")
     return record
@@ -170,8 +196,23 @@ def _run_seconds(configs: Mapping[str, RunConfig], reference: str, first: Record
     return {name: rest + first.seconds.train * time / relative[reference] for name, time in relative.items()}
 
 
+def _questions(config: RunConfig) -> int:
+    """Rows that every fresh run is tested on; raises Unavailable where they cannot be had, before anything trains."""
+    data = load_run(resolve_source(config)[0])
+    return sum(len(rows) for _, rows in data.evaluations)
+
+
+def _kept(configs: Mapping[str, RunConfig], effort: Effort, first: Record) -> Iterator[str]:
+    """How much disk the fresh runs of each method take that trains the base's own weights."""
+    assert first.parameters is not None
+    size = two_digits(effort.seeds * 4 * first.parameters.total / 1e9)  # in fp32
+    for name, config in configs.items():
+        if methods.lookup(config.method.name)[0].trains_base:
+            yield f"  keeps the weights of {name}'s {effort.seeds} fresh runs, {size} GB in {config.output_root}"
+
+
 def _bought(
-    effort: Effort, grid: Sequence[float], run_seconds: Mapping[str, float], budget: float, workers: int, first: Record
+    effort: Effort, grid: Sequence[float], run_seconds: Mapping[str, float], budget: float, workers: int
 ) -> list[str]:
     total = budgets.total_seconds(effort, run_seconds, workers)
     rates = ", ".join(f"{rate:g}" for rate in grid)
@@ -179,22 +220,21 @@ def _bought(
         f"the budget of {clock(budget)} buys, for each of {len(run_seconds)} methods: {effort}",
         f"  rates {rates}, the same for all; up to {EXTEND} more at an end while the best is the last one there",
         f"  at most {effort.runs * len(run_seconds)} runs, about {clock(total)} with {workers} worker(s)",
-        f"  {_power(effort, first)}",
     ]
 
 
-def _power(effort: Effort, first: Record) -> str:
-    """Which differences the planned test finds; of a loss nobody knows before seeds have shown how it spreads."""
+def _power(effort: Effort, first: Record, questions: int) -> str:
+    """Which differences the planned test finds on so many test questions; of a loss nobody knows before seeds have
+    shown how it spreads."""
     scores = [score for score in first.scores if score.headline and score.stage == "validation"]
     if any(score.unit != "share" for score in scores):
         return (
             f"which differences of {', '.join(score.scorer for score in scores)} it finds is known once seeds have run"
         )
-    questions = sum(score.n for score in scores)
     found = [budgets.detectable(effort, questions, spread) for spread in (1.0, 3.0)]
     return (
-        f"with {questions:,} questions it finds (80 % power) differences of {found[0]:.1f} points if seeds spread by "
-        f"1 point, of {found[1]:.1f} if by 3"
+        f"with {questions:,} test questions it finds (80 % power) differences of {found[0]:.1f} points if seeds spread "
+        f"by 1 point, of {found[1]:.1f} if by 3"
     )
 
 
@@ -203,11 +243,13 @@ def _answered(plan: plans.Plan, question: Question, folder: Path) -> Answer:
     root = root_of(plan, {})
     runs, damaged = load(root, plan=str(plan.folder))
     found = tuple(recommend(built("grid", runs, damaged), question.reference))
+    adapter = _exported(found, folder / "adapter")
+    lead = [one.sentence for one in found]
+    lead += [f"The best run of the method to take is exported: {adapter}."] if adapter else []
     report = build_report(
         folder / "report", runs, damaged, title=f"Which method? {plan.manifest.name}", reference=question.reference,
-        lead=[one.sentence for one in found],
+        lead=lead,
     )  # fmt: skip
-    adapter = _exported(found, folder / "adapter")
     answer = Answer(found, report, adapter)
     print_wrapped(f"\n{answer.text}\n\nreport: {report}")
     return answer

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sdsbench.core.texts import listed
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.cells import TableCell
-from sdsbench.results.tables.compare import Compared, Difference
+from sdsbench.results.tables.compare import Compared
 from sdsbench.results.tables.compare import compare as compared_with
-from sdsbench.results.tables.contrast import MIN_SEEDS
+from sdsbench.results.tables.contrast import MIN_SEEDS, Contrast, contrast
 from sdsbench.results.tables.definition import Column, Row
-from sdsbench.results.tables.run_values import own_cost
+from sdsbench.results.tables.run_values import own_cost, score_of
 from sdsbench.results.tables.runs import Run
 from sdsbench.sweeps.best import rank_of
 
@@ -52,32 +53,72 @@ class Recommendation:
     chosen: Candidate | None = None
 
 
-def recommend(built: Built, reference: str) -> list[Recommendation]:
-    """One answer a column: the cheapest of the methods that cannot be told from its best one.
+Cells = Sequence[tuple[Row, TableCell]]
+"""A column's rows with their cells."""
 
-    Raises Refused where no run of `reference` is in the table.
+
+def recommend(built: Built, reference: str) -> list[Recommendation]:
+    """One answer a score of the task: the cheapest of the methods that cannot be told from its best one.
+
+    A task of several sets is answered by their mean. What the base model could do before (eval.also, eval.text) is told
+    after the answers and chooses nothing. Raises Refused where no run of `reference` is in the table.
     """
     compared = compared_with(built, reference)
-    return [_of_column(built, column, compared) for column in built.table.columns if not column.parts]
+    columns = built.table.columns
+    in_a_mean = {part for column in columns for part in column.parts}
+    answers, remarks = [], []
+    for column in columns:
+        cells = [(row, built.cells[row.name, column.name]) for row in built.table.rows]
+        if column.measure != "score":
+            remarks.append(Recommendation(column, _forgotten(column, cells)))
+        elif column.name not in in_a_mean and not _beside(column, cells):
+            answers.append(_of_column(column, cells, compared))
+    return answers + remarks
 
 
-def _of_column(built: Built, column: Column, compared: Compared) -> Recommendation:
-    cells = [(row, built.cells[row.name, column.name]) for row in built.table.rows]
+def _beside(column: Column, cells: Cells) -> bool:
+    """Whether a column is a second score, of what the base model could do before."""
+    scores = [score_of(run, column) for _, cell in cells for run in cell.runs]
+    return any(score is not None and score.retention for score in scores)
+
+
+def _forgotten(column: Column, cells: Cells) -> str:
+    """What each method took from a second score, with its interval."""
+    found = [f"{row.title} {_with_interval(column, cell)}" for row, cell in cells if cell.ours is not None]
+    return f"{_where(column)}: {', '.join(found) or 'no run has it'}."
+
+
+def _of_column(column: Column, cells: Cells, compared: Compared) -> Recommendation:
     usable = [(row, cell) for row, cell in cells if cell.ours is not None and not cell.apart]
     best = [_candidate(row, cell) for row, cell in usable if cell.mark in ("best", "among_best")]
     few = [row.title for row, cell in usable if len(cell.by_seed) < MIN_SEEDS]
+
+    def answer(*words: str, chosen: Candidate | None = None) -> Recommendation:
+        return Recommendation(column, f"{_where(column)}: {' '.join(filter(None, words))}", chosen)
+
+    lost = " ".join(_lost(cells))
     if not best:
         same = (
             "no test tells runs apart that score the same" if len(usable) > 1 else "not two methods have finished runs"
         )
         reason = f"fewer than {MIN_SEEDS} seeds of {listed(few)}" if few else same
-        return Recommendation(column, f"{_where(column)}: nothing can be said yet: {reason}.")
+        return answer(f"nothing can be said yet: {reason}.", lost)
     learned = [candidate for candidate in best if len(candidate.cell.unlearned) < len(candidate.cell.runs)]
     if not learned:
-        return Recommendation(column, f"{_where(column)}: no method learned the task: no run is above its floor.")
+        return answer("no method learned the task: no run is better than its floor.", lost)
     chosen = _cheapest(column, learned)
-    words = [_told(column, learned, chosen), _price(learned, chosen), _against(compared, column, chosen)]
-    return Recommendation(column, f"{_where(column)}: {' '.join(filter(None, words))} {_take(chosen)}", chosen)
+    told, price = _told(column, learned, chosen), _price(learned, chosen)
+    return answer(told, price, _against(compared, column, learned, chosen), lost, _take(chosen), chosen=chosen)
+
+
+def _lost(cells: Cells) -> Iterator[str]:
+    """Of every method how many runs learned nothing and how many did not finish, where there are any."""
+    for row, cell in cells:
+        if cell.unlearned:
+            yield f"{len(cell.unlearned)} of {len(cell.runs)} runs of {row.title} learned nothing."
+        if ended := Counter(str(run.record.status) for run in cell.unfinished):
+            counts = ", ".join(f"{count} {status}" for status, count in sorted(ended.items()))
+            yield f"Not finished of {row.title}: {counts}."
 
 
 def _candidate(row: Row, cell: TableCell) -> Candidate:
@@ -100,11 +141,29 @@ def _cheapest(column: Column, candidates: Sequence[Candidate]) -> Candidate:
 
 
 def _told(column: Column, candidates: Sequence[Candidate], chosen: Candidate) -> str:
-    score, digits = chosen.cell.ours, column.digits
-    assert score is not None
+    """Who is best, with the interval of its score; of several the interval of each one's difference to the chosen."""
     if len(candidates) == 1:
-        return f"{chosen.row.title} is best, {score.mean:{digits}} [{score.low:{digits}}, {score.high:{digits}}]."
-    return f"{listed([candidate.row.title for candidate in candidates])} cannot be told apart."
+        return f"{chosen.row.title} is best, {_with_interval(column, chosen.cell)}."
+    differences = [
+        f"{other.row.title} - {chosen.row.title}: {_difference(column, contrast(column, other.cell, chosen.cell))}"
+        for other in candidates
+        if other is not chosen
+    ]
+    names = listed([candidate.row.title for candidate in candidates])
+    return f"{names} cannot be told apart ({'; '.join(differences)})."
+
+
+def _with_interval(column: Column, cell: TableCell) -> str:
+    score, digits = cell.ours, column.digits
+    assert score is not None
+    interval = f" [{score.low:{digits}}, {score.high:{digits}}]" if score.n > 1 else ""
+    return f"{score.mean:{digits}}{interval}"
+
+
+def _difference(column: Column, found: Contrast) -> str:
+    compared, digits = found.comparison, column.digits
+    interval = f" [{compared.low:{digits}}, {compared.high:{digits}}]" if compared.low == compared.low else ""
+    return f"{compared.difference:+{digits}}{interval}{', ' + found.untested if found.untested else ''}"
 
 
 def _price(candidates: Sequence[Candidate], chosen: Candidate) -> str:
@@ -118,21 +177,16 @@ def _price(candidates: Sequence[Candidate], chosen: Candidate) -> str:
     return f"{chosen.row.title} trains {ratio:.1f}x faster than {dearest.row.title}."
 
 
-def _against(compared: Compared, column: Column, chosen: Candidate) -> str:
-    """The chosen method's difference to the reference, with its interval; empty for the reference itself."""
-    for difference in compared.differences:
-        if difference.column is column and difference.row is chosen.row and difference.contrast is not None:
-            return _interval(difference)
+def _against(compared: Compared, column: Column, candidates: Sequence[Candidate], chosen: Candidate) -> str:
+    """The chosen method's difference to the reference, with its interval; empty where that is one of the candidates."""
+    rows = [candidate.row.name for candidate in candidates]
+    for found in compared.differences:
+        reference = found.reference
+        if found.column is not column or found.row is not chosen.row or reference is None or found.contrast is None:
+            continue
+        if reference.name not in rows and found.contrast.comparison.low == found.contrast.comparison.low:
+            return f"Against {reference.title}: {_difference(column, found.contrast)}."
     return ""
-
-
-def _interval(difference: Difference) -> str:
-    assert difference.contrast is not None and difference.reference is not None
-    found, digits = difference.contrast.comparison, difference.column.digits
-    if found.low != found.low:
-        return ""
-    interval = f"[{found.low:{digits}}, {found.high:{digits}}]"
-    return f"Against {difference.reference.title}: {found.difference:+{digits}} {interval}."
 
 
 def _take(chosen: Candidate) -> str:

@@ -169,6 +169,11 @@ def test_two_scores_of_the_same_runs(tmp_path: Path) -> None:
     (axes,) = figure.axes
     frontier = next(line for line in axes.lines if line.get_linewidth() == 0.8)
     assert list(frontier.get_xdata()) == pytest.approx([41.0, 51.0]), "PiSSA is behind both"
+    bars = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    upright = [y for x, y in bars if x == pytest.approx([51.0, 51.0])]
+    across = [x for x, y in bars if y == pytest.approx([49.0, 49.0])]
+    assert any(low < 49.0 < high for low, high in upright), "DoRA's interval of what it kept"
+    assert any(low < 51.0 < high for low, high in across), "and of what it learned"
     assert any(list(line.get_ydata()) == [70.0, 70.0] for line in axes.lines), "the model before training"
     page = build(tmp_path / "out", load(tmp_path)[0], {}).read_text()
     assert "Two scores of the same runs" in page and (tmp_path / "out/figures/board1_board2.svg").is_file()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdsbench.core.record import Record, Seconds
+from sdsbench.core.record import Record, Score, Seconds
 from sdsbench.results.tables.cells import TableCell
+from sdsbench.results.tables.compare import compare
 from sdsbench.results.tables.definition import Row
 from sdsbench.results.tables.runs import load
+from sdsbench.runs.aggregate import means_of
 from sdsbench.studies.comparison import comparison
 from sdsbench.studies.comparison.budget import EFFORTS
 from sdsbench.studies.comparison.recommendation import Candidate, Recommendation, recommend
@@ -37,7 +39,8 @@ def answer(root: Path, scores: dict[str, list[int]], seconds: dict[str, float]) 
 def test_of_methods_that_cannot_be_told_apart_the_cheapest_is_taken(tmp_path: Path) -> None:
     found = answer(tmp_path, {"lora": [100, 104, 98, 101], "dora": [103, 99, 105, 101]}, {"lora": 20.0, "dora": 24.0})
     assert (
-        "LoRA, r 8 and DoRA, r 8 cannot be told apart. LoRA, r 8 trains 1.2x faster than DoRA, r 8." in found.sentence
+        "LoRA, r 8 and DoRA, r 8 cannot be told apart (DoRA, r 8 - LoRA, r 8: +0.6 [-1.6, 2.8]). "
+        "LoRA, r 8 trains 1.2x faster than DoRA, r 8." in found.sentence
     )
     assert found.sentence.endswith("Take LoRA, r 8 at train.lr=0.001.")
     assert found.chosen is not None and found.chosen.best_run.record.seed == 1
@@ -69,6 +72,43 @@ def test_runs_that_answer_the_same_decide_nothing(tmp_path: Path) -> None:
 def test_where_nobody_learned_nobody_is_recommended(tmp_path: Path) -> None:
     found = answer(tmp_path, {"lora": [0, 0, 0], "dora": [0, 0, 0]}, {"lora": 20.0, "dora": 24.0})
     assert found.chosen is None
+    assert "3 of 3 runs of LoRA, r 8 learned nothing. 3 of 3 runs of DoRA, r 8 learned nothing." in found.sentence
+
+
+def test_runs_that_learned_nothing_or_did_not_finish_are_counted(tmp_path: Path) -> None:
+    write_run(tmp_path, make_record("dora", 9, status="oom", config={"protocol": {"lr": 1e-3}}))
+    found = answer(tmp_path, {"lora": [60, 64, 58, 61], "dora": [123, 0, 125, 121]}, {"lora": 20.0, "dora": 24.0})
+    assert "1 of 4 runs of DoRA, r 8 learned nothing. Not finished of DoRA, r 8: 1 oom." in found.sentence
+    assert "runs of LoRA" not in found.sentence and "of LoRA, r 8:" not in found.sentence.partition("Not finished")[2]
+
+
+def test_what_was_there_before_is_told_last_and_chooses_nothing(tmp_path: Path) -> None:
+    """Beside a task, DoRA forgets more of another set, whose name comes first in the table."""
+    for method, right, kept in (("lora", 0.3, 0.6), ("dora", 0.6, 0.5)):
+        for seed in range(3):
+            record = make_record(method, seed, {"gsm8k": right + seed / 100}, config={"protocol": {"lr": 1e-3}})
+            record.scores += [
+                Score(evaluation="arc_easy", version=1, scorer="acc", stage=stage, value=value, n=50, headline=True,
+                      retention=True)
+                for stage, value in (("untrained", 0.7), ("trained", kept + seed / 100))
+            ]  # fmt: skip
+            write_run(tmp_path, record)
+    table = built("grid", tmp_path)
+    tested = {found.column.measure: found for found in compare(table, "lora").differences}
+    assert tested["forgotten.arc_easy"].contrast and tested["forgotten.arc_easy"].adjusted < 0.05, "tested as others"
+    task, before = recommend(table, "lora")
+    assert task.chosen is not None and task.sentence.endswith("Take DoRA, r 8 at train.lr=0.001.")
+    assert before.chosen is None and "forgotten: LoRA, r 8 9.0 [6.5, 11.5], DoRA, r 8 19.0 [" in before.sentence
+
+
+def test_several_sets_are_answered_by_their_mean(tmp_path: Path) -> None:
+    sets = means_of("commonsense")["commonsense"]
+    for method, right in (("lora", 0.3), ("dora", 0.6)):
+        for seed in range(3):
+            scores = dict.fromkeys(sets, right + seed / 100)
+            write_run(tmp_path, make_record(method, seed, scores, task="commonsense"))
+    (found,) = recommend(built("grid", tmp_path), "lora")
+    assert "mean of commonsense (embedded): DoRA, r 8 is best, 61.0 [" in found.sentence
 
 
 def put_losses(root: Path, method: str, losses: Sequence[float]) -> Record:
@@ -88,7 +128,7 @@ def test_a_loss_is_told_with_its_digits_and_not_in_points(tmp_path: Path) -> Non
     (found,) = recommend(built("grid", tmp_path), "lora")
     assert "DoRA, r 8 is best, 1.32 [" in found.sentence and "Against LoRA, r 8: -0.21 [" in found.sentence
     assert "1.53" in first._repr_html_() and "153" not in first._repr_html_()
-    said = comparison._power(EFFORTS[0], first)
+    said = comparison._power(EFFORTS[0], first, 60)
     assert said == "which differences of loss it finds is known once seeds have run"
 
 
