@@ -6,11 +6,12 @@ import json
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import sdsbench
 from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
-from sdsbench.results.frames import read_all, samples_of
+from sdsbench.results.frames import read_all, run_row, samples_of
 from sdsbench.results.setting import averaged, differences
 from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import make_record, make_samples, write_run
@@ -41,6 +42,21 @@ def test_damage_is_named_and_left_out(tmp_path: Path) -> None:
     assert runs["run_id"].tolist() == [good.name]
     assert set(runs.attrs["damaged"]) == {altered.name, cut.name}
     assert "checksum" in runs.attrs["damaged"][altered.name]
+
+
+def test_a_frame_is_the_rows_of_the_records_that_count(tmp_path: Path) -> None:
+    """Runs of other methods with other keys, and one that failed in one place and was finished in the other."""
+    finished = make_record("dora", 0, {"gsm8k": 0.5}, facts={"only_here": 1.0})
+    failed = make_record("dora", 0, status="failed").model_copy(update={"run_id": finished.run_id})
+    write_run(tmp_path / "a", failed)
+    write_run(tmp_path / "b", finished)
+    write_run(tmp_path / "a", make_record("lora", 1, {"boolq": 0.25}))
+    write_run(tmp_path / "b", make_record("sds_lora", 2, {"gsm8k": 0.75}))
+    for places in ([tmp_path / "a", tmp_path / "b"], [tmp_path / "b", tmp_path / "a"]):
+        frame = sdsbench.load_runs(places)
+        rows = [run_row(one.folder, one.record) | {"origin": one.origin} for one in read_all(places)[0]]
+        pd.testing.assert_frame_equal(frame, pd.DataFrame(rows), check_like=True)
+        assert frame.set_index("method").loc["dora", "status"] == "done"
 
 
 def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from sdsbench.core.record import STAGES
 from sdsbench.core.samples import holds_answer
 from sdsbench.results.frames import evaluations_with_samples
-from sdsbench.results.tables.footer import TIES
+from sdsbench.results.tables.footer import TIES, rules_of
 from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.runs import Run
 
@@ -75,8 +75,7 @@ def _tuning(run: Run) -> dict[str, Any] | None:
     tie = f", {TIES[tuning.tie_broken_by]}" if tuning.tie_broken_by else ""
     return {
         "key": tuning.key,
-        "rule": f"best mean {tuning.evaluation} ({tuning.scorer}) on rows held back from training"
-        f"{tie}; {tuning.budget} runs, seeds {', '.join(map(str, tuning.seeds))}",
+        "rule": f"{rules_of([tuning])[0]}{tie}",
         "interior": tuning.interior,
         "rows": [
             (value, score, loss, value == tuning.chosen)

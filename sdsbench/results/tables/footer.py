@@ -195,7 +195,7 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
     if not tuned:
         return ["Tuning: none; every rate is the protocol's or set by hand."]
     untuned = len(runs) - len(tuned)
-    rules = rules_of(tuned, _rule)
+    rules = rules_of(tuned)
     lines = [f"Tuning: {'; '.join(rules)}" + (f"; {untuned} runs without." if untuned else ".")]
     titles = {row.name: row.title for row in table.rows} | {c.name: c.title for c in table.columns}
     chosen: dict[str, list[str]] = {}
@@ -216,19 +216,20 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
 TIES = {"loss": "of equal scores by the validation loss", "value": "of equal scores the smallest value"}
 
 
-def rules_of(tuned: Sequence[Tuning], rule: Callable[[Tuning], str]) -> list[str]:
-    """Every rule of tuning once, in the words of `rule`, with the runs that it took."""
-    groups = sorted(grouped(tuned, rule).items())
-    return [f"{words}: {span(tuning.budget for tuning in found)} runs a method" for words, found in groups]
-
-
-def _rule(tuning: Tuning) -> str:
+def rule_of(tuning: Tuning) -> str:
+    """How a value was chosen, without what came of it."""
     declared = tuning.declared or tuning.grid
     extended = f", widened by up to {tuning.extend} at each end" if tuning.extend else ""
     return (
         f"{tuning.key} among {', '.join(f'{value:g}' for value in declared)}{extended}, {len(tuning.seeds)} seeds "
         f"({numbered(tuning.seeds)}) each, by {tuning.evaluation} ({tuning.scorer}) on rows held back from training"
     )
+
+
+def rules_of(tuned: Sequence[Tuning], rule: Callable[[Tuning], str] = rule_of) -> list[str]:
+    """Every rule of tuning once, in the words of `rule`, with the runs that it took."""
+    groups = sorted(grouped(tuned, rule).items())
+    return [f"{words}: {span(tuning.budget for tuning in found)} runs a method" for words, found in groups]
 
 
 def _origins(runs: list[Run]) -> str:
