@@ -216,6 +216,7 @@ class Attempt(FileContent):
     status: AttemptStatus
     slurm_job: str | None = None
     from_step: int = 0
+    others: float | None = None  # cores that other processes held meanwhile, on average; None: not known
 
 
 class Record(FileContent):

@@ -210,7 +210,7 @@ def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
 
 
 def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFrame:
-    """A row a line of metrics.jsonl, with run_id; `kind` (train, method, eval, probe, held_out) keeps one.
+    """A row a line of metrics.jsonl, with run_id; `kind` (train, method, eval, probe, held_out, memory) keeps one.
 
     The last line of a run that is being written may be cut; it is left out. Logs that cannot be read are named in
     `frame.attrs["damaged"]`. Raises ConfigError for another kind.

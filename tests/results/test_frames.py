@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import sdsbench
+from sdsbench.core import step_log
 from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.results.frames import read_all, run_row, samples_of
 from sdsbench.results.setting import averaged, differences
@@ -81,13 +82,17 @@ def test_steps_and_samples(tmp_path: Path) -> None:
         file.write('{"kind": "train", "st')
     assert sdsbench.load_steps(tmp_path)["kind"].tolist() == ["train", "probe"]
     assert sdsbench.load_steps(tmp_path, kind="train")["loss"].tolist() == [2.0]
+    described = {line.partition('"kind": "')[2].partition('"')[0] for line in (step_log.__doc__ or "").splitlines()}
+    assert described - {""} == {*step_log.KINDS}, "every kind that is written can be asked for"
     samples = sdsbench.load_samples(tmp_path)
     assert samples["evaluation"].tolist() == ["glue/rte"] * 2
     assert samples["scorer.flexible"].tolist() == [1.0, 0.0]
     assert len(sdsbench.load_samples(tmp_path, evaluation="glue/rte")) == 2
     with pytest.raises(ConfigError, match=r"evaluation='gsm8k': accepted: glue/rte"):
         sdsbench.load_samples(tmp_path, evaluation="gsm8k")
-    with pytest.raises(ConfigError, match=r"kind='trian': accepted: train, method, eval, probe, held_out\. Did you"):
+    with pytest.raises(
+        ConfigError, match=r"kind='trian': accepted: train, method, eval, probe, held_out, memory\. Did you"
+    ):
         sdsbench.load_steps(tmp_path, kind="trian")
 
 

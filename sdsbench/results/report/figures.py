@@ -147,8 +147,10 @@ def learning_rates(board: Board) -> Figure | None:
         figure = Figure(figsize=(5.6, 3.6))
         axes = figure.subplots()
         axes.set_xscale("log")
+        rows = {row.title: row for row in board.rows}
         for curve in found:
-            look = board.palette.look(curve.method, curve.variant)
+            row = rows.get(curve.title)  # none where each rate is a row of its own
+            look = board.look(row) if row else board.palette.look(curve.method, curve.variant)
             rates = list(curve.scores)
             means = [float(np.mean(values)) for values in curve.scores.values()]
             chosen = curve.tuning.chosen if curve.tuning else None

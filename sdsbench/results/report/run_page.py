@@ -12,6 +12,7 @@ from sdsbench.core.samples import holds_answer
 from sdsbench.results.frames import evaluations_with_samples
 from sdsbench.results.tables.footer import TIES, rules_of
 from sdsbench.results.tables.names import method_title, model_title, task_title
+from sdsbench.results.tables.run_values import cores_of_others
 from sdsbench.results.tables.runs import Run
 
 ANSWERS = 20
@@ -60,6 +61,7 @@ def _facts(run: Run) -> list[tuple[str, Any]]:
         p = record.provenance
         facts += [("code", p.code_text())]
         facts += [("device", f"{p.device}, {p.dtype}, {p.threads} thread{'s' * (p.threads != 1)}")]
+        facts += [("other work", f"{cores_of_others(run):.1f} cores on average")] if cores_of_others(run) else []
         facts += [("data", f"{d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:16]}") for d in p.data]
     return [(name, value) for name, value in facts if value is not None]
 

@@ -14,7 +14,7 @@ from sdsbench.results.tables import contrast
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Table
 from sdsbench.results.tables.published import values
-from sdsbench.results.tables.run_values import is_cost, own_cost, score_of
+from sdsbench.results.tables.run_values import SHARED, cores_of_others, is_cost, own_cost, score_of
 from sdsbench.results.tables.runs import Run
 from sdsbench.tasks.graders.titles import described
 
@@ -135,12 +135,19 @@ def _costs(table: Table, runs: list[Run]) -> str:
     """Which costs are shown: those that a run has alone."""
     shown = [column.measure for column in table.columns if is_cost(column.measure)]
     empty = sum(any(not own_cost(run, measure) for measure in shown) for run in runs)
-    if not empty:
-        return ""
-    return (
-        f"Costs are what a run costs alone: of {empty} runs one is left empty (trained beside others in one process, "
-        "or the memory is that of the whole process)."
-    )
+    held = [cores for run in runs if (cores := cores_of_others(run)) >= SHARED]
+    texts = []
+    if empty:
+        texts.append(
+            f"Costs are what a run costs alone: of {empty} runs one is left empty (trained beside others in one "
+            "process, or the memory is that of the whole process)."
+        )
+    if held and any(not measure.startswith("memory.") for measure in shown):
+        texts.append(
+            f"Times of {len(held)} of {len(runs)} runs are those of a shared machine: other work held up to "
+            f"{max(held):.1f} cores on average."
+        )
+    return " ".join(texts)
 
 
 def _data(runs: list[Run]) -> str:

@@ -168,6 +168,27 @@ def test_one_curve_a_method_and_variant_with_the_chosen_rate(tmp_path: Path) -> 
     assert [text.get_text() for text in axes.get_legend().texts] == [curve.title for curve in found]
 
 
+def test_a_row_looks_the_same_in_every_figure(tmp_path: Path) -> None:
+    """LoRA of ranks 8 and 16 had changed places between the curves and all other figures."""
+    for rank in (8, 16):
+        for seed in range(2):
+            for variant in ("sds", "flat_lora"):
+                config = {"method": {"name": "sds_lora", "rank": rank, "variant": variant}}
+                chosen = tuned(1e-2, [1e-3, 1e-2, 1e-1], seeds=[9])
+                record = make_record("sds_lora", seed, {"gsm8k": 0.4}, rank=rank, tuning=chosen, config=config, lr=1e-2)
+                write_run(tmp_path, record)
+    (board,) = boards(load(tmp_path)[0])
+    figure = figures.learning_rates(board)
+    assert figure is not None
+    lines = {str(line.get_label()): line for line in figure.axes[0].lines}
+    assert len(lines) == len(board.rows) == 4
+    for row in board.rows:
+        look, line = board.look(row), lines[row.title]
+        assert line.get_color() == look["color"], row.title
+        assert line.get_markerfacecolor() == look["markerfacecolor"], row.title
+    assert [board.variant(row) // 2 for row in board.rows if row.title.endswith("r 16")] == [1, 1], "by rank"
+
+
 def test_a_rate_at_the_end_of_its_grid_is_told_on_the_figure(tmp_path: Path) -> None:
     for seed in range(3):
         chosen = tuned(1e-2, [1e-3, 1e-2], seeds=[9])
