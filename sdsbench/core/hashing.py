@@ -6,10 +6,14 @@ import hashlib
 import json
 from typing import Any
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False, check_circular=False
+)
+
 
 def canonical_json(tree: Any) -> str:
     """One text for equal values: sorted keys, no spaces, exact floats."""
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return _ENCODER.encode(tree)
 
 
 def sha256_of(tree: Any) -> str:

@@ -6,15 +6,17 @@ FIFO or a folder where a file belongs is refused and not waited for; what is unp
 
 from __future__ import annotations
 
-import json
 import os
 import stat
+from codecs import BOM_UTF8
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import zstandard
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.hashing import sha256_of
@@ -53,9 +55,9 @@ def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
     Raises DamagedFile for anything else than such a file, for a larger one and for one that cannot be read.
     """
     if below is not None:
-        for folder in list(path.relative_to(below).parents)[:-1]:
-            if (below / folder).is_symlink():
-                raise DamagedFile(f"{path}: {below / folder} is a link; links inside a run's folder are not followed.")
+        for folder in takewhile(lambda folder: folder != below, path.parents):
+            if folder.is_symlink():
+                raise DamagedFile(f"{path}: {folder} is a link; links inside a run's folder are not followed.")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
@@ -66,24 +68,30 @@ def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise DamagedFile(f"{path}: {kind_of(found.st_mode)} where a file belongs.")
         limit.require(found.st_size, path)
-        with open(handle, "rb", closefd=False) as file:  # room for its size, not for the limit: it is set aside at once
-            content = file.read(found.st_size + 1)
-            if len(content) > found.st_size:  # it has grown
-                content += file.read(limit.value + 1 - len(content))
+        content = _read(handle, found.st_size + 1)  # room for its size, not for the limit: it is set aside at once
+        if len(content) > found.st_size:  # it has grown
+            content += _read(handle, limit.value + 1 - len(content))
     finally:
         os.close(handle)
     limit.require(len(content), path)
     return content
 
 
+def _read(handle: int, most: int) -> bytes:
+    """Up to so many bytes of a file, fewer only at its end."""
+    content = os.read(handle, most)
+    while len(content) < most and (more := os.read(handle, most - len(content))):
+        content += more
+    return content
+
+
 def parse_json(content: bytes | str, where: object) -> Any:
-    """JSON as plain values. Raises DamagedFile: also for numbers of thousands of digits and thousands of brackets."""
+    """JSON as plain values. Raises DamagedFile: also for numbers of thousands of digits, hundreds of brackets and half
+    of a surrogate pair, which is no text.
+    """
     try:
-        value = json.loads(content)
-        if "\\u" in (content if isinstance(content, str) else content.decode()):  # half of a pair is no text
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except (ValueError, RecursionError) as error:
+        return from_json(content.removeprefix(BOM_UTF8) if isinstance(content, bytes) else content)
+    except ValueError as error:
         raise DamagedFile(f"{where}: not JSON ({' '.join(str(error).split())[:200]}).") from None
 
 

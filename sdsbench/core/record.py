@@ -27,6 +27,14 @@ Label = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Of a model, method, task ...: one line without control characters, since it becomes part of titles and paths."""
 
 
+Unit = Literal["share", "number"]
+
+
+def score_text(value: float, unit: Unit, sign: str = "") -> str:
+    """A score as people read it: a share, 0 to 1, in points of 100. `sign`: `+` writes that of a difference."""
+    return f"{100 * value:{sign}.2f}" if unit == "share" else f"{value:{sign}.4f}"
+
+
 class Score(FileContent):
     """One number of one evaluation set."""
 
@@ -35,7 +43,7 @@ class Score(FileContent):
     scorer: Label  # paper, strict, flexible, fixed, likelihood, accuracy, matthews ...
     stage: Literal["untrained", "trained", "best_epoch", "validation", "along"]
     value: float  # as a fraction for accuracies, 0 to 1
-    unit: Literal["share", "number"] = "share"  # a share is shown in points of 100
+    unit: Unit = "share"  # a share is shown in points of 100
     better: Literal["higher", "lower"] = "higher"
     retention: bool = False  # a second score: what the base model could do before (eval.also, eval.text)
     along: float | None = None  # with stage `along`: share of the update that the scored weights hold
@@ -56,7 +64,7 @@ class Score(FileContent):
 
     def shown(self, value: float) -> str:
         """A value of this score as people read it."""
-        return f"{100 * value:.2f}" if self.unit == "share" else f"{value:.4f}"
+        return score_text(value, self.unit)
 
     @property
     def note(self) -> str:
@@ -208,6 +216,7 @@ class Attempt(FileContent):
     status: AttemptStatus
     slurm_job: str | None = None
     from_step: int = 0
+    others: float | None = None  # cores that other processes held meanwhile, on average; None: not known
 
 
 class Record(FileContent):

@@ -13,10 +13,12 @@ private.jsonl   host and process of each attempt, whole messages of failures: fo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -40,19 +42,39 @@ def write_record(folder: Path, record: Record) -> Record:
 def read_record(path: Path) -> Record:
     """The record in a file. Raises DamagedFile where it does not match its schema, its checksum or its folder."""
     content = read_bytes(path, RECORD, below=path.parent)
+    record = _as_written(content) or _checked(parse_json(content, path), path)
+    if path.parent.name != record.run_id and path.parent.resolve().name != record.run_id:
+        raise DamagedFile(f"{path}: its run id is {record.run_id}, which is not the name of its folder.")
+    return record
+
+
+def _as_written(content: bytes) -> Record | None:
+    """The record in a file that `write_record` made, in two thirds of the time of `_checked`; None for any other file.
+
+    Without its white space such a file is the text that the checksum is of. The record is read from the text that is
+    hashed, so that it is the one that was sealed whatever else the white space was.
+    """
+    text = b"".join(map(bytes.lstrip, content.split(b"\n"))).replace(b'": ', b'":')
     try:
-        record = Record.model_validate_json(content)
+        record = Record.model_validate_json(text)
+    except ValidationError:
+        return None
+    unsealed = text.replace(f'"checksum":"{record.checksum}"'.encode(), b'"checksum":""', 1)
+    return record if hashlib.sha256(unsealed).hexdigest() == record.checksum else None
+
+
+def _checked(tree: Any, path: Path) -> Record:
+    try:
+        record = Record.model_validate(tree)
     except ValidationError as error:
         raise DamagedFile(f"{path}: not a record of schema version 2: {first_fault(error)}.") from None
     # Of what the file holds, not of what it would hold if it were written today: keys may have been added since.
     try:
-        held = sha256_of({**parse_json(content, path), "checksum": ""})
-    except (ValueError, RecursionError) as error:
+        held = sha256_of({**tree, "checksum": ""})
+    except ValueError as error:  # a number of the configuration that is not finite
         raise DamagedFile(f"{path}: not a record: {error}.") from None
     if record.checksum != held:
         raise DamagedFile(f"{path}: its content does not match its checksum.")
-    if path.parent.name != record.run_id and path.parent.resolve().name != record.run_id:
-        raise DamagedFile(f"{path}: its run id is {record.run_id}, which is not the name of its folder.")
     return record
 
 

@@ -20,7 +20,7 @@ from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import STEPS
 from sdsbench.core.reading import finite, read_text, rows_of, whole
 
-KINDS = ("train", "method", "eval", "probe", "held_out")
+KINDS = ("train", "method", "eval", "probe", "held_out", "memory")
 
 
 class StepLog:

@@ -11,8 +11,9 @@ cannot be read is left out and named in `frame.attrs["damaged"]`: {what: why}.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.leaves import leaves
+from sdsbench.core.reading import FileContent
 from sdsbench.core.record import Record, Score
 from sdsbench.core.run_folder import read_record
 from sdsbench.core.spelling import nearest
@@ -61,9 +63,9 @@ def find_records(folders: Folders = DEFAULT) -> list[tuple[Path, str]]:
         root, origin = _opened(Path(place)), str(place)
         if os.path.lexists(root / "record.json"):
             found.setdefault(root / "record.json", origin)
-        for path in (folder / "record.json" for folder in sorted(root.iterdir())):
-            if os.path.lexists(path):  # a link that leads nowhere is told, too
-                found.setdefault(path, origin)
+        for name in sorted(os.listdir(root)):
+            if os.path.lexists(f"{root}/{name}/record.json"):  # a link that leads nowhere is told, too
+                found.setdefault(root / name / "record.json", origin)
     return sorted(found.items(), key=lambda pair: pair[0].parent.name)
 
 
@@ -85,18 +87,26 @@ def read_all(folders: Folders = DEFAULT) -> tuple[list[Found], dict[str, str]]:
     """
     found: dict[str, Found] = {}
     damaged: dict[str, str] = {}
+    for one in _readable(folders, damaged):
+        _add(found, one)
+    return list(found.values()), damaged
+
+
+def _readable(folders: Folders, damaged: dict[str, str]) -> Iterator[Found]:
+    """Every readable record where it lies, one at a time; the others are put among the damaged ones."""
+    names = set()
     for path, origin in find_records(folders):
         try:
-            if path.parent.is_symlink() and path.parent.resolve().parent != path.parent.parent.resolve():
+            if os.path.islink(path.parent) and path.parent.resolve().parent != path.parent.parent.resolve():
                 raise DamagedFile(f"{path.parent}: a link out of its folder, which is not followed. Give its target.")
             require_sound(path.parent)
             record = read_record(path)
         except DamagedFile as error:
             name = path.parent.name
-            damaged[str(path.parent) if name in damaged or name in found else name] = shown(str(error))
+            damaged[str(path.parent) if name in damaged or name in names else name] = shown(str(error))
             continue
-        _add(found, Found(path.parent, record, origin))
-    return list(found.values()), damaged
+        names.add(record.run_id)
+        yield Found(path.parent, record, origin)
 
 
 def _add(found: dict[str, Found], new: Found) -> None:
@@ -104,9 +114,14 @@ def _add(found: dict[str, Found], new: Found) -> None:
     old = found.setdefault(new.record.run_id, new)
     if old is new:
         return
-    kept, other = (new, old) if new.record.status == "done" != old.record.status else (old, new)
+    kept, other = (new, old) if _supersedes(new.record.status, old.record.status) else (old, new)
     kept.copies.extend([*other.copies, Copy(other.origin, disagreement(kept.record, other.record))])
     found[new.record.run_id] = kept
+
+
+def _supersedes(new: str, old: str) -> bool:
+    """Whether a run that was found again counts in place of the one that was found first."""
+    return new == "done" != old
 
 
 def disagreement(one: Record, other: Record) -> str:
@@ -138,14 +153,43 @@ def load_runs(folders: Folders = DEFAULT) -> pd.DataFrame:
     """A row a run. Nested parts become dotted columns (seconds.train, provenance.device, config.train.batch_size);
     a headline score becomes a column `score.<evaluation>.<stage>`; `scores`, `data` and `tuning` stay as plain objects.
     """
-    records, damaged = read_all(folders)
-    frame = pd.DataFrame([run_row(found.folder, found.record) | {"origin": found.origin} for found in records])
+    damaged: dict[str, str] = {}
+    frame = pd.DataFrame(_columns(_readable(folders, damaged)))
     if frame.empty:
         frame = pd.DataFrame(
             columns=["run_id", "folder", "origin", "status", "model", "method", "task", "seed", "rank", "scores"]
         )
     frame.attrs["damaged"] = damaged
     return frame
+
+
+def _columns(records: Iterable[Found]) -> dict[str, list[Any]]:
+    """The columns of load_runs, NaN where a run has no such value. Neither records nor rows are kept: every row has
+    its own texts as keys, which for thousands of runs take more memory, and so time, than the values.
+    """
+    columns: dict[str, list[Any]] = {}
+    places: dict[str, int] = {}  # run id -> its row
+    replaced = False
+    for found in records:
+        place = places.get(found.record.run_id)
+        if place is not None and not _supersedes(found.record.status, columns["status"][place]):
+            continue
+        row = run_row(found.folder, found.record)
+        row["origin"] = found.origin
+        if list(row) != list(columns):
+            columns |= {name: [math.nan] * len(places) for name in row if name not in columns}
+            row = dict.fromkeys(columns, math.nan) | row
+        if place is None:
+            places[found.record.run_id] = len(places)
+            for column, value in zip(columns.values(), row.values(), strict=True):
+                column.append(value)
+        else:
+            for column, value in zip(columns.values(), row.values(), strict=True):
+                column[place] = value
+            replaced = True
+    if replaced:  # what a row alone had that does not count
+        return {name: column for name, column in columns.items() if any(value is not math.nan for value in column)}
+    return columns
 
 
 def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
@@ -166,7 +210,7 @@ def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
 
 
 def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFrame:
-    """A row a line of metrics.jsonl, with run_id; `kind` (train, method, eval, probe, held_out) keeps one.
+    """A row a line of metrics.jsonl, with run_id; `kind` (train, method, eval, probe, held_out, memory) keeps one.
 
     The last line of a run that is being written may be cut; it is left out. Logs that cannot be read are named in
     `frame.attrs["damaged"]`. Raises ConfigError for another kind.
@@ -235,23 +279,34 @@ def samples_of(folder: Path, evaluation: str, stage: str = "trained") -> list[di
 
 def run_row(folder: Path, record: Record) -> dict[str, Any]:
     """One record as the row that load_runs makes of it."""
-    plain = record.model_dump()
+    plain = vars(record)  # and not model_dump, which copies all and takes half of the time
     row: dict[str, Any] = {"run_id": record.run_id, "folder": str(folder)}
-    row |= {name: value for name, value in plain.items() if not isinstance(value, dict | list) and name != "run_id"}
+    row |= {name: value for name, value in plain.items() if not isinstance(value, _NESTED) and name != "run_id"}
     for part in ("losses", "tokens", "lengths", "seconds", "memory", "parameters", "facts", "failure", "placing"):
-        row |= {f"{part}.{key}": value for key, value in (plain[part] or {}).items()}
-    for key, value in (plain["provenance"] or {}).items():
+        row |= {f"{part}.{key}": value for key, value in _shallow(plain[part]).items()}
+    for key, value in _shallow(record.provenance).items():
         if key in ("weights", "code"):
-            row |= {f"provenance.{key}.{inner}": text for inner, text in value.items()}
+            row |= {f"provenance.{key}.{inner}": text for inner, text in _shallow(value).items()}
         elif key == "data":
-            row["data"] = value
+            row["data"] = [_shallow(used) for used in value]
         else:
             row[f"provenance.{key}"] = value
-    row |= {f"config.{key}": value for key, value in leaves(plain["config"]) if value != {}}
+    row |= {key: value for key, value in leaves(record.config, "config") if value != {}}
     row |= {f"score.{score.evaluation}.{score.stage}": score.value for score in record.scores if score.headline}
     row |= {f"forgotten.{evaluation}": lost for evaluation, lost in forgotten(record).items()}
     row |= {f"along.{s.evaluation}.{s.along:g}": s.value for s in record.scores if s.headline and s.along is not None}
-    return row | {"scores": plain["scores"], "tuning": plain["tuning"], "attempts": len(record.attempts)}
+    row["scores"] = [_shallow(score) for score in record.scores]
+    row["tuning"] = _shallow(record.tuning) if record.tuning else None
+    row["attempts"] = len(record.attempts)
+    return row
+
+
+_NESTED = (dict, list, FileContent)
+
+
+def _shallow(part: FileContent | dict[str, Any] | None) -> dict[str, Any]:
+    """The keys and values of a part of a record whose values are plain; none of a part that is not there."""
+    return dict(vars(part)) if isinstance(part, FileContent) else part or {}
 
 
 def forgotten(record: Record) -> dict[str, float]:

@@ -17,6 +17,7 @@ from sdsbench.core import private, step_log
 from sdsbench.core.errors import DamagedFile, Interrupted, SdsbenchError, TrainingFailed
 from sdsbench.core.files import disk_reason
 from sdsbench.core.private import public_text
+from sdsbench.core.processor import Load
 from sdsbench.core.reading import finite
 from sdsbench.core.record import Attempt, Failure, Parameters, Provenance, Record
 from sdsbench.core.run_folder import find_record, write_record
@@ -43,6 +44,7 @@ class RecordKeeper:
         for attempt in self.record.attempts:
             if attempt.status == "running":
                 attempt.status = lost_as
+        self._load: Load | None = None  # of the cores when this process's attempt began
 
     @property
     def finished(self) -> bool:
@@ -113,6 +115,7 @@ class RecordKeeper:
         self.record.checksum = write_record(self.folder, self.record).checksum
 
     def _begin(self) -> None:
+        self._load = Load.now()
         attempt = Attempt(started=_now(), status="running", slurm_job=_slurm_job())
         private.keep(self.folder, started=attempt.started, host=private.host(), process=os.getpid())
         self.record.attempts.append(attempt)
@@ -151,6 +154,7 @@ class RecordKeeper:
         self.record.status = status
         self.record.attempts[-1].status = status
         self.record.attempts[-1].ended = _now()
+        self.record.attempts[-1].others = round(self._load.others_since(), 2) if self._load else None
         self.write()
 
 

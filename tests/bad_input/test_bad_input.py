@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sdsbench.__main__ import main
+from sdsbench.core.processor import Load
 from sdsbench.core.record import Attempt
-from sdsbench.core.run_folder import find_record, write_record
+from sdsbench.core.run_folder import find_record, read_record, write_record
 from sdsbench.runs.keeper import RecordKeeper
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.plan import Plan
@@ -411,3 +412,16 @@ def test_attempts_without_an_end_are_told_apart(tmp_path: Path) -> None:
     write_record(tmp_path / "runs" / name, record)
     keeper = RecordKeeper(tmp_path / "runs" / name, plan.configuration(name, {}), name, print, "node_failure")
     assert [attempt.status for attempt in keeper.record.attempts] == ["node_failure"]
+
+
+def test_an_attempt_says_what_other_work_held_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan: Plan = plans.read(tiny_plan(tmp_path, "seed=0").folder)
+    (name,) = plan.manifest.runs
+    folder = tmp_path / "runs" / name
+    folder.mkdir(parents=True)
+    moments = iter([Load(busy=100.0, own=3.0, clock=50.0), Load(busy=125.0, own=13.0, clock=60.0)])
+    monkeypatch.setattr(Load, "now", lambda: next(moments))
+    keeper = RecordKeeper(folder, plan.configuration(name, {}), name)
+    with keeper.attempt():
+        keeper.end()
+    assert read_record(folder / "record.json").attempts[-1].others == 1.5

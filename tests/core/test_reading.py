@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -17,8 +21,9 @@ from sdsbench.core.errors import ConfigError, DamagedFile, Refused
 from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import ANSWERS, RECORD
 from sdsbench.core.lock import owned, owner_lives
-from sdsbench.core.reading import read_bytes, read_json
+from sdsbench.core.reading import parse_json, read_bytes, read_json
 from sdsbench.core.run_folder import read_record
+from tests.results.tables.fixtures import make_record, write_run
 
 
 @pytest.fixture(params=[0o077, 0o022, 0o000], ids=lambda mask: f"umask {mask:03o}")
@@ -215,3 +220,39 @@ def test_public_text_keeps_what_helps_and_nothing_of_the_machine(monkeypatch: py
         "data set gsm8k: (data.root)/gsm8k/train.parquet: no such file; "
         "see ~/notes.txt, (...)/x.json and https://example.org/a/b of (user) on (host)"
     )
+
+
+def test_json_is_what_python_makes_of_it() -> None:
+    """The compiled reader: the same floats to the last bit, whole numbers of any size, texts and repeated keys."""
+    generator = random.Random(0)
+    floats = [struct.unpack("d", generator.randbytes(8))[0] for _ in range(20_000)]
+    numbers = [*(value for value in floats if math.isfinite(value)), 2**63, -(2**70), 5e-324, 1e16, 0.1, -0.0]
+    text = json.dumps({"numbers": numbers, "texts": ["é", "\x7f", "\U0001f600", '"\\/']})
+    for content in (text, text.encode(), b"\xef\xbb\xbf" + text.encode()):
+        assert repr(parse_json(content, "here")) == repr(json.loads(text))
+    assert parse_json('{"a": 1, "a": 2}', "here") == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"indent": 1, "sort_keys": True},
+        {"indent": 4},
+        {"separators": (",", ":")},
+        {"indent": 1, "sort_keys": True, "ensure_ascii": False},
+    ],
+    ids=str,
+)
+def test_a_record_is_the_one_that_was_sealed_however_its_file_is_laid_out(form: Any, tmp_path: Path) -> None:
+    config = {"method": {"note": 'é ": x'}, "train": {"lr": 1e-05, "rate": 1e16, "seed": 2**70}}
+    for number, more in enumerate(({}, config)):
+        record = make_record("lora", number, {"gsm8k": 0.25}, config=more)
+        path = write_run(tmp_path, record) / "record.json"
+        written = read_record(path)
+        path.write_text(json.dumps(json.loads(path.read_text()), **form))
+        assert read_record(path) == written
+        changed = json.loads(path.read_text())
+        changed["scores"][0]["value"] = 0.26
+        path.write_text(json.dumps(changed, **form))
+        with pytest.raises(DamagedFile, match="does not match its checksum"):
+            read_record(path)

@@ -6,11 +6,13 @@ import json
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import sdsbench
+from sdsbench.core import step_log
 from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
-from sdsbench.results.frames import read_all, samples_of
+from sdsbench.results.frames import read_all, run_row, samples_of
 from sdsbench.results.setting import averaged, differences
 from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import make_record, make_samples, write_run
@@ -43,6 +45,21 @@ def test_damage_is_named_and_left_out(tmp_path: Path) -> None:
     assert "checksum" in runs.attrs["damaged"][altered.name]
 
 
+def test_a_frame_is_the_rows_of_the_records_that_count(tmp_path: Path) -> None:
+    """Runs of other methods with other keys, and one that failed in one place and was finished in the other."""
+    finished = make_record("dora", 0, {"gsm8k": 0.5}, facts={"only_here": 1.0})
+    failed = make_record("dora", 0, status="failed").model_copy(update={"run_id": finished.run_id})
+    write_run(tmp_path / "a", failed)
+    write_run(tmp_path / "b", finished)
+    write_run(tmp_path / "a", make_record("lora", 1, {"boolq": 0.25}))
+    write_run(tmp_path / "b", make_record("sds_lora", 2, {"gsm8k": 0.75}))
+    for places in ([tmp_path / "a", tmp_path / "b"], [tmp_path / "b", tmp_path / "a"]):
+        frame = sdsbench.load_runs(places)
+        rows = [run_row(one.folder, one.record) | {"origin": one.origin} for one in read_all(places)[0]]
+        pd.testing.assert_frame_equal(frame, pd.DataFrame(rows), check_like=True)
+        assert frame.set_index("method").loc["dora", "status"] == "done"
+
+
 def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
     record = make_record("lora", 0, {"gsm8k": 0.25})
     write_run(tmp_path / "a", record)
@@ -65,13 +82,17 @@ def test_steps_and_samples(tmp_path: Path) -> None:
         file.write('{"kind": "train", "st')
     assert sdsbench.load_steps(tmp_path)["kind"].tolist() == ["train", "probe"]
     assert sdsbench.load_steps(tmp_path, kind="train")["loss"].tolist() == [2.0]
+    described = {line.partition('"kind": "')[2].partition('"')[0] for line in (step_log.__doc__ or "").splitlines()}
+    assert described - {""} == {*step_log.KINDS}, "every kind that is written can be asked for"
     samples = sdsbench.load_samples(tmp_path)
     assert samples["evaluation"].tolist() == ["glue/rte"] * 2
     assert samples["scorer.flexible"].tolist() == [1.0, 0.0]
     assert len(sdsbench.load_samples(tmp_path, evaluation="glue/rte")) == 2
     with pytest.raises(ConfigError, match=r"evaluation='gsm8k': accepted: glue/rte"):
         sdsbench.load_samples(tmp_path, evaluation="gsm8k")
-    with pytest.raises(ConfigError, match=r"kind='trian': accepted: train, method, eval, probe, held_out\. Did you"):
+    with pytest.raises(
+        ConfigError, match=r"kind='trian': accepted: train, method, eval, probe, held_out, memory\. Did you"
+    ):
         sdsbench.load_steps(tmp_path, kind="trian")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.reading import read_bytes
-from sdsbench.results.bundles import archive, check, temporary
+from sdsbench.results.bundles import archive, temporary
 from sdsbench.results.bundles.manifest import FILE, RUNS, BundleManifest
 
 
@@ -50,6 +50,8 @@ def opened(path: Path) -> Bundle:
     folder = temporary.folder()
     try:
         bundle = _unpacked(path, folder)
+        from sdsbench.results.bundles import check  # tasks and methods, which folders of runs are read without
+
         _KNOWN[path], _OPEN[folder] = (stamp, bundle), bundle
         for run in sorted((folder / RUNS).glob("*")):
             if run.name not in bundle.problems and (wrong := check.contradictions(run, packed=True)):
@@ -92,7 +94,7 @@ def _run_of(name: str) -> str | None:
 
 def bundle_of(folder: Path) -> Bundle | None:
     """The open bundle that a folder of a run lies in."""
-    return _OPEN.get(folder.parent.parent)
+    return _OPEN.get(folder.parent.parent) if _OPEN else None
 
 
 def require_sound(run: Path) -> None:

@@ -6,10 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from sdsbench.core.texts import some_of
 from sdsbench.results import escape
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.verdict import ContextFinding, Verdict
 from sdsbench.results.statistics.pooled_effect import PooledEffect
+
+SHOWN = 3
+"""Runs of a finding that a text names; `sdsbench verdict --format json` names all."""
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -67,7 +71,7 @@ def finding_text(finding: ContextFinding) -> str:
         where = f"{finding.source}, no runs of yours"
     c = finding.comparison
     text = f"{finding.answer} ({where}; {finding.context}): "
-    runs = f"; runs {' '.join(finding.runs)}" if finding.runs else ""
+    runs = f"; runs {some_of(finding.runs, SHOWN)}" if finding.runs else ""
     if math.isnan(c.difference):
         return text + finding.note + runs
     interval = "" if math.isnan(c.low) else f" [{c.low:.3g}, {c.high:.3g}]"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sdsbench.core.errors import Refused
+from sdsbench.core.record import Record
 from sdsbench.results.figure_style import Palette
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.cells import TableCell
@@ -57,18 +58,20 @@ class Board:
         return [(row, run_id, reason) for row, cell in self.valued for run_id, reason in sorted(cell.unlearned.items())]
 
     def variant(self, row: Row) -> int:
-        """Which of its method's rows this is, from 0: figures give each a shade of the method's colour."""
-        method = self._method(row)
-        same = [other.name for other in self.rows if self._method(other) == method]
-        return sorted(same).index(row.name)
+        """Which of its method's rows this is, by rank, from 0: figures give each a shade of the method's colour."""
+        method = self._run(row).method
+        same = [other for other in self.rows if self._run(other).method == method]
+        return sorted((self._run(other).rank or 0, other.name) for other in same).index(
+            (self._run(row).rank or 0, row.name)
+        )
 
     def look(self, row: Row) -> dict[str, Any]:
         """Colour and marks of a row in all figures."""
-        return self.palette.look(self._method(row), self.variant(row))
+        return self.palette.look(self._run(row).method, self.variant(row))
 
-    def _method(self, row: Row) -> str:
+    def _run(self, row: Row) -> Record:
         cell = self.cell(row)
-        return (*cell.runs, *cell.unfinished)[0].record.method
+        return (*cell.runs, *cell.unfinished)[0].record
 
 
 def boards(runs: Sequence[Run], reference: str = "lora", rank: int | None = None) -> list[Board]:

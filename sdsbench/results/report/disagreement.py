@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from sdsbench.core.samples import correct
 from sdsbench.results.report.boards import Board
-from sdsbench.results.statistics.contrasts import mcnemar
 from sdsbench.results.tables.run_values import score_of
 from sdsbench.results.tables.runs import Run
 
@@ -26,7 +25,10 @@ class DisputedQuestion:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """The best method against another at one common seed: counts, McNemar's mid-p, and some of the questions."""
+    """The best method against another at one common seed: counts and some of the questions.
+
+    Without a p-value: one run of each says nothing of the methods, and of another seed it may say the opposite.
+    """
 
     ours: str
     theirs: str
@@ -36,7 +38,6 @@ class Disagreement:
     only_theirs: int
     both: int
     neither: int
-    p_value: float
     questions: tuple[DisputedQuestion, ...]
 
 
@@ -80,9 +81,8 @@ def _between(board: Board, a: Run, b: Run, ours: str, theirs: str, seed: int) ->
         for i in apart
     )
     counts = {pair: pairs.count(pair) for pair in ((True, False), (False, True), (True, True), (False, False))}
-    p_value = mcnemar(right[0], right[1]).p_value
     return Disagreement(ours, theirs, seed, (a.id, b.id), counts[True, False], counts[False, True], counts[True, True],
-                        counts[False, False], p_value, questions)  # fmt: skip
+                        counts[False, False], questions)  # fmt: skip
 
 
 def _run(runs: Sequence[Run], seed: int) -> Run:

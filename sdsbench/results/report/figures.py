@@ -147,8 +147,10 @@ def learning_rates(board: Board) -> Figure | None:
         figure = Figure(figsize=(5.6, 3.6))
         axes = figure.subplots()
         axes.set_xscale("log")
+        rows = {row.title: row for row in board.rows}
         for curve in found:
-            look = board.palette.look(curve.method, curve.variant)
+            row = rows.get(curve.title)  # none where each rate is a row of its own
+            look = board.look(row) if row else board.palette.look(curve.method, curve.variant)
             rates = list(curve.scores)
             means = [float(np.mean(values)) for values in curve.scores.values()]
             chosen = curve.tuning.chosen if curve.tuning else None
@@ -160,7 +162,8 @@ def learning_rates(board: Board) -> Figure | None:
                 axes.scatter([chosen], [means[rates.index(chosen)]], s=110, facecolors="none",
                              edgecolors=look["color"], linewidths=1.2)  # fmt: skip
         shown = sorted({rate for curve in found for rate in curve.scores})
-        axes.set_xticks(shown, [f"{rate:g}" for rate in shown], rotation=30 if len(shown) > 6 else 0)
+        turned = 30 if len(shown) > 6 else 0
+        axes.set_xticks(shown, [f"{rate:g}" for rate in shown], rotation=turned)
         axes.minorticks_off()
         held_back = "\non rows held back from training" if any(curve.validation for curve in found) else ""
         budgets = [curve.tuning.budget for curve in found if curve.tuning]
@@ -168,7 +171,7 @@ def learning_rates(board: Board) -> Figure | None:
             f"learning rate (ringed: chosen, {span(budgets)} runs a method)" if budgets else "learning rate"
         )
         axes.set_ylabel(escape.figure(metric(board)) + held_back)
-        _legend(axes, 2)
+        _legend(axes, 2, below=0.31 if turned else 0.18)
     return figure
 
 
@@ -278,8 +281,9 @@ def _names(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.4)
 
 
-def _legend(axes: Any, columns: int) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns)
+def _legend(axes: Any, columns: int, below: float = 0.18) -> None:
+    """`below`: what the axis' own texts take, as a share of its height."""
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -below), ncols=columns)
 
 
 def _untrained(board: Board) -> float | None:

@@ -10,8 +10,9 @@ from typing import Any
 from sdsbench.core.record import STAGES
 from sdsbench.core.samples import holds_answer
 from sdsbench.results.frames import evaluations_with_samples
-from sdsbench.results.tables.footer import TIES
+from sdsbench.results.tables.footer import TIES, rules_of
 from sdsbench.results.tables.names import method_title, model_title, task_title
+from sdsbench.results.tables.run_values import cores_of_others
 from sdsbench.results.tables.runs import Run
 
 ANSWERS = 20
@@ -60,6 +61,7 @@ def _facts(run: Run) -> list[tuple[str, Any]]:
         p = record.provenance
         facts += [("code", p.code_text())]
         facts += [("device", f"{p.device}, {p.dtype}, {p.threads} thread{'s' * (p.threads != 1)}")]
+        facts += [("other work", f"{cores_of_others(run):.1f} cores on average")] if cores_of_others(run) else []
         facts += [("data", f"{d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:16]}") for d in p.data]
     return [(name, value) for name, value in facts if value is not None]
 
@@ -75,8 +77,7 @@ def _tuning(run: Run) -> dict[str, Any] | None:
     tie = f", {TIES[tuning.tie_broken_by]}" if tuning.tie_broken_by else ""
     return {
         "key": tuning.key,
-        "rule": f"best mean {tuning.evaluation} ({tuning.scorer}) on rows held back from training"
-        f"{tie}; {tuning.budget} runs, seeds {', '.join(map(str, tuning.seeds))}",
+        "rule": f"{rules_of([tuning])[0]}{tie}",
         "interior": tuning.interior,
         "rows": [
             (value, score, loss, value == tuning.chosen)

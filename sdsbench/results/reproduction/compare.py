@@ -13,7 +13,7 @@ import numpy as np
 from sdsbench.core import samples, step_log
 from sdsbench.core.file_hash import content_hash
 from sdsbench.core.hashing import canonical_json
-from sdsbench.core.record import Provenance, Record, Score
+from sdsbench.core.record import Provenance, Record, Score, Unit, score_text
 from sdsbench.results.frames import Found, evaluations_with_samples
 from sdsbench.results.statistics.intervals import t_quantile
 from sdsbench.runs.origin import recorded_origin
@@ -29,7 +29,7 @@ EXIT_CODES: Mapping[Answer, int] = {
 class ScoreDifference:
     """One headline score, theirs and ours, and how far two runs of this setting with other seeds lie apart.
 
-    A share is in points of 100, any other score as it is. `half_width`: of the 95 % interval of the difference of two
+    All numbers are as in records (a share from 0 to 1). `half_width`: of the 95 % interval of the difference of two
     such runs, t with n - 1 degrees of freedom, standard deviation over the seeds times the square root of 2; None where
     the bundle has fewer than two seeds.
     """
@@ -40,10 +40,10 @@ class ScoreDifference:
     ours: float
     seeds: int
     half_width: float | None
-    unit: Literal["share", "number"] = "share"
+    unit: Unit = "share"
 
-    def told(self, value: float, sign: str = "") -> str:
-        return f"{value:{sign}.2f}" if self.unit == "share" else f"{value:{sign}.4g}"
+    def shown(self, value: float, sign: str = "") -> str:
+        return score_text(value, self.unit, sign)
 
     @property
     def within(self) -> bool:
@@ -52,12 +52,14 @@ class ScoreDifference:
     def __str__(self) -> str:
         spread = (
             f"the spread is not known: {self.seeds} seed in the bundle" if self.half_width is None
-            else f"two of its {self.seeds} seeds lie within ±{self.told(self.half_width)} of each other"
+            else f"two of its {self.seeds} seeds lie within ±{self.shown(self.half_width)} of each other"
         )  # fmt: skip
-        numbers = (
-            f"{self.told(self.theirs)} -> {self.told(self.ours)}, difference {self.told(self.ours - self.theirs, '+')}"
+        theirs, ours, between = (
+            self.shown(self.theirs),
+            self.shown(self.ours),
+            self.shown(self.ours - self.theirs, "+"),
         )
-        return f"{self.evaluation} ({self.scorer}) {numbers}; {spread}"
+        return f"{self.evaluation} ({self.scorer}) {theirs} -> {ours}, difference {between}; {spread}"
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,12 @@ def _differences(theirs: Record, ours: Record, siblings: Sequence[Record]) -> li
         values = [
             s.value for record in siblings if _setting(record) == _setting(theirs) and (s := _like(score, record))
         ]
-        scale = 100 if score.unit == "share" else 1
-        half = _half_width([scale * value for value in values])
-        shown = (scale * score.value, math.nan if here is None else scale * here.value)
-        found.append(ScoreDifference(score.evaluation, score.scorer, *shown, len(values), half, score.unit))
+        ours_value = math.nan if here is None else here.value
+        found.append(
+            ScoreDifference(
+                score.evaluation, score.scorer, score.value, ours_value, len(values), _half_width(values), score.unit
+            )
+        )
     return found
 
 

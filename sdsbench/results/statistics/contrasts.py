@@ -6,7 +6,6 @@
 | `unpaired_seeds` | seeds | no | one score a seed |
 | `paired_crossed` | seeds and questions | yes | the answers of several seeds to the same questions |
 | `unpaired_crossed` | seeds and questions | no | the same |
-| `mcnemar` | questions | one run of each | right or wrong answers; says nothing about other seeds |
 
 Which of them a comparison uses is decided by results/tables/contrast.py, before anybody looks at a score.
 """
@@ -17,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar as _statsmodels_mcnemar
 
 from sdsbench.results.statistics.variances import Variances
 
@@ -143,26 +140,6 @@ def pooled_variance(groups: Sequence[Sequence[float]]) -> Pooled | None:
     usable = [np.asarray(group, dtype=float) for group in groups if len(group) > 1]
     freedom = sum(group.size - 1 for group in usable)
     return (sum(_variance(group) * (group.size - 1) for group in usable) / freedom, freedom) if freedom else None
-
-
-def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> Comparison:
-    """McNemar's mid-p test of two lists of right/wrong answers to the same questions.
-
-    The exact test is conservative; mid-p (Fagerland et al. 2013) takes half of the observed outcome's probability.
-    The interval is NaN. Raises ValueError for lists of different or no length.
-    """
-    a, b = np.asarray(ours, dtype=bool), np.asarray(theirs, dtype=bool)
-    if a.shape != b.shape or a.ndim != 1 or a.size == 0:
-        raise ValueError(f"two equally long lists are needed, not {a.shape} and {b.shape}")
-    only_ours, only_theirs = int(np.sum(a & ~b)), int(np.sum(~a & b))
-    table = [[int(np.sum(a & b)), only_ours], [only_theirs, int(np.sum(~a & ~b))]]
-    p_value = float(_statsmodels_mcnemar(table, exact=True).pvalue)
-    discordant = only_ours + only_theirs
-    if discordant:
-        # At equal counts the two tails share the observed outcome, and half of it each makes exactly 1.
-        observed = float(stats.binom.pmf(only_ours, discordant, 0.5))
-        p_value = 1.0 if only_ours == only_theirs else max(p_value - observed, 0.0)
-    return Comparison("McNemar mid-p", (only_ours - only_theirs) / len(a), NAN, NAN, p_value, 1, len(a))
 
 
 def _variance(values: np.ndarray) -> float:

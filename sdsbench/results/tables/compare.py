@@ -16,6 +16,7 @@ import pandas as pd
 
 from sdsbench.core.errors import Refused
 from sdsbench.core.record import Record
+from sdsbench.core.texts import listed
 from sdsbench.results import escape
 from sdsbench.results.statistics.correction import holm
 from sdsbench.results.tables.build import Built
@@ -146,7 +147,8 @@ def _reference(
             return some[0], ""
     if not references:
         return None, "no reference here"
-    return None, f"several references: {', '.join(base.title for base in equal or references)}"
+    advice = "" if equal else "; --reference-rank takes one"
+    return None, f"several references: {listed(base.title for base in equal or references)}{advice}"
 
 
 def _record(built: Built, row: Row) -> Record | None:

@@ -14,7 +14,7 @@ from sdsbench.results.tables import contrast
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Table
 from sdsbench.results.tables.published import values
-from sdsbench.results.tables.run_values import is_cost, own_cost, score_of
+from sdsbench.results.tables.run_values import SHARED, cores_of_others, is_cost, own_cost, score_of
 from sdsbench.results.tables.runs import Run
 from sdsbench.tasks.graders.titles import described
 
@@ -135,12 +135,19 @@ def _costs(table: Table, runs: list[Run]) -> str:
     """Which costs are shown: those that a run has alone."""
     shown = [column.measure for column in table.columns if is_cost(column.measure)]
     empty = sum(any(not own_cost(run, measure) for measure in shown) for run in runs)
-    if not empty:
-        return ""
-    return (
-        f"Costs are what a run costs alone: of {empty} runs one is left empty (trained beside others in one process, "
-        "or the memory is that of the whole process)."
-    )
+    held = [cores for run in runs if (cores := cores_of_others(run)) >= SHARED]
+    texts = []
+    if empty:
+        texts.append(
+            f"Costs are what a run costs alone: of {empty} runs one is left empty (trained beside others in one "
+            "process, or the memory is that of the whole process)."
+        )
+    if held and any(not measure.startswith("memory.") for measure in shown):
+        texts.append(
+            f"Times of {len(held)} of {len(runs)} runs are those of a shared machine: other work held up to "
+            f"{max(held):.1f} cores on average."
+        )
+    return " ".join(texts)
 
 
 def _data(runs: list[Run]) -> str:
@@ -195,7 +202,7 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
     if not tuned:
         return ["Tuning: none; every rate is the protocol's or set by hand."]
     untuned = len(runs) - len(tuned)
-    rules = rules_of(tuned, _rule)
+    rules = rules_of(tuned)
     lines = [f"Tuning: {'; '.join(rules)}" + (f"; {untuned} runs without." if untuned else ".")]
     titles = {row.name: row.title for row in table.rows} | {c.name: c.title for c in table.columns}
     chosen: dict[str, list[str]] = {}
@@ -216,19 +223,20 @@ def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
 TIES = {"loss": "of equal scores by the validation loss", "value": "of equal scores the smallest value"}
 
 
-def rules_of(tuned: Sequence[Tuning], rule: Callable[[Tuning], str]) -> list[str]:
-    """Every rule of tuning once, in the words of `rule`, with the runs that it took."""
-    groups = sorted(grouped(tuned, rule).items())
-    return [f"{words}: {span(tuning.budget for tuning in found)} runs a method" for words, found in groups]
-
-
-def _rule(tuning: Tuning) -> str:
+def rule_of(tuning: Tuning) -> str:
+    """How a value was chosen, without what came of it."""
     declared = tuning.declared or tuning.grid
     extended = f", widened by up to {tuning.extend} at each end" if tuning.extend else ""
     return (
         f"{tuning.key} among {', '.join(f'{value:g}' for value in declared)}{extended}, {len(tuning.seeds)} seeds "
         f"({numbered(tuning.seeds)}) each, by {tuning.evaluation} ({tuning.scorer}) on rows held back from training"
     )
+
+
+def rules_of(tuned: Sequence[Tuning], rule: Callable[[Tuning], str] = rule_of) -> list[str]:
+    """Every rule of tuning once, in the words of `rule`, with the runs that it took."""
+    groups = sorted(grouped(tuned, rule).items())
+    return [f"{words}: {span(tuning.budget for tuning in found)} runs a method" for words, found in groups]
 
 
 def _origins(runs: list[Run]) -> str:

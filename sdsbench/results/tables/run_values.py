@@ -53,6 +53,15 @@ def own_cost(run: Run, measure: str) -> bool:
     return not measure.startswith("memory.") or (memory is not None and memory.kind == "cuda_allocated")
 
 
+SHARED = 0.25
+"""Cores that other work must hold on average before a table says so."""
+
+
+def cores_of_others(run: Run) -> float:
+    """Cores that other work held on average while a run was made, the most of its attempts; 0 where it is not known."""
+    return max((attempt.others or 0.0 for attempt in run.record.attempts), default=0.0)
+
+
 def _epoch_seconds(run: Run) -> float | None:
     """Training seconds per epoch of the training set; None for runs cut by train.max_steps."""
     epochs = run.flat.get("config.train.epochs")

@@ -124,7 +124,7 @@ def test_within_the_spread_of_seeds_and_beyond(pair: tuple[Found, Found, list[Re
 
     within = of(0.25, spread)
     assert (within.answer, within.exit_code) == ("within the spread", 11)
-    assert within.differences[0].half_width == pytest.approx(12.7062 * 17.6777 * 2**0.5, rel=1e-4)
+    assert within.differences[0].half_width == pytest.approx(12.7062 * 0.176777 * 2**0.5, rel=1e-4)
     assert [question.index for question in within.other_verdicts] == [0]
     apart = of(0.25, siblings)
     assert (apart.answer, apart.exit_code) == ("different", 12)

@@ -108,6 +108,8 @@ def test_answers_from_runs(tmp_path: Path, ours: list[float], answer: str) -> No
     assert result.answer == finding.answer == answer
     assert finding.comparison.difference == pytest.approx(100 * (np.mean(ours) - np.mean([0.50, 0.51, 0.53])))
     assert len(finding.runs) == 6 and finding.comparison.seeds == 3
+    assert f"runs {', '.join(finding.runs[:3])} and 3 more\n" in markdown([result]), "a text names three of them"
+    assert result.plain()["findings"][0]["runs"] == list(finding.runs), "the machine-readable form all"
     assert (finding.needed.seeds is not None and finding.needed.seeds > 3) == (answer == "undecided")
     asked = f"about {(finding.needed.seeds or 0) - 3} more seeds a side would decide"
     assert (asked in markdown([result])) == (answer == "undecided")

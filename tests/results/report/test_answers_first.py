@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sdsbench.core.record import Seconds
+from sdsbench.methods.base import METHODS
+from sdsbench.results.figure_style import Palette
 from sdsbench.results.report import figures
 from sdsbench.results.report.boards import Board, boards
 from sdsbench.results.report.build import build
 from sdsbench.results.report.conclusion import conclusion
 from sdsbench.results.report.curves import curves
 from sdsbench.results.report.run_page import run_page
+from sdsbench.results.tables.footer import rules_of
+from sdsbench.results.tables.names import _own
 from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
 
@@ -61,6 +66,32 @@ def test_the_forest_shows_every_difference_and_marks_what_leaves_it(tmp_path: Pa
     arrows = [line.get_marker() for line in axes.lines if line.get_marker() in ("<", ">") and not line.get_clip_on()]
     assert arrows == ["<", ">"], "only DoRA's interval is wider than the axis"
     assert "GSM8K" in axes.get_xlabel() and "difference to LoRA" in axes.get_xlabel()
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A method of a plugin, which calls itself otherwise than its name."""
+    monkeypatch.setattr(METHODS, "_values", dict(METHODS._values))
+    parent, config = METHODS.lookup("lora")
+    titled = type("Titled", (parent,), {"title": "A New LoRA", "__module__": "elsewhere"})
+    METHODS.register("titled_plugin", (titled, config))
+    yield "titled_plugin"
+    _own.cache_clear()
+
+
+def test_a_plugin_s_title_stands_in_every_figure_and_table(tmp_path: Path, plugin: str) -> None:
+    board = board_of(tmp_path, {"lora": (0.50, 0.52, 0.51), plugin: (0.71, 0.70, 0.72)})
+    forest = figures.forest(board)
+    assert forest is not None and "A New LoRA, r 8" in texts_of(forest)
+    for seed in range(3):
+        for lr in (1e-3, 1e-2):
+            write_run(tmp_path, make_record(plugin, seed, {"gsm8k": 0.5 + lr}, lr=lr))
+    rates = figures.learning_rates(boards(load(tmp_path)[0])[0])
+    assert rates is not None
+    assert "A New LoRA, r 8" in [text.get_text() for text in rates.axes[0].get_legend().texts]
+    assert "A New LoRA, r 8 is better by 20.0 [" in conclusion(board)
+    own = Palette([]).look("lora")
+    assert Palette([plugin]).look("lora") == own and Palette([plugin]).look(plugin)["color"] != own["color"]
 
 
 def test_a_constant_cost_has_no_figure(tmp_path: Path) -> None:
@@ -137,6 +168,27 @@ def test_one_curve_a_method_and_variant_with_the_chosen_rate(tmp_path: Path) -> 
     assert [text.get_text() for text in axes.get_legend().texts] == [curve.title for curve in found]
 
 
+def test_a_row_looks_the_same_in_every_figure(tmp_path: Path) -> None:
+    """LoRA of ranks 8 and 16 had changed places between the curves and all other figures."""
+    for rank in (8, 16):
+        for seed in range(2):
+            for variant in ("sds", "flat_lora"):
+                config = {"method": {"name": "sds_lora", "rank": rank, "variant": variant}}
+                chosen = tuned(1e-2, [1e-3, 1e-2, 1e-1], seeds=[9])
+                record = make_record("sds_lora", seed, {"gsm8k": 0.4}, rank=rank, tuning=chosen, config=config, lr=1e-2)
+                write_run(tmp_path, record)
+    (board,) = boards(load(tmp_path)[0])
+    figure = figures.learning_rates(board)
+    assert figure is not None
+    lines = {str(line.get_label()): line for line in figure.axes[0].lines}
+    assert len(lines) == len(board.rows) == 4
+    for row in board.rows:
+        look, line = board.look(row), lines[row.title]
+        assert line.get_color() == look["color"], row.title
+        assert line.get_markerfacecolor() == look["markerfacecolor"], row.title
+    assert [board.variant(row) // 2 for row in board.rows if row.title.endswith("r 16")] == [1, 1], "by rank"
+
+
 def test_a_rate_at_the_end_of_its_grid_is_told_on_the_figure(tmp_path: Path) -> None:
     for seed in range(3):
         chosen = tuned(1e-2, [1e-3, 1e-2], seeds=[9])
@@ -190,6 +242,55 @@ def test_the_page_begins_with_the_answers(tmp_path: Path) -> None:
     assert page.count("<svg ") == sum(page.count(f'<svg role="{role}" aria-label=') for role in ("group", "img"))
 
 
+def test_many_runs_of_a_row_are_linked_on_request(tmp_path: Path) -> None:
+    """Sixty links made each row many screens wide."""
+    scores = {"lora": tuple(0.5 + 0.01 * seed for seed in range(12)), "dora": tuple(0.3 + 0.01 * s for s in range(13))}
+    board_of(tmp_path / "runs", scores)
+    page = build(tmp_path / "out", load(tmp_path / "runs")[0], {}).read_text()
+    cells = {
+        title: page[page.index(f'<th scope="row">{title}</th>') :].partition("</tr>")[0]
+        for title in ("LoRA, r 8", "DoRA, r 8")
+    }
+    assert "<details>" not in cells["LoRA, r 8"] and cells["LoRA, r 8"].count("<a ") == 12
+    assert "<summary>13 runs</summary>" in cells["DoRA, r 8"] and cells["DoRA, r 8"].count("<a ") == 13
+
+
+def test_a_legend_covers_no_text_of_its_axis(tmp_path: Path) -> None:
+    """With more than six rates their numbers are turned and the axis' name moves down: it lay below the legend."""
+    for number in range(8):
+        lr = 1e-3 * 1.8**number
+        write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.4}, lr=lr))
+        write_run(tmp_path, make_record("dora", 0, {"gsm8k": 0.5}, lr=lr))
+    figure = figures.learning_rates(boards(load(tmp_path)[0])[0])
+    assert figure is not None
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert axes.get_legend().get_window_extent().y1 <= axes.xaxis.label.get_window_extent().y0
+
+
+def test_disputed_questions_carry_no_test(runs_of_two: Path) -> None:
+    """One run of each, of one seed, had a p-value beside the table's tests over seeds, and could say the opposite."""
+    page = build(runs_of_two / "out", load(runs_of_two / "runs")[0], {}).read_text()
+    part = page[page.index("and another method disagree</h3>") :].partition("</table>")[0]
+    assert "One run of each, of one seed" in part and "only the other right" in part
+    assert "mid-p" not in page and part.count("<td>") == 5
+
+
+def test_in_the_dark_methods_keep_their_colours(tmp_path: Path) -> None:
+    """Inverted colours made three dark ones white."""
+    board_of(tmp_path / "runs", {"lora": (0.5, 0.6)})
+    build(tmp_path / "out", load(tmp_path / "runs")[0], {})
+    assert "filter" not in (tmp_path / "out/style.css").read_text()
+
+
+@pytest.fixture
+def runs_of_two(tmp_path: Path) -> Path:
+    for method, right in (("lora", [True, False, True]), ("dora", [False, False, True])):
+        record = make_record(method, 0, {"gsm8k": sum(right) / 3}, n=3)
+        write_run(tmp_path / "runs", record, {"gsm8k": make_samples(right)})
+    return tmp_path
+
+
 def test_names_of_others_end_no_report(tmp_path: Path) -> None:
     """A method called `$\\foo{$` was read as a formula and ended the whole report in a traceback."""
     names = ["$\\foo{$", "<script>alert(1)</script>", "_hidden", "lora"]
@@ -213,6 +314,8 @@ def test_a_run_shows_its_tuning_its_inert_keys_and_its_answers(tmp_path: Path) -
     shown = run_page(runs[0])
     assert shown["tuning"]["rows"] == [(1e-3, "50.00", None, False), (1e-2, "60.00", None, True)]
     assert not shown["tuning"]["interior"]
+    (rule,) = rules_of([chosen])
+    assert shown["tuning"]["rule"] == rule, "in the words of the tables' footer"
     (answers,) = shown["answers"]
     assert [row["verdicts"] for row in answers.rows] == [[("flexible", "right")], [("flexible", "wrong")]]
     build(tmp_path / "out", runs, {})

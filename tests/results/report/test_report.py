@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import subprocess
@@ -205,3 +206,19 @@ def test_in_a_browser(report: Path, tmp_path: Path, width: int) -> None:
         content, window, small, nameless = map(int, found.groups())
         assert content <= window == width, page.name
         assert small == nameless == 0, page.name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None or shutil.which("pdftotext") is None, reason="needs both programs")
+def test_in_print(report: Path, tmp_path: Path) -> None:
+    """The numbers behind the claims are on paper, where nobody opens them; links to runs, of no use there, are not."""
+    switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    command = ["chromium", *(f"--{switch}" for switch in switches.split()), f"--user-data-dir={tmp_path / 'profile'}"]
+    subprocess.run([*command, f"--print-to-pdf={tmp_path / 'page.pdf'}", report.as_uri()], capture_output=True)
+    done = subprocess.run(["pdftotext", "-layout", "page.pdf", "-"], cwd=tmp_path, capture_output=True, text=True)
+    words = " ".join(done.stdout.split())
+    finding = html.unescape(
+        report.read_text().partition('class="printed"')[2].partition("<li>")[2].partition("</li>")[0]
+    )
+    assert finding and " ".join(finding.split())[:60] in words
+    assert "PNG" not in words

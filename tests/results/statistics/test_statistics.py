@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
@@ -72,24 +71,6 @@ def test_equal_differences_are_no_certainty(gap: float) -> None:
         contrasts.unpaired_crossed(np.full((3, 4), 1.0), np.zeros((3, 4))),
     ):
         assert math.isnan(found.p_value) and math.isnan(found.low) and math.isnan(found.high), found.test
-
-
-@pytest.mark.parametrize("only_ours, only_theirs", [(9, 2), (4, 4), (0, 5), (30, 12)])
-def test_mcnemars_mid_p_is_its_definition(only_ours: int, only_theirs: int) -> None:
-    ours = [True] * only_ours + [False] * only_theirs + [True] * 10 + [False] * 7
-    theirs = [False] * only_ours + [True] * only_theirs + [True] * 10 + [False] * 7
-    n, k = only_ours + only_theirs, min(only_ours, only_theirs)
-    tail = sum(math.comb(n, i) for i in range(k)) / 2**n + math.comb(n, k) / 2**n / 2
-    assert contrasts.mcnemar(ours, theirs).p_value == pytest.approx(2 * tail)
-    exact = reference_mcnemar([[10, only_ours], [only_theirs, 7]], exact=True).pvalue
-    assert contrasts.mcnemar(ours, theirs).p_value <= exact
-    assert contrasts.mcnemar(ours, theirs).difference == pytest.approx((only_ours - only_theirs) / len(ours))
-
-
-def test_mcnemar_without_disagreement() -> None:
-    assert contrasts.mcnemar([True, False], [True, False]).p_value == 1.0
-    with pytest.raises(ValueError, match="equally long"):
-        contrasts.mcnemar([True], [True, False])
 
 
 def test_the_crossed_error_has_both_parts() -> None:

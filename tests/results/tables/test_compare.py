@@ -104,7 +104,7 @@ def test_the_reference_has_the_same_rank_and_says_which_it_is(tmp_path: Path) ->
     rows = frame(compared(tmp_path)).set_index("row")
     assert rows.loc["dora_r8", "reference"] == "lora_r8" and rows.loc["dora_r32", "reference"] == "lora_r32"
     assert rows.loc["full_ft", "reference"] == ""
-    assert rows.loc["full_ft", "note"] == "several references: LoRA, r 8, LoRA, r 32"
+    assert rows.loc["full_ft", "note"] == "several references: LoRA, r 8 and LoRA, r 32; --reference-rank takes one"
     with pytest.raises(Refused, match="there are: dora, full_ft, lora"):
         compared(tmp_path, reference="lara")
 

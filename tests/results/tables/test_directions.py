@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdsbench.core.record import Score
+from sdsbench.core.record import Score, score_text
 from sdsbench.results.tables.definition import shown_as
 
 
@@ -14,5 +14,6 @@ def test_rank_and_text_follow_direction_and_unit() -> None:
     loss, share = score(2.5, better="lower", unit="number"), score(0.25)
     assert loss.rank == -2.5 and share.rank == 0.25
     assert loss.shown(2.5) == "2.5000" and share.shown(0.25) == "25.00"
+    assert score_text(-0.25, "share", "+") == "-25.00" and score_text(0.00123, "number", "+") == "+0.0012"
     assert shown_as(loss) == {"format": "number", "better": "lower"}
     assert shown_as(share) == {"format": "score", "better": "higher"}

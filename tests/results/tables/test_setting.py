@@ -10,8 +10,9 @@ import pytest
 
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.hashing import sha256_of
-from sdsbench.core.record import Memory, Seconds
+from sdsbench.core.record import Attempt, Memory, Seconds
 from sdsbench.results import setting
+from sdsbench.results.report.run_page import run_page
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.definitions.grid import grid
@@ -232,6 +233,21 @@ def test_costs_are_empty_where_they_are_not_the_runs_own(tmp_path: Path) -> None
         write_run(tmp_path / name, record)
         assert cost(tmp_path / name, "memory.peak_bytes") == memory, name
         assert cost(tmp_path / name, "seconds.train") == seconds, name
+
+
+def test_a_time_stands_with_the_share_of_the_machine_that_it_had(tmp_path: Path) -> None:
+    """Runs of two workers on two cores had times like any others: table and page of the run say what others held."""
+    for seed, others in enumerate((None, 0.1, 1.0)):
+        record = make_record("lora", seed, {"gsm8k": 0.5})
+        record.attempts = [Attempt(started="2026-11-27T00:00:00+00:00", status="done", others=others)]
+        write_run(tmp_path, record)
+    runs, _ = load(tmp_path)
+    time = Column("time", "Training, s", {}, "seconds.train", format="seconds", better="")
+    said = "Times of 1 of 3 runs are those of a shared machine: other work held up to 1.0 cores on average."
+    assert said in build(replace(grid(runs), columns=(*grid(runs).columns, time)), runs).footer
+    assert not any("shared machine" in line for line in build(grid(runs), runs).footer), "no time is shown"
+    facts = [dict(run_page(run)["facts"]).get("other work") for run in sorted(runs, key=lambda run: run.record.seed)]
+    assert facts == [None, "0.1 cores on average", "1.0 cores on average"]
 
 
 def test_times_of_different_machines_are_not_averaged(tmp_path: Path) -> None:

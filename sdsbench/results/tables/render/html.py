@@ -11,6 +11,9 @@ from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.render.texts import texts
 
+MANY = 12
+"""Links to runs that stand open in a row."""
+
 
 def render(built: Built, link: Callable[[str], str] | None = None) -> str:
     """The table. With `link`, which gives the address of a run's page, a last column leads to the runs of each row."""
@@ -61,4 +64,6 @@ def _runs(row: str, cells: list[dict[str, Any]], link: Callable[[str], str]) -> 
         f'<a href="{escape(link(run_id))}" aria-label="{escape(f"{row}, run {run_id}")}">{number}</a>'
         for number, run_id in enumerate(ids, 1)
     )
+    if len(ids) > MANY:  # on request: sixty links make a row of many screens
+        links = f"<details><summary>{len(ids)} runs</summary>{links}</details>"
     return f'<td class="text runs">{links}</td>'
