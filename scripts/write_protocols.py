@@ -67,6 +67,8 @@ def _section(protocol: str, tree: Mapping[str, Any]) -> Iterator[str]:
     command = " ".join(words)
     yield f"## {protocol}\n"
     yield f"{own['source'].capitalize() if ' ' not in own['source'] else own['source']}. Our values: `{command}`.\n"
+    if list(configs) == ["paper"] and own.get("code"):
+        yield "One variant: paper and code do not contradict each other; what the paper leaves open is the code's.\n"
     yield from _items(own, configs)
     others = [f"- {key}: {text(value)}." for key, value in own.get("ours", {}).items()]
     if others:

@@ -9,7 +9,7 @@ inverse at every step. While B = 0, gA = 0 and so is gA'.
 `form=authors` is the ScaledAdam of the method's own authors (custom_optimizer.py: AdamWr). A moves first, and the Gram
 matrix that divides gB is that of the new A; Adam's moments are the method's own, by default without bias correction:
 
-    A <- A - eta M_A / (sqrt(V_A) + epsilon)
+    A <- A - eta M_A / (sqrt(V_A) + epsilon),   then A <- (1 - eta decay) A,   and B alike
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from sdsbench.core.lazy import torch
-from sdsbench.core.section import PositiveNumber, Share, only_where
+from sdsbench.core.section import FromZero, PositiveNumber, Share, only_where
 from sdsbench.methods.base import Layers, LowRankConfig, register
 from sdsbench.methods.factor_stacks import factors_and_gradients, put, put_gradients, stacked
 from sdsbench.methods.lora import LoRA
@@ -39,7 +39,7 @@ class PreconditionedLoRAConfig(LowRankConfig):
     form: Literal["joint", "authors"] = Field(
         "joint",
         description="both Gram matrices from before the step, and the run's optimizer; or as its authors' code, where "
-        "A moves before B and Adam is the method's own, without weight decay",
+        "A moves before B and Adam is the method's own",
     )
     betas: Annotated[list[Share], _AUTHORS] = Field(
         [0.9, 0.999], min_length=2, max_length=2, description="decay of the first and of the second moment"
@@ -47,6 +47,10 @@ class PreconditionedLoRAConfig(LowRankConfig):
     epsilon: Annotated[PositiveNumber, _AUTHORS] = Field(1e-8, description="added to the root of the second moment")
     bias_correction: Annotated[bool, _AUTHORS] = Field(
         False, description="the rate is multiplied by sqrt(1 - beta2^t) / (1 - beta1^t)"
+    )
+    weight_decay: Annotated[FromZero, _AUTHORS] = Field(
+        0.0,
+        description="after its move a factor shrinks by the rate times this; train.weight_decay is for a head",
     )
 
 
@@ -76,11 +80,11 @@ class PreconditionedLoRA(LoRA):
                 a_Lrn, b_Lmr, ga_Lrn, gb_Lmr = factors_and_gradients(batch)
                 ga_Lrn = self._divided(b_Lmr.mT @ b_Lmr, ga_Lrn)
                 if self.config.form == "authors":
-                    ga_Lrn = self._adam(batch, "A", ga_Lrn, step)
+                    ga_Lrn = self._decayed(a_Lrn, self._adam(batch, "A", ga_Lrn, step), lr)
                     a_Lrn = a_Lrn - lr * ga_Lrn
                 gb_Lmr = self._divided(a_Lrn @ a_Lrn.mT, gb_Lmr.mT).mT
                 if self.config.form == "authors":
-                    gb_Lmr = self._adam(batch, "B", gb_Lmr, step)
+                    gb_Lmr = self._decayed(b_Lmr, self._adam(batch, "B", gb_Lmr, step), lr)
                 put_gradients(batch, A=ga_Lrn, B=gb_Lmr)
 
     def _divided(self, gram_Lrr: Tensor, gradient_Lrn: Tensor) -> Tensor:
@@ -98,3 +102,7 @@ class PreconditionedLoRA(LoRA):
         if self.config.bias_correction:
             direction_L *= math.sqrt(1 - beta2**step) / (1 - beta1**step)
         return direction_L
+
+    def _decayed(self, factor_L: Tensor, direction_L: Tensor, lr: float) -> Tensor:
+        """The direction whose plain step is that of `direction_L` and the decay of where it leads."""
+        return direction_L + self.config.weight_decay * (factor_L - lr * direction_L)

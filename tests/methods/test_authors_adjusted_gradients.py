@@ -48,7 +48,7 @@ def test_preconditioned_lora_is_the_sds_authors_scaled_adam(start: str, clip: fl
 def test_preconditioned_lora_is_its_own_authors_scaled_adam(
     start: str, clip: float | None, damping: float, corrected: bool
 ) -> None:
-    """A moves before B, Adam as they launch it or bias-corrected; every series of theirs but the one with decay."""
+    """A moves before B, Adam as they launch it or bias-corrected."""
     series = f"pilanci.{start}.{'clipped' if clip else 'unclipped'}.reg{damping:g}"
     series += ".bias_corrected" if corrected else ""
     if f"{series}.raw_norm" not in authors("scaled_adam"):
@@ -60,6 +60,15 @@ def test_preconditioned_lora_is_its_own_authors_scaled_adam(
     if not corrected and start == "generic":
         joint = run("scaled_adam", "preconditioned_lora", series, 1e-3, clip, start == "generic", damping=damping)
         assert max(joint) > 1e-2, "the form of SDS-LoRA's author is another one"
+
+
+def test_preconditioned_lora_decays_as_its_own_authors() -> None:
+    """Each factor shrinks after its move, A before the Gram matrix for gB is taken of it."""
+    series, keys = "pilanci.generic.unclipped.reg0.01.decay0.1", {"form": "authors", "damping": 1e-2}
+    decayed = run("scaled_adam", "preconditioned_lora", series, 1e-3, None, True, weight_decay=0.1, **keys)
+    assert max(decayed) < 5e-6, decayed
+    free = run("scaled_adam", "preconditioned_lora", series, 1e-3, None, True, **keys)
+    assert min(free) > 5e-5, free
 
 
 AUTHORS_DAMPING = {"damping": 1e-8, "damping_form": "absolute"}
@@ -78,6 +87,10 @@ def test_lora_pro_adjusts_as_its_authors(code: str, case: str) -> None:
         found = adjusted_gradients(*batch, 2.0, damping, relative, closest)
         for value, own in zip(found, ("gA", "gB"), strict=True):
             assert largest_difference(value[0], tensors[f"{layer}.{case}.{name}.{own}"]) < 3e-5, (layer, own)
+        if closest:
+            without = adjusted_gradients(*batch, 2.0, damping, relative, False)
+            moved = (found[0] - without[0])[0] @ torch.linalg.pinv(batch[0][0])
+            assert largest_difference(moved, tensors[f"{layer}.{case}.{name}"]) < 1e-3, "X itself"
 
 
 FULL = {"mode": "full", "scaling": "standard"}
@@ -118,10 +131,14 @@ def test_full_lora_pro_projects_its_direction_as_its_authors(code: str, case: st
         for value, own in zip(found, ("gA", "gB"), strict=True):
             expected = of(f"{case}.{code}.direction.X.{own}")
             assert largest_difference(value[0], expected) < 1e-4, (layer, own)
-        if case == "plain" and code == "deepspeed":
-            equivalent = 2.0 * (b @ of("plain.deepspeed.no_X.gA") + of("plain.deepspeed.no_X.gB") @ a)
-            assert largest_difference(equivalent, of("plain.deepspeed.equivalent")) < 1e-5
-            direction = of("plain.deepspeed.direction")
+        without = adjusted_gradients(*batch, 2.0, 1e-18 if code == "exact" else 1e-8, False, False)
+        moved = (found[0] - without[0])[0] @ torch.linalg.pinv(batch[0][0])
+        assert largest_difference(moved, of(f"{case}.{code}.direction.X")) < 1e-3, "X itself"
+        if case == "plain":
+            pair = (of(f"plain.{code}.no_X.{own}") for own in ("gA", "gB"))
+            equivalent = 2.0 * (b @ next(pair) + next(pair) @ a)
+            assert largest_difference(equivalent, of(f"plain.{code}.equivalent")) < 1e-5
+            direction = of(f"plain.{code}.direction")
             assert largest_difference(2.0 * b.t() @ direction, ga) < 1e-5
             assert largest_difference(2.0 * direction @ a.t(), gb) < 1e-5
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sdsbench.methods.gradients import summed_gradients
 from sdsbench.methods.linear_algebra import randomised_svd
+from sdsbench.methods.weight_svd import balanced_factors
 from sdsbench.training.training_config import TrainConfig
-from tests.methods.replay import Replay, authors, largest_difference
+from tests.methods.replay import Replay, authors, largest_difference, names_of
 from tests.methods.tiny import Context
 
 COSINE = {"lr": 7e-4, "schedule": "cosine", "max_steps": 30}
@@ -54,22 +55,51 @@ class _PreStage:
     def train_at_constant_rate(self, steps: int, after_step: Callable[[int, Any], None]) -> None:
         optimizer = self.replay.state.optimizer
         norms = self.replay.tensors["pre.raw_norm"]
+        renewed: list[int] = []
         for step in range(1, steps + 1):
             self.replay.backward(step, "pre.G")
             assert optimizer.clip(1.0) == pytest.approx(float(norms[step - 1]), rel=1e-3)
             optimizer.step(1.0)
+            before = {name: (layer.A.clone(), layer.B.clone()) for name, layer in self.replay.layers.items()}
             after_step(step, optimizer)
+            if not any(layer.B.any() for layer in self.replay.layers.values()):
+                self._compare(len(renewed), before)
+                renewed.append(step)
+        for name in self.replay.names:
+            assert renewed == self.replay.tensors[f"{name}.pre.new_bases_after_step"].tolist()
         optimizer.clear_state(head=True)
+
+    def _compare(self, time: int, before: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """The bases that were found, from what, and that training goes on at A = B = 0."""
+        for name, layer in self.replay.layers.items():
+            of = lambda key: self.replay.tensors[f"{name}.pre.{key}"][time]  # noqa: B023, E731
+            (a_rn, b_mr) = before[name]
+            assert largest_difference(*signed(a_rn.t(), of("A_before").t())) < 1e-3
+            assert largest_difference(*signed(b_mr, of("B_before"))) < 1e-3
+            assert largest_difference(*signed(layer.Q_A, of("Q_A"))) < 1e-3
+            assert largest_difference(*signed(layer.Q_B, of("Q_B"))) < 1e-3
+            assert torch.equal(layer.A.detach(), of("A")) and torch.equal(layer.B.detach(), of("B"))
 
 
 def follow(replay: Replay, series: str, steps: int) -> dict[str, list[int]]:
     """Train on the file's gradients and hold every step to the series; the steps after which bases changed."""
     renewed: dict[str, list[int]] = {name: [] for name in replay.names}
+    split: Any = replay.method._split  # type: ignore[attr-defined]
+
+    def look(layers: Any) -> None:
+        for name, layer in layers.items():
+            a_rn, b_mr = (replay.tensors[f"{name}.{series}{own}_before_split"] for own in "AB")
+            assert largest_difference(*signed(layer.A.detach().t(), a_rn.t())) < 1e-3
+            assert largest_difference(*signed(layer.B.detach(), b_mr)) < 1e-3
+        split(layers)
+
+    replay.method._split = look  # type: ignore[attr-defined]
     for step in range(1, steps + 1):
         before = {name: layer.Q_B.clone() for name, layer in replay.layers.items()}
         replay.backward(step)
         report = replay.update()
         assert report.lr == pytest.approx(float(replay.tensors["lr"][step - 1]), rel=1e-5)
+        assert report.grad_norm == pytest.approx(float(replay.tensors[f"{series}raw_norm"][step - 1]), rel=1e-3)
         for name, layer in replay.layers.items():
             if not torch.equal(before[name], layer.Q_B):
                 renewed[name].append(step)
@@ -111,7 +141,7 @@ def started_lora_sb(**keys: Any) -> Replay:
     context = _Gradients(lambda: None)
     context.replay = replay
     facts = replay.method.prepare(replay.layers, context)
-    assert facts["eta"] == 3e-4
+    assert facts["eta"] == 3e-4 == pytest.approx(float(replay.tensors["eta"]))
     replay.state.optimizer.refresh_masters()
     return replay
 
@@ -130,7 +160,36 @@ def test_lora_sb_starts_as_its_authors_do() -> None:
         assert share == pytest.approx(float(again.tensors[f"{name}.authors.captured"][1]), abs=0.01)
         for tensor in (layer.A, layer.B, layer.R):
             assert torch.equal(tensor, tensor.bfloat16().float()), "the authors round all three"
+        assert all(again.method.scale() == again.tensors[f"{name}.{kind}.scale"] for kind in ("exact", "authors"))
+    again.put(A="authors.A", B="authors.B", R="authors.R")
+    for name, layer in again.layers.items():
+        assert largest_difference(again.method.delta(layer), again.tensors[f"{name}.authors.delta"]) < 1e-5
     assert all(0 < share < 1 for share in kept)
+
+
+def test_lora_sb_s_fast_start_is_its_authors_from_their_random_draw() -> None:
+    """Seed 42, one draw that nobody uses, then svd_lowrank; rounded to bf16, where a tie may fall otherwise."""
+    tensors = authors("lora_sb")
+    for name in names_of(tensors):
+        step_mn = tensors[f"{name}.step"]
+        generator = torch.Generator().manual_seed(42)
+        torch.randn(step_mn.shape[0], 4, generator=generator)
+        u_mr, s_r, v_nr = drawn_as_torch(step_mn, 4, generator, 0, 10)
+        a, b, r = (tensors[f"{name}.authors.{own}"] for own in "ABR")
+        for found, expected in ((u_mr, b), (v_nr, a.t()), (s_r.diag(), r)):
+            rounded, expected = signed(found.bfloat16().float(), expected)
+            assert largest_difference(rounded, expected) < 2**-7
+            assert float((rounded == expected).float().mean()) > 0.98
+
+
+def drawn_as_torch(
+    matrix_mn: Tensor, rank: int, generator: torch.Generator, oversampling: int, iterations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`randomised_svd` from the random start of torch.svd_lowrank, which works on the transpose of a wide matrix."""
+    if matrix_mn.shape[0] >= matrix_mn.shape[1]:
+        return randomised_svd(matrix_mn, rank, generator, oversampling, iterations)
+    v_nr, s_r, u_mr = randomised_svd(matrix_mn.t(), rank, generator, oversampling, iterations)
+    return u_mr, s_r, v_nr
 
 
 def test_lora_sb_sums_batches_as_its_authors_do() -> None:
@@ -188,6 +247,13 @@ def test_the_authors_eta() -> None:
 def test_lora_xs_is_its_authors() -> None:
     train = TrainConfig(lr=4e-3, schedule="constant", clip_norm=None)
     replay = Replay("lora_xs", "lora_xs", train, alpha=8.0)
+    generator = torch.Generator().manual_seed(5)
+    for name, layer in replay.layers.items():
+        torch.empty(4, 4).uniform_(generator=generator)  # a linear layer's own start, which theirs replaces
+        replay.method.create(layer, generator)
+        assert largest_difference(layer.R, replay.tensors[f"{name}.R_start"]) < 1e-6, "their draw"
+        assert replay.method.scale() == replay.tensors[f"{name}.scale"]
+    replay = Replay("lora_xs", "lora_xs", train, alpha=8.0)
     for name, layer in replay.layers.items():
         assert largest_difference(layer.B @ layer.A, replay.tensors[f"{name}.B"] @ replay.tensors[f"{name}.A"]) < 1e-5
     replay.put(A="A", B="B", R="R")
@@ -223,6 +289,21 @@ def test_pissa_is_peft(svd: str, niter: int, scale: int) -> None:
             assert largest_difference(*signed(layer.B_initial, b)) < 1e-4
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("niter", [4, 16])
+def test_the_fast_start_of_pissa_is_peft_s_from_its_random_draw(niter: int, scale: int) -> None:
+    tensors = authors("pissa")
+    for name in names_of(tensors):
+        weight_mn = tensors[f"{name}.W0"]
+        triples = drawn_as_torch(weight_mn, 4, torch.Generator().manual_seed(21), 0, niter)
+        b_mr, a_rn = balanced_factors(triples, float(scale))
+        a, b = (tensors[f"{name}.niter_{niter}.scale{scale}.{own}"] for own in "AB")
+        assert largest_difference(*signed(a_rn.t(), a.t())) < 1e-5
+        assert largest_difference(*signed(b_mr, b)) < 1e-5
+        if scale == 1:
+            assert largest_difference(weight_mn - b_mr @ a_rn, tensors[f"{name}.niter_{niter}.scale1.residual"]) < 1e-5
+
+
 @pytest.mark.parametrize("gamma", [16, 512])
 def test_lora_ga_is_its_authors(gamma: int) -> None:
     replay = Replay("lora_ga", "lora_ga", alpha=4.0, gamma=float(gamma), svd_iterations=30)
@@ -237,11 +318,29 @@ def test_lora_ga_is_its_authors(gamma: int) -> None:
         assert largest_difference(*signed(layer.B.detach(), b)) < 1e-3
         assert math.isclose(replay.method.scale(), 2.0)
         seeded = [replay.tensors[f"{name}.seeded.gamma{gamma}.{own}"] for own in "AB"]
+        base = replay.tensors[f"{name}.W0"] - 2.0 * seeded[1] @ seeded[0]
+        if gamma == 16:
+            assert largest_difference(base, replay.tensors[f"{name}.seeded.gamma16.base"]) < 1e-5
         assert largest_difference(*signed(layer.A.detach().t(), seeded[0].t())) < 2e-3, "svd_lowrank's own draw"
         assert largest_difference(*signed(layer.B.detach(), seeded[1])) < 2e-3
         if gamma == 16:
             base = layer.weight - 2.0 * signed(layer.B_initial, b)[0] @ signed(layer.A_initial.t(), a.t())[0].t()
             assert largest_difference(base, replay.tensors[f"{name}.exact.gamma16.base"]) < 1e-4
+
+
+@pytest.mark.parametrize("gamma", [16, 512])
+def test_lora_ga_starts_as_its_authors_from_their_random_draw(gamma: int) -> None:
+    """Of the last layer, which is wide, torch takes the transpose, and so another draw."""
+    replay = Replay("lora_ga", "lora_ga", alpha=4.0, gamma=float(gamma))
+    for number, (name, layer) in enumerate(replay.layers.items()):
+        context = Context(lambda: None)
+        context.generator = torch.Generator().manual_seed(11 + number)
+        context.summed_gradients = lambda *_: {name: replay.tensors[f"{name}.gradient"]}  # type: ignore[method-assign] # noqa: B023
+        replay.method.prepare({name: layer}, context)
+        tolerance = 1e-5 if layer.out_features >= layer.in_features else 2e-3
+        a, b = (replay.tensors[f"{name}.seeded.gamma{gamma}.{own}"] for own in "AB")
+        assert largest_difference(*signed(layer.A.detach().t(), a.t())) < tolerance
+        assert largest_difference(*signed(layer.B.detach(), b)) < tolerance
 
 
 def test_dora_is_peft_and_its_authors() -> None:

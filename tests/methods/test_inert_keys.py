@@ -35,7 +35,11 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("lora_sb", {"samples": 7}, {"sample_fraction": 0.5}),
     ("altlora", {"second_moment": False}, {"epsilon": 0.5}),
     ("altlora", {"moves": "both", "second_moment": True}, {"steps_per_turn": 3}),
-    ("preconditioned_lora", {"form": "joint"}, {"betas": [0.1, 0.2], "epsilon": 1.0, "bias_correction": True}),
+    (
+        "preconditioned_lora",
+        {"form": "joint"},
+        {"betas": [0.1, 0.2], "epsilon": 1.0, "bias_correction": True, "weight_decay": 1.0},
+    ),
     ("dora", {"dropout": 0.0}, {"drop_base": True}),
     (
         "sds_lora",

@@ -120,7 +120,10 @@ def test_generated_text_reaches_nothing_outside_its_expression(tmp_path):
 
 def test_no_environment_variable_moves_a_verdict():
     """A new process under another environment gives the verdicts that this one gives."""
-    variables = {"PYTHONINTMAXSTRDIGITS": "640", "PYTHONHASHSEED": "7", "SYMPY_USE_CACHE": "no", "LC_ALL": "C"}
+    variables = {
+        "PYTHONINTMAXSTRDIGITS": "640", "PYTHONHASHSEED": "7", "SYMPY_USE_CACHE": "no", "LC_ALL": "C", "LANG": "tr_TR",
+        "TZ": "Pacific/Kiritimati", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "3",
+    }  # fmt: skip
     digits = "1" * 700
     questions = [
         ("math", "7", f"The answer is: {digits}/{digits}1"),

@@ -12,6 +12,7 @@ import yaml
 
 from sdsbench.core.errors import ConfigError
 from sdsbench.runs.configuration.compose import compose_run, conf_folder, options
+from sdsbench.runs.configuration.paper import SETTINGS
 from sdsbench.tasks import base
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +178,63 @@ def test_the_page_of_protocols_is_current():
             cited = [key for key, value in config.protocol.code.items() if re.search(r"\(.*\.(py|sh|json)", str(value))]
             assert len(cited) >= 5, f"{protocol}: the code's deviations have source lines"
     assert "no known difference" not in page
+
+
+def stated(words: str) -> str | float | None:
+    """The one value that words begin with (`6 %, int(...)`: 0.06; `fp16 autocast`: float16); of several None."""
+    if re.search(r"\)[,;] \d", words):
+        return None
+    number = re.match(r"(\d[\d.]*(?:e-?\d+)?)( %)?(?=[ ,]*$| \(|, )", words)
+    if number:
+        return float(number[1]) * (0.01 if number[2] else 1)
+    return {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}.get(re.split(r"[ ;,]", words)[0])
+
+
+def single_values(table) -> dict[str, str | float]:
+    """Settings of a run that a protocol's table of words gives one value."""
+    found = {key: stated(str(words)) for key, words in table.items() if key in SETTINGS}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def test_words_are_read():
+    read = {"100 steps (a.py)": None, "6 %, int(x) (a.py)": 0.06, "4e-3 (a.sh)": 0.004, "128, 2 x 64 (a.sh)": 128.0,
+            "fp16 autocast over fp32 weights": "float16", "0": 0.0, "adjusted gradients": None,
+            "10 (a.py), 50 (b.py)": None}  # fmt: skip
+    assert {words: stated(words) for words in read} == read
+
+
+@pytest.mark.parametrize("protocol", PAPERS)
+def test_what_differs_from_the_code_is_listed(protocol):
+    """The values that the code's column gives are those of variant=code, or stand in `ours` (as fp16).
+
+    A protocol of one variant has a paper that its code does not contradict.
+    """
+    words = ["task=glue/mrpc" if protocol == "lora_xs/glue" else "task=glue/rte"] if protocol.endswith("glue") else []
+    method = protocol.partition("/")[0]
+    words += [f"method={method if method in options('method') else 'lora'}"]
+    variants = resolved(protocol, *words).protocol.variants
+    config = resolved(protocol, *words, f"variant={variants[-1]}")
+    paper, code, ours = (getattr(config.protocol, name) for name in ("paper", "code", "ours"))
+    for key, value in single_values(code).items():
+        own = SETTINGS[key](config)
+        same = own == (pytest.approx(value) if isinstance(value, float) else value)
+        assert same or key in ours, (key, own, value)
+    if variants == ["paper"]:
+        both = single_values(paper)
+        assert {key: value for key, value in single_values(code).items() if both.get(key, value) != value} == {}
+
+
+def test_fp16_is_listed_where_the_code_trains_in_it():
+    found = {}
+    for name in PAPERS:
+        config = resolved(name, *(["task=glue/rte"] if name.endswith("glue") else []))
+        if str(config.protocol.code.get("precision")).startswith("fp16"):
+            found[name] = (
+                config.dtype,
+                "fp16 and its scaled loss are not offered" in config.protocol.ours["precision"],
+            )
+    listed = ("bfloat16", True)
+    assert found == {"dora/commonsense": listed, "lora_xs/math": listed, "lora_xs/commonsense": listed}
 
 
 def test_a_protocol_chooses_the_reading_of_labels():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,38 @@ def test_every_commonsense_answer_is_among_its_labels(data_root):
             assert row["answer"] in commonsense.labels(row)
             assert row["output"] in commonsense.responses(row)
             assert labels.paper(commonsense.BENCHMARKS[benchmark][1], row["answer"], row["output"])
+
+
+PUBLISHED = {
+    "boolq": "true|false",
+    "piqa": "solution1|solution2",
+    "hellaswag": "ending1|ending2|ending3|ending4",
+    "winogrande": "option1|option2",
+    **dict.fromkeys(
+        ("social_i_qa", "arc_easy", "arc_challenge", "openbookqa"), "answer1|answer2|answer3|answer4|answer5"
+    ),
+}
+"""The patterns of LLM-Adapters' evaluation, whose first match is the answer; LoRA-SB's lowers the text before."""
+
+
+def test_labels_are_read_as_the_published_patterns_read_them(data_root):
+    """On every row of the eight test sets: the answer, the same in capitals, behind its question, behind another label.
+
+    The 400 rows of authors/commonsense.jsonl hold the graders to the programs themselves.
+    """
+    asked = 0
+    for benchmark in commonsense.BENCHMARKS:
+        offered = commonsense.BENCHMARKS[benchmark][1]
+        for number, row in enumerate(every_row(benchmark, "test", data_root)):
+            other = offered[number % len(offered)]
+            told = row["output"]
+            for text in (told, told.upper(), f"{row['instruction']}\n{told}", f"not {other.title()}, {told}", other):
+                for name, read in (("paper", text), ("lora_sb", text.lower())):
+                    found = re.findall(PUBLISHED[benchmark], read.strip())
+                    verdict = labels.GRADERS[name](offered, row["answer"], text)
+                    assert verdict is (bool(found) and found[0] == row["answer"]), (benchmark, name, text)
+                asked += 1
+    assert asked == 5 * 22_419
 
 
 @pytest.mark.slow
