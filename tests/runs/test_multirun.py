@@ -15,7 +15,7 @@ FAST = [
 
 def test_multirun(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "sdsbench", "-m", *FAST, "method=full_ft,lora", "train.lr=1e-3,1e38"]
+    command = [sys.executable, "-m", "sdsbench", "-m", *FAST, "method=full_ft,lora", "train.lr=1e-3,1e30"]
     done = subprocess.run(
         [*command, f"output_root={tmp_path / 'runs'}"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
