@@ -45,7 +45,8 @@ Every verb that takes `KEY=VALUE` reads it with Hydra's own parser, and every su
   `pip install -c requirements.lock hydra-optuna-sweeper`, which brings optuna 2.10; scores want
   `hydra.sweeper.direction=maximize`). A job's value is its headline score, a fraction; a failed job is a
   failure to them, and submitit takes a preempted job up again ([SLURM](slurm.md)). After a failure the other jobs run;
-  after an interruption none begins.
+  after an interruption none begins. A study of optuna ends at its first batch with a failed job; with
+  `hydra.sweeper.max_failure_rate=1.0` it goes on, and the command ends with the failed job's code.
 * `${{oc.env:NAME}}` may stand in keys that place runs, quoted for the shell, and in no other.
 
 Runs are named by folder, by id, or by the beginning of an id that no other run has (`export`, `replay`, `show`,

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.lazy import torch
-from sdsbench.core.section import Count, PositiveNumber, WholeFromZero
+from sdsbench.core.section import Count, PositiveNumber
 from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, register
 from sdsbench.methods.linear_algebra import randomised_svd
 
@@ -28,8 +28,8 @@ class LoRAGAConfig(LowRankConfig):
     name: str = "lora_ga"
     gamma: PositiveNumber = Field(16.0, description="the larger, the smaller the initial factors")
     samples: Count = Field(8, description="training rows whose gradients are summed")
-    svd_iterations: WholeFromZero = Field(
-        4, le=1000, description="subspace iterations of the SVD (with 2 r more directions)"
+    svd_iterations: int = Field(
+        4, ge=0, le=1000, description="subspace iterations of the SVD (with 2 r more directions)"
     )
 
 

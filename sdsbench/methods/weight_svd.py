@@ -22,8 +22,8 @@ class WeightSVDConfig(LowRankConfig):
     """Keys of methods that start from the SVD of the base weight."""
 
     svd: Literal["exact", "fast"] = Field("exact", description="fast: subspace iteration")
-    svd_iterations: Annotated[WholeFromZero, only_where(svd="fast")] = Field(
-        4, le=1000, description="subspace iterations of svd=fast"
+    svd_iterations: Annotated[int, only_where(svd="fast")] = Field(
+        4, ge=0, le=1000, description="subspace iterations of svd=fast"
     )
     svd_oversampling: Annotated[WholeFromZero, only_where(svd="fast")] = Field(
         0, description="extra directions of svd=fast"

@@ -133,6 +133,8 @@ class RecordKeeper:
         elif disk_reason(error, self.folder.parent):
             status = "preempted"  # nothing is wrong with the run: it goes on when there is room
         message = public_text(str(error), self._folders)[:2000]
+        # No record holds a number that is not finite; where one is the reason, the message has it.
+        self.record.facts = {name: fact for name, fact in self.record.facts.items() if finite(fact)}
         self.record.failure = Failure(type=type(error).__name__, message=message)
         self._last_metrics(self.record.failure)
         if message != str(error):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import torch
 import yaml
 
 from sdsbench.core import step_log
-from sdsbench.core.errors import TrainingFailed
 from sdsbench.core.files import write_atomic
 from sdsbench.core.processor import Load
 from sdsbench.core.progress import forget_peak_memory, peak_memory
@@ -120,10 +118,7 @@ def prepare(run: ActiveRun, resume: Checkpoint | None) -> Prepared:
         else:
             stop = partial(run.stop.raise_if_received, "no step was trained")
             keeper.record.facts |= start_method(config, loaded.model, training, state, stop)
-            difference = start.difference()
-            if not math.isfinite(difference):
-                raise TrainingFailed(f"the logits that the method starts from are {difference} away from the base's.")
-            keeper.record.facts["start_difference"] = difference
+            keeper.record.facts["start_difference"] = start.difference()
             checkpoint.save(run.folder, state, made_from)
     keeper.record.lengths = loaded.lengths()
     keeper.begin_training(parameters, provenance, state.step)

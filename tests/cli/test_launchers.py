@@ -96,6 +96,13 @@ def test_a_sweeper_gets_scores(tmp_path: Path) -> None:
     assert best == max(score for score in scores if score is not None)
     failed = multirun(tmp_path, *words[:-1], "train.lr=choice(1e30)")
     assert failed.returncode == 4 and "Traceback" not in failed.stderr, failed.stderr[-3000:]
+    goes_on = ["hydra.sweeper.direction=maximize", "hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.sampler.seed=1"]
+    (tmp_path / "some").mkdir()
+    some = multirun(
+        tmp_path / "some", *words[:2], *goes_on, "train.lr=choice(1e-3,2e-3,1e30)", "hydra.sweeper.n_jobs=1"
+    )
+    assert some.returncode == 4 and "Traceback" not in some.stderr, some.stderr[-3000:]
+    assert (tmp_path / "some" / "runs" / ".multirun" / "optimization_results.yaml").is_file()
 
 
 def _wait_for_training(process: subprocess.Popen[str], folder: Path) -> None:

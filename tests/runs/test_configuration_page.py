@@ -44,7 +44,7 @@ def test_every_key_of_a_run_is_on_the_page(words: list[str]) -> None:
         ("eval.batch_size", "a whole number from 1", "places, costs"),
         ("protocol.source", "a text", "inert"),
         ("model.revision", "a text, or null", "names where source is not folder"),
-        ("method.svd_iterations", "a whole number from 0", "names where svd is fast"),
+        ("method.svd_iterations", "a whole number from 0 to 1000", "names where svd is fast"),
         ("method.betas", "two numbers from 0 to below 1", "names where mode is full"),
         ("task.scorers", "a list of values, each paper, lora_sb, likelihood, at least one", "names"),
     ],
