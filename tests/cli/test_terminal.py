@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -82,6 +83,14 @@ def test_a_folder_that_cannot_be_made_is_the_disks_refusal(
         assert main([*first, *FAST, f"output_root={root}"]) == 4
         text = capsys.readouterr().err
         assert "the disk refuses" in text and text.count("sdsbench: ") == 1 and "Traceback" not in text
+
+
+def test_a_multirun_leaves_logging_as_it_was(tmp_path: Path) -> None:
+    """Hydra shows every library's INFO lines on the terminal of its jobs; the next command of a notebook does not."""
+    before = logging.root.level, logging.root.handlers[:]
+    (tmp_path / "file").touch()
+    assert main(["-m", *FAST, f"output_root={tmp_path / 'file' / 'runs'}"]) == 4
+    assert (logging.root.level, logging.root.handlers) == before
 
 
 def test_plugins_are_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import os
 import sys
@@ -78,6 +79,7 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
             raise
 
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    logs = logging.root.handlers[:], logging.root.level  # Hydra sets its own, at INFO for every library
     sys.argv = ["sdsbench", *flags, *search_path(folders), *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them and ending with code 1
     try:
@@ -97,6 +99,8 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
     finally:
         sys.argv = before[0]
         _restore("HYDRA_FULL_ERROR", before[1])
+        logging.root.handlers[:] = logs[0]
+        logging.root.setLevel(logs[1])
     return max((error.exit_code for error in told), default=0)
 
 
