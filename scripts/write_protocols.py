@@ -19,6 +19,7 @@ from sdsbench.core.leaves import leaves
 from sdsbench.core.texts import text
 from sdsbench.runs.configuration.choices import conf_folder, options
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.configuration.paper import SETTINGS
 from sdsbench.runs.configuration.schema import RunConfig
 
@@ -67,8 +68,8 @@ def _section(protocol: str, tree: Mapping[str, Any]) -> Iterator[str]:
     command = " ".join(words)
     yield f"## {protocol}\n"
     yield f"{own['source'].capitalize() if ' ' not in own['source'] else own['source']}. Our values: `{command}`.\n"
-    if list(configs) == ["paper"] and own.get("code"):
-        yield "One variant: paper and code do not contradict each other; what the paper leaves open is the code's.\n"
+    if "code" in configs and run_id(configs["paper"]) == run_id(configs["code"]):
+        yield "Both variants are one run: what the paper leaves open is the code's, and nothing contradicts it.\n"
     yield from _items(own, configs)
     others = [f"- {key}: {text(value)}." for key, value in own.get("ours", {}).items()]
     if others:
