@@ -18,6 +18,7 @@ without effect on the run (`inert` of its record).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sdsbench.results.tables.runs import Run
 
 Facts = Mapping[str, Any]
+_HASH = re.compile("[0-9a-f]{64}")
 
 _SEEDS = ("config.seed", "config.seeds.")
 _NO_NUMBERS = (
@@ -142,9 +144,16 @@ def agree(some: Facts, others: Facts) -> bool:
 
 
 def text(value: Any) -> str:
-    """A fact as a reader sees it, cut where it is long."""
-    words = str(value)
+    """A fact as a reader sees it: of a hash its first digits, and cut where it is long."""
+    words = _words(value)
     return words if len(words) <= 80 else words[:77] + "..."
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, tuple):
+        return (", " if any(isinstance(item, tuple) for item in value) else " ").join(map(_words, value))
+    words = str(value)
+    return words[:12] if _HASH.fullmatch(words) else words
 
 
 def _differing(facts: Sequence[Facts]) -> dict[str, dict[str, list[int]]]:
