@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sdsbench.core.collection import collection_paused
 from sdsbench.core.processor import set_defaults
 
 if TYPE_CHECKING:
@@ -22,4 +23,5 @@ def __getattr__(name: str) -> Any:
     """torch and pandas are imported when a function is first asked for, not by `sdsbench --help`."""
     if name not in __all__:
         raise AttributeError(f"module 'sdsbench' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES.get(name, "sdsbench.results.frames")), name)
+    with collection_paused():
+        return getattr(importlib.import_module(_HOMES.get(name, "sdsbench.results.frames")), name)

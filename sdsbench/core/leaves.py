@@ -7,14 +7,16 @@ from typing import Any
 
 def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """(dotted key, value) of every leaf of nested dicts; lists are leaves, and so is a dict without keys."""
+    if not isinstance(tree, dict) or not tree:
+        return [(prefix, tree)]
     found: list[tuple[str, Any]] = []
-    _collect(tree, prefix, found)
+    _collect(tree, f"{prefix}." if prefix else "", found)
     return found
 
 
-def _collect(tree: Any, prefix: str, found: list[tuple[str, Any]]) -> None:
-    if isinstance(tree, dict) and tree:
-        for key, value in tree.items():
-            _collect(value, f"{prefix}.{key}" if prefix else str(key), found)
-    else:
-        found.append((prefix, tree))
+def _collect(tree: dict[Any, Any], prefix: str, found: list[tuple[str, Any]]) -> None:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            _collect(value, f"{prefix}{key}.", found)
+        else:
+            found.append((f"{prefix}{key}", value))
