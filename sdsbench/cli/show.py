@@ -63,17 +63,20 @@ def _print_keys(tree: Mapping[str, Any], notes: Mapping[str, str]) -> None:
 
 def _show_recorded(name: str, roots: Sequence[str]) -> None:
     """The configuration that a run's folder holds."""
-    import yaml
-
     from sdsbench.cli.shared.run_folders import run_folder
-    from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.core.errors import ConfigError, DamagedFile, Problem
+    from sdsbench.core.limits import RECORD
     from sdsbench.core.run_folder import read_record
+    from sdsbench.core.yaml_text import read_yaml
 
     folder = run_folder(name, roots)
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError([Problem("run", str(folder), "a run folder with config.yaml")])
-    _print_keys(yaml.safe_load(path.read_text()), {})
+    tree = read_yaml(path, RECORD)
+    if not isinstance(tree, dict) or not tree:
+        raise DamagedFile(f"{path}: not a configuration: keys of a run with their values.")
+    _print_keys(tree, {})
     record = read_record(folder / "record.json")
     print(f"\nrun {record.run_id}: {record.status}, {folder}")
 

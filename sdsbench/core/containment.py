@@ -34,6 +34,15 @@ def contained(root: Path, *parts: str) -> Path:
     return path
 
 
+def folder_in(root: Path, name: str) -> Path:
+    """The folder `name` of `root`, made where it is absent. Raises Refused where it leads out or is no folder."""
+    folder = contained(root, name)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise Refused(f"{folder}: accepted: a folder; something else lies there. Move it away.")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def require_plain(folder: Path) -> None:
     """Raises Refused where a run's folder, or something that a run writes in it, is a link or of another kind.
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, Problem, Refused
 from sdsbench.core.source_hash import source_file
 
 GROUP = "sdsbench.plugins"
@@ -71,6 +71,24 @@ def places_of(module: str) -> list[Path]:
         return []
     places = [Path(folder, *parts).absolute() for folder in spec.submodule_search_locations or ()]
     return [*places, Path(spec.origin).absolute()] if spec.origin and spec.has_location else places
+
+
+def refuse_brought(what: str, modules: Sequence[str], folder: Path) -> None:
+    """Raises Refused where a plugin lies where the plan or run in `folder` does: plugins are the user's own code, and
+    what comes from others is data. `what` names the plan or run.
+
+    `python -m` looks for modules in the working folder and below it, so also where files of others are put.
+    """
+    own, here = folder.resolve(), Path.cwd()
+    beside = here / own.relative_to(here).parts[0] if own.is_relative_to(here) and own != here else own
+    for module in modules:
+        for place in places_of(module):
+            below = place.is_relative_to(beside) and "." in module
+            if below or place.resolve().is_relative_to(own):
+                raise Refused(
+                    f"{what} needs the plugin {module}, which lies where it does itself. It is data and brings no "
+                    "code: look at that file and install it, or put its folder on PYTHONPATH."
+                )
 
 
 def conf_folders(modules: Sequence[str]) -> list[Path]:

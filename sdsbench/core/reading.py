@@ -77,6 +77,15 @@ def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
     return content
 
 
+def require_file(path: Path) -> None:
+    """Raises DamagedFile where something else than a file lies at `path`: a library that opens it would follow a link
+    and wait for a FIFO.
+    """
+    mode = path.lstat().st_mode if os.path.lexists(path) else stat.S_IFREG  # that it is missing, its reader says
+    if not stat.S_ISREG(mode):
+        raise DamagedFile(f"{path}: {kind_of(mode)} where a file belongs.")
+
+
 def _read(handle: int, most: int) -> bytes:
     """Up to so many bytes of a file, fewer only at its end."""
     content = os.read(handle, most)

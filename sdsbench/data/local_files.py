@@ -11,7 +11,6 @@ MetaMathQA-395K.json                        the only data file, of a set that ha
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sdsbench.core.errors import Unavailable
+from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
+from sdsbench.core.reading import parse_json
 
 BUILDERS = {
     ".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow",
@@ -89,6 +89,7 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
     first = files.paths[0]
     try:
         if files.saved:
+            _state(first)
             return datasets.load_from_disk(str(first), keep_in_memory=True)
         for path in files.paths:
             with path.open("rb") as file:
@@ -102,6 +103,8 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
             options = {"sep": separator, "converters": dict.fromkeys(text_columns, str), "keep_default_na": False}
         paths = [str(path) for path in files.paths]
         return datasets.load_dataset(str(builder), data_files=paths, split="train", keep_in_memory=True, **options)
+    except SdsbenchError:
+        raise
     except Exception as error:  # pyarrow, pandas and datasets raise many kinds for damaged files
         kind = "a folder of save_to_disk" if files.saved else _builder(first)
         reason = "it has 0 rows" if _NO_ROWS in str(error) or _empty(files) else error.__cause__ or error
@@ -142,10 +145,27 @@ def _saved(place: Path, name: str) -> SplitFiles | None:
     """Of a DatasetDict the folder of the split; of a single Dataset its own folder, which says what split it is."""
     if (place / name / "state.json").is_file():
         return SplitFiles((place / name,), saved=True)
-    state = place / "state.json"
-    if state.is_file() and json.loads(state.read_text()).get("_split") == name:
+    if (place / "state.json").is_file() and _state(place).get("_split") == name:
         return SplitFiles((place,), saved=True)
     return None
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """The state.json of a folder of `save_to_disk`. Raises Unavailable for no object, and for one that names files
+    elsewhere."""
+    path = folder / "state.json"
+    try:
+        state = parse_json(path.read_bytes(), path)
+    except DamagedFile as error:
+        raise Unavailable(f"{error} {_SAVE_AGAIN}") from None
+    files = state.get("_data_files") if isinstance(state, dict) else None
+    names = [file.get("filename") if isinstance(file, dict) else None for file in files or ()]
+    if not isinstance(state, dict) or any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise Unavailable(f"{path}: accepted: an object whose _data_files name files of its folder. {_SAVE_AGAIN}")
+    return state
+
+
+_SAVE_AGAIN = "Write the folder again with save_to_disk."
 
 
 def _files(place: Path, name: str) -> SplitFiles | None:

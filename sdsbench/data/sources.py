@@ -17,6 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 from sdsbench.core.errors import ConfigError, Problem, Unavailable
+from sdsbench.core.reading import kind_of
 from sdsbench.core.record import DataUsed
 from sdsbench.data import catalogue, columns, content, local_files, own
 from sdsbench.data.catalogue import DataSet
@@ -129,6 +130,8 @@ def text_rows(path: str) -> Rows:
     file = Path(path)
     try:
         if file.suffix == ".txt":
+            if file.exists() and not file.is_file():
+                raise Unavailable(f"eval.text={path}: {kind_of(file.stat().st_mode)}; accepted: a file")
             table: Any = [{"text": file.read_text(encoding="utf-8")}]
         else:
             table = local_files.read(local_files.of_path(file), None)

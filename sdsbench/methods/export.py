@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdsbench.core.errors import DamagedFile, Refused
+from sdsbench.core.errors import DamagedFile, Refused, SdsbenchError
 from sdsbench.core.files import write_atomic
+from sdsbench.core.limits import RECORD
+from sdsbench.core.reading import read_json, require_file
 from sdsbench.methods.tensor_file import save_tensors
 
 if TYPE_CHECKING:
@@ -49,13 +51,23 @@ def load_adapter(folder: Path, layers: Layers, method: Method) -> dict[str, Tens
     Raises Refused if the adapter belongs to another method, configuration or set of layers, DamagedFile if a file is
     missing or unreadable.
     """
+    try:
+        return _put_back(folder, layers, method)
+    except SdsbenchError:
+        raise
+    except Exception as error:  # any value of a damaged file may be anything
+        raise DamagedFile(
+            f"adapter in {folder.name}/ cannot be read ({type(error).__name__}: {str(error)[:300]}): train again with "
+            "force=true"
+        ) from error
+
+
+def _put_back(folder: Path, layers: Layers, method: Method) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    try:
-        description = json.loads((folder / "adapter.json").read_text())
-        tensors = load_file(folder / "adapter.safetensors")
-    except Exception as error:
-        raise DamagedFile(f"adapter in {folder.name}/ cannot be read ({error}): train again with force=true") from error
+    description = read_json(folder / "adapter.json", RECORD)
+    require_file(folder / "adapter.safetensors")
+    tensors = load_file(folder / "adapter.safetensors")
     _check_same(description, layers, method)
     method.load_state(description["state"])
     others = {key.removeprefix(OTHERS): tensor for key, tensor in tensors.items() if key.startswith(OTHERS)}

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sdsbench.core import plugins, private
+from sdsbench.core.containment import require_plain
 from sdsbench.core.errors import ConfigError, Problem, Refused, Unavailable
 from sdsbench.core.limits import RECORD
 from sdsbench.core.record import Record
@@ -50,13 +51,15 @@ class Exported:
     drift: dict[str, float]  # what rounding merged weights to bfloat16 does to the update (merge_drift)
 
 
-def recorded_config(record: Record, location: str | None = None) -> RunConfig:
+def recorded_config(record: Record, run: Path, location: str | None = None) -> RunConfig:
     """The configuration of a run with its plugins, its model in the folder `location`, its data wherever that is.
 
-    Raises ConfigError for a configuration that this code does not know.
+    Raises ConfigError for a configuration that this code does not know, Refused where a plugin came with the folder
+    `run`.
     """
     code = record.provenance.code if record.provenance else {}
     modules = plugins_in(code)
+    plugins.refuse_brought(f"run {record.run_id}", modules, run)
     plugins.load(modules)
     tree = {**record.config, "plugins": modules}
     if location is not None:
@@ -118,9 +121,10 @@ def export(
     if not path.exists():
         raise ConfigError([Problem("run", str(run), "a run folder with record.json and adapter/", "It has no record.")])
     record = read_record(path)
+    require_plain(run / "adapter")
     if not (run / "adapter").is_dir():
         raise ConfigError([_nothing_saved(record)])
-    config = recorded_config(record, model or _location(record, run))
+    config = recorded_config(record, run, model or _location(record, run))
     loaded, method, layers, trained = trained_model(config, run)
     _check_base(record, loaded)
     from_hub = config.model.source == "hub" and base is None

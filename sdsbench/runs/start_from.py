@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdsbench.core.containment import require_plain
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.file_hash import content_hash
 from sdsbench.core.record import Record
@@ -55,6 +56,7 @@ def take_over(config: RunConfig, loaded: LoadedModel, state: TrainState) -> None
 def _saved(config: RunConfig) -> tuple[Path, Record]:
     """The folder of the tensors that the run `start_from` saved, and its record."""
     folder = Path(config.output_root) / str(config.start_from)
+    require_plain(folder)
     path = folder / "record.json"
     record = read_record(path) if path.is_file() else None
     if record is None or record.status != "done" or not (folder / "adapter").is_dir():

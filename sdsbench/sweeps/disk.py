@@ -48,9 +48,9 @@ def run_folders(plan: Plan, placing: Mapping[str, Any]) -> list[Path]:
 def removable(run: Path) -> Iterator[Removable]:
     """What may go: the checkpoints of a finished run, records and checkpoints that were set aside.
 
-    Nothing of a run that a living process works on.
+    Nothing of a run that a living process works on, nor through a link in the place of its folder.
     """
-    if owner_lives(run):
+    if run.is_symlink() or owner_lives(run):
         return
     try:
         done = read_record(run / "record.json").status == "done"

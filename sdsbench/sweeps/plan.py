@@ -25,7 +25,8 @@ from pydantic import ValidationError
 
 from sdsbench.core import plugins
 from sdsbench.core.console import print_wrapped
-from sdsbench.core.errors import ConfigError, DamagedFile, Refused, Unavailable
+from sdsbench.core.containment import contained
+from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
@@ -148,27 +149,13 @@ class Plan:
         placing = {"force": False} | self.placing | dict(placing)
         if self.manifest.runs[identity].role == "tuning" and placing.get("train.save") == "all":
             placing["train.save"] = "adapter"  # a whole model a rate and seed, which nobody will load
-        self._refuse_brought(placing.get("plugins"))
+        modules = placing.get("plugins")
+        named = list(map(str, modules)) if isinstance(modules, list) else []
+        plugins.refuse_brought(f"plan {self.manifest.name}", named, self.folder)
         config = from_tree(placed(unplaced(tree), placing))
         if run_id(config) != identity:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
         return config
-
-    def _refuse_brought(self, modules: Any) -> None:
-        """Raises Refused where a plugin came with the plan: plugins are the user's own code, and a plan is data.
-
-        `python -m` looks for modules in the working folder and below it, so also where plans of others are put.
-        """
-        own, here = self.folder.resolve(), Path.cwd()
-        beside = here / own.relative_to(here).parts[0] if own.is_relative_to(here) and own != here else own
-        for module in modules if isinstance(modules, list) else []:
-            for place in plugins.places_of(str(module)):
-                below = place.is_relative_to(beside) and "." in str(module)
-                if below or place.resolve().is_relative_to(own):
-                    raise Refused(
-                        f"plan {self.manifest.name} needs the plugin {module}, which lies where the plan does. A plan "
-                        "is data and brings no code: look at that file and install it, or put its folder on PYTHONPATH."
-                    )
 
     @staticmethod
     def _tree(content: bytes, path: Path) -> dict[str, Any]:
@@ -236,7 +223,7 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
             if not _of_other_keys(there, manifest):
                 merged = _merged(old, manifest)
                 for identity in merged.runs.keys() - old.runs.keys():  # a manifest never names a file that is not there
-                    write_atomic(folder / "runs" / f"{identity}.json", texts[identity])
+                    write_atomic(contained(folder, "runs", f"{identity}.json"), texts[identity])
                 _write_manifest(folder, merged)
                 return read(folder), len(merged.runs) - len(old.runs)
             numbered = (folder.with_name(f"{folder.name}.{number}") for number in count(1))

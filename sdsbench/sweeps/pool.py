@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdsbench.core.containment import contained, folder_in
 from sdsbench.core.processor import usable_cores
+from sdsbench.core.reading import require_file
 from sdsbench.sweeps.plan import Plan
 
 DISK = 74  # exit code of a worker whose disk refuses
@@ -113,7 +115,7 @@ class Pool:
             self._slots.write(json.dumps(sorted(plan.only)))
             self._slots.flush()
         self._offsets = {allocation.name: number for number, allocation in enumerate(allocations)}
-        (plan.folder / "logs").mkdir(exist_ok=True)
+        folder_in(plan.folder, "logs")
         self.active = [self._start(allocation) for allocation in allocations]
 
     def step(self, seconds: float) -> tuple[bool, list[Ended]]:
@@ -166,7 +168,9 @@ class Pool:
         environment = {**os.environ, "OMP_NUM_THREADS": str(allocation.threads)}
         if allocation.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = allocation.gpu
-        with (self.plan.folder / "logs" / f"{os.uname().nodename}-{allocation.name}.log").open("a") as log:
+        path = contained(self.plan.folder, "logs", f"{os.uname().nodename}-{allocation.name}.log")
+        require_file(path)
+        with path.open("a") as log:
             process = subprocess.Popen(  # a group of its own: a terminal's Ctrl-C reaches workers through `stop`, once
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, process_group=0
             )

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field, ValidationError
 
+from sdsbench.core.containment import contained, folder_in
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
 from sdsbench.core.files import disk_errors, write_atomic
 from sdsbench.core.limits import MANIFEST
@@ -53,7 +54,7 @@ def submit(
     """
     require_slurm()
     jobs: list[str] = []
-    with disk_errors(plan.folder.parent), owned(plan.folder / "submissions", wait=True):
+    with disk_errors(plan.folder.parent), owned(folder_in(plan.folder, "submissions"), wait=True):
         earlier = sorted({task.partition("_")[0] for task, state, _ in slot_states(plan).values() if state in LIVE})
         for number, stage in enumerate(stages):
             after = [*earlier, *jobs] if number else []
@@ -91,8 +92,10 @@ def _submit_array(
 
 def next_folder(plan: Plan) -> Path:
     """The folder of the plan's next submission, which is not made."""
-    number = 1 + max((int(path.name) for path in (plan.folder / "submissions").glob("[0-9]*")), default=0)
-    return (plan.folder / "submissions" / f"{number:03d}").resolve()
+    folder = contained(plan.folder, "submissions")
+    names = (path.name for path in folder.glob("[0-9]*"))
+    number = 1 + max((int(name) for name in names if name.isdecimal() and len(name) < 9), default=0)
+    return (folder / f"{number:03d}").resolve()
 
 
 def script(

@@ -12,6 +12,7 @@ import numpy as np
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.lazy import torch
+from sdsbench.core.reading import finite
 from sdsbench.data.content import decoded, readable
 from sdsbench.tasks.base import Row
 from sdsbench.tasks.classification import LabelledTask
@@ -95,7 +96,7 @@ def _processor(path: Path) -> dict[str, Any]:
     """What a preprocessor_config.json holds; empty where there is none. Raises ConfigError for no JSON object."""
     try:
         stored = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         stored = None
     if not isinstance(stored, dict):
         raise ConfigError([Problem("preprocessor_config.json", str(path.name), "a JSON object")])
@@ -106,7 +107,7 @@ def _processor_problems(stored: Mapping[str, Any], size: int) -> Iterator[tuple[
     """(key, value, what is accepted, advice) of what cannot be followed."""
     if stored.get("do_resize") is False:
         yield "do_resize", False, f"true: images become {size} x {size}", "Remove the key."
-    if stored.get("resample") is not None and stored["resample"] not in FILTERS:
+    if stored.get("resample") is not None and stored["resample"] not in list(FILTERS):  # a list has no hash
         yield (
             "resample",
             stored["resample"],
@@ -121,9 +122,12 @@ def _processor_problems(stored: Mapping[str, Any], size: int) -> Iterator[tuple[
         yield "size", wanted, f"{size}, the model's image_size, in every direction", advice
     for key in ("image_mean", "image_std"):
         values = stored.get(key)
-        numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
+        numbers = isinstance(values, list) and all(map(finite, values))
         if values is not None and not (numbers and len(values) == 3 and (key == "image_mean" or all(values))):
             yield key, values, "three numbers, a channel each (image_std: not 0), or null", ""
+    factor = stored.get("rescale_factor")
+    if factor is not None and not finite(factor):
+        yield "rescale_factor", factor, "a number, or null", ""
 
 
 @dataclass(frozen=True)

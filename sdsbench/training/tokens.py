@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,6 +15,9 @@ from sdsbench.tasks.base import BeginToken, Conversation, TextExample, TextTaskC
 
 TOGETHER = 1024
 """Texts of one call of a tokenizer: a call costs more than a short text."""
+
+TEMPLATE_SECONDS = 10.0
+"""Of computing, for one conversation: chat templates take less than a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def encode(
 def prompt_text(prompt: str | Conversation, tokenizer: Any) -> str:
     """A prompt as text: a conversation through the tokenizer's own template, ending where the answer begins.
 
-    Raises Unavailable for a tokenizer without a template, or whose template refuses the roles.
+    Raises Unavailable for a tokenizer without a template, or whose template refuses the roles or comes to no end.
     """
     if isinstance(prompt, str):
         return prompt
@@ -71,10 +77,33 @@ def prompt_text(prompt: str | Conversation, tokenizer: Any) -> str:
         )
     messages = [{"role": role, "content": content} for role, content in prompt.messages]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        with _computing_at_most(TEMPLATE_SECONDS):
+            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # jinja's, and what templates raise themselves
         roles = ", ".join(role for role, _ in prompt.messages)
         raise Unavailable(f"task.chat=True: the tokenizer's template refuses messages of {roles}: {error}") from None
+
+
+@contextmanager
+def _computing_at_most(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError inside once this process has computed for so long, whatever the clock says.
+
+    A template comes with a model and may loop. Only the main thread, where runs are encoded, can be stopped so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"it computes for more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def prompt_ids(prompts: Sequence[str], tokenizer: Any, begin_token: BeginToken) -> list[list[int]]:

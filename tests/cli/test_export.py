@@ -63,7 +63,7 @@ def logits(model: Any, kind: str) -> torch.Tensor:
 
 
 def of_run(run: Path, model: Path, kind: str) -> torch.Tensor:
-    config = recorded_config(read_record(run / "record.json"), str(model))
+    config = recorded_config(read_record(run / "record.json"), run, str(model))
     return logits(trained_model(config, run)[0].model, kind)
 
 

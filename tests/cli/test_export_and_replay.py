@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from sdsbench.__main__ import main
+from sdsbench.core.errors import Refused
+from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
+from sdsbench.runs.start_from import adapter_hash
 from tests.tools import QUIET
 
 FAST = [
@@ -67,3 +74,81 @@ def test_export_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["export", str(run), str(tmp_path / "full")]) == 2
     assert main(["export", str(tmp_path), str(tmp_path / "new")]) == 2
     assert "a run folder with record.json and adapter/" in capsys.readouterr().err
+
+
+def _received(run: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(run, folder / run.name))
+
+
+def test_a_received_run_brings_no_code(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its record names a plugin that lies beside it, below the working folder, where `python -m` finds it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = _received(run, tmp_path / "received")
+    (tmp_path / "received" / "theirs.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    record = read_record(theirs / "record.json")
+    assert record.provenance is not None
+    record.provenance.code["plugin:received.theirs"] = "0" * 64
+    write_record(theirs, record)
+    assert main(["export", str(theirs), str(tmp_path / "out")]) == 2
+    assert "brings no code" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+
+
+ADAPTERS: dict[str, Callable[[Path], object]] = {
+    "a FIFO for tensors": lambda folder: _fifo(folder / "adapter.safetensors"),
+    "a FIFO for the description": lambda folder: _fifo(folder / "adapter.json"),
+    "a link": lambda folder: _link(folder / "adapter.safetensors"),
+    "deep JSON": lambda folder: (folder / "adapter.json").write_text("[" * 100_000),
+    "a list": lambda folder: (folder / "adapter.json").write_text("[]"),
+    "no state": lambda folder: (folder / "adapter.json").write_text(
+        json.dumps({k: v for k, v in json.loads((folder / "adapter.json").read_text()).items() if k != "state"})
+    ),
+    "no tensors": lambda folder: (folder / "adapter.safetensors").write_bytes(b"x" * 99),
+}
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("damage", ADAPTERS)
+def test_an_adapter_that_is_none_is_one_line(
+    damage: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = _received(run, tmp_path)
+    ADAPTERS[damage](theirs / "adapter")
+    assert main(["export", str(theirs), str(tmp_path / "out")]) in (2, 3)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "adapter" in line and "Traceback" not in line
+    words = [*FAST, "method=sds_lora", "method.warmup_steps=2", "seed=1", f"output_root={tmp_path}"]
+    if damage.startswith(("a FIFO for t", "a link")):  # read by their bytes before anything else is
+        with pytest.raises(Refused, match=r"adapter\.safetensors"):
+            adapter_hash(compose_run([*words, f"start_from='{run.name}'"]))
+
+
+BOMB = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{l: *a{i - 1}, r: *a{i - 1}}}\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "", "a: [", "x: " + "[" * 3000, BOMB, b"\xff\xfe", "9"], ids=lambda text: str(text)[:9]
+)
+def test_a_configuration_that_is_none_is_one_line(
+    text: str | bytes, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _received(run, tmp_path) / "config.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert main(["show", str(path.parent)]) == 3
+    assert str(path) in capsys.readouterr().err
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    assert main(["show", str(path.parent)]) == 3
+    assert "a link, which is not followed" in capsys.readouterr().err

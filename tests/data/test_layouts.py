@@ -219,3 +219,18 @@ def test_csv_holds_texts_where_texts_are_wanted(tmp_path: Path) -> None:
     write(tmp_path / "metamathqa/train.csv", "query,response\nNA,007\n1,None\n")
     rows = sources.load("metamathqa", "train", local(tmp_path))
     assert [tuple(row.values()) for row in rows] == [("NA", "007"), ("1", "None")]
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["{", "[]", "[" * 100_000, '{"_data_files": 7}', '{"_data_files": [1]}', '{"_data_files": [{"filename": "../x"}]}'],
+    ids=lambda text: text[:30],
+)
+def test_a_folder_of_save_to_disk_names_its_own_files(state: str, tmp_path: Path) -> None:
+    """`datasets` would read what state.json names, wherever that lies."""
+    for folder in (tmp_path / "gsm8k" / "train", tmp_path / "gsm8k"):
+        table().save_to_disk(folder)
+        (folder / "state.json").write_text(state)
+        with pytest.raises(Unavailable, match=r"state\.json"):
+            sources.load("gsm8k", "train", DataConfig(source="local", root=str(tmp_path)))
+        shutil.rmtree(tmp_path / "gsm8k")

@@ -199,3 +199,12 @@ def test_a_configuration_of_aliases_does_not_hang_the_import(tmp_path: Path) -> 
     (tmp_path / "claims.yaml").write_text(f"{bomb}claims: [{{id: c, ours: *a29}}]\n")
     with pytest.raises(DamagedFile, match=r"claims\.yaml: accepted: at most .* aliases written out"):
         read_claims(tmp_path / "claims.yaml")
+
+
+def test_a_name_of_any_length_is_a_file(tmp_path: Path) -> None:
+    names = ["x" * 1000, "x" * 1000 + "y", "\u6a21" * 90, "n"]
+    for name in names:
+        content = {**RESULT, "run_info": {**RESULT["run_info"], "experiment_name": name}}  # type: ignore[dict-item]
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        assert main(["external", "peft", str(tmp_path / "a.json"), "--output", str(tmp_path / "out")]) == 0
+    assert {record.name for record in external.read_all(tmp_path / "out")[0]} == set(names)

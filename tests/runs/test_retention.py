@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +14,7 @@ import torch
 from sdsbench.core import samples
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.core.record import Record, Score
+from sdsbench.data.sources import text_rows
 from sdsbench.evaluation.named import evaluate_named
 from sdsbench.models.load import load as load_model
 from sdsbench.results.tables.build import build
@@ -197,6 +199,12 @@ def test_another_text_is_other_data(root: Path, tmp_path: Path) -> None:
     text.write_text("Another text of a few words.")
     with pytest.raises(Refused, match="other data"):
         run(root, tmp_path / "runs", "lora", f"eval.text={text}")
+
+
+def test_a_text_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "text.txt")
+    with pytest.raises(Unavailable, match=r"text\.txt: a FIFO; accepted: a file"):
+        text_rows(str(tmp_path / "text.txt"))
 
 
 def test_a_text_that_is_trained_on_is_refused(root: Path, tmp_path: Path) -> None:

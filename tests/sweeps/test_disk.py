@@ -62,3 +62,20 @@ def test_runs_of_no_plan_come_last(
     assert others.split()[:3] == ["(no", "plan)", "1"]
     assert main(["status"]) == 0
     assert capsys.readouterr().out == "plan: 1 done, 1 not started\n"
+
+
+def test_nothing_is_deleted_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link in the place of a run's folder, to a finished run that lies elsewhere; of a plan and of none."""
+    plan = tiny_plan(tmp_path, "seed=0")
+    (name,) = plan.manifest.runs
+    put_record(plan, tmp_path / "elsewhere", name)
+    kept = tmp_path / "elsewhere" / name / "checkpoint-4" / "state.safetensors"
+    kept.parent.mkdir()
+    kept.write_text("precious")
+    (tmp_path / "elsewhere" / name / "lock").touch()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / name).symlink_to(tmp_path / "elsewhere" / name)
+    monkeypatch.chdir(tmp_path)
+    assert main(["clean", str(plan.folder), "--delete"]) == 0
+    assert main(["clean", "--runs", str(tmp_path / "runs"), "--delete"]) == 0
+    assert kept.read_text() == "precious"

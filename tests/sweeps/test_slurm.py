@@ -14,12 +14,13 @@ import pytest
 from pydantic import ValidationError
 
 from sdsbench.__main__ import main
-from sdsbench.core.errors import ConfigError, DamagedFile
+from sdsbench.core.errors import ConfigError, DamagedFile, Refused
 from sdsbench.core.record import Failure
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps import slurm
 from sdsbench.sweeps.plan import Plan, TunedCell
+from sdsbench.sweeps.pool import Allocation, Pool
 from sdsbench.sweeps.slurm_config import configure, time_limit_seconds
 from tests.conftest import ROOT
 from tests.sweeps.tools import TINY, put_record, tiny_plan
@@ -335,3 +336,28 @@ def test_real_slurm(tmp_path: Path) -> None:
     done = subprocess.run([ROOT / "scripts" / "slurm_demo.sh", tmp_path / "demo"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "bitwise equal" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO"])
+def test_a_received_plan_leads_nothing_out_of_its_folder(
+    kind: str, cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    (tmp_path / "target").mkdir()
+    for name in ("logs", "submissions"):
+        if kind == "link":
+            (plan.folder / name).symlink_to(tmp_path / "target")
+        else:
+            os.mkfifo(plan.folder / name)
+    with pytest.raises(Refused, match="logs"):
+        Pool(plan, [Allocation("cpu-0", 1)], {}, [])
+    assert main(["submit", str(plan.folder), "slurm=cpu"]) == 2
+    assert "submissions: accepted: a" in capsys.readouterr().err
+    assert list((tmp_path / "target").iterdir()) == [] and not (cluster / "sbatch.log").exists()
+
+
+def test_a_folder_among_submissions_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    for name in ("007", "9x", "9" * 200):
+        (plan.folder / "submissions" / name).mkdir(parents=True)
+    assert slurm.next_folder(plan).name == "008"

@@ -76,6 +76,12 @@ def test_the_folders_own_settings_are_followed(tmp_path: Path) -> None:
         ({"image_mean": [0.5]}, "image_mean"),
         ({"image_std": [0.5, 0.0, 0.5]}, "image_std"),
         ([1], "preprocessor_config.json"),
+        ({"resample": [2]}, "resample"),
+        ({"resample": {"a": 1}}, "resample"),
+        ({"rescale_factor": "x"}, "rescale_factor"),
+        ({"rescale_factor": [1]}, "rescale_factor"),
+        ({"image_mean": [0.5, 0.5, 10**400]}, "image_mean"),
+        ({"image_std": [0.5, float("nan"), 0.5]}, "image_std"),
     ],
     ids=str,
 )

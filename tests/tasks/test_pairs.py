@@ -29,6 +29,7 @@ from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.tasks import base
 from sdsbench.tasks.base import Conversation
 from sdsbench.tasks.graders.pairs import GRADERS
+from sdsbench.training import tokens
 from sdsbench.training.tokens import encode, prompt_text
 from tests.tools import QUIET
 
@@ -323,3 +324,16 @@ def test_a_loss_ranks_methods_the_right_way_round(tmp_path: Path) -> None:
     lora, full = (next(cell for name, cell in cells.items() if name.startswith(m)) for m in ("lora", "full_ft"))
     assert lora.ours and full.ours and lora.ours.mean < full.ours.mean < 20, "nats, not points of 100"
     assert lora.mark == "best" and full.p_value is not None and full.p_value < 0.05
+
+
+def test_a_template_that_comes_to_no_end_is_refused(chatty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(chatty)
+    loop = "{% for x in range(99999) %}"
+    tokenizer.chat_template = loop * 3 + "{% endfor %}" * 3
+    monkeypatch.setattr(tokens, "TEMPLATE_SECONDS", 0.2)
+    with pytest.raises(Unavailable, match=r"it computes for more than 0\.2 s"):
+        prompt_text(Conversation((("user", "Why?"),)), tokenizer)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    assert prompt_text(Conversation((("user", "Why?"),)), tokenizer) == "Why?"

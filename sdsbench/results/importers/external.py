@@ -18,6 +18,7 @@ from sdsbench.core.limits import EXTERNAL
 from sdsbench.core.reading import FileContent, first_fault, read_bytes
 
 FOLDER = "results/external"
+_LONGEST = 150  # bytes of a name that becomes a file's; file systems have at most 255
 
 
 class ExternalRecord(FileContent):
@@ -43,6 +44,9 @@ class ExternalRecord(FileContent):
 def write(folder: Path, record: ExternalRecord) -> Path:
     """<folder>/<tool>/<name>.json, replacing an earlier import of the same."""
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in record.name)
+    if len(safe.encode()) > _LONGEST:
+        digest = hashlib.sha256(record.name.encode()).hexdigest()[:8]
+        safe = f"{safe.encode()[:_LONGEST].decode(errors='ignore')}-{digest}"
     path = folder / record.tool.split()[0] / f"{safe}.json"
     write_atomic(path, json.dumps(record.model_dump(), indent=1, sort_keys=True) + "\n")
     return path
