@@ -159,7 +159,8 @@ def _state(folder: Path) -> dict[str, Any]:
     except DamagedFile as error:
         raise Unavailable(f"{error} {_SAVE_AGAIN}") from None
     files = state.get("_data_files") if isinstance(state, dict) else None
-    names = [file.get("filename") if isinstance(file, dict) else None for file in files or ()]
+    listed = files if isinstance(files, list) else [] if files is None else [files]
+    names = [file.get("filename") if isinstance(file, dict) else None for file in listed]
     if not isinstance(state, dict) or any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise Unavailable(f"{path}: accepted: an object whose _data_files name files of its folder. {_SAVE_AGAIN}")
     return state

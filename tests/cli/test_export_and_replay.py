@@ -130,7 +130,7 @@ def test_an_adapter_that_is_none_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert "adapter" in line and "Traceback" not in line
     words = [*FAST, "method=sds_lora", "method.warmup_steps=2", "seed=1", f"output_root={tmp_path}"]
-    if damage.startswith(("a FIFO for t", "a link")):  # read by their bytes before anything else is
+    if damage.startswith(("a FIFO for tensors", "a link")):  # read by their bytes before anything else is
         with pytest.raises(Refused, match=r"adapter\.safetensors"):
             adapter_hash(compose_run([*words, f"start_from='{run.name}'"]))
 
