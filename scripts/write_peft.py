@@ -35,7 +35,7 @@ from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.families import TextFamily
 from sdsbench.runs.prepare import ready_to_train
-from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.expand import product
 from sdsbench.training.dropout import Dropout
 from sdsbench.training.loop import Training

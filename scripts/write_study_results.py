@@ -19,9 +19,9 @@ import pandas as pd
 
 from sdsbench.__main__ import main as sdsbench
 from sdsbench.results.figure_style import save
-from sdsbench.results.report import figures
+from sdsbench.results.report import plots
 from sdsbench.results.report.boards import boards
-from sdsbench.results.tables import named
+from sdsbench.results.tables import by_name
 from sdsbench.results.tables.runs import Run, load
 
 ROOT = Path(__file__).parent.parent
@@ -44,8 +44,8 @@ def written(page: str) -> str:
     def table(match: re.Match[str]) -> str:
         if match[3] == "probes":
             return f"{match[1]}{probes_table()}\n{match[4]}"
-        filled = named.built(match[3], runs_of(match[2]), {})
-        text = named.texts(filled, REFERENCE if match[3] == "compare" else None)["md"]
+        filled = by_name.built(match[3], runs_of(match[2]), {})
+        text = by_name.texts(filled, REFERENCE if match[3] == "compare" else None)["md"]
         return f"{match[1]}{text.strip()}\n{match[4]}"
 
     return MARK.sub(table, page)
@@ -77,7 +77,7 @@ def probes_table() -> str:
 def draw(part: str) -> None:
     """results/study/PART_forest.svg, .png and .pdf; of several tasks the first keeps the short name."""
     for number, board in enumerate(boards(runs_of(part), reference=REFERENCE[0], rank=REFERENCE[1])):
-        figure = figures.forest(board)
+        figure = plots.forest(board)
         if figure is not None:
             label = f"Difference to LoRA of rank {REFERENCE[1]}: {board.title}"
             save(figure, STUDY / (f"{part}_forest" + (f"_{number + 1}" if number else "")), label)

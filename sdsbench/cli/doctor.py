@@ -58,7 +58,7 @@ def _machine() -> Iterator[tuple[str, str]]:
 def _cache() -> str:
     import shutil
 
-    from sdsbench.core.cache import cache_folder
+    from sdsbench.core.disk_cache import cache_folder
     from sdsbench.core.errors import Unavailable
 
     try:

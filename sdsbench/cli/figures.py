@@ -18,9 +18,9 @@ def command(runs: tuple[str, ...], out: Path) -> None:
     from sdsbench.core.files import write_atomic
     from sdsbench.results.figure_style import ENDINGS, save
     from sdsbench.studies.figures.data import load
-    from sdsbench.studies.figures.page import CAPTIONS, page
+    from sdsbench.studies.figures.html_page import CAPTIONS, page
+    from sdsbench.studies.figures.numbers import summary_csv
     from sdsbench.studies.figures.probes import FIGURES
-    from sdsbench.studies.figures.summary import summary_csv
 
     data = load(runs)
     tell(data.damaged)

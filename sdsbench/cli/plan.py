@@ -10,7 +10,7 @@ import click
 from sdsbench.cli.shared import options
 
 if TYPE_CHECKING:
-    from sdsbench.sweeps.definition import Sweep
+    from sdsbench.sweeps.blocks import Sweep
     from sdsbench.sweeps.plan import Manifest
 
 
@@ -29,11 +29,11 @@ def command(
     method=lora,sds_lora seed=0,1,2 model=micro. Planning again under the same name adds the runs that are new.
     task=glue and task=vtab become their tasks; a protocol that is named without a seed brings its own seeds.
     """
+    from sdsbench.core.allowed_names import name_problem
     from sdsbench.core.errors import ConfigError
-    from sdsbench.core.names import name_problem
     from sdsbench.runs.configuration.overrides import with_search_path
     from sdsbench.sweeps import plan as plans
-    from sdsbench.sweeps.definition import define
+    from sdsbench.sweeps.blocks import define
     from sdsbench.sweeps.freeze import freeze
     from sdsbench.sweeps.overview import print_overview
 

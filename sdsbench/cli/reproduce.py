@@ -36,7 +36,7 @@ def command(
     from sdsbench.core.errors import ConfigError, Problem, Refused, Unavailable
     from sdsbench.results.bundles.opened import opened
     from sdsbench.results.bundles.write import write
-    from sdsbench.results.reproduction import page
+    from sdsbench.results.reproduction import rendering
     from sdsbench.results.reproduction.again import Here, again, chosen
     from sdsbench.sweeps import placing as placings
 
@@ -58,6 +58,6 @@ def command(
         own = folder / f"{bundle.stem}-reproduced.zip"
         write(own, [here.root])
         print(own)
-    print(page.write(folder, bundle.name, results))
-    print(page.markdown(bundle.name, results), end="")
+    print(rendering.write(folder, bundle.name, results))
+    print(rendering.markdown(bundle.name, results), end="")
     return max(result.exit_code for result in results)

@@ -46,19 +46,19 @@ def command(
     about the setup, or bibtex: the references of methods, data and models."""
     from sdsbench.core.files import write_atomic
     from sdsbench.results import paper_text
-    from sdsbench.results.tables import compare, named, settings
+    from sdsbench.results.tables import by_name, reference_comparison, settings
     from sdsbench.results.tables.runs import load
 
     if name in settings.NAMES:
-        texts = named.settings_texts(name)
+        texts = by_name.settings_texts(name)
     elif name in paper_text.NAMES:
         texts = paper_text.texts(name, load(runs, where, of_plan)[0])
     else:
         filled = build_table(name, runs, where, of_plan, scorers, stage)
-        against = (reference, reference_rank) if name == compare.NAME else None
-        texts = named.texts(filled, against, pooled, run_ids)
+        against = (reference, reference_rank) if name == reference_comparison.NAME else None
+        texts = by_name.texts(filled, against, pooled, run_ids)
     if output is None:
-        print(paper_text.one_of(name, texts, named.ENDINGS[kind]), end="")
+        print(paper_text.one_of(name, texts, by_name.ENDINGS[kind]), end="")
         return
     for ending, text in texts.items():
         path = output / f"{name.replace('/', '_')}.{ending}"
@@ -70,7 +70,7 @@ def build_table(
     name: str, folders: Sequence[str], where: Sequence[str], plan: str | None, scorers: Sequence[str], stage: str
 ) -> Built:
     """The table of a name, filled with the runs of the folders."""
-    from sdsbench.results.tables.named import built
+    from sdsbench.results.tables.by_name import built
     from sdsbench.results.tables.rescore import rescored
     from sdsbench.results.tables.runs import load
 

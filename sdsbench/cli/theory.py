@@ -57,7 +57,7 @@ def command(full: bool, out: Path | None, **given: Any) -> None:
 
     from sdsbench.core.errors import ConfigError
     from sdsbench.core.progress import Progress
-    from sdsbench.studies.theory.report import markdown, write
+    from sdsbench.studies.theory.output import markdown, write
     from sdsbench.studies.theory.study import FULL, Grid, run
 
     torch.set_num_threads(1)  # hundreds of tiny products: threads only get in each other's way

@@ -35,7 +35,7 @@ def command(
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.core.files import write_atomic
     from sdsbench.core.spelling import nearest
-    from sdsbench.results.claims import texts
+    from sdsbench.results.claims import verdict_texts
     from sdsbench.results.claims.claim import default_file, read
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.tables.runs import load, problems_of
@@ -49,7 +49,7 @@ def command(
     found, damaged = load(runs, where, of_plan)
     asked = [claim for claim in known if not chosen or claim.id in chosen]
     verdicts = [judge(claim, found, results or path.parent) for claim in asked]
-    text = texts.markdown(verdicts)
+    text = verdict_texts.markdown(verdicts)
     if kind == "json":
         text = json.dumps([verdict.plain() for verdict in verdicts], indent=1) + "\n"
     tell({**damaged, **problems_of(found)})

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sdsbench.core.names import RunId
+from sdsbench.core.allowed_names import RunId
 from sdsbench.core.reading import FileContent
 
 Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]

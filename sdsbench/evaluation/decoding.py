@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from sdsbench.core.console import print_now
-from sdsbench.evaluation.cache import ReservedLayer, reserved_cache
 from sdsbench.evaluation.finite import finite
+from sdsbench.evaluation.key_value_cache import ReservedLayer, reserved_cache
 from sdsbench.evaluation.static_step import StaticStep, Steps, why_plain
 
 SLACK = 64  # columns beyond the longest row, so that dropping columns is rare

@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.evaluation.cache import reserved_cache
 from sdsbench.evaluation.decoding import Decoding, accepted, last_logits, off_by, padded, positions_of, said
 from sdsbench.evaluation.finite import finite
+from sdsbench.evaluation.key_value_cache import reserved_cache
 from sdsbench.evaluation.static_step import Steps, default_steps
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.tokens import EncodedText, prompt_ids

@@ -13,7 +13,7 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.evaluation_config import EvalConfig
 from sdsbench.evaluation.held_out import TextObjective, loss_scores, row_losses
-from sdsbench.evaluation.named import Watch, evaluate_named
+from sdsbench.evaluation.lm_eval_tasks import Watch, evaluate_named
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.training.tokens import EncodedText
 

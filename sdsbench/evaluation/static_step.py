@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from sdsbench.evaluation.cache import ReservedLayer, static_cache
+from sdsbench.evaluation.key_value_cache import ReservedLayer, static_cache
 
 Steps = Literal["plain", "static", "captured"]
 """How tokens are made: `plain` as the model's library does; `static` by static steps that are launched one by one;

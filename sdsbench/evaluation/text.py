@@ -12,10 +12,10 @@ from typing import Any
 
 from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
-from sdsbench.evaluation.floors import chance_floor
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.evaluation.metrics import mean_and_error
+from sdsbench.evaluation.score_floors import chance_floor
 from sdsbench.tasks.base import BeginToken, Choice, Generation
 from sdsbench.training.tokens import prompt_text
 

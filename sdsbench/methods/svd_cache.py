@@ -1,7 +1,7 @@
 """Leading singular triples of base weights, kept on disk: an SVD of a 7B model takes minutes, a read seconds.
 
 An entry's name is a hash of the weight's bytes, rank, algorithm and seed, so a changed weight never meets old factors;
-a file that is not the one that was written is made again (core/cache.py).
+a file that is not the one that was written is made again (core/disk_cache.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdsbench.core.cache import cached
+from sdsbench.core.disk_cache import cached
 from sdsbench.core.lazy import torch
 from sdsbench.methods.tensor_file import save_tensors
 

@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sdsbench.core.cache import cached
+from sdsbench.core.disk_cache import cached
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.hashing import sha256_of
-from sdsbench.models.files import check_counts, reading
+from sdsbench.models.model_folder import check_counts, reading
 
 FOLDER = Path(__file__).parent / "architectures"
 LAYERS = Path(__file__).parent / "layers.json"

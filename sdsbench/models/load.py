@@ -12,7 +12,7 @@ import torch
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Weights
 from sdsbench.core.texts import some_of
-from sdsbench.models import files
+from sdsbench.models import model_folder
 from sdsbench.models.conv1d import with_linear_
 from sdsbench.models.head import head_parameters
 from sdsbench.models.location import described, folder_of
@@ -41,7 +41,7 @@ def load(
     """
     with quiet():
         folder, revision = folder_of(config)
-        with files.reading(f"model={config.name}: {folder.name}"):
+        with model_folder.reading(f"model={config.name}: {folder.name}"):
             model = _read(config, folder, dtype, num_labels)
             tokenizer = None if config.family == "vision" else _tokenizer(config, folder, model)
         weights = described(config, folder, revision)
@@ -53,15 +53,15 @@ def load_tokenizer(config: ModelConfig) -> Any:
     """The model's tokenizer without its weights. Raises Unavailable for anything that is wrong with the files."""
     with quiet():
         folder, _ = folder_of(config)
-        with files.reading(f"model={config.name}: {folder.name}"):
+        with model_folder.reading(f"model={config.name}: {folder.name}"):
             return _read_tokenizer(folder)
 
 
 def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int | None) -> Any:
     """The model from a folder's files, which are looked at before anything large is made of what they declare."""
-    facts = files.config_of(folder)
-    held = files.check_weights(files.weight_files(folder))
-    check_size(f"{folder.name}/{files.CONFIG}", without_weights(config.family, facts, dtype, num_labels), held)
+    facts = model_folder.config_of(folder)
+    held = model_folder.check_weights(model_folder.weight_files(folder))
+    check_size(f"{folder.name}/{model_folder.CONFIG}", without_weights(config.family, facts, dtype, num_labels), held)
     extra: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels}
     with torch.random.fork_rng(devices=[]):
         model, found = _class_of(config.family).from_pretrained(
@@ -108,7 +108,7 @@ def _check_complete(what: str, model: Any, found: Mapping[str, Any], new_head: b
     }
     said = [f"{kind}: {some_of(names, 6)}" for kind, names in problems.items() if names]
     if said:
-        raise Unavailable(f"{what}: the weights are not those of {files.CONFIG}. {'; '.join(said)}")
+        raise Unavailable(f"{what}: the weights are not those of {model_folder.CONFIG}. {'; '.join(said)}")
 
 
 def _beside_the_base(name: str, model: Any) -> bool:

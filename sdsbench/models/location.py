@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Weights
-from sdsbench.models.files import fingerprint
 from sdsbench.models.model_config import PACKAGED, ModelConfig
+from sdsbench.models.model_folder import fingerprint
 from sdsbench.models.readers import converted, sources
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")

@@ -11,12 +11,12 @@ import pkgutil
 import sys
 from pathlib import Path
 
-from sdsbench.core.cache import cached
+from sdsbench.core.disk_cache import cached
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.file_hash import content_hash
 from sdsbench.core.registry import Registry
-from sdsbench.models.files import check_weights, json_of, reading, weight_files
 from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.model_folder import check_weights, json_of, reading, weight_files
 from sdsbench.models.quiet import quiet
 
 _READERS: Registry[str] = Registry("reader of model files")

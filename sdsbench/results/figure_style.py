@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sdsbench.core.files import write_atomic
 from sdsbench.methods.base import METHODS
 from sdsbench.results import escape
-from sdsbench.results.tables.names import method_order
+from sdsbench.results.tables.titles import method_order
 
 # Okabe and Ito's colours (safe for the common kinds of colour blindness), then others; markers differ as well.
 _COLOURS = (

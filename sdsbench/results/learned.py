@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdsbench.core.record import Score
-from sdsbench.results.answers import answers_of
+from sdsbench.results.stored_answers import answers_of
 from sdsbench.results.tables.runs import Run
 
 SYMBOL = "‡"

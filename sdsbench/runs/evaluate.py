@@ -14,7 +14,7 @@ from sdsbench.core.progress import Progress
 from sdsbench.core.record import Score
 from sdsbench.core.step_log import StepLog
 from sdsbench.data.draw import limited
-from sdsbench.evaluation.named import Watch
+from sdsbench.evaluation.lm_eval_tasks import Watch
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.evaluation.validation_loss import mean_loss
 from sdsbench.methods.attach import adapted_layers, merged

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sdsbench.core.record import Record
+from sdsbench.runs.closing_summary import summary
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.finish import finish
 from sdsbench.runs.prepare import prepare
 from sdsbench.runs.reuse import earlier_results, take_up
 from sdsbench.runs.run_context import RunContext, open_run
-from sdsbench.runs.summary import summary
 from sdsbench.runs.train import train
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.data.sources import Rows
-from sdsbench.evaluation.classification import evaluate_labelled
+from sdsbench.evaluation.classifiers import evaluate_labelled
 from sdsbench.evaluation.generation import check_generation
 from sdsbench.evaluation.held_out import evaluate_held_out
-from sdsbench.evaluation.named import Watch
+from sdsbench.evaluation.lm_eval_tasks import Watch
 from sdsbench.evaluation.retention import retained
 from sdsbench.evaluation.text import Evaluated, evaluate_text
 from sdsbench.models.head import initialise_head, unfreeze_head

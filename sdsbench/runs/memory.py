@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdsbench.core.cache import cache_folder
+from sdsbench.core.disk_cache import cache_folder
 from sdsbench.core.files import write_atomic
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.lazy import torch
 from sdsbench.core.package import PACKAGE
 from sdsbench.core.source_hash import hash_of
 from sdsbench.methods import base as methods
-from sdsbench.runs.configuration.check import known_architecture
+from sdsbench.runs.configuration.combinations import known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.origin import code_hashes
 from sdsbench.tasks import base as tasks

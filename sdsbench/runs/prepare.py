@@ -16,13 +16,13 @@ from sdsbench.core.files import write_atomic
 from sdsbench.core.processor import Load
 from sdsbench.core.progress import forget_peak_memory, peak_memory
 from sdsbench.core.record import Lengths, Parameters, Provenance
-from sdsbench.evaluation.named import require_named
+from sdsbench.evaluation.lm_eval_tasks import require_named
 from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
 from sdsbench.runs import origin
 from sdsbench.runs.banner import banner, trainable
-from sdsbench.runs.configuration.check import layer_shapes
+from sdsbench.runs.configuration.combinations import layer_shapes
 from sdsbench.runs.configuration.identity import resolved
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source

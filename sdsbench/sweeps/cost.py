@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from sdsbench.core.record import Record
 from sdsbench.methods import base as methods
-from sdsbench.runs.configuration.check import KnownArchitecture, known_architecture
+from sdsbench.runs.configuration.combinations import KnownArchitecture, known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.memory import USABLE, Batch, needed_bytes, training_bytes
 from sdsbench.sweeps.workload import Scoring, Workload, workload

@@ -21,7 +21,7 @@ from sdsbench.runs.configuration.choices import GROUPS
 from sdsbench.runs.configuration.compose import compose_tree, flat_keys, from_tree, key_problem
 from sdsbench.runs.configuration.foreign import raw, unresolved
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.sweeps.definition import Axes
+from sdsbench.sweeps.blocks import Axes
 from sdsbench.tasks import base as tasks
 
 Point = dict[str, str]  # key -> value, in Hydra's override syntax

@@ -11,7 +11,7 @@ from sdsbench.runs import origin
 from sdsbench.runs.configuration.identity import named, placing_of, run_id
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import require_data, resolve_source
-from sdsbench.sweeps.definition import Sweep, Tune
+from sdsbench.sweeps.blocks import Sweep, Tune
 from sdsbench.sweeps.expand import Composer, Point, product
 from sdsbench.sweeps.plan import Manifest, PlannedRun, TunedCell
 

@@ -24,13 +24,13 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from sdsbench.core import plugins
+from sdsbench.core.allowed_names import CellKey, Name, RunId, require_printable
 from sdsbench.core.console import print_wrapped
 from sdsbench.core.containment import contained
 from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
-from sdsbench.core.names import CellKey, Name, RunId, require_printable
 from sdsbench.core.reading import FileContent, first_fault, parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.environment import with_environment

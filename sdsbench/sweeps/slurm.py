@@ -20,12 +20,12 @@ from typing import Annotated, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field, ValidationError
 
+from sdsbench.core.allowed_names import require_printable
 from sdsbench.core.containment import contained, folder_in
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
 from sdsbench.core.files import disk_errors, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
-from sdsbench.core.names import require_printable
 from sdsbench.core.package import bundled_folder
 from sdsbench.core.reading import FileContent, first_fault, read_json
 from sdsbench.sweeps.plan import Plan

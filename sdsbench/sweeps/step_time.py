@@ -18,7 +18,7 @@ from torch import nn
 
 from sdsbench.core.hashing import canonical_json
 from sdsbench.models.load import without_weights
-from sdsbench.runs.configuration.check import KnownArchitecture
+from sdsbench.runs.configuration.combinations import KnownArchitecture
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.memory import CPU_TOKENS
 from sdsbench.sweeps.cost import BYTES, Speed, passed_weights

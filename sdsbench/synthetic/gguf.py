@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.models.files import check_counts
 from sdsbench.models.load import check_size, without_weights
+from sdsbench.models.model_folder import check_counts
 from sdsbench.synthetic.gguf_header import check_header
 
 

@@ -20,7 +20,7 @@ from sdsbench.core.section import Count
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
-from sdsbench.tasks.answers import last_boxed
+from sdsbench.tasks.answer_extraction import last_boxed
 from sdsbench.tasks.base import Evaluation, Generation, Row, register
 from sdsbench.tasks.graders import math as graders
 from sdsbench.tasks.math_training import MathTask, MathTaskConfig, answered

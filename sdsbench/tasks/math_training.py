@@ -23,7 +23,7 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT
-from sdsbench.tasks.answers import last_boxed
+from sdsbench.tasks.answer_extraction import last_boxed
 from sdsbench.tasks.base import Generation, Row, Task, TextExample, TextTaskConfig, graded
 from sdsbench.tasks.graders.math import ANSWER_MARK
 from sdsbench.tasks.prompts import STOP, THINK, alpaca

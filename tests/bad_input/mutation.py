@@ -38,13 +38,13 @@ from sdsbench.results.claims.claim import read as read_claims
 from sdsbench.results.frames import load_samples, load_steps
 from sdsbench.results.importers import external, peft, wandb
 from sdsbench.results.report.build import build as build_report
-from sdsbench.results.tables.named import built, texts
-from sdsbench.results.tables.names import method_title
+from sdsbench.results.tables.by_name import built, texts
 from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.titles import method_title
 from sdsbench.results.tables.trace import trace_run
 from sdsbench.studies.figures import data as figure_data
 from sdsbench.sweeps import plan as plans
-from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.states import States
 from sdsbench.training import checkpoint
 from tests.bad_input.test_bad_input import _checkpoint

@@ -12,10 +12,10 @@ import pytest
 
 from sdsbench.__main__ import main
 from sdsbench.cli import doctor
-from sdsbench.core.cache import cache_folder
+from sdsbench.core.disk_cache import cache_folder
 from sdsbench.core.errors import Unavailable
+from sdsbench.runs.closing_summary import summary
 from sdsbench.runs.configuration.compose import compose_run
-from sdsbench.runs.summary import summary
 from tests.conftest import ROOT
 from tests.results.tables.fixtures import make_record
 

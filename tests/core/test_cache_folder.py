@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sdsbench.core import cache
-from sdsbench.core.cache import SEAL, cached
+from sdsbench.core import disk_cache
+from sdsbench.core.disk_cache import SEAL, cached
 from sdsbench.core.errors import Unavailable
 from sdsbench.models.readers import converted, register_reader
 
@@ -78,8 +78,8 @@ def test_equal_bytes_at_another_time_are_hashed_once(monkeypatch: pytest.MonkeyP
     folder = entry()
     os.utime(folder / "w.safetensors", (1, 1))
     read: list[Path] = []
-    hashed = cache.content_hash
-    monkeypatch.setattr(cache, "content_hash", lambda path: read.append(path) or hashed(path))
+    hashed = disk_cache.content_hash
+    monkeypatch.setattr(disk_cache, "content_hash", lambda path: read.append(path) or hashed(path))
     assert entry() == folder and len(BUILT) == 1 and read
     read.clear()
     assert entry() == folder and read == []

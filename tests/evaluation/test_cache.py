@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, DynamicCache
 
-from sdsbench.evaluation.cache import ReservedLayer, reserved_cache, static_cache
+from sdsbench.evaluation.key_value_cache import ReservedLayer, reserved_cache, static_cache
 
 LLAMA = AutoConfig.for_model("llama", num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sdsbench.core.record import Score
-from sdsbench.evaluation import cache, decoding, static_step
+from sdsbench.evaluation import decoding, key_value_cache, static_step
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.static_step import StaticStep
 from sdsbench.models.load import load
@@ -132,7 +132,7 @@ def test_rows_that_end_make_room_for_waiting_prompts(
 
     def look(model, inputs, mask, positions, cache):
         seen.append(tuple(inputs.shape))
-        assert mask.shape == (len(inputs), cache.get_seq_length() + inputs.shape[1])
+        assert mask.shape == (len(inputs), key_value_cache.get_seq_length() + inputs.shape[1])
         return usual(model, inputs, mask, positions, cache)
 
     alone = [Generator(micro.model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL]
@@ -248,7 +248,7 @@ def test_models_without_static_steps_answer_as_before_and_say_why_once(
 def test_static_steps_with_other_logits_are_not_taken(micro, static_steps, lines, monkeypatch) -> None:
     """As of a model that reads the mask in another way, without an error."""
     plain = Generator(micro.model, micro.tokenizer, 5, steps="plain").answers(UNEQUAL)
-    monkeypatch.setattr(cache.StaticLayer, "update", lambda self, keys, values, *_: (keys * 0, values))
+    monkeypatch.setattr(key_value_cache.StaticLayer, "update", lambda self, keys, values, *_: (keys * 0, values))
     usual = decoding.last_logits
 
     def unmasked(model, inputs, mask, positions, cache):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdsbench.evaluation.cache import reserved_cache
 from sdsbench.evaluation.decoding import last_logits
+from sdsbench.evaluation.key_value_cache import reserved_cache
 from sdsbench.evaluation.static_step import StaticStep
 from tests.models.folders import NEW, OTHERS, random_model
 

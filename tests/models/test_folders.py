@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Unavailable
-from sdsbench.models.files import fingerprint
 from sdsbench.models.load import load
 from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.model_folder import fingerprint
 from tests.models.folders import MICRO, model_folder
 
 RUN = ["method=lora", "task=gsm8k", "data.source=embedded", "data.train_limit=8", "train.max_steps=1", "eval.limit=1",

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.registry import Registry
 from sdsbench.models import readers
-from sdsbench.models.files import fingerprint
+from sdsbench.models.model_folder import fingerprint
 from sdsbench.models.readers import converted
 
 

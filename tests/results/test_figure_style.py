@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from sdsbench.methods.base import METHODS
 from sdsbench.results.figure_style import Palette, drawing, save
-from sdsbench.results.tables.names import method_order, method_title
+from sdsbench.results.tables.titles import method_order, method_title
 
 
 def test_every_method_has_a_colour_and_a_marker_of_its_own() -> None:

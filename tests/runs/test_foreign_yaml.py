@@ -14,7 +14,7 @@ from sdsbench.models.location import weights_of
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.sweeps import placing
-from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.expand import Composer, product
 from sdsbench.sweeps.plan import Plan, read
 from sdsbench.sweeps.slurm_config import configure

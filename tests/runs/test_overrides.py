@@ -11,7 +11,7 @@ from sdsbench.runs.configuration import compose as module
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.overrides import search_path, with_search_path
 from sdsbench.sweeps import placing
-from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.expand import Composer, product
 from sdsbench.sweeps.slurm_config import configure
 

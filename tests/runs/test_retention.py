@@ -15,7 +15,7 @@ from sdsbench.core import samples
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.core.record import Record, Score
 from sdsbench.data.sources import text_rows
-from sdsbench.evaluation.named import evaluate_named
+from sdsbench.evaluation.lm_eval_tasks import evaluate_named
 from sdsbench.models.load import load as load_model
 from sdsbench.results.tables.build import build
 from sdsbench.results.tables.definitions.grid import grid

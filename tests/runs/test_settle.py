@@ -13,7 +13,7 @@ from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.data_source import require_data, resolve_source
 from sdsbench.runs.execute import execute
-from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.freeze import freeze
 
 PAPERS = sorted(set(options("protocol")) - {"quick"})

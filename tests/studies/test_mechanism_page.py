@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from sdsbench import load_runs, load_scores, load_steps
-from sdsbench.results.tables import named
-from sdsbench.results.tables.compare import compare, frame
+from sdsbench.results.tables import by_name
+from sdsbench.results.tables.reference_comparison import compare, frame
 from sdsbench.results.tables.runs import load
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def bundle(optimizer: str) -> Path:
 @cache
 def against_lora(optimizer: str) -> dict[str, pd.Series]:
     """Title of a variant -> its score, difference to LoRA of rank 8, interval and p, in points of 100."""
-    compared = compare(named.built("compare", load([bundle(optimizer)])[0], {}), "lora", rank=8)
+    compared = compare(by_name.built("compare", load([bundle(optimizer)])[0], {}), "lora", rank=8)
     titles = {row.name: row.title for row in compared.built.table.rows}
     rows = frame(compared)
     return {titles[row["row"]].removesuffix(", r 8"): row for _, row in rows.iterrows()}

@@ -12,7 +12,7 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.clock import about
 from sdsbench.data import catalogue, sizes
-from sdsbench.runs.configuration.check import config_file, known_architecture
+from sdsbench.runs.configuration.combinations import config_file, known_architecture
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.sweeps import cost, step_time
 from sdsbench.sweeps.workload import workload

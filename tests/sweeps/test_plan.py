@@ -18,7 +18,7 @@ from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.data_source import resolve_source
 from sdsbench.sweeps import plan as plans
-from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.expand import Composer, product
 from sdsbench.sweeps.freeze import freeze
 from tests.sweeps.tools import TINY, tiny_plan

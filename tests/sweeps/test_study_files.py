@@ -12,7 +12,7 @@ from scripts.write_held_out_text import CHARACTERS, text_of
 from sdsbench.core.errors import ConfigError
 from sdsbench.runs.configuration.choices import options
 from sdsbench.sweeps import plan as plans
-from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.freeze import freeze
 from sdsbench.sweeps.here import run_here
 

@@ -9,7 +9,7 @@ import yaml
 
 from sdsbench.core.errors import ConfigError
 from sdsbench.core.record import Losses, Record
-from sdsbench.sweeps.definition import TUNING_SEEDS, define
+from sdsbench.sweeps.blocks import TUNING_SEEDS, define
 from sdsbench.sweeps.freeze import extended, freeze
 from sdsbench.sweeps.plan import Manifest, Plan, PlannedRun, TunedCell
 from sdsbench.sweeps.states import States

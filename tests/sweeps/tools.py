@@ -12,7 +12,7 @@ from sdsbench.core.record import Record, Score
 from sdsbench.core.run_folder import write_record
 from sdsbench.runs.keeper import _new_record
 from sdsbench.sweeps import plan as plans
-from sdsbench.sweeps.definition import define
+from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.freeze import freeze
 from sdsbench.sweeps.plan import Plan
 

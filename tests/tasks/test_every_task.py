@@ -193,7 +193,7 @@ def test_heads_depend_on_their_seed_alone(tiny_encoder):
 
 def test_samples_of_classifiers_show_what_was_asked() -> None:
     """Sentences, or which image; classes by name."""
-    from sdsbench.evaluation.classification import _sample
+    from sdsbench.evaluation.classifiers import _sample
 
     rte = base.build(compose_run(["model=minilm", "task=glue/rte", "data.source=embedded"]).task)
     row = {"sentence1": "A dog runs.", "sentence2": "An animal moves.", "label": 0, "idx": 7}

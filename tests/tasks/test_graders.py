@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdsbench.tasks import commonsense, symbolic
-from sdsbench.tasks.answers import last_boxed
+from sdsbench.tasks.answer_extraction import last_boxed
 from sdsbench.tasks.graders import commonsense as labels
 from sdsbench.tasks.graders import gsm8k, math
 from sdsbench.tasks.graders.hendrycks import normal_form

@@ -269,7 +269,7 @@ def test_scores_of_a_run(record: tuple[Record, Path]) -> None:
 
 
 def test_a_run_s_files_agree_and_its_answers_are_graded_again(record: tuple[Record, Path]) -> None:
-    from sdsbench.results.bundles.check import contradictions
+    from sdsbench.results.bundles.consistency import contradictions
     from sdsbench.results.tables.rescore import rescored
 
     found, root = record

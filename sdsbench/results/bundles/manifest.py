@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationError
 
+from sdsbench.core.allowed_names import RunId
 from sdsbench.core.errors import DamagedFile
-from sdsbench.core.names import RunId
 from sdsbench.core.reading import FileContent, first_fault
 from sdsbench.core.record import Label
 

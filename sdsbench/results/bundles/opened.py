@@ -50,11 +50,11 @@ def opened(path: Path) -> Bundle:
     folder = temporary.folder()
     try:
         bundle = _unpacked(path, folder)
-        from sdsbench.results.bundles import check  # tasks and methods, which folders of runs are read without
+        from sdsbench.results.bundles import consistency  # tasks and methods, which folders of runs are read without
 
         _KNOWN[path], _OPEN[folder] = (stamp, bundle), bundle
         for run in sorted((folder / RUNS).glob("*")):
-            if run.name not in bundle.problems and (wrong := check.contradictions(run, packed=True)):
+            if run.name not in bundle.problems and (wrong := consistency.contradictions(run, packed=True)):
                 bundle.problems[run.name] = wrong
     except BaseException:
         _KNOWN.pop(path, None)

@@ -18,7 +18,7 @@ from sdsbench.core.limits import ANSWERS, STEPS
 from sdsbench.core.package import PACKAGE
 from sdsbench.core.private import private_in
 from sdsbench.core.reading import read_bytes
-from sdsbench.results.bundles import archive, check
+from sdsbench.results.bundles import archive, consistency
 from sdsbench.results.bundles.manifest import FILE, LOCK, PLAN, RUNS, BundleManifest, Entry
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import Found, read_all
@@ -54,7 +54,9 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, ve
     files: dict[str, bytes] = {}
     for found in ended:
         files |= {f"{RUNS}/{found.record.run_id}/{name}": content for name, content in _files_of(found, verdicts_only)}
-        remarks += [f"run {found.record.run_id}: {text}" for text in check.contradictions(found.folder, packed=False)]
+        remarks += [
+            f"run {found.record.run_id}: {text}" for text in consistency.contradictions(found.folder, packed=False)
+        ]
     if plan is not None and not verdicts_only:
         if remark := _outside(plan):
             remarks.append(remark)
@@ -92,7 +94,7 @@ def _files_of(found: Found, verdicts_only: bool) -> Iterator[tuple[str, bytes]]:
         if probes:
             yield "metrics.jsonl", step_log.text_of(probes).encode()
         return
-    yield "config.yaml", check.configuration_text(found.record).encode()
+    yield "config.yaml", consistency.configuration_text(found.record).encode()
     if (folder / "metrics.jsonl").exists():
         yield "metrics.jsonl", read_bytes(folder / "metrics.jsonl", STEPS, below=folder)
     for inside in ("samples", "probes"):

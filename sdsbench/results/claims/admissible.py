@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sdsbench.results.answers import answers_of
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.decide import answer_at
 from sdsbench.results.statistics.contrasts import Comparison
+from sdsbench.results.stored_answers import answers_of
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import MIN_SEEDS
 from sdsbench.results.tables.definition import Column

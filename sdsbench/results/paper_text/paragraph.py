@@ -15,8 +15,8 @@ from sdsbench.results import setting
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, paired_over_seeds
 from sdsbench.results.tables.definitions.grid import titles_of
 from sdsbench.results.tables.footer import rules_of
-from sdsbench.results.tables.names import method_order, model_title, task_title
 from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.titles import method_order, model_title, task_title
 from sdsbench.tasks.graders.titles import described
 
 PACKAGES = ("torch", "transformers", "peft", "lm_eval")

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from sdsbench.core.files import write_atomic
-from sdsbench.results.claims import texts
+from sdsbench.results.claims import verdict_texts
 from sdsbench.results.claims.verdict import Verdict
 from sdsbench.results.figure_style import save
 from sdsbench.results.importers.external import ExternalRecord
 from sdsbench.results.paper_text.bibtex import bibtex
 from sdsbench.results.paper_text.paragraph import paragraphs
-from sdsbench.results.report import figures
+from sdsbench.results.report import plots
 from sdsbench.results.report.boards import Board, boards
 from sdsbench.results.report.conclusion import conclusion
 from sdsbench.results.report.disagreement import Disagreement, disagreements
 from sdsbench.results.report.pages import template, write_style
 from sdsbench.results.report.run_page import run_page
-from sdsbench.results.tables.names import method_title, model_title, task_title
 from sdsbench.results.tables.render import html
 from sdsbench.results.tables.runs import Run, problems_of
+from sdsbench.results.tables.titles import method_title, model_title, task_title
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def build(
         damaged={**damaged, **problems_of(runs)},
         paragraphs=paragraphs(runs),
         bibtex=bibtex(runs),
-        here=texts.here,
-        elsewhere=texts.elsewhere,
-        joint_texts=texts.joint_texts,
-        finding_text=texts.finding_text,
+        here=verdict_texts.here,
+        elsewhere=verdict_texts.elsewhere,
+        joint_texts=verdict_texts.joint_texts,
+        finding_text=verdict_texts.finding_text,
         method_title=method_title,
         model_title=model_title,
         task_title=task_title,
@@ -100,21 +100,21 @@ def _link(run_id: str) -> str:
 
 
 def _view(board: Board, folder: Path) -> BoardView:
-    name = figures.metric(board)
-    forest = [("forest", f"Difference to {board.reference}", figures.forest(board))]
+    name = plots.metric(board)
+    forest = [("forest", f"Difference to {board.reference}", plots.forest(board))]
     curves = [
-        ("seeds", "Every seed", figures.seeds(board, _link)),
-        ("learning_rates", "Score against learning rate", figures.learning_rates(board)),
-        ("losses", "Training loss", figures.losses(board)),
+        ("seeds", "Every seed", plots.seeds(board, _link)),
+        ("learning_rates", "Score against learning rate", plots.learning_rates(board)),
+        ("losses", "Training loss", plots.losses(board)),
     ]
     ringed = " (ringed: no method is better at no higher cost)"
     costs = [
         ("pareto_parameters", f"Score against trainable parameters{ringed}",
-         figures.pareto(board, "trainable", "trainable parameters")),
+         plots.pareto(board, "trainable", "trainable parameters")),
         ("pareto_memory", f"Score against peak memory{ringed}",
-         figures.pareto(board, "memory", "peak memory, GiB")),
+         plots.pareto(board, "memory", "peak memory, GiB")),
         ("pareto_time", f"Score against training time{ringed}",
-         figures.pareto(board, "train_seconds", "training, seconds")),
+         plots.pareto(board, "train_seconds", "training, seconds")),
     ]  # fmt: skip
 
     def drawn(named: Sequence[tuple[str, str, Any]]) -> tuple[Picture, ...]:
@@ -146,7 +146,7 @@ def _second_scores(found: Sequence[Board], folder: Path) -> Iterator[Picture]:
         evaluations = {first.column.evaluation, second.column.evaluation}
         if len(evaluations) == 1 or any(evaluations <= parts for parts in means):
             continue
-        figure = figures.two_scores(first, second)
+        figure = plots.two_scores(first, second)
         if figure is not None:
             caption = f"{second.column.title} against {first.column.title} (line: no method is better on both)"
             yield _picture(folder, f"{first.slug}_{second.slug}", caption, f"{caption}: {first.title}", figure)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from sdsbench.core.grouped import grouped
 from sdsbench.core.texts import listed
 from sdsbench.results.report.boards import Board
-from sdsbench.results.tables.compare import Difference
 from sdsbench.results.tables.ranking import ALPHA
+from sdsbench.results.tables.reference_comparison import Difference
 
 NAMED = 3
 """Up to so many methods are named one by one where they are only counted otherwise."""

@@ -15,7 +15,7 @@ from sdsbench.core.spelling import nearest
 from sdsbench.results import setting
 from sdsbench.results.bundles.opened import Bundle
 from sdsbench.results.frames import Found, read_all
-from sdsbench.results.reproduction.compare import ReproducedRun, compared
+from sdsbench.results.reproduction.differences import ReproducedRun, compared
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.identity import COST_KEYS, placed, run_id, unplaced
 from sdsbench.runs.configuration.schema import RunConfig

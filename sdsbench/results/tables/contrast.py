@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sdsbench.results.answers import answers_of
 from sdsbench.results.statistics import contrasts
 from sdsbench.results.statistics.contrasts import Comparison
 from sdsbench.results.statistics.variances import Variances
+from sdsbench.results.stored_answers import answers_of
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.run_values import score_of

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.names import model_title
+from sdsbench.results.tables.titles import model_title
 from sdsbench.runs.aggregate import means_of
 
 Key = tuple[str, ...]

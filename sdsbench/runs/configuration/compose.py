@@ -23,8 +23,8 @@ from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.section import section_type
 from sdsbench.core.spelling import nearest
 from sdsbench.runs.configuration import environment
-from sdsbench.runs.configuration.check import cross_problems
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
+from sdsbench.runs.configuration.combinations import cross_problems
 from sdsbench.runs.configuration.foreign import environment_problems, file_problems, hydra_problems, without_hydra
 from sdsbench.runs.configuration.overrides import line_of, one_line, parse, refuse_kind, search_path, with_search_path
 from sdsbench.runs.configuration.schema import PROTOCOL_TABLES, RunConfig

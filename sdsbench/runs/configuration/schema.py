@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
+from sdsbench.core.allowed_names import RunId
 from sdsbench.core.errors import Problem
-from sdsbench.core.names import RunId
 from sdsbench.core.section import COSTS, INERT, PLACES, Accepts, PathText, Section
 from sdsbench.data.data_config import DataConfig
 from sdsbench.evaluation.evaluation_config import EvalConfig

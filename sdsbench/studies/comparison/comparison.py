@@ -18,7 +18,7 @@ from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
 from sdsbench.methods import base as methods
 from sdsbench.results.report.build import build as build_report
-from sdsbench.results.tables.named import built
+from sdsbench.results.tables.by_name import built
 from sdsbench.results.tables.runs import load
 from sdsbench.runs.configuration.choices import options
 from sdsbench.runs.configuration.compose import compose_run
@@ -33,7 +33,7 @@ from sdsbench.studies.comparison import budget as budgets
 from sdsbench.studies.comparison.budget import EXTEND, Effort
 from sdsbench.studies.comparison.recommendation import Recommendation, recommend
 from sdsbench.sweeps import plan as plans
-from sdsbench.sweeps.definition import TUNING_SEEDS, Tune, define
+from sdsbench.sweeps.blocks import TUNING_SEEDS, Tune, define
 from sdsbench.sweeps.freeze import freeze
 from sdsbench.sweeps.here import run_here
 from sdsbench.sweeps.states import root_of

@@ -19,9 +19,9 @@ from sdsbench.results.bundles.opened import shown
 from sdsbench.results.figure_style import Palette
 from sdsbench.results.frames import Folders, load_runs, load_steps
 from sdsbench.results.tables.definitions.grid import by_method, variant_of, varying
-from sdsbench.results.tables.names import method_order, method_title
 from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.runs import load as load_as_tables_do
+from sdsbench.results.tables.titles import method_order, method_title
 
 
 @dataclass(frozen=True)

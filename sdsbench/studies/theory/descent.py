@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import Layers, MethodConfig, build
 from sdsbench.methods.gradients import summed_gradients
-from sdsbench.studies.theory.floors import adapter_floor, dense_floor
+from sdsbench.studies.theory.least_loss import adapter_floor, dense_floor
 from sdsbench.studies.theory.problems import LinearProblem
 from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.parameters import optimizer_groups

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from sdsbench.tasks.answers import after_last_mark
+from sdsbench.tasks.answer_extraction import after_last_mark
 from sdsbench.tasks.graders.lora_sb import numbers_close
 from sdsbench.tasks.graders.math import ANSWER_MARK
 

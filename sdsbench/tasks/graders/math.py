@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from sdsbench.tasks import symbolic
-from sdsbench.tasks.answers import after_last_mark
+from sdsbench.tasks.answer_extraction import after_last_mark
 from sdsbench.tasks.graders import lora_sb
 from sdsbench.tasks.graders import minerva as minerva_form
 from sdsbench.tasks.graders.hendrycks import normal_form, plain_number

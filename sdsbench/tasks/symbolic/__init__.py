@@ -1,7 +1,7 @@
 """Equality of two answers that needs a computer algebra system, bounded in time and memory, from any thread.
 
 sympy and math-verify may run for hours on a strange expression, and their own time-outs count seconds of the clock in
-the main thread. Here one helper process per Python process holds the libraries (worker.py).
+the main thread. Here one helper process per Python process holds the libraries (comparison_process.py).
 
 A verdict depends on the two texts alone: equal or not, or undecided where the libraries ran into a limit. The limits
 are far above what any expression with a verdict was seen to need (2.5 seconds), on any machine and under any load.
@@ -73,7 +73,7 @@ class _Helper:
         self.owner = os.getpid()
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sdsbench.tasks.symbolic.worker"],
+            [sys.executable, "-P", "-m", "sdsbench.tasks.symbolic.comparison_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""The comparisons of two answers that need sympy or math-verify; run by worker.py, one child process a call.
+"""The comparisons of two answers that need sympy or math-verify: comparison_process.py, one child a call.
 
 Each takes (gold answer, predicted answer or text) and says whether the library holds them equal. What a library raises
 means "not equal", as in the published programs, except MemoryError: the child hit its limit, and nothing is known.

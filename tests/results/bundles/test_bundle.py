@@ -22,13 +22,13 @@ from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Attempt, Record
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.core.step_log import StepLog
-from sdsbench.results.answers import answers_of
 from sdsbench.results.bundles import temporary
-from sdsbench.results.bundles.check import configuration_text
+from sdsbench.results.bundles.consistency import configuration_text
 from sdsbench.results.bundles.manifest import FILE
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
 from sdsbench.results.frames import read_all
+from sdsbench.results.stored_answers import answers_of
 from sdsbench.results.tables.rescore import rescored
 from sdsbench.results.tables.runs import load
 from sdsbench.runs.configuration.identity import recorded_id

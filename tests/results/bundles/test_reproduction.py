@@ -17,7 +17,7 @@ from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.frames import Found, read_all
 from sdsbench.results.reproduction.again import Here, chosen, configuration
-from sdsbench.results.reproduction.compare import ReproducedRun, compared
+from sdsbench.results.reproduction.differences import ReproducedRun, compared
 from sdsbench.runs.configuration.identity import recorded_id
 from tests.results.bundles.tools import contents, edit_json, pack, reseal
 from tests.results.tables.fixtures import make_record, write_run
@@ -148,7 +148,7 @@ def test_a_run_that_cannot_be_trained_here_stops_no_other(
     lost.losses = None
     folder = f"runs/{lost.run_id}"
     files[f"{folder}/record.json"] = json.dumps(lost.model_dump(mode="json")).encode()
-    from sdsbench.results.bundles.check import configuration_text
+    from sdsbench.results.bundles.consistency import configuration_text
 
     files[f"{folder}/config.yaml"] = configuration_text(lost).encode()
     other = tmp_path / "other.zip"

@@ -14,8 +14,8 @@ from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Parameters, Seconds
 from sdsbench.results.claims.claim import Claim, default_file, read
 from sdsbench.results.claims.decide import decide, more, together
-from sdsbench.results.claims.texts import markdown
 from sdsbench.results.claims.verdict import Verdict, judge
+from sdsbench.results.claims.verdict_texts import markdown
 from sdsbench.results.statistics import contrasts, variances
 from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run

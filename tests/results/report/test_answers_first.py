@@ -10,15 +10,15 @@ import pytest
 from sdsbench.core.record import Seconds
 from sdsbench.methods.base import METHODS
 from sdsbench.results.figure_style import Palette
-from sdsbench.results.report import figures
+from sdsbench.results.report import plots
 from sdsbench.results.report.boards import Board, boards
 from sdsbench.results.report.build import build
 from sdsbench.results.report.conclusion import conclusion
 from sdsbench.results.report.curves import curves
 from sdsbench.results.report.run_page import run_page
 from sdsbench.results.tables.footer import rules_of
-from sdsbench.results.tables.names import _own
 from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.titles import _own
 from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
 
 SCORES = {
@@ -59,7 +59,7 @@ def texts_of(figure: object) -> list[str]:
 
 def test_the_forest_shows_every_difference_and_marks_what_leaves_it(tmp_path: Path) -> None:
     board = board_of(tmp_path, {**SCORES, "dora": (0.1, 0.9, 0.5)})
-    figure = figures.forest(board)
+    figure = plots.forest(board)
     assert figure is not None
     assert {"PiSSA, r 8", "DoRA, r 8", "not tested"} <= set(texts_of(figure))
     (axes,) = figure.axes
@@ -81,12 +81,12 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_a_plugin_s_title_stands_in_every_figure_and_table(tmp_path: Path, plugin: str) -> None:
     board = board_of(tmp_path, {"lora": (0.50, 0.52, 0.51), plugin: (0.71, 0.70, 0.72)})
-    forest = figures.forest(board)
+    forest = plots.forest(board)
     assert forest is not None and "A New LoRA, r 8" in texts_of(forest)
     for seed in range(3):
         for lr in (1e-3, 1e-2):
             write_run(tmp_path, make_record(plugin, seed, {"gsm8k": 0.5 + lr}, lr=lr))
-    rates = figures.learning_rates(boards(load(tmp_path)[0])[0])
+    rates = plots.learning_rates(boards(load(tmp_path)[0])[0])
     assert rates is not None
     assert "A New LoRA, r 8" in [text.get_text() for text in rates.axes[0].get_legend().texts]
     assert "A New LoRA, r 8 is better by 20.0 [" in conclusion(board)
@@ -96,15 +96,15 @@ def test_a_plugin_s_title_stands_in_every_figure_and_table(tmp_path: Path, plugi
 
 def test_a_constant_cost_has_no_figure(tmp_path: Path) -> None:
     board = board_of(tmp_path)
-    assert figures.pareto(board, "train_seconds", "training, seconds") is None
+    assert plots.pareto(board, "train_seconds", "training, seconds") is None
     for seed in range(3):
         write_run(tmp_path, make_record("full_ft", seed, {"gsm8k": 0.5 + 0.01 * seed}, rank=None))
-    figure = figures.pareto(boards(load(tmp_path)[0])[0], "trainable", "trainable parameters")
+    figure = plots.pareto(boards(load(tmp_path)[0])[0], "trainable", "trainable parameters")
     assert figure is not None and "GSM8K" in figure.axes[0].get_ylabel()
 
 
 def cost_figure(root: Path) -> object:
-    return figures.pareto(boards(load(root)[0])[0], "train_seconds", "training, seconds")
+    return plots.pareto(boards(load(root)[0])[0], "train_seconds", "training, seconds")
 
 
 def test_a_score_against_a_cost_has_both_spreads(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_one_curve_a_method_and_variant_with_the_chosen_rate(tmp_path: Path) -> 
         assert curve.tuning is not None and curve.tuning.chosen == 1e-2
     alone = curves(board.column, [run for run in board.tried if run.record.tuning])
     assert [list(curve.scores.values()) for curve in alone] == [[[50.0], [60.0], [50.0]]] * 2, "from the records"
-    figure = figures.learning_rates(board)
+    figure = plots.learning_rates(board)
     assert figure is not None
     (axes,) = figure.axes
     assert axes.get_xlabel() == "learning rate (ringed: chosen, 3 runs a method)"
@@ -178,7 +178,7 @@ def test_a_row_looks_the_same_in_every_figure(tmp_path: Path) -> None:
                 record = make_record("sds_lora", seed, {"gsm8k": 0.4}, rank=rank, tuning=chosen, config=config, lr=1e-2)
                 write_run(tmp_path, record)
     (board,) = boards(load(tmp_path)[0])
-    figure = figures.learning_rates(board)
+    figure = plots.learning_rates(board)
     assert figure is not None
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert len(lines) == len(board.rows) == 4
@@ -193,7 +193,7 @@ def test_a_rate_at_the_end_of_its_grid_is_told_on_the_figure(tmp_path: Path) -> 
     for seed in range(3):
         chosen = tuned(1e-2, [1e-3, 1e-2], seeds=[9])
         write_run(tmp_path, make_record("lora", seed, {"gsm8k": 0.4}, lr=1e-2, tuning=chosen))
-    figure = figures.learning_rates(boards(load(tmp_path)[0])[0])
+    figure = plots.learning_rates(boards(load(tmp_path)[0])[0])
     assert figure is not None
     assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["LoRA, r 8 (end of its grid)"]
 
@@ -216,7 +216,7 @@ def test_two_scores_of_the_same_runs(tmp_path: Path) -> None:
             before = record.scores[1].model_copy(update={"stage": "untrained", "value": 0.7})
             write_run(tmp_path, record.model_copy(update={"scores": [*record.scores, before]}))
     found = boards(load(tmp_path)[0])
-    figure = figures.two_scores(*found)
+    figure = plots.two_scores(*found)
     assert figure is not None
     (axes,) = figure.axes
     frontier = next(line for line in axes.lines if line.get_linewidth() == 0.8)
@@ -261,7 +261,7 @@ def test_a_legend_covers_no_text_of_its_axis(tmp_path: Path) -> None:
         lr = 1e-3 * 1.8**number
         write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.4}, lr=lr))
         write_run(tmp_path, make_record("dora", 0, {"gsm8k": 0.5}, lr=lr))
-    figure = figures.learning_rates(boards(load(tmp_path)[0])[0])
+    figure = plots.learning_rates(boards(load(tmp_path)[0])[0])
     assert figure is not None
     figure.canvas.draw()
     (axes,) = figure.axes

@@ -16,12 +16,12 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.core.record import Seconds
-from sdsbench.results.tables import named, settings
+from sdsbench.results.tables import by_name, settings
 from sdsbench.results.tables.build import Built, build
+from sdsbench.results.tables.by_name import texts as all_texts
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.definitions import TABLES, get
 from sdsbench.results.tables.definitions.grid import grid
-from sdsbench.results.tables.named import texts as all_texts
 from sdsbench.results.tables.published import values
 from sdsbench.results.tables.render import FORMATS, latex
 from sdsbench.results.tables.rescore import rescored
@@ -333,7 +333,7 @@ def test_times_and_shares_of_table_6(tmp_path: Path) -> None:
 def test_settings_tables_equal_the_papers(name: str) -> None:
     frame = settings.frame(settings.NAMES[name])
     assert frame["equal"].all() and len(frame) >= 8
-    for kind in named.ENDINGS:
+    for kind in by_name.ENDINGS:
         assert "warmup" in settings.render(name, kind)
 
 

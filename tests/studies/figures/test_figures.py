@@ -14,9 +14,9 @@ from sdsbench.results.figure_style import ENDINGS, save
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.studies.figures.data import depth_of, kind_of, load
-from sdsbench.studies.figures.page import CAPTIONS
+from sdsbench.studies.figures.html_page import CAPTIONS
+from sdsbench.studies.figures.numbers import summary_csv
 from sdsbench.studies.figures.probes import FIGURES, _median_over_layers
-from sdsbench.studies.figures.summary import summary_csv
 from tests.tools import QUIET
 
 

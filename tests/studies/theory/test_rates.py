@@ -11,7 +11,7 @@ import pytest
 
 from sdsbench.__main__ import main
 from sdsbench.results.frames import read_all
-from sdsbench.results.tables.names import method_title
+from sdsbench.results.tables.titles import method_title
 from sdsbench.studies.theory.rates import SLOWEST, asymptotic_rate, exponent, score
 from sdsbench.studies.theory.study import Grid, run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdsbench.results.tables.definition import Table
 from sdsbench.results.tables.definitions.lora_sb import COMMONSENSE, average, method_row, score_column
-from sdsbench.results.tables.names import model_title
+from sdsbench.results.tables.titles import model_title
 
 
 def _table(model: str) -> Table:

@@ -19,8 +19,8 @@ from sdsbench.core.record import Score
 from sdsbench.results import setting
 from sdsbench.results.tables.definition import Column, Row, Table, shown_as
 from sdsbench.results.tables.means import Head, mean_columns
-from sdsbench.results.tables.names import method_order, method_title, model_title, task_title
 from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.titles import method_order, method_title, model_title, task_title
 
 RowKey = tuple[str, int | None, str]  # method, rank, variant
 SHORT = 40  # letters of a fact in a title

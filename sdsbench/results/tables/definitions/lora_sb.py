@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sdsbench.results.tables.definition import Column, Row, Table
-from sdsbench.results.tables.names import method_title, model_title, task_title
+from sdsbench.results.tables.titles import method_title, model_title, task_title
 
 FIXED_RANK = ("lora", "rslora", "pissa", "dora", "lora_pro")
 SQUARE = ("lora_xs", "lora_sb")

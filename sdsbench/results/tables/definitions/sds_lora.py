@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdsbench.results.tables.definition import Row, Table
 from sdsbench.results.tables.definitions.lora_sb import COMMONSENSE, average, method_row, score_column
-from sdsbench.results.tables.names import model_title
+from sdsbench.results.tables.titles import model_title
 
 COMPARED = (
     "lora", "rslora", "pissa", "dora", "lora_plus", "lora_ga", "preconditioned_lora", "altlora", "lora_pro", "sds_lora",

@@ -9,7 +9,7 @@ from typing import Any
 from sdsbench.results.escape import html as escape
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.render.texts import texts
+from sdsbench.results.tables.render.cell_texts import texts
 
 MANY = 12
 """Links to runs that stand open in a row."""

@@ -15,7 +15,7 @@ from itertools import groupby
 from sdsbench.results.escape import latex as escape
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.definition import Column, Table
-from sdsbench.results.tables.render.texts import CellTexts, texts
+from sdsbench.results.tables.render.cell_texts import CellTexts, texts
 
 PREAMBLE = r"\usepackage{array,booktabs,longtable,rotating,pdflscape}"
 LINES = 40

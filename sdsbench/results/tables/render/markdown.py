@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sdsbench.results.escape import markdown as escaped
 from sdsbench.results.tables.build import Built
-from sdsbench.results.tables.render.texts import CellTexts, texts
+from sdsbench.results.tables.render.cell_texts import CellTexts, texts
 
 
 def render(built: Built) -> str:

@@ -12,9 +12,9 @@ from torch import nn
 
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation import metrics
-from sdsbench.evaluation.classification import evaluate_labelled
-from sdsbench.evaluation.floors import chance_floor, constant_floor
+from sdsbench.evaluation.classifiers import evaluate_labelled
 from sdsbench.evaluation.generation import Generator, Request
+from sdsbench.evaluation.score_floors import chance_floor, constant_floor
 from sdsbench.evaluation.text import evaluate_text
 from sdsbench.evaluation.validation_loss import mean_loss
 from sdsbench.models.load import load
@@ -51,7 +51,7 @@ def test_a_classifier_records_floor_and_classes(monkeypatch: pytest.MonkeyPatch,
         one = right if learned else torch.ones(len(batch))
         return torch.stack([1 - one, one], dim=1)
 
-    monkeypatch.setattr("sdsbench.evaluation.classification.class_logits", logits)
+    monkeypatch.setattr("sdsbench.evaluation.classifiers.class_logits", logits)
     named = SimpleNamespace(label_names=("no", "yes"), asked=lambda row, index: f"row {index}")
     batcher = SimpleNamespace(task=named, encode_all=lambda rows: examples, lengths=lambda some: [1] * len(some))
     task = Labelled("glue/rte", 1, "glue/rte", "validation", ["accuracy", "f1"], "accuracy")

@@ -26,8 +26,8 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from pydantic import Field, field_validator
 
+from sdsbench.core.allowed_names import NAME_WORDS, Name
 from sdsbench.core.errors import ConfigError, Problem
-from sdsbench.core.names import NAME_WORDS, Name
 from sdsbench.core.section import Accepts, Section
 from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import text

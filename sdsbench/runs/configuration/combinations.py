@@ -14,7 +14,7 @@ from sdsbench.data import catalogue
 from sdsbench.methods import base as methods
 from sdsbench.methods.base import LowRankConfig
 from sdsbench.methods.targets import ALL_LINEAR, matches, unmatched
-from sdsbench.models import architecture, files, readers
+from sdsbench.models import architecture, model_folder, readers
 from sdsbench.models.location import packaged
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.configuration.schema import RunConfig
@@ -110,7 +110,7 @@ _SIZES = {
 
 @lru_cache(maxsize=32)
 def _read(path: Path, _changed: int, family: str) -> KnownArchitecture:
-    facts = files.config_of(path.parent) if path.name == files.CONFIG else files.json_of(path)
+    facts = model_folder.config_of(path.parent) if path.name == model_folder.CONFIG else model_folder.json_of(path)
     layers = architecture.linear_layers(facts, family)
     facts |= {name: facts[other] for name, others in _SIZES.items() for other in others if other in facts}
     return KnownArchitecture(facts, {name: shape for name, shape in layers.items() if matches(name, [ALL_LINEAR])})

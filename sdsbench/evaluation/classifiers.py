@@ -12,7 +12,7 @@ from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation import metrics
 from sdsbench.evaluation.finite import finite
-from sdsbench.evaluation.floors import constant_floor
+from sdsbench.evaluation.score_floors import constant_floor
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.tasks.base import Labelled, Row
 from sdsbench.tasks.classification import Batcher, LabelledTask

@@ -13,7 +13,7 @@ import numpy as np
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Score
 from sdsbench.core.samples import correct, path_of, questions_of
-from sdsbench.evaluation.floors import chance_floor, constant_floor
+from sdsbench.evaluation.score_floors import chance_floor, constant_floor
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import samples_of
 from sdsbench.results.tables.runs import Run

@@ -11,7 +11,7 @@ from typing import Any
 from sdsbench.core.files import write_atomic
 from sdsbench.results import escape
 from sdsbench.results.report.pages import template, write_style
-from sdsbench.results.reproduction.compare import ReproducedRun
+from sdsbench.results.reproduction.differences import ReproducedRun
 
 SHOWN = 12  # questions of a run with another verdict
 

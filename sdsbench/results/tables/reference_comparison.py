@@ -23,10 +23,10 @@ from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, Contrast, contrast, paired_over_seeds, pooled_over
 from sdsbench.results.tables.definition import Column, Row
-from sdsbench.results.tables.names import method_title
 from sdsbench.results.tables.ranking import comparable
 from sdsbench.results.tables.render import plain
-from sdsbench.results.tables.render.texts import exact
+from sdsbench.results.tables.render.cell_texts import exact
+from sdsbench.results.tables.titles import method_title
 
 NAME = "compare"
 TITLE = "Methods against {}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sdsbench.results.tables import compare, settings
+from sdsbench.results.tables import reference_comparison, settings
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.definitions import get
 from sdsbench.results.tables.definitions.grid import grid
@@ -18,7 +18,7 @@ def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str
     """The table `name` (a definition's, or grid) filled. Raises ConfigError for an unknown name, Unavailable where a
     grid has no score of the stage.
     """
-    return build(grid(runs, stage) if name in ("grid", compare.NAME) else get(name), runs, dict(damaged))
+    return build(grid(runs, stage) if name in ("grid", reference_comparison.NAME) else get(name), runs, dict(damaged))
 
 
 def texts(
@@ -32,8 +32,8 @@ def texts(
         made = {ending: render(filled) for ending, render in FORMATS.values()}
         return made | ({ENDINGS["latex"]: latex.render(filled, run_ids=True)} if run_ids else {})
     reference, rank = against
-    compared = compare.compare(filled, reference, pooled, rank)
-    return {ending: compare.render(compared, kind) for kind, ending in ENDINGS.items()}
+    compared = reference_comparison.compare(filled, reference, pooled, rank)
+    return {ending: reference_comparison.render(compared, kind) for kind, ending in ENDINGS.items()}
 
 
 def settings_texts(name: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from sdsbench.core.files import write_atomic
 from sdsbench.results import escape
 from sdsbench.results.figure_style import ENDINGS, Figure, Palette, new_figure, save
 from sdsbench.results.statistics.intervals import Interval
-from sdsbench.results.tables.names import method_title
+from sdsbench.results.tables.titles import method_title
 from sdsbench.studies.theory.rates import SLOWEST
 from sdsbench.studies.theory.study import SCHEDULES, Grid, TheoryCell, exponents
 
