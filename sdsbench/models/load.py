@@ -15,6 +15,7 @@ from sdsbench.core.texts import some_of
 from sdsbench.models import model_folder
 from sdsbench.models.conv1d import with_linear_
 from sdsbench.models.head import head_parameters
+from sdsbench.models.image_size import set_image_size_
 from sdsbench.models.location import described, folder_of
 from sdsbench.models.model_config import CLASSES, ModelConfig
 from sdsbench.models.quiet import quiet
@@ -70,6 +71,8 @@ def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int
         )  # fmt: skip
     _check_complete(f"model={config.name}: {folder.name}", model, found, new_head=num_labels is not None)
     with_linear_(model)
+    if config.image_size is not None and config.family == "vision":
+        set_image_size_(model, config.image_size)
     if model.can_generate():
         from transformers import GenerationConfig
 

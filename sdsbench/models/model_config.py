@@ -38,6 +38,13 @@ class ModelConfig(Section):
         pattern=r"^[\w.-]+$",
         description="shipped config.json that gives layer names and shapes before a download",
     )
+    image_size: Annotated[int | None, only_where(family="vision")] = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="side in pixels that images are resized to, a multiple of the model's patches; positions are "
+        "resampled to it; null: the size of the model's files",
+    )
 
     def problems(self) -> Iterator[Problem]:
         if self.source == "folder" and not (self.location and (Path(self.location) / "config.json").is_file()):

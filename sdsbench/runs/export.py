@@ -6,7 +6,6 @@ Nothing of the run's data is needed, and of its base model the very weights that
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from sdsbench.methods.named_tensors import named_tensors, put_tensors
 from sdsbench.models.conv1d import as_transformers_builds_it, has_conv1d, with_conv1d_
 from sdsbench.models.head import head_parameters
 from sdsbench.models.load import LoadedModel, load
+from sdsbench.models.model_folder import json_of
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.configuration.typed import typed_run
 from sdsbench.runs.origin import plugins_in
@@ -181,7 +181,10 @@ def _write_merged(folder: Path, loaded: LoadedModel, method: Method, dtype: str)
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(folder)
     if (loaded.folder / _IMAGES).is_file():
-        shutil.copy(loaded.folder / _IMAGES, folder / _IMAGES)
+        facts = json_of(loaded.folder / _IMAGES)
+        side = loaded.model.config.image_size  # the file may have another one (model.image_size)
+        sized = facts | ({"size": {"height": side, "width": side}} if "size" in facts else {})
+        (folder / _IMAGES).write_text(json.dumps(sized, indent=2) + "\n")
 
 
 def _check_base(record: Record, loaded: LoadedModel) -> None:

@@ -56,7 +56,9 @@ def _loading(exported: Exported) -> list[str]:
     if exported.config.model.family != "decoder":
         more += f", num_labels={_labels(exported)}"
     base = _call(f"{family}.from_pretrained", f'"{exported.base}"{more}')
-    return [*base, *_call("peft.PeftModel.from_pretrained", f'model, "{exported.folder}"')]
+    side = exported.config.model.image_size
+    images = [f"# images of {side} x {side}: model(pixel_values, interpolate_pos_encoding=True)"] if side else []
+    return [*base, *_call("peft.PeftModel.from_pretrained", f'model, "{exported.folder}"'), *images]
 
 
 def _call(function: str, arguments: str) -> list[str]:

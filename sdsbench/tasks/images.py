@@ -58,15 +58,16 @@ class Transform:
     factor: float = 1 / 255
 
     @classmethod
-    def of(cls, model_config: Any, folder: Path) -> Transform:
+    def of(cls, model_config: Any, folder: Path, other_size: bool = False) -> Transform:
         """The model's image size, and what its preprocessor_config.json says of filter, scale, mean and std.
 
         A key that is absent or null has transformers' default for a ViT. A crop is left out (the papers resize only).
+        With `other_size` (model.image_size is given) the file's own size is not looked at.
         Raises ConfigError for a file, or a value, that cannot be followed.
         """
         path, size = folder / "preprocessor_config.json", int(model_config.image_size)
         stored = _processor(path)
-        problems = list(_processor_problems(stored, size))
+        problems = list(_processor_problems(stored, size, other_size))
         if problems:
             raise ConfigError([Problem(f"preprocessor_config.json: {key}", *rest) for key, *rest in problems])
         normalised, scaled = stored.get("do_normalize") is not False, stored.get("do_rescale") is not False
@@ -103,7 +104,7 @@ def _processor(path: Path) -> dict[str, Any]:
     return stored
 
 
-def _processor_problems(stored: Mapping[str, Any], size: int) -> Iterator[tuple[str, Any, str, str]]:
+def _processor_problems(stored: Mapping[str, Any], size: int, other_size: bool) -> Iterator[tuple[str, Any, str, str]]:
     """(key, value, what is accepted, advice) of what cannot be followed."""
     if stored.get("do_resize") is False:
         yield "do_resize", False, f"true: images become {size} x {size}", "Remove the key."
@@ -114,11 +115,11 @@ def _processor_problems(stored: Mapping[str, Any], size: int) -> Iterator[tuple[
             ", ".join(f"{n} ({name})" for n, name in FILTERS.items()),
             "PIL's numbers.",
         )
-    wanted = stored.get("size")
+    wanted = None if other_size else stored.get("size")
     sides = list(wanted.values()) if isinstance(wanted, dict) else wanted if isinstance(wanted, list) else [wanted]
     cropped = isinstance(wanted, dict) and "shortest_edge" in wanted  # resized further, then cropped: left out
     if wanted is not None and not cropped and any(side != size for side in sides):
-        advice = "The model has that many positions; no other size is offered."
+        advice = "The model has that many positions; model.image_size=N resamples them."
         yield "size", wanted, f"{size}, the model's image_size, in every direction", advice
     for key in ("image_mean", "image_std"):
         values = stored.get(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
     yield from _task_against_model(config)
     yield from _data(config)
     yield from _model_source(config.model)
+    yield from _image_size(config.model)
     if config.train.activation_checkpointing and getattr(config.method, "dropout", 0.0) > 0:
         yield Problem(
             "train.activation_checkpointing",
@@ -79,7 +80,12 @@ class KnownArchitecture:
 def known_architecture(model: ModelConfig) -> KnownArchitecture | None:
     """The model's architecture, or None where it is not known before download."""
     path = config_file(model)
-    return _read(path, path.stat().st_mtime_ns, model.family) if path else None
+    if path is None:
+        return None
+    known = _read(path, path.stat().st_mtime_ns, model.family)
+    if model.image_size is None or model.family != "vision":
+        return known
+    return replace(known, facts=known.facts | {"image_size": model.image_size})
 
 
 def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
@@ -131,6 +137,15 @@ def _task_against_model(config: RunConfig) -> Iterator[Problem]:
             f"a {wanted} model for task={config.task.name} ({kind}), such as {fitting[wanted]}",
             f"{config.model.name} is a {config.model.family} model.",
         )
+
+
+def _image_size(model: ModelConfig) -> Iterator[Problem]:
+    if model.image_size is None or model.family != "vision":
+        return
+    known = known_architecture(model)
+    patch = known.facts.get("patch_size") if known else None
+    if isinstance(patch, int) and model.image_size % patch:
+        yield Problem("model.image_size", model.image_size, f"a multiple of {patch}, the side of the model's patches")
 
 
 def _model_source(model: ModelConfig) -> Iterator[Problem]:

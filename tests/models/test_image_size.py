@@ -1,0 +1,100 @@
+"""model.image_size: the model does with other images what transformers does with interpolated positions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    ViTForImageClassification,
+)
+
+import sdsbench
+from sdsbench.__main__ import main
+from sdsbench.core.errors import ConfigError
+from sdsbench.models.image_size import set_image_size_
+from sdsbench.models.load import load
+from sdsbench.runs.configuration.combinations import known_architecture
+from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.runs.configuration.identity import run_id
+
+VIT = Path(sdsbench.__file__).parent / "synthetic" / "vit_micro"
+MICRO = VIT.parent / "micro"
+IMAGES = ["model=vit_micro", "task=vision/dtd10", "data.source=embedded"]
+
+
+def test_a_vit_sees_what_transformers_shows_it() -> None:
+    """The library interpolates at each forward pass where it is asked to; here the positions are resampled once."""
+    theirs = ViTForImageClassification.from_pretrained(VIT, local_files_only=True).eval()
+    config = compose_run([*IMAGES, f"model.image_size={2 * theirs.config.image_size}"]).model
+    loaded = load(config, torch.float32)
+    side = loaded.model.config.image_size
+    assert side == 2 * theirs.config.image_size
+    pixels_bchw = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected_bc = theirs(pixels_bchw, interpolate_pos_encoding=True).logits
+        assert torch.equal(loaded.model(pixels_bchw).logits, expected_bc)
+
+
+def test_dinov2_likewise_and_saved_with_its_new_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    facts = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    model = Dinov2ForImageClassification(Dinov2Config(**facts)).eval()
+    pixels_bchw = torch.randn(2, 3, 28, 28)
+    with torch.no_grad():
+        expected_bc = model(pixels_bchw).logits
+        set_image_size_(model, 28)
+        assert torch.equal(model(pixels_bchw).logits, expected_bc)
+        model.save_pretrained(tmp_path)
+        again = Dinov2ForImageClassification.from_pretrained(tmp_path, local_files_only=True).eval()
+        assert again.config.image_size == 28 and torch.equal(again(pixels_bchw).logits, expected_bc)
+
+
+def test_a_size_without_whole_patches_and_a_model_without_positions_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.image_size=33.*a multiple of 8"):
+        compose_run([*IMAGES, "model.image_size=33"])
+    with pytest.raises(ConfigError, match=r"model\.image_size=28.*no table of positions"):
+        set_image_size_(ConvNextForImageClassification(ConvNextConfig(depths=[1] * 4, hidden_sizes=[4] * 4)), 28)
+
+
+def test_memory_and_time_are_estimated_for_the_size_and_the_id_names_it() -> None:
+    small, large = (compose_run([*IMAGES, *words]) for words in ([], ["model.image_size=64"]))
+    found = known_architecture(large.model)
+    assert found is not None and found.facts["image_size"] == 64
+    assert run_id(small) != run_id(large)
+    text = ["model=local", "model.family=decoder", f"model.location={MICRO}"]
+    assert run_id(compose_run([*text, "model.image_size=64"])) == run_id(compose_run(text))
+
+
+@pytest.mark.parametrize("method", ["lora", "full_ft"])
+def test_a_run_and_what_it_exports(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """peft's folder on the untouched base gives, at the new size, the logits of the plain model that was written."""
+    words = [*IMAGES, "protocol=quick", f"method={method}", "model.image_size=64", "train.max_steps=2"]
+    more = ["eval.limit=4", "eval.untrained=false", "train.save=all", f"output_root={tmp_path}/runs"]
+    assert main([*words, *more]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["export", str(run), str(tmp_path / "merged"), "--form", "merged"]) == 0
+    assert json.loads((tmp_path / "merged/preprocessor_config.json").read_text())["size"] == {"height": 64, "width": 64}
+    pixels_bchw = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain = ViTForImageClassification.from_pretrained(tmp_path / "merged", local_files_only=True).eval()
+    again = [*IMAGES[1:], f"model.location={tmp_path}/merged", "model.source=folder"]
+    assert load(compose_run(["model=vit_micro", *again]).model, torch.float32).model.config.image_size == 64
+    if method == "full_ft":
+        return
+    capsys.readouterr()
+    assert main(["export", str(run), str(tmp_path / "peft")]) == 0
+    assert "images of 64 x 64" in capsys.readouterr().out
+    base = ViTForImageClassification.from_pretrained(
+        VIT, local_files_only=True, num_labels=plain.config.num_labels, ignore_mismatched_sizes=True
+    )
+    adapted = PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    with torch.no_grad():
+        found_bc = adapted(pixels_bchw, interpolate_pos_encoding=True).logits
+        assert torch.allclose(found_bc, plain(pixels_bchw).logits, atol=1e-5)
