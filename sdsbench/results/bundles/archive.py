@@ -1,7 +1,12 @@
-"""Zip files under rules: no entry outside, no links, no name twice, no size that was not declared."""
+"""Zip files under rules: no entry outside, no links, no name twice, no size that was not declared.
+
+Hundreds of small files that are much alike may be compressed together: they stand, uncompressed, in a zip file of their
+own, which is an entry of the outer one. The same rules hold for both.
+"""
 
 from __future__ import annotations
 
+import io
 import re
 import stat
 import zipfile
@@ -11,59 +16,72 @@ from pathlib import Path
 
 from sdsbench.core.containment import contained
 from sdsbench.core.errors import DamagedFile
+from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import BUNDLE, ENTRIES
 from sdsbench.core.reading import kind_of
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.+=@, ()-]*(/[A-Za-z0-9_][\w.+=@, ()-]*)*", re.ASCII)
 """Of an entry: no absolute path, no part that begins with a point, no control character."""
+TOGETHER = "together.zip"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format has: the same content gives the same bytes
 _FAULTS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 
 
-def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write a zip file of these entries, in this order and without a clock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for name, content in files:
-                packed = name.endswith((".zst", ".zip"))
-                entry = zipfile.ZipInfo(name, _DATE)
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, content, zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def pack(path: Path, files: Iterable[tuple[str, bytes]], together: Iterable[tuple[str, bytes]] = ()) -> None:
+    """Write a zip file of these entries, in this order and without a clock; those of `together` compressed as one."""
+    inner = list(together)
+    entries = [*files, *([(TOGETHER, _zipped(inner, zipfile.ZIP_STORED))] if inner else [])]
+    write_atomic(path, _zipped(entries, zipfile.ZIP_DEFLATED))
+
+
+def _zipped(files: Iterable[tuple[str, bytes]], method: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files:
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content, zipfile.ZIP_STORED if name.endswith(".zst") else method, 9)
+    return buffer.getvalue()
 
 
 def unpack(path: Path, folder: Path) -> list[str]:
-    """Put every entry of a zip file below `folder`; returns their names.
+    """Put every entry of a zip file, and of the one in it, below `folder`; returns their names.
 
-    Raises DamagedFile, before anything is written, for a file that is no zip file or breaks a rule.
+    Raises DamagedFile, before anything of a zip file is written, where it is none or breaks a rule.
     """
+    names = _unpacked(path, path, folder, [])
+    if TOGETHER in names:
+        names += _unpacked(folder / TOGETHER, f"{path}: {TOGETHER}", folder, names)
+        names.remove(TOGETHER)
+        (folder / TOGETHER).unlink()
+    return names
+
+
+def _unpacked(path: Path, shown: object, folder: Path, taken: Iterable[str]) -> list[str]:
+    """As `unpack`; `shown` names the file in messages, and entries may not have the names that are `taken`."""
     if not path.is_file():
-        raise DamagedFile(f"{path}: {kind_of(path.lstat().st_mode)} where a bundle belongs.")
+        raise DamagedFile(f"{shown}: {kind_of(path.lstat().st_mode)} where a bundle belongs.")
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _checked(path, archive.infolist())
+            entries = _checked(shown, archive.infolist(), taken)
             for name, entry in entries.items():
                 target = contained(folder, name)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(_content(archive, entry, path))
+                target.write_bytes(_content(archive, entry, shown))
             return list(entries)
     except _FAULTS as error:
-        raise DamagedFile(f"{path}: cannot be read as a bundle ({type(error).__name__}: {error}).") from None
+        raise DamagedFile(f"{shown}: cannot be read as a bundle ({type(error).__name__}: {error}).") from None
 
 
-def _checked(path: Path, found: Iterable[zipfile.ZipInfo]) -> Mapping[str, zipfile.ZipInfo]:
+def _checked(shown: object, found: Iterable[zipfile.ZipInfo], taken: Iterable[str]) -> Mapping[str, zipfile.ZipInfo]:
     entries: dict[str, zipfile.ZipInfo] = {}
     faults: list[str] = []
-    seen: set[str] = set()
+    seen = {name.casefold() for name in taken}
     size = 0
     for number, entry in enumerate(found, 1):
-        ENTRIES.require(number, path)
+        ENTRIES.require(number, shown)
         size += entry.file_size
-        BUNDLE.require(size, path)
+        BUNDLE.require(size, shown)
         faults += [f"{entry.filename[:100]!r}: {fault}" for fault in _faults(entry)]
         if entry.filename.casefold() in seen:
             faults.append(f"{entry.filename[:100]!r}: twice")
@@ -74,7 +92,7 @@ def _checked(path: Path, found: Iterable[zipfile.ZipInfo]) -> Mapping[str, zipfi
             faults.append(f"{name[:100]!r}: below a file")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise DamagedFile(f"{path}: entries that a bundle must not have: {'; '.join(faults[:5])}{more}.")
+        raise DamagedFile(f"{shown}: entries that a bundle must not have: {'; '.join(faults[:5])}{more}.")
     return entries
 
 
@@ -95,10 +113,10 @@ def _parents(name: str) -> Iterator[str]:
     return ("/".join(parts[:end]) for end in range(1, len(parts)))
 
 
-def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> bytes:
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: object) -> bytes:
     """The entry's bytes: as many as it declares. zipfile stops there, and the checksum of a longer one is wrong."""
     with archive.open(entry) as file:
         content = file.read(entry.file_size + 1)
     if len(content) != entry.file_size:
-        raise DamagedFile(f"{path}: {entry.filename!r} has {len(content)} bytes and declares {entry.file_size}.")
+        raise DamagedFile(f"{shown}: {entry.filename!r} has {len(content)} bytes and declares {entry.file_size}.")
     return content

@@ -80,7 +80,11 @@ def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, ve
         },
     ).sealed()
     text = manifest.model_dump_json(indent=1) + "\n"
-    archive.pack(path, [(FILE, text.encode()), *sorted(files.items())])
+    listed, rest = [(FILE, text.encode())], sorted(files.items())
+    if verdicts_only:
+        archive.pack(path, listed, together=rest)
+    else:
+        archive.pack(path, [*listed, *rest])
     return Written(len(ended), [shown(remark) for remark in remarks])
 
 

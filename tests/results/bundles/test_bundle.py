@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import io
 import json
 import os
 import shutil
@@ -238,6 +239,36 @@ def test_what_a_zip_file_may_not_hold(entries: list[Any], said: str, tmp_path: P
     with pytest.raises(DamagedFile, match=said):
         opened(path)
     assert set(tmp_path.rglob("*")) == before
+
+
+def _together(entries: list[tuple[zipfile.ZipInfo, bytes]]) -> bytes:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as file:
+        for info, content in entries:
+            file.writestr(info, content)
+    return inner.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([(_entry("../out.txt"), b"x")], "together.zip: entries.*leads elsewhere"),
+        ([(_entry("runs/link", stat.S_IFLNK | 0o777), b"/etc/passwd")], "a link"),
+        ([(_entry("bundle.json"), b"{}")], "twice"),
+        ([(_entry("Together.zip"), b"PK")], "twice"),
+        ([(_entry("bundle.json/x"), b"{}")], "below a file"),
+    ],
+    ids=lambda value: None if isinstance(value, list) else value,
+)
+def test_the_zip_file_in_a_bundle_keeps_the_same_rules(entries: list[Any], said: str, tmp_path: Path) -> None:
+    path = _zip(tmp_path / "bad.zip", [(_entry("bundle.json"), b"{}"), (_entry("together.zip"), _together(entries))])
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DamagedFile, match=said):
+        opened(path)
+    assert set(tmp_path.rglob("*")) == before
+    _zip(path, [(_entry("bundle.json"), b"{}"), (_entry("together.zip"), b"no zip file")])
+    with pytest.raises(DamagedFile, match=r"together\.zip: cannot be read as a bundle"):
+        opened(path)
 
 
 def test_declared_sizes_are_held_to(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

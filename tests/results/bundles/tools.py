@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -20,7 +21,11 @@ Files = dict[str, bytes]
 
 def contents(path: Path) -> Files:
     with zipfile.ZipFile(path) as file:
-        return {name: file.read(name) for name in file.namelist()}
+        files = {name: file.read(name) for name in file.namelist()}
+    if together := files.pop(archive.TOGETHER, None):
+        with zipfile.ZipFile(io.BytesIO(together)) as file:
+            files |= {name: file.read(name) for name in file.namelist()}
+    return files
 
 
 def pack(path: Path, files: Mapping[str, bytes]) -> Path:
