@@ -128,7 +128,8 @@ class Method:
     """How tables and figures write the method; its name where the class itself gives none."""
     form_titles: ClassVar[Mapping[str, str]] = {}
     """What forms of the method are called, by the words that set them apart (`method.variant=NAME`): a title of their
-    own, or words that follow it and begin with a comma; an empty one for a form that needs no words."""
+    own, or words that follow it and begin with a comma; an empty one for a form that needs no words. A key that ends
+    with `=` stands for every value, which `{}` shows."""
     arxiv: ClassVar[str] = ""
     """Number of its paper there: tables and figures list methods in the order of their papers."""
     relative_time: ClassVar[float] = 1.0

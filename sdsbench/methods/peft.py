@@ -17,7 +17,7 @@ import enum
 import importlib.util
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from pydantic import Field, model_validator
 
@@ -62,6 +62,7 @@ class PeftMethodConfig(MethodConfig):
 @register("peft", PeftMethodConfig)
 class Peft(Method):
     config: PeftMethodConfig
+    form_titles: ClassVar[Mapping[str, str]] = {"method.type=": "peft {}", "method.options.r=": ", r {}"}
     packages = ("peft",)
 
     def wraps_layers(self) -> bool:

@@ -35,6 +35,7 @@ def test_titles_are_the_methods_own_and_not_inherited() -> None:
     lora, _ = METHODS.lookup("lora")
     inherits = type("Inherits", (lora,), {})
     METHODS.register("inherits_from_lora", (inherits, METHODS.lookup("lora")[1]))
+    assert method_title("peft", None, "method.options.r=15, method.type=miss") == "peft miss, r 15"
     assert method_title("inherits_from_lora") == "inherits_from_lora"
     assert method_title("../../no such module") == "../../no such module"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ MODEL_TITLES = {
     "vit_large": "ViT-Large",
     "smollm2_135m": "SmolLM2-135M",
     "minilm": "MiniLM-L6",
+    "dinov2_small": "DINOv2-small",
     "qwen3_0.6b": "Qwen3-0.6B",
     "micro": "micro",
     "vit_micro": "ViT micro",
@@ -40,6 +42,7 @@ TASK_TITLES = {
     "glue/stsb": "STS-B",
     "glue/qnli": "QNLI",
     "glue/sst2": "SST-2",
+    "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "resisc45": "RESISC45",
     "food101": "Food-101",
@@ -57,9 +60,14 @@ def method_title(method: str, rank: int | None = None, form: str = "") -> str:
     has some (form_titles), else as it is.
     """
     titles = _own(method, "form_titles") or {}
-    words = [titles.get(word, f", {word}") for word in (form.split(", ") if form else [])]
+    words = [_worded(titles, word) for word in (form.split(", ") if form else [])]
     title = next((word for word in words if word and word[0] != ","), _own(method, "title") or method)
     return "".join([title if rank is None else f"{title}, r {rank}", *(word for word in words if word[:1] == ",")])
+
+
+def _worded(titles: Mapping[str, str], word: str) -> str:
+    key, _, value = word.partition("=")
+    return titles.get(word, titles.get(f"{key}=", f", {word}").replace("{}", value))
 
 
 def method_order(method: str) -> tuple[bool, str, str]:
