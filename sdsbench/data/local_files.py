@@ -117,9 +117,9 @@ _NO_ROWS = "corresponds to no data"
 
 
 def _empty(files: SplitFiles) -> bool:
-    """Files without a byte, or a folder of save_to_disk without a file of rows, which `datasets` makes of 0 rows."""
+    """Files without a byte, or a folder of save_to_disk that names no file of rows, as `datasets` writes of 0 rows."""
     if files.saved:
-        return not any(files.paths[0].glob("*.arrow"))
+        return not _state(files.paths[0]).get("_data_files")
     return not any(path.stat().st_size for path in files.paths)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from sdsbench.core.console import aligned, labelled
 from sdsbench.models.model_config import CLASSES
@@ -48,29 +49,31 @@ def _what(exported: Exported) -> str:
 
 
 def _loading(exported: Exported) -> list[str]:
-    """Lines of Python."""
+    """One statement of Python, which can be pasted as it stands: inside brackets a line may begin anywhere."""
     family = CLASSES[exported.config.model.family]
     if exported.form == "merged":
-        return _call(f"{family}.from_pretrained", f'"{exported.folder}"')
+        return [f"model = {family}.from_pretrained(", f'    "{exported.folder}"', ")"]
     more = f', revision="{exported.revision}"' if exported.revision else ""
     if exported.config.model.family != "decoder":
         more += f", num_labels={_labels(exported)}"
-    base = _call(f"{family}.from_pretrained", f'"{exported.base}"{more}')
     side = exported.config.model.image_size
     images = [f"# images of {side} x {side}: model(pixel_values, interpolate_pos_encoding=True)"] if side else []
-    return [*base, *_call("peft.PeftModel.from_pretrained", f'model, "{exported.folder}"'), *images]
-
-
-def _call(function: str, arguments: str) -> list[str]:
-    """`model = function(arguments)`; folders are long, and stand in a line of their own."""
-    return [f"model = {function}(", f"    {arguments}", ")"]
+    return [
+        "model = peft.PeftModel.from_pretrained(",
+        f"    {family}.from_pretrained(",
+        f'        "{exported.base}"{more}',
+        "    ),",
+        f'    "{exported.folder}"',
+        ")",
+        *images,
+    ]
 
 
 def _serving(exported: Exported) -> Iterator[str]:
     if exported.config.model.family != "decoder":
         return
     if exported.adapter is None:
-        yield aligned("serve", [f"vllm serve {exported.folder}"])
+        yield aligned("serve", [f"vllm serve {quote(str(exported.folder))}"])
         return
     adapter = exported.adapter
     rank = next((rank for rank in VLLM_RANKS if rank >= (adapter.get("r") or 0)), None)
@@ -80,9 +83,9 @@ def _serving(exported: Exported) -> Iterator[str]:
         return
     revision = f" --revision {exported.revision}" if exported.revision else ""
     command = [
-        f"vllm serve {exported.base}{revision} \\",
+        f"vllm serve {quote(exported.base)}{revision} \\",
         f"  --enable-lora --max-lora-rank {rank} \\",
-        f"  --lora-modules {exported.record.method}={exported.folder}",
+        f"  --lora-modules {quote(f'{exported.record.method}={exported.folder}')}",
     ]
     yield aligned("serve", command)
     yield labelled("", "where vLLM serves no adapters of this architecture (GPT-2's, say): export with --form merged")

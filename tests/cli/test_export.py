@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,9 @@ def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     said = check("qwen2", "sds_lora", tmp_path, capsys)
     assert "a peft adapter of rank 8 (2r: " in said
     command = " ".join(said.replace("\\\n", "").split())  # a shell goes on after a backslash
+    statement = ast.unparse(ast.parse(said[said.index("model = ") : said.index("    serve  ")]))  # as it is pasted
+    loaded = f"LM.from_pretrained('{tmp_path / 'model'}'), '{tmp_path / 'out'}')"
+    assert statement.startswith("model = peft.PeftModel.from_pretrained(Auto") and statement.endswith(loaded)
     assert f"vllm serve {tmp_path / 'model'} --enable-lora --max-lora-rank 8 --lora-modules sds_lora=" in command
     assert "drift_mean" in said and "part of the update that rounding merged weights" in said
     (run,) = (tmp_path / "runs").iterdir()
@@ -139,8 +144,11 @@ def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     capsys.readouterr()
     for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
-    assert main(["export", str(run), "shown", "--base", "me/base"]) == 0
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    assert main(["export", str(run), "shown here", "--base", "me/base"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    command = shown[shown.index("vllm serve") : shown.index("where vLLM")].replace("\\\n", " ")
+    assert shlex.split(command)[-2:] == ["--lora-modules", "sds_lora=shown here"]
     assert main(["export", str(run), str(tmp_path / "named"), "--base", "me/base"]) == 0
     assert json.loads((tmp_path / "named" / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/base"
 

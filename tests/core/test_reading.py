@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -256,3 +257,16 @@ def test_a_record_is_the_one_that_was_sealed_however_its_file_is_laid_out(form: 
         path.write_text(json.dumps(changed, **form))
         with pytest.raises(DamagedFile, match="does not match its checksum"):
             read_record(path)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_sealed_record_holds_no_number_that_is_not_finite(number: float, tmp_path: Path) -> None:
+    """Its configuration may hold any value; the seal here is of the very text that the file has."""
+    path = write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.25})) / "record.json"
+    tree = json.loads(path.read_text())
+    tree["config"]["note"], tree["checksum"] = number, ""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    tree["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(tree, sort_keys=True, indent=1, ensure_ascii=False))
+    with pytest.raises(DamagedFile, match=r"record\.json: not a record"):
+        read_record(path)

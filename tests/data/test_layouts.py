@@ -234,3 +234,11 @@ def test_a_folder_of_save_to_disk_names_its_own_files(state: str, tmp_path: Path
         with pytest.raises(Unavailable, match=r"state\.json"):
             sources.load("gsm8k", "train", DataConfig(source="local", root=str(tmp_path)))
         shutil.rmtree(tmp_path / "gsm8k")
+
+
+def test_a_file_of_save_to_disk_that_is_missing_is_no_set_of_0_rows(tmp_path: Path) -> None:
+    table().save_to_disk(tmp_path / "gsm8k" / "train")
+    (shard,) = (tmp_path / "gsm8k" / "train").glob("*.arrow")
+    shard.unlink()
+    with pytest.raises(Unavailable, match=rf"cannot be read as a folder of save_to_disk: .*{shard.name}"):
+        sources.load("gsm8k", "train", local(tmp_path))

@@ -164,12 +164,12 @@ def _check_same(question: Question, plan: plans.Plan) -> None:
     """Raises Refused where a plan of this name was made for another question."""
     rates = {method: question.config(method).train.lr for method in question.methods}
     middle = {run_id(resolve_source(_middle(question, method, rates))[0]) for method in question.methods}
-    planned = {run.point["method"] for run in plan.manifest.runs.values()}
+    planned = {run.point.get("method") for run in plan.manifest.runs.values()}
     if planned != set(question.methods) or not middle <= plan.manifest.runs.keys():
+        described = f" ({plan.manifest.description})" if plan.manifest.description else ""
         raise Refused(
-            f"--name {plan.manifest.name}: plan {plan.folder} is there and answers another question "
-            f"({plan.manifest.description}). Give another --name, or none; or the methods and overrides that it was "
-            "made with."
+            f"--name {plan.manifest.name}: plan {plan.folder} is there and answers another question{described}. Give "
+            "another --name, or none; or the methods and overrides that it was made with."
         )
 
 

@@ -117,6 +117,18 @@ def base_of(folder: Path) -> str:
     return json.loads(facts.read_text())["base_model_name_or_path"] if facts.exists() else str(folder)
 
 
+def test_the_name_of_a_plan_that_compares_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`sdsbench plan` made it, of one method that no override names."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "--name", "own", *WORDS, "seed=0,1"]) == 0
+    capsys.readouterr()
+    assert main(["compare", *WORDS, "--methods", "lora,dora", "--budget", "2h", "--name", "own"]) == 2
+    error = capsys.readouterr().err
+    assert "answers another question. Give another --name" in error and "Traceback" not in error
+
+
 def test_test_rows_that_are_missing_are_told_before_anything_trains(
     pairs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
