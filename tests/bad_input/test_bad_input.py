@@ -127,6 +127,7 @@ SWEEPS = [
     ("[1, 2]", "keys name"),
     ("blocks: [", "a YAML file"),
     ("\x00", "a YAML file"),
+    ("description: 2026-13-01", "a YAML file"),
     ("block: [{axes: {seed: [0]}}]", "blocks"),
     ("blocks: [{axes: {seed: [0]}}]\ntune: {key: train.lr, grid: [1e-3], seeds: [9]}", "two different numbers"),
     ("blocks: [{axes: {seed: [0]}}]\ntune: {key: train.lr, grid: [a, b], seeds: [9]}", "tune.grid"),

@@ -48,9 +48,10 @@ The number of rates is odd, so that the middle one, which is run first to see wh
 def budget_seconds(text: str) -> float:
     """`4h`, `90m`, `1.5h` or `2d` in seconds. Raises ConfigError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found or float(found[1]) == 0:
-        raise ConfigError([Problem("--budget", text, "a time above 0 such as 30m, 4h or 2d")])
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigError([Problem("--budget", text[:40], "a time above 0 such as 30m, 4h or 2d")])
+    return seconds
 
 
 def total_seconds(effort: Effort, run_seconds: Mapping[str, float], workers: int) -> float:

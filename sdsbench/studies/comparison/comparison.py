@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdsbench.core.allowed_names import name_problem
 from sdsbench.core.clock import clock, two_digits
 from sdsbench.core.console import print_wrapped
 from sdsbench.core.errors import ConfigError, Problem, Refused, SdsbenchError, TrainingFailed
@@ -112,16 +113,18 @@ def compare(
     `words` are overrides of a run (task, model, data ...), `reference` the method that the others are held against
     (the first one if none is named). Raises ConfigError, Refused (the budget is too small), and what a sweep raises.
     """
-    question = Question(tuple(words), tuple(methods), reference or methods[0], tuple(config_dirs))
+    question = Question(tuple(words), tuple(methods), reference or next(iter(methods), ""), tuple(config_dirs))
     seconds = budgets.budget_seconds(budget)
-    name = name or f"compare_{sha256_of([question.words, question.methods, budget, question.reference])[:8]}"
-    folder = plans.PLANS / name
+    if name and (problem := name_problem("--name", name)):
+        raise ConfigError([problem])
+    called = name or f"compare_{sha256_of([question.words, question.methods, budget, question.reference])[:8]}"
+    folder = plans.PLANS / called
     if (folder / "manifest.json").is_file():
         plan = plans.read(folder)
-        _check_same(question, plan)
+        _check_same(question, plan, name)
         print_wrapped(f"goes on with plan {folder}, as it was planned: {plan.manifest.description}")
     else:
-        plan = _planned(question, seconds, workers, name)
+        plan = _planned(question, seconds, workers, called)
     if only_plan:
         print_wrapped(
             f"`sdsbench sweep {plan.folder}` runs it; the same command without --plan-only does, and answers."
@@ -131,7 +134,7 @@ def compare(
         run_here(plan, {}, workers, None, deaths=5)
     except TrainingFailed as error:  # a diverged rate is no reason to have no answer
         print_wrapped(f"note: {error}")
-    return _answered(plan, question, RESULTS / name)
+    return _answered(plan, question, RESULTS / called)
 
 
 def _planned(question: Question, seconds: float, workers: int, name: str) -> plans.Plan:
@@ -160,17 +163,23 @@ def _tuning_seeds(effort: Effort) -> list[int]:
     return [TUNING_SEEDS[0] + place for place in range(effort.tuning_seeds)]
 
 
-def _check_same(question: Question, plan: plans.Plan) -> None:
-    """Raises Refused where a plan of this name was made for another question."""
+def _check_same(question: Question, plan: plans.Plan, name: str) -> None:
+    """Raises Refused where the plan that is there was made for another question; `name`: what the user called it."""
     rates = {method: question.config(method).train.lr for method in question.methods}
     middle = {run_id(resolve_source(_middle(question, method, rates))[0]) for method in question.methods}
     planned = {run.point.get("method") for run in plan.manifest.runs.values()}
-    if planned != set(question.methods) or not middle <= plan.manifest.runs.keys():
-        described = f" ({plan.manifest.description})" if plan.manifest.description else ""
+    if planned == set(question.methods) and middle <= plan.manifest.runs.keys():
+        return
+    if not name:
         raise Refused(
-            f"--name {plan.manifest.name}: plan {plan.folder} is there and answers another question{described}. Give "
-            "another --name, or none; or the methods and overrides that it was made with."
+            f"plan {plan.folder} was made by this command, which now means other runs: a file of yours, where the data "
+            "comes from, or this code has changed since. Give a --name: a new plan is made under it."
         )
+    described = f" ({plan.manifest.description})" if plan.manifest.description else ""
+    raise Refused(
+        f"--name {name}: plan {plan.folder} is there and answers another question{described}. Give another --name, or "
+        "none; or the methods and overrides that it was made with."
+    )
 
 
 def _middle(question: Question, method: str, rates: Mapping[str, float]) -> RunConfig:

@@ -117,6 +117,16 @@ def base_of(folder: Path) -> str:
     return json.loads(facts.read_text())["base_model_name_or_path"] if facts.exists() else str(folder)
 
 
+@pytest.mark.parametrize("name", ["a b", "../up", ".hidden"])
+def test_a_name_that_is_none_is_refused_before_anything_trains(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(comparison, "_planned", lambda *_: pytest.fail("a run was trained"))
+    assert main(["compare", *WORDS, "--methods", "lora,dora", "--budget", "2h", "--name", name]) == 2
+    assert "a letter or digit, then up to 99 letters" in capsys.readouterr().err
+
+
 def test_the_name_of_a_plan_that_compares_nothing_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,8 +135,12 @@ def test_the_name_of_a_plan_that_compares_nothing_is_refused(
     assert main(["plan", "--name", "own", *WORDS, "seed=0,1"]) == 0
     capsys.readouterr()
     assert main(["compare", *WORDS, "--methods", "lora,dora", "--budget", "2h", "--name", "own"]) == 2
+    assert "answers another question. Give another --name" in capsys.readouterr().err
+    (tmp_path / "results/plans/own").rename(tmp_path / "results/plans/compare_01234567")
+    monkeypatch.setattr(comparison, "sha256_of", lambda tree: "0123456789")
+    assert main(["compare", *WORDS, "--methods", "lora,dora", "--budget", "2h"]) == 2
     error = capsys.readouterr().err
-    assert "answers another question. Give another --name" in error and "Traceback" not in error
+    assert "was made by this command, which now means other runs" in error and "Give a --name" in error
 
 
 def test_test_rows_that_are_missing_are_told_before_anything_trains(
