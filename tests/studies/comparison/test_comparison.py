@@ -118,11 +118,13 @@ def base_of(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["a b", "../up", ".hidden"])
-def test_a_name_that_is_none_is_refused_before_anything_trains(
+def test_a_name_or_list_that_is_none_is_refused_before_anything_trains(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(comparison, "_planned", lambda *_: pytest.fail("a run was trained"))
+    assert main(["compare", *WORDS, "--methods", ",", "--budget", "2h"]) == 2
+    assert "two different methods or more" in capsys.readouterr().err
     assert main(["compare", *WORDS, "--methods", "lora,dora", "--budget", "2h", "--name", name]) == 2
     assert "a letter or digit, then up to 99 letters" in capsys.readouterr().err
 
