@@ -61,8 +61,8 @@ def line_of(override: Override) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The first 300 characters of an error, on one line."""
-    return " ".join(str(error).split())[:300]
+    """The first 300 characters of an error, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def with_search_path(words: Sequence[str], config_dirs: Sequence[str]) -> tuple[list[str], list[str]]:
