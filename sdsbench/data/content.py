@@ -116,9 +116,8 @@ def readable(what: str) -> Iterator[None]:
     except SdsbenchError:
         raise
     except Exception as error:  # PIL's decoders have no class of errors: struct.error, IndexError, ValueError ...
-        raise Unavailable(
-            f"{what}: an image cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
-        ) from None
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise Unavailable(f"{what}: an image cannot be decoded ({said}).") from None
 
 
 def _text(value: Any) -> str:
