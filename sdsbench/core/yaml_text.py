@@ -16,6 +16,7 @@ import yaml
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.limits import Limit
 from sdsbench.core.reading import read_text
+from sdsbench.core.texts import is_text
 
 BYTES, DEPTH, NODES = 1_000_000, 32, 100_000
 """Of one YAML file: its size, how deep it may nest, and its values with every alias written out."""
@@ -57,6 +58,8 @@ def nesting_problem(text: str) -> str:
             long = isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > DIGITS
             if long and _NUMBER.fullmatch(event.value):
                 return f"numbers of at most {DIGITS} characters"
+            if not is_text(str(getattr(event, "value", ""))):
+                return "text of whole characters; half of a surrogate pair is none"
             if depth > DEPTH:
                 return f"values nested at most {DEPTH} deep"
             if total > NODES:

@@ -159,6 +159,7 @@ LARGE = {
     "number in base 60": ("x: 1" + ":1" * 100_000, "numbers of at most 200 characters"),
     "fraction in base 60": ("x: 1" + ":1" * 400 + ".5", "numbers of at most 200 characters"),
     "long number": ("x: 0x" + "F" * 5000, "numbers of at most 200 characters"),
+    "half a pair": ('x: "\\ud800"', "text of whole characters"),
     **{f"tag {tag}": (f"x: !!{tag} abc", "values without tags") for tag in ("bool", "int", "timestamp", "binary")},
 }
 
@@ -213,6 +214,8 @@ MANY = [
     (["plan", "seed=range(0,1000)", "train.lr=range(1,1000)"], "at most 100,000 runs"),
     (["-m", "seed=range(0,1e9)"], "at most 100,000 values"),
     (["-m", "seed=range(0,1000)", "train.lr=range(1,1000)"], "at most 100,000 runs"),
+    (["task.prompt='\udcff'"], "text in UTF-8"),
+    (["plan", "task.prompt='\udcff'"], "text in UTF-8"),
     (["seed=" + "9" * 30], "a whole number from 0 to below 4,294,967,296"),
     (["plan", "seed=0," + "9" * 30], "a whole number from 0 to below"),
     (["output_root="], "a text that is not empty"),
