@@ -11,6 +11,7 @@ import click
 from sdsbench.cli.shared.verbs import app
 from sdsbench.core.console import print_wrapped, printing_text, reader_is_gone
 from sdsbench.core.errors import SdsbenchError
+from sdsbench.core.files import refused_by_system
 
 NAME, COMPLETION = "sdsbench", "_SDSBENCH_COMPLETE"
 
@@ -36,6 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `sdsbench ls | head -1`
         reader_is_gone()
         return 0
+    except OSError as error:
+        refused = refused_by_system(error)
+        if refused is None:
+            raise
+        print_wrapped(f"sdsbench: {refused}", stderr=True)
+        return refused.exit_code
 
 
 def _called(words: list[str]) -> int:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdsbench.core.errors import DiskRefuses, Refused
+from sdsbench.core.errors import DiskRefuses, Refused, SdsbenchError, Unavailable
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _OURS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # the disk's only where they are about the folder
 
 
@@ -37,6 +37,20 @@ def disk_reason(error: BaseException, folder: Path) -> str | None:
         return str(error) if error.errno in _DISK or (error.errno in _OURS and ours) else None
     if type(error).__name__ == "SafetensorError" and any(os.strerror(code) in str(error) for code in _DISK):
         return str(error)
+    return None
+
+
+def refused_by_system(error: OSError) -> SdsbenchError | None:
+    """The one line for an error of the system that a path of the user's, or its rights, leads to in any command.
+
+    None for others, which are this package's own faults.
+    """
+    if error.errno in _DISK:
+        return DiskRefuses(f"the disk refuses: {error}. Everything finished is intact; make room and start again.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Unavailable(f"{error.filename}: {error.strerror}. Accepted: a place that this user may use.")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
+        return Refused(f"{str(error.filename)[:200]}: {error.strerror}. Accepted: another path.")
     return None
 
 

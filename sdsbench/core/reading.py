@@ -77,6 +77,31 @@ def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
     return content
 
 
+def is_there(path: Path | str) -> bool:
+    """Whether something lies at a path, a link that leads nowhere too. Also where this user may not look: that is for
+    its reader to say, and a run whose folder is closed is not a run less.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def files_in(folder: Path, ending: str) -> list[Path]:
+    """The entries of a folder with this ending, by name; none where there is no folder. Raises DamagedFile where this
+    user may not look into it.
+    """
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if name.endswith(ending))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DamagedFile(f"{folder}: cannot be read ({error.strerror}).") from None
+
+
 def require_file(path: Path) -> None:
     """Raises DamagedFile where something else than a file lies at `path`: a library that opens it would follow a link
     and wait for a FIFO.

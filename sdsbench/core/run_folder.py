@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from sdsbench.core.file_hash import content_hash
 from sdsbench.core.files import write_atomic
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.limits import RECORD
-from sdsbench.core.reading import first_fault, parse_json, read_bytes
+from sdsbench.core.reading import first_fault, is_there, parse_json, read_bytes
 from sdsbench.core.record import Record
 
 
@@ -87,7 +86,7 @@ def find_record(folder: Path, say: Callable[[str], None]) -> Record | None:
     as absent.
     """
     path = folder / "record.json"
-    if not os.path.lexists(path):
+    if not is_there(path):
         return None
     try:
         return read_record(path)

@@ -18,7 +18,7 @@ from typing import Any
 
 from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import STEPS
-from sdsbench.core.reading import finite, read_text, rows_of, whole
+from sdsbench.core.reading import finite, is_there, read_text, rows_of, whole
 
 KINDS = ("train", "method", "eval", "probe", "held_out", "memory")
 
@@ -71,7 +71,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
     Raises DamagedFile for a line that is none of a step log.
     """
-    if not os.path.lexists(path):
+    if not is_there(path):
         return []
     whole_lines, _, _ = read_text(path, STEPS, below=path.parent).rpartition("\n")
     return rows_of(whole_lines, _wrong, path)

@@ -17,6 +17,11 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def is_text(value: str) -> bool:
+    """Whether a text can be written to a file: half of a surrogate pair cannot (`\\ud800`, a byte that is no UTF-8)."""
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def listed(names: Iterable[object]) -> str:
     """`a`, `a and b`, `a, b and c`; nothing for no names."""
     *first, last = [*map(str, names)] or [""]

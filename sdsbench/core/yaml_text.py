@@ -1,11 +1,13 @@
 """YAML files that others may have made: how deep and how large one may be, and one error for all faults.
 
 Aliases make a text of one kilobyte mean a thousand million values; whoever walks through them never comes to an end. So
-the values are counted, with every alias written out, before any are made.
+the values are counted, with every alias written out, before any are made. So are the digits of numbers: `1:1:1` is one
+in base 60, which takes minutes where it is long, and Python writes no whole number of more than 4300 digits.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import yaml
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.limits import Limit
 from sdsbench.core.reading import read_text
+from sdsbench.core.texts import is_text
 
 BYTES, DEPTH, NODES = 1_000_000, 32, 100_000
 """Of one YAML file: its size, how deep it may nest, and its values with every alias written out."""
+DIGITS = 200
+_NUMBER = re.compile(r"[-+.0-9][-+.:_0-9a-zA-Z]*")  # whatever YAML may take for one: 0xFF, 1_000, 1:30, 1e9, a date
 
 
 def file_problem(path: Path) -> str:
@@ -30,7 +35,9 @@ def file_problem(path: Path) -> str:
 
 
 def nesting_problem(text: str) -> str:
-    """What is wrong with the nesting of a YAML text, or the number of its values; empty for one that may be read."""
+    """What is wrong with the nesting of a YAML text, its number of values, a number or a tag; empty for one that may be
+    read. A tag (`!!bool x`) asks for a value of a kind whatever the text is, which loaders end on in many ways.
+    """
     depth, sizes, open_anchors, total = 0, dict[str, int](), list[tuple[int, str | None, int]](), 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -46,6 +53,13 @@ def nesting_problem(text: str) -> str:
                 total += sizes.get(str(event.anchor), 1)
             elif isinstance(event, yaml.NodeEvent):
                 total += 1
+            if getattr(event, "tag", None) is not None:
+                return f"values without tags; {str(event.tag)[:60]} is one"
+            long = isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > DIGITS
+            if long and _NUMBER.fullmatch(event.value):
+                return f"numbers of at most {DIGITS} characters"
+            if not is_text(str(getattr(event, "value", ""))):
+                return "text of whole characters; half of a surrogate pair is none"
             if depth > DEPTH:
                 return f"values nested at most {DEPTH} deep"
             if total > NODES:
@@ -62,5 +76,5 @@ def read_yaml(path: Path, limit: Limit) -> Any:
         raise DamagedFile(f"{path}: accepted: {accepted}.")
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
+    except Exception as error:  # beside its own errors, PyYAML lets through what making a date or a number raises
         raise DamagedFile(f"{path}: not YAML ({' '.join(str(error).split())[:200]}).") from None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sdsbench.core.errors import Unavailable
+from sdsbench.core.errors import SdsbenchError, Unavailable
 from sdsbench.core.limits import PIXELS
 
 CHUNK = 1000  # rows read at once: a row at a time costs some 50 microseconds each
@@ -72,14 +72,38 @@ def decoded(image: Any) -> Any:
     return image
 
 
+def require_enclosed(table: Any, what: str) -> None:
+    """Raises Unavailable where a table of `datasets` names an image by a path or an address in place of its bytes, and
+    for sounds and videos: `datasets` would open that file, or connect to that server, when it reads the row.
+    """
+    import datasets
+    import pyarrow.compute as arrow
+    from datasets.features.features import require_decoding
+
+    for name, feature in table.features.items():
+        if not require_decoding(feature):
+            continue
+        accepted = "accepted: images, each with its bytes in the file"
+        if not isinstance(feature, datasets.Image):
+            raise Unavailable(f"{what}: column {name[:100]}: {type(feature).__name__}; {accepted}")
+        column = table.data.column(name)
+        bare = arrow.and_(
+            arrow.is_null(arrow.struct_field(column, "bytes")), arrow.is_valid(arrow.struct_field(column, "path"))
+        )
+        if arrow.any(bare).as_py():
+            raise Unavailable(f"{what}: column {name[:100]}: an image that is a path or an address; {accepted}")
+
+
 @contextmanager
 def readable(what: str) -> Iterator[None]:
     """Inside: PIL and `datasets` open no image of more pixels than the limit; a small file may declare any number.
 
-    Raises Unavailable, naming `what`, for such an image and for one that cannot be decoded.
+    Raises Unavailable, naming `what`, for such an image and for one that cannot be decoded, whatever its decoder says.
     """
+    from PIL import EpsImagePlugin
     from PIL import Image as pil
 
+    EpsImagePlugin.gs_binary = False  # else PIL starts Ghostscript, another program, for an image that is PostScript
     pil.MAX_IMAGE_PIXELS = PIXELS.value // 2  # PIL warns from there on, and refuses from twice as many
     warnings.simplefilter("ignore", pil.DecompressionBombWarning)
     try:
@@ -89,12 +113,11 @@ def readable(what: str) -> Iterator[None]:
             f"{what}: an image of more than {PIXELS.value} pixels, the limit; {PIXELS.key}=NUMBER in the environment "
             "raises it."
         ) from None
-    except (pil.UnidentifiedImageError, SyntaxError) as error:
-        raise Unavailable(f"{what}: an image cannot be decoded ({error}).") from None
-    except OSError as error:  # what PIL says of a file that is cut
-        if "image" not in str(error) and "broken" not in str(error):
-            raise
-        raise Unavailable(f"{what}: an image cannot be decoded ({error}).") from None
+    except SdsbenchError:
+        raise
+    except Exception as error:  # PIL's decoders have no class of errors: struct.error, IndexError, ValueError ...
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise Unavailable(f"{what}: an image cannot be decoded ({said}).") from None
 
 
 def _text(value: Any) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
 from sdsbench.core.reading import parse_json
+from sdsbench.data.content import require_enclosed
 
 BUILDERS = {
     ".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow",
@@ -90,7 +91,9 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
     try:
         if files.saved:
             _state(first)
-            return datasets.load_from_disk(str(first), keep_in_memory=True)
+            table = datasets.load_from_disk(str(first), keep_in_memory=True)
+            require_enclosed(table, str(first))
+            return table
         for path in files.paths:
             with path.open("rb") as file:
                 if file.read(len(_LFS)) == _LFS:
@@ -102,7 +105,9 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
                 text_columns = list(pandas.read_csv(first, sep=separator, nrows=0).columns)
             options = {"sep": separator, "converters": dict.fromkeys(text_columns, str), "keep_default_na": False}
         paths = [str(path) for path in files.paths]
-        return datasets.load_dataset(str(builder), data_files=paths, split="train", keep_in_memory=True, **options)
+        table = datasets.load_dataset(str(builder), data_files=paths, split="train", keep_in_memory=True, **options)
+        require_enclosed(table, str(first))
+        return table
     except SdsbenchError:
         raise
     except Exception as error:  # pyarrow, pandas and datasets raise many kinds for damaged files

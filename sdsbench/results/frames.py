@@ -25,7 +25,7 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.leaves import leaves
-from sdsbench.core.reading import FileContent
+from sdsbench.core.reading import FileContent, files_in, is_there
 from sdsbench.core.record import Record, Score
 from sdsbench.core.run_folder import read_record
 from sdsbench.core.spelling import nearest
@@ -61,10 +61,10 @@ def find_records(folders: Folders = DEFAULT) -> list[tuple[Path, str]]:
     found: dict[Path, str] = {}
     for place in [folders] if isinstance(folders, str | Path) else folders:
         root, origin = _opened(Path(place)), str(place)
-        if os.path.lexists(root / "record.json"):
+        if is_there(root / "record.json"):
             found.setdefault(root / "record.json", origin)
         for name in sorted(os.listdir(root)):
-            if os.path.lexists(f"{root}/{name}/record.json"):  # a link that leads nowhere is told, too
+            if is_there(f"{root}/{name}/record.json"):  # a link that leads nowhere is told, too
                 found.setdefault(root / name / "record.json", origin)
     return sorted(found.items(), key=lambda pair: pair[0].parent.name)
 
@@ -241,6 +241,10 @@ def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stag
     damaged: dict[str, str] = {}
     known: set[str] = set()
     for path, _ in find_records(folders):
+        try:
+            files_in(path.parent / "samples", "")
+        except DamagedFile as error:
+            damaged[f"{path.parent.name} samples"] = shown(str(error))
         stored = evaluations_with_samples(path.parent, stage)
         known |= {*stored}
         for name in stored:
@@ -272,7 +276,7 @@ def samples_of(folder: Path, evaluation: str, stage: str = "trained") -> list[di
     Raises Unavailable without the file, DamagedFile for one that is cut or no such list.
     """
     path = samples.path_of(folder, evaluation, stage)
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise Unavailable(f"{path}: no answers are stored for {evaluation} ({stage}).")
     return samples.read(path)
 

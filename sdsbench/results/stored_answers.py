@@ -44,8 +44,10 @@ def answers_of(run: Run, score: Score) -> Answers | None:
     path = path_of(run.folder, score.evaluation, score.stage)
     try:
         changed = path.lstat().st_mtime_ns
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError:  # this user may not look: the reader says so
+        changed = 0
     try:
         return _read(run.folder, score.evaluation, score.stage, changed)
     except (Unavailable, DamagedFile) as error:

@@ -31,7 +31,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
         elif key not in KEYS:
             advice = f"{nearest(key, KEYS)} Everything else is frozen in the plan.".strip()
             problems.append(Problem(key, text, f"one of {', '.join(KEYS)}", advice))
-        elif wanted := _refused(key, value):
+        elif wanted := refused(key, value):
             problems.append(Problem(key, text, wanted))
         else:
             placing[key] = value
@@ -40,8 +40,8 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     return with_environment(placing)
 
 
-def _refused(key: str, value: object) -> str | None:
-    """What is accepted, where the value is not."""
+def refused(key: str, value: object) -> str | None:
+    """What a placing key accepts, where the value is not that."""
     if key == GROUP_SIZE:
         whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
         return None if whole or value == AUTO else f"{AUTO}, or a whole number from 1"

@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from sdsbench.core import plugins
 from sdsbench.core.allowed_names import CellKey, Name, RunId, require_printable
@@ -34,8 +34,9 @@ from sdsbench.core.lock import owned
 from sdsbench.core.reading import FileContent, first_fault, parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.environment import with_environment
-from sdsbench.runs.configuration.identity import placed, run_id, unplaced
+from sdsbench.runs.configuration.identity import PLACING, placed, run_id, unplaced
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.sweeps.placing import refused
 
 PLANS = Path("results/plans")
 
@@ -55,7 +56,18 @@ class TunedCell(FileContent):
     seeds: list[int]
     tuning: list[list[RunId]]  # [grid point][seed] -> run id
     final: dict[str, list[RunId]]  # seed -> [grid point] -> run id
-    extend: int = 0  # how many values at each end of `grid` are tried only where the best is the last one
+    extend: int = Field(0, ge=0)  # how many values at each end of `grid` are tried only where the best is the last one
+
+    @model_validator(mode="after")
+    def _fits(self) -> TunedCell:
+        """A run for every value and seed: whoever reads the cell takes them by position."""
+        if len(self.grid) <= 2 * self.extend:
+            raise ValueError(f"{len(self.grid)} values, of which {self.extend} at each end may not be needed")
+        if len(self.tuning) != len(self.grid) or any(len(row) != len(self.seeds) for row in self.tuning):
+            raise ValueError("tuning has not one run for each value and seed")
+        if any(len(row) != len(self.grid) for row in self.final.values()):
+            raise ValueError("final has not one run for each value")
+        return self
 
     @property
     def declared(self) -> range:
@@ -72,6 +84,13 @@ class Manifest(FileContent):
     runs: dict[RunId, PlannedRun]  # in order
     cells: dict[CellKey, TunedCell]
     checksum: str = ""
+
+    @model_validator(mode="after")
+    def _names_its_runs(self) -> Manifest:
+        named = {one for cell in self.cells.values() for row in (*cell.tuning, *cell.final.values()) for one in row}
+        if unknown := named - self.runs.keys():
+            raise ValueError(f"a cell names run {min(unknown)}, which is not among the runs")
+        return self
 
 
 @dataclass(frozen=True)
@@ -118,8 +137,17 @@ class Plan:
 
     @cached_property
     def placing(self) -> dict[str, Any]:
-        """Where and how its runs happen, with this machine's environment where the plan refers to it."""
-        return with_environment(self.manifest.placing)
+        """Where and how its runs happen, with this machine's environment where the plan refers to it.
+
+        Raises DamagedFile for a key that places no run, or a value that it does not take.
+        """
+        found = with_environment(self.manifest.placing)
+        for key in {"output_root": None, **found}:
+            wanted = refused(key, found.get(key)) if key in PLACING else f"one of the keys {', '.join(PLACING)}"
+            if wanted:
+                where = f"{self.folder / 'manifest.json'}: placing: {key}={str(found.get(key))[:100]!r}"
+                raise DamagedFile(f"{where}: accepted: {wanted}. {_AGAIN}")
+        return found
 
     @cached_property
     def varying(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from sdsbench.core.errors import DamagedFile, SdsbenchError, TrainingFailed
 from sdsbench.core.hashing import canonical_json
 from sdsbench.core.lock import owner_lives
+from sdsbench.core.reading import is_there
 from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.origin import changed_parts
@@ -111,7 +111,7 @@ class States:
         if identity not in self._records:
             path = self.root / identity / "record.json"
             try:
-                self._records[identity] = read_record(path) if os.path.lexists(path) else None
+                self._records[identity] = read_record(path) if is_there(path) else None
             except DamagedFile as error:
                 self._records[identity] = None
                 self.damaged[identity] = str(error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,52 @@ def test_a_run_folder_that_is_a_link_out_of_its_folder_is_named(
     assert main(["table", "grid", "--runs", str(tmp_path / "scratch")]) == 0
     table = capsys.readouterr().out
     assert "Runs: 5 finished" in table and "a link out of its folder" in table
+
+
+NO_CAPABILITY = "needs setpriv, or a user whom the system refuses something"
+
+
+def as_a_user(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """The command by somebody whom rights of files bind; root is without the capabilities that pass over them."""
+    bound = [] if os.getuid() else ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    bound += [] if os.getuid() else ["--inh-caps=-dac_override,-dac_read_search"]
+    if bound and shutil.which("setpriv") is None:
+        pytest.skip(NO_CAPABILITY)
+    return subprocess.run([*bound, sys.executable, "-m", "sdsbench", *words], capture_output=True, text=True)
+
+
+@pytest.fixture
+def closed(runs: Path) -> Iterator[Path]:
+    """A run's folder that this user may not look into."""
+    folder = sorted(runs.iterdir())[0]
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o755)
+
+
+def test_a_run_whose_folder_is_closed_is_no_run_less(closed: Path) -> None:
+    done = as_a_user(["table", "grid", "--runs", str(closed.parent)])
+    assert done.returncode == 0, done.stderr
+    assert "Runs: 5 finished" in done.stdout and closed.name in done.stdout and "Permission denied" in done.stdout
+
+
+def test_answers_in_a_closed_folder_are_not_packed_as_none(runs: Path, tmp_path: Path) -> None:
+    answers = sorted(runs.iterdir())[0] / "samples"
+    answers.chmod(0)
+    done = as_a_user(["bundle", str(runs), "--output", str(tmp_path / "b.zip")])
+    answers.chmod(0o755)
+    assert done.returncode == 3 and done.stderr.count("sdsbench: ") == 1
+    assert str(answers) in done.stderr and "Permission denied" in done.stderr
+    assert not (tmp_path / "b.zip").exists()
+
+
+def test_what_the_system_refuses_is_one_line(closed: Path, tmp_path: Path) -> None:
+    for words, code in (
+        (["status", "x" * 300], 2),
+        (["table", "grid", "--runs", "x" * 300], 2),
+        (["show", str(closed)], 3),
+        (["report", "--runs", str(closed.parent), "--output", f"{tmp_path}/{'x' * 300}"], 2),
+    ):
+        done = as_a_user(words)
+        assert done.returncode == code and "Traceback" not in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("sdsbench: ")

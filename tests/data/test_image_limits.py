@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import socket
+from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.data import local_files
 from sdsbench.data.content import decoded, readable
 
 
@@ -32,3 +39,61 @@ def test_an_image_that_cannot_be_decoded_is_one_line() -> None:
     cut = decoded({"bytes": _encoded(1000)[:100]})
     with pytest.raises(Unavailable, match="row 3: an image cannot be decoded"), readable("row 3"):
         cut.load()
+
+
+BROKEN = {
+    "ppm": b"P6 1\xed 16 255\n" + b"0" * 99, "xbm": b"#define im_width 1\xcc\n#define im_height 16\n",
+    "dds": b"DDS |\0\0\0" + b"\0" * 60, "tga": b"\0\0\x02" + b"\0" * 9 + b"\x10\0\x10\0\x18\0" + b"0" * 9,
+    "bmp": b"BM" + b"\0" * 12 + b"\xf2" + b"\0" * 40,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_whatever_a_decoder_says_is_one_line(kind: str) -> None:
+    with pytest.raises(Unavailable, match="an image cannot be decoded"), readable("row 1"):
+        decoded({"bytes": BROKEN[kind]}).load()
+
+
+def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PIL hands PostScript to Ghostscript, where there is one."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    text = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(Unavailable, match="an image cannot be decoded"), readable("row 1"):
+        decoded({"bytes": text}).load()
+    assert not (tmp_path / "ran").exists()
+
+
+def _table(path: Path, kind: str, value: dict[str, object]) -> Path:
+    """A parquet file of three rows whose column `image` is of a kind that `datasets` decodes."""
+    column = pyarrow.array([value] * 3, pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))
+    features = {"info": {"features": {"image": {"_type": kind}}}}
+    table = pyarrow.table({"image": column}).replace_schema_metadata({"huggingface": json.dumps(features)})
+    pyarrow.parquet.write_table(table, path)
+    return path
+
+
+def test_an_image_that_is_a_path_or_an_address_is_neither_opened_nor_fetched(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.png"
+        for where in (str(tmp_path / "pipe"), address, "/etc/passwd", f"zip://a::{address}"):
+            file = _table(tmp_path / "t.parquet", "Image", {"bytes": None, "path": where})
+            with pytest.raises(Unavailable, match="column image: an image that is a path or an address"):
+                local_files.read(local_files.of_path(file), None)[0]
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    file = _table(tmp_path / "t.parquet", "Image", {"bytes": _encoded(4), "path": "/etc/passwd"})
+    assert local_files.read(local_files.of_path(file), None)[0]["image"].size == (4, 4)
+
+
+@pytest.mark.parametrize("kind", ["Audio", "Video"])
+def test_what_is_no_image_is_not_decoded(kind: str, tmp_path: Path) -> None:
+    file = _table(tmp_path / "t.parquet", kind, {"bytes": b"x", "path": "x"})
+    with pytest.raises(Unavailable, match=f"column image: {kind}; accepted: images"):
+        local_files.read(local_files.of_path(file), None)[0]

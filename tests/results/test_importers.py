@@ -208,3 +208,16 @@ def test_a_name_of_any_length_is_a_file(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(json.dumps(content))
         assert main(["external", "peft", str(tmp_path / "a.json"), "--output", str(tmp_path / "out")]) == 0
     assert {record.name for record in external.read_all(tmp_path / "out")[0]} == set(names)
+
+
+def test_names_that_become_one_file_s_name_are_two_files(tmp_path: Path) -> None:
+    def record(name: str, score: float) -> external.ExternalRecord:
+        scores = {"x": score}
+        return external.ExternalRecord(
+            tool="peft", name=name, model="m", method="LORA", task="t", scores=scores, origin="0"
+        )
+
+    written = [external.write(tmp_path, record(*given)) for given in (("a b", 0.1), ("a-b", 0.2), ("a-b", 0.3))]
+    assert written[0] != written[1] == written[2], "an import of the same is replaced"
+    found = {one.name: one.scores["x"] for one in external.read_all(tmp_path)[0]}
+    assert found == {"a b": 0.1, "a-b": 0.3}

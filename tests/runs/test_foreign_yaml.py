@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,9 +27,9 @@ from tests.tools import QUIET
 LORA = (ROOT / "conf" / "method" / "lora.yaml").read_text()
 
 
-def group_file(folder: Path, group: str, text: str) -> str:
+def group_file(folder: Path, group: str, text: str, name: str = "theirs") -> str:
     (folder / group).mkdir(parents=True, exist_ok=True)
-    (folder / group / "theirs.yaml").write_text(text)
+    (folder / group / f"{name}.yaml").write_text(text)
     return str(folder)
 
 
@@ -155,6 +156,11 @@ LARGE = {
     "deep": ("x: " + "[" * 2000 + "]" * 2000, "nested at most 32 deep"),
     "aliased": (LAUGHS, "at most 100,000 values"),
     "long": ("x: " + "y" * 1_100_000, "at most 1,000,000 bytes"),
+    "number in base 60": ("x: 1" + ":1" * 100_000, "numbers of at most 200 characters"),
+    "fraction in base 60": ("x: 1" + ":1" * 400 + ".5", "numbers of at most 200 characters"),
+    "long number": ("x: 0x" + "F" * 5000, "numbers of at most 200 characters"),
+    "half a pair": ('x: "\\ud800"', "text of whole characters"),
+    **{f"tag {tag}": (f"x: !!{tag} abc", "values without tags") for tag in ("bool", "int", "timestamp", "binary")},
 }
 
 
@@ -170,11 +176,46 @@ def test_a_file_that_would_hang_a_command_is_refused(
     assert said in capsys.readouterr().err
 
 
+NO_YAML = {
+    "dash": "x: -", "tab": "x:\n\t- y", "key": "? [a]\n: b", "merge": "<<: 3", "digits": "x: 0b_", "zero byte": "\0",
+    "long key": "k" * 5000 + ": 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_YAML)
+def test_a_file_that_is_no_yaml_is_one_refusal(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = group_file(tmp_path, "method", NO_YAML[name])
+    refused(["method=theirs"], folder, "theirs", "files that compose")
+    group_file(tmp_path, "sweep", NO_YAML[name])
+    assert main(["plan", "sweep=theirs", "--config-dir", folder, "--folder", str(tmp_path / "plan")]) == 2
+    assert "a YAML file" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="slurm"):
+        configure(["slurm=theirs"], [group_file(tmp_path, "slurm", NO_YAML[name])])
+
+
+def test_a_file_in_the_place_of_a_choice_that_the_run_does_not_take_is_one_refusal(tmp_path: Path) -> None:
+    folder = group_file(
+        tmp_path, "protocol_method/quick", "x: -", name="sds_lora"
+    )  # of the method where none is chosen
+    refused(["method=lora"], folder, "sds_lora", "files that compose")
+
+
+def test_a_value_that_is_missing_is_one_refusal(tmp_path: Path) -> None:
+    refused(
+        ["method=theirs"],
+        group_file(tmp_path, "method", re.sub("dropout:.*", "dropout: ???", LORA)),
+        "method.dropout",
+        "a number",
+    )
+
+
 MANY = [
     (["plan", "seed=range(0,1e9)"], "at most 100,000 values"),
     (["plan", "seed=range(0,1000)", "train.lr=range(1,1000)"], "at most 100,000 runs"),
     (["-m", "seed=range(0,1e9)"], "at most 100,000 values"),
     (["-m", "seed=range(0,1000)", "train.lr=range(1,1000)"], "at most 100,000 runs"),
+    (["task.prompt='\udcff'"], "text in UTF-8"),
+    (["plan", "task.prompt='\udcff'"], "text in UTF-8"),
     (["seed=" + "9" * 30], "a whole number from 0 to below 4,294,967,296"),
     (["plan", "seed=0," + "9" * 30], "a whole number from 0 to below"),
     (["output_root="], "a text that is not empty"),

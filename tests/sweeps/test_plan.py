@@ -236,3 +236,63 @@ def test_a_value_that_a_users_file_changed_is_added_to_the_plan(tmp_path: Path) 
         plan, new = plans.write(tmp_path / "plan", *freeze(define(words, folders), folders))
         assert new == 1
     assert len(plan.manifest.runs) == 2 and not (tmp_path / "plan.1").exists()
+
+
+UNFIT = {
+    "a negative extension": {"extend": -5},
+    "an extension beyond the grid": {"extend": 9},
+    "no values": {"grid": [], "tuning": [], "final": {}},
+    "fewer tuning runs than values": {"tuning": []},
+    "fewer tuning runs than seeds": {"tuning": [[]] * 2},
+    "fewer final runs than values": {"final": {"0": []}},
+    "a run that is not there": {"final": {"0": ["f" * 16] * 2}},
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_a_received_cell_whose_parts_do_not_fit_is_one_line(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its checksum is right: somebody made it who knows the format."""
+    plan = tiny_plan(tmp_path, "seed=0")
+    (known,) = plan.manifest.runs
+    whole = {"point": {}, "key": "train.lr", "grid": [1.0, 2.0], "seeds": [1], "tuning": [[known]] * 2,
+             "final": {"0": [known] * 2}}  # fmt: skip
+    _received(plan.folder, cells={"0" * 12: whole})
+    assert main(["status", str(plan.folder)]) == 0
+    _received(plan.folder, cells={"0" * 12: {**whole, **UNFIT[what]}})
+    for verb in ("status", "sweep", "retry", "submit"):
+        capsys.readouterr()
+        assert main([verb, str(plan.folder)]) == 3
+        assert "manifest.json: not a manifest" in capsys.readouterr().err
+
+
+PLACED = {
+    "a list": ({"output_root": ["a"]}, "a text"),
+    "a number": ({"output_root": 5}, "a text"),
+    "a zero byte": ({"output_root": "a\0b"}, "without control characters"),
+    "another key": ({"no.such": 1}, "one of the keys"),
+    "nothing": ({"output_root": None}, "a text"),
+}
+
+
+@pytest.mark.parametrize("what", PLACED)
+def test_a_received_placing_value_of_another_kind_is_one_line(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    change, said = PLACED[what]
+    _received(plan.folder, placing=plan.manifest.placing | change)
+    for verb in ("status", "sweep", "retry", "submit", "disk"):
+        capsys.readouterr()
+        assert main([verb, str(plan.folder)]) == 3
+        error = capsys.readouterr().err
+        assert f"manifest.json: placing: {next(iter(change))}=" in error and said in error
+
+
+def _received(folder: Path, **changes: object) -> None:
+    """A manifest with other values and the checksum that they have."""
+    tree = json.loads((folder / "manifest.json").read_text()) | changes | {"checksum": ""}
+    for cell in tree["cells"].values():
+        cell.setdefault("extend", 0)
+    (folder / "manifest.json").write_text(json.dumps(tree | {"checksum": sha256_of(tree)}))

@@ -252,7 +252,10 @@ def test_a_received_manifest_with_other_names_is_refused(tmp_path: Path, change:
     plan = tiny_plan(tmp_path, "seed=0")
     (run,) = plan.manifest.runs.values()
     manifest = plan.manifest.model_copy(deep=True)
-    cell = TunedCell(point={}, key="train.lr", grid=[1.0, 2.0], seeds=[1], tuning=[[], []], final={"0": []})
+    (known,) = plan.manifest.runs
+    cell = TunedCell(
+        point={}, key="train.lr", grid=[1.0, 2.0], seeds=[1], tuning=[[known]] * 2, final={"0": [known] * 2}
+    )
     if change == "name":
         manifest.name = "x\ntouch /tmp/owned"
     elif change == "run":
@@ -260,7 +263,7 @@ def test_a_received_manifest_with_other_names_is_refused(tmp_path: Path, change:
     elif change == "cell":
         manifest.cells["../elsewhere"] = cell
     else:
-        manifest.cells["0" * 12] = cell.model_copy(update={"final": {"0": ["../elsewhere"]}})
+        manifest.cells["0" * 12] = cell.model_copy(update={"final": {"0": ["../elsewhere"] * 2}})
     plans._write_manifest(plan.folder, manifest)
     with pytest.raises(DamagedFile, match="not a manifest"):
         plans.read(plan.folder)

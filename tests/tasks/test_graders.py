@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from sdsbench.tasks import commonsense, symbolic
 from sdsbench.tasks.answer_extraction import last_boxed
 from sdsbench.tasks.graders import commonsense as labels
-from sdsbench.tasks.graders import gsm8k, math
+from sdsbench.tasks.graders import gsm8k, math, minerva
 from sdsbench.tasks.graders.hendrycks import normal_form
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -207,6 +208,33 @@ def test_a_helper_that_cannot_answer_leaves_the_question_open(monkeypatch):
 
     monkeypatch.setattr(symbolic._Helper, "ask", gone)
     assert symbolic.equal("latex_difference", "4", "2+2") is None
+
+
+def test_a_text_longer_than_any_model_s_is_undecided_without_asking_a_library(monkeypatch):
+    monkeypatch.setattr(symbolic, "_helper_of_this_process", lambda: pytest.fail("asked"))
+    assert symbolic.equal("math_verify", "7", "1" * (symbolic.LONGEST + 1)) is None
+    line = minerva.FIRST_WORDS + "\\text{" * 50_000 + ". " + minerva.LAST_WORDS
+    assert math.minerva("7", line) is None
+
+
+def test_brackets_within_brackets_raise_nothing(monkeypatch):
+    monkeypatch.setattr(symbolic, "equal", lambda *_: False)
+    gold, answer = ("[" * 1500 + number + "]" * 1500 for number in "12")
+    assert math.paper(gold, f"The answer is: {answer}") is None
+
+
+LAST = minerva.LAST_WORDS
+PIECES = [minerva.FIRST_WORDS, LAST, f" {LAST}", " I hope it is correct", ".", "\n", "7", " "]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_minerva_s_sentence_is_what_its_expression_finds(text):
+    found = re.search("Final Answer: The final answer is(.*?). I hope it is correct.", text + LAST)
+    assert minerva.final_answer(text) == (found.group(1).strip() if found else minerva.INVALID)
+
+
+def test_minerva_s_sentence_is_looked_for_once_a_line():
+    assert minerva.final_answer(minerva.FIRST_WORDS * 20_000) == minerva.INVALID
 
 
 def test_last_boxed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,21 @@ def test_graders(name: str, gold: str, text: str, score: float) -> None:
 @pytest.mark.parametrize("text", ["", "\x00", "9" * 9000, "1e999999", "é" * 50, "-", ".", "{" * 9])
 def test_no_text_raises(name: str, text: str) -> None:
     assert 0 <= GRADERS[name]("It is 4.", text) <= 1
+
+
+def test_rouge_l_is_that_of_rouge_score() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    library, chance = RougeScorer(["rougeL"]), random.Random(0)
+    for _ in range(300):
+        gold, text = (" ".join(chance.choices("abcde", k=chance.randrange(40))) for _ in range(2))
+        assert GRADERS["rouge_l"](gold, text) == library.score(gold, text)["rougeL"].fmeasure
+
+
+def test_texts_of_a_book_s_length_are_graded() -> None:
+    """A stored answer may be as long as somebody likes; a table of words by words would take an hour."""
+    gold, text = "a b " * 60_000, "b a " * 60_000
+    assert GRADERS["rouge_l"](gold, text) == pytest.approx(1 - 1 / 120_000)
 
 
 # ---- runs

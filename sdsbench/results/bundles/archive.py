@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sdsbench.core.containment import contained
 from sdsbench.core.errors import DamagedFile
-from sdsbench.core.files import write_atomic
+from sdsbench.core.files import refused_by_system, write_atomic
 from sdsbench.core.limits import BUNDLE, ENTRIES
 from sdsbench.core.reading import kind_of
 
@@ -70,6 +70,8 @@ def _unpacked(path: Path, shown: object, folder: Path, taken: Iterable[str]) -> 
                 target.write_bytes(_content(archive, entry, shown))
             return list(entries)
     except _FAULTS as error:
+        if isinstance(error, OSError) and (refused := refused_by_system(error)):  # of the disk that it is unpacked to
+            raise refused from None
         raise DamagedFile(f"{shown}: cannot be read as a bundle ({type(error).__name__}: {error}).") from None
 
 

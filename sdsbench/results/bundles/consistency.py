@@ -174,9 +174,14 @@ def _of_score(score: Score, answers: Sequence[Mapping[str, Any]], labelled: bool
 
 
 def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Stored verdicts that the task's graders do not give; what a grader leaves undecided is not held against it."""
+    """Stored verdicts that the task's graders do not give.
+
+    What a grader leaves undecided is not held against the answers, as long as it is rare: each takes the grader to its
+    limit of time, so that a bundle of nothing else would not be read in a day.
+    """
     for name, grade in graders(evaluation).items():
-        wrong = []
+        wrong: list[str] = []
+        undecided = 0
         for answer in answers:
             stored = answer.get("scores", {}).get(name)
             if stored is None or not samples.holds_answer(answer):
@@ -184,6 +189,10 @@ def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, A
             verdict = grade(str(answer.get("target", "")), str(answer.get("response", "")))
             if verdict is not None and float(verdict) != float(stored):
                 wrong.append(str(answer["index"]))
+            undecided += verdict is None
+            if undecided == SHOWN:
+                yield f"answers to {where} have verdicts by {name} that it does not come to within its limits"
+                break
         if wrong:
             yield _other_verdicts(where, name, wrong)
 

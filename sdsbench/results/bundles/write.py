@@ -17,7 +17,7 @@ from sdsbench.core.file_hash import content_hash
 from sdsbench.core.limits import ANSWERS, STEPS
 from sdsbench.core.package import PACKAGE
 from sdsbench.core.private import private_in
-from sdsbench.core.reading import read_bytes
+from sdsbench.core.reading import files_in, read_bytes
 from sdsbench.results.bundles import archive, consistency
 from sdsbench.results.bundles.manifest import FILE, LOCK, PLAN, RUNS, BundleManifest, Entry
 from sdsbench.results.bundles.opened import shown
@@ -92,7 +92,7 @@ def _files_of(found: Found, verdicts_only: bool) -> Iterator[tuple[str, bytes]]:
     folder = found.folder
     yield "record.json", read_bytes(folder / "record.json", STEPS, below=folder)
     if verdicts_only:
-        for path in sorted((folder / "samples").glob("*.jsonl.zst")):
+        for path in files_in(folder / "samples", ".jsonl.zst"):
             yield f"samples/{path.name}", samples.packed(samples.without_texts(samples.read(path)))
         probes = [line for line in step_log.read(folder / "metrics.jsonl") if line["kind"] == "probe"]
         if probes:
@@ -102,7 +102,7 @@ def _files_of(found: Found, verdicts_only: bool) -> Iterator[tuple[str, bytes]]:
     if (folder / "metrics.jsonl").exists():
         yield "metrics.jsonl", read_bytes(folder / "metrics.jsonl", STEPS, below=folder)
     for inside in ("samples", "probes"):
-        for path in sorted((folder / inside).glob("*.jsonl.zst")):
+        for path in files_in(folder / inside, ".jsonl.zst"):
             yield f"{inside}/{path.name}", read_bytes(path, ANSWERS, below=folder)
 
 

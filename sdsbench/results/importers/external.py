@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sdsbench.core.errors import DamagedFile, SdsbenchError
 from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import EXTERNAL
-from sdsbench.core.reading import FileContent, first_fault, read_bytes
+from sdsbench.core.reading import FileContent, first_fault, is_there, read_bytes
 
 FOLDER = "results/external"
 _LONGEST = 150  # bytes of a name that becomes a file's; file systems have at most 255
@@ -42,14 +42,23 @@ class ExternalRecord(FileContent):
 
 
 def write(folder: Path, record: ExternalRecord) -> Path:
-    """<folder>/<tool>/<name>.json, replacing an earlier import of the same."""
+    """<folder>/<tool>/<name>.json, replacing an earlier import of the same and of no other."""
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in record.name)
     if len(safe.encode()) > _LONGEST:
         digest = hashlib.sha256(record.name.encode()).hexdigest()[:8]
         safe = f"{safe.encode()[:_LONGEST].decode(errors='ignore')}-{digest}"
     path = folder / record.tool.split()[0] / f"{safe}.json"
+    if _holds_another(path, record.name):  # `a b` beside `a-b`
+        path = path.with_name(f"{safe}-{hashlib.sha256(record.name.encode()).hexdigest()[:8]}.json")
     write_atomic(path, json.dumps(record.model_dump(), indent=1, sort_keys=True) + "\n")
     return path
+
+
+def _holds_another(path: Path, name: str) -> bool:
+    try:
+        return is_there(path) and _read(path).name != name
+    except DamagedFile:
+        return False
 
 
 def read_all(folder: Path) -> tuple[list[ExternalRecord], dict[str, str]]:

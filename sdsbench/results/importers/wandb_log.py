@@ -60,7 +60,7 @@ def _records(path: Path) -> Iterator[bytes]:
     content = read_bytes(path, STEPS)
     if content[:4] != b":W&B":
         raise DamagedFile(f"{path}: not a .wandb file")
-    at, parts = _HEADER, b""
+    at, parts = _HEADER, list[bytes]()
     while at + _HEAD.size <= len(content):
         room = _BLOCK - at % _BLOCK
         if room < _HEAD.size:
@@ -73,7 +73,7 @@ def _records(path: Path) -> Iterator[bytes]:
         if zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
             raise DamagedFile(f"{path}: wrong checksum at byte {at}")
         at += _HEAD.size + length
-        parts += data
+        parts.append(data)
         if kind in (_WHOLE, _LAST):
-            yield parts
-            parts = b""
+            yield b"".join(parts)
+            parts.clear()

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.texts import is_text
 
 SEARCH_PATH = "hydra.searchpath"
 MOST = 100_000  # values of one key, and runs of one sweep
@@ -23,6 +24,9 @@ def parse(words: Sequence[str], accepted: str = "key=value") -> tuple[list[Overr
     parser, parsed, problems = OverridesParser.create(), [], []
     for word in words:
         line = word.removeprefix("++") if "=" in word else word
+        if not is_text(word):
+            problems.append(Problem("command line", word[:100], "text in UTF-8, which records can hold"))
+            continue
         try:
             parsed.append(parser.parse_override(line))
         except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
@@ -61,8 +65,8 @@ def line_of(override: Override) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The first 300 characters of an error, on one line."""
-    return " ".join(str(error).split())[:300]
+    """The first 300 characters of an error, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def with_search_path(words: Sequence[str], config_dirs: Sequence[str]) -> tuple[list[str], list[str]]:

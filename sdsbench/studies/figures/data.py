@@ -14,6 +14,7 @@ import pandas as pd
 from sdsbench.core import samples
 from sdsbench.core.errors import DamagedFile, Refused, Unavailable
 from sdsbench.core.grouped import grouped
+from sdsbench.core.reading import files_in
 from sdsbench.results import setting
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.figure_style import Palette
@@ -124,7 +125,12 @@ def _best_rates(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _looks(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[dict[str, Any]]:
     """A row a layer and look; looks that cannot be read are put into `damaged`."""
-    for path in sorted((folder / "probes").glob("*.jsonl.zst")):
+    try:
+        paths = files_in(folder / "probes", ".jsonl.zst")
+    except DamagedFile as error:
+        damaged[str(folder / "probes")] = shown(str(error))
+        return
+    for path in paths:
         step = path.name.split(".")[0]
         if not (step.isdecimal() and len(step) < 12):
             continue

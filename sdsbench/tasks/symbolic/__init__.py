@@ -33,6 +33,9 @@ CPU_SECONDS = 20.0
 WALL_SECONDS = 900.0
 """A safety net for a helper that waits and does not compute; CPU time is what decides."""
 
+LONGEST = 100_000
+"""Characters of a text: more than a model writes. Far longer ones take a library to its limit, each for itself."""
+
 _patience = 1.0
 
 
@@ -51,10 +54,13 @@ def equal(comparison: Comparison, gold: str, predicted: str) -> Verdict:
     """Whether the comparison (comparisons.py says what each does) takes the two for the same.
 
     Texts with a double underscore are not equal to anything: sympy evaluates what it reads as Python, and no answer
-    needs a name that reaches into Python itself. Raises Unavailable only if the libraries cannot be started.
+    needs a name that reaches into Python itself. Texts longer than LONGEST are undecided. Raises Unavailable only if
+    the libraries cannot be started.
     """
     if "__" in gold or "__" in predicted:
         return False
+    if max(len(gold), len(predicted)) > LONGEST:
+        return None
     request = json.dumps([comparison, gold, predicted, _patience * CPU_SECONDS, _patience * WALL_SECONDS])
     for _ in range(2):  # a helper that was ended from outside, for want of memory say, is replaced once
         helper = _helper_of_this_process()

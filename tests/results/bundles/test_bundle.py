@@ -23,7 +23,7 @@ from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Attempt, Record
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.core.step_log import StepLog
-from sdsbench.results.bundles import temporary
+from sdsbench.results.bundles import consistency, temporary
 from sdsbench.results.bundles.consistency import configuration_text
 from sdsbench.results.bundles.manifest import FILE
 from sdsbench.results.bundles.opened import opened
@@ -441,3 +441,12 @@ def test_an_embedded_run_opens_no_connection(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **_: asked.append(where) or [])
     record = execute(compose_run([*TINY, "method=lora", f"output_root={tmp_path}"]), QUIET)
     assert record.status == "done" and not asked
+
+
+def test_answers_that_no_grader_comes_to_an_end_with_are_not_all_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a grader to its limit of time, and somebody may have written a million."""
+    asked: list[str] = []
+    monkeypatch.setattr(consistency, "graders", lambda _: {"fixed": lambda gold, text: asked.append(text)})
+    answers = [{"index": i, "response": str(i), "scores": {"fixed": 1.0}} for i in range(1000)]
+    (said,) = consistency._graded(None, "math (trained)", answers)  # type: ignore[arg-type]
+    assert len(asked) == 3 and "does not come to within its limits" in said
