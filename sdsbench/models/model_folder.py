@@ -31,7 +31,7 @@ def fingerprint(folder: Path) -> str:
     weight_files(folder)
     digest = hashlib.sha256()
     for path in loaded_files(folder):
-        digest.update(f"{path.name}\0{content_hash(path)}\0".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content_hash(path)}\0".encode())
     return digest.hexdigest()
 
 

@@ -141,7 +141,7 @@ def _read(name: str, config_dirs: Sequence[str], problems: list[Problem]) -> Swe
         return empty
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, a day that is none, 5,000 digits
         problems.append(Problem(f"sweep={name}", path.name, "a YAML file", " ".join(str(error).split())[:300]))
         return empty
     if not isinstance(tree, dict):

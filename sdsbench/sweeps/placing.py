@@ -31,7 +31,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
         elif key not in KEYS:
             advice = f"{nearest(key, KEYS)} Everything else is frozen in the plan.".strip()
             problems.append(Problem(key, text, f"one of {', '.join(KEYS)}", advice))
-        elif wanted := _refused(key, value):
+        elif wanted := refused(key, value):
             problems.append(Problem(key, text, wanted))
         else:
             placing[key] = value
@@ -40,7 +40,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     return with_environment(placing)
 
 
-def _refused(key: str, value: object) -> str | None:
+def refused(key: str, value: object) -> str | None:
     """What is accepted, where the value is not."""
     if key == GROUP_SIZE:
         whole = isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -27,15 +27,16 @@ from sdsbench.core import plugins
 from sdsbench.core.allowed_names import CellKey, Name, RunId, require_printable
 from sdsbench.core.console import print_wrapped
 from sdsbench.core.containment import contained
-from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
+from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.reading import FileContent, first_fault, parse_json, read_bytes
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.environment import with_environment
-from sdsbench.runs.configuration.identity import placed, run_id, unplaced
+from sdsbench.runs.configuration.identity import PLACING, placed, run_id, unplaced
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.sweeps.placing import refused
 
 PLANS = Path("results/plans")
 
@@ -118,8 +119,15 @@ class Plan:
 
     @cached_property
     def placing(self) -> dict[str, Any]:
-        """Where and how its runs happen, with this machine's environment where the plan refers to it."""
-        return with_environment(self.manifest.placing)
+        """Where and how its runs happen, with this machine's environment where the plan refers to it.
+
+        Raises ConfigError for a value that its key does not take: the plan may have been written by somebody else.
+        """
+        found = with_environment(self.manifest.placing)
+        known = ((key, value) for key, value in found.items() if key in PLACING)  # of others `configuration` speaks
+        if problems := [Problem(key, value, wanted) for key, value in known if (wanted := refused(key, value))]:
+            raise ConfigError(problems)
+        return found
 
     @cached_property
     def varying(self) -> tuple[str, ...]:

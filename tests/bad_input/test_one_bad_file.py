@@ -13,7 +13,9 @@ import zstandard
 
 from sdsbench.__main__ import main
 from sdsbench.core import samples
+from sdsbench.results.importers import external
 from tests.results.tables.fixtures import make_record, make_samples, write_run
+from tests.sweeps.tools import tiny_plan
 
 STEPS = [{"kind": "train", "step": step, "loss": 1 / step, "lr": 1e-3} for step in range(1, 8)]
 
@@ -117,3 +119,47 @@ def test_a_run_folder_that_is_a_link_out_of_its_folder_is_named(
     assert main(["table", "grid", "--runs", str(tmp_path / "scratch")]) == 0
     table = capsys.readouterr().out
     assert "Runs: 5 finished" in table and "a link out of its folder" in table
+
+
+def test_an_imported_result_that_is_none_is_listed_beside_the_others(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("good", "bad"):
+        record = external.ExternalRecord(
+            tool="peft", name=name, model="m", method="LORA", task="t", scores={"x": 0.5}, origin="0"
+        )
+        path = external.write(tmp_path / "external", record)
+    path.write_text("[")
+    words = [
+        "report",
+        "--runs",
+        str(runs),
+        "--output",
+        str(tmp_path / "report"),
+        "--external",
+        str(tmp_path / "external"),
+    ]
+    assert main([*words, "--claims", str(_no_claims(tmp_path))]) == 0
+    page, error = (tmp_path / "report" / "index.html").read_text(), capsys.readouterr().err
+    assert page.count(str(path)) == 1 and ">good<" in page and "DoRA" in page
+    assert error.count(str(path)) == 1 and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["status", "disk", "clean"])
+def test_a_plan_that_cannot_be_read_hides_no_other(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damaged, and one that refers to a variable that is not set here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCRATCH_OF_TESTS", str(tmp_path))
+    placed = "output_root=${oc.env:SCRATCH_OF_TESTS}/runs"
+    for name in ("damaged", "elsewhere", "whole"):
+        tiny_plan(tmp_path / "results" / "plans" / name, "seed=0", *([placed] if name == "elsewhere" else []))
+    (tmp_path / "results" / "plans" / "damaged" / "plan" / "manifest.json").write_text("{")
+    monkeypatch.delenv("SCRATCH_OF_TESTS")
+    capsys.readouterr()
+    assert main([verb]) == 0
+    found = capsys.readouterr()
+    text = found.out + found.err
+    assert text.count("manifest.json") == 1 and text.count("SCRATCH_OF_TESTS}") == 1
+    assert "whole/plan" in text or verb == "clean"

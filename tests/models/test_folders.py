@@ -171,3 +171,28 @@ def test_only_a_new_head_may_be_missing(kind: str, tmp_path: Path) -> None:
     save_file({key: t for key, t in base.items() if key != hole}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(Unavailable, match=f"missing: {hole}"):
         load(local(folder, "encoder"), torch.float32, 2)
+
+
+def test_code_beside_the_weights_is_not_run(micro: Path) -> None:
+    (micro / "theirs.py").write_text(f"from pathlib import Path\nPath({str(micro / 'ran')!r}).touch()\n")
+    names = {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}
+    facts(micro, auto_map=names)
+    facts(micro, "tokenizer_config.json", auto_map={"AutoTokenizer": ["theirs.T", None]})
+    assert load(local(micro), torch.float32).model.config.model_type == "llama"
+    assert not (micro / "ran").exists()
+
+
+def test_every_file_that_loading_may_read_is_in_the_fingerprint(micro: Path) -> None:
+    """A change of each, a new one, and one that lies in another folder."""
+    (micro / "additional_chat_templates").mkdir()
+    names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
+             "vocab.json", "merges.txt", "spiece.model", "chat_template.jinja", "preprocessor_config.json",
+             "additional_chat_templates/tool.jinja", "model-2.safetensors"]  # fmt: skip
+    seen = {fingerprint(micro)}
+    for name in names:
+        held = (micro / name).read_bytes() if (micro / name).exists() else b""
+        (micro / name).write_bytes(held + b" ")
+        seen.add(fingerprint(micro))
+    assert len(seen) == 1 + len(names)
+    (micro / "additional_chat_templates" / "tool.jinja").rename(micro / "tool.jinja")
+    assert fingerprint(micro) not in seen
