@@ -50,8 +50,10 @@ def loaded_files(folder: Path) -> list[Path]:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that loading takes the weights from, as transformers chooses them.
 
-    Raises Unavailable without any, and for an index that names anything but safetensors files of this folder.
+    Raises Unavailable without any, where one of the folder's files is none (a pipe would be waited for), and for an
+    index that names anything but safetensors files of this folder.
     """
+    loaded_files(folder)
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
     if not (folder / INDEX).exists():

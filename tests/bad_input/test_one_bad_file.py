@@ -163,3 +163,13 @@ def test_a_plan_that_cannot_be_read_hides_no_other(
     text = found.out + found.err
     assert text.count("manifest.json") == 1 and text.count("SCRATCH_OF_TESTS}") == 1
     assert "whole/plan" in text or verb == "clean"
+
+
+def test_trace_says_what_is_wrong_with_a_record_and_shows_the_others(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, *_ = sorted(runs.iterdir())
+    (first / "record.json").write_text("{")
+    for folder, said in ((first, f"{first / 'record.json'}: not JSON"), (second, f"run {second.name}  seed")):
+        assert main(["trace", folder.name, "--runs", str(runs)]) == 0
+        assert said in capsys.readouterr().out

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Unavailable
-from sdsbench.models.load import load
+from sdsbench.models.load import load, load_tokenizer
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.models.model_folder import fingerprint
 from tests.models.folders import MICRO, model_folder
@@ -186,13 +186,23 @@ def test_every_file_that_loading_may_read_is_in_the_fingerprint(micro: Path) -> 
     """A change of each, a new one, and one that lies in another folder."""
     (micro / "additional_chat_templates").mkdir()
     names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
-             "vocab.json", "merges.txt", "spiece.model", "chat_template.jinja", "preprocessor_config.json",
-             "additional_chat_templates/tool.jinja", "model-2.safetensors"]  # fmt: skip
+             "vocab.json", "merges.txt", "spiece.model", "own.jinja", "preprocessor_config.json",
+             "additional_chat_templates/chat_template.jinja", "model-2.safetensors"]  # fmt: skip
     seen = {fingerprint(micro)}
     for name in names:
         held = (micro / name).read_bytes() if (micro / name).exists() else b""
         (micro / name).write_bytes(held + b" ")
         seen.add(fingerprint(micro))
     assert len(seen) == 1 + len(names)
-    (micro / "additional_chat_templates" / "tool.jinja").rename(micro / "tool.jinja")
+    (micro / "additional_chat_templates" / "chat_template.jinja").rename(micro / "chat_template.jinja")
     assert fingerprint(micro) not in seen
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pipe_among_the_files_is_waited_for_by_nobody(name: str, micro: Path) -> None:
+    """Also where no run has hashed the folder before: `export --model`, `fetch`."""
+    (micro / name).unlink()
+    os.mkfifo(micro / name)
+    for read in (lambda: load(local(micro), torch.float32), lambda: load_tokenizer(local(micro))):
+        with pytest.raises(Unavailable, match=name):
+            read()

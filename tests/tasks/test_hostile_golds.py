@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdsbench.tasks import symbolic
-from sdsbench.tasks.graders import math
+from sdsbench.tasks.graders import math, pairs
 from sdsbench.tasks.graders.gsm8k import GRADERS
 
 
@@ -22,3 +22,8 @@ def test_no_gold_of_math_raises(gold: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(symbolic, "CPU_SECONDS", 0.5)
     found = {name: grader(gold, "The answer is: 18") for name, grader in math.GRADERS.items()}
     assert set(found.values()) <= {True, False, None} and found["fixed"] is not True
+
+
+@pytest.mark.parametrize("gold", ["", "1/0", "9" * 5000, "1e9999999", "nan", "-"], ids=lambda gold: gold[:20])
+def test_no_gold_of_pairs_raises(gold: str) -> None:
+    assert all(0 <= grader(gold, "eighteen") <= 1 for grader in pairs.GRADERS.values())

@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from sdsbench.core import plugins
 from sdsbench.core.errors import ConfigError, Problem
@@ -149,7 +150,8 @@ def _compose(lines: Sequence[str]) -> DictConfig | Exception:
     """Hydra's composition, or why it refuses."""
     try:
         return compose("config", list(lines), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:  # ValueError: an empty key
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
+        # ValueError: an empty key, or a number of thousands of digits
         return error
 
 

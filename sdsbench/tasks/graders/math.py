@@ -18,7 +18,7 @@ from sdsbench.tasks.symbolic import Verdict
 
 ANSWER_MARK = "The answer is: "
 LONGEST_ANSWER = 400
-"""Characters; no gold answer of MATH has half as many: for `fixed`, a longer text is no answer, and no gold one either."""
+"""Characters; no gold answer of MATH has half as many: for `fixed`, a longer text is no answer, given or gold."""
 
 
 def paper(gold: str, text: str) -> Verdict:
