@@ -21,17 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from pydantic import Field, field_validator
 
 from sdsbench.core.allowed_names import NAME_WORDS, Name
-from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, DamagedFile, Problem
+from sdsbench.core.limits import MANIFEST
 from sdsbench.core.section import Accepts, Section
 from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import text
-from sdsbench.core.yaml_text import file_problem
+from sdsbench.core.yaml_text import file_problem, read_yaml
 from sdsbench.runs.configuration import overrides
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
 from sdsbench.runs.configuration.identity import PLACING
@@ -140,9 +140,9 @@ def _read(name: str, config_dirs: Sequence[str], problems: list[Problem]) -> Swe
         problems.append(Problem(f"sweep={name}", path.name, accepted))
         return empty
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, a day that is none, 5,000 digits
-        problems.append(Problem(f"sweep={name}", path.name, "a YAML file", " ".join(str(error).split())[:300]))
+        tree = read_yaml(path.resolve(), MANIFEST)
+    except DamagedFile as error:
+        problems.append(Problem(f"sweep={name}", path.name, "a YAML file", str(error)))
         return empty
     if not isinstance(tree, dict):
         problems.append(Problem(f"sweep={name}", type(tree).__name__, "keys name, description, blocks, tune"))

@@ -41,7 +41,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 
 def refused(key: str, value: object) -> str | None:
-    """What is accepted, where the value is not."""
+    """What a placing key accepts, where the value is not that."""
     if key == GROUP_SIZE:
         whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
         return None if whole or value == AUTO else f"{AUTO}, or a whole number from 1"

@@ -27,7 +27,7 @@ from sdsbench.core import plugins
 from sdsbench.core.allowed_names import CellKey, Name, RunId, require_printable
 from sdsbench.core.console import print_wrapped
 from sdsbench.core.containment import contained
-from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
+from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
@@ -121,12 +121,14 @@ class Plan:
     def placing(self) -> dict[str, Any]:
         """Where and how its runs happen, with this machine's environment where the plan refers to it.
 
-        Raises ConfigError for a value that its key does not take: the plan may have been written by somebody else.
+        Raises DamagedFile for a key that places no run, or a value that it does not take.
         """
         found = with_environment(self.manifest.placing)
-        known = ((key, value) for key, value in found.items() if key in PLACING)  # of others `configuration` speaks
-        if problems := [Problem(key, value, wanted) for key, value in known if (wanted := refused(key, value))]:
-            raise ConfigError(problems)
+        for key in {"output_root": None, **found}:
+            wanted = refused(key, found.get(key)) if key in PLACING else f"keys {', '.join(PLACING)}"
+            if wanted:
+                where = f"{self.folder / 'manifest.json'}: placing: {key}={str(found.get(key))[:100]!r}"
+                raise DamagedFile(f"{where}: accepted: {wanted}. {_AGAIN}")
         return found
 
     @cached_property

@@ -7,11 +7,8 @@ from typing import Annotated, Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
-from yaml import YAMLError
 
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.section import Accepts, Count, Section, WholeFromZero
@@ -135,7 +132,7 @@ def _composed(name: str, config_dirs: Sequence[str]) -> dict[str, Any]:
         try:
             composed = compose("submit", [*overrides.search_path(config_dirs), f"slurm={name}"])
             tree = OmegaConf.to_container(composed.slurm, resolve=True)
-        except (HydraException, OmegaConfBaseException, YAMLError, AttributeError, ValueError) as error:
+        except Exception as error:  # files of the user's: Hydra, OmegaConf and PyYAML have no common class
             words = "a file whose keys are those of slurm/gpu.yaml"
             raise ConfigError([Problem("slurm", name, words, overrides.one_line(error))]) from None
     if not isinstance(tree, dict):

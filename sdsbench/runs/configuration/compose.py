@@ -14,10 +14,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from sdsbench.core import plugins
 from sdsbench.core.errors import ConfigError, Problem
@@ -99,10 +97,11 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
 
 def _run_alone(
     composed: DictConfig, folders: Sequence[str], problems: Sequence[Problem]
-) -> tuple[DictConfig, list[Problem]]:
+) -> tuple[DictConfig | None, list[Problem]]:
     """The run's keys of a composition, and what its files may not do."""
     plain = _compose(search_path(folders)) if folders else composed
-    assert isinstance(plain, DictConfig), "conf/config.yaml composes"
+    if isinstance(plain, Exception):  # a file of a folder in the place of a default choice, which the run does not take
+        return None, [*problems, Problem("--config-dir", ", ".join(folders), "files that compose", one_line(plain))]
     found = [*problems, *hydra_problems(composed, plain)]
     tree = without_hydra(composed)
     return tree, [*found, *environment_problems(tree, flat_keys(tree))]
@@ -150,8 +149,7 @@ def _compose(lines: Sequence[str]) -> DictConfig | Exception:
     """Hydra's composition, or why it refuses."""
     try:
         return compose("config", list(lines), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
-        # ValueError: an empty key, or a number of thousands of digits
+    except Exception as error:  # files of the user's: Hydra, OmegaConf and PyYAML have no common class
         return error
 
 
@@ -177,6 +175,7 @@ def flat_keys(tree: DictConfig, prefix: str = "") -> list[str]:
         if (
             OmegaConf.is_dict(tree)
             and not OmegaConf.is_interpolation(tree, str(key))
+            and not OmegaConf.is_missing(tree, key)  # `???`, which whoever needs the value refuses
             and isinstance(tree[key], DictConfig)
         ):
             keys += flat_keys(tree[key], f"{name}.")
