@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sdsbench.core.errors import Unavailable
+from sdsbench.core.errors import SdsbenchError, Unavailable
 from sdsbench.core.limits import PIXELS
 
 CHUNK = 1000  # rows read at once: a row at a time costs some 50 microseconds each
@@ -76,7 +76,7 @@ def decoded(image: Any) -> Any:
 def readable(what: str) -> Iterator[None]:
     """Inside: PIL and `datasets` open no image of more pixels than the limit; a small file may declare any number.
 
-    Raises Unavailable, naming `what`, for such an image and for one that cannot be decoded.
+    Raises Unavailable, naming `what`, for such an image and for one that cannot be decoded, whatever its decoder says.
     """
     from PIL import Image as pil
 
@@ -89,12 +89,11 @@ def readable(what: str) -> Iterator[None]:
             f"{what}: an image of more than {PIXELS.value} pixels, the limit; {PIXELS.key}=NUMBER in the environment "
             "raises it."
         ) from None
-    except (pil.UnidentifiedImageError, SyntaxError) as error:
-        raise Unavailable(f"{what}: an image cannot be decoded ({error}).") from None
-    except OSError as error:  # what PIL says of a file that is cut
-        if "image" not in str(error) and "broken" not in str(error):
-            raise
-        raise Unavailable(f"{what}: an image cannot be decoded ({error}).") from None
+    except SdsbenchError:
+        raise
+    except Exception as error:  # PIL's decoders have no class of errors: struct.error, IndexError, ValueError ...
+        said = " ".join(str(error).split())[:200]
+        raise Unavailable(f"{what}: an image cannot be decoded ({type(error).__name__}: {said}).") from None
 
 
 def _text(value: Any) -> str:

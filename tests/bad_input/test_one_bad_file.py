@@ -170,6 +170,7 @@ def test_trace_says_what_is_wrong_with_a_record_and_shows_the_others(
 ) -> None:
     first, second, *_ = sorted(runs.iterdir())
     (first / "record.json").write_text("{")
-    for folder, said in ((first, f"{first / 'record.json'}: not JSON"), (second, f"run {second.name}  seed")):
-        assert main(["trace", folder.name, "--runs", str(runs)]) == 0
-        assert said in capsys.readouterr().out
+    assert main(["trace", first.name, "--runs", str(runs)]) == 3
+    assert f"{first / 'record.json'}: not JSON" in capsys.readouterr().err
+    assert main(["trace", second.name, "--runs", str(runs)]) == 0
+    assert f"run {second.name}  seed" in capsys.readouterr().out
