@@ -40,7 +40,7 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdic
         plan = plans.named(chosen[0])
         places = list(runs)
         if places == [options.RUNS]:
-            places = [str(plan.manifest.placing["output_root"])]
+            places = [plan.placing["output_root"]]
             unfinished = _unfinished(plan, Path(places[0]))
     else:
         places = [word if Path(word).exists() else str(run_folder(word, runs)) for word in chosen]

@@ -18,10 +18,11 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...]) -> None:
     Without a PLAN: all of results/plans, and the runs in --runs that belong to none. A run of several plans counts in
     each.
     """
-    from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
+    from rich.text import Text
 
+    from sdsbench.core.console import rich_console, terminal_text
     from sdsbench.sweeps.disk import bytes_of, removable
 
     table = Table(box=None, pad_edge=False)
@@ -30,20 +31,32 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...]) -> None:
     for name, plan_folder, folders in groups(chosen, runs):
         size = sum(map(bytes_of, folders)) + (bytes_of(plan_folder) if plan_folder else 0)
         free = sum(found.bytes for folder in folders for found in removable(folder))
-        table.add_row(name, str(len(folders)), decimal(size), decimal(free))
-    Console().print(table)
+        table.add_row(Text(terminal_text(name)), str(len(folders)), decimal(size), decimal(free))
+    rich_console().print(table)
 
 
 def groups(chosen: tuple[str, ...], runs: tuple[str, ...]) -> list[tuple[str, Path | None, list[Path]]]:
-    """(name, folder, folders of the runs) of plans; without chosen ones the runs of no plan come last."""
+    """(name, folder, folders of the runs) of plans; without chosen ones the runs of no plan come last.
+
+    Of all plans those that cannot be read are told and left out.
+    """
+    from sdsbench.cli.shared.damage import tell
+    from sdsbench.core.errors import SdsbenchError
     from sdsbench.sweeps.disk import run_folders
     from sdsbench.sweeps.plan import PLANS, all_plans, find, read
 
     folders = [find(name) for name in chosen] or all_plans()
     names = list(chosen) or [folder.relative_to(PLANS).as_posix() for folder in folders]
-    found: list[tuple[str, Path | None, list[Path]]] = [
-        (name, folder, run_folders(read(folder), {})) for name, folder in zip(names, folders, strict=True)
-    ]
+    found: list[tuple[str, Path | None, list[Path]]] = []
+    damaged: dict[str, str] = {}
+    for name, folder in zip(names, folders, strict=True):
+        try:
+            found.append((name, folder, run_folders(read(folder), {})))
+        except SdsbenchError as error:
+            if chosen:
+                raise
+            damaged[name] = f"plan {name}: {error}"
+    tell(damaged)
     if not chosen:
         planned = {run.resolve() for _, _, its in found for run in its}
         every = sorted(path.parent for root in runs for path in Path(root).glob("*/lock"))

@@ -48,9 +48,9 @@ def _list_plans() -> None:
         name = folder.relative_to(PLANS).as_posix()
         try:
             plan = read(folder)
+            counts = states_of(plan, {}).counts()
         except SdsbenchError as error:
             print(f"{name}: {error}")
             continue
-        counts = states_of(plan, {}).counts()
         text = ", ".join(f"{number} {state}" for state, number in counts.items())
         print(f"{name}: {text}" + (f"; {plan.manifest.description}" if plan.manifest.description else ""))

@@ -144,6 +144,7 @@ def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
 def _read_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
+    model_folder.loaded_files(folder)  # none of which is a pipe, which would be waited for
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 

@@ -31,7 +31,7 @@ def fingerprint(folder: Path) -> str:
     weight_files(folder)
     digest = hashlib.sha256()
     for path in loaded_files(folder):
-        digest.update(f"{path.name}\0{content_hash(path)}\0".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content_hash(path)}\0".encode())
     return digest.hexdigest()
 
 
@@ -50,8 +50,10 @@ def loaded_files(folder: Path) -> list[Path]:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that loading takes the weights from, as transformers chooses them.
 
-    Raises Unavailable without any, and for an index that names anything but safetensors files of this folder.
+    Raises Unavailable without any, where one of the folder's files is none (a pipe would be waited for), and for an
+    index that names anything but safetensors files of this folder.
     """
+    loaded_files(folder)
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
     if not (folder / INDEX).exists():

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdsbench.core.disk_cache import cache_folder
-from sdsbench.core.files import write_atomic
+from sdsbench.core.disk_cache import cached
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.lazy import torch
 from sdsbench.core.package import PACKAGE
@@ -132,18 +131,18 @@ def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -
 
 
 _COUNTED: dict[str, int] = {}
+_FILE = "bytes.json"
 _COUNTING = ("meta_device", "saved_bytes", "step_memory")  # modules that count, beside those that train
 
 
 def _remembered(name: str, count: Callable[[], int]) -> int:
     """The count of that name, made only where neither this process nor the machine has it."""
     if name not in _COUNTED:
-        path = cache_folder() / "memory" / f"{name}.json"
-        try:
-            _COUNTED[name] = int(json.loads(path.read_text())["bytes"])
-        except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: counted again
-            _COUNTED[name] = count()
-            write_atomic(path, json.dumps({"bytes": _COUNTED[name]}))
+
+        def build(folder: Path) -> None:
+            (folder / _FILE).write_text(json.dumps(count()))
+
+        _COUNTED[name] = json.loads((cached("memory", name, name, build) / _FILE).read_text())
     return _COUNTED[name]
 
 

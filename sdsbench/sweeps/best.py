@@ -18,7 +18,7 @@ def finished_runs(plan: Plan, roots: Sequence[Path] | None = None) -> list[Finis
 
     `roots` are the folders that runs lie in, by default the plan's own. Raises Unavailable without any.
     """
-    places = roots or [Path(str(plan.manifest.placing["output_root"]))]
+    places = roots or [Path(plan.placing["output_root"])]
     found: list[Finished] = []
     for identity, planned in plan.manifest.runs.items():
         folder = next((root / identity for root in places if (root / identity / "record.json").exists()), None)

@@ -58,7 +58,7 @@ def _differences(plan: Plan, slots: Iterable[SlotState], notes: Mapping[str, str
     for slot in slots:
         cell = plan.manifest.cells.get(slot.slot.cell or "")
         point = slot.run.point if slot.run else {**cell.point, "seed": str(slot.slot.seed)} if cell else {}
-        failure = slot.record.failure.message.splitlines()[0][:100] if slot.record and slot.record.failure else ""
+        failure = slot.record.failure.message.partition("\n")[0][:100] if slot.record and slot.record.failure else ""
         words = [notes.get(slot.slot.key, "")] if noted else []
         values = [point.get(key, "(tuned)" if cell and key == cell.key else "") for key in plan.varying]
         cells = (slot.identity or slot.slot.key, *values, slot.state, *words, failure)

@@ -110,7 +110,7 @@ def script(
     if slurm.container:
         container = ["apptainer", "exec", *(["--nv"] if slurm.gpus else [])]
         container += [*(f"--bind={bind}" for bind in slurm.binds), slurm.container]
-    # A shell script: every value in it is quoted for the shell, not for HTML.
+    # S701: a shell script, in which values are quoted for the shell and not for HTML.
     environment = Environment(loader=FileSystemLoader(bundled_folder("slurm")), undefined=StrictUndefined)  # noqa: S701
     environment.filters["quoted"] = shlex.quote
     return environment.get_template("array.sh.j2").render(

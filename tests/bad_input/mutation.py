@@ -2,9 +2,9 @@
 
     python -m tests.bad_input.mutation 20000 [SEED]     # `make mutations`
 
-After each mutation every reader is asked: tables, frames, verdict's and figures' data, status of a plan, bundles,
-checkpoints, imported results and the run's own folder; after some of them the whole report. Nothing may end in another
-exception than this package's own, hang, write outside, or lose what was not touched.
+After each mutation its readers are asked: tables, frames, verdict's and figures' data, status of a plan, bundles,
+checkpoints, imported results, the run's own folder, and those of formats.py; after some of them the whole report.
+Nothing may end in another exception than this package's own, hang, write outside, or lose what was not touched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from sdsbench.core import samples
 from sdsbench.core.containment import require_plain
 from sdsbench.core.errors import SdsbenchError
 from sdsbench.core.hashing import sha256_of
+from sdsbench.core.limits import RECORD
 from sdsbench.core.run_folder import read_record
+from sdsbench.core.yaml_text import read_yaml
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
 from sdsbench.results.claims.claim import read as read_claims
@@ -44,9 +46,10 @@ from sdsbench.results.tables.titles import method_title
 from sdsbench.results.tables.trace import trace_run
 from sdsbench.studies.figures import data as figure_data
 from sdsbench.sweeps import plan as plans
-from sdsbench.sweeps.blocks import define
+from sdsbench.sweeps.slurm import submissions
 from sdsbench.sweeps.states import States
 from sdsbench.training import checkpoint
+from tests.bad_input import formats
 from tests.bad_input.test_bad_input import _checkpoint
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 from tests.results.test_importers import RESULT
@@ -104,6 +107,7 @@ def make(folder: Path) -> Readable:
     (folder / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim]}))
     (folder / "conf" / "sweep").mkdir(parents=True)
     (folder / "conf" / "sweep" / "mine.yaml").write_text("blocks: [{axes: {seed: [0, 1]}, fixed: [model=micro]}]\n")
+    formats.make(folder)
     files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     return Readable(folder, files, METHODS)
 
@@ -238,6 +242,7 @@ def ask(given: Readable, name: str, how: str, report: bool, output: Path) -> lis
         with _ours():
             plan = plans.read(folder / "planned" / "plan")
             States(plan, folder / "planned" / "runs").counts()
+            submissions(plan)
             for identity in plan.manifest.runs:
                 with _ours():
                     plan.configuration(identity, {})
@@ -245,11 +250,13 @@ def ask(given: Readable, name: str, how: str, report: bool, output: Path) -> lis
         "bundle.zip": lambda: opened(folder / "bundle.zip"),
         "external": lambda: _external(folder, touched, lost),
         "claims.yaml": lambda: read_claims(folder / "claims.yaml"),
-        "conf": lambda: define(["sweep=mine"], [str(folder / "conf")]),
         "checkpoints": lambda: _newest(folder, output),
         "peft": lambda: _import("peft", folder / "peft" / "a.json"),
-        "wandb": lambda: _import("wandb", folder / "wandb" / "run-1"),
+        "wandb": lambda: _import("wandb", folder / "wandb" / touched[1]),
     }
+    if touched[0] in formats.READERS:
+        with _ours():
+            formats.READERS[touched[0]](folder, output)
     if touched[0] in readers:
         with _ours():
             readers[touched[0]]()
@@ -257,6 +264,8 @@ def ask(given: Readable, name: str, how: str, report: bool, output: Path) -> lis
         with _ours():
             require_plain(given.runs / run)
             read_record(given.runs / run / "record.json")
+        with _ours():
+            read_yaml(given.runs / run / "config.yaml", RECORD)
     return lost
 
 

@@ -128,6 +128,8 @@ SWEEPS = [
     ("blocks: [", "a YAML file"),
     ("\x00", "a YAML file"),
     ("description: 2026-13-01", "a YAML file"),
+    ("blocks: [{axes: {seed: [" + "9" * 5000 + "]}}]", "sweep=s"),
+    ("blocks: [{axes: {seed: [2026-99-99]}}]", "a YAML file"),
     ("block: [{axes: {seed: [0]}}]", "blocks"),
     ("blocks: [{axes: {seed: [0]}}]\ntune: {key: train.lr, grid: [1e-3], seeds: [9]}", "two different numbers"),
     ("blocks: [{axes: {seed: [0]}}]\ntune: {key: train.lr, grid: [a, b], seeds: [9]}", "tune.grid"),
@@ -389,6 +391,37 @@ def test_slurm_setting(word: str, said: str, tmp_path: Path, capsys: pytest.Capt
     plan = tiny_plan(tmp_path, "seed=0,1")
     refused(capsys, ["submit", str(plan.folder), word], 2, said)
     assert not (plan.folder / "submissions").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["cpus: [", "cpus: " + "9" * 5000, "- gpu", "cpus: 2026-99-99"], ids=lambda text: text[:12]
+)
+def test_slurm_file(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "theirs.yaml").write_text(text)
+    words = ["submit", str(plan.folder), "slurm=theirs", "--dry-run", "--config-dir", str(tmp_path)]
+    refused(capsys, words, 2, "slurm")
+
+
+PLACING = [
+    ("output_root", 7), ("output_root", None), ("output_root", ["a"]), ("output_root", "a\nb"), ("threads", "x"),
+    ("device", [1]), ("plugins", "os"), ("data.root", "x\x1by"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), PLACING, ids=str)
+def test_received_values_that_place_runs(
+    key: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checksum fits; whoever wrote the plan may have written any value into it."""
+    plan = tiny_plan(tmp_path, "seed=0")
+    manifest = plan.manifest.model_copy(update={"placing": plan.manifest.placing | {key: value}})
+    plans._write_manifest(plan.folder, manifest)
+    before = _contents(tmp_path)
+    for verb, *more in (["status"], ["sweep"], ["disk"], ["bundle", "-o", str(tmp_path / "x.zip")]):
+        refused(capsys, [verb, str(plan.folder), *more], 3, f"{key}=", "accepted")
+    assert _contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 1}', '{"job": 1, "tasks": 3}'])

@@ -15,7 +15,9 @@ import zstandard
 
 from sdsbench.__main__ import main
 from sdsbench.core import samples
+from sdsbench.results.importers import external
 from tests.results.tables.fixtures import make_record, make_samples, write_run
+from tests.sweeps.tools import tiny_plan
 
 STEPS = [{"kind": "train", "step": step, "loss": 1 / step, "lr": 1e-3} for step in range(1, 8)]
 
@@ -168,3 +170,58 @@ def test_what_the_system_refuses_is_one_line(closed: Path, tmp_path: Path) -> No
         done = as_a_user(words)
         assert done.returncode == code and "Traceback" not in done.stderr
         assert done.stderr.splitlines()[-1].startswith("sdsbench: ")
+
+
+def test_an_imported_result_that_is_none_is_listed_beside_the_others(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("good", "bad"):
+        record = external.ExternalRecord(
+            tool="peft", name=name, model="m", method="LORA", task="t", scores={"x": 0.5}, origin="0"
+        )
+        path = external.write(tmp_path / "external", record)
+    path.write_text("[")
+    words = [
+        "report",
+        "--runs",
+        str(runs),
+        "--output",
+        str(tmp_path / "report"),
+        "--external",
+        str(tmp_path / "external"),
+    ]
+    assert main([*words, "--claims", str(_no_claims(tmp_path))]) == 0
+    page, error = (tmp_path / "report" / "index.html").read_text(), capsys.readouterr().err
+    assert page.count(str(path)) == 1 and ">good<" in page and "DoRA" in page
+    assert error.count(str(path)) == 1 and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["status", "disk", "clean"])
+def test_a_plan_that_cannot_be_read_hides_no_other(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damaged, and one that refers to a variable that is not set here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCRATCH_OF_TESTS", str(tmp_path))
+    placed = "output_root=${oc.env:SCRATCH_OF_TESTS}/runs"
+    for name in ("damaged", "elsewhere", "whole"):
+        tiny_plan(tmp_path / "results" / "plans" / name, "seed=0", *([placed] if name == "elsewhere" else []))
+    (tmp_path / "results" / "plans" / "damaged" / "plan" / "manifest.json").write_text("{")
+    monkeypatch.delenv("SCRATCH_OF_TESTS")
+    capsys.readouterr()
+    assert main([verb]) == 0
+    found = capsys.readouterr()
+    text = found.out + found.err
+    assert text.count("manifest.json") == 1 and text.count("SCRATCH_OF_TESTS}") == 1
+    assert "whole/plan" in text or verb == "clean"
+
+
+def test_trace_says_what_is_wrong_with_a_record_and_shows_the_others(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, *_ = sorted(runs.iterdir())
+    (first / "record.json").write_text("{")
+    assert main(["trace", first.name, "--runs", str(runs)]) == 3
+    assert f"{first / 'record.json'}: not JSON" in capsys.readouterr().err
+    assert main(["trace", second.name, "--runs", str(runs)]) == 0
+    assert f"run {second.name}  seed" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -132,3 +134,20 @@ def test_whatever_a_reader_objects_to_is_one_line_and_leaves_nothing(content: st
 def test_another_file_is_another_entry(tmp_path: Path) -> None:
     (tmp_path / "toy.bin").write_text("good")
     assert converted("toy_reader", tmp_path / "toy.bin").name.startswith("toy-")
+
+
+def test_another_model_under_the_name_of_this_one_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "toy.bin").write_text("good")
+    folder = converted("toy_reader", tmp_path / "toy.bin")
+    shutil.rmtree(folder)
+    folder.mkdir()
+    save_file({"a": torch.ones(9)}, folder / "model.safetensors")
+    weights = load_file(converted("toy_reader", tmp_path / "toy.bin") / "model.safetensors")
+    assert weights["a"].tolist() == [0.0, 0.0]
+
+
+def test_hashes_and_shapes_lie_beside_what_they_are_of() -> None:
+    sealed = json.loads((entry() / SEAL).read_text())["files"]
+    content = (entry() / "w.safetensors").read_bytes()
+    assert sealed["w.safetensors"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert sealed["w.safetensors"]["tensors"] == {"a": [8], "b": [2, 3]} and "more/config.json" in sealed

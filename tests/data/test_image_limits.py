@@ -36,6 +36,9 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch
 def test_an_image_that_cannot_be_decoded_is_one_line() -> None:
     with pytest.raises(Unavailable, match="cannot be decoded"):
         decoded({"bytes": b"no image"})
+    chunk = (10**6).to_bytes(4, "big") + b"tEXt"  # of more bytes than the file has
+    with pytest.raises(Unavailable, match="cannot be decoded"):
+        decoded({"bytes": _encoded(8)[:33] + chunk + b"x" * 9})
     cut = decoded({"bytes": _encoded(1000)[:100]})
     with pytest.raises(Unavailable, match="row 3: an image cannot be decoded"), readable("row 3"):
         cut.load()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sdsbench.methods import svd_cache
 from sdsbench.methods.linear_algebra import truncated_svd
@@ -33,6 +34,15 @@ def test_second_call_reads_and_any_other_key_computes() -> None:
         svd_cache.cached_triples(*key, compute)
     svd_cache.cached_triples(weight.bfloat16(), 2, "exact", 0, compute)
     assert len(calls) == 6
+
+
+def test_planted_factors_are_made_again(tmp_path) -> None:
+    weight = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    first = svd_cache.cached_triples(weight, 2, "exact", 0, lambda: truncated_svd(weight, 2))
+    (file,) = tmp_path.rglob("*.safetensors")
+    save_file({name: torch.zeros_like(part).contiguous() for name, part in zip("USV", first, strict=True)}, file)
+    again = svd_cache.cached_triples(weight, 2, "exact", 0, lambda: truncated_svd(weight, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("name", ["pissa", "lora_xs"])

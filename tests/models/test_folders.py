@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Unavailable
-from sdsbench.models.load import load
+from sdsbench.models.load import load, load_tokenizer
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.models.model_folder import fingerprint
 from tests.models.folders import MICRO, model_folder
@@ -171,3 +171,38 @@ def test_only_a_new_head_may_be_missing(kind: str, tmp_path: Path) -> None:
     save_file({key: t for key, t in base.items() if key != hole}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(Unavailable, match=f"missing: {hole}"):
         load(local(folder, "encoder"), torch.float32, 2)
+
+
+def test_code_beside_the_weights_is_not_run(micro: Path) -> None:
+    (micro / "theirs.py").write_text(f"from pathlib import Path\nPath({str(micro / 'ran')!r}).touch()\n")
+    names = {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}
+    facts(micro, auto_map=names)
+    facts(micro, "tokenizer_config.json", auto_map={"AutoTokenizer": ["theirs.T", None]})
+    assert load(local(micro), torch.float32).model.config.model_type == "llama"
+    assert not (micro / "ran").exists()
+
+
+def test_every_file_that_loading_may_read_is_in_the_fingerprint(micro: Path) -> None:
+    """A change of each, a new one, and one that lies in another folder."""
+    (micro / "additional_chat_templates").mkdir()
+    names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
+             "vocab.json", "merges.txt", "spiece.model", "own.jinja", "preprocessor_config.json",
+             "additional_chat_templates/chat_template.jinja", "model-2.safetensors"]  # fmt: skip
+    seen = {fingerprint(micro)}
+    for name in names:
+        held = (micro / name).read_bytes() if (micro / name).exists() else b""
+        (micro / name).write_bytes(held + b" ")
+        seen.add(fingerprint(micro))
+    assert len(seen) == 1 + len(names)
+    (micro / "additional_chat_templates" / "chat_template.jinja").rename(micro / "chat_template.jinja")
+    assert fingerprint(micro) not in seen
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pipe_among_the_files_is_waited_for_by_nobody(name: str, micro: Path) -> None:
+    """Also where no run has hashed the folder before: `export --model`, `fetch`."""
+    (micro / name).unlink()
+    os.mkfifo(micro / name)
+    for read in (lambda: load(local(micro), torch.float32), lambda: load_tokenizer(local(micro))):
+        with pytest.raises(Unavailable, match=name):
+            read()

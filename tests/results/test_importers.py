@@ -221,3 +221,33 @@ def test_names_that_become_one_file_s_name_are_two_files(tmp_path: Path) -> None
     assert written[0] != written[1] == written[2], "an import of the same is replaced"
     found = {one.name: one.scores["x"] for one in external.read_all(tmp_path)[0]}
     assert found == {"a b": 0.1, "a-b": 0.3}
+
+
+ODD = {
+    "metrics": {**RESULT, "train_info": {**RESULT["train_info"], "metrics": [3]}},
+    "packages": {**RESULT, "meta_info": {**RESULT["meta_info"], "package_info": 7}},
+    "configuration": {**RESULT, "run_info": {**RESULT["run_info"], "train_config": [1]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_whatever_is_wrong_is_one_line_and_hides_no_other(
+    odd: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AttributeError, TypeError: what a value of another kind raises is not listed anywhere."""
+    for name, content in (("bad", ODD[odd]), ("good", RESULT)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert main(["external", "peft", str(tmp_path), "--output", str(tmp_path / "out")]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'bad.json'}: not " in line
+    assert len(external.read_all(tmp_path / "out")[0]) == 1
+
+
+def test_messages_of_wandb_that_are_none_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checksums of the file fit, and what they are of is no message."""
+    pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    (tmp_path / "run-1" / "files").mkdir(parents=True)
+    (tmp_path / "run-1" / "run-1.wandb").write_bytes(wandb_file([b"\xff\xff\xff"]))
+    assert main(["external", "wandb", str(tmp_path / "run-1"), "--output", str(tmp_path / "out")]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'run-1'}: not what wandb writes (DecodeError" in line

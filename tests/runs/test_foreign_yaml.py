@@ -209,6 +209,17 @@ def test_a_value_that_is_missing_is_one_refusal(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["name: [", "\x00", "a: b: c", "rank: " + "9" * 5000], ids=lambda text: text[:9])
+def test_a_file_of_a_group_that_is_no_yaml_is_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = group_file(tmp_path, "method", text)
+    for first in (["show"], ["plan", "seed=0,1"], ["-m", "seed=0,1"]):
+        assert main([*first, "model=micro", "method=theirs", "--config-dir", folder]) == 2
+        error = capsys.readouterr().err
+        assert "sdsbench: bad configuration, 1 problem" in error and "Traceback" not in error
+
+
 MANY = [
     (["plan", "seed=range(0,1e9)"], "at most 100,000 values"),
     (["plan", "seed=range(0,1000)", "train.lr=range(1,1000)"], "at most 100,000 runs"),

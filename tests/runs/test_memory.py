@@ -231,10 +231,10 @@ def test_a_count_is_remembered_until_something_that_decides_it_changes(
     assert training_bytes(config, BATCH, "bfloat16") == 1001
     train = config.train.model_copy(update={"lr": config.train.lr * 2})
     assert training_bytes(config.model_copy(update={"train": train}), BATCH, "bfloat16") == 1001, "decides no bytes"
-    (file,) = (tmp_path / "cache" / "memory").iterdir()
-    file.write_text("{")
+    (entry,) = (tmp_path / "cache" / "memory").iterdir()
+    (entry / "bytes.json").write_text("7")
     monkeypatch.setattr(memory, "_COUNTED", {})
-    assert training_bytes(config, BATCH, "bfloat16") == 1002, "a damaged file is no count"
+    assert training_bytes(config, BATCH, "bfloat16") == 1002, "what was changed is no count"
     assert training_bytes(config, BATCH, "float32") == 1003
     assert training_bytes(config, BATCH, "bfloat16", runs=2) == 1004
     assert training_bytes(configured(tmp_path, "mistral", "lora", "method.rank=5"), BATCH, "bfloat16") == 1005

@@ -21,7 +21,7 @@ from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps import slurm
 from sdsbench.sweeps.plan import Plan, TunedCell
 from sdsbench.sweeps.pool import Allocation, Pool
-from sdsbench.sweeps.slurm_config import configure, time_limit_seconds
+from sdsbench.sweeps.slurm_config import SlurmConfig, configure, time_limit_seconds
 from tests.conftest import ROOT
 from tests.sweeps.tools import TINY, put_record, tiny_plan
 
@@ -232,6 +232,43 @@ def test_no_value_becomes_an_option_or_a_line(word: str) -> None:
     with pytest.raises(ConfigError) as caught:
         configure([word])
     assert [problem.key for problem in caught.value.problems] == [word.partition("=")[0]]
+
+
+ALLOWED = {("extra", "--wrap=x"), *((key, text) for key in ("binds", "container") for text in ("a%b", "a b"))}
+
+
+@pytest.mark.parametrize("value", ["--wrap=x", "a\n#SBATCH --wrap=x", "--a\n#SBATCH --wrap=x", "a%b", "a b"])
+def test_every_text_that_sbatch_gets_has_its_rule(value: str) -> None:
+    """A key that is new, or whose rule is lost, is found here; `setup` is lines of the job's own script."""
+    texts = {key: str(field.annotation) for key, field in SlurmConfig.model_fields.items() if key != "setup"}
+    keys = [key for key, kind in texts.items() if "str" in kind or "Literal" in kind]
+    assert len(keys) == 12
+    for key in keys:
+        if (key, value) not in ALLOWED:
+            with pytest.raises(ConfigError) as caught:
+                configure([f"slurm.{key}=['{value}']" if "list" in texts[key] else f"slurm.{key}='{value}'"])
+            assert caught.value.problems[0].key.startswith(f"slurm.{key}"), key
+
+
+def test_a_folder_of_any_name_is_a_folder_in_the_script(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sbatch replaces %, a shell runs $(...): neither gets the name raw."""
+    folder = tmp_path / "--wrap=x %j $(touch owned) `touch owned` 'q' \""
+    plan = plans.read(tiny_plan(tmp_path, "seed=0").folder.rename(folder))
+    stub = tmp_path / "worker.sh"
+    stub.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    stub.chmod(0o755)
+    monkeypatch.setattr(slurm.sys, "executable", str(stub))
+    monkeypatch.chdir(tmp_path)
+    assert main(["submit", str(plan.folder), "slurm=cpu"]) == 0
+    assert (cluster / "sbatch.log").read_text() == "--parsable job.sh\n"
+    folder = submission_folder(plan)
+    assert not any("%j" in line or "wrap" in line for line in sbatch_lines((folder / "job.sh").read_text()))
+    given = {**os.environ, "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "77", "SLURM_JOB_ID": "77"}
+    done = subprocess.run(["bash", "job.sh"], cwd=folder, env=given, capture_output=True, text=True)
+    assert done.returncode == 0 and str(plan.folder) in done.stdout.splitlines(), done.stderr
+    assert not list(tmp_path.rglob("owned"))
 
 
 def test_names_of_plans_follow_one_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from sdsbench.tasks.symbolic import Verdict
 
 ANSWER_MARK = "The answer is: "
 LONGEST_ANSWER = 400
-"""Characters; no gold answer of MATH has half as many: for `fixed`, a longer text is no answer."""
+"""Characters; no gold answer of MATH has half as many: for `fixed`, a longer text is no answer, given or gold."""
 LONGEST_LINE = 10_000
 """Characters; `minerva` leaves a longer answer undecided: the time of its normal form grows with the square of them."""
 
@@ -79,7 +79,7 @@ def math_verify_marked(gold: str, text: str) -> Verdict:
 def fixed(gold: str, text: str) -> Verdict:
     """The grader to rank by: as `paper`, but a malformed answer is wrong and numbers must be equal exactly."""
     answer = marked_answer(text)
-    if answer is None or len(answer) > LONGEST_ANSWER:
+    if answer is None or max(len(answer), len(gold)) > LONGEST_ANSWER:
         return False
     if answer == gold:
         return True

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Refused, Unavailable
+from sdsbench.core.hashing import sha256_of
 from sdsbench.results.figure_style import ENDINGS, save
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
+from sdsbench.studies.figures import probes
 from sdsbench.studies.figures.data import depth_of, kind_of, load
 from sdsbench.studies.figures.html_page import CAPTIONS
 from sdsbench.studies.figures.numbers import summary_csv
@@ -76,6 +81,24 @@ def test_verb_writes_every_figure_and_the_same_bytes_again(runs: Path, tmp_path:
 def test_no_probed_run_is_an_error_that_helps(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"probe\.every=N"):
         load(str(tmp_path))
+
+
+def test_a_probe_that_cannot_be_read_hides_no_other_and_a_name_is_no_formula(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(probes, "FIGURES", {"alignment": FIGURES["alignment"]})
+    place = Path(shutil.copytree(runs, tmp_path / "runs"))
+    data = load(str(place))
+    (probe, *_) = sorted((place / data.of("adamw", "SDS-LoRA, r 8")[0] / "probes").iterdir())
+    probe.write_bytes(zstandard.ZstdCompressor().compress(b'{"layer": 7}\n'))
+    path = place / data.of("adamw", "LoRA, r 8")[0] / "record.json"
+    tree = json.loads(path.read_text()) | {"method": "$\\foo{$ <b> \u202e", "checksum": ""}
+    path.write_text(json.dumps(tree | {"checksum": sha256_of(tree)}))
+    assert main(["figures", "--runs", str(place), "--out", str(tmp_path / "out")]) == 0
+    error = capsys.readouterr().err
+    assert error.count(str(probe)) == 1 and "layer: accepted" in error and error.count("\n") == 1
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "$\\foo{$ &lt;b&gt; \\u202e" in page and "SDS-LoRA, r 8" in page and "\u202e" not in page
 
 
 def test_names_of_layers() -> None:
