@@ -53,6 +53,9 @@ Alpha = Annotated[
 ]
 
 
+SVDIterations = Annotated[int, Field(ge=0, le=1000)]
+
+
 class MethodConfig(Section):
     """Keys that every method has."""
 

@@ -59,6 +59,11 @@ def run_here(
     states = states_of(plan, placing)
     counts = states.counts()
     print(", ".join(f"{number} {state}" for state, number in counts.items()))
+    _raise_outcome(plan, pool, counts, received)
+
+
+def _raise_outcome(plan: Plan, pool: Pool, counts: Mapping[str, int], received: list[int]) -> None:
+    """Raise what the exit code needs, where something is left, failed or stale, or a signal stopped the workers."""
     if pool.disk:
         raise DiskRefuses(pool.disk.removeprefix("sdsbench: "))
     if received:

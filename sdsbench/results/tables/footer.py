@@ -31,7 +31,7 @@ def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) 
         lines.append(_paper(table))
     if any(cell.status == "counted" for cell in cells.values()):
         lines.append("† counted on the architecture, no run.")
-    lines += [*_unlearned(table, cells), _floors(table, cells), *_unequal(table, cells)]
+    lines += [*_unlearned(table, cells), _floors(table, cells), *_unequal(cells)]
     lines.append(f"Runs: {len(runs)} finished, {len(unfinished)} not{_statuses(list(unfinished.values()))}.")
     if used:
         lines += [_commits(used), _devices(used), _costs(table, used), _data(used), _scorers(table, used)]
@@ -90,7 +90,7 @@ def _floors(table: Table, cells: Cells) -> str:
     return f"Floors: {'; '.join(found)}." if found else ""
 
 
-def _unequal(table: Table, cells: Cells) -> list[str]:
+def _unequal(cells: Cells) -> list[str]:
     """One line a cell that must not be averaged, and one a cell that must not be compared."""
     lines = []
     for cell in cells.values():
