@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
-from sdsbench.core.texts import numbered, some_of, span
+from sdsbench.core.texts import counted, numbered, some_of, span
 from sdsbench.data import catalogue
 from sdsbench.results.learned import SYMBOL, floor_of
 from sdsbench.results.tables import contrast
@@ -106,8 +106,8 @@ def _unequal(cells: Cells) -> list[str]:
 
 
 def _statuses(runs: list[Run]) -> str:
-    counts = Counter(run.record.status for run in runs)
-    return f" ({', '.join(f'{count} {status}' for status, count in sorted(counts.items()))})" if counts else ""
+    counts = Counter(sorted(run.record.status for run in runs))
+    return f" ({counted(counts)})" if counts else ""
 
 
 _CODE = ("core", "package")  # the part that all runs share; "package": the whole of it, of records from before parts
