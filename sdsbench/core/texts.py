@@ -35,7 +35,7 @@ def numbered(numbers: Sequence[int]) -> str:
     return span(numbers) if whole else ", ".join(map(str, numbers))
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def counted(counts: Mapping[Any, int]) -> str:
     """How many there are of each: `2 done, 1 failed`, in the order given."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 

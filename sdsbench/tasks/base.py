@@ -146,7 +146,7 @@ class Task:
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def checks(self, dataset: str) -> Mapping[str, ColumnCheck]:
+    def checks(self) -> Mapping[str, ColumnCheck]:
         """What the cells of own files must hold; sets of the catalogue say it themselves."""
         return {}
 
