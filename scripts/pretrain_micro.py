@@ -28,7 +28,6 @@ from scripts.pretrain_micro_tokenizer import POSITIONS, SPECIAL, VOCABULARY, sav
 FOLDER = Path(__file__).parent.parent / "sdsbench" / "synthetic" / "micro"
 ROWS, COLUMNS = 12, 192  # tokens per step: 2304
 PEAK_RATE, WARMUP, COOLDOWN = 4e-3, 100, 0.4  # the last 40 % of the steps go down to zero
-IGNORED = -100
 
 
 def configuration(tokenizer: Tokenizer) -> LlamaConfig:

@@ -175,7 +175,7 @@ def _prepared(kind: str, options: Any, like: Training, base: Any, seed: int) -> 
     model, method = copy.deepcopy(base), build(lookup("peft")[1](name="peft", type=kind, options=options))  # type: ignore[call-arg]
     tensors = named_tensors(model)
     layers = attach(model, method, seed)
-    TextFamily(None, None, 0).unfreeze_head(model, seed)  # refuses adapters on the output layer, as every run does
+    TextFamily(None, None, 0).unfreeze_head(model)  # refuses adapters on the output layer, as every run does
     dropout = Dropout(model, 0)
     training = Training(model, like.objective, like.examples, like.order, like.config, like.device, dropout)
     optimizer = FlatOptimizer(optimizer_groups(model, method, [], like.config), like.config)

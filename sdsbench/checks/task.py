@@ -110,13 +110,13 @@ def _verdict(score: Scorer, row: Row, text: str) -> Any:
 def evaluation(config: RunConfig) -> Finding:
     """The scores of the untrained model, twice."""
     loaded = load(config, load_model)
-    one, two = _scores(config, loaded, 4), _scores(config, loaded, 2)
+    one, two = _scores(loaded, 4), _scores(loaded, 2)
     text = ", ".join(f"{name} {value:.3f}" for name, value in one.items())
     return Finding("evaluation", one == two, text if one == two else f"{one}, with half the batch size {two}")
 
 
 @torch.no_grad()
-def _scores(config: RunConfig, loaded: Loaded, batch_size: int) -> dict[str, float]:
+def _scores(loaded: Loaded, batch_size: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for wanted, rows in loaded.data.evaluations:
         result = loaded.family.evaluate(

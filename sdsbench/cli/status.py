@@ -38,6 +38,7 @@ def command(plan: str | None, overrides: tuple[str, ...], all_runs: bool) -> Non
 def _list_plans() -> None:
     """Every plan of results/plans in a line: its states and what it is for."""
     from sdsbench.core.errors import SdsbenchError
+    from sdsbench.core.texts import counted
     from sdsbench.sweeps.plan import PLANS, all_plans, read
     from sdsbench.sweeps.states import states_of
 
@@ -52,5 +53,5 @@ def _list_plans() -> None:
         except SdsbenchError as error:
             print(f"{name}: {error}")
             continue
-        text = ", ".join(f"{number} {state}" for state, number in counts.items())
+        text = counted(counts)
         print(f"{name}: {text}" + (f"; {plan.manifest.description}" if plan.manifest.description else ""))

@@ -136,8 +136,12 @@ def read_json(path: Path, limit: Limit, below: Path | None = None) -> Any:
 
 def read_text(path: Path, limit: Limit, below: Path | None = None) -> str:
     """The UTF-8 text of a file. Raises DamagedFile."""
+    return _decoded(read_bytes(path, limit, below), path)
+
+
+def _decoded(content: bytes, path: Path) -> str:
     try:
-        return read_bytes(path, limit, below).decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         raise DamagedFile(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
 
@@ -149,11 +153,7 @@ def read_packed_rows(
 
     Raises DamagedFile, with the number of the line where one is wrong.
     """
-    try:
-        text = _unpacked(read_bytes(path, limit, below), limit, path).decode()
-    except UnicodeDecodeError as error:
-        raise DamagedFile(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    return rows_of(text, check, path)
+    return rows_of(_decoded(_unpacked(read_bytes(path, limit, below), limit, path), path), check, path)
 
 
 def rows_of(text: str, check: Callable[[dict[str, Any]], str], path: Path) -> list[dict[str, Any]]:

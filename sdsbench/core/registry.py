@@ -5,11 +5,22 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sdsbench.core import plugins
 
+
+class Named(Protocol):
+    """A configuration that says what it configures."""
+
+    @property
+    def name(self) -> str: ...
+
+
 Value = TypeVar("Value")
+Kind = TypeVar("Kind")
+Config = TypeVar("Config", bound=Named)
+Class = TypeVar("Class", bound=type[Any])
 
 
 class Registry(Generic[Value]):
@@ -60,6 +71,24 @@ class Registry(Generic[Value]):
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
+
+
+class ClassRegistry(Registry[tuple[type[Kind], type[Config]]], Generic[Kind, Config]):
+    """Classes by name, each with the class of its configuration."""
+
+    def decorator(self, name: str, config: type[Config]) -> Callable[[Class], Class]:
+        """Class decorator: make a class known as `name`. Raises ValueError where another one has the name."""
+
+        def add(found: Class) -> Class:
+            found.name = name
+            self.register(name, (found, config))
+            return found
+
+        return add
+
+    def build(self, config: Config) -> Kind:
+        """What a configuration describes."""
+        return self.lookup(config.name)[0](config)  # type: ignore[call-arg]
 
 
 def _origin(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -40,6 +40,11 @@ def numbered(numbers: Sequence[int]) -> str:
     return span(numbers) if whole else ", ".join(map(str, numbers))
 
 
-def some_of(names: Sequence[str], count: int) -> str:
+def counted(counts: Mapping[Any, int]) -> str:
+    """How many there are of each: `2 done, 1 failed`, in the order given."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def some_of(names: Sequence[str], count: int, between: str = ", ") -> str:
     """The first names: `a, b, c`, or with `count` 2 `a, b and 1 more`."""
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+    return between.join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

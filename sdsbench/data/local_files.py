@@ -20,6 +20,7 @@ from typing import Any
 
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
 from sdsbench.core.reading import parse_json
+from sdsbench.core.texts import some_of
 from sdsbench.data.content import require_enclosed
 
 BUILDERS = {
@@ -134,8 +135,7 @@ def listing(folder: Path) -> str:
         return "nothing: there is no such folder"
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     files = sorted(path.as_posix() for path in islice(paths, 5000) if not any(p.startswith(".") for p in path.parts))
-    more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
-    return (", ".join(files[:LISTED]) or "no file") + more
+    return some_of(files, LISTED) or "no file"
 
 
 def conversion(folder: Path, target: str) -> str:
@@ -211,11 +211,13 @@ def _data_files(folder: Path) -> Iterator[Path]:
 
 def _builder(path: Path) -> str | None:
     """The builder of `datasets` for a file, by its ending."""
-    name = path.name.removesuffix(path.suffix) if path.suffix in PACKED else path.name
-    return BUILDERS.get(Path(name).suffix)
+    return BUILDERS.get(_unpacked(path).suffix)
 
 
 def _stem(path: Path) -> str:
     """The name without its endings."""
-    name = path.name.removesuffix(path.suffix) if path.suffix in PACKED else path.name
-    return Path(name).stem
+    return _unpacked(path).stem
+
+
+def _unpacked(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix in PACKED else path

@@ -14,6 +14,7 @@ from typing import Any
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Score
+from sdsbench.core.texts import some_of
 from sdsbench.data import local_files
 from sdsbench.data.draw import Order, draw
 from sdsbench.evaluation.generation import check_generation
@@ -89,8 +90,7 @@ def _check_kind(name: str, loaded: Mapping[str, Any]) -> None:
 
 
 def _its_tasks(tasks: Mapping[str, Any]) -> str:
-    more = f" and {len(tasks) - LISTED} more" if len(tasks) > LISTED else ""
-    return f"accepted: its tasks, which are {', '.join(list(tasks)[:LISTED])}{more}"
+    return f"accepted: its tasks, which are {some_of(list(tasks), LISTED)}"
 
 
 def _check_answers(model: Any, tokenizer: Any, asked: Sequence[tuple[Any, Any]]) -> None:

@@ -97,13 +97,6 @@ def merged(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     return merge_(copy.deepcopy(model, memo), dtype)
 
 
-def detach(model: nn.Module) -> nn.Module:
-    """Take the adapters off again, in place: every layer a plain nn.Linear with the weight that it holds."""
-    for name, layer in adapted_layers(model).items():
-        _replace(model, name, _plain(layer, layer.weight.detach()))
-    return model
-
-
 def _plain(layer: AdaptedLinear, weight_mn: torch.Tensor) -> nn.Linear:
     with torch.device("meta"):
         linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field, model_validator
 
 from sdsbench.core.lazy import torch
-from sdsbench.core.registry import Registry
+from sdsbench.core.registry import ClassRegistry
 from sdsbench.core.section import Accepts, Count, Section, Share
 from sdsbench.methods.masters import as_master, master_dtype
 
@@ -51,6 +51,9 @@ ALPHA = r"(\d+(?:\.\d+)?)?(r|sqrt\(r\))"
 Alpha = Annotated[
     float, Field(gt=0), Accepts("a number above 0, or a multiple of the rank or its root: r, 2r, 4sqrt(r)")
 ]
+
+
+SVDIterations = Annotated[int, Field(ge=0, le=1000)]
 
 
 class MethodConfig(Section):
@@ -93,8 +96,6 @@ class DataContext(Protocol):
 
     @property
     def train_rows(self) -> int: ...
-    @property
-    def total_steps(self) -> int: ...
     @property
     def warmup_steps(self) -> int: ...
     @property
@@ -276,29 +277,6 @@ class Method:
         """Restore what `state` returned."""
 
 
-MethodType = TypeVar("MethodType", bound=type[Method])
-METHODS: Registry[tuple[type[Method], type[MethodConfig]]] = Registry("method", "sdsbench.methods")
-
-
-def register(name: str, config: type[MethodConfig]) -> Callable[[MethodType], MethodType]:
-    """Class decorator: make a method known as `method.name=name`. Raises ValueError where another one has the name."""
-
-    def add(method: MethodType) -> MethodType:
-        method.name = name
-        METHODS.register(name, (method, config))
-        return method
-
-    return add
-
-
-def lookup(name: str) -> tuple[type[Method], type[MethodConfig]]:
-    """The method class and configuration class registered as `name`. Raises KeyError if there is none.
-
-    Looks in sdsbench/methods/<name>.py, then in installed plugins.
-    """
-    return METHODS.lookup(name)
-
-
-def build(config: MethodConfig) -> Method:
-    """The method that a configuration describes."""
-    return lookup(config.name)[0](config)
+METHODS: ClassRegistry[Method, MethodConfig] = ClassRegistry("method", "sdsbench.methods")
+"""A name is looked for in sdsbench/methods/<name>.py, then in installed plugins."""
+register, lookup, build = METHODS.decorator, METHODS.lookup, METHODS.build

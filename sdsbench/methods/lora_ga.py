@@ -17,7 +17,7 @@ from pydantic import Field
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import Count, PositiveNumber
-from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, register
+from sdsbench.methods.base import Branch, DataContext, Layers, LowRankConfig, Method, SVDIterations, register
 from sdsbench.methods.linear_algebra import randomised_svd
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ class LoRAGAConfig(LowRankConfig):
     name: str = "lora_ga"
     gamma: PositiveNumber = Field(16.0, description="the larger, the smaller the initial factors")
     samples: Count = Field(8, description="training rows whose gradients are summed")
-    svd_iterations: int = Field(
-        4, ge=0, le=1000, description="subspace iterations of the SVD (with 2 r more directions)"
-    )
+    svd_iterations: SVDIterations = Field(4, description="subspace iterations of the SVD (with 2 r more directions)")
 
 
 @register("lora_ga", LoRAGAConfig)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import WholeFromZero, only_where
-from sdsbench.methods.base import LowRankConfig
+from sdsbench.methods.base import LowRankConfig, SVDIterations
 from sdsbench.methods.linear_algebra import minor_svd, randomised_svd, truncated_svd
 from sdsbench.methods.svd_cache import cached_triples
 
@@ -22,8 +22,8 @@ class WeightSVDConfig(LowRankConfig):
     """Keys of methods that start from the SVD of the base weight."""
 
     svd: Literal["exact", "fast"] = Field("exact", description="fast: subspace iteration")
-    svd_iterations: Annotated[int, only_where(svd="fast")] = Field(
-        4, ge=0, le=1000, description="subspace iterations of svd=fast"
+    svd_iterations: Annotated[SVDIterations, only_where(svd="fast")] = Field(
+        4, description="subspace iterations of svd=fast"
     )
     svd_oversampling: Annotated[WholeFromZero, only_where(svd="fast")] = Field(
         0, description="extra directions of svd=fast"

@@ -23,11 +23,12 @@ from sdsbench.tasks.base import Evaluation, HeldOut, Kind, Task, generation_of
 from sdsbench.tasks.classification import Batcher, LabelledTask
 from sdsbench.tasks.images import ImageBatcher, Transform
 from sdsbench.tasks.sentences import SentenceBatcher
+from sdsbench.training.assemble import Trainee
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.classifier_objective import LabelledObjective
 
 
-class Family(Protocol):
+class Family(Trainee, Protocol):
     """What a run asks of its task's family."""
 
     @property
@@ -36,12 +37,8 @@ class Family(Protocol):
     def packed(self) -> bool: ...
     def encode_all(self, rows: Rows) -> Sequence[Any]: ...
     def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None: ...
-    def tokens(self, examples: Sequence[Any]) -> int: ...
-    def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int: ...
     def longest(self, examples: Sequence[Any]) -> int: ...
-    def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
     def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor: ...
-    def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]: ...
     def retained(
         self, model: Any, config: RunConfig, stage: str, text: Rows | None, watch: Watch
     ) -> Iterator[Evaluated]: ...
@@ -65,7 +62,7 @@ class TextFamily(CausalObjective):
         if any(generation_of(evaluation) for evaluation in self.task.evaluations()):
             check_generation(model, examples)
 
-    def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
+    def unfreeze_head(self, model: Any) -> list[torch.nn.Parameter]:
         """A language model's head is part of the base: nothing new trains.
 
         Raises ConfigError if a method put something into the head: the loss applies its weight directly, chunk by chunk
@@ -102,7 +99,7 @@ class LabelledFamily(LabelledObjective):
         super().__init__(batcher, task.regression, model)
         initialise_head(model, seed)
 
-    def unfreeze_head(self, model: Any, seed: int) -> list[torch.nn.Parameter]:
+    def unfreeze_head(self, model: Any) -> list[torch.nn.Parameter]:
         return unfreeze_head(model)
 
     def retained(

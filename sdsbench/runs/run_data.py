@@ -48,7 +48,7 @@ def load_run(config: RunConfig) -> RunData:
     held_back = list(read.values()) if tuning else []
     training = load_training(config.task.train_set, config.data, held_back, task.classes, _selection(config, task))
     for rows in (training, *read.values()):
-        columns.check(rows, task.checks(rows.dataset), own.NAMED_BY if catalogue.get(rows.dataset).own else "")
+        columns.check(rows, task.checks(), own.NAMED_BY if catalogue.get(rows.dataset).own else "")
     held_out = None
     if config.train.best_every is not None:
         training, held_out = split_off(training, config.train.best_rows)

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from sdsbench.core.errors import DiskRefuses, Owned, SdsbenchError
 from sdsbench.core.record import Record
@@ -20,8 +20,6 @@ from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.runs.train import train
 from sdsbench.training import checkpoint
 from sdsbench.training.checkpoint import Checkpoint
-
-Result = TypeVar("Result")
 
 
 class DrivenRun:

@@ -12,11 +12,12 @@ from typing import Any
 
 from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, Refused, TrainingFailed, Unavailable
 from sdsbench.core.files import disk_errors
+from sdsbench.core.texts import counted
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.pool import Allocation, Pool, cpu_allocations, gpu_allocations, visible_gpus
 from sdsbench.sweeps.states import FAILED, OVER, STALE, states_of
 from sdsbench.sweeps.watch import watch
-from sdsbench.training.signals import acknowledge
+from sdsbench.training.signals import STATUS, acknowledge
 
 
 def run_here(
@@ -50,7 +51,7 @@ def run_here(
 
     # Python lets the main thread alone handle signals; a notebook may call this from another one.
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in _STOPPING} if main else {}
+    before = {number: signal.signal(number, note) for number in STATUS} if main else {}
     try:
         watch(pool, plan, states, (FAILED if retry else ()) + ((STALE,) if force else ()))
     finally:
@@ -58,7 +59,12 @@ def run_here(
             signal.signal(number, handler)
     states = states_of(plan, placing)
     counts = states.counts()
-    print(", ".join(f"{number} {state}" for state, number in counts.items()))
+    print(counted(counts))
+    _raise_outcome(plan, pool, counts, received)
+
+
+def _raise_outcome(plan: Plan, pool: Pool, counts: Mapping[str, int], received: list[int]) -> None:
+    """Raise what the exit code needs, where something is left, failed or stale, or a signal stopped the workers."""
     if pool.disk:
         raise DiskRefuses(pool.disk.removeprefix("sdsbench: "))
     if received:
@@ -81,9 +87,6 @@ def run_here(
         raise TrainingFailed(
             f"{left} run(s) are not over: other processes have them, or workers died (logs: {plan.folder}/logs)"
         )
-
-
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def _allocations(plan: Plan, placing: Mapping[str, Any], workers: int | None, chosen: str | None) -> list[Allocation]:

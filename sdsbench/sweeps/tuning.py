@@ -30,27 +30,24 @@ def choose(cell: TunedCell, record_of: RecordOf) -> TunedChoice | None:
     lowest mean validation loss wins where every one of them has it; what is left is decided by the smaller value.
     """
     tried = window(cell, record_of)
-    records = [[record_of(identity) for identity in cell.tuning[position]] for position in tried]
-    flat = [record for row in records for record in row]
-    if any(not _ended(record) for record in flat):
+    outcome = _outcome(cell, tried, record_of)
+    if outcome is None:
         return None
-    scores, losses = _means(records, _headline), _means(records, _loss)
-    best = _best(cell, tried, scores, losses, _sign(flat))
-    if best is None:
+    if outcome.best is None:
         return TunedChoice(None, None)
-    headlines = [score for record in flat if record is not None for score in _deciding(record)]
+    headlines = [score for record in outcome.records for score in _deciding(record)]
     return TunedChoice(
-        best,
+        outcome.best,
         Tuning(
             key=cell.key,
             grid=[cell.grid[position] for position in tried],
-            budget=len(flat),
+            budget=len(outcome.records),
             seeds=cell.seeds,
-            chosen=cell.grid[best],
-            scores=scores,
+            chosen=cell.grid[outcome.best],
+            scores=outcome.scores,
             evaluation="+".join(dict.fromkeys(score.evaluation for score in headlines)),
             scorer="+".join(dict.fromkeys(score.scorer for score in headlines)),
-            losses=losses if any(loss is not None for loss in losses) else None,
+            losses=outcome.losses if any(loss is not None for loss in outcome.losses) else None,
             declared=[cell.grid[position] for position in cell.declared] if cell.extend else None,
             extend=cell.extend,
         ),
@@ -65,17 +62,36 @@ def window(cell: TunedCell, record_of: RecordOf) -> range:
     """
     tried = cell.declared
     while True:
-        records = [[record_of(identity) for identity in cell.tuning[position]] for position in tried]
-        flat = [record for row in records for record in row]
-        if any(not _ended(record) for record in flat):
+        outcome = _outcome(cell, tried, record_of)
+        if outcome is None:
             return tried
-        best = _best(cell, tried, _means(records, _headline), _means(records, _loss), _sign(flat))
-        if best == tried.start and tried.start > 0 and cell.extend:
+        if outcome.best == tried.start and tried.start > 0 and cell.extend:
             tried = range(tried.start - 1, tried.stop)
-        elif best == tried.stop - 1 and tried.stop < len(cell.grid) and cell.extend:
+        elif outcome.best == tried.stop - 1 and tried.stop < len(cell.grid) and cell.extend:
             tried = range(tried.start, tried.stop + 1)
         else:
             return tried
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the tuning runs of the positions that were tried came to; `best` is None where every one failed."""
+
+    records: list[Record]
+    scores: list[float | None]
+    losses: list[float | None]
+    best: int | None
+
+
+def _outcome(cell: TunedCell, tried: range, record_of: RecordOf) -> _Outcome | None:
+    """None while a run of them is unfinished."""
+    found = [[record_of(identity) for identity in cell.tuning[position]] for position in tried]
+    records = [[record for record in row if record is not None and record.status in ENDED] for row in found]
+    flat = [record for row in records for record in row]
+    if len(flat) < sum(map(len, found)):
+        return None
+    scores, losses = _means(records, _headline), _means(records, _loss)
+    return _Outcome(flat, scores, losses, _best(cell, tried, scores, losses, _sign(flat)))
 
 
 def _best(
@@ -92,13 +108,9 @@ def _best(
     return tried[first]
 
 
-def _means(records: list[list[Record | None]], number: Callable[[Record], float | None]) -> list[float | None]:
+def _means(records: list[list[Record]], number: Callable[[Record], float | None]) -> list[float | None]:
     """Of each grid point's runs; None where one of them has none."""
-    return [_mean([number(record) for record in row if record is not None]) for row in records]
-
-
-def _ended(record: Record | None) -> bool:
-    return record is not None and record.status in ENDED
+    return [_mean([number(record) for record in row]) for row in records]
 
 
 def _headline(record: Record) -> float | None:
@@ -111,9 +123,9 @@ def _deciding(record: Record) -> list[Score]:
     return [s for s in record.scores if s.headline and s.stage == "validation" and not s.retention]
 
 
-def _sign(records: Iterable[Record | None]) -> float:
+def _sign(records: Iterable[Record]) -> float:
     """1 where more is better, -1 where less is (a loss)."""
-    lower = any(score.better == "lower" for record in records if record is not None for score in _deciding(record))
+    lower = any(score.better == "lower" for record in records for score in _deciding(record))
     return -1.0 if lower else 1.0
 
 

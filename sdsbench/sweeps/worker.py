@@ -31,6 +31,7 @@ with importing():  # a worker loads torch anew
     from sdsbench.core.files import disk_errors
     from sdsbench.core.lock import owned
     from sdsbench.core.record import Record
+    from sdsbench.core.texts import counted
     from sdsbench.models.shared import SharedWeights
     from sdsbench.runs.configuration.schema import RunConfig
     from sdsbench.runs.keeper import RecordKeeper
@@ -294,8 +295,7 @@ def main(
             _emit("refused", message=str(error))
         sys.exit(error.exit_code)
     if unfinished := worker.unfinished():
-        counts = ", ".join(f"{count} {state}" for state, count in unfinished.items())
-        _log(f"sdsbench: not done of {len(slots)} run(s): {counts}")
+        _log(f"sdsbench: not done of {len(slots)} run(s): {counted(unfinished)}")
         sys.exit(UNFINISHED)
 
 

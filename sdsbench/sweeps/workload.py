@@ -44,7 +44,6 @@ class Scoring:
 class Workload:
     """Everything that a run processes."""
 
-    rows: int  # of the training set, after data.train_limit and without those held out for train.best_every
     steps: int  # of the optimizer
     batch: int  # rows of an optimizer step
     divisible: bool  # whether a step may be cut into passes
@@ -93,7 +92,6 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
     whole = task.kind != "text" or config.task.loss_on == "sequence"  # type: ignore[attr-defined]
     epochs = math.ceil(train.epochs) if config.eval.each_epoch and not train.max_steps else 0
     return Workload(
-        rows=rows,
         steps=train.max_steps or math.ceil(train.epochs * rows / batch),
         batch=batch,
         divisible=train.optimizer != "adamw8bit",

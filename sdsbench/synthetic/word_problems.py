@@ -142,16 +142,3 @@ def rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
 def without_annotations(answer: str) -> str:
     """A GSM8K answer without its <<...>> parts."""
     return _ANNOTATION.sub("", answer)
-
-
-def metamath_rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
-    """The problems of `rows` in MetaMathQA's columns and with its answer ending."""
-    return [
-        {
-            "type": "GSM_Original",  # as in derived sets; MetaMathQA itself does not use this name
-            "query": row["question"],
-            "original_question": row["question"],
-            "response": f"{without_annotations(row['answer'])}\nThe answer is: {row['answer'].rsplit(' ', 1)[1]}",
-        }
-        for row in rows(split, count, seed)
-    ]

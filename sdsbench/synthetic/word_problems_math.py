@@ -147,7 +147,8 @@ def draw_exercise(split: str, rng: np.random.Generator) -> tuple[dict[str, str],
             return {"problem": problem, "level": f"Level {level}", "type": subject, "solution": solution}, answer
 
 
-def _draw_rows(split: str, count: int, seed: int) -> list[tuple[dict[str, str], str]]:
+def rows_with_answers(split: str, count: int, seed: int) -> list[tuple[dict[str, str], str]]:
+    """The exercises of `math_rows`, each with its answer in LaTeX."""
     rng = generator(split, seed)
 
     def draw() -> tuple[str, dict[str, str]]:
@@ -165,22 +166,9 @@ def math_rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
     Splits share no exercise at any count or seed. A split holds a few thousand exercises; asking for more raises
     ValueError.
     """
-    return [row for row, _ in _draw_rows(split, count, seed)]
+    return [row for row, _ in rows_with_answers(split, count, seed)]
 
 
 def math500_rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
     """The exercises of `math_rows` in the columns of MATH-500, which calls the type a subject."""
     return [{"subject": row.pop("type")} | row for row in math_rows(split, count, seed)]
-
-
-def math_metamath_rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
-    """The exercises of `math_rows` in MetaMathQA's columns and with its answer ending."""
-    return [
-        {
-            "type": "MATH_Original",  # as in derived sets; MetaMathQA itself does not use this name
-            "query": row["problem"],
-            "original_question": row["problem"],
-            "response": f"{row['solution']}\nThe answer is: {answer}",
-        }
-        for row, answer in _draw_rows(split, count, seed)
-    ]

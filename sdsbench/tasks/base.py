@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sdsbench.core.registry import Registry
+from sdsbench.core.registry import ClassRegistry
 from sdsbench.core.section import Count, Section
 from sdsbench.data.columns import ColumnCheck
 
@@ -146,7 +146,7 @@ class Task:
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def checks(self, dataset: str) -> Mapping[str, ColumnCheck]:
+    def checks(self) -> Mapping[str, ColumnCheck]:
         """What the cells of own files must hold; sets of the catalogue say it themselves."""
         return {}
 
@@ -167,36 +167,11 @@ class Task:
         return {}
 
 
-TaskType = TypeVar("TaskType", bound=type[Task])
-
-
 def _module_of(name: str) -> str:
     """The module that registers a task: glue for glue/rte."""
     return name.partition("/")[0].replace("-", "_")
 
 
-TASKS: Registry[tuple[type[Task], type[TaskConfig]]] = Registry("task", "sdsbench.tasks", _module_of)
-
-
-def register(name: str, config: type[TaskConfig]) -> Callable[[TaskType], TaskType]:
-    """Class decorator: make a task known under `task=name`. Raises ValueError where another one has the name."""
-
-    def add(task: TaskType) -> TaskType:
-        task.name = name
-        TASKS.register(name, (task, config))
-        return task
-
-    return add
-
-
-def lookup(name: str) -> tuple[type[Task], type[TaskConfig]]:
-    """The task class and configuration class registered as `name`. Raises KeyError if there is none.
-
-    Looks in the module of sdsbench/tasks that the first part of the name says, then in installed plugins.
-    """
-    return TASKS.lookup(name)
-
-
-def build(config: TaskConfig) -> Task:
-    """The task that a configuration describes."""
-    return lookup(config.name)[0](config)
+TASKS: ClassRegistry[Task, TaskConfig] = ClassRegistry("task", "sdsbench.tasks", _module_of)
+"""A name is looked for in the module of sdsbench/tasks that its first part says, then in installed plugins."""
+register, lookup, build = TASKS.decorator, TASKS.lookup, TASKS.build

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sdsbench.core.errors import ConfigError, Problem
+from sdsbench.core.errors import ConfigError, DamagedFile, Problem
 from sdsbench.core.lazy import torch
-from sdsbench.core.reading import finite
+from sdsbench.core.reading import finite, parse_json
 from sdsbench.data.content import decoded, readable
 from sdsbench.tasks.base import Row
 from sdsbench.tasks.classification import LabelledTask
@@ -96,8 +95,8 @@ class Transform:
 def _processor(path: Path) -> dict[str, Any]:
     """What a preprocessor_config.json holds; empty where there is none. Raises ConfigError for no JSON object."""
     try:
-        stored = json.loads(path.read_text()) if path.is_file() else {}
-    except (ValueError, RecursionError):
+        stored = parse_json(path.read_bytes(), path) if path.is_file() else {}
+    except DamagedFile:
         stored = None
     if not isinstance(stored, dict):
         raise ConfigError([Problem("preprocessor_config.json", str(path.name), "a JSON object")])

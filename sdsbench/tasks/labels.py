@@ -45,7 +45,7 @@ class Labels(SentenceTask):
         self.columns = (config.text,) if config.text_pair is None else (config.text, config.text_pair)
         super().__init__(config)
 
-    def checks(self, dataset: str) -> Mapping[str, ColumnCheck]:
+    def checks(self) -> Mapping[str, ColumnCheck]:
         shown = ", ".join(self.config.labels[:20])
         label = ColumnCheck(f"one of task.labels, which are {shown}", lambda value, _: self._number(value) is not None)
         return {**dict.fromkeys(self.columns, TEXT), self.config.label: label}

@@ -79,7 +79,7 @@ class Pairs(Task):
     kind = "text"
     config: PairsConfig
 
-    def checks(self, dataset: str) -> Mapping[str, ColumnCheck]:
+    def checks(self) -> Mapping[str, ColumnCheck]:
         config = self.config
         if config.response is None:
             return {config.prompt: MESSAGES} | self._choices()

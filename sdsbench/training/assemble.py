@@ -32,7 +32,7 @@ class Seeds(Protocol):
 class Trainee(Objective, Protocol):
     """An objective that knows which head trains beside the method."""
 
-    def unfreeze_head(self, model: Any, seed: int) -> list[nn.Parameter]: ...
+    def unfreeze_head(self, model: Any) -> list[nn.Parameter]: ...
 
 
 def assemble(
@@ -55,7 +55,7 @@ def assemble(
     base = named_tensors(model)
     layers = attach(model, method, seeds.init)
     frozen = None if method.wraps_layers() else FrozenAdditions(model, base)
-    head = objective.unfreeze_head(model, seeds.init)
+    head = objective.unfreeze_head(model)
     order = DataOrder(len(examples), config.batch_size, seeds.data, config.order)
     dropout = Dropout(model, seeds.dropout)
     for layer in layers.values():

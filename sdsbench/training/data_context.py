@@ -30,12 +30,8 @@ class TrainingContext:
         return len(self.training.examples)
 
     @property
-    def total_steps(self) -> int:
-        return self.training.total_steps
-
-    @property
     def warmup_steps(self) -> int:
-        return warmup_steps(self.warmup_ratio, self.total_steps, self.training.config.warmup_rounding)
+        return warmup_steps(self.warmup_ratio, self.training.total_steps, self.training.config.warmup_rounding)
 
     @property
     def warmup_ratio(self) -> float:
@@ -44,8 +40,8 @@ class TrainingContext:
     @property
     def epochs(self) -> float:
         """Passes over the training rows."""
-        config = self.training.config
-        return config.epochs if config.max_steps is None else self.total_steps / self.training.order.steps_per_epoch
+        training, config = self.training, self.training.config
+        return config.epochs if config.max_steps is None else training.total_steps / training.order.steps_per_epoch
 
     @property
     def learning_rate(self) -> float:

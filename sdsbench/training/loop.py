@@ -22,13 +22,6 @@ from sdsbench.training.state import TrainState
 from sdsbench.training.training_config import TrainConfig
 
 
-class Example(Protocol):
-    @property
-    def length(self) -> int: ...
-    @property
-    def targets(self) -> int: ...
-
-
 class Objective(Protocol):
     """What a task's family computes in a pass."""
 

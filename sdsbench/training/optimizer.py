@@ -63,6 +63,10 @@ class FlatOptimizer:
         for group, optimizer in zip(self.groups, self.optimizers, strict=True):
             optimizer.param_groups[0]["lr"] = group.lr * factor
             optimizer.step()
+        self._write_parameters()
+
+    def _write_parameters(self) -> None:
+        """Copy masters into the parameters that have storage of their own."""
         with torch.no_grad():
             for parameter, master, _ in self._apart:
                 parameter.copy_(master)
@@ -115,9 +119,7 @@ class FlatOptimizer:
             state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             if state:
                 optimizer.state[flat] = {key: value.to(flat.device) for key, value in state.items()}
-        with torch.no_grad():
-            for parameter, master, _ in self._apart:
-                parameter.copy_(master)
+        self._write_parameters()
 
 
 def _collector(gradient: Tensor) -> Any:

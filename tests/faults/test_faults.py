@@ -23,8 +23,6 @@ from tests.conftest import ROOT
 from tests.sweeps.tools import TINY, tiny_plan
 from tests.tools import QUIET
 
-Captured = pytest.CaptureFixture[str]
-
 
 def test_short_campaign_of_kills(tmp_path: Path) -> None:
     """The form of CI: 2 runs, 3 kills; the long one (20 runs, 50 kills) is the script's default."""

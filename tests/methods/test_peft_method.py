@@ -266,7 +266,7 @@ def test_an_adapter_on_the_output_layer_is_refused(name: str, keys: dict[str, An
     model = tiny_model("decoder")
     attach(model, build(lookup(name)[1](name=name, **keys)), 0)
     with pytest.raises(ConfigError, match=r"lm_head.*would never train"):
-        TextFamily(None, None, 0).unfreeze_head(model, 0)
+        TextFamily(None, None, 0).unfreeze_head(model)
 
 
 def test_it_never_trains_in_a_group_and_probes_say_that_they_cannot_look() -> None:

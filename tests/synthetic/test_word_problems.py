@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdsbench.synthetic import word_problems, word_problems_math
+from sdsbench.synthetic import metamath, word_problems, word_problems_math
 from sdsbench.synthetic.word_problems_splits import PARTS, split_of
 from sdsbench.synthetic.word_problems_templates import TEMPLATES
 
@@ -70,9 +70,9 @@ def test_the_canonical_form_is_seen_in_the_question() -> None:
     "make",
     [
         word_problems.rows,
-        word_problems.metamath_rows,
+        metamath.problem_rows,
         word_problems_math.math_rows,
-        word_problems_math.math_metamath_rows,
+        metamath.exercise_rows,
     ],
 )
 def test_rows_are_the_same_again_and_a_longer_list_starts_with_a_shorter_one(make) -> None:
@@ -95,22 +95,22 @@ FIRST_TEST_ROW = {
 
 
 def test_columns() -> None:
-    metamath = {"type", "query", "original_question", "response"}
+    columns = {"type", "query", "original_question", "response"}
     assert all(set(row) == {"question", "answer"} for row in word_problems.rows("train", 50))
-    assert all(set(row) == metamath for row in word_problems.metamath_rows("train", 50))
+    assert all(set(row) == columns for row in metamath.problem_rows("train", 50, 0))
     assert all(
         set(row) == {"problem", "level", "type", "solution"} for row in word_problems_math.math_rows("train", 50)
     )
-    assert all(set(row) == metamath for row in word_problems_math.math_metamath_rows("train", 50))
+    assert all(set(row) == columns for row in metamath.exercise_rows("train", 50, 0))
 
 
 def test_metamath_rows_are_the_same_problems_with_the_metamath_ending() -> None:
-    pairs = zip(word_problems.rows("train", 100), word_problems.metamath_rows("train", 100), strict=True)
-    for row, metamath in pairs:
+    pairs = zip(word_problems.rows("train", 100), metamath.problem_rows("train", 100, 0), strict=True)
+    for row, derived in pairs:
         number = row["answer"].rsplit("#### ", 1)[1]
-        assert metamath["query"] == row["question"]
-        assert "<<" not in metamath["response"]
-        assert metamath["response"].endswith(f"\n#### {number}\nThe answer is: {number}")
+        assert derived["query"] == row["question"]
+        assert "<<" not in derived["response"]
+        assert derived["response"].endswith(f"\n#### {number}\nThe answer is: {number}")
 
 
 @settings(max_examples=20)
@@ -118,11 +118,11 @@ def test_metamath_rows_are_the_same_problems_with_the_metamath_ending() -> None:
 def test_steps_of_exercises_are_right_and_the_box_holds_the_metamath_answer(split: str, seed: int) -> None:
     rows = word_problems_math.math_rows(split, 40, seed)
     assert len({row["problem"] for row in rows}) == 40
-    for row, metamath in zip(rows, word_problems_math.math_metamath_rows(split, 40, seed), strict=True):
+    for row, derived in zip(rows, metamath.exercise_rows(split, 40, seed), strict=True):
         for left, sign, right, result in re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)(?!\d)", row["solution"]):
             assert calculate(left, sign, right) == int(result)
         boxed = row["solution"].rsplit("\\boxed{", 1)[1].removesuffix("}$.")
-        assert metamath["response"].endswith(f"\nThe answer is: {boxed}")
+        assert derived["response"].endswith(f"\nThe answer is: {boxed}")
 
 
 def test_some_exercises_have_fractions_in_lowest_terms_as_answers() -> None:

@@ -73,7 +73,7 @@ def test_a_gradient_step_on_embedded_data(name, tiny_encoder):
     rows = load_training(config.task.train_set, EMBEDDED)
     examples = family.encode_all(rows)
     batch = [examples[position] for position in range(4)]
-    family.unfreeze_head(loaded.model, 0)
+    family.unfreeze_head(loaded.model)
     loss = family.loss(loaded.model, batch, torch.device("cpu"))
     loss.backward()
     assert torch.isfinite(loss) and loss > 0

@@ -161,7 +161,6 @@ def test_the_helper_s_environment_holds_nothing_that_changes_an_answer():
     assert not {"SYMPY_CACHE_SIZE", "PYTHONOPTIMIZE"} & set(kept)
 
 
-QUIET_CHECKS = [HealthCheck.too_slow, HealthCheck.differing_executors]  # pytest runs one function for all graders
 TEXT = st.text(max_size=60) | st.lists(
     st.sampled_from(
         ["The answer is: ", "\\frac", "\\sqrt", "{", "}", "/", "1", "x", "\\text{ ", "#### ", ",", ".", "^", "="]

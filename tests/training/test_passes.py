@@ -47,12 +47,12 @@ SEEDS = SimpleNamespace(init=0, data=0, dropout=3)
 
 
 class Texts(CausalObjective):
-    def unfreeze_head(self, model: Any, seed: int) -> list[Any]:
+    def unfreeze_head(self, model: Any) -> list[Any]:
         return []
 
 
 class Labelled(LabelledObjective):
-    def unfreeze_head(self, model: Any, seed: int) -> list[Any]:
+    def unfreeze_head(self, model: Any) -> list[Any]:
         return unfreeze_head(model)
 
 

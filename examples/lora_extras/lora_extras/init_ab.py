@@ -43,6 +43,3 @@ class InitAB(LoRA):
 
     def branches(self, layer: AdaptedLinear) -> list[Branch]:
         return [(layer.B, layer.A), (-layer.B_initial, layer.A_initial)]
-
-    def joint_rank(self) -> int:
-        return 2 * self.config.rank

@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -78,12 +78,10 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
                 atexit.register(_end_with, error.exit_code)
             raise
 
-    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    logs = logging.root.handlers[:], logging.root.level  # Hydra sets its own, at INFO for every library
-    sys.argv = ["sdsbench", *flags, *search_path(folders), *overrides]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them and ending with code 1
+    line = [*flags, *search_path(folders), *overrides]
+    in_slurm = f"hydra/launcher=submitit_{_SLURM}" in overrides
     try:
-        with _StopJobs(f"hydra/launcher=submitit_{_SLURM}" in overrides), disk_errors(_output_root(overrides)):
+        with _surroundings(line), _StopJobs(in_slurm), disk_errors(_output_root(overrides)):
             job()
     except SdsbenchError as error:
         if error not in told:
@@ -96,12 +94,26 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
         if type(error).__module__.partition(".")[0] not in _LAUNCHERS:
             raise
         raise TrainingFailed(f"a job was lost: {type(error).__name__}: {one_line(error)}") from None
-    finally:
-        sys.argv = before[0]
-        _restore("HYDRA_FULL_ERROR", before[1])
-        logging.root.handlers[:] = logs[0]
-        logging.root.setLevel(logs[1])
     return max((error.exit_code for error in told), default=0)
+
+
+@contextmanager
+def _surroundings(line: Sequence[str]) -> Iterator[None]:
+    """The command line where Hydra looks for it, and this process as it was once Hydra is done."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    handlers, level = logging.root.handlers[:], logging.root.level  # Hydra sets its own, at INFO for every library
+    sys.argv = ["sdsbench", *line]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them and ending with code 1
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
 
 
 _LAUNCHERS = ("submitit", "joblib", "optuna")
@@ -233,10 +245,3 @@ def _values(override: Override, config_dirs: Sequence[str]) -> list[str]:
 
 def _whole(words: Sequence[str], error: Exception) -> Problem:
     return Problem("command line", " ".join(words)[:200], f"overrides of {', '.join(GROUPS)} and keys", one_line(error))
-
-
-def _restore(name: str, value: str | None) -> None:
-    if value is None:
-        del os.environ[name]
-    else:
-        os.environ[name] = value

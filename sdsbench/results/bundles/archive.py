@@ -19,6 +19,7 @@ from sdsbench.core.errors import DamagedFile
 from sdsbench.core.files import refused_by_system, write_atomic
 from sdsbench.core.limits import BUNDLE, ENTRIES
 from sdsbench.core.reading import kind_of
+from sdsbench.core.texts import some_of
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.+=@, ()-]*(/[A-Za-z0-9_][\w.+=@, ()-]*)*", re.ASCII)
 """Of an entry: no absolute path, no part that begins with a point, no control character."""
@@ -93,8 +94,7 @@ def _checked(shown: object, found: Iterable[zipfile.ZipInfo], taken: Iterable[st
         if any(parent in seen for parent in _parents(name.casefold())):
             faults.append(f"{name[:100]!r}: below a file")
     if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise DamagedFile(f"{shown}: entries that a bundle must not have: {'; '.join(faults[:5])}{more}.")
+        raise DamagedFile(f"{shown}: entries that a bundle must not have: {some_of(faults, 5, '; ')}.")
     return entries
 
 

@@ -21,6 +21,7 @@ from sdsbench.core.limits import RECORD
 from sdsbench.core.reading import read_text
 from sdsbench.core.record import Record, Score, equal_scores
 from sdsbench.core.run_folder import read_record
+from sdsbench.core.texts import some_of
 from sdsbench.evaluation import metrics
 from sdsbench.results.grading import evaluation_of, graders
 from sdsbench.runs.configuration.identity import recorded_id
@@ -217,5 +218,4 @@ def _stored_otherwise(evaluation: Choice | Labelled, answer: Mapping[str, Any], 
 
 
 def _other_verdicts(where: str, scorer: str, questions: Sequence[str]) -> str:
-    more = f" and {len(questions) - SHOWN} more" if len(questions) > SHOWN else ""
-    return f"answers to {where} have other verdicts by {scorer} than stored: {', '.join(questions[:SHOWN])}{more}"
+    return f"answers to {where} have other verdicts by {scorer} than stored: {some_of(questions, SHOWN)}"

@@ -269,11 +269,11 @@ def _parameters(fewer: float, cells: tuple[TableCell, ...]) -> tuple[Answer | No
 
 
 def _in_the_papers_setting(claim: Claim, members: Sequence[Run]) -> bool:
-    return all(members[0].flat.get(key) in values for key, values in claim.setting.items())
+    return _fits(members[0], claim.setting)
 
 
 def _fits(run: Run, where: dict[str, Any]) -> bool:
-    return all(run.flat.get(key) in (value if isinstance(value, list) else [value]) for key, value in where.items())
+    return run.fits({key: tuple(value) if isinstance(value, list) else value for key, value in where.items()})
 
 
 def _with_probes(claim: Claim, run: Run) -> Run:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sdsbench.core.texts import some_of
+from sdsbench.core.texts import counted, some_of
 from sdsbench.results import escape
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.verdict import ContextFinding, Verdict
@@ -95,10 +95,8 @@ def _needed(finding: ContextFinding) -> str:
 
 def _counted(answer: str, findings: Sequence[ContextFinding]) -> str:
     """The joint answer, and how many contexts say what where there are several."""
-    counts = Counter(finding.answer for finding in findings)
-    if len(findings) == 1:
-        return answer
-    return f"{answer} ({', '.join(f'{count} {name}' for name, count in sorted(counts.items()))})"
+    counts = Counter(sorted(finding.answer for finding in findings))
+    return answer if len(findings) == 1 else f"{answer} ({counted(counts)})"
 
 
 def _effect(effect: PooledEffect) -> str:

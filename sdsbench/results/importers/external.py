@@ -17,7 +17,6 @@ from sdsbench.core.files import write_atomic
 from sdsbench.core.limits import EXTERNAL
 from sdsbench.core.reading import FileContent, first_fault, is_there, read_bytes
 
-FOLDER = "results/external"
 _LONGEST = 150  # bytes of a name that becomes a file's; file systems have at most 255
 
 

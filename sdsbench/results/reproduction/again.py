@@ -108,7 +108,7 @@ def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str]
             ours = Found(folder, read_record(folder / "record.json"), str(here.root))
             results.append(compared(theirs, ours, siblings, bundle.manifest.adapters.get(identity)))
             if record.run_id != identity:
-                say(f"  here its id is {record.run_id}: {_why_other_id(theirs.record, config)}")
+                say(f"  here its id is {record.run_id}: {_why_other_id(config)}")
         except (Interrupted, DiskRefuses):
             raise
         except SdsbenchError as error:
@@ -118,7 +118,7 @@ def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str]
     return results
 
 
-def _why_other_id(record: Record, config: RunConfig) -> str:
+def _why_other_id(config: RunConfig) -> str:
     if config.model.source == "folder":
         return "the folder of its model is another"
     return f"this version names its configuration otherwise ({run_id(config)})"

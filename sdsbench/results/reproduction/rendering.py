@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdsbench.core.files import write_atomic
+from sdsbench.core.texts import counted
 from sdsbench.results import escape
 from sdsbench.results.report.pages import template, write_style
 from sdsbench.results.reproduction.differences import ReproducedRun
@@ -32,7 +33,7 @@ def write(folder: Path, name: str, results: Sequence[ReproducedRun]) -> Path:
 def counts(results: Sequence[ReproducedRun]) -> str:
     """`2 runs: 1 bitwise the same, 1 within the spread`."""
     found = Counter(result.answer for result in results)
-    return f"{len(results)} run(s): " + ", ".join(f"{number} {answer}" for answer, number in found.items())
+    return f"{len(results)} run(s): {counted(found)}"
 
 
 def markdown(name: str, results: Sequence[ReproducedRun]) -> str:

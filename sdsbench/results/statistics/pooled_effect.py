@@ -20,7 +20,6 @@ class PooledEffect:
     high: float
     between: float  # standard deviation of the true effects between contexts (tau)
     share: float  # of the variance that lies between contexts (I^2), 0 to 1
-    contexts: int
 
 
 def pooled_effect(comparisons: Sequence[Comparison]) -> PooledEffect | None:
@@ -45,4 +44,4 @@ def pooled_effect(comparisons: Sequence[Comparison]) -> PooledEffect | None:
     error = float(np.sqrt((weights * (effects - mean) ** 2).sum() / freedom / weights.sum()))
     half = float(stats.t.isf(0.025, freedom)) * max(error, float(np.sqrt(1 / weights.sum())))
     share = max(0.0, 1 - freedom / q) if q > 0 else 0.0
-    return PooledEffect(mean, mean - half, mean + half, between**0.5, share, len(known))
+    return PooledEffect(mean, mean - half, mean + half, between**0.5, share)

@@ -67,7 +67,7 @@ def contrast(
     if min(map(len, seeds)) < MIN_SEEDS:
         return Contrast(nothing, f"fewer than {MIN_SEEDS} {'common ' if paired else ''}seeds")
     tables = [_answers(column, cell, chosen) for cell, chosen in zip((ours, theirs), seeds, strict=True)]
-    comparison = _test(column, ours, theirs, seeds, tables, paired, confidence, pooled)
+    comparison = _test(column, ours, theirs, tables, paired, confidence, pooled)
     if comparison.difference * shown < 0:
         return Contrast(nothing, "the common seeds differ the other way than all seeds")
     if comparison.variances is None or comparison.variances.total == 0:
@@ -91,7 +91,6 @@ def _test(
     column: Column,
     ours: TableCell,
     theirs: TableCell,
-    seeds: tuple[list[int], list[int]],
     tables: Sequence[tuple[str, np.ndarray] | None],
     paired: bool,
     confidence: float,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Tuning
-from sdsbench.core.texts import numbered, some_of, span
+from sdsbench.core.texts import counted, numbered, some_of, span
 from sdsbench.data import catalogue
 from sdsbench.results.learned import SYMBOL, floor_of
 from sdsbench.results.tables import contrast
@@ -31,7 +31,7 @@ def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) 
         lines.append(_paper(table))
     if any(cell.status == "counted" for cell in cells.values()):
         lines.append("† counted on the architecture, no run.")
-    lines += [*_unlearned(table, cells), _floors(table, cells), *_unequal(table, cells)]
+    lines += [*_unlearned(table, cells), _floors(table, cells), *_unequal(cells)]
     lines.append(f"Runs: {len(runs)} finished, {len(unfinished)} not{_statuses(list(unfinished.values()))}.")
     if used:
         lines += [_commits(used), _devices(used), _costs(table, used), _data(used), _scorers(table, used)]
@@ -90,7 +90,7 @@ def _floors(table: Table, cells: Cells) -> str:
     return f"Floors: {'; '.join(found)}." if found else ""
 
 
-def _unequal(table: Table, cells: Cells) -> list[str]:
+def _unequal(cells: Cells) -> list[str]:
     """One line a cell that must not be averaged, and one a cell that must not be compared."""
     lines = []
     for cell in cells.values():
@@ -106,8 +106,8 @@ def _unequal(table: Table, cells: Cells) -> list[str]:
 
 
 def _statuses(runs: list[Run]) -> str:
-    counts = Counter(run.record.status for run in runs)
-    return f" ({', '.join(f'{count} {status}' for status, count in sorted(counts.items()))})" if counts else ""
+    counts = Counter(sorted(run.record.status for run in runs))
+    return f" ({counted(counts)})" if counts else ""
 
 
 _CODE = ("core", "package")  # the part that all runs share; "package": the whole of it, of records from before parts

@@ -123,7 +123,7 @@ def _of_column(built: Built, column: Column, bases: Container[str], pooled: bool
         cell = cells[row.name]
         if cell.status == "missing" or row in references:
             continue
-        base, why = _reference(row, cell, references, cells)
+        base, why = _reference(cell, references, cells)
         if cell.ours is None:
             why = cell.status
         elif base is not None and not {row.name, base.name} <= usable:
@@ -133,9 +133,7 @@ def _of_column(built: Built, column: Column, bases: Container[str], pooled: bool
     return found
 
 
-def _reference(
-    row: Row, cell: TableCell, references: Sequence[Row], cells: dict[str, TableCell]
-) -> tuple[Row | None, str]:
+def _reference(cell: TableCell, references: Sequence[Row], cells: dict[str, TableCell]) -> tuple[Row | None, str]:
     """The row that another one is compared with, or why there is none."""
     runs = (*cell.runs, *cell.unfinished)
     rank = runs[0].record.rank if runs else None

@@ -13,6 +13,7 @@ from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import DamagedFile, Refused, Unavailable
 from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
+from sdsbench.core.texts import some_of
 from sdsbench.results import setting
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import DEFAULT, Copy, Folders, Found, read_all, run_row, samples_of
@@ -144,8 +145,7 @@ def _narrowed(runs: Sequence[Run], condition: str) -> list[Run]:
     kept = [run for run in runs if _equal(run.flat.get(key), wanted)]
     if not kept:
         values = sorted({str(run.flat.get(key)) for run in runs})
-        more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
-        raise Refused(f"--where {condition}: no run is left; {written} is {', '.join(values[:SHOWN])}{more}.")
+        raise Refused(f"--where {condition}: no run is left; {written} is {some_of(values, SHOWN)}.")
     return kept
 
 

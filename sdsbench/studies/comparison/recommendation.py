@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sdsbench.core.texts import listed
+from sdsbench.core.texts import counted, listed
 from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import MIN_SEEDS, Contrast, contrast
@@ -48,7 +48,6 @@ class Candidate:
 class Recommendation:
     """The answer for one column; `chosen` is None where the runs decide nothing."""
 
-    column: Column
     sentence: str
     chosen: Candidate | None = None
 
@@ -70,7 +69,7 @@ def recommend(built: Built, reference: str) -> list[Recommendation]:
     for column in columns:
         cells = [(row, built.cells[row.name, column.name]) for row in built.table.rows]
         if column.measure != "score":
-            remarks.append(Recommendation(column, _forgotten(column, cells)))
+            remarks.append(Recommendation(_forgotten(column, cells)))
         elif column.name not in in_a_mean and not _beside(column, cells):
             answers.append(_of_column(column, cells, compared))
     return answers + remarks
@@ -94,7 +93,7 @@ def _of_column(column: Column, cells: Cells, compared: Compared) -> Recommendati
     few = [row.title for row, cell in usable if len(cell.by_seed) < MIN_SEEDS]
 
     def answer(*words: str, chosen: Candidate | None = None) -> Recommendation:
-        return Recommendation(column, f"{_where(column)}: {' '.join(filter(None, words))}", chosen)
+        return Recommendation(f"{_where(column)}: {' '.join(filter(None, words))}", chosen)
 
     lost = " ".join(_lost(cells))
     if not best:
@@ -116,9 +115,8 @@ def _lost(cells: Cells) -> Iterator[str]:
     for row, cell in cells:
         if cell.unlearned:
             yield f"{len(cell.unlearned)} of {len(cell.runs)} runs of {row.title} learned nothing."
-        if ended := Counter(str(run.record.status) for run in cell.unfinished):
-            counts = ", ".join(f"{count} {status}" for status, count in sorted(ended.items()))
-            yield f"Not finished of {row.title}: {counts}."
+        if ended := Counter(sorted(str(run.record.status) for run in cell.unfinished)):
+            yield f"Not finished of {row.title}: {counted(ended)}."
 
 
 def _candidate(row: Row, cell: TableCell) -> Candidate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,13 @@ from sdsbench.studies.figures.data import ProbedRuns
 Draw = Callable[[ProbedRuns], Figure]
 
 
-def style_of(data: ProbedRuns, line: str, method: str, lines: list[tuple[str, str]]) -> dict[str, Any]:
-    """The method's colour and marker; shades and dashes tell its variants apart."""
-    variants = [other for other, of in lines if of == method]
-    look = data.palette.look(method, variants.index(line))
-    return look | {"label": escape.figure(line), "markersize": 3.5, "linewidth": 1.2}
+def _lines(data: ProbedRuns, optimizer: str) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """(run ids, style) of each line: the method's colour and marker; shades and dashes tell its variants apart."""
+    lines = data.lines(optimizer)
+    for line, method in lines:
+        variants = [other for other, of in lines if of == method]
+        look = data.palette.look(method, variants.index(line))
+        yield data.of(optimizer, line), look | {"label": escape.figure(line), "markersize": 3.5, "linewidth": 1.2}
 
 
 def _over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: bool = False) -> Figure:
@@ -29,12 +31,11 @@ def _over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: 
     figure, axes = new_figure(len(measures), len(optimizers), title)
     for row, (key, label) in enumerate(measures.items()):
         for column, optimizer in enumerate(optimizers):
-            axis, lines = axes[row][column], data.lines(optimizer)
-            for line, method in lines:
-                table = _median_over_layers(data, data.of(optimizer, line), key)
+            axis = axes[row][column]
+            for runs, style in _lines(data, optimizer):
+                table = _median_over_layers(data, runs, key)
                 if table.empty:
                     continue
-                style = style_of(data, line, method, lines)
                 axis.plot(table.index, table.mean(axis=1), **style)
                 axis.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style["color"], alpha=0.12)
             if log:
@@ -47,11 +48,11 @@ def loss(data: ProbedRuns) -> Figure:
     figure, axes = new_figure(1, len(data.optimizers), "Training loss (mean over seeds, running mean of 5 steps)")
     train = data.steps[data.steps["kind"] == "train"]
     for column, optimizer in enumerate(data.optimizers):
-        axis, lines = axes[0][column], data.lines(optimizer)
-        for line, method in lines:
-            rows = train[train["run_id"].isin(data.of(optimizer, line))]
+        axis = axes[0][column]
+        for runs, style in _lines(data, optimizer):
+            rows = train[train["run_id"].isin(runs)]
             curve = rows.groupby("step")["loss"].mean().rolling(5, min_periods=1).mean()
-            axis.plot(curve.index, curve, **style_of(data, line, method, lines) | {"marker": ""})
+            axis.plot(curve.index, curve, **style | {"marker": ""})
         axis.set_yscale("log")
         _labels(axis, 0, column, optimizer, "loss")
     return _legend(figure, axes)
@@ -62,13 +63,12 @@ def refresh_jumps(data: ProbedRuns) -> Figure:
     figure, axes = new_figure(1, len(data.optimizers), "Jump of dW at a refresh, relative to |dW| (mean over layers)")
     events = data.steps[data.steps["kind"] == "method"]
     for column, optimizer in enumerate(data.optimizers):
-        axis, lines = axes[0][column], data.lines(optimizer)
-        for line, method in lines:
-            rows = events[events["run_id"].isin(data.of(optimizer, line))]
+        axis = axes[0][column]
+        for runs, style in _lines(data, optimizer):
+            rows = events[events["run_id"].isin(runs)]
             rows = rows[rows["jump_mean"].notna()] if "jump_mean" in rows else rows.iloc[:0]
             if not rows.empty:
-                style = style_of(data, line, method, lines) | {"linestyle": ""}
-                axis.plot(rows["step"], rows["jump_mean"], **style)
+                axis.plot(rows["step"], rows["jump_mean"], **style | {"linestyle": ""})
                 axis.set_yscale("log")
         _labels(axis, 0, column, optimizer, "|jump| / |dW|")
     return _legend(figure, axes)
@@ -79,15 +79,14 @@ def spectra(data: ProbedRuns) -> Figure:
     keys = {"A_values": "A", "B_values": "B", "update_values": "dW"}
     figure, axes = new_figure(len(data.optimizers), len(keys), "Spectra at the last look")
     for row, optimizer in enumerate(data.optimizers):
-        lines = data.lines(optimizer)
         for column, (key, name) in enumerate(keys.items()):
             axis = axes[row][column]
-            for line, method in lines:
-                values = _last_lists(data, data.of(optimizer, line), key)
+            for runs, style in _lines(data, optimizer):
+                values = _last_lists(data, runs, key)
                 if values.size:
                     relative = np.nanmedian(values / values[:, :1], axis=0)
                     shown = relative > 1e-5
-                    axis.plot(1 + np.flatnonzero(shown), relative[shown], **style_of(data, line, method, lines))
+                    axis.plot(1 + np.flatnonzero(shown), relative[shown], **style)
             axis.set(yscale="log", title=f"{optimizer}: {name}")
             axis.set_xlabel("index of the singular value", fontsize=8)
         axes[row][0].set_ylabel("relative to the largest", fontsize=8)
@@ -100,12 +99,12 @@ def anisotropy(data: ProbedRuns) -> Figure:
         1, len(data.optimizers), "How strongly G passes along dW's singular directions (last look)"
     )
     for column, optimizer in enumerate(data.optimizers):
-        axis, lines = axes[0][column], data.lines(optimizer)
-        for line, method in lines:
-            gains = _last_lists(data, data.of(optimizer, line), "singular_gains")
+        axis = axes[0][column]
+        for runs, style in _lines(data, optimizer):
+            gains = _last_lists(data, runs, "singular_gains")
             if gains.size:
                 relative = np.nanmedian(gains / gains[:, :1], axis=0)
-                axis.plot(1 + np.arange(len(relative)), relative, **style_of(data, line, method, lines))
+                axis.plot(1 + np.arange(len(relative)), relative, **style)
         axis.set_ylim(bottom=0)
         _labels(axis, 0, column, optimizer, "gain relative to the first direction")
         axis.set_xlabel("singular direction of dW, largest first", fontsize=8)
@@ -119,11 +118,11 @@ _BY = "alignment of the first-order change with G (mean over looks)"
 def _by(data: ProbedRuns, part: str, title: str) -> Figure:
     figure, axes = new_figure(1, len(data.optimizers), title, width=4.2)
     for column, optimizer in enumerate(data.optimizers):
-        axis, lines = axes[0][column], data.lines(optimizer)
-        for line, method in lines:
-            rows = data.looks[data.looks["run_id"].isin(data.of(optimizer, line))]
+        axis = axes[0][column]
+        for runs, style in _lines(data, optimizer):
+            rows = data.looks[data.looks["run_id"].isin(runs)]
             means = rows.assign(alignment=pd.to_numeric(rows["alignment"])).groupby(part)["alignment"].mean()
-            axis.plot([str(name) for name in means.index], means, **style_of(data, line, method, lines))
+            axis.plot([str(name) for name in means.index], means, **style)
         _labels(axis, 0, column, optimizer, "cos(first-order change, G)")
         axis.set_xlabel({"kind": "layer type", "depth": "block"}[part], fontsize=8)
         axis.tick_params(axis="x", rotation=30 if part == "kind" else 0)

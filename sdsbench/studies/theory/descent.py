@@ -44,7 +44,6 @@ class Curves:
 class _Context:
     """The DataContext of a descent: its one batch is all the data there is."""
 
-    total_steps: int
     learning_rate: float
     generator: torch.Generator
     session: _Session
@@ -84,7 +83,7 @@ def descend(problems: Sequence[LinearProblem], method_config: MethodConfig, trai
     layers = attach(session.model, method, seed=0)
     optimizer = FlatOptimizer(optimizer_groups(session.model, method, [], train), train)
     generator = torch.Generator().manual_seed(0)
-    method.prepare(layers, _Context(train.max_steps, train.lr, generator, session))
+    method.prepare(layers, _Context(train.lr, generator, session))
     floors = [
         adapter_floor(problem, layers[name]) if layers else dense_floor(problem)
         for problem, name in zip(problems, session.model, strict=True)

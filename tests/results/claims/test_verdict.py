@@ -277,7 +277,7 @@ def test_thirty_contexts_are_one_claim(tmp_path: Path) -> None:
     result = verdict(tmp_path, claim())
     assert "contradicted" in {finding.answer for finding in result.findings}
     assert result.answer == "undecided"
-    assert result.pooled is not None and result.pooled.contexts == 30 and result.pooled.low < 0 < result.pooled.high
+    assert result.pooled is not None and result.pooled.low < 0 < result.pooled.high
     text = markdown([result])
     assert "undecided together (paper's setting; 30 contexts;" in text and "pooled effect" in text
 

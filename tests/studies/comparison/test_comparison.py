@@ -15,7 +15,7 @@ import sdsbench
 from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError
 from sdsbench.results.tables.cells import TableCell
-from sdsbench.results.tables.definition import Column, Row
+from sdsbench.results.tables.definition import Row
 from sdsbench.results.tables.runs import load
 from sdsbench.runs.execute import execute
 from sdsbench.runs.export import trained_model
@@ -96,7 +96,7 @@ def test_the_plan_counts_test_questions_and_what_is_chosen_leaves_as_peft_or_a_p
         record = execute(plan.configuration(runs["final"], {}), QUIET)
         (run,) = (run for run in load(Path("results/runs"))[0] if run.id == record.run_id)
         cell = TableCell(method, "pairs", "value", by_seed={record.seed: 1.0}, runs=(run,))
-        best = Recommendation(Column("pairs", "pairs", {}), "", Candidate(Row(method, method, {}), cell, None))
+        best = Recommendation("", Candidate(Row(method, method, {}), cell, None))
         folder = comparison._exported([best], tmp_path / "adapter")
         assert folder == tmp_path / "adapter" / record.run_id and "was not exported" not in capsys.readouterr().out
         expected = trained_model(plan.configuration(runs["final"], {}), run.folder)[0].model
