@@ -13,7 +13,7 @@ from typing import Any
 from sdsbench.core.errors import Unavailable
 from sdsbench.tasks.base import BeginToken, Conversation, TextExample, TextTaskConfig
 
-TOGETHER = 1024
+TEXTS_PER_CALL = 1024
 """Number of texts tokenized in one call, since a call costs more than tokenizing a short text."""
 
 TEMPLATE_SECONDS = 10.0
@@ -48,7 +48,7 @@ def encode(
     the border; the prompt then counts as many tokens as it has alone.
     """
     ahead = iter(examples)
-    while some := list(islice(ahead, TOGETHER)):
+    while some := list(islice(ahead, TEXTS_PER_CALL)):
         texts = [prompt_text(example.prompt, tokenizer) for example in some]
         prompts = prompt_ids(texts, tokenizer, config.begin_token)
         if config.tokenize == "together":
@@ -116,8 +116,8 @@ def prompt_ids(prompts: Sequence[str], tokenizer: Any, begin_token: BeginToken) 
 def plain_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     """The tokens of each text, without special tokens."""
     ids: list[list[int]] = []
-    for start in range(0, len(texts), TOGETHER):
-        ids += tokenizer(list(texts[start : start + TOGETHER]), add_special_tokens=False)["input_ids"]
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        ids += tokenizer(list(texts[start : start + TEXTS_PER_CALL]), add_special_tokens=False)["input_ids"]
     return ids
 
 

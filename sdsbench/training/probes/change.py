@@ -68,7 +68,7 @@ def method_direction(layer: AdaptedLinear, gradients: Tensors, step: int) -> dic
     try:
         for name, gradient in gradients.items():
             parameters[name].grad = gradient.clone()
-        layer.method.before_step({layer.name: layer}, step, lr=0.0)  # the limit lr -> 0
+        layer.method.before_step({layer.name: layer}, step, lr=0.0)  # as lr -> 0
         factors = {name: layer.method.learning_rate_factor(name, parameters[name].ndim) for name in gradients}
         return {name: factor * parameters[name].grad for name, factor in factors.items()}  # type: ignore[operator, misc]
     finally:
