@@ -129,7 +129,7 @@ class StaticStep:
             here.wait_stream(self._stream)
 
     def _capture(self, bucket: int) -> torch.cuda.CUDAGraph:
-        """Capture a step as a graph without running it. Graphs share a memory pool, as none needs data after a replay."""
+        """Capture a step as a graph without running it. Graphs share a memory pool; none needs data after a replay."""
         graph = torch.cuda.CUDAGraph()
         capture = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
         try:

@@ -1,4 +1,4 @@
-"""What an exported run is, how it is loaded and served, and what its numbers mean: lines for people."""
+"""Printed instructions for an exported run: what it contains, how to load and serve it, what its scores mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MEANINGS = {
 
 
 def lines(exported: Exported) -> Iterator[str]:
-    """A line or more a fact; sentences fit the terminal, commands stay as they are to be copied."""
+    """The lines to print; sentences are wrapped to the terminal's width, but commands are not, so as to be copied."""
     record = exported.record
     yield labelled("written", f"{exported.folder}: {_what(exported)}")
     yield labelled("run", f"{record.run_id}: method={record.method} model={record.model} task={record.task}")
@@ -48,7 +48,7 @@ def _what(exported: Exported) -> str:
 
 
 def _loading(exported: Exported) -> list[str]:
-    """Lines of Python."""
+    """Python code that loads the export, one line per item."""
     family = CLASSES[exported.config.model.family]
     if exported.form == "merged":
         return _call(f"{family}.from_pretrained", f'"{exported.folder}"')
@@ -62,7 +62,7 @@ def _loading(exported: Exported) -> list[str]:
 
 
 def _call(function: str, arguments: str) -> list[str]:
-    """`model = function(arguments)`; folders are long, and stand in a line of their own."""
+    """`model = function(arguments)` with the arguments on their own line, since folders are long."""
     return [f"model = {function}(", f"    {arguments}", ")"]
 
 
