@@ -132,7 +132,7 @@ def test_rows_that_end_make_room_for_waiting_prompts(
 
     def look(model, inputs, mask, positions, cache):
         seen.append(tuple(inputs.shape))
-        assert mask.shape == (len(inputs), key_value_cache.get_seq_length() + inputs.shape[1])
+        assert mask.shape == (len(inputs), cache.get_seq_length() + inputs.shape[1])
         return usual(model, inputs, mask, positions, cache)
 
     alone = [Generator(micro.model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL]
