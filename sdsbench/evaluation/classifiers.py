@@ -28,9 +28,9 @@ def evaluate_labelled(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluated:
-    """Scores of every metric, and per row the true label, the prediction and whether they agree.
+    """Scores of every metric, and for each row the true label, the prediction and whether they agree.
 
-    A model with one output is a regressor; one with more predicts the class of its largest output.
+    A model with one output predicts a value (regression); with more outputs, the class of the largest one.
     """
     examples = batcher.encode_all(rows)
     predictions, labels = predict(model, batcher, examples, batch_size, progress)
@@ -60,9 +60,9 @@ def evaluate_labelled(
 def predict(
     model: Any, batcher: Batcher, examples: Sequence[Any], batch_size: int, progress: Callable[[int], None]
 ) -> tuple[list[float], list[float]]:
-    """The predicted and the true class number, or value, of every example.
+    """(predictions, true labels) of all examples in their order: class numbers, or values in regression.
 
-    Batches hold examples of like length, longest first; each example is encoded once.
+    Batches hold examples of similar length, longest first; each example is encoded once.
     """
     device = next(model.parameters()).device
     predictions, labels = [0.0] * len(examples), [0.0] * len(examples)
@@ -80,14 +80,14 @@ def predict(
 
 
 def _standard_error(metric: str, value: float, count: int) -> float | None:
-    """Of a mean of right and wrong answers; the other metrics have no such simple one."""
+    """Standard error of an accuracy; None for other metrics, which have no closed form."""
     if metric != "accuracy" or count < 2:
         return None
     return math.sqrt(value * (1 - value) / (count - 1))
 
 
 def _sample(task: LabelledTask, row: Row, index: int, label: float, prediction: float) -> dict[str, Any]:
-    """What was asked, and the classes by number and by name."""
+    """One row of the samples file: the input, and label and prediction as class numbers and names."""
     names = task.label_names
     named = {"target_name": names[int(label)], "response_name": names[int(prediction)]} if names else {}
     return {

@@ -14,7 +14,7 @@ class EvalConfig(Section):
 
     @property
     def retention(self) -> bool:
-        """Whether something is scored beside that the base model could do before."""
+        """Whether retention is measured: scores of what the base model could already do (eval.also, eval.text)."""
         return bool(self.also or self.text)
 
     limit: Count | None = Field(None, description="rows of each evaluation set; null: all")

@@ -1,6 +1,7 @@
-"""Answers of a model that the last step spoiled are no answers: the largest of numbers that are none is the first one.
+"""Refuse logits that are not finite: argmax over NaN is the first token, so a broken model would seem to answer.
 
-Every loss of a step may have been finite and the weights after the last one not; such a run would end done, at 0 %.
+All losses may be finite although the last update made the weights NaN; such a run would otherwise finish with a score
+of 0 %.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from sdsbench.core.errors import TrainingFailed
 
 
 def finite(logits: Tensor) -> Tensor:
-    """The logits (... x V) themselves. Raises TrainingFailed where one is nan or the largest of a row infinite."""
+    """Return the logits (... x V) unchanged. Raises TrainingFailed if one is NaN or a row's largest is infinite."""
     largest = float(logits.detach().amax(dim=-1).sum())
     if not math.isfinite(largest):
         raise TrainingFailed(f"logits of the model: {largest}: not finite. Try a lower train.lr.")

@@ -1,8 +1,8 @@
-"""Greedy and beam generation with a model in memory: same answers at every batch size.
+"""Greedy and beam-search generation with a model in memory; answers do not depend on the batch size.
 
-Prompts come longest first (a batch that is too large fails at once), padded on the left with the padding masked and
-positions counted from the first real token. Rows that have ended are replaced by waiting prompts (decoding.py), so that
-a batch stays full to the end.
+Prompts are answered longest first, so that a batch too large for memory fails at once. They are padded on the left; the
+padding is masked, and positions count from the first token that is not padding. Waiting prompts replace finished rows
+(decoding.py), so that a batch stays full until the prompts run out.
 """
 
 from __future__ import annotations
@@ -17,19 +17,27 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.evaluation.decoding import Decoding, accepted, last_logits, off_by, padded, positions_of, said
+from sdsbench.evaluation.decoding import (
+    Decoding,
+    last_logits,
+    logit_difference,
+    logit_tolerance,
+    padded,
+    positions_of,
+    short_message,
+)
 from sdsbench.evaluation.finite import finite
 from sdsbench.evaluation.key_value_cache import reserved_cache
 from sdsbench.evaluation.static_step import Steps, default_steps
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.tokens import EncodedText, prompt_ids
 
-REFILL = 8  # prompts are read together once an eighth of the rows is free: one by one they would stop all others often
+REFILL = 8  # refill a batch when 1/8 of its rows is free, since every refill makes the other rows wait
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt, and where its answer ends."""
+    """One prompt with the settings of its generation: token limit, stop texts, beams (1: greedy)."""
 
     prompt: str
     max_new_tokens: int
@@ -39,9 +47,9 @@ class Request:
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """A generated text without its stop text and what follows; `truncated` where it reached max_new_tokens instead.
+    """A generated text up to its stop text; `truncated` if it reached max_new_tokens before one.
 
-    `prompt_cut`: the tokens that its prompt lost on the left, so that prompt and answer fit the model's context.
+    `prompt_cut`: number of tokens removed from the start of the prompt to make prompt and answer fit the context.
     """
 
     text: str
@@ -50,9 +58,9 @@ class GeneratedAnswer:
 
 
 class Generator:
-    """Answers prompts with a decoder; `progress` is told after every token how many more are done, and may raise.
+    """Generates answers with a decoder. After every token it calls `progress(newly finished rows)`, which may raise.
 
-    `steps`: how tokens are made (static_step.py); None: as is best on the model's device.
+    `steps`: how decoding steps run (static_step.py); None: the fastest way on the model's device.
     """
 
     def __init__(
@@ -69,28 +77,28 @@ class Generator:
         self.device = next(model.parameters()).device
         self.steps: Steps = steps or default_steps(self.device)
         self.ends = _end_tokens(model, tokenizer)
-        self._texts: dict[int, str] = {}  # of single tokens
+        self._texts: dict[int, str] = {}  # token id -> its text
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
-        """The generated text of every request, without its stop text and what follows, in the order of the requests."""
+        """The generated texts in the order of the requests, each up to its stop text."""
         return [answer.text for answer in self.answers(requests)]
 
     def answers(self, requests: Sequence[Request]) -> list[GeneratedAnswer]:
-        """The same with word of which answers were cut short."""
+        """Generated answers in the order of the requests, with the marks of truncated answers and shortened prompts."""
         prompts = prompt_ids([request.prompt for request in requests], self.tokenizer, self.begin_token)
-        cuts = [self._beyond_context(ids, request) for ids, request in zip(prompts, requests, strict=True)]
+        cuts = [self._excess_tokens(ids, request) for ids, request in zip(prompts, requests, strict=True)]
         made = self.continuations([ids[cut:] for ids, cut in zip(prompts, cuts, strict=True)], requests)
         answers = (self._answer(tokens, request) for tokens, request in zip(made, requests, strict=True))
         return [replace(answer, prompt_cut=cut) for answer, cut in zip(answers, cuts, strict=True)]
 
-    def _beyond_context(self, prompt: Sequence[int], request: Request) -> int:
-        """Tokens of a prompt that do not fit the model's context beside the longest answer; at least one stays."""
+    def _excess_tokens(self, prompt: Sequence[int], request: Request) -> int:
+        """Number of prompt tokens to remove so that prompt and longest answer fit the context; at least one stays."""
         context = getattr(self.model.config, "max_position_embeddings", None)
         return 0 if context is None else max(0, len(prompt) - max(1, context - request.max_new_tokens))
 
     @torch.inference_mode()
     def continuations(self, prompts: Sequence[Sequence[int]], requests: Sequence[Request]) -> list[list[int]]:
-        """The generated tokens after every tokenised prompt."""
+        """The token ids generated for each tokenized prompt."""
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         made: list[list[int]] = [[] for _ in prompts]
         if requests and requests[0].beams > 1:
@@ -108,12 +116,12 @@ class Generator:
         requests: Sequence[Request],
         made: list[list[int]],
     ) -> None:
-        """Answer waiting prompts, longest first, until none is left, or (where rows cannot be replaced) one batch."""
+        """Answer all waiting prompts, longest first; only one batch of them if its rows cannot be replaced."""
         rows: list[int | None] = [waiting.popleft() for _ in range(min(self.batch_size, len(waiting)))]
         first = [prompts[i] for i in rows if i is not None]
         longest = len(first[0]) + max(request.max_new_tokens for request in requests)
         batch = Decoding(self.model, first, longest, self.tokenizer.pad_token_id, self.steps)
-        self._note(batch, rows, range(len(rows)), requests, made)
+        self._append_tokens(batch, rows, range(len(rows)), requests, made)
         least = max(1, self.batch_size // REFILL)
         while True:
             free = [row for row, i in enumerate(rows) if i is None]
@@ -122,7 +130,7 @@ class Generator:
                 for row in free:
                     rows[row] = waiting.popleft()
                 batch.replace(free, [prompts[i] for row in free if (i := rows[row]) is not None])
-                self._note(batch, rows, free, requests, made)
+                self._append_tokens(batch, rows, free, requests, made)
                 continue
             open_rows = [row for row, i in enumerate(rows) if i is not None]
             if not open_rows:
@@ -132,9 +140,9 @@ class Generator:
                 rows = [rows[row] for row in open_rows]
                 open_rows = list(range(len(rows)))
             batch.step(open_rows)
-            self._note(batch, rows, open_rows, requests, made)
+            self._append_tokens(batch, rows, open_rows, requests, made)
 
-    def _note(
+    def _append_tokens(
         self,
         batch: Decoding,
         rows: list[int | None],
@@ -142,7 +150,7 @@ class Generator:
         requests: Sequence[Request],
         made: list[list[int]],
     ) -> None:
-        """Write down the newest tokens of some rows; those that have ended are None from now on."""
+        """Append the newest tokens of the `changed` rows to `made`; set rows that are now finished to None."""
         tokens, ended = batch.tokens.tolist(), []
         for row in changed:
             i = rows[row]
@@ -162,7 +170,7 @@ class Generator:
         requests: Sequence[Request],
         made: list[list[int]],
     ) -> None:
-        """Beam search, a batch after the other: all beams of a batch end together."""
+        """Beam search, one batch after another; a batch ends when all its beams have ended."""
         for start in range(0, len(order), self.batch_size):
             numbers = order[start : start + self.batch_size]
             ids, mask = padded([prompts[i] for i in numbers], self.tokenizer.pad_token_id, self.device)
@@ -179,10 +187,10 @@ class Generator:
         return any(stop in tail for stop in request.stop)
 
     def _may_complete(self, token: int, stop: Sequence[str]) -> bool:
-        """Whether a stop text can have become whole with this token: decoding all rows after every token is slow.
+        """Whether this token may complete a stop text; a cheap check that avoids decoding each row after every token.
 
-        The token's own text has the last character then. It may be half a character, which is shown as U+FFFD, and
-        some tokenizers write a space only between tokens.
+        A completing token's text contains the stop text's last character. It can also be part of a multi-byte character
+        (U+FFFD), and some tokenizers add a space only between tokens.
         """
         if token not in self._texts:
             self._texts[token] = self.tokenizer.decode([token], skip_special_tokens=True)
@@ -190,9 +198,9 @@ class Generator:
         return any(word[-1:].isspace() or word[-1:] in text or "\ufffd" in text for word in stop)
 
     def _beam_search(self, ids: Tensor, mask: Tensor, request: Request) -> list[list[int]]:
-        """transformers' beam search; all requests of a batch share their settings.
+        """transformers' beam search; all requests of a batch share one setting.
 
-        Everything else that decides an answer has transformers' default: load.py reads no such setting of the model.
+        Other generation settings have transformers' defaults, since models/load.py ignores those stored with a model.
         """
 
         def checked(_rows: Tensor, scores: Tensor) -> Tensor:
@@ -222,10 +230,13 @@ class Generator:
 
 @torch.inference_mode()
 def check_generation(model: Any, examples: Sequence[EncodedText]) -> None:
-    """Raises Unavailable where answers would not be the model's own: next-token logits of a padded batch with a cache
-    are compared with those of each sequence alone, without padding or cache, for the prompt and for one token more."""
+    """Raises Unavailable if batched generation would change the model's answers.
+
+    Compares next-token logits of a padded batch with a cache to those of single sequences without padding or cache,
+    for the prompt and for one more token.
+    """
     device = next(model.parameters()).device
-    texts = sorted((example.ids for example in examples[:_AMONG]), key=len)
+    texts = sorted((example.ids for example in examples[:_CANDIDATES]), key=len)
     some = [text[:_COMPARED] for text in (texts[-1], texts[0])]
     own = [model(input_ids=torch.tensor([text], device=device), use_cache=False).logits[0].float() for text in some]
     ids, mask = padded([text[:-1] for text in some], 0, device)
@@ -236,13 +247,15 @@ def check_generation(model: Any, examples: Sequence[EncodedText]) -> None:
         found.append(last_logits(model, last, mask, positions_of(mask)[:, -1:], cache))
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # an architecture that lacks what generation needs raises whatever it likes
-        raise Unavailable(f"a {model.config.model_type} model cannot answer in batches here: {said(error)}") from None
+    except Exception as error:  # models that do not support batched generation raise errors of many types
+        raise Unavailable(
+            f"a {model.config.model_type} model cannot answer in batches here: {short_message(error)}"
+        ) from None
     differences = [
-        off_by(step, torch.stack([logits[place] for logits in own]))
+        logit_difference(step, torch.stack([logits[place] for logits in own]))
         for step, place in zip(found, (-2, -1), strict=True)
     ]
-    tolerance = accepted(model.dtype)
+    tolerance = logit_tolerance(model.dtype)
     if not max(differences) <= tolerance:
         raise Unavailable(
             f"a {model.config.model_type} model cannot answer in batches here: its logits in a padded batch with a "
@@ -250,11 +263,11 @@ def check_generation(model: Any, examples: Sequence[EncodedText]) -> None:
         )
 
 
-_AMONG, _COMPARED = 64, 32  # examples that are looked at, and tokens of each
+_CANDIDATES, _COMPARED = 64, 32  # examples to choose from, and compared tokens of each
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens that end an answer: the tokenizer's and the generation configuration's."""
+    """Token ids that end an answer, according to the tokenizer or the generation configuration."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     found = {tokenizer.eos_token_id}
     if configured is not None:

@@ -1,4 +1,4 @@
-"""The loss and perplexity of held-out responses, row by row, beside the answers that a model generates."""
+"""Loss and perplexity of held-out responses, row by row, and optionally the scores of generated answers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sdsbench.models.positions import check_length
 from sdsbench.tasks.base import BeginToken, HeldOut, TextTaskConfig
 from sdsbench.training.tokens import EncodedText, encode, prompt_text
 
-WHOLE = 10**9  # held-out responses are not cut at train.max_length
+WHOLE = 10**9  # no token limit: held-out responses are not truncated at train.max_length
 
 
 class TextObjective(Protocol):
-    """The text objective (training/causal.py)."""
+    """The parts of CausalObjective (training/causal.py) that this module uses."""
 
     def losses(self, model: Any, shares: Sequence[Sequence[Any]], device: torch.device) -> list[torch.Tensor]: ...
 
@@ -30,7 +30,7 @@ def evaluate_held_out(
     model: Any, objective: TextObjective, tokenizer: Any, config: TextTaskConfig, evaluation: HeldOut, rows: Rows,
     stage: str, batch_size: int, progress: Callable[[int], None], begin_token: BeginToken, padded: bool,
 ) -> Evaluated:  # fmt: skip
-    """Loss and perplexity of every response, and the scores of answers where the evaluation asks for them."""
+    """Loss and perplexity over all responses, plus scores of generated answers if the evaluation has scorers."""
     examples = [evaluation.example(row) for row in rows]
     on_responses = config.model_copy(update={"loss_on": "response"})
     encoded = list(encode(examples, tokenizer, WHOLE, on_responses))
@@ -57,10 +57,10 @@ def row_losses(
     batch_size: int,
     progress: Callable[[int], None],
 ) -> list[float]:
-    """A number a row whose mean over rows is the loss per target token, in nats: its summed loss over the mean targets.
+    """One number per row, in nats: the row's summed loss divided by the mean number of targets over all rows.
 
-    So a row counts by its tokens, and tests over rows are tests of the loss that is shown. Raises Unavailable for a row
-    that is longer than the model can be.
+    The mean over rows is then the loss per target token, so that tests over rows test the loss that tables show. Raises
+    Unavailable for a row longer than the model's context.
     """
     device = next(model.parameters()).device
     longest = max(example.length for example in encoded)
@@ -79,7 +79,7 @@ def row_losses(
 
 
 def loss_scores(name: str, version: int, stage: str, losses: Sequence[float], headline: bool) -> list[Score]:
-    """The scores `loss` and `perplexity` of an evaluation."""
+    """The scores `loss` (nats per token) and `perplexity` (its exponential) of an evaluation."""
     loss, error = mean_and_error(losses)
     shared = {"evaluation": name, "version": version, "stage": stage, "n": len(losses), "unit": "number"}
     first = Score(scorer="loss", value=loss, stderr=error, better="lower", headline=headline, **shared)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""A key-value cache of known length: each step writes its own column instead of copying all that came before.
+"""A key-value cache of fixed capacity: each decoding step writes one column instead of copying the whole cache.
 
-As transformers' StaticCache it holds its memory from the start; unlike it, attention reads the columns in use alone,
-and rows that have ended leave or make room for others. For static steps (static_step.py) the place of the newest column
-is a tensor on the device, and attention reads a number of columns that stays the same for many steps.
+Like transformers' StaticCache it allocates its memory once. Unlike it, attention reads only the columns in use, and
+finished rows can be removed or replaced. For static steps (static_step.py) the index of the newest column is a tensor
+on the device, and attention reads the same number of columns for many steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 class ReservedLayer(DynamicLayer):
-    """One layer's keys and values (rows x heads x used columns x head size): views of buffers of `capacity` columns."""
+    """Keys and values of one layer, rows x heads x used columns x head size: views of buffers of `capacity` columns."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ReservedLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[2]
-        if end > self.capacity:  # a single column too many would be dropped without a word
+        if end > self.capacity:  # without this check, one excess column would be dropped silently
             raise ValueError(f"{end} columns do not fit a cache reserved for {self.capacity}")
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
@@ -47,13 +47,13 @@ class ReservedLayer(DynamicLayer):
             self.use(columns)
 
     def put_last(self, rows: Tensor, other: ReservedLayer) -> None:
-        """Put all columns of another layer into the last columns of these rows, one row of it each."""
+        """Copy all columns of `other`, which has one row for each of `rows`, to the last columns of these rows."""
         end = self.get_seq_length()
         for buffer, states in zip(self.buffers, (other.keys, other.values), strict=True):
             buffer[rows, :, end - states.shape[2] : end] = states
 
     def keep_last(self, columns: int) -> None:
-        """Forget all but the last columns in use."""
+        """Drop all but the last `columns` columns in use."""
         end = self.get_seq_length()
         for buffer in self.buffers:
             buffer[:, :, :columns] = buffer[:, :, end - columns : end].clone()
@@ -67,14 +67,15 @@ class ReservedLayer(DynamicLayer):
             self.batch_select_indices(torch.arange(self.keys.shape[0]).repeat_interleave(repeats))
 
     def use(self, columns: int) -> None:
-        """So many columns, the first ones, are in use."""
+        """Set the number of columns in use, counted from the first."""
         self.keys, self.values = (buffer[:, :, :columns] for buffer in self.buffers)
 
 
 class StaticLayer(DynamicLayer):
-    """The same buffers in a static step: one new column, at the index `newest` (1); attention reads `columns` columns.
+    """The buffers of a ReservedLayer in a static step, which writes the column `newest` (tensor of length 1).
 
-    Those that are not in use are masked by the caller. They have to be finite all the same: 0 * nan is nan.
+    Attention reads the first `columns` columns; the caller masks those not in use. Their values must still be finite,
+    since 0 * nan is nan.
     """
 
     def __init__(self, reserved: ReservedLayer, newest: Tensor) -> None:
@@ -95,21 +96,21 @@ class StaticLayer(DynamicLayer):
 
 
 def static_cache(reserved: Cache, newest: Tensor) -> Cache:
-    """A reserved cache, whose layers are filled, for static steps; both are of the same memory."""
+    """A cache for static steps that shares the memory of `reserved`, whose layers are already filled."""
     return Cache(layers=[StaticLayer(layer, newest) for layer in reserved.layers])
 
 
 def reserved_cache(config: Any, capacity: int) -> DynamicCache:
-    """The cache of a model with every layer that attends to all of `capacity` positions reserved for them.
+    """A model's cache with room for `capacity` positions in every layer that attends to all of them.
 
-    Layers with a sliding window that is shorter stay transformers' own, which hold one window.
+    Layers with a shorter sliding window keep transformers' own cache layer, which stores one window.
     """
     cache = DynamicCache(config=config)
-    cache.layers = [ReservedLayer(capacity) if _sees(layer, capacity) else layer for layer in cache.layers]
+    cache.layers = [ReservedLayer(capacity) if _attends_to_all(layer, capacity) else layer for layer in cache.layers]
     return cache
 
 
-def _sees(layer: Any, columns: int) -> bool:
-    """Whether a layer attends to all of so many columns."""
+def _attends_to_all(layer: Any, columns: int) -> bool:
+    """Whether a layer attends to all of `columns` columns."""
     windowed = type(layer) is DynamicSlidingWindowLayer
     return type(layer) is DynamicLayer or (windowed and layer.sliding_window >= columns)

@@ -1,8 +1,8 @@
-"""Log-likelihoods of continuations, without padding and each prompt once.
+"""Log-likelihoods of continuations, without padding and with one computation of each prompt.
 
-A row is a prompt followed by all its continuations; each continuation sees the prompt and itself, at the positions that
-it has alone (training/attention.py). Rows lie end to end. Models that this does not serve (training/own_loss.py) read
-each prompt with each continuation, in padded batches.
+A row is a prompt followed by all its continuations. Each continuation attends to the prompt and to itself only, at the
+positions that it would have alone (training/attention.py). Rows are packed end to end. Models for which packing changes
+the loss (training/own_loss.py) instead get every pair of prompt and continuation in padded batches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sdsbench.tasks.base import BeginToken
 from sdsbench.training.attention import packed
 from sdsbench.training.tokens import plain_ids, prompt_ids
 
-_Row = tuple[tuple[int, ...], list[int]]  # prompt, numbers of its pairs
+_Row = tuple[tuple[int, ...], list[int]]  # prompt tokens, indices of the pairs with this prompt
 
 
 @torch.inference_mode()
@@ -33,10 +33,10 @@ def continuation_log_likelihoods(
     padded: bool = False,
     on_cut: Callable[[int, int], None] = lambda pair, tokens: None,
 ) -> list[tuple[float, bool]]:
-    """Per (prompt, continuation): the continuation's summed log-probability, and whether greedy decoding gives it.
+    """For each (prompt, continuation): the continuation's summed log-probability (nats), and whether it is greedy.
 
-    Where a model has no positions for both, the prompt's beginning goes; `on_cut` is told the pair's number and how
-    many tokens it lost.
+    If a pair exceeds the model's context, tokens are removed from the start of the prompt, and `on_cut(index of the
+    pair, number of removed tokens)` is called.
     """
     device = next(model.parameters()).device
     prompts = prompt_ids([prompt for prompt, _ in pairs], tokenizer, begin_token)
@@ -48,7 +48,7 @@ def continuation_log_likelihoods(
             on_cut(number, over)
     if padded:
         return _padded(model, encoded, batch_size, progress, device)
-    rows: dict[tuple[int, ...], list[int]] = {}  # prompt -> its pairs
+    rows: dict[tuple[int, ...], list[int]] = {}  # prompt -> indices of its pairs
     for i, (prompt, _) in enumerate(encoded):
         rows.setdefault(tuple(prompt), []).append(i)
     by_size = sorted(rows.items(), key=lambda row: (-len(row[0]) - sum(len(encoded[i][1]) for i in row[1]), row[1]))
@@ -68,7 +68,7 @@ def _padded(
     progress: Callable[[int], None],
     device: torch.device,
 ) -> list[tuple[float, bool]]:
-    """Results of every (prompt, continuation), longest first, through the model's own forward pass."""
+    """Results in the order of `pairs`, from padded batches (longest first) in the model's own forward pass."""
     order = sorted(range(len(pairs)), key=lambda i: (-sum(map(len, pairs[i])), i))
     results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
     for start in range(0, len(order), batch_size):
@@ -79,13 +79,13 @@ def _padded(
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         for i, (prompt, continuation), own in zip(order[start:], batch, logits, strict=False):
-            results[i] = _of_logits(own[len(prompt) - 1 : len(prompt) + len(continuation) - 1].float(), continuation)
+            results[i] = _logit_result(own[len(prompt) - 1 : len(prompt) + len(continuation) - 1].float(), continuation)
         progress(len(batch))
     return results
 
 
 def _batches(rows: Sequence[_Row], pairs: int) -> Iterator[list[_Row]]:
-    """Rows in batches of at most `pairs` continuations, at least one row each."""
+    """Split rows into batches of at most `pairs` continuations, but at least one row."""
     batch: list[_Row] = []
     for row in rows:
         if batch and sum(len(members) for _, members in batch) + len(row[1]) > pairs:
@@ -99,7 +99,7 @@ def _batches(rows: Sequence[_Row], pairs: int) -> Iterator[list[_Row]]:
 def _score(
     model: Any, rows: Sequence[tuple[list[int], list[list[int]]]], device: torch.device
 ) -> list[tuple[float, bool]]:
-    """Results of every continuation, in order."""
+    """Results of every continuation, in order, from one packed forward pass."""
     lengths = [len(prompt) + sum(map(len, continuations)) for prompt, continuations in rows]
     ids, positions = [], []
     for prompt, continuations in rows:
@@ -127,16 +127,16 @@ def _score(
 
 
 def _result(model: Any, predicting: Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
-    """Summed log-probability of a continuation and whether each token is the likeliest, from hidden states (t x d)."""
+    """(summed log-probability, whether every token is the likeliest) of a continuation, from hidden states t x d."""
     logits = model.get_output_embeddings()(predicting).float()
     softcap = getattr(model.config, "final_logit_softcapping", None)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    return _of_logits(logits, continuation)
+    return _logit_result(logits, continuation)
 
 
-def _of_logits(logits: Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
-    """The same from the logits that predict each token (t x V). Raises TrainingFailed where they are not finite."""
+def _logit_result(logits: Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
+    """As `_result`, from the logits t x V that predict each token. Raises TrainingFailed if they are not finite."""
     gold = torch.tensor(continuation, device=logits.device)[:, None]
     total = finite(logits).log_softmax(-1).gather(1, gold).double().sum()
     return float(total), bool((logits.argmax(-1, keepdim=True) == gold).all())

@@ -1,4 +1,4 @@
-"""Any task of lm-eval by its name, on data that is here: what a model could do before, beside what it learns."""
+"""Evaluate any lm-eval task by name on local data, to measure which abilities a model keeps while it learns."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from sdsbench.evaluation.text import Evaluated, Question, in_memory
 from sdsbench.training.tokens import EncodedText, prompt_ids
 
 FIRST = ("acc_norm", "acc", "exact_match", "f1")
-"""The metric to rank by is the first of these that a task has, else its own first one."""
+"""The headline metric is the first of these that the task has, else the task's own first metric."""
 SPLITS = ("train", "validation", "test", "dev")
-LISTED = 12  # tasks that a message names
+LISTED = 12  # largest number of tasks that an error message lists
 Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Shows progress of something that has so many units; the function that it gives is told how many more are done."""
+"""watch(name, units) is a context manager that shows progress; it yields a function that takes newly done units."""
 
 
 def require_named(names: Sequence[str], root: str | None) -> None:
-    """Look at lm-eval tasks and their data before anything is loaded or trained for them.
+    """Check lm-eval tasks and their data before the model is loaded or trained.
 
-    Raises Unavailable with a line for each that `evaluate_named` would refuse.
+    Raises Unavailable with one line for each task that `evaluate_named` would refuse.
     """
     problems = []
     for name in names:
@@ -49,17 +49,17 @@ def evaluate_named(
     model: Any, tokenizer: Any, name: str, stage: str, batch_size: int, root: str | None, limit: int | None,
     order: Order, padded: bool, watch: Watch,
 ) -> Evaluated:  # fmt: skip
-    """The scores of an lm-eval task (or group of tasks) with its own prompt, examples and metrics.
+    """Scores of an lm-eval task (or group of tasks) with its own prompt, few-shot examples and metrics.
 
-    Its data is looked for below `root` under the hub's name for it, then in the cache of `datasets`; `limit` is of each
-    task of a group. Raises Unavailable for a name that lm-eval does not know or that has no score of its own, data that
-    is not here, and tasks that score whole texts, run code or draw their answers.
+    Data is searched below `root` under its hub name, then in the cache of `datasets`; `limit` applies to each task of a
+    group. Raises Unavailable for a name that lm-eval does not know or that has no score of its own, for missing data,
+    and for tasks that score whole texts, run code or sample their answers.
     """
     from lm_eval import evaluator
 
     truncated: dict[Question, bool] = {}
     cut: dict[Question, int] = {}
-    loaded = _load(name, root)  # anew each time: the draw of its examples goes on where a task is used again
+    loaded = _load(name, root)  # not cached: a reused task would continue its random draw of few-shot examples
     tasks = loaded["tasks"]
     chosen = {key: _rows(task, limit, order) for key, task in tasks.items()}
     asked = [(task, task.eval_docs[number]) for key, task in tasks.items() for number in chosen[key]]
@@ -78,7 +78,7 @@ def evaluate_named(
 
 
 def _check_kind(name: str, loaded: Mapping[str, Any]) -> None:
-    """Raises Unavailable for what has no score, or none that is computed here."""
+    """Raises Unavailable for a task without a score, or of a kind that is not supported here."""
     tasks = loaded["tasks"]
     if name not in loaded["groups"] and list(tasks) != [name]:
         raise Unavailable(f"eval.also: {name} is a tag of lm-eval, which has no score of its own; {_its_tasks(tasks)}")
@@ -94,7 +94,7 @@ def _its_tasks(tasks: Mapping[str, Any]) -> str:
 
 
 def _check_answers(model: Any, tokenizer: Any, asked: Sequence[tuple[Any, Any]]) -> None:
-    """That a few of the prompts that are answered in batches have the model's own answers."""
+    """Check on a few generation prompts that batched answers are the model's own (`check_generation`)."""
     prompts = [task.doc_to_text(doc) for task, doc in asked if task.OUTPUT_TYPE == "generate_until"][:2]
     if prompts:
         encoded = prompt_ids(prompts, tokenizer, "tokenizer")
@@ -102,12 +102,12 @@ def _check_answers(model: Any, tokenizer: Any, asked: Sequence[tuple[Any, Any]])
 
 
 def _requests(task: Any, doc: Any) -> int:
-    """How often the model is asked for a question: once a choice."""
+    """Number of model requests for one question: one for each choice."""
     return len(task.doc_to_choice(doc)) if task.OUTPUT_TYPE == "multiple_choice" else 1
 
 
 def _load(name: str, root: str | None) -> dict[str, Any]:
-    """The task, or the tasks of a group, with their data. Raises Unavailable for what cannot be scored."""
+    """The task, or the tasks of a group, by name, with their data. Raises Unavailable if they cannot be scored."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = _manager()
     if name not in manager.all_tasks:
@@ -115,11 +115,11 @@ def _load(name: str, root: str | None) -> dict[str, Any]:
 
         raise Unavailable(f"eval.also: {name}: accepted: a task of lm-eval. {nearest(name, manager.all_tasks)}".strip())
     try:
-        with _local_data(root), contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars
+        with _local_data(root), contextlib.redirect_stderr(io.StringIO()):  # hides lm-eval's progress bars
             loaded = manager.load([name])
     except Unavailable:
         raise
-    except Exception as error:  # datasets raises many kinds for data that is not there
+    except Exception as error:  # datasets raises errors of many types for missing data
         if isinstance(error, ImportError) or isinstance(error.__cause__ or error.__context__, ImportError):
             raise Unavailable(f"eval.also: {name} needs packages that are not here: {error}") from None
         why = f"no split {error}" if isinstance(error, KeyError) else str(error)
@@ -133,7 +133,7 @@ def _load(name: str, root: str | None) -> dict[str, Any]:
 
 @cache
 def _manager() -> Any:
-    """lm-eval's list of tasks, from thousands of files: a process reads them once (seven seconds)."""
+    """lm-eval's index of tasks, cached because it reads thousands of files in about seven seconds."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
@@ -141,7 +141,10 @@ def _manager() -> Any:
 
 @contextlib.contextmanager
 def _local_data(root: str | None) -> Iterator[None]:
-    """Inside, lm-eval's tasks find their data sets below a folder first. lm-eval has no other door for groups."""
+    """While active, lm-eval's tasks load their data from `root` first, by a replaced `datasets.load_dataset`.
+
+    lm-eval offers no setting for this that also works for groups of tasks.
+    """
     import datasets
 
     original = datasets.load_dataset
@@ -158,7 +161,7 @@ def _local_data(root: str | None) -> Iterator[None]:
 
 
 def _splits(root: Path, path: str, configuration: str | None) -> dict[str, Any]:
-    """The splits of a hub set that lie below `root`."""
+    """The splits of a hub data set found below `root`, by name."""
     for folder in (root / path, root / path.rpartition("/")[2]):
         places = [folder / configuration] if configuration and (folder / configuration).is_dir() else [folder]
         for place in places:
@@ -169,7 +172,7 @@ def _splits(root: Path, path: str, configuration: str | None) -> dict[str, Any]:
 
 
 def _rows(task: Any, limit: int | None, order: Order) -> list[int]:
-    """Numbers of the questions that are asked: all, or a draw, or the first ones."""
+    """Indices of the evaluated questions: all, `limit` drawn at random, or the first `limit`."""
     count = len(task.eval_docs)
     if limit is None or limit >= count:
         return list(range(count))
@@ -179,7 +182,7 @@ def _rows(task: Any, limit: int | None, order: Order) -> list[int]:
 def _scores(
     name: str, stage: str, found: Mapping[str, Any], counts: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
 ) -> Iterator[Score]:
-    """A score a metric; where answers are read in several ways (filters), one a way."""
+    """One score for each metric, and for each filter (way to extract the answer) if there are several."""
     results = found["results"].get(name, {})
     keys = [key for key, value in results.items() if isinstance(value, float) and "_stderr," not in key and "," in key]
     metrics = [key.partition(",")[0] for key in keys]
@@ -196,13 +199,13 @@ def _scores(
 
 
 def _scorer(key: str, several: bool) -> str:
-    """The name of a metric, with that of its filter where it has several."""
+    """The name of a metric, followed by its filter's name if it has several filters."""
     metric, _, way = key.partition(",")
     return f"{metric}_{way}" if several else metric
 
 
 def _error(value: float, scorer: str, samples: Sequence[Mapping[str, Any]]) -> float | None:
-    """The standard error of a value that is the mean over all questions; None of any other."""
+    """The standard error of a value that is a mean over all questions; None for other values."""
     values = [sample["scores"].get(scorer) for sample in samples]
     if not values or None in values:
         return None
@@ -213,7 +216,7 @@ def _error(value: float, scorer: str, samples: Sequence[Mapping[str, Any]]) -> f
 def _samples(
     found: Mapping[str, list[dict[str, Any]]], tasks: Mapping[str, Any], grouped: bool
 ) -> list[dict[str, Any]]:
-    """A row a question with its metrics, as far as they are numbers."""
+    """One row for each question, with those of its metrics that are numbers."""
     questions: dict[Question, dict[str, Any]] = {}
     for key in tasks:
         ways: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Standard metrics by name, from scikit-learn and scipy, imported when first needed."""
+"""Standard metrics by name, from scikit-learn and scipy, which are imported when first needed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ METRICS = {
     "matthews": "sklearn.metrics:matthews_corrcoef", "pearson": "scipy.stats:pearsonr",
     "spearman": "scipy.stats:spearmanr",
 }  # fmt: skip
-"""f1: of the class with number 1, as GLUE defines it."""
+"""f1 is that of class 1, as in GLUE."""
 
 
 def compute(metric: str, predictions: Numbers, references: Numbers) -> float:
-    """A metric of predicted against true labels: accuracy and f1 in 0..1, the correlations in -1..1.
+    """A metric of predicted and true labels: accuracy and f1 in 0..1, correlations in -1..1.
 
-    A correlation that is not defined, because all predictions are equal, is 0: a constant knows nothing.
+    A correlation that is undefined because all predictions are equal counts as 0, that of an uninformative model.
     Raises KeyError for a metric that is not in METRICS.
     """
     if metric not in METRICS:
@@ -28,12 +28,12 @@ def compute(metric: str, predictions: Numbers, references: Numbers) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of constant input, which is handled below
         found = pkgutil.resolve_name(METRICS[metric])(references, predictions, **options)
-    value = float(getattr(found, "statistic", found))  # scipy's correlations come with their p-values
+    value = float(getattr(found, "statistic", found))  # scipy returns correlations together with p-values
     return 0.0 if math.isnan(value) else value
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """A mean over questions and its standard error, None of a single one."""
+    """(mean over questions, its standard error, which is None for a single question)."""
     count = len(values)
     mean = sum(values) / count
     if count < 2:

@@ -1,7 +1,7 @@
-"""What a model could do before: lm-eval tasks by name, and the loss of a text, scored beside what it learns.
+"""Retention: lm-eval tasks and the loss of a text, scored before and after training to measure forgetting.
 
-Measured of the base model without adapter before training, and of the trained model: a method need not start as the
-identity, so the first is not the model at step 0.
+The first measurement uses the base model without an adapter, not the model at step 0: some methods change the model
+before the first step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sdsbench.evaluation.lm_eval_tasks import Watch, evaluate_named
 from sdsbench.evaluation.text import Evaluated
 from sdsbench.training.tokens import EncodedText
 
-WINDOW = 512  # tokens of a text whose loss is taken at once
+WINDOW = 512  # a text is split into windows of this many tokens
 
 
 def retained(
@@ -31,7 +31,7 @@ def retained(
     text: Rows | None,
     watch: Watch,
 ) -> Iterator[Evaluated]:
-    """Scores of every task of eval.also, then of eval.text. Raises Unavailable where one cannot be had."""
+    """Scores of every task of eval.also, then of eval.text. Raises Unavailable if one of them cannot be evaluated."""
     windows = None if text is None else _windows(text, tokenizer)
     for name in config.also:
         yield evaluate_named(
@@ -42,7 +42,7 @@ def retained(
 
 
 def _windows(text: Rows, tokenizer: Any) -> list[EncodedText]:
-    """A text cut into windows that begin anew, without those that have nothing to predict."""
+    """Split a text into windows without context of each other; windows without a target token are left out."""
     cut = (
         EncodedText(tuple(ids[start : start + WINDOW]), 0)
         for row in text
@@ -58,7 +58,7 @@ def _windows(text: Rows, tokenizer: Any) -> list[EncodedText]:
 def _text_loss(
     model: Any, objective: TextObjective, windows: Sequence[EncodedText], stage: str, batch_size: int, watch: Watch
 ) -> Evaluated:
-    """Loss a token of a text: a light measure that needs no task."""
+    """Loss per token of a text, in nats: a cheap measure of retention that needs no task."""
     with watch("text", len(windows)) as progress:
         losses = row_losses(model, objective, windows, batch_size, progress)
     scores = [

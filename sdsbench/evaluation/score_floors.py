@@ -1,4 +1,4 @@
-"""What a model that learned nothing reaches: the floor that every score is read against."""
+"""Score floors: what a model reaches that has learned nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sdsbench.evaluation import metrics
 
 
 def constant_floor(metric: str, labels: Sequence[float]) -> float:
-    """The best value of a metric that one prediction for all rows reaches: the majority class for accuracy.
+    """Best value of a metric under a constant prediction: for accuracy, the share of the majority class.
 
-    A correlation with a constant is 0.
+    The correlation with a constant counts as 0.
     """
     if metric in ("pearson", "spearman", "matthews"):
         return 0.0
@@ -22,5 +22,5 @@ def constant_floor(metric: str, labels: Sequence[float]) -> float:
 
 
 def chance_floor(choices: Sequence[int]) -> float:
-    """The accuracy that guessing is expected to reach, from the number of choices of every question."""
+    """Expected accuracy of random guessing, given the number of choices of every question."""
     return sum(1 / count for count in choices) / len(choices)

@@ -1,11 +1,11 @@
-"""A step of decoding whose shapes and addresses do not change, so that CUDA can record it once and replay it.
+"""A decoding step with constant shapes and memory addresses, which CUDA can capture as a graph and replay.
 
 Launching the kernels of a token one by one from Python can take longer than computing them. Here attention reads a
-whole bucket of columns, those that are not in use masked, and what differs from token to token is in tensors that stay
-where they are: the newest tokens, their positions, the mask, the index of the newest column. On CUDA the first step in
-a bucket is launched as usual, which also warms up what libraries set up at first use; at the second it is captured as
-a graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs), and from then on replayed. Elsewhere every
-step is launched, which is how the tests prove its logic.
+fixed number of cache columns (a bucket), with unused columns masked. Everything that differs between tokens is held in
+tensors at fixed addresses: the newest tokens, their positions, the mask, the index of the newest column. On CUDA the
+first step of a bucket runs without a graph, as a warm-up for libraries; the second is captured as a graph
+(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) and replayed from then on. On other devices no step
+is captured, which lets tests check the same code on a CPU.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from transformers import Cache
 from sdsbench.evaluation.key_value_cache import ReservedLayer, static_cache
 
 Steps = Literal["plain", "static", "captured"]
-"""How tokens are made: `plain` as the model's library does; `static` by static steps that are launched one by one;
-`captured` by static steps that are replayed from CUDA graphs (static elsewhere). The answers are the same; in 16 bits
-up to rounding, since sums over more columns are taken in another order."""
+"""How decoding steps run: `plain` as in transformers; `static` as static steps without graphs; `captured` as static
+steps replayed from CUDA graphs (on other devices like `static`). The answers are equal; in 16 bits up to rounding,
+since sums over more columns are computed in another order."""
 
 ON_CUDA: Steps = "captured"
-"""What is done on CUDA: the GPU suite compares both on a device (docs/speed.md says on which)."""
+"""Default on CUDA; the GPU test suite compares it with plain steps (docs/speed.md names the devices)."""
 
-BUCKET = 128  # columns: each bucket is captured once, and a step reads at most so many columns in vain
-_MASKS = ("sdpa", "eager")  # attention that adds a mask of rows x 1 x 1 x columns to its scores
+BUCKET = 128  # columns per bucket: one graph for each bucket; a step reads fewer than this many unused columns
+_MASKS = ("sdpa", "eager")  # attention implementations that accept an additive mask of rows x 1 x 1 x columns
 
 Logits = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
-"""Of (tokens b x 1, mask, positions b x 1, cache): logits b x V of the tokens that follow."""
+"""(tokens b x 1, mask, positions b x 1, cache) -> logits b x V of the next tokens."""
 
 
 def default_steps(device: torch.device) -> Steps:
-    """On a CPU launching is cheap and columns that are read in vain are not."""
+    """Plain steps on a CPU, where launching is cheap but reading unused columns is not."""
     return ON_CUDA if device.type == "cuda" else "plain"
 
 
 def why_plain(model: Any, cache: Cache) -> str | None:
-    """Why a model's steps cannot be static; None where they may be."""
+    """The reason why a model cannot use static steps; None if it may."""
     if not all(isinstance(layer, ReservedLayer) for layer in cache.layers):
         return "layers with a short window, or a state of another kind, place their columns themselves"
     attention = model.config._attn_implementation
@@ -50,10 +50,10 @@ def why_plain(model: Any, cache: Cache) -> str | None:
 
 
 class StaticStep:
-    """Steps of a batch: tokens (b), positions (b x 1), mask (b x capacity) and cache are read and written in place.
+    """Static steps of a batch; updates tokens (b), positions (b x 1), mask (b x capacity) and cache in place.
 
-    Graphs are of these very tensors and of the model's weights: they live as long as the batch, which is a whole
-    evaluation, since rows that end are replaced. So capturing is paid once a bucket.
+    Graphs contain the addresses of these tensors and of the weights, so they are valid as long as the batch. As new
+    prompts replace finished rows, a batch lasts a whole evaluation, and each bucket is captured once.
     """
 
     def __init__(
@@ -71,21 +71,21 @@ class StaticStep:
         self.cache = static_cache(cache, self.newest)
         self._logits = logits
         self.captured = captured and tokens.device.type == "cuda"
-        self._warm: set[int] = set()  # buckets in which a step was launched
+        self._warm: set[int] = set()  # buckets whose warm-up step has run
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         if self.captured:
             self._stream, self._pool = torch.cuda.Stream(tokens.device), torch.cuda.graph_pool_handle()
 
     def logits(self, columns: int) -> Tensor:
-        """Logits (b x V) after the newest tokens, which get the last of `columns`; tokens and positions stay.
+        """Logits (b x V) that follow the newest tokens, at the last of `columns`; tokens and positions are unchanged.
 
-        At least one column is read in vain: a model that takes the columns it reads for those in use shows it here.
+        Reads at least one unused column, so that a comparison with plain logits exposes a model that ignores the mask.
         """
         self.newest.fill_(columns - 1)
         return self._forward(self._bucket(columns + 1), self.positions + 1)
 
     def __call__(self, columns: int) -> None:
-        """Make the next token of every row. Where it raises, tokens and positions are as before."""
+        """Compute the next token of every row. If this raises, tokens and positions are unchanged."""
         bucket = self._bucket(columns)
         self.newest.fill_(columns - 1)
         if not self.captured:
@@ -99,11 +99,11 @@ class StaticStep:
             self._graphs[bucket].replay()
 
     def _bucket(self, columns: int) -> int:
-        """The columns that a step reads."""
+        """Number of columns that a step reads: `columns` rounded up to a multiple of BUCKET, at most the capacity."""
         return min(-(-columns // BUCKET) * BUCKET, self.mask.shape[1])
 
     def _step(self, bucket: int) -> None:
-        """All of it is kernels: no value is read back and nothing is copied from main memory."""
+        """The captured part of a step: kernels only, no value is read back, nothing is copied from main memory."""
         positions = self.positions + 1
         tokens = self._forward(bucket, positions).argmax(dim=-1)
         self.positions.copy_(positions)
@@ -119,24 +119,24 @@ class StaticStep:
         return self._logits(self.tokens[:, None], added, positions, self.cache)
 
     def _warm_up(self, bucket: int) -> None:
-        """A step on the stream of the captures; what would make the host wait, which no capture survives, raises."""
+        """Run a step on the capture stream; raises if an operation synchronizes with the host, as capturing forbids."""
         here = torch.cuda.current_stream(self.tokens.device)
         self._stream.wait_stream(here)
         try:
-            with torch.cuda.stream(self._stream), _waiting_raises():
+            with torch.cuda.stream(self._stream), _synchronization_raises():
                 self._step(bucket)
         finally:
             here.wait_stream(self._stream)
 
     def _capture(self, bucket: int) -> torch.cuda.CUDAGraph:
-        """The graph of a step; nothing is computed. All graphs share their memory: none outlives a replay in it."""
+        """Capture a step as a graph without running it. Graphs share a memory pool; none needs data after a replay."""
         graph = torch.cuda.CUDAGraph()
         capture = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
         try:
-            with torch.cuda.stream(self._stream), capture:  # the outer one goes back also where a capture fails
+            with torch.cuda.stream(self._stream), capture:  # the outer context restores the stream if capture fails
                 self._step(bucket)
         except Exception:
-            # Where a capture fails, torch goes on taking its random generator for one that is being captured.
+            # After a failed capture, torch still treats its random generator as being captured; this resets it.
             generator = torch.cuda.default_generators[self._stream.device_index]
             generator.graphsafe_set_state(generator.clone_state())
             raise
@@ -144,11 +144,11 @@ class StaticStep:
 
 
 @contextmanager
-def _waiting_raises() -> Iterator[None]:
-    """Inside, operations of torch for which the host waits for the device raise RuntimeError."""
+def _synchronization_raises() -> Iterator[None]:
+    """While active, torch operations that make the host wait for the device raise RuntimeError."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that its check does not know all such operations
+        warnings.simplefilter("ignore")  # hides torch's warning that its check is incomplete
         torch.cuda.set_sync_debug_mode("error")
         try:
             yield

@@ -1,4 +1,4 @@
-"""Text evaluations through lm-eval: its task machinery, our task definitions, our model in memory."""
+"""Text evaluations through lm-eval, with this project's task definitions and its generation from a model in memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sdsbench.tasks.base import BeginToken, Choice, Generation
 from sdsbench.training.tokens import prompt_text
 
 Question = tuple[str, int]
-"""A task of lm-eval and the number of a question in it."""
+"""(name of an lm-eval task, index of a question in it)."""
 
 
 @dataclass
 class Evaluated:
-    """The scores of one evaluation set and its per-question rows."""
+    """The scores of one evaluation set, and one row of results for each question."""
 
     scores: list[Score]
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -42,10 +42,10 @@ def evaluate_text(
     begin_token: BeginToken = "tokenizer",
     padded: bool = False,
 ) -> Evaluated:
-    """Score a decoder on the rows of an evaluation set; one generation a row, whatever the number of scorers.
+    """Score a decoder on the rows of an evaluation set; each row is generated once for all scorers.
 
-    `progress` is told how many more rows are done, with 0 after every token and every graded answer, and may raise.
-    `padded`: likelihoods through the model's own forward pass (training/own_loss.py).
+    `progress(newly finished rows)` is called after every token and graded answer, with 0 in between, and may raise.
+    `padded`: compute likelihoods in padded batches with the model's own forward pass (training/own_loss.py).
     """
     from lm_eval import evaluator
     from lm_eval.api.task import ConfigurableTask
@@ -62,7 +62,7 @@ def evaluate_text(
     truncated: dict[Question, bool] = {}
     cut: dict[Question, int] = {}
     lm = in_memory(model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded)
-    with contextlib.redirect_stderr(io.StringIO()):  # lm-eval's bars; our own progress has its own stream
+    with contextlib.redirect_stderr(io.StringIO()):  # hides lm-eval's progress bars
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
@@ -76,7 +76,7 @@ def evaluate_text(
 
 def _generation_task(evaluation: Generation, rows: Rows, progress: Callable[[int], None]) -> dict[str, Any]:
     def verdicts(doc: Any, results: Sequence[str]) -> dict[str, float]:
-        progress(0)  # grading thousands of answers takes minutes, too
+        progress(0)  # grading thousands of answers takes minutes and must stay interruptible
         return {name: _number(scorer(doc, results[0])) for name, scorer in evaluation.scorers.items()}
 
     return {
@@ -95,7 +95,7 @@ def _generation_task(evaluation: Generation, rows: Rows, progress: Callable[[int
 
 
 def _number(verdict: float | None) -> float:
-    """A verdict as lm-eval wants it: not a number where the grader was undecided."""
+    """A grader's verdict as the number that lm-eval averages: NaN if the grader was undecided."""
     return math.nan if verdict is None else float(verdict)
 
 
@@ -138,10 +138,10 @@ def in_memory(
     cut: dict[Question, int],
     padded: bool,
 ) -> Any:
-    """Our generation and likelihoods behind lm-eval's interface.
+    """An lm-eval model that uses this project's generation and likelihoods.
 
-    lm-eval hands on texts alone; which of them were cut short is put into `truncated`, and how many tokens a prompt
-    lost into `cut`, by question.
+    lm-eval's interface returns texts only, so for each question `truncated` receives whether its answer was truncated,
+    and `cut` how many tokens were removed from its prompt.
     """
     from lm_eval.api.model import LM
 
@@ -186,7 +186,7 @@ def _sample(
         response = [float(response[0][0]) for response in sample["resps"]]
     return {
         "index": sample["doc_id"],
-        "id": f"{sample['doc_id']}-{sample['doc_hash'][:12]}",  # test sets hold some rows twice
+        "id": f"{sample['doc_id']}-{sample['doc_hash'][:12]}",  # a hash alone is not unique: test sets repeat rows
         "prompt": prompt,
         "target": target,
         "response": response,

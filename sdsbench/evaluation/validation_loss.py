@@ -1,4 +1,4 @@
-"""The mean loss on rows held back from training: a second criterion beside the score by which a value is tuned."""
+"""The mean loss on rows held back from training: a criterion for tuning, in addition to the score."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def mean_loss(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> float:
-    """Loss per target (a token of a response, a row of a classifier), in nats, over encoded examples.
+    """Loss per target (a response token, or a classifier's row), in nats, over encoded examples.
 
-    `progress` is told after every batch how many more are done, and may raise.
+    `progress(newly finished examples)` is called after every batch and may raise.
     """
     device = next(model.parameters()).device
     model.eval()

@@ -1,7 +1,7 @@
-"""Tasks that are several runs (task=glue, task=vtab): expanded into their members, and their means.
+"""Aggregate tasks, which consist of several runs (task=glue, task=vtab): their member runs and the means over them.
 
-A mean is defined once, by the task (Task.means); it is printed here after a direct run of all members, and a grid table
-makes it from records (tables/means.py).
+Each mean is defined once, by the task (Task.means). It is printed here after a direct run of all members; grid tables
+compute it from records (tables/means.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdsbench.tasks import base as tasks
 
 
 def member_runs(config: RunConfig, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[RunConfig]:
-    """A run for each member of the aggregate task of `config`, which the overrides composed."""
+    """One configuration for each member of the aggregate task of `config`; `overrides` are those that composed it."""
     others = [line for line in overrides if not line.lstrip("+").startswith(("task=", "task.members="))]
     members = tasks.build(config.task).members
     return [compose_run([*others, f"task={member}"], config_dirs) for member in members]
@@ -31,7 +31,7 @@ def member_runs(config: RunConfig, overrides: Sequence[str], config_dirs: Sequen
 
 @lru_cache(maxsize=256)
 def means_of(task: str) -> Mapping[str, Sequence[str]]:
-    """The means that a task of conf/task defines, in the order in which they need each other; empty for others."""
+    """The means that a task of conf/task defines (mean -> parts), ordered so that parts precede means that use them."""
     try:
         kind, config_class = tasks.lookup(task)
     except KeyError:
@@ -46,13 +46,13 @@ def means_of(task: str) -> Mapping[str, Sequence[str]]:
 
 
 def means_over(task: str) -> dict[str, dict[str, list[str]]]:
-    """The means that a task's evaluations are part of: its own, and those of the aggregate task that it belongs to."""
+    """The means that include evaluations of this task: its own, and those of aggregate tasks that it belongs to."""
     found = {name: means_of(name) for name in dict.fromkeys([task, task.partition("/")[0]])}
     return {name: {mean: list(parts) for mean, parts in means.items()} for name, means in found.items() if means}
 
 
 def execute_announced(config: RunConfig) -> Record:
-    """Run one configuration; what was understood of it is said before torch loads, which may take a while."""
+    """Run one configuration; print a summary of it first, since importing torch may take a while."""
     print_now(announcement(config))
     with importing():
         from sdsbench.runs.execute import execute
@@ -60,9 +60,9 @@ def execute_announced(config: RunConfig) -> Record:
 
 
 def execute_members(aggregate: tasks.Task, configs: Sequence[RunConfig]) -> tuple[int, float | None]:
-    """Run every member of an aggregate task, one after the other; a member that fails does not stop the others.
+    """Run every member of an aggregate task, one after another; a member that fails does not stop the others.
 
-    Returns the highest exit code of the members, and the mean over all of them where it is known.
+    Returns the highest exit code of the members, and the mean over all of them (None if one has no score).
     """
     records, codes = [], [0]
     for config in configs:
@@ -81,7 +81,7 @@ def execute_members(aggregate: tasks.Task, configs: Sequence[RunConfig]) -> tupl
 def means_text(
     name: str, means: Mapping[str, Sequence[str]], records: Sequence[Record]
 ) -> tuple[str, dict[str, float]]:
-    """Headline scores after training, and every mean whose parts are all there: as lines, and by name."""
+    """(text lines, values by name) of the headline scores after training and every mean whose parts all exist."""
     scores = (score for record in records for score in record.scores if score.headline and not score.retention)
     values = {score.evaluation: score.value for score in scores if score.stage == "trained"}
     lines = [f"{name}: headline scores after training"]

@@ -1,4 +1,4 @@
-"""What was decided, said as soon as it is known: before torch loads, with data and weights here, with the method in."""
+"""The settings of a run in lines for the user, printed in stages: before torch is imported, after loading, at start."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from sdsbench.runs.prepare import Loaded
     from sdsbench.training.precision import Device
 
-MANY_CUT = 0.02  # share of the rows
+MANY_CUT = 0.02  # share of truncated rows above which the banner warns
 _SETTINGS = ("rank", "alpha", "dropout", "type", "options")
 
 
 def announcement(config: RunConfig) -> str:
-    """What the configuration alone says; loads no torch, so that a user sees within a second what was understood.
+    """Summary of the configuration; does not import torch, so that the user sees it within a second.
 
-    Raises Unavailable where no source has the data.
+    Raises Unavailable if no source has the data.
     """
     config, reason = resolve_source(config)
     train, method = config.train, config.method
@@ -45,7 +45,7 @@ def announcement(config: RunConfig) -> str:
 
 
 def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) -> str:
-    """What data and weights add, before anything is computed with them; `started`: the cores when the run began."""
+    """Summary of data, weights and device after loading; `started` is the load of the CPU cores when the run began."""
     device, rows, weights = loaded.device, loaded.data.training, loaded.model.weights
     parameters = sum(parameter.numel() for parameter in loaded.model.model.parameters())
     tokens = sum(example.length for example in loaded.examples) / len(loaded.examples)
@@ -69,7 +69,7 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
 
 
 def _attention(loaded: Loaded) -> dict[str, str]:
-    """Why the sequences of a pass attend one after the other on a GPU, where they do."""
+    """On a GPU without a kernel for packed sequences: a line with the reason why attention runs one by one."""
     from sdsbench.training.attention import one_by_one
 
     device, model = loaded.device, loaded.model.model.config
@@ -82,12 +82,12 @@ def _attention(loaded: Loaded) -> dict[str, str]:
 
 
 def _held_out(loaded: Loaded) -> dict[str, str]:
-    """How many rows say which step counts (train.best_every), where any do."""
+    """Number of held-out rows that select the best step; empty unless train.best_every is set."""
     return {"held out": f"{len(loaded.held_out)} rows: the best step by their loss"} if loaded.held_out else {}
 
 
 def _lengths(lengths: Lengths | None) -> dict[str, str]:
-    """The rows that train.max_length cut, where there are any; a warning where they are more than a few."""
+    """Number of rows truncated at train.max_length, if any; a warning if their share exceeds MANY_CUT."""
     if lengths is None or not lengths.note:
         return {}
     warning = "WARNING: " if lengths.share > MANY_CUT else ""
@@ -95,7 +95,7 @@ def _lengths(lengths: Lengths | None) -> dict[str, str]:
 
 
 def trainable(parameters: int, micro_tokens: int | None) -> str:
-    """What the method adds, and how a step is cut."""
+    """Trainable parameters, and the largest number of tokens in a pass."""
     cut = "each step in one pass" if micro_tokens is None else f"in passes of at most {micro_tokens:,} tokens"
     return _lines({"trains": f"{parameters:,} parameters, {cut}"})
 
@@ -105,7 +105,7 @@ def _lines(lines: dict[str, str]) -> str:
 
 
 def expected_seconds(parameters: int, tokens_per_step: float, steps: int, device: Device) -> float:
-    """6 operations a parameter and token, at half the speed of a 1024 x 1024 x 1024 product here."""
+    """Estimated training time: 6 FLOPs per parameter and token, at half the speed of a 1024^3 matrix product here."""
     size = 1024
     left, right = (torch.ones(size, size, device=device.device, dtype=device.dtype) for _ in range(2))
     left @ right

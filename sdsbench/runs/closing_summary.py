@@ -1,4 +1,4 @@
-"""What a finished run says at its end."""
+"""The summary that a finished run prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sdsbench.core.record import Record, Score
 
 
 def summary(record: Record) -> str:
-    """Scores before and after training, a line each, and what the run cost, as aligned text."""
+    """Scores before and after training, one line each, and the run's time and memory, as aligned text."""
     lines = [f"run {record.run_id}  {record.status}  {record.model} {record.method} {record.task} seed {record.seed}"]
     lines += _score_lines(record)
     if record.losses:
@@ -27,7 +27,7 @@ def summary(record: Record) -> str:
 
 
 def _score_lines(record: Record) -> Iterator[str]:
-    """A line a score and stage; evaluation and scorer stand before the first of their stages."""
+    """One line for each score and stage; evaluation and scorer are printed before the first of their stages only."""
     rows = [
         ("" if place else evaluation, "" if place else scorer, _stage(score), _value(score))
         for (evaluation, scorer), scores in grouped(record.scores, lambda s: (s.evaluation, s.scorer)).items()

@@ -1,6 +1,6 @@
-"""data.source=auto decided, and a run whose data cannot be had refused: before anything is planned, named or loaded.
+"""Resolve data.source=auto, and refuse runs whose data is not available, before a run is planned, named or loaded.
 
-Generated data never stands in for a paper's: auto means `embedded` under protocol=quick only, which is this project's.
+Generated data never replaces a paper's data: auto means `embedded` only under protocol=quick, which is this project's.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ OWN_PROTOCOL = "quick"
 
 
 def resolve_source(config: RunConfig) -> tuple[RunConfig, str]:
-    """The configuration with the source that it will read, which is part of its name, and why that one.
+    """(configuration with `data.source` resolved, since it is part of a run's id; reason for this source).
 
-    Raises Unavailable where `auto` has no source that is the protocol's.
+    Raises Unavailable if `auto` finds no source for the protocol's data.
     """
     source, reason = _source(config)
     return with_values(config, {"data.source": source}), reason
 
 
 def require_data(config: RunConfig) -> None:
-    """Raises Unavailable where a resolved source cannot have what the run reads; looks at names and folders only."""
+    """Raises Unavailable if the resolved source lacks data that the run reads; checks names and folders only."""
     for data_set, split in needs(config):
         sources.require(data_set, split, config.data)
 
@@ -54,7 +54,7 @@ def _source(config: RunConfig) -> tuple[Source, str]:
 
 
 def _sets(config: RunConfig) -> Iterator[DataSet]:
-    """Every data set that the run reads, or that the members of its task read."""
+    """Every data set that the run, or each member of an aggregate task, reads."""
     members = tasks.build(config.task).members
     if members:  # each member's set has the member's name
         yield from (catalogue.get(name) for name in members if name in catalogue.names())
@@ -65,7 +65,7 @@ def _sets(config: RunConfig) -> Iterator[DataSet]:
 
 def needs(config: RunConfig) -> Iterator[tuple[DataSet, str]]:
     """Every (data set, split) that the run reads."""
-    if tasks.build(config.task).members:  # never read itself
+    if tasks.build(config.task).members:  # an aggregate task reads no data of its own
         return
     yield catalogue.get(config.task.train_set), "train"
     for evaluation in tasks.build(config.task).evaluations():

@@ -1,4 +1,4 @@
-"""Scores of a model on every evaluation set of a run, written into its step log and samples folder."""
+"""Evaluate a model on every evaluation set of a run; write scores to the step log and answers to the samples folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(run: ActiveRun, loaded: Loaded, stage: str, step: int) -> None:
-    """Score every evaluation set after `step` optimizer steps; the step log is the only place that scores go to."""
+    """Score every evaluation set after `step` optimizer steps; scores are written to the step log only."""
     for evaluated in outcomes(run, loaded, stage):
         keep_samples(run, evaluated)
         log_scores(run, evaluated, step)
@@ -34,7 +34,7 @@ def evaluate(run: ActiveRun, loaded: Loaded, stage: str, step: int) -> None:
 
 
 def evaluate_retention(run: ActiveRun, loaded: Loaded, stage: str, step: int) -> None:
-    """Score what the base model could do before, beside the task."""
+    """Score retention: the tasks of eval.also and the text of eval.text, which are not trained on."""
     if not run.config.eval.retention:
         return
     plain = evaluation_model(loaded.model.model, loaded.device)
@@ -44,9 +44,9 @@ def evaluate_retention(run: ActiveRun, loaded: Loaded, stage: str, step: int) ->
 
 
 def evaluate_along(run: ActiveRun, loaded: Loaded, base: Mapping[str, Tensor], step: int) -> None:
-    """Score W0 + t dW for every t of eval.along: the last step may lie beyond the best weights on its way.
+    """Score W0 + t dW for every t of eval.along: weights between base and trained model may score better than both.
 
-    `base` holds W0 by name, those of a new head as they were drawn. No answers are kept.
+    `base` holds W0 by name, for a new head its initial values. Answers are not stored.
     """
     plain = merged(loaded.model.model, torch.float32).eval()
     update = {name: p.detach() - base[name].to(p) for name, p in plain.named_parameters() if name in base}
@@ -62,7 +62,7 @@ def evaluate_along(run: ActiveRun, loaded: Loaded, base: Mapping[str, Tensor], s
 
 
 def evaluate_epoch(run: ActiveRun, loaded: Loaded, step: int) -> None:
-    """Score after an epoch; samples are kept of the best one, by each evaluation's headline score."""
+    """Score after an epoch; for each evaluation, keep the samples of the epoch with the best headline score."""
     earlier = {score.evaluation: score for score in best_epoch(run).values() if score.headline}
     for evaluated in outcomes(run, loaded, "best_epoch"):
         headline = next(score for score in evaluated.scores if score.headline)
@@ -73,22 +73,22 @@ def evaluate_epoch(run: ActiveRun, loaded: Loaded, step: int) -> None:
 
 
 def best_epoch(run: ActiveRun) -> dict[tuple[str, str], Score]:
-    """Scores by (evaluation, scorer) after the epoch with the best headline score; the earliest of equal ones."""
+    """Scores by (evaluation, scorer) of the epoch with the best headline score; on a tie, the earlier epoch."""
     return {which: score for which, (score, _) in _best(run).items()}
 
 
 def best_epoch_steps(run: ActiveRun) -> dict[str, int]:
-    """Per evaluation the optimizer step after which its headline score was best."""
+    """For each evaluation, the optimizer step after which its headline score was best."""
     return {score.evaluation: step for score, step in _best(run).values() if score.headline}
 
 
 def scores_of_stage(run: ActiveRun, stage: str) -> list[Score]:
-    """The scores of a stage that takes place once, from the step log."""
+    """The scores of a stage that occurs once per run (not an epoch), from the step log."""
     return [score for score, _ in _logged(run, stage)]
 
 
 def outcomes(run: ActiveRun, loaded: Loaded, stage: str) -> Iterator[Evaluated]:
-    """Scores and samples of one evaluation set after the other."""
+    """Yield the scores and samples of each evaluation set for the run's current model."""
     limit = run.config.eval.untrained_limit if stage == "untrained" else None
     return scored(run, loaded, evaluation_model(loaded.model.model, loaded.device), stage, limit)
 
@@ -96,7 +96,7 @@ def outcomes(run: ActiveRun, loaded: Loaded, stage: str) -> Iterator[Evaluated]:
 def scored(
     run: ActiveRun, loaded: Loaded, plain: nn.Module, stage: str, limit: int | None = None
 ) -> Iterator[Evaluated]:
-    """The same of a given model."""
+    """Yield the scores and samples of each evaluation set for the model `plain`, on at most `limit` rows."""
     for evaluation, rows in loaded.data.evaluations:
         some = limited(rows, limit, "random")
         with _watch(run, stage)(evaluation.name, len(some)) as advance:
@@ -105,7 +105,7 @@ def scored(
 
 
 def _watch(run: ActiveRun, stage: str) -> Watch:
-    """A line of progress for what is scored in a stage; it stops at a signal."""
+    """A progress line for the evaluations of a stage; raises Interrupted after a signal."""
 
     @contextmanager
     def watched(what: str, units: int) -> Iterator[Callable[[int], None]]:
@@ -116,7 +116,7 @@ def _watch(run: ActiveRun, stage: str) -> Watch:
 
 
 def _advance(run: ActiveRun, progress: Progress) -> Callable[[int], None]:
-    """Shows what is done, and stops at a signal."""
+    """A function that advances the progress line and raises Interrupted after a signal."""
 
     def advance(units: int) -> None:
         progress.advance(units)
@@ -126,9 +126,9 @@ def _advance(run: ActiveRun, progress: Progress) -> Callable[[int], None]:
 
 
 def validation_loss(run: ActiveRun, loaded: Loaded) -> float | None:
-    """Mean loss on the rows that a tuning run is scored on; None where they are not of the training set's form.
+    """Mean loss per target (nats) on a tuning run's validation rows; None if they are not of the training set's form.
 
-    A model that trains on MetaMathQA and answers GSM8K, say, has no loss on GSM8K's rows.
+    For example, there is no such loss if a model trains on MetaMathQA and is validated on GSM8K.
     """
     config = run.config
     rows = [rows for _, rows in loaded.data.evaluations if rows.dataset == config.task.train_set]
@@ -152,10 +152,10 @@ def log_scores(run: ActiveRun, evaluated: Evaluated, step: int) -> None:
 
 
 def evaluation_model(model: nn.Module, device: Device) -> nn.Module:
-    """The model that is scored: a plain fp32 copy with the adapters folded in, on a GPU in 16 bits the trained model.
+    """The model to score: a plain fp32 copy with merged adapters, or on a GPU in 16 bits the trained model itself.
 
-    Adapters are folded where that changes their update by less than 1 %: fp32 changes it by a hundredth of that at
-    most, bf16 by 3 to 60 % (docs/speed.md). On a CPU fp32 is also the faster type. The copy is one model more.
+    Merging is used only where rounding changes the update by less than 1 %: at most 0.01 % in fp32, but 3 to 60 % in
+    bf16 (docs/speed.md). On a CPU, fp32 is also faster. The copy needs the memory of one more model.
     """
     if device.device.type == "cuda" and (device.dtype != torch.float32 or not adapted_layers(model)):
         return model.eval()

@@ -13,10 +13,10 @@ from sdsbench.runs.train import train
 
 
 def execute(config: RunConfig, context: RunContext | None = None) -> Record:
-    """Run to the end, or find the finished run and train nothing; the record is on disk either way.
+    """Train and evaluate a run, or return the record of the same run if it is already finished.
 
-    Raises Unavailable (data or weights), TrainingFailed, Interrupted (state saved), Owned (another process has the
-    run), Refused (results of other code, weights or data), DiskRefuses (full or read-only; what was finished stays).
+    Raises Unavailable (data or weights), TrainingFailed, Interrupted (state saved), Owned (another process holds the
+    run), Refused (results of other code, weights or data exist), DiskRefuses (full or read-only; written files stay).
     """
     with open_run(config, context or RunContext()) as run:
         record, state = earlier_results(run)

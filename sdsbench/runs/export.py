@@ -1,6 +1,6 @@
-"""A finished run's trained tensors put back into its model: as peft's folder, as a plain model, or in memory.
+"""Export a finished run: as a peft adapter folder, as a plain merged model, or as the trained model in memory.
 
-Nothing of the run's data is needed, and of its base model the very weights that it was trained on.
+This needs the base weights that the run was trained on, but none of its data.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ _IMAGES = "preprocessor_config.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, for those who load and serve it."""
+    """An exported run, with what is needed to load and serve it."""
 
     record: Record
     config: RunConfig
     folder: Path
     form: str
-    base: str  # what the base model is loaded by: a hub repository or a folder
-    revision: str | None  # of the hub repository
-    adapter: dict[str, Any] | None  # peft's adapter_config.json
-    drift: dict[str, float]  # what rounding merged weights to bfloat16 does to the update (merge_drift)
+    base: str  # hub repository or folder of the base model
+    revision: str | None  # commit of the hub repository
+    adapter: dict[str, Any] | None  # content of peft's adapter_config.json
+    drift: dict[str, float]  # relative change of the update by rounding merged weights to bfloat16 (merge_drift)
 
 
 def recorded_config(record: Record, run: Path, location: str | None = None) -> RunConfig:
-    """The configuration of a run with its plugins, its model in the folder `location`, its data wherever that is.
+    """Rebuild a run's configuration from its record, importing its plugins; a local model is taken from `location`.
 
-    Raises ConfigError for a configuration that this code does not know, Refused where a plugin came with the folder
-    `run`.
+    Where the data lies is not checked. Raises ConfigError for keys or values that this version does not know, Refused
+    if a plugin would be imported from the folder `run` itself.
     """
     code = record.provenance.code if record.provenance else {}
     modules = plugins_in(code)
@@ -65,22 +65,22 @@ def recorded_config(record: Record, run: Path, location: str | None = None) -> R
     if location is not None:
         tree["model"] = {**tree["model"], "location": location}
     config, problems = typed_run(tree)
-    problems = [problem for problem in problems if not problem.key.startswith("data.")]  # where data lies is no matter
+    problems = [problem for problem in problems if not problem.key.startswith("data.")]  # data is not needed
     if config is None or problems:
         raise ConfigError(problems)
     return config
 
 
 def remember_location(config: RunConfig, run: Path) -> None:
-    """Note the folder of a local model for the run's owner: no record holds a path."""
+    """Store the folder of a local model in a private file beside the record, since records hold no paths."""
     if config.model.source == "folder":
         private.keep(run, **{LOCATION: str(Path(str(config.model.location)).resolve())})
 
 
 def _location(record: Record, run: Path) -> str | None:
-    """The folder of a local model as the owner's private file has it; None for models from elsewhere.
+    """The folder of a local model from `remember_location`'s private file; None for models that are not local.
 
-    Raises Unavailable where no such folder is known or there.
+    Raises Unavailable if the folder is not known or does not exist.
     """
     if record.config["model"]["source"] != "folder":
         return None
@@ -93,7 +93,7 @@ def _location(record: Record, run: Path) -> str | None:
 
 
 def trained_model(config: RunConfig, run: Path) -> tuple[LoadedModel, Method, Layers, dict[str, Any]]:
-    """The run's model in fp32 as it was trained, its method and adapted layers, and the trained tensors of the base."""
+    """(trained model in fp32, its method, its adapted layers, trained tensors outside of these by name)."""
     loaded = load(config.model, torch.float32, tasks.build(config.task).num_labels)
     method = methods.build(config.method)
     base = named_tensors(loaded.model)
@@ -111,11 +111,11 @@ def export(
     base: str | None = None,
     model: str | None = None,
 ) -> Exported:
-    """Write what a finished run trained to `folder`: `form` peft, merged, or (None) peft where the method has it.
+    """Write a finished run's trained weights to `folder` as `form`: "peft" or "merged"; None: peft if possible.
 
-    `base` is the name that the adapter gives its base model, by default where it was loaded from; `model` is where the
-    folder of a local model lies now. Raises Refused where the method has no such form, or the base weights are not
-    those that were trained on, ConfigError where the run saved nothing, Unavailable without the base model.
+    `base` is the base model's name in the adapter's configuration (default: where it was loaded from); `model` is the
+    current folder of a local model. Raises Refused if the method has no such form or the base weights differ from those
+    of the training, ConfigError if the run saved nothing, Unavailable without the base model.
     """
     path = run / "record.json"
     if not path.exists():
@@ -158,13 +158,13 @@ def _write_peft(
     if not layers:
         _check_opens(method, loaded)
     head = head_parameters(loaded.model) if tasks.build(config.task).num_labels is not None else {}
-    # peft saves a head as the whole module below the model that holds it: `classifier`, not `classifier.dense`
+    # peft saves a head as one top-level module: `classifier`, not `classifier.dense`
     modules = {name.partition(".")[0] if name in head else name.rpartition(".")[0] for name in trained}
     export_peft(folder, layers, method, base, revision, TASK_TYPES[config.model.family], trained, sorted(modules))
 
 
 def _check_opens(method: Method, loaded: LoadedModel) -> None:
-    """Raises Refused where peft cannot put its own adapter into the Conv1D layers of the hub's base."""
+    """Raises Refused if peft cannot load its adapter into a base model of the hub that has Conv1D layers (GPT-2)."""
     found, original = method.peft_adapter(), as_transformers_builds_it(loaded.model)
     if found is None or not has_conv1d(original):
         return
@@ -172,7 +172,7 @@ def _check_opens(method: Method, loaded: LoadedModel) -> None:
 
     try:
         peft.get_peft_model(original, peft.PeftConfig.from_peft_type(**found[0]))
-    except Exception as error:  # whatever peft objects to, in its own words
+    except Exception as error:  # peft raises errors of many types
         raise Refused(f"peft would not open this adapter on the base ({error}): export it with --form merged") from None
 
 
@@ -188,7 +188,7 @@ def _write_merged(folder: Path, loaded: LoadedModel, method: Method, dtype: str)
 
 
 def _check_base(record: Record, loaded: LoadedModel) -> None:
-    """Raises Refused where the base weights are not those that the run was trained on."""
+    """Raises Refused if the base weights differ from those that the run was trained on."""
     then = record.provenance.weights.fingerprint if record.provenance else None
     if then != loaded.weights.fingerprint:
         raise Refused(

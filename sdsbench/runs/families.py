@@ -1,4 +1,4 @@
-"""The three families of tasks behind one interface: how rows become loss, and how a model becomes scores."""
+"""The three families of tasks (text, sentences, images) behind one interface for training loss and evaluation."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from sdsbench.training.classifier_objective import LabelledObjective
 
 
 class Family(Trainee, Protocol):
-    """What a run asks of its task's family."""
+    """Interface between a run and its task's family."""
 
     @property
-    def max_length(self) -> int | None: ...  # longer examples are cut to so many tokens; None: they have no length
+    def max_length(self) -> int | None: ...  # longer examples are truncated to this many tokens; None: images
     @property
     def packed(self) -> bool: ...
     def encode_all(self, rows: Rows) -> Sequence[Any]: ...
@@ -57,16 +57,16 @@ class TextFamily(CausalObjective):
     """Decoders on prompts and responses."""
 
     def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None:
-        """Also that answers are generated as the model would, where the task asks for any."""
+        """As CausalObjective.check; also checks batched generation if the task generates answers."""
         super().check(model, examples, device)
         if any(generation_of(evaluation) for evaluation in self.task.evaluations()):
             check_generation(model, examples)
 
     def unfreeze_head(self, model: Any) -> list[torch.nn.Parameter]:
-        """A language model's head is part of the base: nothing new trains.
+        """Returns no parameters: a language model's head belongs to the frozen base.
 
-        Raises ConfigError if a method put something into the head: the loss applies its weight directly, chunk by chunk
-        (training/cross_entropy.py), so that what was put there would be counted as trained and never move.
+        Raises ConfigError if the method adapts the head. The loss uses the head's weight directly, in chunks
+        (training/cross_entropy.py), so an adapter there would be counted as trainable but never be trained.
         """
         if type(head := model.get_output_embeddings()) is not torch.nn.Linear:
             name = next(name for name, module in model.named_modules() if module is head)
@@ -88,12 +88,12 @@ class TextFamily(CausalObjective):
     def retained(
         self, model: Any, config: RunConfig, stage: str, text: Rows | None, watch: Watch
     ) -> Iterator[Evaluated]:
-        """Scores of what the model could do before, beside its task."""
+        """Retention scores (eval.also, eval.text)."""
         return retained(model, self, self.tokenizer, config.eval, config.data.root, stage, self.padded, text, watch)
 
 
 class LabelledFamily(LabelledObjective):
-    """Encoders on sentences, vision models on images: a new head, trained with the method."""
+    """Encoders on sentences and vision models on images, with a new head that is trained along with the method."""
 
     def __init__(self, batcher: Batcher, task: LabelledTask, model: Any, seed: int) -> None:
         super().__init__(batcher, task.regression, model)
@@ -114,7 +114,7 @@ class LabelledFamily(LabelledObjective):
 
 
 def family_of(task: Task, loaded: LoadedModel, config: RunConfig) -> Family:
-    """The family that a task belongs to, ready for this model (whose new head, if any, gets its first values here)."""
+    """The family of a task, set up for this model; initializes the model's new head, if it has one."""
     return _FAMILIES[task.kind](task, loaded, config)
 
 

@@ -1,4 +1,4 @@
-"""The last stage of a run: the trained tensors saved, the trained model scored, the record completed."""
+"""The last stage of a run: save the trained tensors, evaluate the trained model, complete the record."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from sdsbench.training.best_step import put_back
 
 
 def finish(trained: Trained) -> Record:
-    """Save the adapter, score the trained model, and put scores, losses, tokens and memory into the record."""
+    """Save the trained tensors, evaluate the model, and write scores, losses, tokens and memory to the record."""
     prepared = trained.prepared
     run, config = prepared.run, prepared.run.config
-    _take_best_step(prepared)
+    _restore_best_step(prepared)
     _save_trained(prepared)
     stage = "validation" if config.eval.split == "validation" else "trained"
-    step_log.drop_scores(run.folder / "metrics.jsonl", stage)  # of an evaluation that did not come to its end
+    step_log.drop_scores(run.folder / "metrics.jsonl", stage)  # left by an interrupted evaluation
     with run.keeper.timed("eval"):
         evaluate(run, prepared.loaded, stage, prepared.state.step)
         if config.eval.along:
@@ -45,8 +45,8 @@ def finish(trained: Trained) -> Record:
     return run.keeper.record
 
 
-def _take_best_step(prepared: Prepared) -> None:
-    """Go back to the step of train.best_every; says so where there was no look."""
+def _restore_best_step(prepared: Prepared) -> None:
+    """Restore the best step of train.best_every; print a message if no step was evaluated for it."""
     run, state = prepared.run, prepared.state
     if state.best is not None:
         put_back(prepared.training.model, state)
@@ -57,7 +57,7 @@ def _take_best_step(prepared: Prepared) -> None:
 
 
 def _save_trained(prepared: Prepared) -> None:
-    """The trained tensors, as far as train.save asks for them."""
+    """Save the trained tensors that train.save selects."""
     save, state = prepared.run.config.train.save, prepared.state
     if save == "all" or (save == "adapter" and not state.method.trains_base):
         others = other_trained(prepared.training.model, state.layers) | state.frozen_tensors()
@@ -91,6 +91,6 @@ def _complete(prepared: Prepared, stage: str, validation_loss: float | None) -> 
     record.tokens = Tokens(
         trained=counters.tokens, targets=counters.targets, padding_share=1 - counters.tokens / counters.positions
     )
-    if prepared.state.group_size == 1:  # peak memory of a group is measured for all its runs: it is no run's own
+    if prepared.state.group_size == 1:  # a group's peak memory cannot be charged to one run
         size, kind = peak_memory()
         record.memory = Memory(peak_bytes=max(size, prepared.loading_peak), kind=kind)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One run from Python, as the command line makes it: `sdsbench.run(["method=lora", "task=gsm8k"])`."""
+"""Start a run from Python with the overrides of the command line: `sdsbench.run(["method=lora", "task=gsm8k"])`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sdsbench.tasks import base as tasks
 
 
 def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Record:
-    """Train, evaluate and write a record, or find the finished run; overrides are in Hydra's syntax.
+    """Train and evaluate a run, or return the record of the finished run; overrides are in Hydra's syntax.
 
-    Raises ConfigError (with every problem; also for task=glue and task=vtab, which are several runs) and whatever
-    `execute` raises.
+    Raises ConfigError with every problem (also for aggregate tasks such as task=glue, which are several runs), and the
+    errors of `execute`.
     """
     config = compose_run(overrides, config_dirs)
     if members := tasks.build(config.task).members:

@@ -1,4 +1,4 @@
-"""Keeps a run's record true while the run goes on: attempts, status, failures."""
+"""Updates a run's record while it runs: attempts, status, failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sdsbench.training.passes import out_of_memory
 
 
 class RecordKeeper:
-    """The record of one run folder, written at every change of state. The caller holds the folder's lock."""
+    """Writes the record of one run folder at every change of its status. The caller holds the folder's lock."""
 
     def __init__(
         self,
@@ -38,20 +38,20 @@ class RecordKeeper:
         log: Callable[[str], None] = print,
         lost_as: Literal["killed", "node_failure"] = "killed",
     ) -> None:
-        """`lost_as`: how an earlier attempt ended that still says `running`, now that its lock is free."""
+        """`lost_as`: status for an earlier attempt whose process died: still marked `running`, but its lock is free."""
         self.folder, self._folders = folder, _folders(config)
         self.record = find_record(folder, log) or _new_record(config, identity)
         for attempt in self.record.attempts:
             if attempt.status == "running":
                 attempt.status = lost_as
-        self._load: Load | None = None  # of the cores when this process's attempt began
+        self._load: Load | None = None  # load of the CPU cores when this attempt began
 
     @property
     def finished(self) -> bool:
         return self.record.status == "done"
 
     def start_over(self, config: RunConfig) -> None:
-        """Put the old record aside (nothing measured is ever deleted) and begin a new one."""
+        """Rename the old record, since no measurement is ever deleted, and begin a new one."""
         path = self.folder / "record.json"
         if path.exists():
             path.rename(self.folder / f"record.replaced-{self.record.checksum[:8]}.json")
@@ -59,9 +59,9 @@ class RecordKeeper:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """One process's work on the run: `running` inside; what goes wrong is recorded and goes on to the caller.
+        """Mark the run as `running` while active; an error is recorded as its status and raised again.
 
-        Whoever brings the run to its end calls `end` inside.
+        The caller calls `end` before leaving the context once the run is complete.
         """
         self._begin()
         try:
@@ -79,23 +79,23 @@ class RecordKeeper:
             self._fail(error)
             if out_of_memory(error):
                 raise TrainingFailed(f"out of memory: {error}", kind="oom") from None
-            if isinstance(error, torch.linalg.LinAlgError):  # a matrix with a number that is not finite, as a rule
+            if isinstance(error, torch.linalg.LinAlgError):  # usually a matrix with values that are not finite
                 raise TrainingFailed(f"{error} Try a lower train.lr.") from None
             raise
 
     def begin_training(self, parameters: Parameters, provenance: Provenance, step: int) -> None:
-        """Note what trains, what it is made from, and the step that this attempt starts from."""
+        """Record parameter counts, provenance and the step from which this attempt starts."""
         self.record.parameters, self.record.provenance = parameters, provenance
         self.record.attempts[-1].from_step = step
         self.write()
 
     def end(self) -> None:
-        """The run is done."""
+        """Mark the run as done."""
         self.record.failure = None
         self._end("done")
 
     def give_up(self, message: str) -> None:
-        """Record that the run is not tried any more by itself."""
+        """Mark the run as failed, so that workers do not start it again without --retry."""
         self.record.failure = Failure(type="Died", message=public_text(message, self._folders))
         self._last_metrics(self.record.failure)
         self.record.status = self.record.attempts[-1].status = "failed"
@@ -103,7 +103,7 @@ class RecordKeeper:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the seconds spent inside to `seconds.<stage>`."""
+        """Add the seconds spent in this context to `seconds.<stage>` of the record."""
         started = time.perf_counter()
         try:
             yield
@@ -131,22 +131,22 @@ class RecordKeeper:
         elif out_of_memory(error):
             status = "oom"
         elif disk_reason(error, self.folder.parent):
-            status = "preempted"  # nothing is wrong with the run: it goes on when there is room
+            status = "preempted"  # the run itself did not fail and resumes later
         message = public_text(str(error), self._folders)[:2000]
-        # No record holds a number that is not finite; where one is the reason, the message has it.
+        # Records hold only finite numbers; if one that is not finite caused the failure, the message contains it.
         self.record.facts = {name: fact for name, fact in self.record.facts.items() if finite(fact)}
         self.record.failure = Failure(type=type(error).__name__, message=message)
         self._last_metrics(self.record.failure)
         if message != str(error):
             with suppress(OSError):
                 private.keep(self.folder, failed=_now(), message=str(error)[:20_000])
-        with suppress(OSError):  # a full disk refuses this too: the record stays `running`, and `error` is what counts
+        with suppress(OSError):  # on a full disk the record stays `running`; `error` is still raised
             self._end(status)
 
     def _last_metrics(self, failure: Failure) -> None:
         try:
             lines = [line for line in step_log.read(self.folder / "metrics.jsonl") if line["kind"] == "train"]
-        except DamagedFile:  # told when the log is needed; this run has failed for another reason
+        except DamagedFile:  # reported when the log is read; it is not the cause of this failure
             return
         if lines:
             last, failure.step = lines[-1], lines[-1]["step"]
@@ -161,7 +161,7 @@ class RecordKeeper:
 
 
 def _not_finite(error: ValidationError) -> TrainingFailed | None:
-    """What is wrong where the record refused a number of the model: the last steps may leave weights that give NaN."""
+    """The error for a record that rejects a NaN or infinite score (weights broken by the last steps); else None."""
     first = error.errors()[0]
     if first["type"] != "finite_number":
         return None
@@ -172,7 +172,7 @@ def _not_finite(error: ValidationError) -> TrainingFailed | None:
 
 
 def _folders(config: RunConfig) -> dict[str, str | None]:
-    """The folders of this machine that a configuration names, by key."""
+    """The folders on this machine that a configuration refers to, by key."""
     location = config.model.location if config.model.source == "folder" else None
     return {"output_root": config.output_root, "data.root": config.data.root, "model.location": location}
 

@@ -1,10 +1,8 @@
-"""What a run's training step needs on a GPU: counted for its very model, method, optimizer and batch.
+"""GPU memory that a run's training step needs, counted for its own model, method, optimizer and batch.
 
-The step is the one that training makes, on meta tensors (training/step_memory.py), so that whatever a method, a task or
-a model does is in the count. A count is remembered in memory and in the machine's cache folder under everything that
-decides it, the code included.
-
-From it follows how a run cuts its steps into passes: train.micro_tokens=auto.
+The training code itself runs on meta tensors (training/step_memory.py), so the count includes whatever the method, task
+and model allocate. Counts are cached, in memory and in the machine's cache folder, under a key of all inputs including
+the code. From them, train.micro_tokens=auto chooses how a step is split into passes.
 """
 
 from __future__ import annotations
@@ -38,24 +36,24 @@ if TYPE_CHECKING:
     from sdsbench.training.state import TrainState
 
 
-RESERVE = 1.5e9  # CUDA context and fragmentation, bytes
-WORKSPACE = 2**26  # bytes that cuBLAS holds on an H200; on older cards it is less
-UNSPLIT = 1.01  # torch's allocator leaves up to 1 MiB at the end of large blocks: 0.02 to 0.6 % in docs/speed.md
-USABLE = 0.92  # share of a card's memory that a run may plan with
+RESERVE = 1.5e9  # bytes for the CUDA context and fragmentation
+WORKSPACE = 2**26  # bytes of cuBLAS's workspace on an H200; less on older cards
+UNSPLIT = 1.01  # torch's allocator wastes up to 1 MiB at the end of large blocks: 0.02 to 0.6 % in docs/speed.md
+USABLE = 0.92  # share of a card's memory that estimates may use
 CPU_TOKENS = 1024
-"""Tokens of a pass on a CPU (docs/speed.md): less is slower, and more only takes more memory."""
+"""Tokens of a pass on a CPU: fewer are slower, more only take memory (docs/speed.md)."""
 GPU_TOKENS = 16_384
-"""The most tokens of a pass on a GPU, where more of them have room."""
+"""Largest number of tokens in a pass on a GPU, even if more would fit."""
 
 
 def micro_tokens(config: RunConfig, longest: int, device: torch.device, dtype: str, runs: int = 1) -> int | None:
-    """The most tokens of a pass of `runs` runs side by side, whose longest example has so many; None: no limit.
+    """Largest number of tokens in a pass of `runs` runs side by side; None: no limit. `longest`: tokens of an example.
 
-    On a GPU the largest power of two, up to GPU_TOKENS, whose counted memory the device holds.
+    On a GPU: the largest power of two, up to GPU_TOKENS, whose counted memory fits the device.
     """
     asked = config.train.micro_tokens
     if config.train.optimizer == "adamw8bit":
-        return None  # uses gradients up as they are made, so that passes cannot be added up
+        return None  # applies each gradient at once, so a step must be a single pass
     if asked != "auto":
         return int(asked)
     if device.type != "cuda":
@@ -64,9 +62,9 @@ def micro_tokens(config: RunConfig, longest: int, device: torch.device, dtype: s
 
 
 def tokens_that_fit(config: RunConfig, longest: int, device_bytes: float, dtype: str, runs: int = 1) -> int:
-    """The tokens of a pass for which a device of that size has room; at least one example of each run.
+    """Number of tokens in a pass that fits a device of that size; at least one example of each run.
 
-    Where nothing can be counted, GPU_TOKENS: a pass that does not fit is made again in smaller ones.
+    GPU_TOKENS if memory cannot be counted: training splits a pass that does not fit.
     """
     budget, least = GPU_TOKENS, longest * runs
     while budget > least:
@@ -79,33 +77,33 @@ def tokens_that_fit(config: RunConfig, longest: int, device_bytes: float, dtype:
 
 
 def allocated_bytes(live: float) -> float:
-    """What torch's allocator hands out on a GPU at the peak of a step whose tensors take `live` bytes."""
+    """Bytes that torch's allocator reports on a GPU at the peak of a step whose tensors take `live` bytes."""
     return live * UNSPLIT + WORKSPACE
 
 
 def needed_bytes(live: float) -> float:
-    """The memory of a GPU that a step takes whose tensors take `live` bytes."""
+    """Bytes of GPU memory for a step whose tensors take `live` bytes, including CUDA context and fragmentation."""
     return allocated_bytes(live) + RESERVE
 
 
 def fits(live: float, device_bytes: float) -> bool:
-    """Whether a device of that size has room for such a step."""
+    """Whether a step whose tensors take `live` bytes fits a device of `device_bytes`."""
     return needed_bytes(live) <= device_bytes * USABLE
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The examples of a pass: rows of so many tokens (patches of images), of which the share `targets` carries loss."""
+    """The examples of a pass: their lengths in tokens (or image patches), and the share of these that carry loss."""
 
     lengths: tuple[int, ...]
     targets: float
 
 
 def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -> int | None:
-    """The peak of live bytes in a step of `runs` runs side by side, each on `batch`, which computes in `dtype`.
+    """Peak bytes of live tensors in a step of `runs` runs side by side, each on `batch`, computed in `dtype`.
 
-    None where the model's architecture is not known before download, or where the step cannot be made without values
-    (peft's SHiRA draws a mask from those of a weight).
+    None if the model's architecture is unknown before download, or if the step depends on the values of weights, which
+    meta tensors lack (peft's SHiRA draws a mask from them).
     """
     known = known_architecture(config.model)
     if known is None:
@@ -125,18 +123,18 @@ def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -
         "packages": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
     try:
-        return _remembered(sha256_of(decides), lambda: _count(config, known.facts, batch, dtype, runs))
-    except RuntimeError:  # what torch raises where meta tensors do not do; NotImplementedError is one
+        return _cached_count(sha256_of(decides), lambda: _count(config, known.facts, batch, dtype, runs))
+    except RuntimeError:  # torch's error for operations that meta tensors do not support
         return None
 
 
 _COUNTED: dict[str, int] = {}
 _FILE = "bytes.json"
-_COUNTING = ("meta_device", "saved_bytes", "step_memory")  # modules that count, beside those that train
+_COUNTING = ("meta_device", "saved_bytes", "step_memory")  # modules that count memory, in addition to the training code
 
 
-def _remembered(name: str, count: Callable[[], int]) -> int:
-    """The count of that name, made only where neither this process nor the machine has it."""
+def _cached_count(name: str, count: Callable[[], int]) -> int:
+    """The count stored under `name` in this process or the cache folder; else call `count` and store its result."""
     if name not in _COUNTED:
 
         def build(folder: Path) -> None:
@@ -173,7 +171,7 @@ def _count(config: RunConfig, facts: Mapping[str, Any], batch: Batch, dtype: str
 
 
 def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, TrainState, Sequence[Any]]:
-    """The loop and the state of one run as most of its training has them, and the rows of the pass."""
+    """(training loop, state, examples of the pass) of one run in the middle of its training."""
     from sdsbench.models.load import LoadedModel
     from sdsbench.runs.families import family_of
     from sdsbench.training.assemble import assemble
@@ -192,15 +190,15 @@ def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, T
 
 
 def _packs(family: CausalObjective, model: Any, rows: Sequence[Any]) -> bool:
-    """Whether the model is computed on packed rows: it can be, and a small model of its kind has its own loss so."""
+    """Whether the run would use packed rows: the model supports them, and a small one keeps its own loss with them."""
     from sdsbench.training.meta_device import META, as_on_cuda
 
     try:
         with torch.no_grad(), as_on_cuda():
             family.losses(model, [rows[:1]], META)
-    except Exception:  # an architecture that lacks what packing needs raises whatever it likes
+    except Exception:  # models that do not support packing raise errors of many types
         return False
-    return not _small_one_pads(model.config.to_dict())
+    return not _small_model_needs_padding(model.config.to_dict())
 
 
 _SMALL = {
@@ -209,12 +207,15 @@ _SMALL = {
     ("num_key_value_heads",): 2, ("head_dim",): 8, ("rotary_dim",): 8, ("vocab_size",): 64,
     ("num_local_experts", "num_experts"): 4,
 }  # fmt: skip
-"""Sizes of a model that is small enough to be computed, by what architectures call them."""
+"""Sizes of a model small enough to run, under the names that architectures use."""
 
 
-def _small_one_pads(facts: Mapping[str, Any]) -> bool:
-    """What a run finds out of the model itself (training/own_loss.py), of a random one with its other settings: scaled
-    logits, ALiBi and the like do not depend on sizes. Where no such model can be made, False."""
+def _small_model_needs_padding(facts: Mapping[str, Any]) -> bool:
+    """Whether a small random model with these settings needs padded batches (training/own_loss.py).
+
+    Scaled logits, ALiBi and the like do not depend on sizes, so the answer holds for the full model. False if no such
+    model can be built.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from sdsbench.models.quiet import quiet
@@ -230,19 +231,19 @@ def _small_one_pads(facts: Mapping[str, Any]) -> bool:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet():
             config = AutoConfig.for_model(**{**facts, **sizes, **layers, **special, "dtype": "float32"})
             model = AutoModelForCausalLM.from_config(config).float().eval()
-            for weight in model.parameters():  # values large enough that differences show
+            for weight in model.parameters():  # large values make differences visible
                 drawn = torch.randn(weight.shape, generator=generator)
                 weight.copy_(0.15 * drawn if weight.ndim > 1 else weight + 0.3 * drawn)
         texts = [torch.randint(64, (length,), generator=generator).tolist() for length in (24, 9)]
         examples = [EncodedText(tuple(text), 2) for text in texts]
         with quiet():
             return needs_padding(model, CausalObjective(None, None, 32).losses, examples, torch.device("cpu"))
-    except Exception:  # sizes that do not go together in this architecture, which then raises whatever it likes
+    except Exception:  # these sizes are invalid for the architecture, which may raise any error
         return False
 
 
 class _Padding:
-    """In place of a tokenizer: of that a batch of sentences needs the padding alone."""
+    """Replaces the tokenizer, of which a batch of sentences only uses `pad`."""
 
     def pad(self, sentences: Sequence[Mapping[str, Sequence[int]]], return_tensors: str) -> dict[str, Tensor]:
         width = max(len(ids) for sentence in sentences for ids in sentence.values())

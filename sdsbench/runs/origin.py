@@ -1,6 +1,6 @@
-"""What produced a number: the code, the base weights, the data, package versions and commit.
+"""The origin of a result: hashes of the code, base weights and data, package versions and commit.
 
-Code is hashed in parts (core/source_hash.py), so that a run depends on what it uses and on nothing else:
+Code is hashed in parts (core/source_hash.py), so that a run depends only on the code that it uses:
 
     core     training, evaluation, data and model loading, as far as every run goes through them
     method   the method's class and what its module imports beyond core; likewise task and model (its reader)
@@ -31,23 +31,23 @@ from sdsbench.tasks import base as tasks
 
 PLUGIN = "plugin:"
 CODE, WEIGHTS, DATA, START = "code of ", "base weights", "data ", "start_from"
-"""How the names of an origin begin (`recorded_origin`)."""
+"""Prefixes of the names in an origin (`recorded_origin`)."""
 PACKAGES = (
     "torch", "transformers", "tokenizers", "datasets", "lm_eval", "hydra-core", "numpy", "scikit-learn",
     "scipy", "safetensors", "math-verify", "rouge_score", "sacrebleu",
 )  # fmt: skip
 NUMERIC = ("data", "evaluation", "methods", "models", "tasks", "training")
 SPINE = ("prepare", "train", "finish", "evaluate", "families", "run_data", "start_from")
-"""Modules of runs/ that decide numbers; the rest of that folder names, places, records and announces runs."""
+"""Modules of runs/ that affect results; the other modules of that folder name, place, record and report runs."""
 
 
 def plugins_in(parts: Iterable[str]) -> list[str]:
-    """The plugins among parts of the code."""
+    """The plugins' names among the names of code parts."""
     return [part.removeprefix(PLUGIN) for part in parts if part.startswith(PLUGIN)]
 
 
 def package_versions(modules: Iterable[str] = ()) -> dict[str, str]:
-    """Installed versions of the packages that can change a run's numbers, and of those that hold these modules."""
+    """Installed versions of the packages that can affect results, and of those that contain these modules."""
     tops = {module.partition(".")[0] for module in modules}
     by_module = importlib.metadata.packages_distributions() if tops else {}  # reads the list of every package's files
     others = {name for top in tops for name in by_module.get(top, ()) if name != "sdsbench"}
@@ -69,12 +69,12 @@ def code_parts(config: RunConfig) -> dict[str, dict[str, Path]]:
 
 
 def code_hashes(config: RunConfig) -> dict[str, str]:
-    """sha256 by part of the code (see the head of this file); a part without own files is left out."""
+    """sha256 of each part of the code (see the module docstring); parts without files of their own are left out."""
     return {part: hash_of(files) for part, files in code_parts(config).items()}
 
 
 def plugin_packages(config: RunConfig) -> list[str]:
-    """Top-level packages outside this one whose code the run uses, those included that its method builds on."""
+    """Top-level packages other than sdsbench whose code the run uses, including those that its method imports."""
     modules = (module for files in code_parts(config).values() for module in files)
     own = {top for module in modules if (top := module.partition(".")[0]) != PACKAGE.name}
     return sorted({*own, *methods.lookup(config.method.name)[0].packages})
@@ -86,7 +86,7 @@ def _core() -> Mapping[str, Path]:
 
 
 def _decides_numbers(module: str) -> bool:
-    """Whether a module of this package can change a run's numbers. Probes look at training and change nothing."""
+    """Whether a module of this package can affect results. Probes only measure and cannot."""
     package, _, rest = module.partition(".")
     folder, _, inside = rest.partition(".")
     if package != PACKAGE.name:
@@ -98,8 +98,10 @@ def _decides_numbers(module: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _beyond_core(modules: tuple[str, ...]) -> dict[str, Path]:
-    """What these modules reach in their own packages (this one's number-deciding folders and synthetic data included),
-    less core."""
+    """Source files that these modules import, directly or indirectly, from their own packages, without core's files.
+
+    Of sdsbench, only the folders that affect results and the synthetic data are included.
+    """
     tops = {module.partition(".")[0] for module in modules}
 
     def follow(module: str) -> bool:
@@ -117,7 +119,7 @@ def _modules_of(kind: type) -> tuple[str, ...]:
 
 
 def _generator_modules(config: RunConfig) -> tuple[str, ...]:
-    """The modules that make this run's embedded data; none for data that is read."""
+    """The modules that generate this run's embedded data; none for other sources."""
     if config.data.source != "embedded":
         return ()
     sets = {config.task.train_set, *(e.dataset for e in tasks.build(config.task).evaluations())}
@@ -130,9 +132,9 @@ def commit() -> str | None:
 
 
 def uncommitted(config: RunConfig) -> list[str] | None:
-    """Modules of the run's code that are in no commit as they are here: changed, untracked, or outside any checkout.
+    """Modules of the run's code that differ from every commit: changed, untracked, or outside any git checkout.
 
-    Modules of installed packages are left out, since the packages' versions are recorded; None where all are installed.
+    Modules of installed packages are left out, since their versions are recorded; None if all modules are installed.
     """
     installed = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")]
     files = {path.resolve(): name for part in code_parts(config).values() for name, path in part.items()}
@@ -155,7 +157,7 @@ def _checkout(folder: Path) -> Path | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """What git prints, or nothing where it fails or is not installed."""
+    """Output of a git command; empty if it fails or git is not installed."""
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -164,7 +166,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def recorded_origin(provenance: Provenance) -> dict[str, str]:
-    """Everything that must be equal for two results of one configuration to be the same result: name -> hash."""
+    """name -> hash of everything that must be equal for two runs of one configuration to have the same result."""
     data = data_hashes(provenance.data)
     return origin(provenance.code, provenance.weights.fingerprint, data, provenance.start)
 
@@ -175,15 +177,15 @@ def data_hashes(data: Sequence[DataUsed]) -> dict[str, str]:
 
 
 def origin(code: Mapping[str, str], weights: str, data: Mapping[str, str], start: str | None) -> dict[str, str]:
-    """The same, from hashes of the code's parts, of the base weights, of the data, and of `start_from`'s tensors."""
+    """An origin (name -> hash) from hashes of code parts, base weights, data and the tensors of `start_from`."""
     found = {f"{CODE}{part}": digest for part, digest in code.items()} | {WEIGHTS: weights} | dict(data)
     return found if start is None else found | {START: start}
 
 
 def changed_parts(config: RunConfig, record: Record) -> list[str]:
-    """The parts of a record's origin that differ now, its code and base weights: quick enough for thousands of runs.
+    """Names of code parts and base weights that have changed since the record; fast enough for thousands of runs.
 
-    Data is not looked at, and weights that are not here any more count as unchanged.
+    Data is not compared, and weights that no longer exist on this machine count as unchanged.
     """
     if record.provenance is None:
         return []
@@ -192,17 +194,17 @@ def changed_parts(config: RunConfig, record: Record) -> list[str]:
 
 
 def differing(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Names whose hashes are not the same, or that only one side has."""
+    """Names whose hashes differ or that only one side has."""
     return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
 
 
 def data_of(then: Mapping[str, str]) -> dict[str, str]:
-    """What an origin says of data."""
+    """The entries of an origin that are data fingerprints."""
     return {name: digest for name, digest in then.items() if name.startswith(DATA)}
 
 
 def current(config: RunConfig, then: Mapping[str, str], data: Mapping[str, str], remarks: list[str]) -> dict[str, str]:
-    """What the run would be made from now. With a remark, weights that are not here any more count as unchanged."""
+    """The origin that the run would have now; missing weights count as unchanged, with a message in `remarks`."""
     try:
         weights = weights_of(config.model).fingerprint
     except Unavailable as error:

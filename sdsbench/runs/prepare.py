@@ -1,4 +1,4 @@
-"""The first stage of a run: rows, weights, the method in the model, and the state that training starts from."""
+"""The first stage of a run: load data and weights, attach the method, build or restore the training state."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ from sdsbench.training.state import TrainState
 
 @dataclass(frozen=True)
 class Loaded:
-    """What training starts from, before the method changes the model."""
+    """The model, data and encoded examples of a run before the method is attached."""
 
     model: LoadedModel
     data: RunData
     device: Device
     family: Family
     examples: Sequence[Any]
-    held_out: Sequence[Any] = ()  # train.best_every
+    held_out: Sequence[Any] = ()  # examples that select the best step (train.best_every)
 
     def lengths(self) -> Lengths | None:
-        """What train.max_length did to the training rows; None for images, which have no length."""
+        """Counts of training rows truncated at train.max_length; None for images, which have no length."""
         if (max_length := self.family.max_length) is None:
             return None
         rows = len(self.data.training)
@@ -78,15 +78,15 @@ class Prepared:
     training: Training
     state: TrainState
     probe: Probe | None
-    origin: dict[str, str]  # what the state is made from; written into every checkpoint
-    loading_peak: int  # bytes
-    base: Mapping[str, torch.Tensor]  # the weights before the method, where eval.along needs them
+    origin: dict[str, str]  # hashes of code, weights and data (origin.py); stored in every checkpoint
+    loading_peak: int  # peak memory of loading, bytes
+    base: Mapping[str, torch.Tensor]  # base weights by name if eval.along needs them, else empty
 
 
 def prepare(run: ActiveRun, resume: Checkpoint | None) -> Prepared:
-    """Load data and weights, evaluate the untrained model if asked, attach the method, take up the state `resume`.
+    """Load data and weights, evaluate the untrained model if requested, attach the method, restore `resume`.
 
-    Raises Unavailable (data or weights), ConfigError (targets and ranks that do not fit the model).
+    Raises Unavailable (data or weights), ConfigError (targets or ranks that do not fit the model).
     """
     config, keeper = run.config, run.keeper
     if run.context.tuning is not None:
@@ -127,12 +127,12 @@ def prepare(run: ActiveRun, resume: Checkpoint | None) -> Prepared:
 
 
 def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a model by name, on the CPU."""
+    """Copies of a model's weights by name, on the CPU."""
     return {name: parameter.detach().to("cpu", copy=True) for name, parameter in model.named_parameters()}
 
 
 def ready_to_train(config: RunConfig) -> tuple[Training, TrainState]:
-    """The loop and the state of a run at step 0, without a record or a folder (for `sdsbench profile`)."""
+    """(training loop, state) of a run at step 0, without a record or folder (for `sdsbench profile`)."""
     config, _ = resolve_source(config)
     loaded = load(config, load_model)
     training, state, _, _ = attach_method(config, loaded)
@@ -141,7 +141,7 @@ def ready_to_train(config: RunConfig) -> tuple[Training, TrainState]:
 
 
 def load(config: RunConfig, read_model: LoadModel) -> Loaded:
-    """Rows, weights on their device, and the training rows encoded for the model."""
+    """Load the rows and the weights (on their device), and encode the training rows for the model."""
     if config.train.optimizer == "adamw8bit":
         require_torchao()
     task = tasks.build(config.task)
@@ -157,7 +157,7 @@ def load(config: RunConfig, read_model: LoadModel) -> Loaded:
 
 
 def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainState, Probe | None, Parameters]:
-    """The method put into the model: the loop, its resumable state, the probe if one is asked for, and the counts."""
+    """Attach the method; return (training loop, resumable state, probe or None, parameter counts)."""
     model = loaded.model.model
     before = sum(parameter.numel() for parameter in model.parameters())
     device, longest = loaded.device, loaded.family.longest(loaded.examples)
@@ -177,9 +177,9 @@ def start_method(
     state: TrainState,
     after_row: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """What is done before the first step: the method's own start from data, or what another run trained taken over.
+    """Initialize the method before the first step, from training rows or from the run `start_from`.
 
-    Returns facts for the record. `after_row` is called after each row that the method looks at, and may raise to stop.
+    Returns facts for the record. `after_row` is called after each row that the method uses, and may raise to stop.
     """
     if config.start_from is not None:
         take_over(config, model, state)
@@ -198,7 +198,7 @@ def _total_steps(config: RunConfig, loaded: Loaded) -> int:
 
 
 def _adapted_weights(config: RunConfig) -> int:
-    """Weights of the layers that can be adapted, known without loading; large where unknown."""
+    """Number of weights in the layers that can be adapted, known without loading; a large number if unknown."""
     shapes = layer_shapes(config.model)
     return sum(m * n for m, n in shapes.values()) if shapes else 10**9
 

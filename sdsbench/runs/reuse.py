@@ -1,7 +1,7 @@
-"""Whether results that lie in a run's folder may stand for the run that is asked for now.
+"""Decide whether existing results in a run's folder may be reused for the requested run.
 
-The folder's name says that the configuration is the same. The code that the run uses, its base weights and its data
-must be the same too: what has changed since is never passed over in silence, and nothing is thrown away.
+The folder's name guarantees an equal configuration. The code that the run uses, its base weights and its data must be
+unchanged too. Every change is reported, and old results are renamed, never deleted.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from sdsbench.training.probes.observer import FOLDER as PROBES
 
 
 def earlier_results(run: ActiveRun) -> tuple[Record | None, Checkpoint | None]:
-    """The record of a finished run that may stand for this one; else the newest state of one that was interrupted.
+    """(record of the finished run, or None; newest checkpoint of an interrupted run, or None).
 
-    force=true sets aside what is there. Raises Refused where a finished run, or the state of an interrupted one, comes
-    from other code, weights or data than are here now.
+    With force=true, existing results are set aside. Raises Refused if they were made with other code, weights or data.
     """
     if run.config.force:
         run.keeper.start_over(run.config)
@@ -34,21 +33,21 @@ def earlier_results(run: ActiveRun) -> tuple[Record | None, Checkpoint | None]:
     if run.keeper.finished:
         provenance = run.keeper.record.provenance
         assert provenance is not None, "a finished record has one"
-        _refuse_others(run, recorded_origin(provenance), f"finished run {run.folder.name}")
+        _refuse_if_changed(run, recorded_origin(provenance), f"finished run {run.folder.name}")
         return run.keeper.record, None
     found, remarks = checkpoint.newest(run.folder)
     for remark in remarks:
         run.log(remark)
     if found is not None:
-        _refuse_others(run, found.origin, f"{found.path.name} of run {run.folder.name}")
+        _refuse_if_changed(run, found.origin, f"{found.path.name} of run {run.folder.name}")
     return None, found
 
 
 def take_up(run: ActiveRun, record: Record) -> None:
-    """Tell the user that a finished run was found, and note how its tuned value was chosen if that is new."""
+    """Tell the user that a finished run was found; add to its record how its tuned value was chosen, if that is new."""
     tuning: Tuning | None = run.context.tuning
     if tuning is not None and record.tuning != tuning:
-        record.tuning = tuning  # chosen again, from a larger budget
+        record.tuning = tuning  # the same value was chosen again with a larger tuning budget
         run.keeper.write()
     missing_probes = run.config.probe.every is not None and not (run.folder / PROBES).exists()
     run.log(
@@ -63,13 +62,13 @@ def take_up(run: ActiveRun, record: Record) -> None:
 
 
 def current_origin(config: RunConfig, then: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """What the run would be made from now, and remarks on what could not be compared.
+    """(origin that the run would have now, messages on what could not be compared).
 
-    Where weights or data are not here any more, the hashes `then` are taken: nothing shows that they changed.
+    Weights or data that no longer exist on this machine count as unchanged: their hashes are copied from `then`.
     """
     remarks: list[str] = []
     data = data_of(then)
-    if config.data.source != "embedded":  # the generators' code is compared instead
+    if config.data.source != "embedded":  # for embedded data, the generators' code is compared instead
         try:
             data = data_hashes(load_run(config).used())
         except Unavailable as error:
@@ -77,7 +76,7 @@ def current_origin(config: RunConfig, then: Mapping[str, str]) -> tuple[dict[str
     return current(config, then, data, remarks), remarks
 
 
-def _refuse_others(run: ActiveRun, then: Mapping[str, str], what: str) -> None:
+def _refuse_if_changed(run: ActiveRun, then: Mapping[str, str], what: str) -> None:
     now, remarks = current_origin(run.config, then)
     for remark in remarks:
         run.log(remark)

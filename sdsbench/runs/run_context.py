@@ -1,4 +1,4 @@
-"""What a run is given by its surroundings, and the run itself while a process works on it."""
+"""RunContext, what the calling process provides to a run, and ActiveRun, a run that this process works on."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ LoadModel = Callable[..., LoadedModel]
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a sweep's worker brings to the runs of its process; the defaults are those of a run alone."""
+    """What a sweep worker provides to its runs; the defaults are those of a single run."""
 
     log: Log = print_now
     stop: StopRequest | None = None
     load_model: LoadModel = load_model
-    tuning: Tuning | None = None  # how a value of this configuration was chosen
-    lost_as: Literal["killed", "node_failure"] = "killed"  # what ended an earlier attempt that could not say so
+    tuning: Tuning | None = None  # how a tuned value of this configuration was chosen
+    lost_as: Literal["killed", "node_failure"] = "killed"  # status for an attempt whose process died silently
 
 
 @dataclass(frozen=True)
 class ActiveRun:
-    """One run that this process has locked: its configuration, folder and record."""
+    """A run whose folder this process has locked: its configuration, folder and record."""
 
     config: RunConfig
     folder: Path
@@ -53,10 +53,10 @@ class ActiveRun:
 
 @contextmanager
 def open_run(config: RunConfig, context: RunContext) -> Iterator[ActiveRun]:
-    """Lock the run's folder and open its record, or begin one.
+    """Lock the run's folder, and open its record or begin a new one.
 
-    Raises Unavailable (no source of data), Refused (links or the like in the folder), Owned (another process has the
-    run), DiskRefuses (full or read-only; what was finished stays intact).
+    Raises Unavailable (no source has the data), Refused (symbolic links or special files in the folder), Owned (another
+    process holds the run), DiskRefuses (full or read-only; written files stay intact).
     """
     config, _ = resolve_source(config)
     identity = run_id(config)

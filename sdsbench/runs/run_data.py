@@ -1,4 +1,4 @@
-"""All rows of one run, and whether a finished run's rows are those that are here now."""
+"""Load all rows of one run: training, evaluation and held-out rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sdsbench.training.tokens import encode
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains on, and every evaluation of its task with its rows, cut to eval.limit."""
+    """Training rows of a run, and every evaluation of its task with its rows (at most eval.limit)."""
 
     training: Rows
     evaluations: Sequence[tuple[Evaluation, Rows]]
@@ -35,13 +35,13 @@ class RunData:
 
 
 def load_run(config: RunConfig) -> RunData:
-    """The rows that a configuration with a resolved source asks for. Raises Unavailable."""
+    """Load the rows of a configuration with a resolved data.source. Raises Unavailable."""
     require_data(config)
     tuning = config.eval.split == "validation"
     task = tasks.build(config.task)
     evaluations = task.evaluations()
     names = [evaluation.name for evaluation in evaluations]
-    if len(set(names)) < len(names):  # scores and answers are kept under these names
+    if len(set(names)) < len(names):  # scores and answers are stored under these names
         raise ValueError(f"task {config.task.name}: two evaluations share a name: {', '.join(names)}")
     wanted = {(evaluation.dataset, evaluation.split) for evaluation in evaluations}
     read = {which: (tuning_rows if tuning else load)(*which, config.data, task.classes) for which in sorted(wanted)}
@@ -61,7 +61,7 @@ def load_run(config: RunConfig) -> RunData:
 
 
 def _check_untrained(text: Rows, training: Rows) -> None:
-    """Raises Unavailable where rows of eval.text are texts that are trained on: their loss says nothing of before."""
+    """Raises Unavailable if eval.text contains training texts, whose loss would not measure retention."""
     texts = list(text.questions(["text"]))
     for column in [name for name, value in training[0].items() if isinstance(value, str)]:
         if common := sum(map(set(training.questions([column])).__contains__, texts)):
@@ -72,9 +72,9 @@ def _check_untrained(text: Rows, training: Rows) -> None:
 
 
 def _selection(config: RunConfig, task: Task) -> Callable[[Rows], Iterator[int]] | None:
-    """The positions of the rows that task and data.max_tokens leave to train on, in order; None: all.
+    """A function that yields the indices of rows that task and data.max_tokens admit to training; None: all rows.
 
-    Texts are tokenised as for training, and no more of them than are asked for.
+    Texts are tokenized as for training, lazily, so only as many as the caller consumes.
     """
     counts, most = task.trains_on(), config.data.max_tokens
     if counts is None and most is None:

@@ -1,4 +1,4 @@
-"""What an exported run is, how it is loaded and served, and what its numbers mean: lines for people."""
+"""Printed instructions for an exported run: what it contains, how to load and serve it, what its scores mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MEANINGS = {
 
 
 def lines(exported: Exported) -> Iterator[str]:
-    """A line or more a fact; sentences fit the terminal, commands stay as they are to be copied."""
+    """The lines to print; sentences are wrapped to the terminal's width, but commands are not, so as to be copied."""
     record = exported.record
     yield labelled("written", f"{exported.folder}: {_what(exported)}")
     yield labelled("run", f"{record.run_id}: method={record.method} model={record.model} task={record.task}")
@@ -49,7 +49,7 @@ def _what(exported: Exported) -> str:
 
 
 def _loading(exported: Exported) -> list[str]:
-    """One statement of Python, which can be pasted as it stands: inside brackets a line may begin anywhere."""
+    """Python code that loads the export: one statement, so that its lines can be pasted as they are."""
     family = CLASSES[exported.config.model.family]
     if exported.form == "merged":
         return [f"model = {family}.from_pretrained(", f'    "{exported.folder}"', ")"]

@@ -1,7 +1,7 @@
-"""A run that starts from what another one trained (`start_from`): its adapter, and its head up to the labels.
+"""Start a run from the trained tensors of another run (`start_from`): its adapter and its head, except the label layer.
 
-As LoRA-XS's code starts RTE, MRPC and STS-B from MNLI (main_glue_from_pretrained.py): all trained tensors but those of
-the layer that gives the labels, which are other ones. The method's own start is left out; the optimizer starts anew.
+LoRA-XS's code starts RTE, MRPC and STS-B from MNLI in this way (main_glue_from_pretrained.py). The label layer is left
+out because its labels differ. The method's own initialization is skipped, and the optimizer state starts empty.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 def adapter_hash(config: RunConfig) -> str | None:
-    """sha256 of the tensors that the run starts from; None where it starts from the base model.
+    """sha256 of the tensors that the run starts from; None if it starts from the base model.
 
-    Raises Unavailable where no finished run of that id saved any.
+    Raises Unavailable if no finished run with that id saved its tensors.
     """
     return None if config.start_from is None else content_hash(_saved(config)[0] / "adapter.safetensors")
 
 
 def take_over(config: RunConfig, loaded: LoadedModel, state: TrainState) -> None:
-    """Put the tensors of the run `start_from` into the model and the optimizer's masters.
+    """Copy the tensors of the run `start_from` into the model and the optimizer's masters.
 
-    Raises Unavailable as `adapter_hash`, Refused where that run has other base weights, layers or method settings.
+    Raises Unavailable like `adapter_hash`, Refused if that run has other base weights, layers or method settings.
     """
     from sdsbench.methods.export import load_adapter
     from sdsbench.methods.named_tensors import put_tensors
@@ -54,7 +54,7 @@ def take_over(config: RunConfig, loaded: LoadedModel, state: TrainState) -> None
 
 
 def _saved(config: RunConfig) -> tuple[Path, Record]:
-    """The folder of the tensors that the run `start_from` saved, and its record."""
+    """(folder of the tensors saved by the run `start_from`, its record)."""
     folder = Path(config.output_root) / str(config.start_from)
     require_plain(folder)
     path = folder / "record.json"

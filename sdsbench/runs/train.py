@@ -1,4 +1,4 @@
-"""The second stage of a run: optimizer steps to the end, each one logged, checkpoints and epoch scores in between."""
+"""The second stage of a run: all optimizer steps, each logged, with checkpoints and epoch scores in between."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sdsbench.training.best_step import keep_if_best
 from sdsbench.training.loop import StepReport
 from sdsbench.training.side_by_side import Member
 
-ROWS_OF_A_PASS = 8  # held-out rows; a constant, since another cut would move the last bits of a loss
+ROWS_OF_A_PASS = 8  # held-out rows per pass; constant, since another split would change a loss's last bits
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Trained:
 
 
 def train(prepared: Prepared) -> Trained:
-    """Train from the state's step to the last one.
+    """Train from the current step to the last one.
 
-    Raises TrainingFailed on a loss that is not finite, Interrupted after a signal (the state is saved).
+    Raises TrainingFailed if a loss is not finite, Interrupted after a signal (the state is saved).
     """
     forget_peak_memory()
-    _make_up_epoch(prepared)
-    if prepared.state.step < prepared.training.total_steps:  # else it was trained before, alone or in a group
+    _repeat_interrupted_epoch(prepared)
+    if prepared.state.step < prepared.training.total_steps:  # else it is already trained, for example in a group
         with training_member(prepared) as member:
             member.training.run(member.state, member.after_step)
     return Trained(prepared)
@@ -45,19 +45,19 @@ def train(prepared: Prepared) -> Trained:
 
 @contextmanager
 def training_member(prepared: Prepared) -> Iterator[Member]:
-    """The run's training with all that follows a step: log, progress, epoch scores, checkpoints, signals.
+    """The run as a Member, whose `after_step` does logging, progress, epoch scores, checkpoints and signals.
 
-    `train` drives it alone; sweeps/group.py drives several together.
+    `train` uses it for a single run, sweeps/group.py for several runs that train together.
     """
     run, training, state = prepared.run, prepared.training, prepared.state
-    _make_up_epoch(prepared)
+    _repeat_interrupted_epoch(prepared)
     with ExitStack() as stack:
         log = stack.enter_context(StepLog(run.folder / "metrics.jsonl"))
         if prepared.probe is not None:
             training = dataclasses.replace(
                 training, observer=prepared.probe.watch(training, state, run.folder, log.write)
             )
-        evaluation = run.keeper.record.seconds.eval  # spent on the untrained model: the best guess of what comes
+        evaluation = run.keeper.record.seconds.eval  # that of the untrained model, to predict later ones
         limit = state.micro_limit
         progress = stack.enter_context(Progress("train", training.total_steps, state.step, after=evaluation))
 
@@ -77,7 +77,7 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
                 keep_if_best(training.model, state, loss)
             try:
                 _after_epoch(prepared, step.step)
-            except Interrupted:  # in the middle of an evaluation, which the next attempt makes up for
+            except Interrupted:  # the next attempt repeats the interrupted evaluation
                 checkpoint.save(run.folder, state, prepared.origin)
                 raise
             _save_when_due(prepared, step.step)
@@ -92,9 +92,9 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
 
 
 def _held_out_loss(prepared: Prepared, step: int) -> float | None:
-    """The loss on the rows held out, where the step is one at which train.best_every looks at it.
+    """Loss per target (nats) on the held-out rows at every train.best_every-th step; None at other steps.
 
-    Raises TrainingFailed where it is not finite.
+    Raises TrainingFailed if it is not finite.
     """
     run, model = prepared.run, prepared.training.model
     every = run.config.train.best_every
@@ -115,8 +115,8 @@ def _after_epoch(prepared: Prepared, step: int) -> None:
             evaluate_epoch(run, prepared.loaded, step)
 
 
-def _make_up_epoch(prepared: Prepared) -> None:
-    """Score the epoch that ends with the state's step where its evaluation was interrupted."""
+def _repeat_interrupted_epoch(prepared: Prepared) -> None:
+    """Score the epoch that ends with the current step if its evaluation was interrupted."""
     log, step = prepared.run.folder / "metrics.jsonl", prepared.state.step
     scored = {line["evaluation"] for line in step_log.scores(log, "best_epoch") if line["step"] == step}
     missing = {evaluation.name for evaluation, _ in prepared.loaded.data.evaluations} - scored

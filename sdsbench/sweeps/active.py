@@ -1,4 +1,4 @@
-"""One run that a worker drives stage by stage, so that several can train together between their own stages."""
+"""DrivenRun: a run whose stages a worker calls one by one, so that several runs can train as a group."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from sdsbench.training.checkpoint import Checkpoint
 
 
 class DrivenRun:
-    """A run of a plan in this process: `prepared` between its stages, `over` at its end, `error` where it failed."""
+    """A plan's run in this process: `prepared` is set between its stages, `over` when it ends, `error` if it fails."""
 
     def __init__(self, identity: str, emit: Callable[..., None]) -> None:
         self.identity, self._emit = identity, emit
         self.prepared: Prepared | None = None
         self.error: Exception | None = None
-        self._state: Checkpoint | None = None  # of an earlier attempt
+        self._state: Checkpoint | None = None  # checkpoint of an earlier attempt
         self._contexts = ExitStack()
         self.over = False
         emit("take", run=identity)
@@ -38,18 +38,18 @@ class DrivenRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close what is still open; an error of the whole process (a second Ctrl-C) ends up in the run's record."""
+        """Release the run if it has not ended; an error of the process (a second Ctrl-C) is stored in its record."""
         if not self.over:
             self._contexts.__exit__(kind, error, at)
 
     def prepare(self, config: RunConfig, context: RunContext) -> None:
-        """Lock the run and prepare it, or take up a finished one."""
+        """Lock the run and prepare it for training, or reuse its finished record."""
         self._stage(lambda: self._prepare(config, context))
 
     def prepare_again(self, context: RunContext) -> None:
-        """Prepare the run once more in other surroundings, as if it had not been prepared before.
+        """Prepare the run again with another context (for example with its own base weights instead of shared ones).
 
-        A state before the first step is made anew: a checkpoint does not hold what the method did to base weights.
+        A checkpoint of step 0 is deleted and recomputed, since it lacks the method's changes of base weights.
         """
         if self.prepared is not None:
             run = dataclasses.replace(self.prepared.run, context=context)
@@ -59,19 +59,19 @@ class DrivenRun:
             self._stage(lambda: setattr(self, "prepared", prepare(run, self._state)))
 
     def complete(self) -> None:
-        """Train what is left and finish."""
+        """Train the remaining steps and finish the run."""
         if self.prepared is not None:
             self._stage(lambda: self._end(finish(train(self.prepared))))  # type: ignore[arg-type]
 
     def record_only(self, make: Callable[[], Record]) -> None:
-        """End the run with a record that was made without running it."""
+        """End the run with the record that `make` returns, without training."""
         self._stage(lambda: self._end(make()))
 
     def fail(self, error: Exception) -> None:
-        """End this run with the error that its training raised; the record says what happened."""
+        """End this run with the error that its training raised, and store the error in its record."""
         try:
             self._contexts.__exit__(type(error), error, error.__traceback__)
-        except Exception as raised:  # the record's keeper may have turned it into an error for users
+        except Exception as raised:  # RecordKeeper may have converted it to another error
             error = raised
         self.over, self.prepared, self.error = True, None, error
         if isinstance(error, Owned | DiskRefuses):
@@ -101,5 +101,5 @@ class DrivenRun:
     def _stage(self, stage: Callable[[], Any]) -> None:
         try:
             stage()
-        except Exception as error:  # one failing run never stops a sweep; its record has the message
+        except Exception as error:  # a failing run must not stop the sweep; its record holds the message
             self.fail(error)

@@ -14,9 +14,9 @@ Finished = tuple[Path, Record]
 
 
 def finished_runs(plan: Plan, roots: Sequence[Path] | None = None) -> list[Finished]:
-    """Folder and record of every finished run that is none of a tuning, in the plan's order.
+    """(folder, record) of every finished run except tuning runs, in the plan's order.
 
-    `roots` are the folders that runs lie in, by default the plan's own. Raises Unavailable without any.
+    `roots` are the folders that contain runs, by default the plan's own. Raises Unavailable if there is no such run.
     """
     places = roots or [Path(plan.placing["output_root"])]
     found: list[Finished] = []
@@ -36,9 +36,10 @@ def finished_runs(plan: Plan, roots: Sequence[Path] | None = None) -> list[Finis
 
 
 def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
-    """The run with the highest mean of its headline scores, among runs that saved what they trained, and why that one.
+    """(folder of the run with the best mean headline score among runs that saved weights, reason for this choice).
 
-    Raises ConfigError where runs of several tasks or models have no common score, or none saved anything.
+    Raises ConfigError if the runs belong to several tasks or models, whose scores cannot be compared, or none saved
+    its weights.
     """
     settings = {(record.model, record.task, record.train_set) for _, record in found}
     if len(settings) > 1:
@@ -63,7 +64,7 @@ def best_of(found: Sequence[Finished]) -> tuple[Path, str]:
 
 
 def rank_of(record: Record) -> float | None:
-    """Mean of the headline scores, such that more is better."""
+    """Mean of the headline scores, with the sign such that higher is better."""
     scores = (score for score in record.scores if score.headline and score.stage == "trained")
     values = [score.rank for score in scores if not score.retention]
     return sum(values) / len(values) if values else None

@@ -1,4 +1,4 @@
-"""What a sweep is: a union of blocks, each a Cartesian product of Hydra overrides, and perhaps a tuned value.
+"""The definition of a sweep: a union of blocks, each a Cartesian product of Hydra overrides, and perhaps a tuned key.
 
 name: rank_study
 description: does the gap depend on the rank?
@@ -39,12 +39,12 @@ from sdsbench.runs.configuration.typed import parse_section
 
 Axes = dict[str, list[str]]  # key -> values, in Hydra's override syntax
 TUNING_SEEDS = (100, 101, 102)
-"""Seeds of tuning runs where a sweep names none: one seed chose LoRA's rate on 5 against 3 of 100 questions."""
+"""Default seeds of tuning runs. One seed is too few: it once chose LoRA's rate by 5 against 3 of 100 questions."""
 _PLACING_KEYS = tuple(key for key in PLACING if key != "force")
 
 
 class Tune(Section):
-    """A value that is chosen on validation rows, with the same budget for every method."""
+    """A key whose value is tuned on validation rows, with the same budget for every method."""
 
     key: str = Field(description="the key whose value is chosen")
     grid: Annotated[list[float], Accepts("two different numbers or more")] = Field(
@@ -59,7 +59,7 @@ class Tune(Section):
     @field_validator("grid", mode="before")
     @classmethod
     def _numbers(cls, grid: Any) -> Any:
-        """YAML reads 5e-4 as a text."""
+        """Convert strings to numbers, since YAML reads 5e-4 as a string."""
         return [_number(value) for value in grid] if isinstance(grid, list) else grid
 
     def problems(self) -> Iterator[Problem]:
@@ -71,27 +71,27 @@ class Tune(Section):
 
 @dataclass
 class Sweep:
-    """A sweep as defined, before anything is composed."""
+    """A sweep's definition, before its configurations are composed."""
 
     name: str
     description: str
-    blocks: list[Axes]  # a Cartesian product each; a fixed key is an axis of one value
+    blocks: list[Axes]  # each is a Cartesian product; a fixed key is an axis with one value
     tune: Tune | None = None
-    placing: dict[str, str] = field(default_factory=dict)  # where and how its runs happen: output_root, threads ...
+    placing: dict[str, str] = field(default_factory=dict)  # placing keys of all runs: output_root, threads ...
 
 
 Values = Annotated[list[Any], Field(min_length=1)]
 
 
 class _BlockOfFile(Section):
-    """The keys of one block of a sweep file."""
+    """File format of one block in a sweep file."""
 
     fixed: Annotated[list[str], Accepts("a list of overrides, each key=value")] = Field([])
     axes: Annotated[dict[str, Values], Accepts("key: [value, value, ...] for each axis")] = Field({})
 
 
 class _File(Section):
-    """The keys of a sweep file."""
+    """File format of a sweep file."""
 
     name: Annotated[Name, Accepts(NAME_WORDS)]
     description: str = ""
@@ -100,9 +100,9 @@ class _File(Section):
 
 
 def define(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
-    """The sweep that a command line means: `sweep=NAME` and overrides; several values by commas make an axis.
+    """Parse a command line to a sweep: `sweep=NAME` and overrides, of which comma-separated values form an axis.
 
-    Overrides beside `sweep=NAME` are set in all its blocks. Raises ConfigError with every problem found.
+    Overrides in addition to `sweep=NAME` apply to all its blocks. Raises ConfigError with every problem found.
     """
     problems: list[Problem] = []
     axes, named = _axes_of(words, problems, config_dirs), None
@@ -161,7 +161,7 @@ def _block(block: _BlockOfFile, where: str, problems: list[Problem]) -> Axes:
         if len(next(iter(_axes_of([line], [], ()).values()), [])) > 1:
             problems.append(Problem(f"{where}.fixed", line, "one value a key", "Several values belong under axes."))
     axes: Axes = {}
-    for key, values in block.axes.items():  # each value may stand for several: range(0,3)
+    for key, values in block.axes.items():  # a value may expand to several: range(0,3)
         found = [_axes_of([f"{key}={text(value)}"], problems, ()) for value in values]
         axes[key] = [value for axis in found for value in next(iter(axis.values()), [])]
     return _axes_of(block.fixed, problems, ()) | axes
@@ -197,7 +197,7 @@ def _block_problems(block: Axes, tune: Tune | None) -> list[Problem]:
 
 
 def _axes_of(words: Sequence[str], problems: list[Problem], config_dirs: Sequence[str]) -> Axes:
-    """key -> values of overrides in Hydra's syntax: choices by commas, range(), glob() for groups."""
+    """key -> values of overrides in Hydra's sweep syntax: commas, range(), and glob() for groups."""
     axes: Axes = {}
     parsed, refused = overrides.parse(words, "key=value or key=value,value")
     problems += refused

@@ -1,23 +1,23 @@
-"""What a run will cost: a stated model, corrected by finished runs of the same model on the same kind of device.
+"""Estimate a run's time and memory: an analytic cost model, rescaled by measured times of finished runs.
 
-Of the reference card, with N weights that every token passes (linear layers, a decoder's output layer):
+For the reference card and N weights used by every token (linear layers, a decoder's output layer):
 
-    training    4 N operations a token (no gradient of frozen weights) / RATE, times the method's relative_time
-    generation  a step reads the weights once (N x bytes / BANDWIDTH), every prompt or written token takes 2 N
-                operations / RATE; a batch takes as many steps as its longest answer (workload.py), an untrained model
-                up to the cap of new tokens
-    scoring     one forward pass, 2 N operations a token / RATE
+    training    4 N FLOPs per token (frozen weights have no gradient) / RATE, times the method's relative_time
+    generation  each step reads the weights once (N x bytes / BANDWIDTH); each prompt or generated token takes 2 N
+                FLOPs / RATE; a batch takes as many steps as its longest answer (workload.py), with an untrained model
+                up to the limit of new tokens
+    scoring     one forward pass, 2 N FLOPs per token / RATE
 
-over all evaluations of the task, after training, after every epoch (eval.each_epoch) and before (eval.untrained). Rows
-and tokens come from the public sets' sizes (data/sizes.py).
+summed over all evaluations of the task: after training, after every epoch (eval.each_epoch) and before training
+(eval.untrained). Numbers of rows and tokens are those of the public data sets (data/sizes.py).
 
-Memory is what the run needs at least: that of the smallest pass that its steps can be cut into (workload.py), counted
-of the step itself, with what CUDA and its libraries hold (runs/memory.py). Where a card has more, the run makes larger
+Memory is the minimum that the run needs: that of the smallest pass into which its steps can be split (workload.py),
+counted for the step itself, plus that of CUDA and its libraries (runs/memory.py). With more memory, the run uses larger
 passes.
 
-Where finished runs exist, seconds are multiplied by the median of measured / modelled; on a CPU without any, RATE and
-BANDWIDTH are those of a short step that is measured (step_time.py). Time is arithmetic; counting memory and measuring
-load torch, so who only asks for the reference card's time does not wait for it.
+If there are finished runs of the same model on the same kind of device, seconds are multiplied by the median of
+measured / modelled time. On a CPU without such runs, RATE and BANDWIDTH are measured on a short step (step_time.py).
+Only counting memory and measuring import torch, so that the time on the reference card is estimated at once.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.memory import USABLE, Batch, needed_bytes, training_bytes
 from sdsbench.sweeps.workload import Scoring, Workload, workload
 
-RATE = {"bfloat16": 28e12, "float32": 12e12}  # operations a second that training reaches on the reference card
-BANDWIDTH = 768e9  # of its memory, bytes a second
+RATE = {"bfloat16": 28e12, "float32": 12e12}  # FLOPs per second that training reaches on the reference card
+BANDWIDTH = 768e9  # memory bandwidth of the reference card, bytes per second
 BYTES = {"bfloat16": 2, "float32": 4}
 CARDS = {"A6000 48 GB": 48e9, "24 GB (RTX 3090/4090)": 24e9, "80 GB (A100/H100)": 80e9}  # name -> bytes
 REFERENCE = "A6000 48 GB"
 
 
-SMALL_FOR_A_CPU = 1e9  # weights; larger models are not measured on a CPU unless device=cpu asks for one
+SMALL_FOR_A_CPU = 1e9  # weights; larger models are measured on a CPU only if device=cpu is set
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device reaches with one kind of numbers."""
+    """Speed of a device in one number format."""
 
-    rate: float  # operations a second of training
-    bandwidth: float  # bytes of weights a second that generation reads
-    bytes: int  # of one number
+    rate: float  # FLOPs per second in training
+    bandwidth: float  # bytes of weights that generation reads per second
+    bytes: int  # size of one number
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run. `measured`: seconds corrected by finished runs. `bytes` is None where nobody asked for it."""
+    """Estimated cost of one run: seconds (`measured`: rescaled by finished runs) and bytes of memory, if counted."""
 
     seconds: float
     bytes: float | None
@@ -63,18 +63,18 @@ class Cost:
 
 
 def fits(size: float) -> dict[str, bool]:
-    """Whether a run of that many bytes fits each card."""
+    """For each card, whether a run that needs `size` bytes fits its memory."""
     return {name: size <= memory * USABLE for name, memory in CARDS.items()}
 
 
 def passed_weights(config: RunConfig, known: KnownArchitecture) -> int:
-    """Weights that every token passes: the linear layers, and a decoder's output layer."""
+    """Number of weights that every token is multiplied with: the linear layers and a decoder's output layer."""
     layers = sum(m * n for m, n in known.shapes.values())
     return layers + (known.facts["vocab_size"] * known.facts["hidden_size"] if config.model.family == "decoder" else 0)
 
 
 def modelled(config: RunConfig, memory: bool) -> Cost | None:
-    """The uncorrected cost on the reference card; None where the architecture is not known before download."""
+    """The modelled cost on the reference card; None if the architecture is unknown before download."""
     known = known_architecture(config.model)
     if known is None:
         return None
@@ -85,7 +85,7 @@ def modelled(config: RunConfig, memory: bool) -> Cost | None:
 
 
 def measured_here(config: RunConfig) -> Cost | None:
-    """The cost on this machine's CPU by a short step; None where that is unknown, or the model too large for a CPU."""
+    """The cost on this machine's CPU, from a measured short step; None if unknown or the model is too large."""
     from sdsbench.sweeps.step_time import cpu_speed
 
     known = known_architecture(config.model)
@@ -99,18 +99,18 @@ def measured_here(config: RunConfig) -> Cost | None:
 
 
 def disk_bytes(config: RunConfig) -> float | None:
-    """Bytes of a run's folder at most: its tensors in fp32, 400 bytes an answer, 200 a step; None where unknown."""
+    """Upper bound of a run folder's bytes: fp32 tensors, 400 bytes per answer, 200 per step; None if unknown."""
     known = known_architecture(config.model)
     if known is None:
         return None
     work, rank = workload(config, known.facts), getattr(config.method, "rank", None)
-    # LoRA-XS and LoRA-SB keep their frozen factors too.
+    # Frozen factors count too, since LoRA-XS and LoRA-SB save them.
     kept = sum(m * n if rank is None else rank * (m + n) for m, n in known.shapes.values())
     return 4 * kept + 400 * work.answers + 200 * work.steps
 
 
 def compute_type(config: RunConfig) -> str:
-    """The type on a card that computes in bfloat16."""
+    """The number format of the run on a card that supports bfloat16."""
     return "bfloat16" if config.dtype == "auto" else config.dtype
 
 
@@ -133,13 +133,13 @@ def _scoring_seconds(config: RunConfig, weights: int, scoring: Scoring, trained:
 
 
 def step_bytes(config: RunConfig, work: Workload) -> float | None:
-    """Memory of a step in the smallest passes, on a GPU."""
+    """Bytes of GPU memory of a step that is split into the smallest passes; None if unknown."""
     counted = training_bytes(config, Batch(tuple(work.smallest_pass()), work.targets), compute_type(config))
     return None if counted is None else needed_bytes(counted)
 
 
 class Estimator:
-    """Corrects the model by what finished runs of a model took on a kind of device (cpu or cuda)."""
+    """Rescales modelled times by those measured in finished runs, per model and kind of device (cpu or cuda)."""
 
     def __init__(self, finished: Iterable[tuple[RunConfig, Record]], memory: bool) -> None:
         self._memory = memory
@@ -152,9 +152,10 @@ class Estimator:
             self._ratios.setdefault(key, []).append(sum(vars(record.seconds).values()) / raw.seconds)
 
     def cost(self, config: RunConfig, kind: str) -> Cost | None:
-        """The best estimate for a run; None where nothing is known. The model alone speaks for the reference card.
+        """The best available estimate for a run on `kind`; None if nothing is known.
 
-        A CPU is only measured by an estimator that counts memory, which loads torch as well.
+        Without finished runs, "cuda" is the modelled cost on the reference card. A CPU is measured only if the
+        estimator also counts memory, since both import torch.
         """
         raw, ratios = modelled(config, self._memory), self._ratios.get((kind, config.model.name))
         if raw is None or not ratios:

@@ -1,4 +1,4 @@
-"""What is left to pay for a plan, in lines for people: time on cards and CPUs, the longest run, memory and disk."""
+"""Print the remaining cost of a plan: time on GPUs and CPUs, the longest run, memory and disk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sdsbench.sweeps.states import OVER, SlotState
 ASSUMED = (
     "rows and tokens of the public sets (sdsbench/data/sizes.py); memory is what a pass over one longest row needs"
 )
-CALIBRATING = 200  # finished runs that correct the cost model
+CALIBRATING = 200  # largest number of finished runs used to rescale the cost model
 
 
 @dataclass(frozen=True)
 class _Price:
-    """Of one configuration; None where it is not known."""
+    """Estimated cost of one configuration on a GPU and a CPU, and its bytes on disk; None where unknown."""
 
     gpu: Cost | None
     cpu: Cost | None
@@ -28,9 +28,9 @@ class _Price:
 
 
 def print_costs(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
-    """Time left, and with `memory` also the memory of a run and what a CPU reaches that no run has used yet.
+    """Print the time left; with `memory`, also count memory, and measure this CPU if no finished run has used it.
 
-    Configurations that differ only in seed and rate cost the same: one is counted.
+    Configurations that differ only in seeds and learning rates cost the same, so each kind is estimated once.
     """
     finished = [slot for slot in slots if slot.state == "done" and slot.identity][:CALIBRATING]
     estimator = Estimator(

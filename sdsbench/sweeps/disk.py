@@ -1,6 +1,6 @@
-"""What plans and runs take on disk, and what of it nobody needs any more.
+"""Disk usage of plans and runs, and the files that can be deleted.
 
-A run's record, answers, step log and trained tensors are never among the latter.
+A run's record, answers, step log and trained tensors are never deleted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SUPERSEDED = ("damaged-checkpoint-*", "record.replaced-*.json", "record.damaged-
 
 @dataclass(frozen=True)
 class Removable:
-    """A file or folder of a run that nobody needs."""
+    """A file or folder of a run that can be deleted, and the reason."""
 
     run: Path
     path: Path
@@ -33,22 +33,22 @@ class Removable:
 
 
 def bytes_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; links count for themselves and are not followed."""
+    """Bytes of a file, or of all files in a folder; symbolic links are counted, not followed."""
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size if os.path.lexists(path) else 0
     return sum(bytes_of(Path(entry.path)) for entry in os.scandir(path))
 
 
 def run_folders(plan: Plan, placing: Mapping[str, Any]) -> list[Path]:
-    """The folders of a plan's runs that are there."""
+    """The existing folders of a plan's runs."""
     root = root_of(plan, placing)
     return [folder for identity in plan.manifest.runs if (folder := root / identity).is_dir()]
 
 
 def removable(run: Path) -> Iterator[Removable]:
-    """What may go: the checkpoints of a finished run, records and checkpoints that were set aside.
+    """Yield checkpoints of a finished run, and records and checkpoints that were set aside.
 
-    Nothing of a run that a living process works on, nor through a link in the place of its folder.
+    Yields nothing for a run that a living process works on, or whose folder is a symbolic link.
     """
     if run.is_symlink() or owner_lives(run):
         return
@@ -65,7 +65,7 @@ def removable(run: Path) -> Iterator[Removable]:
 
 
 def remove(found: Removable) -> bool:
-    """Delete it under the run's lock; whether it went (a process may have taken the run since)."""
+    """Delete it under the run's lock; returns whether it was deleted (not if a process now works on the run)."""
     try:
         with owned(found.run):
             if found.path.is_dir() and not found.path.is_symlink():

@@ -1,7 +1,7 @@
 """Points of a sweep -> checked configurations, fast: Hydra composes once for each set of group choices.
 
-Composing takes some 60 ms, a plan may have 10,000 runs. So the tree that Hydra composed is kept, the values of a point
-are put into it, and only the interpolations that a changed value flows into are resolved again.
+A composition takes about 60 ms, and a plan may have 10,000 runs. So the composed tree is cached, the values of a point
+are set in a copy, and only the interpolations that depend on a changed value are resolved again.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from sdsbench.tasks import base as tasks
 
 Point = dict[str, str]  # key -> value, in Hydra's override syntax
 _UNFOLDING = ("task.members", "protocol.seeds")
-_SHOWN = 20  # problems of a sweep that a message lists
+_SHOWN = 20  # largest number of problems that a message lists
 
 
 def product(axes: Axes) -> Iterator[Point]:
-    """Every combination, the last axis fastest."""
+    """Every combination of the axes' values; the last axis varies fastest."""
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
 
 
 class Composer:
-    """Points -> configurations. Collects problems, so that one message shows them all."""
+    """Converts points to configurations and collects problems, so that one message can report all of them."""
 
     def __init__(self, placing: Mapping[str, str], config_dirs: Sequence[str] = ()) -> None:
         self.placing, self.config_dirs = dict(placing), config_dirs
         self._structures: dict[Any, _Structure | None] = {}
         self._problems: dict[str, Problem] = {}
         self._unfolded: dict[Any, Axes] = {}
-        self.unresolved: dict[str, str] = {}  # keys that place runs by the environment, as they are written
+        self.unresolved: dict[str, str] = {}  # placing keys with `${oc.env:...}`, unresolved
 
     def configuration(self, point: Point) -> RunConfig | None:
-        """The checked configuration of a point, or None and a problem more."""
+        """The checked configuration of a point; None if it has a problem, which is collected."""
         overrides = self.placing | point
         structural = tuple(f"{key}={value}" for key, value in overrides.items() if _structural(key, value))
         values = {key: value for key, value in overrides.items() if not _structural(key, value)}
         which = (structural, tuple(values))
         try:
             if which not in self._structures:
-                self._structures[which] = None  # a second point of a structure that cannot be composed says no more
+                self._structures[which] = None  # report a structure that cannot be composed only once
                 self._structures[which] = self._compose(structural, values)
             structure = self._structures[which]
             return from_tree(structure.resolved(_parsed(values))) if structure else None
@@ -62,13 +62,14 @@ class Composer:
             return None
 
     def points(self, point: Point, seeded: bool = False) -> list[Point]:
-        """The runs that a point means: one a member of an aggregate task (task=glue), and, where it names a protocol
-        and no seed (nor are seeds chosen elsewhere: `seeded`), one a seed of that protocol.
+        """Expand a point to one point for each member of an aggregate task (task=glue) and each seed of its protocol.
+
+        Seeds are not expanded if the point sets `seed` or no protocol, or if they are chosen elsewhere (`seeded`).
         """
         seeded = seeded or any(key.split(".")[0] in ("seed", "seeds") for key in point)
         deciding = {key: value for key, value in point.items() if _structural(key, value) or key in _UNFOLDING}
         which = (*deciding.items(), seeded)
-        if which not in self._unfolded:  # one composition decides for every point that differs in other values alone
+        if which not in self._unfolded:  # composed once for all points that differ only in other values
             self._unfolded[which] = self._axes(self.configuration(point), "protocol" in point and not seeded)
         axes = self._unfolded[which]
         kept = {key: value for key, value in point.items() if key != "task.members" or "task" not in axes}
@@ -76,7 +77,7 @@ class Composer:
 
     @staticmethod
     def _axes(config: RunConfig | None, seeds: bool) -> Axes:
-        """The axes that a point leaves to the task, and with `seeds` to the protocol."""
+        """The axes that an aggregate task adds (its members), and with `seeds` those of the protocol (its seeds)."""
         axes: Axes = {}
         if config is not None and (members := tasks.build(config.task).members):
             axes["task"] = list(members)
@@ -103,7 +104,7 @@ class Composer:
 
 
 class _Structure:
-    """A composed tree that takes many values of the same keys."""
+    """A composed tree, reused for many values of the same keys."""
 
     def __init__(self, tree: DictConfig, values: Mapping[str, Any]) -> None:
         self.tree = tree
@@ -118,7 +119,7 @@ class _Structure:
         texts = {key: text for key, text in written.items() if isinstance(text, str) and "${" in text}
         named = {leaf: text[2:-1] for leaf, text in texts.items() if leaf not in values and text[2:-1] in values}
         self.copies = {leaf: name for leaf, name in named.items() if texts[leaf] == f"${{{name}}}"}
-        """Leaves that are another key's value and nothing else, such as `seeds.data: ${seed}`."""
+        """Leaves that only copy another key's value, such as `seeds.data: ${seed}`."""
         self.needs = {
             leaf: sorted(_needs(leaf, texts, values))
             for leaf in texts
@@ -127,7 +128,7 @@ class _Structure:
         self._known: dict[Any, Any] = {}
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The tree as plain values with these values in it."""
+        """The tree as plain values, with `values` set and interpolations resolved."""
         plain = _copy(self.base)
         for key, value in values.items():
             _put(plain, key, value)
@@ -178,9 +179,7 @@ def _touches(key: str, name: str) -> bool:
 
 
 def _structural(key: str, value: str) -> bool:
-    """Whether Hydra must compose anew: a choice of a group (`+` adds one of the user's own), plugins, which bring
-    choices, or an interpolation.
-    """
+    """Whether an override requires a new composition: a group choice (also `+group=`), plugins, or an interpolation."""
     return key in (*GROUPS, "plugins") or key.startswith("+") or "${" in value
 
 

@@ -1,7 +1,7 @@
-"""What the runs of a plan read, put into this machine's caches before they start: weights and data.
+"""Download the weights and data of a plan's runs into this machine's caches before the runs start.
 
-SLURM's compute nodes have no network. `fetch` goes through the very functions that runs load with, so that what it
-brought is what they find.
+SLURM's compute nodes often have no network. `fetch` calls the same functions that runs use for loading, so that runs
+find exactly what it has downloaded.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from sdsbench.sweeps.placing import GROUP_SIZE
 from sdsbench.sweeps.plan import Plan
 
 HUB = "hub"
-_READS_NOTHING = ("seed", "seeds", "method", "train", "probe")  # sections that do not say what a run reads
+_READS_NOTHING = ("seed", "seeds", "method", "train", "probe")  # sections that do not affect which files a run reads
 
 
 @dataclass(frozen=True)
 class Need:
-    """The weights of a model, or a split of a data set."""
+    """Something that runs read: a model's weights, or a split of a data set."""
 
     text: str
     source: str
-    bring: Callable[[], object]  # raises Unavailable; where it returns, a run finds the same without a network
-    hub_bytes: Callable[[], int]  # what the hub says that its files hold
+    bring: Callable[[], object]  # downloads it, so that runs need no network; raises Unavailable
+    hub_bytes: Callable[[], int]  # size of its files according to the hub
 
 
 def needs_of(plan: Plan, placing: Mapping[str, Any]) -> Iterator[Need]:
-    """Everything that the plan's runs read, once each."""
-    placing = {key: value for key, value in placing.items() if key != GROUP_SIZE}  # of workers, not of a run
+    """Everything that the plan's runs read, without repetitions."""
+    placing = {key: value for key, value in placing.items() if key != GROUP_SIZE}  # a key of workers, not of runs
     known: set[object] = set()
-    alike: dict[object, str] = {}  # one run of those that differ in nothing that says what they read
+    alike: dict[object, str] = {}  # one run for each set of files that runs read
     for identity, run in plan.manifest.runs.items():
         point = tuple(item for item in run.point.items() if item[0].partition(".")[0] not in _READS_NOTHING)
         alike.setdefault(point, identity)
@@ -55,7 +55,7 @@ def needs_of(plan: Plan, placing: Mapping[str, Any]) -> Iterator[Need]:
             where = f"{model.source} {model.location}" + (f" at {model.revision}" if model.revision else "")
             text = f"model {model.name} ({where})"
             yield Need(text, model.source, partial(weights_of, model), partial(_model_bytes, model))
-        for data_set, split in needs(config) if config.data.source != "embedded" else ():  # made where it is needed
+        for data_set, split in needs(config) if config.data.source != "embedded" else ():  # generated in the run
             which = data_set.name, split, config.data.source, config.data.root
             if which not in known:
                 known.add(which)
@@ -65,7 +65,7 @@ def needs_of(plan: Plan, placing: Mapping[str, Any]) -> Iterator[Need]:
 
 
 def fetch(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None]) -> None:
-    """Bring everything, and name each. Raises Unavailable with every part that cannot be had."""
+    """Download everything and log each part. Raises Unavailable with every part that is not available."""
     missing: list[str] = []
     for need in needs_of(plan, placing):
         try:
@@ -79,7 +79,7 @@ def fetch(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None]) ->
 
 
 def announce(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None]) -> None:
-    """Say how much the hub would send, and what is free. Raises Unavailable where the hub does not answer."""
+    """Log the size of the downloads and the free disk space. Raises Unavailable if the hub does not answer."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -96,11 +96,11 @@ def announce(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None])
 
 
 def require_at_hand(plan: Plan, placing: Mapping[str, Any]) -> None:
-    """Raises Unavailable where a run of the plan would not find its weights or data without a network."""
+    """Raises Unavailable if a run of the plan would not find its weights or data without a network."""
     if not any(need.source == HUB for need in needs_of(plan, placing)):
         fetch(plan, placing, lambda _: None)
         return
-    # The hub's libraries decide at their import whether they are offline: so it is asked in a process of its own.
+    # The hub's libraries read the offline setting at import, so this check needs a process of its own.
     words = [f"{key}={value}" for key, value in placing.items() if key == "data.root" and value]
     command = [sys.executable, "-m", "sdsbench", "fetch", str(plan.folder), *words]
     done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)

@@ -19,10 +19,10 @@ from sdsbench.sweeps.plan import Manifest, PlannedRun, TunedCell
 def freeze(
     sweep: Sweep, config_dirs: Sequence[str] = (), log: Callable[[str], None] = print
 ) -> tuple[Manifest, dict[str, str]]:
-    """(manifest, frozen configuration per run id); logs which source of data was chosen, and why.
+    """(manifest, frozen configuration by run id); logs the chosen data sources with their reasons.
 
-    data.source=auto is decided here: it is part of a run's name, and a plan must not depend on where it runs.
-    Raises ConfigError with every problem of every run, then Unavailable with every set that cannot be had.
+    data.source=auto is resolved here, since it is part of a run's id and a plan must not depend on where it runs.
+    Raises ConfigError with every problem of every run, then Unavailable with every data set that is not available.
     """
     freezer = _Freezer(Composer(sweep.placing, config_dirs))
     for block in sweep.blocks:
@@ -55,7 +55,7 @@ def freeze(
 
 
 class _Freezer:
-    """Collects runs and cells."""
+    """Collects the runs and tuned cells of a plan."""
 
     def __init__(self, composer: Composer) -> None:
         self.composer = composer
@@ -63,11 +63,11 @@ class _Freezer:
         self.cells: dict[str, TunedCell] = {}
         self.texts: dict[str, str] = {}
         self.placing: dict[str, object] = {}
-        self.sources: dict[str, None] = {}  # each source with its reason, once
+        self.sources: dict[str, None] = {}  # data sources with their reasons, without repetitions
         self.unavailable: dict[str, None] = {}
 
     def add(self, role: str, point: Point) -> str:
-        """Freeze the run of a point; returns its id (empty where the point has a problem: raise_problems)."""
+        """Freeze the run of a point and return its id; empty if the point has a problem (see raise_problems)."""
         config = self.composer.configuration(point)
         if config is None:
             return ""
@@ -75,7 +75,7 @@ class _Freezer:
             config, reason = resolve_source(config)
             require_data(config)
         except Unavailable as error:
-            self.unavailable |= dict.fromkeys(str(error).splitlines())  # a set is named once
+            self.unavailable |= dict.fromkeys(str(error).splitlines())  # report each data set once
             return ""
         self.sources[f"data.source={config.data.source}: {reason}"] = None
         identity = run_id(config)
@@ -91,7 +91,7 @@ class _Freezer:
         return identity
 
     def _place(self, config: RunConfig) -> None:
-        """The first run's placing is the plan's. Raises ConfigError where a run's differs."""
+        """Take the plan's placing from its first run. Raises ConfigError if a later run's placing differs."""
         placing = placing_of(config)
         self.placing = self.placing or placing
         problems = [
@@ -103,7 +103,7 @@ class _Freezer:
             raise ConfigError(problems)
 
     def add_cell(self, tune: Tune, point: Point, seeds: Sequence[str]) -> None:
-        """Freeze the tuning runs of one combination, and every run that its outcome may ask for."""
+        """Freeze the tuning runs of one combination, and the final runs of every value that tuning may choose."""
         seed_key, grid = tune.evaluation_seeds_axis, extended(tune.grid, tune.extend)
 
         def run(role: str, value: float, seed: str, split: str) -> str:
@@ -112,7 +112,7 @@ class _Freezer:
         tuning = [[run("tuning", value, str(seed), "validation") for seed in tune.seeds] for value in grid]
         final = {seed: [run("final", value, seed, "test") for value in grid] for seed in seeds}
         if not all(identity for row in (*tuning, *final.values()) for identity in row):
-            return  # a run of it has a problem, and `freeze` raises that
+            return  # a run has a problem, which `freeze` raises later
         key = sha256_of([point, tune.model_dump()])[:12]
         self.cells[key] = TunedCell(
             point=point, key=tune.key, grid=grid, seeds=tune.seeds, tuning=tuning, final=final, extend=tune.extend
@@ -120,9 +120,9 @@ class _Freezer:
 
 
 def extended(grid: Sequence[float], count: int) -> list[float]:
-    """A grid and `count` values beyond each of its ends, by the factor that its last two values there differ by.
+    """Extend a grid by `count` values at each end, continuing the ratio of its last two values there.
 
-    Three digits are kept, so that the values read as those of a grid do. Without `count` it is left as it is.
+    The new values are rounded to three significant digits. With `count` 0 the grid is returned unchanged.
     """
     if not count:
         return list(grid)

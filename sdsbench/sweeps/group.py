@@ -1,8 +1,8 @@
-"""Runs of a plan that share a frozen base and train side by side in one process.
+"""Train runs of a plan that share a frozen base side by side in one process.
 
-A member of a group is a run like any other: its own folder, lock, record, step log, checkpoints and evaluation, all
-made by the stages of runs/. The group adds joint training between `prepare` and `train`. Whatever goes wrong with the
-group as a whole, its runs continue alone from their last step.
+Each member of a group is an ordinary run with its own folder, lock, record, step log, checkpoints and evaluation. The
+group adds joint training between the stages `prepare` and `train` of runs/. If the group as a whole fails, its runs
+continue alone from their last step.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from sdsbench.sweeps.placing import AUTO
 from sdsbench.tasks import base as tasks
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 
-LARGEST = 8  # runs that `auto` puts into a group
+LARGEST = 8  # largest group that `auto` chooses
 
 
 def group_key(config: RunConfig) -> str | None:
-    """The same text for runs that may share a base, since they differ in seeds and learning rates alone.
+    """A text that is equal for runs that may train as a group: runs that differ only in seeds and learning rates.
 
-    None for a run that trains alone: its method has no adapted layers (the base itself trains, or layers of the
-    method's own are put into the model), a new head trains, or examples of a step have means of their own.
+    None for a run that must train alone: its method has no adapted layers (the base is trained, or the method adds
+    layers of its own), a new head is trained, or train.mean_over is set.
     """
     if (
         config.train.mean_over is not None
@@ -52,10 +52,10 @@ def group_key(config: RunConfig) -> str | None:
 
 
 def group_size(asked: int | str, config: RunConfig) -> int:
-    """How many runs like this one train side by side here.
+    """Number of runs like this one that train side by side on this machine.
 
-    `auto` is 1 on a CPU, where groups were measured to bring nothing (docs/speed.md), and on CUDA the most, up to
-    LARGEST, whose counted memory fits the device.
+    `auto` is 1 on a CPU, where groups save no time (docs/speed.md), and on CUDA the largest group, up to LARGEST, whose
+    counted memory fits the device.
     """
     if asked != AUTO:
         return int(asked)
@@ -65,7 +65,7 @@ def group_size(asked: int | str, config: RunConfig) -> int:
 
 
 def most_that_fit(config: RunConfig, device_bytes: float) -> int:
-    """The largest group, up to LARGEST, whose counted memory a device of that size holds; 1 where none is known."""
+    """The largest group, up to LARGEST, whose counted memory fits a device of that size; 1 if memory is unknown."""
     for runs in range(LARGEST, 1, -1):
         needed = group_bytes(config, runs)
         if needed is not None and fits(needed, device_bytes):
@@ -74,16 +74,16 @@ def most_that_fit(config: RunConfig, device_bytes: float) -> int:
 
 
 def group_bytes(config: RunConfig, runs: int) -> int | None:
-    """Memory of the smallest joint pass: of each run one example of train.max_length. None: unknown architecture."""
+    """Bytes of the smallest joint pass: one example of train.max_length tokens per run; None: unknown architecture."""
     return training_bytes(config, Batch((config.train.max_length,), 1.0), compute_type(config), runs)
 
 
 class SharedBase:
-    """Loads a model as `load` does, once: every member gets modules of its own around the same weights.
+    """Loads a model once by `load` and gives every member its own modules around the same weights.
 
-    A method that writes into those weights would change the other members' model. `restore` finds that out and puts the
-    loaded values back: after every step by place and version of every tensor, which costs nothing, and with `thorough`
-    by their content, since writing through `weight.data` moves neither.
+    A method that writes to these weights would change the other members' models. `restore` detects this and restores
+    the loaded values. After every step it compares the address and version of every tensor, which is fast; with
+    `thorough` it compares their contents, since writes through `weight.data` change neither address nor version.
     """
 
     def __init__(self, load: LoadModel) -> None:
@@ -107,7 +107,7 @@ class SharedBase:
         return dataclasses.replace(self._loaded, model=with_shared_weights(self._loaded.model))
 
     def restore(self, thorough: bool = False) -> bool:
-        """Whether some weight was changed since it was loaded; if so, all have their loaded values again."""
+        """Return whether any weight has changed since loading; if so, restore the loaded values of all weights."""
         if self._loaded is None:
             return False
         if _versions(self.model) == self._seen and not (thorough and _contents(self.model) != self._contents):
@@ -120,12 +120,12 @@ class SharedBase:
 
 
 def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Place and version of every weight: one of the two changes whenever a value does."""
+    """(address, version) of every weight by name; torch increments the version at every in-place change."""
     return {name: (parameter.data_ptr(), parameter._version) for name, parameter in model.named_parameters()}
 
 
 def _contents(model: nn.Module) -> dict[str, int]:
-    """The sum of every weight's bits, read as whole numbers."""
+    """A checksum of every weight by name: the sum of its bit patterns, read as integers."""
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return {
         name: int(parameter.detach().view(whole[parameter.element_size()]).sum(dtype=torch.int64))
@@ -134,7 +134,7 @@ def _contents(model: nn.Module) -> dict[str, int]:
 
 
 def prepare_on_shared_base(run: DrivenRun, config: RunConfig, context: RunContext, base: SharedBase) -> None:
-    """Prepare a run around the shared weights; a run whose method writes into them gets weights of its own instead."""
+    """Prepare a run on the shared weights, or on its own copy of them if its method writes to them."""
     run.prepare(config, dataclasses.replace(context, load_model=base))
     if base.restore(thorough=True):
         context.log(f"{run.identity}: its method changes the base weights in place, so it shares none and trains alone")
@@ -167,7 +167,7 @@ def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
 
         def leave(member: Member, error: Exception) -> None:
             run, own = driven[member]
-            own.close()  # first: what the training measured goes into the record that `fail` writes
+            own.close()  # before `fail`, whose record must contain the measurements of this context
             run.fail(error)
 
         for group in groups.values():
@@ -184,7 +184,7 @@ def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
 
 
 def _joint_tokens(runs: Sequence[DrivenRun]) -> int | None:
-    """The most tokens of a joint pass of these runs."""
+    """Largest number of tokens in a joint pass of these runs; None: no limit."""
     prepared = [run.prepared for run in runs if run.prepared is not None]
     longest = max(one.loaded.family.longest(one.loaded.examples) for one in prepared)
     device, config = prepared[0].loaded.device, prepared[0].run.config

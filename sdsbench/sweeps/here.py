@@ -1,4 +1,4 @@
-"""A plan on this machine: workers are driven until nothing is left to take, and what came of it is said."""
+"""Run a plan on this machine: start workers, wait until no run is left to start, and report the outcome."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def run_here(
     force: bool = False,
     lost_as: str = "killed",
 ) -> None:
-    """Drive workers until nothing is left to take, failed runs included with `retry`, stale ones with `force`.
+    """Run workers until no run is left to start; `retry` includes failed runs, `force` stale ones.
 
-    `lost_as`: what ended attempts that could not say so. Raises what the exit code needs.
+    `lost_as`: status for attempts whose process died without recording one. Raises the error that determines the exit
+    code: DiskRefuses, Interrupted, Unavailable, TrainingFailed or Refused.
     """
     states = states_of(plan, placing)
     if not placing.get("output_root") and not states.root.resolve().is_relative_to(Path.cwd()):
@@ -44,12 +45,12 @@ def run_here(
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if not received and not sys.stdout.isatty():  # on a terminal the table says so
+        if not received and not sys.stdout.isatty():  # on a terminal, the live table shows it
             acknowledge(number)
         received.append(number)
         pool.stop(number)
 
-    # Python lets the main thread alone handle signals; a notebook may call this from another one.
+    # Python allows signal handlers only in the main thread, but a notebook may call this from another thread.
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, note) for number in STATUS} if main else {}
     try:
@@ -90,7 +91,7 @@ def _raise_outcome(plan: Plan, pool: Pool, counts: Mapping[str, int], received: 
 
 
 def _allocations(plan: Plan, placing: Mapping[str, Any], workers: int | None, chosen: str | None) -> list[Allocation]:
-    """One worker a GPU unless --workers says otherwise, or on the CPU as many as it says."""
+    """The workers' devices: one worker for each GPU unless `workers` is given, or `workers` workers on the CPU."""
     device = placing.get("device", plan.placing["device"])
     threads = int(str(placing.get("threads", plan.placing["threads"])))
     if workers is not None and workers < 1:

@@ -1,4 +1,4 @@
-"""What a plan holds, where it stands and what is left to pay: printed by `plan` and `status`."""
+"""Print a plan's content, the state of its runs and the remaining cost, for `plan` and `status`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import STALE, SlotState, States, states_of
 
-FEW = 40  # slots listed without --all
+FEW = 40  # largest number of slots listed without --all
 
 
 def print_overview(
     plan: Plan, placing: Mapping[str, Any], everything: bool, notes: Mapping[str, str] = {}, memory: bool = False
 ) -> States:
-    """Counts, the table of differences, time left, `memory` of a run; `notes` are SLURM's words on slots.
+    """Print counts, a table of the runs, the time left, and with `memory` the memory of a run; return the states.
 
-    Returns the states read.
+    `notes` holds SLURM's state by slot key.
     """
     states = states_of(plan, placing)
     slots = list(states.all())
@@ -37,7 +37,7 @@ def print_overview(
         )
     shown = slots if everything else slots[:FEW]
     if len(plan.varying) or len(slots) == 1:
-        console = rich_console()  # as wide as the terminal; wide enough for a table elsewhere
+        console = rich_console()  # as wide as the terminal, or wide enough for the table if there is none
         (console if console.is_terminal else rich_console(width=200)).print(_differences(plan, shown, notes))
     if len(shown) < len(slots):
         print_wrapped(f"... and {len(slots) - len(shown)} more (--all lists them); values that differ:")

@@ -1,4 +1,4 @@
-"""`output_root=... sweep.group_size=...` on the command line of a planned sweep: where and how its runs happen."""
+"""Parse placing keys (`output_root=... sweep.group_size=...`), which may be set when a planned sweep is run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sdsbench.runs.configuration.environment import with_environment
 from sdsbench.runs.configuration.identity import PLACING, field_of
 
 GROUP_SIZE = "sweep.group_size"
-"""How many runs of a shared base train side by side: a whole number from 1, or AUTO (sweeps/group.py)."""
+"""Number of runs that train side by side on a shared base: an integer from 1, or AUTO (sweeps/group.py)."""
 AUTO = "auto"
 KEYS = (*(key for key in PLACING if key not in ("force", "plugins")), GROUP_SIZE)  # plugins are frozen in the plan
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:
-    """Placing keys and their values. Raises ConfigError for any other key: a plan's runs are frozen."""
+    """Placing keys and their values. Raises ConfigError for any other key, since a plan's runs are frozen."""
     placing: dict[str, Any] = {}
     parsed, problems = overrides.parse(words)
     for override in parsed:
@@ -41,7 +41,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 
 def refused(key: str, value: object) -> str | None:
-    """What a placing key accepts, where the value is not that."""
+    """What the key accepts, if it rejects the value; else None."""
     if key == GROUP_SIZE:
         whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
         return None if whole or value == AUTO else f"{AUTO}, or a whole number from 1"

@@ -1,8 +1,8 @@
 """Keep the input of each block only, in main memory, and compute the block again in the backward pass.
 
-Sequences that lie end to end (attention.py) go through a block in pieces of at most `PIECE` tokens (or one sequence),
-in both passes: what a block keeps for backward exists for one piece at a time. A base that drops out goes through in
-one piece, since its masks are those of a whole pass (dropout.py).
+Packed sequences (attention.py) go through a block in pieces of at most `PIECE` tokens (or one longer sequence), in the
+forward and the backward pass, so that activations of a block exist for one piece at a time. A base model with dropout
+uses a single piece, since its dropout masks are drawn for a whole pass (dropout.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ PIECE = 2048
 
 
 def enable(model: Any) -> None:
-    """Switch it on for training. The second forward pass has the attention and the dropout masks of the first one."""
+    """Switch on activation checkpointing for training, in place.
+
+    The recomputed forward pass uses the attention implementation and the dropout masks of the first one.
+    """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _as_before(model.config, model.config._attn_implementation, dropout.place())
@@ -59,7 +62,7 @@ def pieces(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _cut(value: Any, span: slice, tokens: int) -> Any:
-    """What belongs to a span of the tokens: tensors 1 x tokens x ... and tuples of them are cut, all else stays."""
+    """Slice tensors 1 x tokens x ... (and tuples of them) to a span of the tokens; return other values unchanged."""
     if isinstance(value, tuple):
         return tuple(_cut(part, span, tokens) for part in value)
     cuts = isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == tokens

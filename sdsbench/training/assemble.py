@@ -30,7 +30,7 @@ class Seeds(Protocol):
 
 
 class Trainee(Objective, Protocol):
-    """An objective that knows which head trains beside the method."""
+    """An objective that names the head (such as a classifier's) that is trained along with the method."""
 
     def unfreeze_head(self, model: Any) -> list[nn.Parameter]: ...
 
@@ -46,11 +46,11 @@ def assemble(
     make_optimizer: Callable[..., Any] = optimizer_of,
     micro_tokens: int | None = None,
 ) -> tuple[Training, TrainState, list[nn.Parameter]]:
-    """(loop, state before the first step, parameters of the head that trains); the model is changed in place.
+    """Attach the method to the model in place; return (loop, state before the first step, trained head parameters).
 
-    `micro_tokens`: the most tokens of a pass; None: every step is one pass.
+    `micro_tokens`: the largest number of tokens in one forward and backward pass; None: every step is one pass.
 
-    Raises ConfigError and TrainingFailed as `attach` does, Unavailable where the optimizer needs a package.
+    Raises ConfigError and TrainingFailed as `attach` does, Unavailable if the optimizer's package is not installed.
     """
     base = named_tensors(model)
     layers = attach(model, method, seeds.init)

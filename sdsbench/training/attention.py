@@ -1,8 +1,8 @@
-"""Attention over sequences laid end to end, so that no position of a batch is padding.
+"""Attention over packed sequences: they lie end to end in one row, so that no position of a batch is padding.
 
-A pass over sequences of lengths l_1 .. l_k is one row of sum(l) tokens; every layer but attention treats tokens alone,
-and attention here looks at one sequence at a time. Registered with transformers as an attention implementation; which
-lengths hold travels through the model's keyword arguments.
+Sequences of lengths l_1 .. l_k form one row of sum(l) tokens. All layers except attention treat each token by itself,
+and this attention does not cross sequence borders. It is registered with transformers as an attention implementation
+and receives the lengths through the model's keyword arguments.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from transformers import AttentionInterface
 from sdsbench.training.dropout import seed_attention, segment_seeds
 
 NAME = "sdsbench_packed"
-LARGEST_HEAD = 256  # of torch's flash attention kernels
-FILL = 64  # a pass on a CPU in 16 bits has a multiple of so many tokens
+LARGEST_HEAD = 256  # largest head size that torch's flash attention kernels accept
+FILL = 64  # 16-bit passes on a CPU are padded to a multiple of this many tokens
 
 
 def packed_attention(
@@ -41,12 +41,12 @@ def packed_attention(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each segment, causal unless the module says that it is not (encoders).
+    """Attention within each segment, causal unless `module.is_causal` is false (encoders).
 
-    query 1 x heads x tokens x head size; key and value with fewer heads where the model groups queries; returns
-    1 x tokens x heads x head size. `softcap` and `sliding_window` as Gemma-2 and Mistral use them. `continuations`, if
-    given, holds for each segment the lengths of alternatives at its end, which see the beginning and themselves only.
-    `dropout` is the base's own, of attention weights (encoders, GPT-2).
+    `query` is 1 x heads x tokens x head size; `key` and `value` have fewer heads in models with grouped queries.
+    Returns 1 x tokens x heads x head size. `softcap` and `sliding_window` as in Gemma-2 and Mistral. `continuations`,
+    if given, lists for each segment the lengths of alternative endings; each ending attends to the shared prefix and to
+    itself only. `dropout` is the base model's dropout of attention weights (encoders, GPT-2).
     """
     causal = getattr(module, "is_causal", True)
     if continuations is None and not dropout and _varlen_serves(query, softcap):
@@ -66,14 +66,14 @@ def packed_attention(
 
 
 def filling(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Tokens to add to a pass as one more sequence, which carries no loss, so that shapes repeat."""
+    """Number of padding tokens to append as one more sequence without loss, so that few distinct shapes occur."""
     return -tokens % FILL if _by_onednn(device, dtype) else 0
 
 
 def _by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether products are made by oneDNN, which builds and keeps code for every shape that it meets.
+    """Whether oneDNN computes the matrix products; it compiles and caches code for every new shape.
 
-    On a CPU those of 16 bits are; products in fp32 are made by another library.
+    On a CPU it computes the 16-bit products; another library computes those in fp32.
     """
     return device.type == "cpu" and dtype.itemsize == 2
 
@@ -108,7 +108,7 @@ def _attend(
 
 
 def _seen(length: int, continuations: Sequence[int], window: int | None, device: torch.device) -> Tensor:
-    """length x length: whether the position of the row sees that of the column."""
+    """Boolean mask, length x length: true where the row's position attends to the column's."""
     start = length - sum(continuations)
     owner, position = torch.zeros(length, dtype=torch.long), torch.arange(length)
     for number, width in enumerate(continuations, 1):
@@ -121,9 +121,9 @@ def _seen(length: int, continuations: Sequence[int], window: int | None, device:
 
 
 def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int, softcap: float | None) -> str | None:
-    """Why the sequences of a pass attend one after the other on this GPU; None where one kernel serves all of them.
+    """The reason why attention runs sequence by sequence on this device; None if one kernel handles all sequences.
 
-    Meta tensors stand for CUDA's (meta_device.py). The limits are those of torch's flash attention kernels.
+    The limits are those of torch's flash attention kernels. A meta device counts as CUDA (meta_device.py).
     """
     if _varlen_kernel() is None:
         return f"torch {torch.__version__} has no varlen_attn with windows and a scale"
@@ -161,7 +161,7 @@ def _varlen_kernel() -> Any:
 
 
 def _without_grouping(kernel: Any) -> Any:
-    """The kernel of torch 2.11, which groups queries where there are fewer keys without being told."""
+    """Drop `enable_gqa`, which torch 2.11's kernel does not accept: it infers grouped queries from the shapes."""
 
     def call(*arguments: Any, enable_gqa: bool, **settings: Any) -> Tensor:
         return kernel(*arguments, **settings)
@@ -178,7 +178,7 @@ def _varlen(
     window: int | None,
     causal: bool,
 ) -> Tensor:
-    """All segments by one kernel, without copies: 1 x tokens x heads x head size."""
+    """Attention of all segments in one kernel call, without copies; returns 1 x tokens x heads x head size."""
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     starts, longest = _starts(lengths, query.device), max(lengths)
     sides = (-1 if window is None else window - 1, 0 if causal else -1)
@@ -190,7 +190,7 @@ def _varlen(
 
 @lru_cache(maxsize=8)
 def _starts(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each segment starts, and the end; made once a pass, not once a layer."""
+    """Start of each segment and the end of the last (int32); cached, so built once per pass, not once per layer."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
@@ -199,7 +199,7 @@ AttentionInterface.register(NAME, packed_attention)
 
 @contextmanager
 def packed(model: Any) -> Iterator[None]:
-    """Inside: the model's forward takes packed rows and `segment_lengths`."""
+    """While active, the model's forward accepts packed rows and `segment_lengths`."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:

@@ -1,6 +1,6 @@
-"""The step with the lowest loss on training rows held out: what trains is kept as it was there and put back at the end.
+"""Keep the trained tensors of the step with the lowest loss on held-out training rows; restore them at the end.
 
-As the trainer of DoRA's and LoRA-XS's commonsense recipes does it (load_best_model_at_end).
+This is `load_best_model_at_end` of transformers' Trainer, as DoRA's and LoRA-XS's commonsense recipes use it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BestStep:
-    """What a run had trained after the best step so far."""
+    """The trained tensors and the method's state after the best step so far."""
 
     step: int
     loss: float
@@ -32,21 +32,21 @@ class BestStep:
 
 
 def keep_if_best(model: nn.Module, state: TrainState, loss: float) -> None:
-    """Remember what is trained if the loss is below that of every earlier look; of equal ones the first counts."""
+    """Copy the trained tensors if `loss` is below every earlier held-out loss; on a tie the earlier step stays."""
     if state.best is None or loss < state.best.loss:
         tensors = {name: tensor.detach().clone() for name, tensor in _trained(model, state).items()}
         state.best = BestStep(state.step, loss, tensors, state.method.state())
 
 
 def put_back(model: nn.Module, state: TrainState) -> None:
-    """Make model and method what they were after the best step; the state of further steps stays that of the last."""
+    """Restore model and method as they were after the best step; optimizer and step count stay those of the last."""
     assert state.best is not None
     state.method.load_state(state.best.method)
     put_tensors(model, state.best.tensors)
 
 
 def _trained(model: nn.Module, state: TrainState) -> dict[str, Tensor]:
-    """By name all that makes the model's outputs and may change in training: also a method's bases, a head."""
+    """Every tensor, by name, that affects the outputs and may change in training, including bases and a head."""
     found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, layer in state.layers.items():
         found |= {f"{name}.{key}": tensor for key, tensor in layer.method_tensors().items()}

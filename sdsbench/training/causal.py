@@ -16,11 +16,11 @@ from sdsbench.training.tokens import EncodedText, encode
 
 
 class CausalObjective:
-    """Encodes rows, packs passes, computes the summed loss."""
+    """Encodes rows, packs examples into passes and computes the summed loss."""
 
     def __init__(self, task: Any, tokenizer: Any, max_length: int) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
-        self.padded = False  # whether examples lie in rows of their own, padded; `check` finds out
+        self.padded = False  # whether each example has a padded row of its own; `check` sets it
 
     @property
     def packed(self) -> bool:
@@ -28,9 +28,9 @@ class CausalObjective:
         return not self.padded
 
     def encode_all(self, rows: Any) -> list[EncodedText]:
-        """Every training row, encoded; rows without a target inside `max_length` are left out.
+        """Encode every training row; rows without a target token within `max_length` are left out.
 
-        Raises Unavailable if none is left.
+        Raises Unavailable if no row is left.
         """
         examples = map(self.task.training_example, rows)
         encoded = encode(examples, self.tokenizer, self.max_length, self.task.config)
@@ -43,20 +43,20 @@ class CausalObjective:
         return kept
 
     def check(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> None:
-        """Decide how the model is computed, by its own loss of a few examples; before the method changes the model.
+        """Choose packed or padded rows: the layout that reproduces the model's own loss on a few examples.
 
-        Raises Unavailable where no layout gives the model's own loss.
+        Call before the method changes the model. Raises Unavailable if neither layout reproduces that loss.
         """
         self.padded = needs_padding(model, self.losses, examples, device)
 
     def tokens(self, examples: Sequence[EncodedText]) -> int:
-        """Tokens that a pass over the examples computes; packed ones have no padding."""
+        """Tokens that a pass over the examples computes, including padding where rows are padded."""
         if self.padded:
             return len(examples) * max((example.length for example in examples), default=0)
         return sum(example.length for example in examples)
 
     def positions(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> int:
-        """Positions that a pass over the examples occupies, filling included."""
+        """Positions that a pass over the examples computes, including the tokens that `filling` appends."""
         tokens = self.tokens(examples)
         return tokens + (0 if self.padded else filling(tokens, model.dtype, device))
 
@@ -65,7 +65,7 @@ class CausalObjective:
         return max(example.length for example in examples)
 
     def loss(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> Tensor:
-        """Cross-entropy summed over the targets of a pass (fp32 scalar)."""
+        """Cross-entropy in nats summed over the target tokens of a pass (fp32 scalar)."""
         return self.losses(model, [examples], device)[0]
 
     def losses(self, model: Any, shares: Sequence[Sequence[EncodedText]], device: torch.device) -> list[Tensor]:
@@ -97,7 +97,7 @@ class CausalObjective:
 
     @staticmethod
     def _targets(examples: Sequence[EncodedText]) -> tuple[Tensor, Tensor]:
-        """Positions whose next token is a target, and those tokens."""
+        """(packed positions whose next token is a target, those target tokens), both int64 of length targets."""
         predicting: list[int] = []
         labels: list[int] = []
         start = 0

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, checked on read; each says which code, weights and data its state is made from."""
+"""Checkpoints: written atomically, verified on read; each records hashes of the code, weights and data behind it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def save(folder: Path, state: TrainState, made_from: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint: its folder, and its JSON part, which its tensors were found to match."""
+    """A verified checkpoint: its folder, and its JSON part, whose checksum matched the tensors."""
 
     path: Path
     facts: Mapping[str, Any]
@@ -57,12 +57,12 @@ class Checkpoint:
 
     @property
     def origin(self) -> dict[str, str]:
-        """What its state is made from, as `save` was told."""
+        """Hashes of code, weights and data, by name, as passed to `save`."""
         return self.facts["origin"]
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, and remarks on damaged ones, which are set aside."""
+    """(newest intact checkpoint or None, messages about damaged ones); damaged checkpoints are renamed, not deleted."""
     remarks: list[str] = []
     for path in all_checkpoints(folder):
         try:
@@ -76,7 +76,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def load(found: Checkpoint, state: TrainState) -> None:
-    """Restore a checkpoint that `newest` found, while the folder's lock is held, into `state`."""
+    """Restore a checkpoint returned by `newest` into `state`; the caller holds the folder's lock."""
     state.load(load_file(found.path / "state.safetensors"), dict(found.facts))
 
 
@@ -91,14 +91,14 @@ def _step_of(path: Path) -> int:
 
 
 def remove_all(folder: Path) -> None:
-    """Delete every checkpoint of a run, damaged ones and leftovers of killed writers included."""
+    """Delete every checkpoint of a run, including damaged ones and partial ones left by killed processes."""
     for pattern in ("checkpoint-*", "damaged-checkpoint-*", ".checkpoint-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
 
 
 class _Counters(FileContent, strict=True):
-    """The fields of training.state.Counters, as they are in a file."""
+    """File format of training.state.Counters."""
 
     tokens: int = Field(ge=0)
     targets: int = Field(ge=0)
@@ -107,7 +107,7 @@ class _Counters(FileContent, strict=True):
 
 
 class _BestStep(FileContent, strict=True):
-    """The fields of training.best_step.BestStep beside its tensors, as they are in a file."""
+    """File format of training.best_step.BestStep, without its tensors."""
 
     step: int = Field(ge=0)
     loss: float
@@ -125,7 +125,7 @@ class _Facts(FileContent, strict=True):
     group_size: int = Field(ge=1)
     micro_limit: int | None = Field(ge=1)
     best: _BestStep | None = None
-    checksum: str  # of everything above, so that a changed step or counter is seen as a changed tensor is
+    checksum: str  # over all fields above, so that a changed step or counter is detected like a changed tensor
 
 
 def _checksum(facts: Mapping[str, Any]) -> str:
@@ -134,7 +134,7 @@ def _checksum(facts: Mapping[str, Any]) -> str:
 
 
 def _facts(path: Path) -> _Facts:
-    """The JSON part of a checkpoint, checked with its tensors. Raises DamagedFile."""
+    """Read a checkpoint's JSON part and verify it and the tensor file. Raises DamagedFile if either differs."""
     raw = read_json(path / "state.json", MANIFEST, below=path.parent)
     try:
         facts = _Facts.model_validate(raw)

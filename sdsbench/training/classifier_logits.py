@@ -1,7 +1,7 @@
-"""Logits of a classifier for a pass; the sentences of BERT and RoBERTa lie end to end, without padding.
+"""Logits of a classifier for a pass; sentences for BERT and RoBERTa are packed end to end, without padding.
 
-Every layer treats tokens alone but attention (attention.py) and the head, which reads the first token of each sentence:
-the encoder's output is cut to those tokens before the model's own pooler and head see it.
+All layers treat each token by itself, except attention (attention.py) and the head, which reads the first token of each
+sentence. The encoder's output is therefore reduced to those tokens before the model's own pooler and head.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PACKED = ("bert", "roberta", "xlm-roberta")  # attention by transformers' interf
 
 
 def packs(model: Any) -> bool:
-    """Whether sentences lie end to end in this model; others get padded batches."""
+    """Whether this model takes packed sentences; other models get padded batches."""
     return model.config.model_type in PACKED
 
 
 def class_logits(model: Any, batcher: Batcher, examples: Sequence[Any], device: torch.device) -> Tensor:
-    """One row of outputs an example, fp32 (b, c)."""
+    """Logits, fp32, examples x classes (one column for regression)."""
     if packs(model):
         return _end_to_end(model, examples, device).float()
     inputs = {name: tensor.to(device) for name, tensor in batcher.collate(examples).items()}
@@ -51,7 +51,7 @@ def _end_to_end(model: Any, sentences: Sequence[EncodedSentence], device: torch.
 
 @contextmanager
 def _first_tokens(encoder: Any, starts_b: Tensor) -> Iterator[None]:
-    """Inside: the encoder's output 1 x tokens x hidden becomes b x 1 x hidden."""
+    """While active, the encoder's output 1 x tokens x hidden is reduced to its first tokens, b x 1 x hidden."""
 
     def cut(_: Any, __: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state[0, starts_b].unsqueeze(1)

@@ -1,4 +1,4 @@
-"""The objective of classifiers: cross-entropy of the true class, or squared error for one output."""
+"""The objective of classifiers: cross-entropy of the true class, or squared error in regression (one output)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdsbench.training.classifier_logits import class_logits, packs
 
 
 class LabelledObjective:
-    """Encodes rows, computes the summed loss of passes."""
+    """Encodes rows and computes the summed loss of a pass."""
 
     def __init__(self, batcher: Batcher, regression: bool, model: Any) -> None:
         self.batcher, self.regression, self.packed = batcher, regression, packs(model)
@@ -26,15 +26,15 @@ class LabelledObjective:
         return self.batcher.encode_all(rows)
 
     def check(self, model: Any, examples: Sequence[Any], device: torch.device) -> None:
-        """Nothing to decide: sentences are packed in families that are known to allow it (classifier_logits.py)."""
+        """Does nothing: the model family alone decides whether sentences are packed (classifier_logits.py)."""
 
     def tokens(self, examples: Sequence[Any]) -> int:
-        """Tokens that a pass over the examples computes: of an image its patches; padding where there is any."""
+        """Tokens that a pass over the examples computes, padding included; an image counts its patches."""
         lengths = [example.length for example in examples]
         return sum(lengths) if self.packed else len(lengths) * max(lengths) * self.patches
 
     def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int:
-        """Positions that a pass over the examples occupies (an image is one), padding and filling included."""
+        """Positions that a pass over the examples occupies, padding included; an image counts as one."""
         positions = self.tokens(examples) // self.patches
         return positions + (filling(positions, model.dtype, device) if self.packed else 0)
 
@@ -43,7 +43,7 @@ class LabelledObjective:
         return max(self.batcher.lengths(examples)) * self.patches
 
     def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor:
-        """Logits of one example, fp32; a sentence is looked at as a whole, whatever `tokens` says."""
+        """Logits of one example, fp32, of length classes; `tokens` is ignored: the head needs the whole sentence."""
         return class_logits(model, self.batcher, [example], device)[0]
 
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor:
@@ -56,6 +56,6 @@ class LabelledObjective:
 
 
 def patches_of(facts: Any) -> int:
-    """Patches of an image and the class token, from a model's configuration; 1 for a model of sentences."""
+    """Patches of an image plus the class token, from a model's configuration; 1 for a text model."""
     size, patch = getattr(facts, "image_size", None), getattr(facts, "patch_size", None)
     return (size // patch) ** 2 + 1 if size and patch else 1

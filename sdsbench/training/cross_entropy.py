@@ -1,9 +1,9 @@
-"""Cross-entropy of a linear head without ever holding all logits.
+"""Chunked cross-entropy of a linear head, which never holds all logits at once.
 
-For h_td hidden states at target positions and head W_vd, the logits t x v of a large vocabulary are the memory peak of
-a step. Here they exist for `CHUNK` positions at a time, and the gradient of h is made in the same pass, so nothing but
-dh_td is kept for backward. Where W trains, its gradient is made in backward, some rows of W at a time over all
-positions: the logits are computed twice, and no fp32 sum of the size of W exists.
+With hidden states h_td at t target positions and head weight W_vd, the logits t x v of a large vocabulary would be the
+memory peak of a step. Here they exist for `CHUNK` positions at a time. The forward pass also computes the gradient
+dh_td, the only tensor kept for backward. If W is trained, backward computes its gradient for some rows of W at a time
+over all positions: the logits are then computed twice, but no fp32 buffer of the size of W is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHUNK = 256
 
 
 def _logits(h_td: Tensor, weight_vd: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
-    """Logits t x v in fp32 and, where they are capped, the slope of the cap."""
+    """Logits t x v in fp32 and, with soft-capping, its derivative at each logit (else None)."""
     logits = linear(h_td, weight_vd).float()
     if softcap is None:
         return logits, None
@@ -30,9 +30,9 @@ def _logits(h_td: Tensor, weight_vd: Tensor, softcap: float | None) -> tuple[Ten
 def _chunk(
     h_cd: Tensor, weight_vd: Tensor, labels_c1: Tensor, softcap: float | None, dh_cd: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """(summed loss, log Z of each position); writes the gradient of h into `dh_cd`.
+    """(summed loss, log Z c x 1 of each position, Z the softmax denominator); writes the gradient of h to `dh_cd`.
 
-    Everything happens in the one tensor of logits, which is gone when this returns.
+    All steps work in place on one c x v tensor of logits, which is freed on return.
     """
     logits, slope = _logits(h_cd, weight_vd, softcap)
     gold, largest = logits.gather(1, labels_c1), logits.amax(dim=-1, keepdim=True)
@@ -74,7 +74,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _weight_gradient(
     grad: Tensor, softcap: float | None, h_td: Tensor, weight_vd: Tensor, labels_t: Tensor, log_z_t1: Tensor
 ) -> Tensor:
-    """dL/dW in the dtype of W, as many rows at a time as there were logits in the forward pass."""
+    """dL/dW_vd in the dtype of W, in blocks of rows whose logits are no more than those of a forward chunk."""
     dweight_vd = torch.empty_like(weight_vd)
     size = max(1, CHUNK * len(weight_vd) // len(h_td))
     for start in range(0, len(weight_vd), size):
@@ -92,7 +92,7 @@ def _rows_gradient(
     log_z_t1: Tensor,
     out: Tensor,
 ) -> None:
-    """dL/dW of some rows of W into `out`; a label outside of them is below 0 or too large."""
+    """Write dL/dW for w rows of W to `out`; labels count from the first of these rows, others are out of range."""
     logits, slope = _logits(h_td, weight_wd, softcap)
     dlogits = logits.sub_(log_z_t1).exp_()
     here_t = (labels_t >= 0) & (labels_t < len(weight_wd))

@@ -1,4 +1,4 @@
-"""What a method may ask of a run before its first step: gradients of the target weights over a few training rows."""
+"""What a method may ask of a run before its first step: gradients and trial steps on its training rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sdsbench.training.state import TrainState
 
 @dataclass
 class TrainingContext:
-    """The DataContext (methods/base.py) of a run."""
+    """Implements DataContext (methods/base.py) for a run."""
 
     training: Training
     generator: torch.Generator
     state: TrainState | None = None
-    after_row: Callable[[], None] = lambda: None  # may raise to stop
+    after_row: Callable[[], None] = lambda: None  # called after each backward pass; may raise to stop
 
     @property
     def train_rows(self) -> int:
@@ -50,10 +50,10 @@ class TrainingContext:
     def summed_gradients(
         self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        """Gradients of the mean target loss of each of `rows` random rows, summed in `dtype` (fp32): m x n, on the CPU.
+        """Gradients of each row's mean target loss, summed over `rows` random rows; m x n by layer, on the CPU.
 
-        With a `batch` of k rows: of the mean over the batch's targets, divided by k. `dropout` of the base is off
-        unless asked for.
+        With `batch` = k > 1, the gradient of the mean over a batch's targets, divided by k, takes the place of a row's.
+        `dtype` is that of the sum (None: fp32); `dropout` switches on the base model's dropout.
         """
         training = self.training
         chosen = torch.randperm(self.train_rows, generator=self.generator)[:rows].tolist()
@@ -76,9 +76,10 @@ class TrainingContext:
             training.model.train(was_training)
 
     def train_at_constant_rate(self, steps: int, after_step: Callable[[int, Optimizer], None]) -> None:
-        """Optimizer steps on the run's first batches at its peak rate; `after_step` sees each one's number, from 1.
+        """Train on the run's first batches at the peak learning rate, then clear the optimizer's moments.
 
-        Raises TrainingFailed on a loss or gradient that is not finite.
+        Calls `after_step(step, optimizer)` after each step, counted from 1. Raises TrainingFailed if a loss or gradient
+        is not finite.
         """
         assert self.state is not None and isinstance(self.state.optimizer, FlatOptimizer), "adapters have masters"
         training, optimizer = self.training, self.state.optimizer

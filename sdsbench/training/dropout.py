@@ -1,8 +1,8 @@
-"""Everything random in a forward pass as a function of (seed, step): nothing to save, no generator of others moves.
+"""Dropout as a function of (seed, step): no generator state has to be saved, and no global generator advances.
 
-It is the same however the step is cut into passes (methods/dropout_masks.py). So is dropout inside the base, where its
-sequences lie end to end or have one length, as all models here; a classifier that pads draws other masks with another
-cut, since it pads to other lengths.
+Dropout masks do not depend on how a step is split into passes (methods/dropout_masks.py). For dropout inside the base
+model this holds if sequences are packed or of equal length. A classifier with padded batches draws other masks under
+another split, since it pads to other lengths.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sdsbench.methods.global_random import seed_of, seeded
 
 
 class Dropout:
-    """Seeds, step by step, adapted layers' dropout, that of the base, and the global generators.
+    """Seeds every step's randomness: dropout of adapted layers, dropout of the base model, and the global generators.
 
-    Layers that a method or a model brings along may draw from the global generators.
+    The global generators are seeded because layers of a plugin or a foreign model may draw from them.
     """
 
     def __init__(self, model: Any, seed: int) -> None:
@@ -35,7 +35,7 @@ class Dropout:
 
     @contextmanager
     def of_step(self, step: int) -> Iterator[None]:
-        """Inside: draws of this step; outside, global generators are as they were."""
+        """While active, random draws are those of `step`; on exit the global generators are restored."""
         seed = seed_of(self.seed, step)
         self.masks.begin_step(seed)
         weight = next(self.model.parameters(), None)
@@ -44,7 +44,7 @@ class Dropout:
 
     @contextmanager
     def _of_base(self) -> Iterator[None]:
-        """Inside: torch.nn.functional's dropout, where the base has some, draws the rows of this pass."""
+        """While active, functional.dropout of torch uses this pass's masks; no effect on a base without dropout."""
         if not self.base_drops:
             yield
             return
@@ -66,17 +66,20 @@ class Dropout:
 
 
 _ACTIVE: list[DropoutMasks] = []
-"""The masks of the step that is being made, if its base drops something."""
+"""Dropout masks of the current step; empty outside a step or if the base model has no dropout."""
 
 
 def place() -> int | None:
-    """How many places of dropout in the base this pass has come by; None where the base drops nothing."""
+    """Number of dropout calls of the base model so far in this pass; None if the base model has no dropout."""
     return _ACTIVE[0].places if _ACTIVE else None
 
 
 @contextmanager
 def at_place(place: int | None) -> Iterator[None]:
-    """Inside: what is computed again for backward draws the masks that it drew at that place of the pass."""
+    """While active, recomputed layers (activation checkpointing) draw the masks of their first forward pass.
+
+    `place` is what `place()` returned there.
+    """
     if place is None:
         yield
         return
@@ -89,7 +92,7 @@ def at_place(place: int | None) -> Iterator[None]:
 
 
 def segment_seeds(count: int) -> list[int]:
-    """For a layer of attention with dropout: a seed for each of the pass's sequences; empty outside of a step."""
+    """One dropout seed for each of `count` sequences in an attention layer; empty if no base dropout is active."""
     if not _ACTIVE:
         return []
     masks = _ACTIVE[0]
@@ -98,7 +101,7 @@ def segment_seeds(count: int) -> list[int]:
 
 
 def seed_attention(seed: int, device: torch.device) -> None:
-    """Seed the generator that attention on a device draws from; `Dropout.of_step` puts it back."""
+    """Seed the generator that attention on `device` draws from; `Dropout.of_step` restores it."""
     (
         torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
     ).manual_seed(seed)

@@ -1,7 +1,7 @@
-"""One adapted layer for several runs at once: the base product over all tokens, each run's update on its own tokens.
+"""One adapted layer for several runs: a joint product with the shared base weight, and each run's low-rank update.
 
-Tokens of the runs lie end to end; run j owns the next tokens[j] rows of x_tn. Its method is asked for its products and
-answers as it does alone, so any method works. Weights that are not shared (PiSSA's residuals) get their own product.
+The runs' tokens lie end to end in x_tn; run j owns tokens[j] consecutive rows. Each run's method computes its low-rank
+branches as it does when it trains alone. Weights that are not shared (PiSSA's residuals) get a product of their own.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Layout:
 
 
 class GroupedLinear(nn.Module):
-    """The same layer of several runs; `members` keep their own parameters and stay registered with their own models."""
+    """The same layer of several runs, x t x n -> t x m. `members` stay registered with the models of their own runs."""
 
     def __init__(self, members: Sequence[AdaptedLinear], layout: Layout) -> None:
         super().__init__()
         self.layout = layout
-        self._members = tuple(members)  # a tuple of modules is not registered: the parameters belong to the runs
+        self._members = tuple(members)  # torch registers no modules in a tuple: their parameters belong to the runs
         first = members[0]
         self.out_features = first.out_features
         shared = all(member.weight is first.weight for member in members)
@@ -50,7 +50,7 @@ class GroupedLinear(nn.Module):
         x_tn = x.reshape(-1, x.shape[-1])
         calls, tensors = [], []
         for member, rows_tn in zip(self._members, x_tn.split(self.layout.tokens), strict=True):
-            asked: Any = member.method.forward(_Asking(member), rows_tn)  # type: ignore[arg-type]
+            asked: Any = member.method.forward(_RecordingLayer(member), rows_tn)  # type: ignore[arg-type]
             calls.append(asked.call)
             tensors += [*(asked.rows or UNSCALED), *asked.blocks]
         bias_m = self._members[0].bias
@@ -59,16 +59,16 @@ class GroupedLinear(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a method would compute on a layer."""
+class _LowRankArguments:
+    """The arguments of a low-rank forward pass that a method requested on a layer."""
 
     call: Call
     rows: RowScale | None
     blocks: list[Tensor]
 
 
-class _Asking:
-    """Stands in for a layer: everything is the layer's, but its product is written down instead of computed."""
+class _RecordingLayer:
+    """Proxy of an adapted layer whose `low_rank_forward` returns its arguments instead of computing the product."""
 
     def __init__(self, layer: AdaptedLinear) -> None:
         self._layer = layer
@@ -83,15 +83,15 @@ class _Asking:
         scale: float,
         rows: RowScale | None = None,
         drops_base: bool = False,
-    ) -> _Asked:
+    ) -> _LowRankArguments:
         call = self._layer.call(scale, len(x_tn), None, drops_base)
-        return _Asked(call, rows, [block for branch in branches for block in branch])
+        return _LowRankArguments(call, rows, [block for branch in branches for block in branch])
 
 
 class _GroupedLowRank(torch.autograd.Function):
-    """`layer._LowRankLinear` for several runs.
+    """`methods.layer._LowRankLinear` for several runs.
 
-    `tensors` holds for every run its magnitude and norm (or two Nones), then its blocks.
+    For each run, `tensors` holds DoRA's magnitude and norm (or two Nones), followed by the run's low-rank factors.
     """
 
     @staticmethod
@@ -173,14 +173,14 @@ class _GroupedLowRank(torch.autograd.Function):
 def _runs(
     tokens: Sequence[int], calls: Sequence[Call], tensors: Sequence[Any], *rows: Tensor
 ) -> Iterator[tuple[Any, ...]]:
-    """Per run: its rows of every given tensor, its call, and its part of `tensors`."""
+    """Yield for each run its rows of every tensor in `rows`, its call, and its part of `tensors`."""
     width = len(tensors) // len(tokens)
     parts = [tensors[j * width : (j + 1) * width] for j in range(len(tokens))]
     yield from zip(*(tensor.split(list(tokens)) for tensor in rows), calls, parts, strict=True)
 
 
 def _each_with_its_weight(x_tn: Tensor, weights: Sequence[Tensor], tokens: Sequence[int]) -> Tensor:
-    """x W with one weight for all, or each run's own."""
+    """x_tn times the weight: one product if all runs share the weight, else one product for each run."""
     if len(weights) == 1:
         return x_tn @ weights[0]
     return torch.cat([rows @ weight for rows, weight in zip(x_tn.split(list(tokens)), weights, strict=True)])

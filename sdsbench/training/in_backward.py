@@ -1,12 +1,12 @@
 """AdamW with 8-bit moments that updates each weight inside the backward pass: full fine-tuning of large models.
 
-A declared exception to the rule of fp32 masters, with its own name in a run's identity (train.optimizer=adamw8bit).
-A bf16 weight needs 4 bytes a value (itself and two moments) where fp32 masters, gradients and moments need 18:
+The other optimizers keep fp32 master weights; this one does not, and is selected by train.optimizer=adamw8bit. It needs
+4 bytes for each value (a bf16 weight and two 8-bit moments) where fp32 masters, gradients and moments need 18:
 
 * the moments are 8-bit codes with one fp32 scale for 256 values (Dettmers et al. 2021, arXiv 2110.02861), by torchao;
 * the update is computed in fp32 and rounded to bf16 up or down with the probability that keeps its mean, so that steps
   far below bf16's resolution still add up;
-* a gradient is used up as soon as backward has made it: no two exist at once, so passes cannot be added up.
+* each gradient is applied and freed as soon as backward has computed it, so passes cannot be accumulated.
 
 Clipping needs the norm of all gradients before the first update: one more forward and backward pass measures it.
 Tensors that are too small for torchao to quantise (norms, biases) have fp32 masters and moments.
@@ -33,15 +33,17 @@ from sdsbench.training.training_config import TrainConfig
 BLOCK = 256  # values that share a scale
 SMALLEST = 4096  # torchao quantises moments from this size on
 CHUNK = 2**23  # values updated at once: bounds the fp32 temporaries of a large embedding's update
-UPDATE_BYTES = 41  # of temporaries a value that an update takes where nothing compiles it
+UPDATE_BYTES = 41  # temporary bytes for each updated value if torch.compile is not available
 
 Backward = Callable[[float], float]
-"""backward(scale) makes the gradients of scale times the loss and returns the loss."""
+"""backward(scale) computes the gradients of scale * loss and returns the unscaled loss."""
 
 
 def require_torchao() -> None:
-    """Raises Unavailable where torchao is not installed (it is no plain dependency: transformers would import it in
-    every run, which costs two seconds)."""
+    """Raises Unavailable if torchao is not installed.
+
+    It is an optional dependency because transformers imports it in every run where it is installed, which takes 2 s.
+    """
     if importlib.util.find_spec("torchao") is None:
         raise Unavailable(
             "train.optimizer='adamw8bit': it needs torchao, which is not installed. "
@@ -50,9 +52,9 @@ def require_torchao() -> None:
 
 
 def held_bytes(values: int) -> int:
-    """Bytes kept for a trained tensor of so many values beside the weight.
+    """Bytes of optimizer state for a trained tensor of `values` values.
 
-    Two moments of 8-bit codes with an fp32 scale a block; of a small tensor an fp32 master and fp32 moments.
+    Two 8-bit moments with an fp32 scale for each block; for a small tensor, an fp32 master and two fp32 moments.
     """
     return 12 * values if _is_small(values) else 2 * (values + 4 * values // BLOCK)
 
@@ -63,7 +65,7 @@ def _is_small(values: int) -> bool:
 
 @dataclass(frozen=True)
 class _Trained:
-    """One trained tensor, the flat pieces of it that its optimizer sees, and that optimizer."""
+    """One trained tensor, the flat pieces that its optimizer updates one at a time, and that optimizer."""
 
     number: int
     parameter: nn.Parameter
@@ -76,12 +78,12 @@ class _Trained:
         return self.pieces[0].data_ptr() != self.parameter.data_ptr()
 
     def update(self, lr: float) -> None:
-        """Use up the parameter's gradient."""
+        """Apply one AdamW update from `parameter.grad` at learning rate `lr`; the caller frees the gradient."""
         gradient = self.parameter.grad
         assert gradient is not None
         torch.as_tensor(self.optimizer.param_groups[0]["lr"]).fill_(lr)
         start = 0
-        for piece in self.pieces:  # the optimizer passes over those without a gradient
+        for piece in self.pieces:  # the optimizer skips pieces whose gradient is None
             piece.grad = gradient.reshape(-1)[start : start + piece.numel()].to(piece.dtype)
             self.optimizer.step()
             piece.grad = None
@@ -89,7 +91,7 @@ class _Trained:
         self.write_back()
 
     def write_back(self) -> None:
-        """The master's values into the weight."""
+        """Copy the fp32 master values, if there are any, into the weight."""
         if self.has_master:
             self.parameter.detach().copy_(self.pieces[0].view_as(self.parameter))
 
@@ -101,15 +103,15 @@ class InBackwardAdamW:
         self.seed = seed
         members = [(group, parameter) for group in groups for parameter in group.parameters]
         self.trained = [_trained(number, *member, config) for number, member in enumerate(members)]
-        self._arrived: Callable[[_Trained], None] | None = None  # what a gradient is for now
+        self._arrived: Callable[[_Trained], None] | None = None  # called for each tensor when its gradient is complete
         self._squares = torch.zeros(())
         for trained in self.trained:
             trained.parameter.register_post_accumulate_grad_hook(self._hook(trained))
 
     def step(self, backward: Backward, step: int, factor: float, clip_norm: float | None) -> tuple[float, float]:
-        """Update number `step` at `factor` times each group's learning rate; the loss and the norm of its gradient.
+        """Make update number `step` at `factor` times each group's learning rate; return (loss, gradient norm).
 
-        Calls `backward` twice where `clip_norm` is given; no weight changes if loss or norm are then not finite.
+        With `clip_norm`, calls `backward` twice and leaves the weights unchanged if loss or norm is not finite.
         """
 
         def update(trained: _Trained) -> None:
@@ -124,7 +126,7 @@ class InBackwardAdamW:
         return loss, norm
 
     def _pass(self, backward: Backward, scale: float, arrived: Callable[[_Trained], None]) -> tuple[float, float]:
-        """Loss and norm of the gradient of `scale` times it; `arrived` sees each tensor once its gradient is there."""
+        """(loss, norm of the gradient of scale * loss); calls `arrived` with each tensor whose gradient is complete."""
         self._squares, self._arrived = torch.zeros((), device=self.trained[0].parameter.device), arrived
         try:
             loss = backward(scale)
@@ -145,7 +147,7 @@ class InBackwardAdamW:
 
     @contextmanager
     def _rounding(self, step: int, trained: _Trained) -> Iterator[None]:
-        """Inside, torch's own generators (torchao draws from no other) depend on seed, step and tensor alone."""
+        """Seed torch's global generators, from which torchao draws, by (seed, step, tensor); restore them on exit."""
         name = f"rounding:{self.seed}:{step}:{trained.number}"
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
         device = trained.parameter.device
@@ -156,13 +158,13 @@ class InBackwardAdamW:
             yield
 
     def refresh_masters(self) -> None:
-        """Take over values that were written into weights from outside."""
+        """Copy the current weights into the fp32 masters, after other code has written to the weights."""
         for trained in self.trained:
             if trained.has_master:
                 trained.pieces[0].detach().copy_(trained.parameter.detach().reshape(-1))
 
     def clear_state(self, head: bool = False) -> None:
-        """Forget moments and step counts."""
+        """Reset moments and step counts."""
         for trained in self.trained:
             trained.optimizer.state.clear()
 
@@ -197,7 +199,7 @@ _SIGNED = {"exp_avg": True, "exp_avg_sq": False}
 
 
 def _restored(saved: dict[str, Tensor], piece: nn.Parameter) -> dict[str, Any]:
-    """The state of one piece in the form that its optimizer keeps."""
+    """Saved state of one piece, converted to the tensor types that its optimizer uses."""
     if "exp_avg" in saved:
         return {key: value.to(piece.device) for key, value in saved.items()}
     from torchao.optim.subclass_8bit import OptimState8bit
@@ -227,7 +229,7 @@ def _trained(number: int, group: Group, parameter: nn.Parameter, config: TrainCo
 
 
 def _eagerly(device: torch.device) -> AbstractContextManager[Any]:
-    """torchao compiles its update; without a compiler of GPU kernels (on a CPU) it runs operator by operator."""
+    """Disable the torch.compile that torchao applies to its update where Triton is missing, as on a CPU."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
         return nullcontext()
     return torch.compiler.set_stance("force_eager")

@@ -1,4 +1,4 @@
-"""The training loop: for each optimizer step, gradients of the mean target loss, the method's say, the update."""
+"""The training loop. Each optimizer step: gradients of the mean target loss, the method's hooks, the update."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sdsbench.training.training_config import TrainConfig
 
 
 class Objective(Protocol):
-    """What a task's family computes in a pass."""
+    """What a family of tasks (text, sentences, images) computes in a forward pass."""
 
     def tokens(self, examples: Sequence[Any]) -> int: ...
     def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int: ...
@@ -31,10 +31,10 @@ class Objective(Protocol):
 
 
 class Observer(Protocol):
-    """Looks at single optimizer updates (probes/observer.py)."""
+    """Measures single optimizer updates (probes/observer.py)."""
 
     def observe(self, step: int, update: Callable[[], None]) -> float:
-        """Call `update` once; returns the seconds spent on anything else, which are no training time."""
+        """Call `update` once; return the seconds spent measuring, which do not count as training time."""
 
 
 class Unobserved:
@@ -59,14 +59,14 @@ class StepReport:
     facts: dict[str, float]
 
     def numbers(self) -> dict[str, float]:
-        """What metrics.jsonl shows."""
+        """The fields written to metrics.jsonl."""
         keys = ("loss", "lr", "grad_norm", "tokens", "targets", "seconds")
         return {key: getattr(self, key) for key in keys}
 
 
 @dataclass(frozen=True)
 class Training:
-    """The fixed parts of a training run."""
+    """Everything about a training run that stays constant while it trains; TrainState holds what changes."""
 
     model: Any
     objective: Objective
@@ -75,7 +75,7 @@ class Training:
     config: TrainConfig
     device: torch.device
     dropout: Dropout
-    micro_tokens: int | None = None  # the most tokens of a pass; None: every step is one pass
+    micro_tokens: int | None = None  # largest number of tokens in a pass; None: every step is one pass
     observer: Observer = field(default_factory=Unobserved)
 
     @property
@@ -83,7 +83,7 @@ class Training:
         return self.order.total_steps(self.config.epochs, self.config.max_steps)
 
     def run(self, state: TrainState, after_step: Callable[[StepReport], None]) -> None:
-        """Train from `state.step` to the end; `after_step` sees every step and may raise to stop.
+        """Train from `state.step` to the end; call `after_step` after every step (it may raise to stop).
 
         Raises TrainingFailed on a loss or gradient that is not finite.
         """
@@ -109,11 +109,10 @@ class Training:
         return self.update(state, parts, loss, time.perf_counter() - started)
 
     def gradients(self, state: TrainState, batch: Sequence[Any], step: int) -> tuple[Parts, float]:
-        """The gradients of a step and its loss; in smaller passes, once and for all, where memory is short.
+        """Compute the gradients of a step; return (examples of each pass, mean loss in nats). `step` seeds dropout.
 
-        `step` decides the dropout masks.
-
-        Raises what the device raises where a single example does not fit.
+        If memory is too short, retry with passes of half as many tokens, and keep that limit for all later steps.
+        Raises the device's own error if even a single example does not fit.
         """
         assert isinstance(state.optimizer, FlatOptimizer)
         while True:
@@ -125,20 +124,23 @@ class Training:
             except Exception as error:
                 if not out_of_memory(error) or len(parts) == len(batch):
                     raise
-            # Out here, since the handler would keep the tensors of the failed pass alive.
+            # Outside the except block, since the exception keeps the tensors of the failed pass alive.
             state.micro_limit = max(self.objective.tokens(part) for part in parts) // 2
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def split(self, batch: Sequence[Any], limit: int | None = None) -> Parts:
-        """The examples of a step in passes of at most `micro_tokens` tokens, and at most `limit`."""
+        """Split the examples of a step into passes of at most `micro_tokens` tokens, and at most `limit`."""
         budget = min((budget for budget in (self.micro_tokens, limit) if budget is not None), default=None)
-        size = self.config.mean_over or len(batch)  # no pass holds examples of two means
+        size = self.config.mean_over or len(batch)  # a pass never spans two of the groups that train.mean_over averages
         groups = [batch[start : start + size] for start in range(0, len(batch), size)]
         return [part for group in groups for part in cut(group, budget, self.objective.tokens)]
 
     def update(self, state: TrainState, parts: Parts, loss: float, seconds: float) -> StepReport:
-        """The second half of a step, once gradients are made (which took `seconds`): the method's say, the update."""
+        """The second half of a step: clipping, the method's hooks, the optimizer's update.
+
+        The gradients are already computed; that took `seconds`, which count as part of the step.
+        """
         started = time.perf_counter() - seconds
         step, optimizer = state.step + 1, state.optimizer
         assert isinstance(optimizer, FlatOptimizer)
@@ -159,7 +161,7 @@ class Training:
     def _step_in_backward(
         self, state: TrainState, optimizer: InBackwardAdamW, parts: Parts, started: float
     ) -> StepReport:
-        """A step whose weights change during the backward pass (full fine-tuning: the method has no say)."""
+        """A step whose weights change during the backward pass (full fine-tuning only, so no method hooks run)."""
         step = state.step + 1
         lr_factor = self._lr_factor(step)
 
@@ -176,9 +178,9 @@ class Training:
         return factor(self.config.schedule, step, self.total_steps, warmup)
 
     def backward(self, parts: Parts, scale: float = 1.0) -> float:
-        """Gradients of scale times the loss averaged over all targets of the step; returns that loss, unscaled.
+        """Compute the gradients of scale * loss; return the unscaled loss, a mean over all targets of the step.
 
-        The mean is over all targets of the step, so the cut into passes does not matter (see train.mean_over).
+        As the mean is over the step, not over a pass, the split into passes does not change it (see train.mean_over).
         """
         total = 0.0
         for part, divisor in zip(parts, divisors(parts, self.config.mean_over), strict=True):

@@ -1,7 +1,8 @@
-"""Meta tensors stand for tensors on a GPU: a step computes shapes alone, by the kernels that CUDA would take.
+"""Simulate a training step of a GPU on meta tensors: only shapes are computed, with the kernels that CUDA would use.
 
-A meta tensor has no values and takes no memory, so a step of any size can be counted on any machine (saved_bytes.py).
-torch's FakeTensorMode counts the same bytes and takes five times as long; it cannot act as CUDA in a build without it.
+A meta tensor has no values and takes no memory, so the memory of a step of any size can be counted on any machine
+(saved_bytes.py). torch's FakeTensorMode counts the same bytes but takes five times as long, and it cannot simulate CUDA
+in a build of torch without CUDA.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ aten = torch.ops.aten
 
 @contextmanager
 def as_on_cuda() -> Iterator[None]:
-    """Inside: a training step runs on meta tensors, by CUDA's kernels. What it reads of their values is 1.
+    """While active, a training step runs on meta tensors with CUDA's kernels; every number read from them is 1.
 
-    Attention and dropout are replaced in torch.nn.functional, where torch would take the kernels of a CPU.
+    Attention and dropout are replaced in torch.nn.functional, because torch would choose the CPU kernels there.
     """
     replaced: dict[str, Callable[..., Tensor]] = {"scaled_dot_product_attention": _attention, "dropout": _dropout}
     before = {name: getattr(functional, name) for name in replaced}
@@ -52,8 +53,11 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Flash attention in 16 bits without a mask, else the memory-efficient kernel, which knows no grouped queries:
-    those are computed by plain products, which keep all scores. A boolean mask becomes a bias in the query's type."""
+    """The attention kernel that CUDA would choose: flash attention in 16 bits without a mask, else memory-efficient.
+
+    The memory-efficient kernel does not support grouped queries: torch then uses plain matrix products, which keep all
+    attention scores. A boolean mask becomes a bias in the query's type.
+    """
     if attn_mask is None and query.dtype in (torch.bfloat16, torch.float16):
         return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
     if enable_gqa and query.shape[1] != key.shape[1]:
@@ -69,15 +73,15 @@ def _attention(
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """One kernel, whose mask takes a byte a value."""
+    """CUDA's fused dropout kernel, whose mask takes one byte for each value."""
     return torch.native_dropout(input, p, training)[0] if training and p > 0 else input
 
 
 class _ValuesOfMeta(TorchDispatchMode):
-    """A number that is read of a meta tensor is 1, and a copy in main memory is zeros that share one value's memory.
+    """A number read from a meta tensor is 1; a copy to main memory is a tensor of zeros that takes one value's memory.
 
-    What an operator returns for tensors of some shapes is worked out once: torch does it in Python for many operators,
-    which takes longer than everything else in a step.
+    The result's shape of each operator is cached by argument shapes: torch infers many of them in Python, which would
+    take longer than everything else in a step.
     """
 
     _results: ClassVar[dict[Any, Any]] = {}  # operator and shapes -> shape, strides, type and device of its result
@@ -96,7 +100,7 @@ class _ValuesOfMeta(TorchDispatchMode):
         return self._known(function, args, kwargs) if _is_plain(function) else function(*args, **kwargs)
 
     def _known(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """The result of an operator that returns one new tensor, or changes its first one alone."""
+        """Result, from the cache if possible, of an operator that returns one new tensor or only changes its first."""
         key = (function, *map(_described, args), *((name, _described(value)) for name, value in kwargs.items()))
         found = self._results.get(key)
         if found is None:
@@ -111,7 +115,7 @@ class _ValuesOfMeta(TorchDispatchMode):
 
 @cache
 def _is_plain(function: Any) -> bool:
-    """Whether an operator of aten returns one tensor: a new one, or its first argument after a change in place."""
+    """Whether an aten operator returns exactly one tensor: a new one, or its first argument changed in place."""
     schema = function._schema
     one = function.namespace == "aten" and len(schema.returns) == 1 and str(schema.returns[0].type) == "Tensor"
     changed = [argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
@@ -121,16 +125,16 @@ def _is_plain(function: Any) -> bool:
 
 
 def _is_sum_of_embedding_gradients() -> bool:
-    """Whether autograd adds the gradient of a tied embedding to that of the head.
+    """Whether autograd is just adding the gradient of a tied embedding to that of the head.
 
-    It does so in place, but for where operators are watched, as they are here: there it makes a third such tensor.
+    Autograd adds them in place, but under a TorchDispatchMode such as this one it allocates a third tensor instead.
     """
     node = torch._C._current_autograd_node()
     return node is not None and node.name() == "EmbeddingBackward0"
 
 
 def _described(value: Any) -> Any:
-    """What of an argument decides the shape of a result; hashable."""
+    """A hashable key of those properties of an argument that determine the shape of the result."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device.type
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
-"""One optimizer over flat buffers: fp32 masters of everything that trains, few kernels however many layers.
+"""One optimizer over flat buffers: fp32 master weights of all trained tensors, so that few kernels update many layers.
 
-Every trained tensor becomes a view into its group's flat buffer, its gradient a view into a flat gradient. Tensors that
-compute in another precision than their masters keep their own storage; their gradients are added to the flat gradient
-as soon as backward made them, and the updated master is copied back after each step.
+Every trained tensor becomes a view into its group's flat buffer, and its gradient a view into a flat gradient. Tensors
+whose dtype differs from their masters' keep their own storage: their gradients are added to the flat gradient as soon
+as backward has computed them, and the updated master is copied back after each step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that share a learning rate and a rule."""
+    """Trained tensors that share a learning rate, weight decay and update rule."""
 
-    name: str  # adapter, head or weights, and what sets the group apart: `head, vectors`
+    name: str  # adapter, head or weights, with a suffix where one of these is split, as in `head, vectors`
     parameters: Sequence[nn.Parameter]
     lr: float
     weight_decay: float
@@ -72,7 +72,7 @@ class FlatOptimizer:
                 parameter.copy_(master)
 
     def refresh_masters(self) -> None:
-        """Take over values that were written from outside into tensors with storage of their own."""
+        """Copy tensors with their own storage into their masters, after other code has written to these tensors."""
         for parameter, master, _ in self._apart:
             master.copy_(parameter.detach())
 
@@ -82,7 +82,7 @@ class FlatOptimizer:
             flat.grad.zero_()
 
     def clip(self, norm: float | None) -> float:
-        """The norm of the whole gradient, which is scaled down to `norm` where it is larger."""
+        """Scale the gradient of all groups down to `norm` if it is larger; return its norm before that."""
         norms = [torch.linalg.vector_norm(flat.grad).float() for flat in self.flat if flat.grad is not None]
         total = float(torch.linalg.vector_norm(torch.stack(norms)))
         if norm is not None:
@@ -90,13 +90,13 @@ class FlatOptimizer:
         return total
 
     def scale_down(self, norm: float, total: float) -> None:
-        """Multiply the gradient by norm / total where that is below 1."""
+        """Multiply the gradient by norm / total if that is below 1."""
         for flat in self.flat if total > norm else ():
             assert flat.grad is not None
             flat.grad.mul_(norm / total)
 
     def clear_state(self, head: bool = False) -> None:
-        """Forget the moments and step count of the adapter's groups, and with `head` of all."""
+        """Reset moments and step counts of the adapter's groups; with `head`, those of all groups."""
         for group, optimizer in zip(self.groups, self.optimizers, strict=True):
             if head or group.name.startswith("adapter"):
                 optimizer.state.clear()
@@ -133,7 +133,7 @@ def _collector(gradient: Tensor) -> Any:
 def _make(group: Group, flat: nn.Parameter, config: TrainConfig) -> torch.optim.Optimizer:
     if group.rule == "adamw":
         first, second = config.betas
-        # Moments of 16 bits are rounded at every operation of torch's loop, as in code that trains in them.
+        # With 16-bit moments, torch's unfused loop rounds after every operation, as in code that trains in 16 bits.
         kind = {"fused": True} if group.dtype is None else {"foreach": False, "fused": False}
         return torch.optim.AdamW([flat], lr=group.lr, betas=(first, second), weight_decay=group.weight_decay, **kind)
     momentum = {"momentum": MOMENTUM, "sgd": 0.0}[group.rule]

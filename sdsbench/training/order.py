@@ -1,4 +1,4 @@
-"""Which examples an optimizer step sees: a function of (seed, step) alone, so a resumed run needs no memory of it."""
+"""Which examples an optimizer step uses: a function of (seed, step) alone, so that checkpoints need not store it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 class DataOrder:
     """Passes over `rows` examples in steps of `batch` (the last step of a pass may be smaller).
 
-    `order`: each pass `shuffled` anew, the first one's shuffle `repeated`, or `sequential`.
+    `order`: `shuffled` draws a new permutation for each pass, `repeated` one for all passes, `sequential` draws none.
     """
 
     def __init__(self, rows: int, batch: int, seed: int, order: str = "shuffled") -> None:
@@ -20,7 +20,7 @@ class DataOrder:
         self._permutation = lru_cache(maxsize=2)(self._shuffle)
 
     def total_steps(self, epochs: float, max_steps: int | None) -> int:
-        """Optimizer steps of the run."""
+        """Number of optimizer steps of the run: `max_steps`, or what `epochs` passes over the rows give."""
         return max_steps if max_steps is not None else max(1, round(epochs * self.steps_per_epoch))
 
     def examples(self, step: int) -> list[int]:

@@ -1,8 +1,9 @@
-"""Whether what training computes of a decoder is the decoder's own loss: looked at before anything trains.
+"""Check, before training, that the training loss equals the loss that a decoder computes itself.
 
-Packed rows go through attention of our own and the output layer's weight alone (causal.py). That is the model's loss
-for most architectures, and is not where the model scales its logits, adds a bias to them, or lets tokens see each other
-otherwise (ALiBi, sinks, state spaces). Such models get padded batches through their own forward pass.
+Packed rows go through this project's attention, and only the output layer's weight makes the logits (causal.py). For
+most architectures this gives the model's own loss. It does not if the model scales its logits, adds a bias to them, or
+mixes tokens in another way (ALiBi, attention sinks, state spaces). Such models train on padded batches through their
+own forward pass.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from sdsbench.training.tokens import EncodedText
 
 Losses = Callable[[Any, Sequence[Sequence[EncodedText]], torch.device], list[Tensor]]
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""Relative difference of a sequence's loss that order of summation explains (2e-7 was measured in fp32)."""
+"""Accepted relative difference of a sequence's loss, above what summation order causes (2e-7 measured in fp32)."""
 TOLERANCE_16_BIT = 2e-3
-_AMONG = 64  # examples that the compared ones are chosen from
+_CANDIDATES = 64  # the compared examples are chosen from the first so many
 
 
 def needs_padding(model: Any, packed: Losses, examples: Sequence[EncodedText], device: torch.device) -> bool:
-    """Whether the model trains in padded batches: its own loss differs from that over packed rows.
+    """Whether the model must train in padded batches, because packed rows do not give its own loss.
 
-    Raises Unavailable, with the figure, where it differs from that of padded batches too, and for tokens and lengths
-    that the model has no embedding for.
+    Raises Unavailable if padded batches do not give it either, if the model's own loss is not finite, or if the model
+    has no embedding for a token or a position.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max(max(example.ids) for example in examples)
@@ -39,8 +40,8 @@ def needs_padding(model: Any, packed: Losses, examples: Sequence[EncodedText], d
         raise Unavailable(f"the tokenizer gives the token {largest}; accepted: below {rows}, the rows of the embedding")
     longest = max(example.length for example in examples)
     check_length(model, longest, "a training row", "A smaller train.max_length cuts longer ones.")
-    some = _few(examples)
-    with quiet():  # transformers remarks that GPT-2's configuration names no loss
+    some = _shortest_and_longest(examples)
+    with quiet():  # hides transformers' warning that GPT-2's configuration names no loss
         own = [_own_loss(model, example, device) for example in some]
     if not all(map(math.isfinite, own)):
         raise Unavailable(f"the loss of the untrained model is {own[0]}: its weights do not fit its configuration")
@@ -77,15 +78,15 @@ def padded_losses(model: Any, shares: Sequence[Sequence[EncodedText]], device: t
     return losses
 
 
-def _few(examples: Sequence[EncodedText]) -> list[EncodedText]:
-    """The longest and the shortest of the first examples: a micro-batch of unlike lengths."""
-    by_length = sorted(examples[:_AMONG], key=lambda example: example.length)
+def _shortest_and_longest(examples: Sequence[EncodedText]) -> list[EncodedText]:
+    """The longest and the shortest of the first examples: a micro-batch that needs padding."""
+    by_length = sorted(examples[:_CANDIDATES], key=lambda example: example.length)
     return by_length[-1:] + by_length[:1]
 
 
 @torch.no_grad()
 def _own_loss(model: Any, example: EncodedText, device: torch.device) -> float:
-    """What the model says is its loss of the sequence alone, summed over the targets."""
+    """The model's own loss of a single sequence, in nats, summed over the target tokens."""
     ids = torch.tensor([example.ids], device=device)
     labels = ids.clone()
     labels[:, : example.first_target] = -100
@@ -96,12 +97,12 @@ def _own_loss(model: Any, example: EncodedText, device: torch.device) -> float:
 def _difference(
     losses: Losses, model: Any, examples: Sequence[EncodedText], own: Sequence[float], device: torch.device
 ) -> float:
-    """The largest relative difference of a sequence's loss; infinite where the model cannot be asked so."""
+    """The largest relative difference of a sequence's loss; infinite if the model does not accept this layout."""
     try:
         found = [float(loss) for loss in losses(model, [[example] for example in examples], device)]
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # an architecture that lacks what the layout needs raises whatever it likes
+    except Exception:  # unsupported architectures raise errors of many types
         return math.inf
     differences = [abs(loss - right) / abs(right) for loss, right in zip(found, own, strict=True)]
     return math.inf if any(map(math.isnan, differences)) else max(differences)

@@ -1,4 +1,4 @@
-"""What trains, in which group, and how much of it there is."""
+"""Parameter groups of the optimizer, and counts of trainable parameters."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sdsbench.training.training_config import TrainConfig
 
 
 def optimizer_groups(model: Any, method: Method, head: Sequence[nn.Parameter], config: TrainConfig) -> list[Group]:
-    """Adapter (or weights, where the base trains) and head; apart what differs in weight decay or learning rate.
+    """Groups for the adapter (or base weights, if they train) and the head, split by weight decay and learning rate.
 
-    Vectors do not decay (biases, norms, magnitudes, those of a head too), unless train.decay_vectors says so.
+    Vectors (biases, norms, magnitudes, also of a head) get no weight decay unless train.decay_vectors is set.
     """
     in_head = {id(parameter) for parameter in head}
     rule = "sgd" if method.update_rule == "sgd" else config.optimizer
@@ -45,14 +45,14 @@ def optimizer_groups(model: Any, method: Method, head: Sequence[nn.Parameter], c
 
 
 def optimizer_of(groups: Sequence[Group], config: TrainConfig, seed: int) -> FlatOptimizer | InBackwardAdamW:
-    """The optimizer that train.optimizer names; `seed` decides the rounding of adamw8bit."""
+    """The optimizer named by train.optimizer; `seed` seeds the stochastic rounding of adamw8bit."""
     if config.optimizer == "adamw8bit":
         return InBackwardAdamW(groups, config, seed)
     return FlatOptimizer(groups, config)
 
 
 def count(model: Any, head: Sequence[nn.Parameter], before: int) -> Parameters:
-    """Trainable counts; `before` is the size of the model without the method."""
+    """Counts of trainable parameters; `before` is the number of parameters of the model without the method."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     in_head = sum(p.numel() for p in head)
     return Parameters(trainable=trainable, adapter=trainable - in_head, total=before)

@@ -1,7 +1,7 @@
-"""How an optimizer step is cut into forward and backward passes, and what happens where a pass does not fit.
+"""How an optimizer step is split into forward and backward passes (micro-batches) that fit into memory.
 
-The loss is a mean over the targets of the whole step, so any cut gives the same loss and the same gradient. How a step
-is cut is therefore no part of a run's identity: it is decided by the device (runs/memory.py).
+The loss is a mean over the targets of the whole step, so every split gives the same loss and gradient up to rounding.
+The split is therefore not part of a run's identity; the device's memory decides it (runs/memory.py).
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Parts = Sequence[Sequence[Any]]
-"""The examples of one optimizer step, those of each pass by themselves."""
+"""The examples of one optimizer step, one sequence of examples for each pass."""
 
 
 def cut(examples: Sequence[Any], budget: int | None, tokens: Callable[[Sequence[Any]], int]) -> Parts:
-    """The examples in passes of at most `budget` tokens, longest first; a longer example is alone. None: one pass.
+    """Split examples into passes of at most `budget` tokens (None: one pass); a longer example gets its own pass.
 
-    The longest pass comes first, so that a cut that does not fit fails at once. `tokens` says what a pass computes.
+    Long examples come first, so that a split that does not fit into memory fails in its first pass. `tokens` counts the
+    tokens that a pass computes.
     """
     parts: list[list[Any]] = [[]]
     for example in sorted(examples, key=lambda example: -example.length):
@@ -27,10 +28,10 @@ def cut(examples: Sequence[Any], budget: int | None, tokens: Callable[[Sequence[
 
 
 def divisors(parts: Parts, mean_over: int | None) -> list[int]:
-    """What divides the summed loss of each pass, so that their sum is the loss of the step.
+    """For each pass, the number that divides its summed loss so that the quotients add up to the loss of the step.
 
-    That is the mean over all targets; with `mean_over`, the mean of the means of so many examples each. Passes then lie
-    in the order of the step's examples, and none crosses from one such group into the next.
+    The loss of a step is the mean over all its targets. With `mean_over`, it is the mean over groups of `mean_over`
+    consecutive examples, each averaged over its own targets; the caller makes sure that no pass spans two groups.
     """
     if mean_over is None:
         return [targets_of(parts)] * len(parts)
@@ -48,7 +49,7 @@ def targets_of(parts: Parts) -> int:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short: on a GPU, in Python, or in torch's allocator of main memory."""
+    """Whether the error says that memory ran out: on a GPU, in Python, or in torch's allocator of main memory."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

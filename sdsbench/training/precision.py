@@ -15,7 +15,7 @@ SMALL_MODEL = 10_000_000  # below this many parameters bf16 saves no time on a C
 
 @dataclass(frozen=True)
 class Device:
-    """Where and how a run computes."""
+    """The device, number format and thread count of a run, with the reason for the format."""
 
     device: torch.device
     device_name: str
@@ -27,7 +27,7 @@ class Device:
 def select_device(device: str, dtype: str, threads: int, parameters: int) -> Device:
     """Resolve `auto` values for a model of `parameters` weights and set torch's thread count.
 
-    Raises Unavailable where `cuda` is asked for and absent.
+    Raises Unavailable if `cuda` is requested but not available.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise Unavailable("device='cuda': this machine or this build of torch has no CUDA; accepted: cpu, auto")
@@ -53,7 +53,7 @@ def _dtype(kind: str, dtype: str, parameters: int) -> tuple[torch.dtype, str]:
 
 
 def processor_name() -> str:
-    """The processor's own name, else the architecture."""
+    """The processor's model name, or its architecture where the system does not report one."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Where the time and the memory of one optimizer step go."""
+"""Time and memory of one optimizer step, by component."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PARTS = {  # names of autograd nodes and operators -> part of the forward and ba
 
 
 def time_table(training: Training, state: TrainState, steps: int = 3) -> dict[str, float]:
-    """Seconds of each part of a step: the median over `steps`, after one step that is not counted.
+    """Seconds of each part of a step: the median over `steps`, after one warm-up step.
 
-    Forward and backward are divided by the profiler, which slows them by a little; the rest is timed directly.
+    torch's profiler splits forward and backward, slowing them slightly; the other parts are timed directly.
     """
     seen: dict[str, list[float]] = {}
     training.model.train()
@@ -56,7 +56,7 @@ def _one_step(training: Training, state: TrainState) -> dict[str, float]:
 
 
 def _divided(events: Any, whole: float, device: torch.device) -> dict[str, float]:
-    """The seconds of forward and backward by part; what no part claims is everything else."""
+    """Seconds of forward and backward by part (PARTS); events of no part are counted as everything else."""
     cuda = device.type == "cuda"
     found = dict.fromkeys(PARTS.values(), 0.0)
     for event in events:
@@ -67,7 +67,7 @@ def _divided(events: Any, whole: float, device: torch.device) -> dict[str, float
 
 
 def memory_table(training: Training, state: TrainState) -> dict[str, int]:
-    """Bytes: weights, what method and optimizer hold, what backward keeps, and the peak of a step beyond them."""
+    """Bytes of weights, method and optimizer state, tensors saved for backward, and a step's peak above these."""
     batch = training.batch(state.step + 1)
     held = _method_tensors(state)
     named = {id(p) for p in training.model.parameters() if not p.requires_grad}

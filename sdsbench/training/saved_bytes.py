@@ -1,4 +1,4 @@
-"""Exact counts of a step's memory: what backward keeps, and the peak of live tensors. No clock, no allocator.
+"""Exact counts of a step's memory: bytes saved for backward, and peak bytes of live tensors, without an allocator.
 
 Both count storages, not tensors: views of one storage count once.
 """
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class SavedBytes:
-    """Bytes that autograd keeps for backward, apart from storages that exist anyway (weights, adapters, the batch)."""
+    """Counts the bytes that autograd saves for backward, without the `existing` tensors (weights, adapters, batch)."""
 
     def __init__(self, existing: Iterable[Tensor]) -> None:
         self._existing = {tensor.untyped_storage().data_ptr() for tensor in existing}
@@ -29,20 +29,20 @@ class SavedBytes:
 
     @contextmanager
     def counting(self) -> Iterator[SavedBytes]:
-        """Inside: forward passes are counted (do not run backward inside)."""
+        """While active, counts what forward passes save; do not run backward before it ends."""
 
         def pack(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._existing:
                 self._saved[storage.data_ptr()] = (storage.nbytes(), storage)
-            return tensor.detach()  # a node that keeps its own output would keep itself alive
+            return tensor.detach()  # else a node that saves its own output would never be freed
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             yield self
 
 
 def saved_bytes(model: Any, run_forward: Any) -> int:
-    """Bytes saved for backward by `run_forward()` (which returns the loss) beside the model's own tensors."""
+    """Bytes saved for backward by `run_forward()`, which returns the loss, without the model's own tensors."""
     counter = SavedBytes([*model.parameters(), *model.buffers()])
     with counter.counting():
         loss = run_forward()
@@ -51,9 +51,9 @@ def saved_bytes(model: Any, run_forward: Any) -> int:
 
 
 class PeakBytes(TorchDispatchMode):
-    """Largest sum of live storages made while the mode is on; starts from 0, so earlier weights are not in it.
+    """Peak bytes of live storages allocated while the mode is active; earlier tensors such as weights do not count.
 
-    With `device` (its type, such as meta) only storages there count.
+    With `device`, a device type such as "meta", only storages on such devices count.
     """
 
     def __init__(self, device: str | None = None) -> None:
@@ -70,7 +70,7 @@ class PeakBytes(TorchDispatchMode):
         return result
 
     def _add(self, tensor: Tensor, arguments: Any) -> None:
-        """Count a storage that is neither known nor an argument's."""
+        """Count the tensor's storage unless it is already counted or belongs to an argument of the operator."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._known or key in _storages(arguments):

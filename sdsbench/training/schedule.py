@@ -1,4 +1,4 @@
-"""Learning-rate schedules as a factor of the peak rate."""
+"""Learning-rate schedules, as factors of the peak learning rate."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 
 def factor(schedule: str, step: int, total_steps: int, warmup_steps: int) -> float:
-    """Factor for optimizer step `step` (1 to total_steps), as transformers' schedulers give it for that step.
+    """Factor (0 to 1) of optimizer step `step` (1 to total_steps), equal to that of transformers' schedulers.
 
-    Linear warm-up from 0, then constant, linear to 0, or half a cosine to 0.
+    Linear warm-up from 0, then constant, linear decay to 0, or half a cosine to 0.
     """
     done = step - 1
     if done < warmup_steps:
@@ -22,5 +22,5 @@ def factor(schedule: str, step: int, total_steps: int, warmup_steps: int) -> flo
 
 
 def warmup_steps(ratio: float, total_steps: int, rounding: str = "up") -> int:
-    """Steps of linear warm-up: the ratio, rounded up or down."""
+    """Number of steps of linear warm-up: ratio * total_steps, rounded `up` or `down`."""
     return math.ceil(ratio * total_steps) if rounding == "up" else int(ratio * total_steps)

@@ -1,7 +1,8 @@
-"""Several runs that share a frozen base, trained in one process: one forward and backward of the base for all.
+"""Train several runs in one process on a shared frozen base, with one joint forward and backward pass for all runs.
 
 Every run keeps its own model object (around the same weights), method, optimizer, schedule, data order and dropout
-masks, and sees the losses that it sees alone. Joint is one more model object whose adapted layers serve all runs.
+masks, and has the losses that it has when trained alone. The joint passes use one more model object around the same
+weights, whose adapted layers (grouped_linear.py) hold those of all runs.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from sdsbench.training.state import TrainState
 
 
 def with_shared_weights(model: nn.Module) -> Any:
-    """A copy of the model's modules around the very same parameters: for one more run on the same base."""
+    """A copy of the model's modules that shares the parameter tensors, for another run on the same base."""
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One of the runs: its training, its state, and what follows each of its steps (which may raise to stop it)."""
+    """One run of a group. `after_step` is called after each of its steps and may raise to end this run."""
 
     training: Training
     state: TrainState
@@ -43,7 +44,7 @@ class Member:
 
     @property
     def group_key(self) -> tuple[int, ...]:
-        """What runs must have in common to be trained step by step together."""
+        """Steps done, total steps, training rows and batch size: must be equal for runs that train together."""
         training, order = self.training, self.training.order
         return self.state.step, training.total_steps, order.rows, order.batch
 
@@ -56,12 +57,12 @@ def _raise(member: Member, error: Exception) -> None:
 
 
 class SideBySide:
-    """The joint training of runs that differ in seeds and learning rates alone.
+    """Joint training of runs that differ only in seeds and learning rates.
 
-    `base` is a model without adapters around the weights that the members share. Raises ConfigError where runs cannot
-    share a forward pass: no adapters, different steps, or dropout inside the base. `restore` says whether the base was
-    written into, and puts it right: the member whose step did so leaves. A joint pass has at most `micro_tokens`
-    tokens, the same share of them for each member; None: every step is one pass.
+    `base` is a model without adapters around the shared weights. `restore()` undoes changes of these weights and says
+    whether there were any; the member whose step made them then fails. A joint pass has at most `micro_tokens` tokens,
+    divided equally among the members; None: every step is one pass. Raises ConfigError if the runs cannot share a
+    forward pass: no adapters, different step counts, or dropout inside the base.
     """
 
     def __init__(
@@ -88,11 +89,11 @@ class SideBySide:
         self.model.train()
 
     def run(self, leave: Leave = _raise) -> None:
-        """Train all to the end, or until none is left.
+        """Train until every member has finished or failed.
 
-        A member leaves, and the others go on, where its own part of a step raises: a loss or gradient that is not
-        finite, a signal, a full disk. What the joint pass raises belongs to no member and goes to the caller; every
-        state is then whole, as after its last step.
+        Calls `leave(member, error)` for each member whose own part of a step fails (a loss or gradient that is not
+        finite, a signal, a full disk); the others continue. An error of the joint pass is raised to the caller; the
+        state of every member is then that after its last complete step.
         """
         for member in self.members:
             member.training.model.train()
@@ -102,7 +103,7 @@ class SideBySide:
             member.training.model.eval()
 
     def step(self, leave: Leave = _raise) -> list[StepReport]:
-        """One optimizer step of every member; the seconds are shared out evenly."""
+        """One optimizer step of every member; each report counts an equal share of the joint pass's seconds."""
         started = time.perf_counter()
         share = None if self.micro_tokens is None else self.micro_tokens // len(self.members)
         batches = [member.training.batch(member.state.step + 1) for member in self.members]
@@ -139,9 +140,9 @@ class SideBySide:
         return reports
 
     def backward(self, steps: Sequence[Parts]) -> list[float]:
-        """Gradients of every member's mean loss, by joint passes; returns the losses.
+        """Compute the gradients of every member's mean loss in joint passes; return these losses, one per member.
 
-        A member whose step is cut into fewer passes than another's has no tokens in the last ones.
+        A member with fewer passes than others contributes no tokens to the last ones.
         """
         first = self.members[0].training
         targets = [targets_of(parts) for parts in steps]
@@ -150,7 +151,7 @@ class SideBySide:
             self.layout.tokens = [first.objective.tokens(share) for share in shares]
             for member, share, tokens in zip(self.members, shares, self.layout.tokens, strict=True):
                 member.training.dropout.masks.begin_pass(len(share), tokens)
-            # What a pass is filled up with is nobody's. It carries no loss, so the last member has it for nothing.
+            # Padding tokens carry no loss, so they can be counted as the last member's without changing its gradient.
             self.layout.tokens[-1] += filling(sum(self.layout.tokens), self.model.dtype, first.device)
             losses = first.objective.losses(self.model, shares, first.device)  # type: ignore[attr-defined]
             joint: Tensor = torch.stack([loss / count for loss, count in zip(losses, targets, strict=True)]).sum()

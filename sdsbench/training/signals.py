@@ -1,4 +1,4 @@
-"""Signals that ask a run to save its state and stop: training looks after every step, evaluation after every token."""
+"""Signals that ask a run to save its state and stop. Training checks after every step, evaluation after every token."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _NOBODY = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 
 
 def acknowledge(number: int) -> None:
-    """Say at once, from inside a signal handler, that the signal was heard."""
+    """Print immediately, from inside a signal handler, that the signal was received."""
     again = "; again: now" if number == signal.SIGINT else ""
-    with suppress(OSError):  # by file descriptor: a handler may have come in the middle of a print
+    with suppress(OSError):  # not print(): the signal may have interrupted one
         os.write(2, f"\n{signal.Signals(number).name}: stopping after this step{again}\n".encode())
 
 
 class StopRequest:
-    """Installs handlers while in use (main thread only) and remembers the first signal that came.
+    """Context manager that installs signal handlers (in the main thread only) and stores the signal received.
 
-    Whoever listened before (an outer StopRequest, submitit) hears of that signal in the end, when the state is saved.
+    On exit, when the state is saved, the signal is passed on to the previous handler (an outer StopRequest, submitit).
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class StopRequest:
         self.received = number
 
     def raise_if_received(self, saved: str) -> None:
-        """Raises Interrupted once a signal came; `saved` says what a later start finds."""
+        """Raises Interrupted if a signal was received; `saved` tells the user what the next start will resume from."""
         if self.received is not None:
             name = signal.Signals(self.received).name
             raise Interrupted(f"stopped by {name}; {saved}", STATUS[signal.Signals(self.received)])

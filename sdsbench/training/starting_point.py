@@ -10,27 +10,27 @@ from torch import Tensor
 
 from sdsbench.methods.global_random import seeded
 
-TOKENS = 64  # of a text that are looked at: the logits of a long one would be the memory peak of the run
+TOKENS = 64  # tokens of a text that are compared: the logits of a long text would be the run's memory peak
 
 
 class Outputs(Protocol):
-    """What a task's family says of a model's outputs."""
+    """Computes a model's outputs for one example (an Objective, training/loop.py)."""
 
     def outputs(self, model: Any, example: Any, device: torch.device, tokens: int) -> Tensor: ...
 
 
 class StartingPoint:
-    """The base model's logits on the first training example: build it before the method is put into the model."""
+    """Stores the base model's logits on the first training example; construct it before the method is attached."""
 
     def __init__(self, model: Any, family: Outputs, examples: Sequence[Any], device: torch.device) -> None:
         self.model, self.family, self.example, self.device = model, family, examples[0], device
-        self.logits = self._look()
+        self.logits = self._current_logits()
 
     def difference(self) -> float:
-        """The largest absolute difference of a logit between the model now and the base model (0: it starts there)."""
-        return float((self._look() - self.logits).abs().max())
+        """Largest absolute difference between logits of the current model and of the base model (0: they are equal)."""
+        return float((self._current_logits() - self.logits).abs().max())
 
-    def _look(self) -> Tensor:
+    def _current_logits(self) -> Tensor:
         training = self.model.training
         self.model.eval()
         try:

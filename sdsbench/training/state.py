@@ -1,4 +1,4 @@
-"""Everything that a resumed run needs: if it is not here, it is a function of the configuration and the step."""
+"""Everything that a resumed run needs; all else is a function of the configuration and the step."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from sdsbench.training.optimizer import FlatOptimizer
 
 @dataclass
 class Counters:
-    """What training has consumed so far."""
+    """Tokens and time that training has consumed so far."""
 
-    tokens: int = 0  # real tokens
-    targets: int = 0  # tokens that carried loss
-    positions: int = 0  # tokens and padding
+    tokens: int = 0  # without padding
+    targets: int = 0  # tokens (or examples of a classifier) that carried loss
+    positions: int = 0  # tokens including padding
     seconds: float = 0.0
 
 
 @dataclass
 class TrainState:
-    """The resumable state. `step` optimizer steps are done; trained tensors live in the optimizer's masters."""
+    """The resumable state after `step` optimizer steps; the optimizer's masters hold the trained tensors."""
 
     optimizer: FlatOptimizer | InBackwardAdamW
     method: Method
     layers: Mapping[str, Any]
     step: int = 0
     counters: Counters = field(default_factory=Counters)
-    group_size: int = 1  # the most runs that this one shared a step with (side_by_side.py)
-    micro_limit: int | None = None  # tokens of a pass, once a larger one did not fit into memory
-    frozen: FrozenAdditions | None = None  # of a method that puts layers of its own into the model
-    best: BestStep | None = None  # train.best_every
+    group_size: int = 1  # largest group, this run included, in which it made a step (side_by_side.py)
+    micro_limit: int | None = None  # largest number of tokens in a pass, set once a larger pass ran out of memory
+    frozen: FrozenAdditions | None = None  # frozen tensors of a method that adds its own layers to the model
+    best: BestStep | None = None  # set if train.best_every is
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name."""
@@ -49,7 +49,7 @@ class TrainState:
         return ready_to_save(found)
 
     def frozen_tensors(self) -> dict[str, Tensor]:
-        """What the method added to the model beside its adapted layers and does not train."""
+        """Untrained tensors that the method added to the model outside its adapted layers, by name."""
         return self.frozen.tensors() if self.frozen else {}
 
     def facts(self) -> dict[str, Any]:
@@ -78,10 +78,10 @@ class TrainState:
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, by the rest of their names."""
+    """The tensors whose names start with `prefix`, by name without the prefix."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _buffers(layers: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What a method keeps on its layers beside trained parameters (bases, frozen factors)."""
+    """Untrained tensors that a method keeps on its layers (bases, frozen factors), by name."""
     return {f"{name}/{key}": buffer for name, layer in layers.items() for key, buffer in layer.named_buffers()}

@@ -1,11 +1,11 @@
-"""The peak memory of a training step on a GPU, counted on meta tensors (meta_device.py) without one.
+"""The peak memory of a training step on a GPU, counted without a GPU on meta tensors (meta_device.py).
 
-All blocks of a model that are alike add the same bytes, so a few of them are counted and the rest is extrapolated: the
-peak of each of three parts of the step grows by the same bytes with each block, and the step's is the largest.
+Equal blocks add equal bytes, so a few blocks are counted and the rest is extrapolated. A step has three parts; the peak
+of each grows linearly with the number of blocks, and the largest of the three is the peak of the step:
 
-* down to the first blocks: what backward keeps is all there when it begins, beside logits or a block's gradients;
-* the first blocks and the embedding: no other activations are left, beside the gradient of the embedding;
-* the update.
+* forward, and backward down to the first blocks: all saved activations exist, with the logits or a block's gradients;
+* backward of the first blocks and the embedding: few activations are left, with the gradient of the embedding;
+* the optimizer's update.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ PARTS = 3
 
 @dataclass(frozen=True)
 class CountedStep:
-    """A training step on meta tensors, ready to be made."""
+    """A training step on meta tensors, ready to run."""
 
-    model: Any  # which computes the blocks, one after the other
-    passes: Callable[[], object]  # forward and backward
-    update: Callable[[], object]
+    model: Any  # the model whose blocks run one after the other
+    passes: Callable[[], object]  # runs forward and backward
+    update: Callable[[], object]  # runs the optimizer's update
 
 
 def peak_bytes(step_at: Callable[[int], CountedStep], layers: int, kinds: Sequence[Any] | None = None) -> int:
-    """The largest sum of live bytes, weights and optimizer state included, in a step of a model of `layers` blocks.
+    """Peak bytes, weights and optimizer state included, of a step of a model with `layers` blocks.
 
-    step_at(depth) makes the step, and everything that it needs, for a model of the first `depth` blocks. `kinds` says
-    of each block what it is, where blocks differ (Gemma-2's windows).
+    `step_at(depth)` builds the step for a model with only the first `depth` blocks. `kinds` gives the type of each
+    block for models whose blocks differ (Gemma-2 alternates full and sliding-window attention).
     """
     period = _period(kinds or [None] * layers)
     few = 2 * period + layers % period
@@ -58,12 +58,12 @@ def peak_bytes(step_at: Callable[[int], CountedStep], layers: int, kinds: Sequen
 
 
 def _period(kinds: Sequence[Any]) -> int:
-    """After how many blocks their kinds repeat."""
+    """Number of blocks after which the sequence of kinds repeats."""
     return next(p for p in range(1, len(kinds) + 1) if list(kinds[p:]) == list(kinds[:-p]))
 
 
 def _peaks(step_at: Callable[[int], CountedStep], depth: int, first: int) -> list[int]:
-    """The peak of each part; the first ends with the gradient of the output of the `first` blocks."""
+    """Peak bytes of each part; the first part ends when backward has reached the output of the first `first` blocks."""
     with as_on_cuda(), PeakBytes("meta") as live:
         step = step_at(depth)
         parts = _Parts(live)
@@ -83,7 +83,7 @@ def _blocks(model: nn.Module, depth: int) -> nn.ModuleList:
 
 @dataclass
 class _Parts:
-    """Cuts the count of live bytes into parts of a step."""
+    """Records the peak of live bytes separately for each part of a step."""
 
     live: PeakBytes
     part: int = 0
@@ -93,24 +93,24 @@ class _Parts:
         self.live.peak = self.live.now
 
     def enter(self, part: int) -> None:
-        """Begin a part; going back to an earlier one is passed over."""
+        """Begin `part`; ignored if a later part has already begun."""
         if part > self.part:
             self.peaks[self.part] = self.live.peak
             self.live.peak, self.part = self.live.now, part
 
     def end_first_at_gradient(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """A forward hook of a block: once backward has the gradient of its input the second part begins."""
+        """Forward pre-hook of a block: the second part begins once backward has computed the gradient of its input."""
         if inputs[0].requires_grad:
             inputs[0].register_hook(lambda _: self.enter(1))
 
 
 def step_of(training: Training, state: TrainState, examples: Sequence[Any]) -> CountedStep:
-    """The step of one run in one pass."""
+    """The step of a single run, in one pass over `examples`."""
     return _step(training.model, [Member(training, state)], lambda: training.backward([examples]), examples)
 
 
 def joint_step_of(base: nn.Module, members: Sequence[Member], examples: Sequence[Any]) -> CountedStep:
-    """The step of runs side by side, each on the same examples."""
+    """The joint step of several runs (side_by_side.py), each on the same `examples`."""
     joint = SideBySide(base, members)
     return _step(joint.model, members, lambda: joint.backward([[examples]] * len(members)), examples)
 
@@ -136,7 +136,7 @@ def _step(
 
 
 def _make_moments(optimizer: FlatOptimizer) -> None:
-    """The moments that the first step makes; AdamW's fused kernel makes none on meta tensors."""
+    """Allocate the moments of a first step; AdamW's fused kernel does not allocate them on meta tensors."""
     for flat, one in zip(optimizer.flat, optimizer.optimizers, strict=True):
         if isinstance(one, torch.optim.AdamW):
             moments = {key: torch.zeros_like(flat) for key in ("exp_avg", "exp_avg_sq")}
@@ -146,21 +146,21 @@ def _make_moments(optimizer: FlatOptimizer) -> None:
 
 
 def optimizer_in_memory(groups: Sequence[Group], config: TrainConfig, seed: int) -> Any:
-    """The optimizer that train.optimizer names, or what it holds where that would need torchao."""
+    """The optimizer named by train.optimizer; adamw8bit is replaced by tensors of its size, to do without torchao."""
     return InBackwardMemory(groups) if config.optimizer == "adamw8bit" else optimizer_of(groups, config, seed)
 
 
 class InBackwardMemory:
-    """Holds what InBackwardAdamW holds, and uses gradients up as it does."""
+    """Allocates as many bytes as InBackwardAdamW, and frees gradients when it does."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
         parameters = [parameter for group in groups for parameter in group.parameters]
         self.held = [_bytes(held_bytes(parameter.numel()), parameter) for parameter in parameters]
         for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(self._use_up)
+            parameter.register_post_accumulate_grad_hook(self._free_gradient)
 
     @staticmethod
-    def _use_up(parameter: Tensor) -> None:
+    def _free_gradient(parameter: Tensor) -> None:
         _bytes(UPDATE_BYTES * min(CHUNK, parameter.numel()), parameter)
         parameter.grad = None
 

@@ -1,4 +1,4 @@
-"""Prompts and responses as tokens: the same prompt tokens in training and in evaluation."""
+"""Tokenize prompts and responses, with the same prompt tokens in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from sdsbench.core.errors import Unavailable
 from sdsbench.tasks.base import BeginToken, Conversation, TextExample, TextTaskConfig
 
-TOGETHER = 1024
-"""Texts of one call of a tokenizer: a call costs more than a short text."""
+TEXTS_PER_CALL = 1024
+"""Number of texts tokenized in one call, since a call costs more than tokenizing a short text."""
 
 TEMPLATE_SECONDS = 10.0
-"""Of computing, for one conversation: chat templates take less than a millisecond."""
+"""Limit of CPU seconds for applying a chat template to one conversation, which normally takes below a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class EncodedText:
 
     ids: tuple[int, ...]
     first_target: int
-    cut: bool = False  # its end lies beyond train.max_length
+    cut: bool = False  # truncated at train.max_length
 
     @property
     def length(self) -> int:
@@ -41,15 +41,14 @@ class EncodedText:
 def encode(
     examples: Iterable[TextExample], tokenizer: Any, max_length: int, config: TextTaskConfig
 ) -> Iterator[EncodedText]:
-    """Examples as tokens, the end of the sequence appended, cut at `max_length` on the right: the
-    end of the response and the end of the sequence go, the prompt stays whole.
+    """Tokenize examples, append the end-of-sequence token and truncate to `max_length` tokens on the right.
 
-    `task.tokenize=apart`: prompt and response each for itself, so that the prompt has the very tokens that it has in
-    evaluation. `together`, as LoRA-SB, MetaMath and LLM-Adapters do it: one text, in which a token may begin otherwise
-    after the prompt; as many tokens as the prompt has by itself count as prompt.
+    `task.tokenize=apart` tokenizes prompt and response separately, so that the prompt has the same tokens as in
+    evaluation. `together`, as in LoRA-SB, MetaMath and LLM-Adapters, tokenizes them as one text, where a token may span
+    the border; the prompt then counts as many tokens as it has alone.
     """
     ahead = iter(examples)
-    while some := list(islice(ahead, TOGETHER)):
+    while some := list(islice(ahead, TEXTS_PER_CALL)):
         texts = [prompt_text(example.prompt, tokenizer) for example in some]
         prompts = prompt_ids(texts, tokenizer, config.begin_token)
         if config.tokenize == "together":
@@ -65,9 +64,9 @@ def encode(
 
 
 def prompt_text(prompt: str | Conversation, tokenizer: Any) -> str:
-    """A prompt as text: a conversation through the tokenizer's own template, ending where the answer begins.
+    """A prompt as text; a conversation is formatted by the tokenizer's chat template up to where the answer begins.
 
-    Raises Unavailable for a tokenizer without a template, or whose template refuses the roles or comes to no end.
+    Raises Unavailable if the tokenizer has no chat template, or the template rejects the roles or does not terminate.
     """
     if isinstance(prompt, str):
         return prompt
@@ -79,16 +78,16 @@ def prompt_text(prompt: str | Conversation, tokenizer: Any) -> str:
     try:
         with _computing_at_most(TEMPLATE_SECONDS):
             return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # jinja's, and what templates raise themselves
+    except Exception as error:  # errors of jinja and of the template itself, of any type
         roles = ", ".join(role for role, _ in prompt.messages)
         raise Unavailable(f"task.chat=True: the tokenizer's template refuses messages of {roles}: {error}") from None
 
 
 @contextmanager
 def _computing_at_most(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError inside once this process has computed for so long, whatever the clock says.
+    """Raise TimeoutError in the block once this process has used that many CPU seconds.
 
-    A template comes with a model and may loop. Only the main thread, where runs are encoded, can be stopped so.
+    Templates come with models and may loop forever. Works in the main thread only, which is where runs are tokenized.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -107,7 +106,7 @@ def _computing_at_most(seconds: float) -> Iterator[None]:
 
 
 def prompt_ids(prompts: Sequence[str], tokenizer: Any, begin_token: BeginToken) -> list[list[int]]:
-    """The tokens before each response, in training and in evaluation; a chat template may bring the first itself."""
+    """Prompt tokens in training and in evaluation, with the begin token unless a chat template already wrote it."""
     beginning = _beginning(tokenizer, begin_token)
     own = [bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token) for prompt in prompts]
     rows = zip(own, plain_ids(prompts, tokenizer), strict=True)
@@ -115,18 +114,17 @@ def prompt_ids(prompts: Sequence[str], tokenizer: Any, begin_token: BeginToken) 
 
 
 def plain_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """The tokens of each text and nothing beside them."""
+    """The tokens of each text, without special tokens."""
     ids: list[list[int]] = []
-    for start in range(0, len(texts), TOGETHER):
-        ids += tokenizer(list(texts[start : start + TOGETHER]), add_special_tokens=False)["input_ids"]
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        ids += tokenizer(list(texts[start : start + TEXTS_PER_CALL]), add_special_tokens=False)["input_ids"]
     return ids
 
 
 def _beginning(tokenizer: Any, begin_token: BeginToken) -> list[int]:
-    """What stands before a text: nothing, the beginning-of-sequence token where there is one, or what the tokenizer
-    itself puts there.
+    """Tokens to put before a text: none, the beginning-of-sequence token if there is one, or the tokenizer's default.
 
-    A token that also ends sequences is none: after it a text would be over.
+    A token that also marks the end of a sequence is never used, since it would end the text.
     """
     if begin_token == "never":
         return []

@@ -26,7 +26,7 @@ OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
 class TrainConfig(Section):
-    """How long, how large, how fast."""
+    """Optimizer, learning-rate schedule, batch and length of a training run."""
 
     lr: PositiveNumber = Field(1e-3, description="peak learning rate of the method's parameters")
     head_lr: PositiveNumber | None = Field(
@@ -92,7 +92,7 @@ class TrainConfig(Section):
 
     @property
     def recomputes(self) -> bool:
-        """Whether blocks are computed twice: always with adamw8bit, which serves models that fit no other way."""
+        """Whether activation checkpointing is on; always with adamw8bit, which is meant for models that barely fit."""
         return self.activation_checkpointing or self.optimizer == "adamw8bit"
 
     def problems(self) -> Iterator[Problem]:

@@ -163,7 +163,7 @@ def test_a_models_window_keeps_batches_as_they_are(micro, monkeypatch: pytest.Mo
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is said about decoding, each line once a process."""
     said: list[str] = []
-    decoding._say_once.cache_clear()
+    decoding._log_once.cache_clear()
     monkeypatch.setattr(decoding, "print_now", said.append)
     return said
 

@@ -198,10 +198,10 @@ def test_an_estimate_pads_what_a_run_pads() -> None:
     """Found out before any weights are here, of a small random model with the configuration's other settings."""
     from transformers import AutoConfig
 
-    from sdsbench.runs.memory import _small_one_pads
+    from sdsbench.runs.memory import _small_model_needs_padding
 
     for kind, settings in {**NEW, **OTHERS}.items():
-        assert _small_one_pads(AutoConfig.for_model(kind, **settings).to_dict()) == (kind in OTHERS), kind
+        assert _small_model_needs_padding(AutoConfig.for_model(kind, **settings).to_dict()) == (kind in OTHERS), kind
 
 
 def test_the_layers_are_found_without_weights() -> None:

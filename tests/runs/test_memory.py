@@ -154,7 +154,7 @@ def test_a_few_blocks_give_the_peak_of_all(
     config = configured(tmp_path, kind, method, *words)
     batch = Batch(lengths, 1.0)
     few = training_bytes(config, batch, "bfloat16")
-    monkeypatch.setattr(memory, "_remembered", lambda name, counted: counted())
+    monkeypatch.setattr(memory, "_cached_count", lambda name, counted: counted())
     monkeypatch.setattr(step_memory, "_period", len)
     assert training_bytes(config, batch, "bfloat16") == few
 

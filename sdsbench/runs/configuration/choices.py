@@ -1,4 +1,4 @@
-"""What conf/ offers: its groups and their choices, read from file names alone (no Hydra, so it is fast)."""
+"""The groups of conf/ and their choices, read from file names without importing Hydra, which is slow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def options(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
 
 
 def own_groups(config_dirs: Sequence[str]) -> Iterator[str]:
-    """Groups that only the user's folders have, such as `experiment`; `+experiment=NAME` adds one of their files."""
+    """Groups that exist in the user's folders only, such as `experiment`, from which `+experiment=NAME` chooses."""
     for folder in map(Path, config_dirs):
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             if path.is_dir() and not (conf_folder() / path.name).is_dir() and any(path.rglob("*.yaml")):

@@ -1,4 +1,4 @@
-"""Combinations that cannot work, found from names and shapes alone: no weights, no torch, no network."""
+"""Detect impossible combinations of settings from names and shapes alone, without weights, torch or network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAMILY_OF_KIND = {"text": "decoder", "classification": "encoder", "vision": "vis
 
 
 def cross_problems(config: RunConfig) -> Iterator[Problem]:
-    """Every problem that needs two sections to be seen."""
+    """Every problem that involves keys of two sections."""
     yield from _task_against_model(config)
     yield from _data(config)
     yield from _model_source(config.model)
@@ -71,14 +71,14 @@ def _weights_that_change_in_backward(config: RunConfig) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class KnownArchitecture:
-    """What a model's config.json says before download: its facts, and (m, n) of its nn.Linear but heads and poolers."""
+    """A model's config.json, and the shapes (m, n) of its nn.Linear layers by name, without heads and poolers."""
 
     facts: dict[str, Any]
     shapes: dict[str, tuple[int, int]]
 
 
 def known_architecture(model: ModelConfig) -> KnownArchitecture | None:
-    """The model's architecture, or None where it is not known before download."""
+    """The model's architecture, or None if it is unknown before download."""
     path = config_file(model)
     if path is None:
         return None
@@ -89,13 +89,13 @@ def known_architecture(model: ModelConfig) -> KnownArchitecture | None:
 
 
 def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
-    """(m, n) of every nn.Linear by name, or None where the architecture is not known before download."""
+    """(m, n) of every nn.Linear by name, or None if the architecture is unknown before download."""
     known = known_architecture(model)
     return known.shapes if known else None
 
 
 def config_file(model: ModelConfig) -> Path | None:
-    """The model's config.json, or None where it is not here before download."""
+    """Path of the model's config.json on this machine, or None if it must be downloaded first."""
     folder = Path(architecture.__file__).parent
     if model.architecture:
         path = folder / "architectures" / f"{model.architecture}.json"
@@ -111,7 +111,7 @@ def config_file(model: ModelConfig) -> Path | None:
 _SIZES = {
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
     "hidden_size": ("n_embd", "d_model", "dim"),
-}  # what some architectures call these sizes, which estimates read
+}  # name that cost estimates read -> its other names in some architectures
 
 
 @lru_cache(maxsize=32)

@@ -1,8 +1,8 @@
 """Overrides -> composed configuration -> typed RunConfig, with every problem reported at once.
 
-Overrides without a problem are composed once, all together. Hydra stops at the first problem and users deserve all of
-them: only where that composition fails or shows something wrong are the overrides sorted into those that Hydra can take
-and those that it would refuse. Each section then validates itself.
+All overrides are first composed together. Hydra reports only the first problem; therefore, if this composition fails or
+contains a wrong value, the overrides are tested separately, and all that Hydra rejects are reported. Each section then
+validates itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sdsbench.runs.configuration.overrides import line_of, one_line, parse, refu
 from sdsbench.runs.configuration.schema import PROTOCOL_TABLES, RunConfig
 from sdsbench.runs.configuration.typed import typed_run
 
-MANY = 16  # choices that a message lists before it points to `sdsbench ls`
+MANY = 16  # largest number of choices that a message lists; above it, the message names `sdsbench ls`
 
 
 def compose_run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> RunConfig:
@@ -44,7 +44,7 @@ def compose_run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Ru
 
 
 def to_run_config(composed: DictConfig, problems: Sequence[Problem] = ()) -> RunConfig:
-    """A composed tree as a checked RunConfig; raises ConfigError (with `problems` found earlier in front)."""
+    """Convert a composed tree to a checked RunConfig; raises ConfigError with `problems` and those found here."""
     found = list(problems)
     environment.register()
     try:
@@ -56,7 +56,7 @@ def to_run_config(composed: DictConfig, problems: Sequence[Problem] = ()) -> Run
 
 
 def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConfig:
-    """A resolved tree (plain dicts) as a checked RunConfig; raises ConfigError."""
+    """Convert a resolved tree (plain dicts) to a checked RunConfig; raises ConfigError with `problems` and its own."""
     if isinstance(modules := tree.get("plugins"), list):
         plugins.load([str(module) for module in modules])
     config, found = typed_run(tree)
@@ -70,7 +70,7 @@ def from_tree(tree: dict[str, Any], problems: Sequence[Problem] = ()) -> RunConf
 
 
 def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> tuple[DictConfig | None, list[Problem]]:
-    """Hydra's composition of the overrides that it can take, and problems for those that it cannot."""
+    """(Hydra's composition of the valid overrides, one problem for each of the others)."""
     environment.register()
     words, folders = with_search_path(overrides, config_dirs)
     parsed, problems = parse(words)
@@ -88,17 +88,20 @@ def compose_tree(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> t
         if not wrong and not any(refuse_kind(override, ()) for override in values):
             composed = _compose([*search_path(folders), *map(line_of, parsed)])
             if isinstance(composed, DictConfig) and not any(_sets_section(override, composed) for override in values):
-                return _run_alone(composed, folders, problems)
+                return _run_keys(composed, folders, problems)
         bad = {problem.key for problem in wrong}
         groups = [line_of(choice) for choice in choices if choice.key_or_group not in bad]
         found, problems = _compose_one_by_one([*search_path(folders), *groups], values, [*problems, *wrong])
-        return _run_alone(found, folders, problems) if found is not None else (None, problems)
+        return _run_keys(found, folders, problems) if found is not None else (None, problems)
 
 
-def _run_alone(
+def _run_keys(
     composed: DictConfig, folders: Sequence[str], problems: Sequence[Problem]
 ) -> tuple[DictConfig | None, list[Problem]]:
-    """The run's keys of a composition, and what its files may not do."""
+    """(the composition without Hydra's own keys, `problems` plus those of the user's YAML files).
+
+    None where a file of the user's in the place of a default choice does not compose.
+    """
     plain = _compose(search_path(folders)) if folders else composed
     if isinstance(plain, Exception):  # a file of a folder in the place of a default choice, which the run does not take
         return None, [*problems, Problem("--config-dir", ", ".join(folders), "files that compose", one_line(plain))]
@@ -108,7 +111,7 @@ def _run_alone(
 
 
 def plugins_of(parsed: Sequence[Override]) -> list[str]:
-    """The modules that the overrides name as plugins; they bring choices and keys that the other overrides may use."""
+    """The modules named by `plugins=[...]`, which are imported first: other overrides may use what they register."""
     values = [override.value() for override in parsed if override.key_or_group == "plugins"]
     return [str(module) for module in values[-1]] if values and isinstance(values[-1], list) else []
 
@@ -116,7 +119,7 @@ def plugins_of(parsed: Sequence[Override]) -> list[str]:
 def _compose_one_by_one(
     groups: Sequence[str], values: Sequence[Override], problems: Sequence[Problem]
 ) -> tuple[DictConfig | None, list[Problem]]:
-    """Find every override that Hydra refuses: by key against the composed groups, then, if need be, one by one."""
+    """Find every override that Hydra rejects: compare keys with the composed groups, then compose overrides singly."""
     found = list(problems)
     base = _compose(groups)
     if isinstance(base, Exception):
@@ -140,13 +143,13 @@ def _compose_one_by_one(
             key, _, value = line.partition("=")
             found.append(Problem(key, value, "a value of the right kind", one_line(alone)))
     composed = _compose([*groups, *accepted])
-    if isinstance(composed, Exception):  # each can be composed alone, and not all of them together
+    if isinstance(composed, Exception):  # valid one by one, but not together
         return None, [*found, Problem("command line", " ".join(accepted), "keys that agree", one_line(composed))]
     return composed, found
 
 
 def _compose(lines: Sequence[str]) -> DictConfig | Exception:
-    """Hydra's composition, or why it refuses."""
+    """Hydra's composition, or the error that it raised."""
     try:
         return compose("config", list(lines), return_hydra_config=True)
     except Exception as error:  # files of the user's: Hydra, OmegaConf and PyYAML have no common class
@@ -154,7 +157,7 @@ def _compose(lines: Sequence[str]) -> DictConfig | Exception:
 
 
 def _sets_section(override: Override, composed: DictConfig) -> bool:
-    """Whether an override replaces a whole section (`train=5`), which Hydra takes without a word."""
+    """Whether an override replaces a whole section by a value (`train=5`), which Hydra accepts silently."""
     key = override.key_or_group
     node = OmegaConf.select(composed, key, throw_on_resolution_failure=False)
     return key in _sections() or (isinstance(node, DictConfig) and not key.startswith(PROTOCOL_TABLES))
@@ -162,7 +165,7 @@ def _sets_section(override: Override, composed: DictConfig) -> bool:
 
 @cache
 def _sections() -> frozenset[str]:
-    """Keys of a run that hold keys of their own."""
+    """The keys of a run whose values are sections."""
     return frozenset(key for key, field in RunConfig.model_fields.items() if section_type(field.annotation))
 
 
@@ -183,7 +186,7 @@ def flat_keys(tree: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _choice_problem(override: Override, config_dirs: Sequence[str], added: Sequence[str] = ()) -> Problem | None:
-    """What is wrong with a choice of a group; groups of the user's own folders (`added`) are added by `+group=NAME`."""
+    """The problem of a group choice, or None; groups that only the user's folders have (`added`) need `+group=NAME`."""
     group, choice = override.key_or_group, str(override.value())
     known = options(group, config_dirs)
     if override.is_sweep_override():
@@ -197,7 +200,7 @@ def _choice_problem(override: Override, config_dirs: Sequence[str], added: Seque
 
 
 def key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> Problem | None:
-    """What is wrong with an override of `base` by key alone, or None; `known` are the flat keys of `base`."""
+    """The problem of an override's key, or None; `known` are the flat keys of `base`."""
     key = override.key_or_group
     if problem := refuse_kind(override, known):
         return problem

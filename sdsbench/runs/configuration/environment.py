@@ -1,4 +1,4 @@
-"""Values of conf/ files and of command lines that are read from the environment: `${oc.env:NAME}`."""
+"""Resolve `${oc.env:NAME}` (environment variables) in conf/ files and on command lines, and record which were read."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _read: list[str] = []
 
 
 def environment(name: str, *default: Any) -> str | None:
-    """OmegaConf's `${oc.env:NAME,default}`, which is noticed inside `reading_environment`."""
+    """OmegaConf's `${oc.env:NAME,default}`; while `reading_environment` is active, the name is recorded."""
     _read.append(name)
     return oc.env(name, *default)
 
 
 @contextmanager
 def reading_environment() -> Iterator[list[str]]:
-    """The names that are read from the environment inside."""
+    """While active, collects the names of environment variables that are read."""
     _read.clear()
     yield _read
 
 
 def with_environment(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values with every `${...}` in them resolved. Raises ConfigError where a variable is not set."""
+    """Resolve every `${...}` in the values. Raises ConfigError if an environment variable is not set."""
     register()
     found, problems = {}, []
     for key, value in values.items():
@@ -43,5 +43,5 @@ def with_environment(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def register() -> None:
-    """Put `environment` in the place of OmegaConf's own resolver (idempotent)."""
+    """Replace OmegaConf's `oc.env` resolver by `environment` (idempotent)."""
     OmegaConf.register_new_resolver("oc.env", environment, replace=True)

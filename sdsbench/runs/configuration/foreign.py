@@ -1,8 +1,8 @@
-"""What a YAML file that somebody else wrote may not do: act on Hydra, put the environment into a record, or grow.
+"""Restrict YAML files of other authors: no Hydra settings, no environment variables in records, no huge files.
 
-Group files choose values of a run. Hydra's own keys (callbacks, launchers, environment variables of jobs) are for the
-command line; the environment may place a run (folders, caches) and is then kept unresolved, but neither names it nor
-enters its record.
+Group files may only set values of a run. Hydra's own keys (callbacks, launchers, environment variables of jobs) are
+accepted on the command line only. Keys that place a run (folders, caches) may refer to environment variables and are
+stored unresolved; keys that enter a run's id or record may not.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sdsbench.runs.configuration.environment import reading_environment
 from sdsbench.runs.configuration.identity import PLACING
 
 _OF_HYDRA = ("runtime", "overrides", "job.override_dirname")
-"""Keys that Hydra fills in by itself."""
+"""Keys that Hydra sets itself."""
 
 
 def file_problems(folders: Sequence[str]) -> Iterator[Problem]:
-    """Files below the user's folders that are too large to be read: any of them may be in another's defaults."""
+    """One problem for each file in the user's folders that is too large; any file may be in another's defaults list."""
     for folder in map(Path, folders):
         for path in sorted(folder.rglob("*.yaml")):
             if path.is_file() and (accepted := file_problem(path)):
@@ -34,7 +34,7 @@ def file_problems(folders: Sequence[str]) -> Iterator[Problem]:
 
 
 def hydra_problems(composed: DictConfig, plain: DictConfig) -> Iterator[Problem]:
-    """Keys of Hydra that files set: `composed` beside `plain`, which has no choices of the user's."""
+    """Hydra's keys that the user's files set: those that differ between `composed` and `plain`, made without them."""
     ours, theirs = (dict(leaves(OmegaConf.to_container(tree.hydra, resolve=False))) for tree in (plain, composed))
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key) and not key.startswith(_OF_HYDRA):
@@ -43,14 +43,14 @@ def hydra_problems(composed: DictConfig, plain: DictConfig) -> Iterator[Problem]
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """The keys of the run alone."""
+    """The configuration without the `hydra` section."""
     with open_dict(composed):
         del composed["hydra"]
     return composed
 
 
 def environment_problems(tree: DictConfig, keys: Sequence[str]) -> Iterator[Problem]:
-    """Keys that read the environment, the clock or Hydra's surroundings and do not only place the run."""
+    """Keys that depend on environment variables, the clock or Hydra's run state, unless they only place the run."""
     for key in keys:
         text = raw(tree, key)
         if key in PLACING or "${" not in str(text):
@@ -60,7 +60,7 @@ def environment_problems(tree: DictConfig, keys: Sequence[str]) -> Iterator[Prob
                 value = OmegaConf.select(tree, key)
                 if OmegaConf.is_config(value):
                     OmegaConf.to_container(value, resolve=True)
-            except (OmegaConfBaseException, KeyError):  # told by who needs the value
+            except (OmegaConfBaseException, KeyError):  # reported when the value is used
                 continue
         if read or "${hydra:" in str(text) or "${now:" in str(text):
             advice = "What names a run or enters its record must be the same everywhere."
@@ -68,13 +68,13 @@ def environment_problems(tree: DictConfig, keys: Sequence[str]) -> Iterator[Prob
 
 
 def unresolved(tree: DictConfig) -> dict[str, str]:
-    """The keys that place a run by the environment, as they are written."""
+    """Placing keys that refer to environment variables, with their unresolved text."""
     found = {key: raw(tree, key) for key in PLACING}
     return {key: text for key, text in found.items() if isinstance(text, str) and "${oc.env:" in text}
 
 
 def raw(tree: DictConfig, key: str) -> Any:
-    """A key's value as it is written, a list with all that is in it; None for a section."""
+    """A key's unresolved value (lists included); None for a section."""
     node: Any = tree
     for part in key.split("."):
         node = node._get_node(part)

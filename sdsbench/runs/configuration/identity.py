@@ -1,8 +1,8 @@
-"""What names a run: the hash of every key that can change its numbers here, and of nothing else.
+"""The id of a run: the hash of every key that can change its results, and of no other key.
 
-A key *names* a run, *places* it (PLACES or COSTS in its section: folders, device, checkpointing), or is
-*inert*: it has no effect beside the run's other values. What a section can tell by itself it declares (INERT,
-only_where: svd_iterations with svd=exact); what needs two sections is listed here.
+Every key is of one of three kinds. It *names* the run; or it *places* it (PLACES or COSTS in its section: folders,
+device, checkpointing); or it is *inert*: without effect, given the run's other values. Sections declare which of their
+keys are inert (INERT, or only_where: svd_iterations with svd=exact). Cases that involve two sections are listed here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sdsbench.tasks import base as tasks
 
 @dataclass(frozen=True)
 class Inert:
-    """A key without effect on a run for which `holds`, which needs more than the key's own section to be seen."""
+    """A key that has no effect on runs for which `holds(config)` is true; `words` states that condition."""
 
     key: str
     words: str
@@ -41,7 +41,7 @@ def _is_vision(config: RunConfig) -> bool:
 
 
 def _method_steps_alone(config: RunConfig) -> bool:
-    """Whether nothing follows train.optimizer: the method makes its own direction, and no head trains beside it."""
+    """Whether train.optimizer has no effect: the method has an update rule of its own, and no head is trained."""
     return methods.build(config.method).update_rule != "configured" and _needs_no_head(config)
 
 
@@ -76,7 +76,7 @@ INERT_ACROSS = (
 
 
 def marked(marks: Sequence[Mark], kind: type[Section] = RunConfig, prefix: str = "") -> Iterator[str]:
-    """The dotted keys with one of these marks, of a section and of the sections in it."""
+    """The dotted keys of a section and its subsections that carry one of these marks."""
     for name, field in kind.model_fields.items():
         deeper = section_type(field.annotation)
         if deeper is not None:
@@ -86,9 +86,9 @@ def marked(marks: Sequence[Mark], kind: type[Section] = RunConfig, prefix: str =
 
 
 PLACING = tuple(marked([PLACES, COSTS]))
-"""Keys that say where and how a run happens, not what it computes."""
+"""Keys that decide where and how a run is executed, but not its results."""
 COST_KEYS = tuple(marked([COSTS]))
-"""Those among them whose value changes what a run costs; records keep them."""
+"""The keys of PLACING that change a run's time or memory; records store them."""
 
 
 def cost_keys(config: RunConfig) -> dict[str, Any]:
@@ -97,25 +97,25 @@ def cost_keys(config: RunConfig) -> dict[str, Any]:
 
 
 def placing_of(config: RunConfig) -> dict[str, Any]:
-    """Where and how a configuration wants to run: PLACING keys and their values."""
+    """The PLACING keys of a configuration and their values."""
     return {key: value_of(config, key) for key in PLACING}
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:
-    """The configuration as plain values, without the keys that only place the run (no path of a machine)."""
+    """The configuration as plain values without placing keys, hence without paths of this machine."""
     tree = named(config)
     if config.model.source == "folder":
-        tree["model"]["location"] = None  # the record holds the fingerprint of the weights instead
+        tree["model"]["location"] = None  # a path; the record stores the hash of the weights instead
     return _text_by_name(tree)
 
 
 def named(config: RunConfig) -> dict[str, Any]:
-    """The plain values that name a run or are inert in it: those from which it can be built again, wherever placed."""
+    """The plain values that name a run or are inert: enough to rebuild its configuration on another machine."""
     return _without(config.model_dump(), PLACING)
 
 
 def inert_keys(config: RunConfig) -> frozenset[str]:
-    """The dotted keys without effect beside the other values of the run."""
+    """The dotted keys that have no effect, given the other values of the run."""
     sections = {name: getattr(config, name) for name in type(config).model_fields}
     found = {
         f"{name}.{key}" for name, section in sections.items() if isinstance(section, Section) for key in section.inert()
@@ -124,25 +124,25 @@ def inert_keys(config: RunConfig) -> frozenset[str]:
 
 
 def naming(config: RunConfig) -> dict[str, Any]:
-    """The plain values that name a run: two runs with equal ones have equal numbers."""
+    """The plain values that name a run: runs with equal values have equal results."""
     return _text_by_name(_without(named(config), inert_keys(config)))
 
 
 def _text_by_name(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with the name of eval.text's file and not its folder, which is this machine's."""
+    """Replace the path of eval.text by its file name, since the folder differs between machines."""
     text = tree["eval"].get("text")
     return tree if text is None else {**tree, "eval": {**tree["eval"], "text": Path(text).name}}
 
 
 def run_id(config: RunConfig) -> str:
-    """16 hexadecimal digits: the name of the run's folder."""
+    """The run's id, 16 hexadecimal digits, which is also the name of its folder."""
     return _id(naming(config))
 
 
 def recorded_id(tree: Mapping[str, Any], inert: Iterable[str]) -> str:
-    """The id of a run by what its record says of it: its plain values (`resolved`) and its keys without effect.
+    """The id of a recorded run, from the plain values (`resolved`) and the inert keys that its record stores.
 
-    A version that has got more keys since would name the run otherwise; the record is no less that run's for it.
+    The current configuration cannot be used instead: keys added since then would change the id.
     """
     return _id(_without(tree, frozenset(inert)))
 
@@ -152,7 +152,7 @@ def _id(tree: Mapping[str, Any]) -> str:
 
 
 def field_of(key: str) -> FieldInfo:
-    """The field of a dotted key that every run has (no key of one method or task alone). Raises KeyError."""
+    """The field of a dotted key that every run has. Raises KeyError for others, such as a single method's keys."""
     kind: type[Section] = RunConfig
     *sections, name = key.split(".")
     for section in sections:
@@ -172,7 +172,7 @@ def value_of(config: RunConfig, key: str) -> Any:
 
 
 def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """The configuration with other values of some dotted keys, which are taken as they are (not checked)."""
+    """A copy of the configuration in which some dotted keys have other values, which are not validated."""
     for key, value in values.items():
         section, _, name = key.rpartition(".")
         if section:
@@ -183,7 +183,7 @@ def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 
 
 def placed(tree: Mapping[str, Any], placing: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of plain values with these dotted keys set; neither argument changes."""
+    """A copy of a tree of plain values with these dotted keys set."""
     made = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
     for key, value in placing.items():
         section, _, name = key.rpartition(".")
@@ -192,13 +192,13 @@ def placed(tree: Mapping[str, Any], placing: Mapping[str, Any]) -> dict[str, Any
 
 
 def unplaced(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of plain values without the keys that place a run: what a file says of them is not for this machine."""
+    """A copy of a tree without placing keys, whose values in a received file belong to another machine."""
     return _without(tree, PLACING)
 
 
 @lru_cache(maxsize=1024)
 def _grouped(keys: tuple[str, ...] | frozenset[str]) -> dict[str, set[str]]:
-    """Section -> its keys; the keys of the run itself stand under an empty name."""
+    """Section -> its keys; keys outside sections are listed under an empty name."""
     found: dict[str, set[str]] = {}
     for key in keys:
         section, _, name = key.rpartition(".")
@@ -207,7 +207,7 @@ def _grouped(keys: tuple[str, ...] | frozenset[str]) -> dict[str, set[str]]:
 
 
 def _without(tree: Mapping[str, Any], keys: tuple[str, ...] | frozenset[str]) -> dict[str, Any]:
-    """The tree less these dotted keys, and less the sections that have no other keys."""
+    """A copy of the tree without these dotted keys and without sections that become empty."""
     left_out = _grouped(keys)
     made: dict[str, Any] = {}
     for name, value in tree.items():

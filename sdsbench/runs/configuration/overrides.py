@@ -1,6 +1,6 @@
-"""The grammar of KEY=VALUE words, the same in every verb: Hydra's own parser, with advice where it refuses a word.
+"""Parse KEY=VALUE overrides, in the same way for every command: Hydra's parser, with advice on invalid overrides.
 
-`++key=value` means `key=value` here, as it does in Hydra where the key exists; a run has no other keys.
+`++key=value` is treated as `key=value`. In Hydra they differ only for keys that do not exist, which are errors here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.core.texts import is_text
 
 SEARCH_PATH = "hydra.searchpath"
-MOST = 100_000  # values of one key, and runs of one sweep
+MOST = 100_000  # largest number of values of one key, and of runs in one sweep
 
 
 def parse(words: Sequence[str], accepted: str = "key=value") -> tuple[list[Override], list[Problem]]:
-    """The overrides that Hydra's grammar takes, and a problem for each other word (`accepted`: what a word may be)."""
+    """(valid overrides, one problem for each other word); `accepted` describes in messages what a word may be."""
     parser, parsed, problems = OverridesParser.create(), [], []
     for word in words:
         line = word.removeprefix("++") if "=" in word else word
@@ -29,7 +29,7 @@ def parse(words: Sequence[str], accepted: str = "key=value") -> tuple[list[Overr
             continue
         try:
             parsed.append(parser.parse_override(line))
-        except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
+        except (HydraException, ValueError) as error:  # ValueError: a number with thousands of digits
             problems.append(Problem("command line", word[:100], accepted, f"{_advice(word)}{one_line(error)}"))
     return parsed, problems
 
@@ -47,9 +47,9 @@ def _advice(word: str) -> str:
 
 
 def values_of(override: Override) -> list[str]:
-    """The values that an override stands for, one where it is no sweep: `seed=range(0,3)` is 0, 1 and 2.
+    """The values of an override: several for a sweep (`seed=range(0,3)` gives 0, 1 and 2), otherwise one.
 
-    Raises ValueError where there are too many, HydraException where only Hydra can list them (glob, interval).
+    Raises ValueError above MOST values, HydraException for sweeps that only Hydra can expand (glob, interval).
     """
     if not override.is_sweep_override():
         return [str(override.get_value_string())]
@@ -60,7 +60,7 @@ def values_of(override: Override) -> list[str]:
 
 
 def line_of(override: Override) -> str:
-    """An override as it is written on a command line."""
+    """An override in command-line syntax."""
     return str(override.input_line)
 
 
@@ -70,9 +70,9 @@ def one_line(error: Exception) -> str:
 
 
 def with_search_path(words: Sequence[str], config_dirs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(other words, folders): the folders of `hydra.searchpath=[...]` words behind those of --config-dir.
+    """(other words, configuration folders: those of --config-dir, then those of `hydra.searchpath=[...]`).
 
-    Raises ConfigError where an entry is no folder of this machine.
+    Raises ConfigError if an entry is not a folder.
     """
     others = [word for word in words if not word.lstrip("+").startswith(f"{SEARCH_PATH}=")]
     if len(others) == len(words):
@@ -93,13 +93,13 @@ def with_search_path(words: Sequence[str], config_dirs: Sequence[str]) -> tuple[
 
 
 def search_path(config_dirs: Sequence[str]) -> list[str]:
-    """The override that makes Hydra read the user's folders beside conf/; none without folders."""
+    """The override (if any) that makes Hydra search the user's folders in addition to conf/."""
     urls = (f"file://{Path(folder).resolve()}".replace("\\", "\\\\").replace('"', '\\"') for folder in config_dirs)
     return [f"{SEARCH_PATH}=[{','.join(f'{chr(34)}{url}{chr(34)}' for url in urls)}]"] if config_dirs else []
 
 
 def refuse_kind(override: Override, known: Sequence[str]) -> Problem | None:
-    """What is wrong with `+key=`, `~key` and `hydra.key=`, which Hydra takes and a run does not.
+    """The problem of `+key=`, `~key` and `hydra.key=`, which Hydra accepts but a run does not; None for others.
 
     `known` are the keys that exist.
     """
@@ -116,7 +116,7 @@ def refuse_kind(override: Override, known: Sequence[str]) -> Problem | None:
 
 
 def chosen_by_group(override: Override) -> Problem | None:
-    """What is wrong with a key that Hydra would take and that files of conf/ are chosen by other keys for."""
+    """The problem of a key that is set by choosing a file of conf/ (variant=paper, not protocol.variant); else None."""
     key, value = override.key_or_group, override.value()
     if key == "protocol.variant":
         return Problem(key, value, "variant=paper or variant=code", "It is chosen as a protocol is: a file of conf/.")

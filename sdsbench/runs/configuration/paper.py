@@ -1,7 +1,7 @@
-"""A run's values beside those of its protocol's paper, key by key, where the two can be compared.
+"""Compare a run's settings with those that its protocol's paper reports, key by key.
 
-`protocol.paper` quotes the paper in words (`epochs, batch: 1, 32`). A word that names a setting is compared with the
-run's value; what is no single value (`CoLA 30, SST-2 15`) is shown and not compared.
+`protocol.paper` quotes the paper as text (`epochs, batch: 1, 32`). Names of known settings are compared with the run's
+values; entries that are not a single value (`CoLA 30, SST-2 15`) are shown without a comparison.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WORDS = {
 
 
 def beside(config: RunConfig) -> Iterator[Line]:
-    """Every line of `protocol.paper`, taken apart into single settings where it lists several."""
+    """One line for each setting in `protocol.paper`; entries that list several settings are split."""
     for key, value in leaves(config.protocol.paper):
         keys, values = re.split(r", | x ", key), re.split(r", | x ", re.sub(r" \(.*?\)", "", text(value)))
         if key == "targets" or len(keys) != len(values) or not any(name in SETTINGS for name in keys):

@@ -1,4 +1,4 @@
-"""The typed configuration of one run: a section beside the code that each one configures."""
+"""The typed configuration of one run. Each section is defined in the module that it configures."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sdsbench.tasks.base import TaskConfig
 from sdsbench.training.probes.probe_config import ProbeConfig
 from sdsbench.training.training_config import TrainConfig
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range that all used random generators accept
 
 
 PROTOCOL_TABLES = ("protocol.paper", "protocol.code", "protocol.ours")
-"""Keys whose values are tables in words, with keys of their own."""
+"""Keys whose values are free-form tables of text, not sections."""
 
 
 class ProtocolConfig(Section):
-    """A paper's settings: the values that other sections take over, and the paper's own table of them.
+    """A paper's settings: values that other sections copy by default, and the paper's own table of settings.
 
-    Only its name is part of a run's name: its values count where they are taken over, and need not be.
+    Of this section, only `name` enters a run's id. Its values count in the sections that copy them.
     """
 
     name: str = Field(description="the protocol, as tables call it")
@@ -61,7 +61,7 @@ class ProtocolConfig(Section):
 
 
 class SeedsConfig(Section):
-    """Seeds that move one thing each; all follow `seed` unless set."""
+    """Separate seeds for data order, initial values and dropout; each equals `seed` unless set."""
 
     data: Seed = Field(description="order of training rows")
     init: Seed = Field(description="the method's initial values, and those of a new head")
@@ -69,7 +69,7 @@ class SeedsConfig(Section):
 
 
 class RunConfig(Section):
-    """Everything that decides one run. `identity.py` says which keys name the run and which only place it."""
+    """The whole configuration of one run. identity.py defines which keys enter its id."""
 
     model: ModelConfig
     method: SerializeAsAny[MethodConfig]

@@ -1,4 +1,4 @@
-"""Plain dicts -> sections, strictly: every unknown key, missing key and wrong value becomes a Problem."""
+"""Convert plain dicts to typed sections; every unknown key, missing key and wrong value becomes a Problem."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _REGISTRIES = {"method": methods.lookup, "task": tasks.lookup}  # sections whose
 
 
 def typed_run(tree: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
-    """A resolved tree as a RunConfig, and every problem that a section can see alone.
+    """(RunConfig of a resolved tree, all problems within single sections).
 
-    Where there are problems, the RunConfig (if it can be made at all) holds defaults in place of the wrong values, so
-    that checks across sections can still be made.
+    If there are problems, wrong values are replaced by defaults, so that checks across sections can still run; the
+    RunConfig is None if even that is impossible.
     """
     values = dict(tree)
     problems: list[Problem] = []
@@ -48,9 +48,9 @@ def typed_run(tree: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
 
 
 def parse_section(kind: type[Kind], value: Any, key: str) -> tuple[Kind | None, list[Problem]]:
-    """One section from plain dicts, and its problems.
+    """(section built from plain dicts, its problems).
 
-    Where there are problems, the section (if it can be made at all) holds defaults in place of the wrong values.
+    If there are problems, wrong values are replaced by defaults; the section is None if even that is impossible.
     """
     section, problems = _validated(kind, value, key)
     if section is None and isinstance(value, dict):
@@ -64,7 +64,7 @@ def parse_section(kind: type[Kind], value: Any, key: str) -> tuple[Kind | None, 
 
 
 def _registered(key: str, kind: type[Section], value: Any) -> type[Section]:
-    """The class of a section; method and task choose theirs by name. Raises KeyError for a name that none has."""
+    """The class of a section; for method and task it depends on their name. Raises KeyError for an unknown name."""
     if key not in _REGISTRIES or not isinstance(value, dict):
         return kind
     return _REGISTRIES[key](str(value.get("name")))[1]
@@ -79,7 +79,7 @@ def _validated(kind: type[Kind], value: Any, key: str) -> tuple[Kind | None, lis
 
 
 def _problem(error: ErrorDetails, kind: type[Section], key: str, value: Any) -> Problem:
-    """One of pydantic's errors in the words of this project, about the key that holds the wrong value."""
+    """Convert a pydantic error to a Problem of the key with the wrong value."""
     field, where = None, error["loc"]
     for depth, part in enumerate(where):
         last = depth == len(where) - 1

@@ -12,7 +12,7 @@ Mode = Literal["auto", "offline", "online"]
 
 
 class TrackerConfig(Section):
-    """Where metrics are shown beside metrics.jsonl, which is always written and is the truth."""
+    """Where metrics are shown in addition to metrics.jsonl, which is always written and is authoritative."""
 
     name: Annotated[Literal["none", "wandb"], PLACES] = Field("none", description="none: metrics.jsonl only")
     project: Annotated[str | None, PLACES] = Field(

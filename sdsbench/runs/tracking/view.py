@@ -1,9 +1,9 @@
-"""A tracker is a view of a run's folder, made by a process beside the run: nothing that happens to it reaches the run.
+"""Trackers: a separate process sends a run's folder to a tracker, so that errors of the tracker cannot affect the run.
 
     python -m sdsbench.runs.tracking.view FOLDER '{"name": "wandb", ...}'
 
-It reads metrics.jsonl as the run writes it until the run's lock is free, then the record, and ends. So a view can be
-made again from the folder at any time (`sdsbench replay`), and a run waits neither for a network nor for a login.
+The process reads metrics.jsonl while the run writes it. When the run's lock is free, it reads the record and ends. The
+same can be done later from the folder (`sdsbench replay`), and a run never waits for a network or a login.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.tracking.tracker_config import TrackerConfig
 
-LOOK_AGAIN = 2.0  # seconds between looks at a run that goes on
-LAST_WAIT = 10.0  # seconds that a process which ends gives all its views to end as well
+LOOK_AGAIN = 2.0  # seconds between reads of a running run's log
+LAST_WAIT = 10.0  # seconds that an ending process waits for its tracker processes
 _VIEWS: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 class View(Protocol):
-    """What a tracker is told: numbers of steps, and in the end the record."""
+    """A tracker's interface: receives the numbers of each step, and finally the record."""
 
     def log(self, step: int, numbers: dict[str, float]) -> None: ...
     def close(self, record: Record) -> None: ...
 
 
 def start(config: TrackerConfig, folder: Path) -> None:
-    """Begin the view of a run that goes on, in a process of its own; one at a time for each run.
+    """Start the tracker process of a running run; each run has at most one at a time.
 
-    Raises Unavailable where the tracker's package is not installed.
+    Raises Unavailable if the tracker's package is not installed.
     """
     if config.name == "none":
         return
@@ -50,7 +50,7 @@ def start(config: TrackerConfig, folder: Path) -> None:
     if folder in _VIEWS:
         return
     command = [sys.executable, "-m", "sdsbench.runs.tracking.view", str(folder), config.model_dump_json()]
-    with (folder / "tracker.log").open("ab") as out:  # a session of its own: a terminal's Ctrl-C is for the run
+    with (folder / "tracker.log").open("ab") as out:  # its own session, so that Ctrl-C reaches only the run
         _VIEWS[folder] = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
@@ -59,7 +59,7 @@ def start(config: TrackerConfig, folder: Path) -> None:
 
 
 def wait_for_views(seconds: float = LAST_WAIT) -> None:
-    """Let the views of this process end; names those that are not done by then, which go on alone."""
+    """Wait for the tracker processes started here; print those still running after `seconds`, which continue alone."""
     until = time.monotonic() + seconds
     for folder, process in _VIEWS.items():
         try:
@@ -70,7 +70,7 @@ def wait_for_views(seconds: float = LAST_WAIT) -> None:
 
 
 def require(config: TrackerConfig) -> None:
-    """Raises Unavailable where the tracker's package is not installed."""
+    """Raises Unavailable if the tracker's package is not installed."""
     if importlib.util.find_spec(config.name) is None:
         raise Unavailable(
             f"tracker={config.name}: the package {config.name} is not installed. Run: pip install "
@@ -79,7 +79,7 @@ def require(config: TrackerConfig) -> None:
 
 
 def replay(config: TrackerConfig, folder: Path, goes_on: Callable[[], bool] = lambda: False) -> int:
-    """Show a run's folder to its tracker, also what is added while `goes_on`; returns the number of steps shown."""
+    """Send a run's folder to its tracker, including lines added while `goes_on()`; return the number of steps sent."""
     from sdsbench.runs.tracking.wandb_view import WandbView
 
     path = folder / "metrics.jsonl"
@@ -89,7 +89,7 @@ def replay(config: TrackerConfig, folder: Path, goes_on: Callable[[], bool] = la
     steps: set[int] = set()
     last = False
     while not last:
-        last = not goes_on()  # before reading: what is written up to then is shown in any case
+        last = not goes_on()  # checked before reading, so that the last lines are never missed
         for line in step_log.read(path):
             text = json.dumps(line)
             if text not in seen:
@@ -103,7 +103,7 @@ def replay(config: TrackerConfig, folder: Path, goes_on: Callable[[], bool] = la
 
 
 def numbers_of(line: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a line of metrics.jsonl by their names in a tracker: train/loss, trained/gsm8k/flexible ..."""
+    """The numbers in a line of metrics.jsonl, by their tracker names: train/loss, trained/gsm8k/flexible ..."""
     if line["kind"] == "eval":
         return {f"{line['stage']}/{line['evaluation']}/{line['scorer']}": line["value"]}
     numbers = {key: value for key, value in line.items() if isinstance(value, int | float) and key != "step"}

@@ -1,7 +1,7 @@
-"""A run in Weights & Biases: name, group, tags, the whole configuration, every step, scores, cost, the adapter's place.
+"""A run in Weights & Biases: name, group, tags, configuration, steps, scores, cost and the adapter's location.
 
-The run there has this run's id, so that a resumed one continues it. What W&B would add by itself about the machine
-(host, user, paths, command line, git) is left out.
+The W&B run has the same id, so that a resumed run continues it. What W&B would add itself about the machine (host,
+user, paths, command line, git) is disabled.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from sdsbench.core.record import Record, headline
 from sdsbench.runs.tracking.tracker_config import TrackerConfig
 
 PROJECT = "sdsbench"
-PATIENCE = 60.0  # seconds that a server has to begin a run, and to take what is left at its end
+PATIENCE = 60.0  # timeout in seconds for the server to start a run, and to receive the remaining data at its end
 WandbMode = Literal["online", "offline", "disabled"]
 
 
 class WandbView:
-    """One run there. Online trouble (no network, a wrong key) ends in an offline copy, for `wandb sync`."""
+    """One W&B run. If the server cannot be used (no network, wrong key), writes an offline copy for `wandb sync`."""
 
     def __init__(self, config: TrackerConfig, folder: Path, record: Record) -> None:
         self._folder = folder
         mode = mode_of(config)
         try:
             self._run = self._init(config, record, mode)
-        except Exception as error:  # W&B's errors of network, login and service have no common class
+        except Exception as error:  # W&B's network, login and service errors have no common class
             if mode != "online":
                 raise Unavailable(f"tracker=wandb: {type(error).__name__}: {error}") from None
             print(f"W&B cannot be reached ({type(error).__name__}: {error}); offline instead", file=sys.stderr)
             import wandb
 
-            wandb.teardown()  # its service still holds the run's id
+            wandb.teardown()  # else its service process keeps the run's id
             self._run = self._init(config, record, "offline")
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
-        if step >= self._run.starting_step:  # of a resumed run, W&B has the earlier ones
+        if step >= self._run.starting_step:  # W&B already has the earlier steps of a resumed run
             self._run.log(numbers, step=step)
 
     def close(self, record: Record) -> None:
@@ -50,12 +50,12 @@ class WandbView:
             self._run.finish(exit_code=0 if record.status == "done" else 1)
         except TimeoutError:
             print(f"W&B did not take all of {record.run_id}; `sdsbench replay` tells it again", file=sys.stderr)
-        wandb.teardown()  # its service may write an offline copy after finish has returned, and ends with that written
+        wandb.teardown()  # waits for its service, which may still write an offline copy
 
     def _init(self, config: TrackerConfig, record: Record, mode: WandbMode) -> Any:
         import wandb
 
-        if mode == "offline":  # made anew from the folder, the copy takes the place of an earlier one
+        if mode == "offline":  # a new offline copy replaces an earlier one
             for earlier in (self._folder / "wandb").glob(f"offline-run-*-{record.run_id}"):
                 shutil.rmtree(earlier)
         rank = f" r{record.rank}" if record.rank is not None else ""
@@ -75,7 +75,7 @@ class WandbView:
 
 
 def mode_of(config: TrackerConfig) -> WandbMode:
-    """The mode that a configuration and the environment ask for: offline where W&B has no key."""
+    """The mode that configuration and environment select; offline if W&B has no API key."""
     if config.mode != "auto":
         return config.mode
     asked = os.environ.get("WANDB_MODE")
@@ -84,14 +84,14 @@ def mode_of(config: TrackerConfig) -> WandbMode:
     import wandb
 
     try:
-        return "online" if wandb.login(prompt=False, verify=False) else "offline"  # asking a server could take minutes
+        return "online" if wandb.login(prompt=False, verify=False) else "offline"  # verifying it can take minutes
     except wandb.errors.AuthenticationError as error:
         print(f"W&B's key cannot be used ({error}); offline instead", file=sys.stderr)
         return "offline"
 
 
 def summary_of(record: Record, folder: Path) -> dict[str, Any]:
-    """What W&B's table of runs can be sorted by: `score` is the headline score, as a fraction."""
+    """Summary values for W&B's table of runs; `score` is the headline score as a fraction."""
     summary: dict[str, Any] = {"status": record.status}
     summary |= {f"{found.stage}/{found.evaluation}/{found.scorer}": found.value for found in record.scores}
     if (score := headline(record)) is not None:

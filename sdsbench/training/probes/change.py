@@ -1,15 +1,15 @@
-"""What a step of the trainable tensors does to the weight: W moves by J d, with J the Jacobian of W at those tensors.
+"""First-order change of the weight W_mn by a step d of the trained tensors: J d, with J the Jacobian dW/d(tensors).
 
-One rule for every method. With G = dL/dW the factors' gradients are J^T G (autograd makes them in training), the method
-turns them into a direction d (before_step), and the equivalent first-order change of W is -eta J d, with eta the
-learning rate of plain gradient descent. Closed forms that follow, and that the tests hold this against:
+The same rule holds for every method. With G = dL/dW, the gradients of the trained tensors are J^T G (autograd computes
+them), the method turns these into a direction d (`before_step`), and W changes to first order by -eta J d, with eta the
+learning rate of plain gradient descent. Closed forms that follow, which the tests compare with this module:
 
     LoRA          J J^T G = s^2 (B B^T G + G A^T A)
     SDS-LoRA      s^2 (P_B G + G P_A)
     LoRA-Pro      G - (I - P_B) G (I - P_A)
     LoRA-XS, -SB  s^2 B B^T G A^T A
 
-DoRA's J is the true one (its row norm moves); its gradients hold the norm constant, as its training does.
+For DoRA, J includes the derivative of the row norm; its gradients treat that norm as constant, as its training does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Update(nn.Module):
 
 
 def first_order_change(layer: AdaptedLinear, at: Tensors, direction: Tensors) -> Tensor:
-    """J d: the derivative of W_mn at the parameters `at` along `direction`, by forward-mode differentiation."""
+    """J d (m x n): derivative of W at the parameter values `at` along `direction`, by forward-mode differentiation."""
     update = _Update(layer)
 
     def weight(tensors: dict[str, Tensor]) -> Tensor:
@@ -49,18 +49,18 @@ def first_order_change(layer: AdaptedLinear, at: Tensors, direction: Tensors) ->
 
 
 def change_between(layer: AdaptedLinear, old: Tensors, new: Tensors) -> Tensor:
-    """W(new) - W(old) without cancellation: J (new - old) with J at the midpoint.
+    """W(new) - W(old), m x n, without cancellation error: J (new - old), with J at the midpoint.
 
-    Exact where W is quadratic in the parameters (all methods but DoRA, where the error is of third order in the step).
+    Exact for methods whose W is quadratic in the parameters: all but DoRA, whose error is of third order in the step.
     """
     middle = {name: torch.lerp(old[name], new[name], 0.5) for name in old}
     return first_order_change(layer, middle, {name: new[name] - old[name] for name in old})
 
 
 def method_direction(layer: AdaptedLinear, gradients: Tensors, step: int) -> dict[str, Tensor]:
-    """What the method makes of raw gradients J^T G before the optimizer sees them; nothing of the layer is changed.
+    """The direction that the method's `before_step` computes from raw gradients J^T G; the layer stays unchanged.
 
-    In units of train.lr: a tensor with a multiple of it has that multiple of its direction.
+    The direction is in units of train.lr: it is multiplied by the tensor's `learning_rate_factor` (as in LoRA+).
     """
     parameters = dict(layer.named_parameters())
     kept = {name: parameters[name].grad for name in gradients}
@@ -68,7 +68,7 @@ def method_direction(layer: AdaptedLinear, gradients: Tensors, step: int) -> dic
     try:
         for name, gradient in gradients.items():
             parameters[name].grad = gradient.clone()
-        layer.method.before_step({layer.name: layer}, step, lr=0.0)  # of an infinitely small step
+        layer.method.before_step({layer.name: layer}, step, lr=0.0)  # as lr -> 0
         factors = {name: layer.method.learning_rate_factor(name, parameters[name].ndim) for name in gradients}
         return {name: factor * parameters[name].grad for name, factor in factors.items()}  # type: ignore[operator, misc]
     finally:

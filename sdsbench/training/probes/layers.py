@@ -24,9 +24,9 @@ Arrived = Callable[[str, Tensor, Tensors], None]
 
 
 def probed_layers(model: nn.Module, layers: Mapping[str, AdaptedLinear], method: Method) -> Mapping[str, ProbedLayer]:
-    """The adapted layers of a model, or without any the target layers whose weights train.
+    """Probed layers by name: the adapted layers, or if there are none, the target layers whose weights train.
 
-    Raises ConfigError where there is neither: a probe could see nothing of the method.
+    Raises ConfigError if there are neither, since the probe would have nothing to measure.
     """
     if layers:
         return {name: AdapterProbe(layer) for name, layer in layers.items()}
@@ -39,25 +39,28 @@ def probed_layers(model: nn.Module, layers: Mapping[str, AdaptedLinear], method:
 
 
 class ProbedLayer(ABC):
-    """What a probe asks of a layer."""
+    """Interface between a probe and one layer of the model."""
 
     @abstractmethod
     def parameters(self) -> Tensors:
-        """What trains on the layer."""
+        """The layer's trained tensors, by name."""
 
     @abstractmethod
     def listen(self, arrived: Arrived) -> list[Any]:
-        """Call `arrived` during a backward pass as soon as this layer's G and all factor gradients are there.
+        """Register hooks that call `arrived` in backward once G and all factor gradients of this layer are complete.
 
-        Returns handles; `remove` ends it.
+        Returns handles, whose `remove()` unregisters the hooks.
         """
 
     @abstractmethod
     def view(self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, step: int) -> LayerView:
-        """The layer around one step, of which `old` and `new` are snapshots; its parameters hold the old values."""
+        """The layer's matrices before and after one step, from the snapshots `old` and `new`.
+
+        `gradient_mn` is G and `raw` holds the factor gradients J^T G. Call while the parameters hold the old values.
+        """
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Copies of what trains."""
+        """Copies of the layer's trained tensors."""
         return {name: parameter.detach().clone() for name, parameter in self.parameters().items()}
 
     def put(self, values: Tensors) -> None:
@@ -67,7 +70,7 @@ class ProbedLayer(ABC):
 
 
 class AdapterProbe(ProbedLayer):
-    """An adapted layer, looked at through its method's own verbs."""
+    """An adapted layer, measured through the functions of its method (branches, delta, before_step)."""
 
     def __init__(self, layer: AdaptedLinear) -> None:
         self.layer = layer
@@ -90,14 +93,14 @@ class AdapterProbe(ProbedLayer):
             parameter.register_hook(lambda gradient, name=name: take(name, gradient))
             for name, parameter in self.parameters().items()
         ]
-        return [*hooks, _Unset(self.layer)]
+        return [*hooks, _SinkHandle(self.layer)]
 
     def view(self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, step: int) -> LayerView:
         layer, method = self.layer, self.layer.method
         branches = method.branches(layer)
         extra = method.untouched_branches(layer)[len(branches) :]
         update_mn = method.delta(layer)
-        from_own_mn = torch.zeros_like(update_mn)  # the layer's weight minus the model's own W0 (PiSSA), negated
+        from_own_mn = torch.zeros_like(update_mn)  # the model's W0 minus the layer's frozen weight (PiSSA's residual)
         for up_mk, down_kn in extra:
             from_own_mn.addmm_(up_mk, down_kn, alpha=method.scale())
         known = layer.method_tensors()
@@ -140,8 +143,8 @@ class DenseProbe(ProbedLayer):
         )
 
 
-class _Unset:
-    """Takes the gradient sink off again, under the name that hooks have for it."""
+class _SinkHandle:
+    """Removes the gradient sink of a layer; has the interface of torch's hook handles."""
 
     def __init__(self, layer: AdaptedLinear) -> None:
         self.layer = layer

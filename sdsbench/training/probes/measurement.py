@@ -1,4 +1,4 @@
-"""The numbers that a probe takes of one layer."""
+"""The quantities that a probe measures on one layer."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from sdsbench.training.probes.spectra import (
 )
 
 KEPT = 16
-"""Singular values that are stored of a dense matrix: twice the usual rank."""
+"""How many singular values of a dense matrix are stored: twice the usual rank."""
 
 
 @dataclass(frozen=True)
 class LayerView:
-    """What is known of one layer around one optimizer step."""
+    """Weights and gradients of one layer before and after one optimizer step."""
 
-    gradient_mn: Tensor  # G, of the probe rows, before the step
-    equivalent_mn: Tensor  # the method's first-order change for G, up to -eta
-    actual_mn: Tensor  # what the optimizer step did to W
+    gradient_mn: Tensor  # G = dL/dW over the probe rows, before the step
+    equivalent_mn: Tensor  # J d, the method's first-order change for G without the factor -eta (change.py)
+    actual_mn: Tensor  # change of W by the optimizer step
     update_mn: Tensor  # dW, relative to the model's own W0, before the step
     base_mn: Tensor  # W0
     factor_gradients: Mapping[str, Tensor]  # raw J^T G by parameter
     factors: Mapping[str, Tensor]  # A and B where the method has them, trained or not
-    bases: tuple[Tensor, Tensor] | None  # (up_mr, down_rn) that the gradient is seen through; None for dense weights
+    bases: tuple[Tensor, Tensor] | None  # factors (up_mr, down_rn) onto whose spans G is projected; None: dense weight
 
 
 def measure(view: LayerView) -> dict[str, Any]:
-    """One layer as a flat row: numbers, and short lists for spectra. Undefined numbers (0 / 0) are None."""
+    """Measurements of one layer by name: numbers, and lists of singular values; undefined numbers (0 / 0) are None."""
     whole = spectra(torch.stack([m.double() for m in _dense(view)]))
     gradient_k, update_k = whole.values[0], whole.values[1]
     equivalent_k, actual_k = singular_values(torch.stack([view.equivalent_mn, view.actual_mn]))
@@ -88,7 +88,7 @@ def _of_factors(view: LayerView) -> dict[str, Any]:
 
 
 def _of_bases(view: LayerView, whole: Spectrum) -> dict[str, Any]:
-    """How much of G's leading subspace the bases see: mean squared cosine (0 to 1), and the largest angle."""
+    """Overlap of G's leading singular subspace with the bases: mean squared cosine (0 to 1), and the largest angle."""
     if view.bases is None:
         return {}
     row: dict[str, Any] = {}
@@ -122,7 +122,7 @@ def _ratio(left: Tensor, right: Tensor) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Five digits; None for what is not a finite number."""
+    """Numbers rounded to five significant digits; None for those that are not finite."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, int):

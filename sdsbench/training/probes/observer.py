@@ -1,10 +1,9 @@
-"""The probe of a run: stands around optimizer steps, looks, and leaves everything bit for bit as it was.
+"""The probe of a run measures optimizer steps without changing the run's results by a single bit.
 
-A look costs one forward and backward pass over `probe.rows` fixed training rows. It takes place after the optimizer
-moved the parameters and before the method reacts (refreshes): the old values are put back, each layer's G, first-order
-change and step are measured inside its own backward step, and the new values return. So one dense G exists at a time,
-however deep the model is. Full fine-tuning also needs W0 and the old weights: two copies of the probed weights in main
-memory.
+A measurement costs one forward and backward pass over `probe.rows` fixed training rows. It takes place between the
+optimizer's update and the method's `after_step`: the old parameter values are restored, each layer is measured in the
+backward pass as soon as its gradient G is complete, then the new values are restored. So only one dense G exists at a
+time, however deep the model is. Full fine-tuning also needs copies of W0 and of the old weights in main memory.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ FOLDER = "probes"
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """probes/<step>.jsonl.zst of a run folder: a line a layer."""
+    """probes/<step>.jsonl.zst in the run's folder: one JSON line for each layer."""
     return folder / FOLDER / f"{step:06d}.jsonl.zst"
 
 
 class Probe:
-    """Measures every layer around optimizer steps 1, every, 2 every, ...
+    """Measures every layer at the optimizer steps 1, probe.every, 2 * probe.every, ...
 
-    Build it before a checkpoint is loaded: full fine-tuning's W0 is the weight that it then finds.
+    Construct it before a checkpoint is loaded, since full fine-tuning takes the weights at construction as W0.
     """
 
     def __init__(self, config: ProbeConfig, model: nn.Module, layers: Mapping[str, Any], method: Any) -> None:
@@ -46,7 +45,7 @@ class Probe:
         self.layers = probed_layers(model, layers, method)
 
     def watch(self, training: Training, state: TrainState, folder: Path, write: Write) -> Watch:
-        """The observer for one training; rows go to `folder`, means over layers to `write` (kind "probe")."""
+        """The observer of one training run: writes rows to `folder`, means over layers to `write` (kind "probe")."""
         return Watch(self, training, state, folder, write)
 
 
@@ -58,7 +57,7 @@ class Watch:
         self.folder, self.write = folder, write
 
     def observe(self, step: int, update: Callable[[], None]) -> float:
-        """Do `update`, the optimizer's; returns the seconds spent on looking."""
+        """Call the optimizer's `update`; return the seconds spent on measuring."""
         if step != 1 and step % self.probe.every:
             update()
             return 0.0
@@ -67,11 +66,11 @@ class Watch:
         started_update = time.perf_counter()
         update()
         updated = time.perf_counter()
-        rows = self._look(step, before)
-        self._keep(step, rows, seconds := time.perf_counter() - updated + started_update - started)
+        rows = self._measure_layers(step, before)
+        self._write_rows(step, rows, seconds := time.perf_counter() - updated + started_update - started)
         return seconds
 
-    def _look(self, step: int, before: Mapping[str, dict[str, Tensor]]) -> list[dict[str, Any]]:
+    def _measure_layers(self, step: int, before: Mapping[str, dict[str, Tensor]]) -> list[dict[str, Any]]:
         rows: dict[str, dict[str, Any]] = {}
         after = {name: layer.snapshot() for name, layer in self.probe.layers.items()}
 
@@ -90,18 +89,18 @@ class Watch:
         return [{"layer": name, **rows[name]} for name in self.probe.layers if name in rows]
 
     def _backward(self) -> None:
-        """Gradients of the mean target loss over the probe rows: the first `probe.rows` training examples."""
+        """Backward pass of the mean target loss over the probe rows, the first `probe.rows` training examples."""
         examples = self.training.examples[: self.probe.rows]
         loss = self.training.objective.loss(self.training.model, examples, self.training.device)
         (loss / sum(example.targets for example in examples)).backward()
 
-    def _keep(self, step: int, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+    def _write_rows(self, step: int, rows: Sequence[dict[str, Any]], seconds: float) -> None:
         samples.write(path_of(self.folder, step), rows)
         self.write("probe", step, **means(rows), seconds=seconds)
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean over layers of every number that at least one layer has."""
+    """Mean of every number over those layers that have it."""
     keys = sorted({key for row in rows for key, value in row.items() if isinstance(value, int | float)})
     found = {key: [row[key] for row in rows if isinstance(row.get(key), int | float)] for key in keys}
     return {key: sum(values) / len(values) for key, values in found.items()}
@@ -109,7 +108,7 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 @contextmanager
 def _values(layers: Mapping[str, ProbedLayer], before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[None]:
-    """Inside: parameters as before the step."""
+    """While active, parameters hold the values from before the step; on exit, those from after it."""
     for name, layer in layers.items():
         layer.put(before[name])
     try:
@@ -121,7 +120,7 @@ def _values(layers: Mapping[str, ProbedLayer], before: Mapping[str, Any], after:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside: no dropout, so that nothing is drawn from any generator and G is that of the model without noise."""
+    """While active, the model is in eval mode: no dropout, so no generator advances and G is free of its noise."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:

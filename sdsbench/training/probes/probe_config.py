@@ -10,7 +10,7 @@ from sdsbench.core.section import PLACES, Count, Section
 
 
 class ProbeConfig(Section):
-    """Looks at the geometry of training every so often; changes no number of the run, so it is no part of its name."""
+    """Measures the geometry of training at some steps. It changes no result, so it is no part of a run's id."""
 
     every: Annotated[Count | None, PLACES] = Field(
         None, description="optimizer steps between looks at the geometry of training; null: no probes"

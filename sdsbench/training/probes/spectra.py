@@ -1,7 +1,7 @@
-"""Singular values and what is read off them, batched and exact to about 1e-8 of the largest.
+"""Singular values and quantities derived from them, batched, accurate to about 1e-8 of the largest singular value.
 
-Singular values come from the eigenvalues of the Gram matrix of the smaller side in fp64: for fp32 matrices as exact
-as a direct SVD where it matters, several times faster.
+They are computed in fp64 from the eigenvalues of the Gram matrix of the smaller side. For fp32 matrices this is as
+accurate as a direct SVD except for singular values below that limit, and several times faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Spectrum(NamedTuple):
 
 
 def spectra(matrices_Lmn: Tensor) -> Spectrum:
-    """The thin SVD of each matrix, in fp64. Columns that belong to singular values of zero are zero."""
+    """The thin SVD of each matrix, in fp64. Singular vectors of zero singular values are zero columns."""
     wide_Lmn = matrices_Lmn.double()
     if wide_Lmn.shape[1] > wide_Lmn.shape[2]:
         left, values, right = spectra(wide_Lmn.mT)
@@ -83,9 +83,9 @@ def principal_angles(basis_dr: Tensor, orthonormal_dk: Tensor) -> Tensor:
 
 
 def intruder_dimensions(before_mk: Tensor, after_mk: Tensor) -> int:
-    """Of the first ten left singular vectors after training, those unlike every one before (Shuttleworth et al. 2024).
+    """Number of intruder dimensions (Shuttleworth et al. 2024) among the first ten left singular vectors of `after_mk`.
 
-    Unlike: all |cosines| with the left singular vectors of W0 are below one half.
+    These are the vectors whose |cosines| with all left singular vectors of W0, `before_mk`, are below one half.
     """
     cosines = (before_mk.mT @ after_mk[:, :10]).abs()
     return int((cosines.amax(dim=0) < 0.5).sum())
