@@ -13,11 +13,11 @@ from sdsbench.results.claims.verdict import ContextFinding, Verdict
 from sdsbench.results.statistics.pooled_effect import PooledEffect
 
 SHOWN = 3
-"""Runs of a finding that a text names; `sdsbench verdict --format json` names all."""
+"""A finding's text lists at most this many runs; `sdsbench verdict --format json` lists all."""
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A table of claims, then every context with its numbers and runs."""
+    """Markdown: a table of the claims, then every context with its numbers and runs."""
     lines = ["| claim | paper | in the paper's setting | elsewhere |", "| --- | --- | --- | --- |"]
     for v in verdicts:
         cells = (v.claim.sentence, v.claim.paper, here(v), elsewhere(v))
@@ -34,7 +34,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def here(verdict: Verdict) -> str:
-    """The answer in the paper's setting; a shipped table is named as what it is, and no runs decide nothing."""
+    """The answer in the paper's setting; says so if it comes from a shipped table or if there are no runs."""
     if verdict.source != "runs":
         return f"no runs; {verdict.source}: {verdict.answer}"
     findings = [finding for finding in verdict.findings if finding.paper_setting]
@@ -42,14 +42,14 @@ def here(verdict: Verdict) -> str:
 
 
 def elsewhere(verdict: Verdict) -> str:
-    """The same in other settings."""
+    """The answer in settings other than the paper's."""
     if verdict.elsewhere is None:
         return "no runs"
     return _counted(verdict.elsewhere, [finding for finding in verdict.findings if not finding.paper_setting])
 
 
 def joint_texts(verdict: Verdict) -> list[str]:
-    """What all contexts say together, with the pooled effect and its heterogeneity."""
+    """The joint answers over all contexts, with pooled effect and heterogeneity."""
     lines = []
     for name, answer, effect, where in (
         ("paper's setting", verdict.answer, verdict.pooled, True),
@@ -94,7 +94,7 @@ def _needed(finding: ContextFinding) -> str:
 
 
 def _counted(answer: str, findings: Sequence[ContextFinding]) -> str:
-    """The joint answer, and how many contexts say what where there are several."""
+    """The joint answer; with several contexts also how many gave each answer."""
     counts = Counter(finding.answer for finding in findings)
     if len(findings) == 1:
         return answer
@@ -109,7 +109,7 @@ def _effect(effect: PooledEffect) -> str:
 
 
 def _limits(claim: Claim) -> str:
-    """What an interval is held against."""
+    """The limits that the claim's interval is compared with."""
     if claim.test != "file":
         return f"margin {claim.margin:g}"
     low, high = ("unbounded" if bound is None else f"{bound:g}" for bound in claim.bounds)

@@ -1,4 +1,4 @@
-"""Training runs of a bundle again: which ones, from which configuration, and one after the other to the end."""
+"""Training runs of a bundle again: selecting the runs, placing their configurations here, training one by one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sdsbench.runs.run_context import RunContext
 
 @dataclass(frozen=True)
 class Here:
-    """What the user says of this machine: where runs go, their data, plugins that are trusted, a model's folder."""
+    """The user's settings for this machine: output folder, placing keys, trusted plugins, a model's folder."""
 
     root: Path
     placing: Mapping[str, Any]
@@ -35,10 +35,10 @@ class Here:
 
 
 def chosen(bundle: Bundle, sample: int | None, ids: Sequence[str]) -> list[Found]:
-    """The runs to train again: those named, else `sample` of the finished ones that were tested, else all of these.
+    """The runs to train again: those with these ids, else `sample` of the finished and tested runs, else all of those.
 
-    A sample goes round the methods; its choice depends on the bundle alone, so that everybody draws the same.
-    Raises Refused where a run was changed or none is finished, ConfigError for an id that the bundle does not have.
+    A sample takes the methods in turn and depends on the bundle alone, so everybody draws the same runs. Raises Refused
+    if a run was changed or none is finished, ConfigError for an id that is not in the bundle.
     """
     found, damaged = read_all(bundle.path)
     by_id = {one.record.run_id: one for one in found}
@@ -70,9 +70,9 @@ def _completed(text: str, known: Mapping[str, Found], damaged: Mapping[str, str]
 
 
 def configuration(record: Record, here: Here) -> RunConfig:
-    """The run's configuration, placed here with as many threads as it had there unless `here` says otherwise.
+    """The run's configuration with this machine's placing; threads as in the original unless `here` sets them.
 
-    Raises Refused where it needs a plugin that the user did not name: its code is run, and a bundle may name any.
+    Raises Refused if it needs a plugin that the user did not allow: a bundle could name any code to be run.
     """
     parts = record.provenance.code if record.provenance else {}
     needed = plugins_in(parts)
@@ -92,9 +92,9 @@ def configuration(record: Record, here: Here) -> RunConfig:
 
 
 def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str], None]) -> list[ReproducedRun]:
-    """Train every run again, or take up what is finished or begun below `here.root`, and compare each.
+    """Train each run again (resuming or reusing what is below `here.root`) and compare it with the original.
 
-    A run that cannot be trained here stops no other. Raises Interrupted and DiskRefuses: the same command goes on.
+    If a run cannot be trained here, the others continue. Raises Interrupted and DiskRefuses; the same command resumes.
     """
     siblings = [one.record for one in read_all(bundle.path)[0] if one.record.status == "done"]
     results = []

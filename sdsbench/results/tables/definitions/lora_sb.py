@@ -15,7 +15,7 @@ COMMONSENSE = (
 PRINTED = {"social_i_qa": "siqa"}
 GLUE = ("cola", "rte", "mrpc", "stsb", "qnli", "sst2")
 ARITHMETIC_MODELS = ("mistral_7b", "gemma2_9b")
-# The methods as published; their ablations are other rows.
+# The methods as published; ablations have their own rows.
 PLAIN: dict[str, dict[str, Any]] = {
     "lora_sb": {
         "config.method.start": "gradient",
@@ -57,8 +57,8 @@ def parameter_column(model: str, trained_on: str, protocol: str, group: str) -> 
 
 
 def score_column(model: str, task: str, evaluation: str, protocol: str | None = None, **options: Any) -> Column:
-    """An evaluation of one model trained on one task; without a `protocol` runs of any, which must then be of one
-    setting."""
+    """A column of one evaluation of one model trained on one task; without `protocol` its runs can be of any protocol
+    but must agree in their setting."""
     name = evaluation.split("/")[-1]
     printed = {"model": model, "task": PRINTED.get(name, name), "metric": options.pop("metric", "accuracy")}
     return Column(
