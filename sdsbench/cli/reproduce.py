@@ -37,7 +37,7 @@ def command(
     from sdsbench.results.bundles.opened import opened
     from sdsbench.results.bundles.write import write
     from sdsbench.results.reproduction import rendering
-    from sdsbench.results.reproduction.again import Here, again, chosen
+    from sdsbench.results.reproduction.retrain import LocalSettings, chosen, retrain
     from sdsbench.sweeps import placing as placings
 
     if not bundle.is_file():
@@ -52,11 +52,11 @@ def command(
     for name, reasons in opened_bundle.problems.items():
         print(f"left out, since it was changed after the bundle was made: {name}: {'; '.join(reasons)}")
     folder = output or Path("results/reproductions") / bundle.stem
-    here = Here(folder / "runs", placing, plugins, model)
-    results = again(opened_bundle, chosen(opened_bundle, sample, ids), here, lambda text: print(text, flush=True))
+    local = LocalSettings(folder / "runs", placing, plugins, model)
+    results = retrain(opened_bundle, chosen(opened_bundle, sample, ids), local, lambda text: print(text, flush=True))
     if any(result.ours for result in results):
         own = folder / f"{bundle.stem}-reproduced.zip"
-        write(own, [here.root])
+        write(own, [local.root])
         print(own)
     print(rendering.write(folder, bundle.name, results))
     print(rendering.markdown(bundle.name, results), end="")

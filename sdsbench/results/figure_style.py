@@ -72,7 +72,7 @@ class Palette:
         others = sorted(({*known} | {*methods}) - {*own})
         self._places = {name: place for place, name in enumerate([*sorted(own, key=method_order), *others])}
 
-    def look(self, method: str, variant: int = 0) -> dict[str, Any]:
+    def style(self, method: str, variant: int = 0) -> dict[str, Any]:
         """matplotlib line keywords of a method; variants (1, 2 ...) get another shade, dashes and hollow markers."""
         place = self._places[method]
         colour = _shaded(_colour(place), _SHADES[variant % len(_SHADES)])

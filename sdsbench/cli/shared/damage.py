@@ -8,7 +8,7 @@ from collections.abc import Mapping
 MOST = 20
 
 
-def tell(damaged: Mapping[str, str]) -> None:
+def report_damaged(damaged: Mapping[str, str]) -> None:
     """A line a file, with path and reason; of many the first ones."""
     reasons = list(dict.fromkeys(damaged.values()))
     for reason in reasons[:MOST]:

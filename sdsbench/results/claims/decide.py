@@ -35,7 +35,7 @@ def answer_at(test: str, comparison: Comparison, margin: float, confidence: floa
     return decide(test, comparison.difference - half, comparison.difference + half, margin)
 
 
-def more(test: str, comparison: Comparison, margin: float, confidence: float = 1 - LEVEL) -> Needed:
+def needed_to_decide(test: str, comparison: Comparison, margin: float, confidence: float = 1 - LEVEL) -> Needed:
     """The total seeds per side, or questions, that decide with power 0.8 if the difference stays the same."""
     if comparison.variances is None:
         return Needed()
@@ -44,7 +44,7 @@ def more(test: str, comparison: Comparison, margin: float, confidence: float = 1
     return needed(comparison.variances, distance, comparison.seeds, comparison.questions, alpha=1 - confidence)
 
 
-def together(test: str, margin: float, comparisons: Sequence[Comparison], pairs: Sequence[int] = ()) -> Answer:
+def joint_answer(test: str, margin: float, comparisons: Sequence[Comparison], pairs: Sequence[int] = ()) -> Answer:
     """The joint answer to a claim about several contexts, with a controlled error rate.
 
     Reproduced: every context is, each at 95 % (intersection-union test). Contradicted: at least one context is, at a

@@ -14,7 +14,7 @@ import numpy as np
 from sdsbench.results import setting
 from sdsbench.results.claims.admissible import hangs_on_truncation, reasons
 from sdsbench.results.claims.claim import Claim, default_file
-from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, more, together
+from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, joint_answer, needed_to_decide
 from sdsbench.results.statistics.contrasts import Comparison, concluded
 from sdsbench.results.statistics.intervals import t_interval
 from sdsbench.results.statistics.pooled_effect import PooledEffect, pooled_effect
@@ -100,7 +100,7 @@ def _joint(claim: Claim, findings: Sequence[ContextFinding]) -> Answer:
     if findings and not usable:
         return "inadmissible"
     comparisons = [finding.comparison for finding in usable]
-    answer = together(claim.test, claim.margin, comparisons, [finding.pairs for finding in usable])
+    answer = joint_answer(claim.test, claim.margin, comparisons, [finding.pairs for finding in usable])
     # Parameters are counted, not sampled: a contradicting count decides without any interval.
     counted = [finding.answer for finding in usable if finding.counted]
     if "contradicted" in counted:
@@ -197,7 +197,7 @@ def _one(
         comparison,
         tuple(sorted({run.id for cell in cells for run in cell.runs})),
         "; ".join((*refused, *filter(None, [note]))),
-        more(claim.test, comparison, claim.margin, confidence)
+        needed_to_decide(claim.test, comparison, claim.margin, confidence)
         if answer == "undecided" and not refused
         else NOTHING_NEEDED,
         pairs,

@@ -20,7 +20,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     """Markdown: a table of the claims, then every context with its numbers and runs."""
     lines = ["| claim | paper | in the paper's setting | elsewhere |", "| --- | --- | --- | --- |"]
     for v in verdicts:
-        cells = (v.claim.sentence, v.claim.paper, here(v), elsewhere(v))
+        cells = (v.claim.sentence, v.claim.paper, paper_setting_answer(v), other_settings_answer(v))
         lines.append(f"| {' | '.join(map(escape.markdown, cells))} |")
     for v in verdicts:
         if v.findings:
@@ -33,7 +33,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def here(verdict: Verdict) -> str:
+def paper_setting_answer(verdict: Verdict) -> str:
     """The answer in the paper's setting; says so if it comes from a shipped table or if there are no runs."""
     if verdict.source != "runs":
         return f"no runs; {verdict.source}: {verdict.answer}"
@@ -41,7 +41,7 @@ def here(verdict: Verdict) -> str:
     return _counted(verdict.answer, findings) if findings else "undecided (no runs)"
 
 
-def elsewhere(verdict: Verdict) -> str:
+def other_settings_answer(verdict: Verdict) -> str:
     """The answer in settings other than the paper's."""
     if verdict.elsewhere is None:
         return "no runs"

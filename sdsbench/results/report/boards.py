@@ -65,9 +65,9 @@ class Board:
             (self._run(row).rank or 0, row.name)
         )
 
-    def look(self, row: Row) -> dict[str, Any]:
+    def style(self, row: Row) -> dict[str, Any]:
         """matplotlib colour and marker of a row, the same in all figures."""
-        return self.palette.look(self._run(row).method, self.variant(row))
+        return self.palette.style(self._run(row).method, self.variant(row))
 
     def _run(self, row: Row) -> Record:
         cell = self.cell(row)

@@ -41,12 +41,12 @@ def forest(board: Board) -> Figure | None:
         axes.axvline(0, color="#444444", linewidth=1)
         axes.set_xlim(-reach, reach)
         for height, (difference, c) in enumerate(shown):
-            look = board.look(difference.row)
+            style = board.style(difference.row)
             untested = math.isnan(difference.adjusted)
-            face = "white" if untested else look["markerfacecolor"]
+            face = "white" if untested else style["markerfacecolor"]
             ends = (c.difference, *((c.low, c.high) if not math.isnan(c.low) else (c.difference,) * 2))
-            _bar(axes, ends, height, look["color"], horizontal=True)
-            axes.plot([c.difference], [height], **{**look, "linestyle": "", "markerfacecolor": face})
+            _bar(axes, ends, height, style["color"], horizontal=True)
+            axes.plot([c.difference], [height], **{**style, "linestyle": "", "markerfacecolor": face})
             digits = board.column.digits
             text = "not tested" if untested else f"{c.difference:+{digits}} [{c.low:{digits}}, {c.high:{digits}}]"
             axes.annotate(text, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
@@ -65,14 +65,16 @@ def seeds(board: Board, link: Callable[[str], str]) -> Figure | None:
         # With two seeds an interval can exceed the whole scale, so the axis limits fit the points, not the intervals.
         axes.set_xlim(*_room([number for _, cell in board.valued for number in cell.by_seed.values()]))
         for height, (row, cell) in enumerate(reversed(board.valued)):
-            look = board.look(row)
+            style = board.style(row)
             by_id = {run.id: cell.by_seed[run.record.seed] for run in cell.runs if run.record.seed in cell.by_seed}
             spread = np.linspace(0.16, 0.3, len(by_id)) if len(by_id) > 1 else [0.2]
-            points = axes.scatter(list(by_id.values()), height + np.array(spread), s=22, color=look["color"],
-                                  marker=look["marker"], alpha=0.75, linewidths=0)  # fmt: skip
+            points = axes.scatter(list(by_id.values()), height + np.array(spread), s=22, color=style["color"],
+                                  marker=style["marker"], alpha=0.75, linewidths=0)  # fmt: skip
             points.set_urls([link(run_id) for run_id in by_id])
-            _bar(axes, _interval(cell), height, look["color"], horizontal=True)
-            axes.plot([_interval(cell)[0]], [height], marker="|", markersize=10, color=look["color"], markeredgewidth=2)
+            _bar(axes, _interval(cell), height, style["color"], horizontal=True)
+            axes.plot(
+                [_interval(cell)[0]], [height], marker="|", markersize=10, color=style["color"], markeredgewidth=2
+            )
         _names(axes, [row for row, _ in reversed(board.valued)])
         axes.set_xlabel(escape.figure(f"{metric(board)}; points: seeds, line: mean and 95 % interval"))
     return figure
@@ -151,17 +153,17 @@ def learning_rates(board: Board) -> Figure | None:
         rows = {row.title: row for row in board.rows}
         for curve in found:
             row = rows.get(curve.title)  # None if each rate has its own row
-            look = board.look(row) if row else board.palette.look(curve.method, curve.variant)
+            style = board.style(row) if row else board.palette.style(curve.method, curve.variant)
             rates = list(curve.scores)
             means = [float(np.mean(values)) for values in curve.scores.values()]
             chosen = curve.tuning.chosen if curve.tuning else None
             title = curve.title if curve.tuning is None or curve.tuning.interior else f"{curve.title} (end of its grid)"
-            axes.plot(rates, means, label=escape.figure(title), markersize=5, **look)
+            axes.plot(rates, means, label=escape.figure(title), markersize=5, **style)
             dots = [(rate, value) for rate, values in curve.scores.items() for value in values if len(values) > 1]
-            axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, color=look["color"], alpha=0.5, linewidths=0)
+            axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, color=style["color"], alpha=0.5, linewidths=0)
             if chosen in curve.scores:
                 axes.scatter([chosen], [means[rates.index(chosen)]], s=110, facecolors="none",
-                             edgecolors=look["color"], linewidths=1.2)  # fmt: skip
+                             edgecolors=style["color"], linewidths=1.2)  # fmt: skip
         shown = sorted({rate for curve in found for rate in curve.scores})
         turned = 30 if len(shown) > 6 else 0
         axes.set_xticks(shown, [f"{rate:g}" for rate in shown], rotation=turned)
@@ -196,7 +198,7 @@ def losses(board: Board) -> Figure | None:
             kept = slice(None, None, max(1, len(smooth) // LOSS_POINTS))
             marks: dict[str, Any] = {"markersize": 4, "markevery": max(1, len(smooth[kept]) // 6)}
             axes.plot(
-                steps[kept], smooth[kept], label=escape.figure(row.title), linewidth=1.3, **board.look(row), **marks
+                steps[kept], smooth[kept], label=escape.figure(row.title), linewidth=1.3, **board.style(row), **marks
             )
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("training loss (moving average)")
@@ -222,16 +224,16 @@ def _scatter(axes: Any, points: Sequence[_Point], boards: tuple[Board, Board | N
         best.sort(key=lambda point: point.x[0])
         axes.plot([p.x[0] for p in best], [p.y[0] for p in best], color="#777777", linewidth=0.8, zorder=1)
     for point in points:
-        look = (across or upward).look(point.row)
+        style = (across or upward).style(point.row)
         (x, low, high), y = point.x, point.y[0]
-        _bar(axes, point.y, x, look["color"], horizontal=False)
+        _bar(axes, point.y, x, style["color"], horizontal=False)
         if across:
-            _bar(axes, point.x, y, look["color"], horizontal=True)
+            _bar(axes, point.x, y, style["color"], horizontal=True)
         else:
-            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], color=look["color"], linestyle="", **BAR)
+            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], color=style["color"], linestyle="", **BAR)
         if point in best:
             axes.scatter([x], [y], s=150, facecolors="none", edgecolors="#444444", linewidths=1)
-        axes.plot([x], [y], label=escape.figure(point.row.title), **{**look, "linestyle": "", "markersize": 6})
+        axes.plot([x], [y], label=escape.figure(point.row.title), **{**style, "linestyle": "", "markersize": 6})
     axes.set_ylabel(escape.figure(metric(upward)))
     if across:
         axes.set_xlabel(escape.figure(metric(across)))

@@ -1,4 +1,4 @@
-"""All figures on one HTML page that needs no other file."""
+"""One self-contained HTML page with all figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAPTIONS = {
 
 
 def page(data: ProbedRuns, pictures: Mapping[str, str]) -> str:
-    """HTML with every figure (its SVG), its caption, and the runs that it was drawn from."""
+    """HTML with each figure (name -> SVG text), its caption, and a table of the runs."""
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Geometry of training</title>",
         "<style>body{font:15px/1.5 sans-serif;color-scheme:light dark;max-width:1100px;margin:2em auto;"

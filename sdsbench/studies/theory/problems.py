@@ -1,10 +1,10 @@
-"""Problems whose every number is known: a linear layer, a target, and how ill-conditioned the target is.
+"""Synthetic problems with a known solution: a linear layer, a target weight, and the target's condition number.
 
     factorisation   min_W 1/2 |W - W*|_F^2
     regression      min_W 1/(2 t) |X W^T - Y|_F^2,   X_tn ~ N(0, 1),  Y = X W*^T + noise
 
-W* = W0 + D with D of rank k and singular values falling geometrically from `size` to size / condition. W0 is a random
-frozen weight, so that methods that start from its SVD have one. All in fp64.
+W* = W0 + D, where D has rank k and singular values decreasing geometrically from `size` to size / condition. W0 is a
+random frozen weight, so that methods which initialise from its SVD can be used. All in fp64.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = ("factorisation", "regression")
 
 @dataclass(frozen=True)
 class Setting:
-    """One family of problems; a seed makes a problem of it."""
+    """The parameters of a problem family; together with a seed they define one problem."""
 
     kind: str = "factorisation"
     m: int = 24
@@ -54,7 +54,7 @@ class LinearProblem:
     weight: float
 
     def residual(self, output_tm: Tensor) -> Tensor:
-        """dloss/doutput."""
+        """Gradient of the loss by the output, t x m."""
         return self.weight * (output_tm - self.y_tm)
 
     def loss(self, output_tm: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class LinearProblem:
 
 
 def make(setting: Setting, seed: int) -> LinearProblem:
-    """The problem of a setting that belongs to `seed`."""
+    """Draw the problem of a setting for `seed`."""
     rng = np.random.default_rng([seed, setting.m, setting.n, setting.rank])
     u_mk = np.linalg.qr(rng.standard_normal((setting.m, setting.rank)))[0]
     v_nk = np.linalg.qr(rng.standard_normal((setting.n, setting.rank)))[0]

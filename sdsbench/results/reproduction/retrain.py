@@ -25,7 +25,7 @@ from sdsbench.runs.run_context import RunContext
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalSettings:
     """The user's settings for this machine: output folder, placing keys, trusted plugins, a model's folder."""
 
     root: Path
@@ -69,14 +69,14 @@ def _completed(text: str, known: Mapping[str, Found], damaged: Mapping[str, str]
     return fitting[0]
 
 
-def configuration(record: Record, here: Here) -> RunConfig:
-    """The run's configuration with this machine's placing; threads as in the original unless `here` sets them.
+def configuration(record: Record, local: LocalSettings) -> RunConfig:
+    """The run's configuration with this machine's placing; threads as in the original unless `local` sets them.
 
     Raises Refused if it needs a plugin that the user did not allow: a bundle could name any code to be run.
     """
     parts = record.provenance.code if record.provenance else {}
     needed = plugins_in(parts)
-    if missing := [name for name in needed if name not in here.plugins]:
+    if missing := [name for name in needed if name not in local.plugins]:
         raise Refused(
             f"run {record.run_id} needs the plugin {', '.join(missing)}, which is code. Look at it, install it, and "
             f"give --plugin {missing[0]}."
@@ -84,15 +84,17 @@ def configuration(record: Record, here: Here) -> RunConfig:
     placing = {key: value for key, value in record.placing.items() if key in COST_KEYS and key != "device"}
     if record.provenance is not None:
         placing["threads"] = record.provenance.threads
-    placing |= {**here.placing, "output_root": str(here.root), "plugins": list(needed)}
+    placing |= {**local.placing, "output_root": str(local.root), "plugins": list(needed)}
     tree = placed(unplaced(record.config), placing)
     if tree["model"].get("source") == "folder":
-        tree["model"] = {**tree["model"], "location": str(here.model) if here.model else None}
+        tree["model"] = {**tree["model"], "location": str(local.model) if local.model else None}
     return from_tree(tree)
 
 
-def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str], None]) -> list[ReproducedRun]:
-    """Train each run again (resuming or reusing what is below `here.root`) and compare it with the original.
+def retrain(
+    bundle: Bundle, runs: Sequence[Found], local: LocalSettings, log: Callable[[str], None]
+) -> list[ReproducedRun]:
+    """Train each run again (resuming or reusing what is below `local.root`) and compare it with the original.
 
     If a run cannot be trained here, the others continue. Raises Interrupted and DiskRefuses; the same command resumes.
     """
@@ -100,21 +102,21 @@ def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str]
     results = []
     for number, theirs in enumerate(runs, 1):
         identity = theirs.record.run_id
-        say(f"{number} of {len(runs)}: run {identity}, {theirs.record.method} on {theirs.record.task}")
+        log(f"{number} of {len(runs)}: run {identity}, {theirs.record.method} on {theirs.record.task}")
         try:
-            config = configuration(theirs.record, here)
+            config = configuration(theirs.record, local)
             record = execute(config, RunContext(tuning=theirs.record.tuning))
-            folder = here.root / record.run_id
-            ours = Found(folder, read_record(folder / "record.json"), str(here.root))
+            folder = local.root / record.run_id
+            ours = Found(folder, read_record(folder / "record.json"), str(local.root))
             results.append(compared(theirs, ours, siblings, bundle.manifest.adapters.get(identity)))
             if record.run_id != identity:
-                say(f"  here its id is {record.run_id}: {_why_other_id(theirs.record, config)}")
+                log(f"  here its id is {record.run_id}: {_why_other_id(theirs.record, config)}")
         except (Interrupted, DiskRefuses):
             raise
         except SdsbenchError as error:
             reason = str(error)
             results.append(ReproducedRun(identity, "not reproduced", theirs, reason=reason, exit_code=error.exit_code))
-            say(f"  not reproduced: {reason}")
+            log(f"  not reproduced: {reason}")
     return results
 
 
