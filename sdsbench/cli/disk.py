@@ -13,10 +13,10 @@ from sdsbench.cli.shared import options
 @click.argument("chosen", metavar="[PLAN]...", nargs=-1)
 @options.runs
 def command(chosen: tuple[str, ...], runs: tuple[str, ...]) -> None:
-    """Say what plans and their runs take on disk, and what of it can go (`sdsbench clean`).
+    """Print the disk space of plans and their runs, and how much of it `sdsbench clean` would free.
 
-    Without a PLAN: all of results/plans, and the runs in --runs that belong to none. A run of several plans counts in
-    each.
+    Without a PLAN: all of results/plans, and the runs in --runs that belong to no plan. A run of several plans is
+    counted in each of them.
     """
     from rich.console import Console
     from rich.filesize import decimal
@@ -35,7 +35,7 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...]) -> None:
 
 
 def groups(chosen: tuple[str, ...], runs: tuple[str, ...]) -> list[tuple[str, Path | None, list[Path]]]:
-    """(name, folder, folders of the runs) of plans; without chosen ones the runs of no plan come last."""
+    """(name, folder, run folders) of the chosen plans; if none is chosen, of all plans and of runs without a plan."""
     from sdsbench.sweeps.disk import run_folders
     from sdsbench.sweeps.plan import PLANS, all_plans, find, read
 

@@ -13,7 +13,7 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.folder("--out", default="results/figures", help="Folder to write.")
 def command(runs: tuple[str, ...], out: Path) -> None:
-    """Draw the geometry of runs that were probed (probe.every=N), from records alone."""
+    """Draw figures of gradients, factors and updates during training, from runs with probes (probe.every=N)."""
     from sdsbench.cli.shared.damage import report_damaged
     from sdsbench.core.files import write_atomic
     from sdsbench.results.figure_style import ENDINGS, save

@@ -15,7 +15,7 @@ from sdsbench.cli.shared import options
 @options.where
 @options.of_plan
 @options.claims_file
-@options.folder("--results", help="Folder of the tables that claims read; default: that of the claims.")
+@options.folder("--results", help="Folder of the tables that claims read; default: the claims file's folder.")
 @options.format_of("markdown", "json")
 @click.option("--output", type=options.PATH, metavar="FILE", help="Write to this file.")
 def command(
