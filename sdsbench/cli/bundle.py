@@ -1,4 +1,4 @@
-"""`sdsbench bundle PLAN_OR_RUNS`: runs as one zip file for others, with a hash for every file and nothing private."""
+"""`sdsbench bundle PLAN_OR_RUNS`: pack runs into one zip file, with a hash of every file and no private data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench clean`: what runs do not need any more; a dry run unless --delete says otherwise."""
+"""`sdsbench clean`: list or (--delete) delete files that runs no longer need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench disk`: bytes of plans and runs, and how much of them `sdsbench clean` would free."""
+"""`sdsbench disk`: the disk space of plans and runs, and how much of it `sdsbench clean` would free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench export RUN_OR_PLAN FOLDER`: what finished runs trained, for peft or merged into plain model folders."""
+"""`sdsbench export RUN_OR_PLAN FOLDER`: export trained adapters for peft, or merged into plain model folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench figures`: the geometry of probed runs (probe.every=N) as SVG, PNG, PDF and one HTML page."""
+"""`sdsbench figures`: draw gradients and updates of runs with probes (probe.every=N); SVG, PNG, PDF, one HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench ls [GROUP]`: what can be chosen, a line each: models, methods, tasks, sweeps, tables, claims, plugins."""
+"""`sdsbench ls [GROUP]`: list the available models, methods, tasks, sweeps, tables, claims and plugins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench plan`: compose a sweep once into a frozen folder, and say what it holds and costs."""
+"""`sdsbench plan`: write a sweep's composed configurations to a folder, and print its runs and their estimated cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench replay RUN...`: send runs' metrics.jsonl to Weights & Biases, as the runs themselves would have."""
+"""`sdsbench replay RUN...`: send the logs of earlier runs to Weights & Biases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench reproduce NAME.zip`: runs of a bundle trained again here, and whether they come out the same."""
+"""`sdsbench reproduce NAME.zip`: train runs of a bundle again and compare them with the originals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench retry`: try runs of a plan again that failed; their records keep the earlier attempts."""
+"""`sdsbench retry`: retry failed runs of a plan; their records keep the earlier attempts."""
 
 from __future__ import annotations
 

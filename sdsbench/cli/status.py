@@ -1,4 +1,4 @@
-"""`sdsbench status [PLAN]`: where a plan stands, from records, locks and SLURM; without a name, all plans."""
+"""`sdsbench status [PLAN]`: the state of a plan's runs, from records, locks and SLURM; without a name, all plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench submit`: send what is left of a plan to SLURM as a job array."""
+"""`sdsbench submit`: submit the remaining runs of a plan to SLURM as a job array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench sweep`: run a plan on this machine, one worker a GPU or N on the CPU."""
+"""`sdsbench sweep`: run a plan on this machine, with one worker per GPU or N workers on the CPU."""
 
 from __future__ import annotations
 

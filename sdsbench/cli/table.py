@@ -1,4 +1,4 @@
-"""`sdsbench table NAME`: a table from records alone, in Markdown, LaTeX, HTML or CSV."""
+"""`sdsbench table NAME`: make a table from records, in Markdown, LaTeX, HTML or CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench trace TABLE ROW COLUMN` or `trace RUN`: from a cell to its runs, configurations and answers."""
+"""`sdsbench trace TABLE ROW COLUMN` or `trace RUN`: the runs, configurations and answers behind a table's cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdsbench verdict`: the papers' claims against the records: reproduced, contradicted or undecided."""
+"""`sdsbench verdict`: judge the papers' claims by the records: reproduced, contradicted or undecided."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ USES = (
     ("sdsbench method=sds_lora task=gsm8k", "one run: train, evaluate, write a record (`run` may be left out)"),
     ("sdsbench method=lora model=micro seed=1", "KEY=VALUE in Hydra's syntax; choices: `sdsbench ls`"),
     ("sdsbench -m method=lora,sds_lora seed=0,1", "several runs, one after the other (Hydra's multirun)"),
-    ("sdsbench --config-dir DIR ...", "with your own YAML files beside ours"),
+    ("sdsbench --config-dir DIR ...", "with additional YAML files of your own"),
     ("sdsbench --cfg job ...", "print the composed configuration"),
     ("sdsbench --version", "this package's version"),
     ("python -m sdsbench ...", "the same command"),
