@@ -262,6 +262,7 @@ def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stag
 
 
 def evaluations_with_samples(folder: Path, stage: str = "trained") -> list[str]:
+    """Names of the evaluations of which a run folder has stored answers at this stage."""
     ending = f".{stage}.jsonl.zst"
     return sorted(p.name.removesuffix(ending).replace("__", "/") for p in (folder / "samples").glob(f"*{ending}"))
 

@@ -128,10 +128,12 @@ arc_easy_rows = partial(_rows, _science)
 
 
 def arc_challenge_rows(split: str, count: int, seed: int = 0) -> list[Row]:
+    """Rows of the generator of `arc_easy_rows` from other random numbers."""
     return _rows(_science, split, count, seed + 1_000_000)
 
 
 def openbookqa_rows(split: str, count: int, seed: int = 0) -> list[Row]:
+    """Rows of the generator of `arc_easy_rows` from other random numbers."""
     return _rows(_science, split, count, seed + 2_000_000)
 
 

@@ -15,6 +15,8 @@ RUNS, PLAN, LOCK = "runs", "plan", "requirements.lock"
 
 
 class Entry(FileContent):
+    """One file of the bundle: its sha256 and its size in bytes."""
+
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
@@ -33,6 +35,7 @@ class BundleManifest(FileContent):
     checksum: str = ""
 
     def sealed(self) -> BundleManifest:
+        """A copy with the checksum over all other fields."""
         return self.model_copy(update={"checksum": self.seal()})
 
     @classmethod

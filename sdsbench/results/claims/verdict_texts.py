@@ -66,6 +66,7 @@ def joint_texts(verdict: Verdict) -> list[str]:
 
 
 def finding_text(finding: ContextFinding) -> str:
+    """One line on a finding: context, answer, difference with its interval, and runs."""
     where = "paper's setting" if finding.paper_setting else "elsewhere"
     if finding.source != "runs":
         where = f"{finding.source}, no runs of yours"

@@ -28,6 +28,8 @@ from sdsbench.results.tables.titles import method_title, model_title, task_title
 
 @dataclass(frozen=True)
 class Picture:
+    """A figure on the page; `svg` is the figure's SVG text."""
+
     name: str
     caption: str
     svg: str

@@ -15,6 +15,8 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class DisputedQuestion:
+    """A question that one method answers correctly and the other does not; `winner` is the correct method."""
+
     id: str
     prompt: str
     target: str

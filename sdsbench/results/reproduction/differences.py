@@ -42,10 +42,12 @@ class ScoreDifference:
     unit: Unit = "share"
 
     def shown(self, value: float, sign: str = "") -> str:
+        """A value of this score for display, in points (of 100) for shares."""
         return score_text(value, self.unit, sign)
 
     @property
     def within(self) -> bool:
+        """Whether the two scores differ by at most `half_width` (must be equal if that is unknown)."""
         return abs(self.ours - self.theirs) <= (1e-9 if self.half_width is None else self.half_width + 1e-9)
 
     def __str__(self) -> str:

@@ -20,6 +20,8 @@ from sdsbench.results.tables.runs import Run, problems_of
 
 @dataclass(frozen=True)
 class Built:
+    """A filled table: cells by (row name, column name), notes, and excluded runs (id -> reason)."""
+
     table: Table
     cells: dict[tuple[str, str], TableCell]
     footer: list[str]

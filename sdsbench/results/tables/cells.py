@@ -44,6 +44,7 @@ class TableCell:
 
     @property
     def difference(self) -> float | None:
+        """Our mean minus the paper's number, in the column's units; None if either is missing."""
         return None if self.ours is None or self.paper is None else self.ours.mean - self.paper.value
 
     @property

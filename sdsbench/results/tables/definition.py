@@ -17,6 +17,8 @@ Format = Literal["score", "count", "seconds", "share", "gib", "number"]
 
 @dataclass(frozen=True)
 class Row:
+    """A table row: the runs whose columns of load_runs fit `where`."""
+
     name: str  # the ROW argument of `sdsbench trace`
     title: str
     where: Mapping[str, Any]
@@ -25,6 +27,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
+    """A table column: the runs that fit `where`, and the value that is shown for them."""
+
     name: str
     title: str
     where: Mapping[str, Any]
@@ -56,6 +60,8 @@ def shown_as(score: Score) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Table:
+    """A table definition; its cells are filled by tables/build.py."""
+
     name: str  # lora_sb/table1
     title: str
     rows: tuple[Row, ...]

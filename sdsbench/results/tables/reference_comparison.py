@@ -48,6 +48,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
+    """All differences of a table to the reference method; `pooled`: with a pooled variance between seeds."""
+
     reference: str
     differences: tuple[Difference, ...]
     pooled: bool
@@ -55,6 +57,7 @@ class Compared:
 
     @property
     def tests(self) -> int:
+        """Number of tests in the family that p-values are adjusted for."""
         return sum(not math.isnan(difference.adjusted) for difference in self.differences)
 
 

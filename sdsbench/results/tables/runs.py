@@ -22,6 +22,8 @@ SHOWN = 12  # maximum number of values listed in a message
 
 @dataclass(frozen=True, eq=False)
 class Run:
+    """A run: its record, and `flat`, all values of the record by column name of load_runs."""
+
     folder: Path
     record: Record
     flat: Mapping[str, Any]
@@ -46,6 +48,7 @@ class Run:
 
     @cached_property
     def row_facts(self) -> Mapping[str, Any]:
+        """Facts that give runs of one method rows of their own (results/setting.py)."""
         return setting.row_facts(self.record, self.flat)
 
     def steps(self, kind: str) -> list[dict[str, Any]]:

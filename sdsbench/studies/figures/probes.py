@@ -47,6 +47,7 @@ def _over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: 
 
 
 def loss(data: ProbedRuns) -> Figure:
+    """Training loss against the step: mean over seeds, running mean of 5 steps."""
     figure, axes = new_figure(1, len(data.optimizers), "Training loss (mean over seeds, running mean of 5 steps)")
     train = data.steps[data.steps["kind"] == "train"]
     for column, optimizer in enumerate(data.optimizers):

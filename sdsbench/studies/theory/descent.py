@@ -37,6 +37,7 @@ class Curves:
 
     @property
     def excess_Tp(self) -> np.ndarray:
+        """Loss above the floor, (steps + 1) x problems."""
         return self.loss_Tp - self.floor_p
 
 

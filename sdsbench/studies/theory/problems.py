@@ -34,6 +34,7 @@ class Setting:
     noise: float = 0.0  # standard deviation of the noise on the targets
 
     def problems(self) -> Iterator[Wrong]:
+        """What is wrong with these values, one item per wrong key."""
         if self.kind not in KINDS:
             yield Wrong("problem", self.kind, ", ".join(KINDS))
         if not 1 <= self.rank <= min(self.m, self.n):
@@ -58,6 +59,7 @@ class LinearProblem:
         return self.weight * (output_tm - self.y_tm)
 
     def loss(self, output_tm: Tensor) -> Tensor:
+        """The loss of an output (t x m), a scalar."""
         return 0.5 * self.weight * (output_tm - self.y_tm).square().sum()
 
 

@@ -20,6 +20,7 @@ def clipped(excess_T: np.ndarray, floor: float) -> np.ndarray:
 
 
 def rounding_level(excess_T: np.ndarray, floor: float) -> float:
+    """The excess loss below which fp64 rounding dominates, from the start's and the floor's magnitude."""
     return max(CONVERGED * float(excess_T[0]), 1e-12 * abs(floor))
 
 

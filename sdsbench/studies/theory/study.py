@@ -89,14 +89,17 @@ class TheoryCell:
 
     @property
     def rate(self) -> Interval:
+        """Mean rate in nats per step with its 95 % t-interval over seeds that did not diverge."""
         return _interval(self.rates)
 
     @property
     def final_log10(self) -> Interval:
+        """Mean log10 of the final relative excess loss with its 95 % t-interval over seeds."""
         return _interval(self.final)
 
     @property
     def diverged(self) -> int:
+        """Number of seeds whose descent diverged."""
         return int(np.isnan(self.rates).sum())
 
 

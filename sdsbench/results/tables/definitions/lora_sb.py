@@ -38,12 +38,14 @@ def method_rows(rank: int, square_ranks: tuple[int, ...]) -> tuple[Row, ...]:
 
 
 def method_row(method: str, rank: int | None) -> Row:
+    """The row of a method at one rank; None: a method without rank."""
     printed = {"method": method, "rank": "" if rank is None else str(rank)}
     name = method if rank is None else f"{method}_r{rank}"
     return Row(name, method_title(method, rank), {"method": method, "rank": rank, **PLAIN.get(method, {})}, printed)
 
 
 def parameter_column(model: str, trained_on: str, protocol: str, group: str) -> Column:
+    """The column of adapter parameter counts of a model."""
     return Column(
         name=f"{model}/params",
         title="Params",
@@ -107,6 +109,7 @@ def _table2() -> Table:
 
 
 def average(model: str, parts: list[Column], metric: str) -> Column:
+    """The column with the mean of other columns."""
     return Column(
         name=f"{model}/average",
         title="Avg.",
