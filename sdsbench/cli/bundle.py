@@ -1,4 +1,4 @@
-"""`sdsbench bundle PLAN_OR_RUNS`: runs as one zip file for others, with a hash for every file and nothing private."""
+"""`sdsbench bundle PLAN_OR_RUNS`: pack runs into one zip file, with a hash of every file and no private data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--verdicts",
     is_flag=True,
-    help="Records and verdicts alone, a tenth of the size: tables read it, and nobody can grade its answers again.",
+    help="Without texts of answers, a tenth of the size: tables can read it, but answers cannot be graded again.",
 )
 def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdicts: bool) -> None:
     """Put the runs of a PLAN, or folders of runs, single runs (folder, id or the beginning of an id) and other bundles,
@@ -53,7 +53,7 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdic
 
 
 def _unfinished(plan: Plan, runs: Path) -> int:
-    """Runs that the plan still needs, by the folder that it writes to."""
+    """Number of the plan's runs in the folder `runs` that have not ended."""
     from sdsbench.sweeps.states import OVER, States
 
     return sum(now.state not in OVER for now in States(plan, runs).all())

@@ -1,4 +1,4 @@
-"""`sdsbench cancel`: take a plan's tasks back from SLURM; records and checkpoints stay."""
+"""`sdsbench cancel`: cancel a plan's SLURM tasks; records and checkpoints are kept."""
 
 from __future__ import annotations
 

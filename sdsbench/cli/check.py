@@ -12,9 +12,9 @@ from sdsbench.cli.shared import options
 @options.config_dirs
 @click.option("--task", "of_task", is_flag=True, help="Check the task of the configuration instead of its method.")
 def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], of_task: bool) -> None:
-    """Run the contract of a method (or task) on a small model; `model=micro` unless another one is named.
+    """Check the contract of a method (or task) on a small model; default: `model=micro`.
 
-    A point holds, FAILS, or does not apply (-). The exit code is 4 where one fails.
+    Each point holds, FAILS, or does not apply (-). The exit code is 4 if one fails.
     """
     import tempfile
     from pathlib import Path

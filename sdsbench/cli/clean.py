@@ -1,4 +1,4 @@
-"""`sdsbench clean`: what runs do not need any more; a dry run unless --delete says otherwise."""
+"""`sdsbench clean`: list or (--delete) delete files that runs no longer need."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from sdsbench.cli.shared import options
 @click.command("clean")
 @click.argument("chosen", metavar="[PLAN]...", nargs=-1)
 @options.runs
-@click.option("--delete", is_flag=True, help="Delete what is listed; without it nothing is touched.")
+@click.option("--delete", is_flag=True, help="Delete the listed files; without it nothing is changed.")
 def command(chosen: tuple[str, ...], runs: tuple[str, ...], delete: bool) -> None:
-    """List what can go, of the same runs as `sdsbench disk`: checkpoints of finished runs, what was set aside.
+    """List files that can be deleted: checkpoints of finished runs and records that were set aside. Without arguments,
+    of the same runs as `sdsbench disk`.
 
-    Records, answers, step logs and trained tensors stay, and so does everything of a run that a process works on.
+    Records, answers, step logs and trained tensors are kept, and so are all files of a run in progress.
     """
     from rich.filesize import decimal
 

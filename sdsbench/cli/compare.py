@@ -11,11 +11,11 @@ from sdsbench.cli.shared import options
 @options.overrides
 @options.config_dirs
 @click.option("--methods", required=True, metavar="NAME,NAME", help="The methods to choose from.")
-@click.option("--budget", required=True, metavar="TIME", help="What it may take, such as 30m, 4h or 2d.")
-@click.option("--reference", default="", metavar="METHOD", help="What the others are held against; default: the first.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at a time.")
-@click.option("--name", default="", help="Of the plan; default: a hash of the question.")
-@click.option("--plan-only", is_flag=True, help="Plan it, say what the budget buys, and stop.")
+@click.option("--budget", required=True, metavar="TIME", help="Time budget, such as 30m, 4h or 2d.")
+@click.option("--reference", default="", metavar="METHOD", help="Method to compare with; default: the first.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Number of runs at a time.")
+@click.option("--name", default="", help="Name of the plan; default: a hash of the arguments.")
+@click.option("--plan-only", is_flag=True, help="Write the plan, print what fits into the budget, and stop.")
 def command(
     overrides: tuple[str, ...],
     config_dirs: tuple[str, ...],
@@ -26,11 +26,11 @@ def command(
     name: str,
     plan_only: bool,
 ) -> None:
-    """Tune every method by the same rule, run fresh seeds, and say which one to take.
+    """Tune all methods by the same rule, run fresh seeds, and recommend one method.
 
-    Overrides are those of a run: task, model, data, steps. The first run shows what a run takes; the plan that fits
-    into the budget is printed before it starts. The same command goes on where it was stopped. It ends with a report
-    in results/comparisons/NAME, one sentence, and the chosen method's best run, exported: an adapter or a plain model.
+    Overrides are those of a run: task, model, data, steps. A first run measures the time of a run; the plan that fits
+    into the budget is printed before it starts. The same command resumes an interrupted comparison. The results are a
+    report in results/comparisons/NAME, one sentence, and the chosen method's best run, exported as adapter or model.
     """
     from sdsbench.studies.comparison.comparison import compare
 

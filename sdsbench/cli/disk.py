@@ -1,4 +1,4 @@
-"""`sdsbench disk`: bytes of plans and runs, and how much of them `sdsbench clean` would free."""
+"""`sdsbench disk`: the disk space of plans and runs, and how much of it `sdsbench clean` would free."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sdsbench.cli.shared import options
 @click.argument("chosen", metavar="[PLAN]...", nargs=-1)
 @options.runs
 def command(chosen: tuple[str, ...], runs: tuple[str, ...]) -> None:
-    """Say what plans and their runs take on disk, and what of it can go (`sdsbench clean`).
+    """Print the disk space of plans and their runs, and how much of it `sdsbench clean` would free.
 
-    Without a PLAN: all of results/plans, and the runs in --runs that belong to none. A run of several plans counts in
-    each.
+    Without a PLAN: all of results/plans, and the runs in --runs that belong to no plan. A run of several plans is
+    counted in each of them.
     """
     from rich.filesize import decimal
     from rich.table import Table

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import click
 
 WITHOUT_A_HUB = ("micro", "smollm2_135m", "gemma3_270m")
-"""Decoders whose weights come with a package."""
+"""Language models whose weights are part of a Python package."""
 
 
 @click.command("doctor")
 def command() -> None:
-    """Say what this machine has and lacks for runs; the exit code is 0 if the default run can start."""
+    """Print what this machine has and lacks for runs; the exit code is 0 if the default run can start."""
     import itertools
 
     from sdsbench.models.location import folder_of
@@ -83,7 +83,7 @@ def _slurm() -> str:
 
 
 def _wandb() -> str:
-    """Whether `tracker=wandb` has its package, and the mode that it would take."""
+    """Whether the package of `tracker=wandb` is installed, and the mode it would use."""
     import importlib.util
 
     if importlib.util.find_spec("wandb") is None:

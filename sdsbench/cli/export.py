@@ -1,4 +1,4 @@
-"""`sdsbench export RUN_OR_PLAN FOLDER`: what finished runs trained, for peft or merged into plain model folders."""
+"""`sdsbench export RUN_OR_PLAN FOLDER`: export trained adapters for peft, or merged into plain model folders."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ DTYPES = ("float32", "bfloat16")
 @click.command("export")
 @click.argument("run", metavar="RUN_OR_PLAN")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
-@click.option("--best", is_flag=True, help="Of a plan: the finished run with the best score alone.")
+@click.option("--best", is_flag=True, help="For a plan: export only the finished run with the best score.")
 @click.option(
     "--form",
     type=click.Choice(["peft", "merged"]),
-    help="Default: peft where the method has such a form (full fine-tuning has none), else merged.",
+    help="Default: peft if the method can be exported to it (full fine-tuning cannot), else merged.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
     default="float32",
     show_default=True,
-    help="Of merged weights; bfloat16 rounds the update.",
+    help="Data type of merged weights; bfloat16 rounds the update.",
 )
-@click.option("--base", metavar="NAME", help="Base model that the adapter names; default: where the run had it from.")
-@click.option("--model", metavar="DIR", help="Where the base model lies now, of a run with model.source=folder.")
+@click.option("--base", metavar="NAME", help="Base model named in the adapter's config; default: the run's.")
+@click.option("--model", metavar="DIR", help="Current folder of the base model, for runs with model.source=folder.")
 @options.runs
 def command(
     run: str,
@@ -42,9 +42,9 @@ def command(
 ) -> None:
     """Write what a finished run trained to FOLDER; of a plan, each finished run to a folder of its own in it.
 
-    RUN_OR_PLAN is a run's folder, its id or the beginning of its id, or the folder or name of a plan. The form peft
-    opens with peft.PeftModel; merged is a plain model folder. No data is needed. How to load and serve it, and what
-    rounding to bfloat16 does to the update, is printed.
+    RUN_OR_PLAN is a run's folder, its id or a prefix of its id, or the folder or name of a plan. The form peft can be
+    loaded with peft.PeftModel; merged is a plain model folder. No data is needed. The command prints how to load and
+    serve the export, and how much rounding to bfloat16 changes the update.
     """
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.runs.export import export
@@ -58,7 +58,7 @@ def command(
 
 
 def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[tuple[Path, Path]]:
-    """Every run folder to be exported, and the folder that it goes to."""
+    """(run folder, target folder) for each run to export."""
     from sdsbench.cli.shared.run_folders import run_folder
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.sweeps import plan as plans

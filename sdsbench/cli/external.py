@@ -12,9 +12,9 @@ from sdsbench.cli.shared import options
 @click.command("external")
 @click.argument("tool", type=click.Choice(["wandb", "peft"]))
 @click.argument("sources", type=options.PATH, nargs=-1, required=True, metavar="SOURCE...")
-@options.folder("--output", default="results/external", help="Where records go.")
+@options.folder("--output", default="results/external", help="Folder for the imported records.")
 def command(tool: str, sources: tuple[Path, ...], output: Path) -> None:
-    """Import results of another tool. SOURCE is, for wandb, run folders or a folder of them; for peft, JSON files of
+    """Import results of another tool. SOURCE: for wandb, W&B run folders or a folder of them; for peft, JSON files of
     its method_comparison or a folder of them."""
     from sdsbench.core.errors import DamagedFile, Unavailable
     from sdsbench.results.importers import external, peft, wandb
@@ -31,7 +31,7 @@ def command(tool: str, sources: tuple[Path, ...], output: Path) -> None:
                 with external.importing(tool, path):
                     record = wandb.read(path) if tool == "wandb" else peft.read(path)
                 print(external.write(output, record))
-            except (DamagedFile, Unavailable) as error:  # one that cannot be read hides no other
+            except (DamagedFile, Unavailable) as error:  # report it and continue with the others
                 faults.append(str(error))
     if faults:
         raise DamagedFile("\n".join(faults))

@@ -11,9 +11,9 @@ from sdsbench.cli.shared import options
 @options.plan
 @options.overrides
 def command(plan: str, overrides: tuple[str, ...]) -> None:
-    """Download and check what the runs of a PLAN read, so that they need no network.
+    """Download and check the weights and data of a PLAN's runs, so that they need no network.
 
-    What is in the caches already is checked and not downloaded again. The caches must lie where compute nodes see them
+    Files already in the caches are checked and not downloaded again. Compute nodes must have access to the caches
     (HF_HOME, SDSBENCH_CACHE). Overrides are those of `sdsbench sweep`.
     """
     from sdsbench.sweeps import placing as placings

@@ -1,4 +1,4 @@
-"""`sdsbench figures`: the geometry of probed runs (probe.every=N) as SVG, PNG, PDF and one HTML page."""
+"""`sdsbench figures`: draw gradients and updates of runs with probes (probe.every=N); SVG, PNG, PDF, one HTML page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.folder("--out", default="results/figures", help="Folder to write.")
 def command(runs: tuple[str, ...], out: Path) -> None:
-    """Draw the geometry of runs that were probed (probe.every=N), from records alone."""
-    from sdsbench.cli.shared.damage import tell
+    """Draw figures of gradients, factors and updates during training, from runs with probes (probe.every=N)."""
+    from sdsbench.cli.shared.damage import report_damaged
     from sdsbench.core.files import write_atomic
     from sdsbench.results.figure_style import ENDINGS, save
     from sdsbench.studies.figures.data import load
@@ -23,7 +23,7 @@ def command(runs: tuple[str, ...], out: Path) -> None:
     from sdsbench.studies.figures.probes import FIGURES
 
     data = load(runs)
-    tell(data.damaged)
+    report_damaged(data.damaged)
     pictures = {}
     for name, draw in FIGURES.items():
         pictures[name] = save(draw(data), out / name, CAPTIONS[name])

@@ -1,4 +1,4 @@
-"""`sdsbench ls [GROUP]`: what can be chosen, a line each: models, methods, tasks, sweeps, tables, claims, plugins."""
+"""`sdsbench ls [GROUP]`: list the available models, methods, tasks, sweeps, tables, claims and plugins."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import click
 from sdsbench.cli.shared import options
 
 GROUPS = ("model", "method", "task", "tracker", "protocol", "variant", "sweep", "slurm")
-"""Folders of conf/; the last two belong to `plan` and `submit`."""
+"""Config groups (folders of conf/); the last two are used by `plan` and `submit`."""
 NAMES = ("table", "claim", "plugin")
-"""What `table` and `verdict` are given, and the installed packages that brought choices."""
+"""Lists that are no config groups: arguments of `table` and `verdict`, and installed plugins."""
 
 
 @click.command("ls")
 @click.argument("group", required=False, metavar="[GROUP]")
 @options.config_dirs
 def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
-    """List what can be chosen: of every group, or of one.
+    """List the available choices of all groups, or of one.
 
     Groups are model, method, task, tracker, protocol, variant, sweep, slurm, table, claim, plugin.
     """
@@ -39,7 +39,7 @@ def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
 
 
 def _names(kind: str) -> Mapping[str, str]:
-    """Tables, claims or plugins by name, with their titles, sentences or packages."""
+    """Name -> description of all tables, claims or plugins."""
     if kind == "plugin":
         return _plugins()
     if kind == "table":
@@ -61,7 +61,7 @@ def _names(kind: str) -> Mapping[str, str]:
 
 
 def _plugins() -> Mapping[str, str]:
-    """Modules of installed plugins, with the packages that declare them."""
+    """Module of each installed plugin -> package that declares it."""
     from importlib.metadata import entry_points
 
     from sdsbench.core.plugins import GROUP
@@ -71,7 +71,7 @@ def _plugins() -> Mapping[str, str]:
 
 
 def _choices(group: str, config_dirs: Sequence[str]) -> Mapping[str, str]:
-    """The choices of a group, with the first comment of each one's file."""
+    """Choice -> first comment of its YAML file, for one config group."""
     from sdsbench.runs.configuration.choices import conf_folder, options
 
     found = {}

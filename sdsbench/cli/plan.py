@@ -1,4 +1,4 @@
-"""`sdsbench plan`: compose a sweep once into a frozen folder, and say what it holds and costs."""
+"""`sdsbench plan`: write a sweep's composed configurations to a folder, and print its runs and their estimated cost."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 @options.overrides
 @options.config_dirs
 @click.option("--name", help="Name of the plan; default: the sweep's name, else a hash of its runs.")
-@options.folder("--folder", help="Where the plan goes; default: results/plans/NAME.")
+@options.folder("--folder", help="Folder of the plan; default: results/plans/NAME.")
 @options.all_runs
 def command(
     overrides: tuple[str, ...], config_dirs: tuple[str, ...], name: str | None, folder: Path | None, all_runs: bool
 ) -> None:
-    """Compose a sweep into a frozen folder; editing conf/ afterwards changes nothing in it.
+    """Write a sweep's composed configurations to a folder, the plan; later edits of conf/ do not affect it.
 
-    Overrides are sweep=NAME (`sdsbench ls sweep`), or keys with several values by commas, such as
-    method=lora,sds_lora seed=0,1,2 model=micro. Planning again under the same name adds the runs that are new.
-    task=glue and task=vtab become their tasks; a protocol that is named without a seed brings its own seeds.
+    Overrides are sweep=NAME (`sdsbench ls sweep`), or keys with several values separated by commas, such as
+    method=lora,sds_lora seed=0,1,2 model=micro. Planning again under the same name adds the new runs.
+    task=glue and task=vtab expand to their tasks; a protocol given without a seed uses its own seeds.
     """
     from sdsbench.core.allowed_names import name_problem
     from sdsbench.core.errors import ConfigError
@@ -53,7 +53,7 @@ def command(
 
 
 def protocol_seeds(sweep: Sweep, manifest: Manifest) -> str:
-    """The seeds that `freeze` took from protocols (Composer.points): `1, 2, 3`; empty where it took none."""
+    """The seeds that were taken from protocols (Composer.points), such as `1, 2, 3`; empty if none were."""
     if any(key.split(".")[0] in ("seed", "seeds") for block in sweep.blocks for key in block):
         return ""
     return ", ".join(dict.fromkeys(run.point["seed"] for run in manifest.runs.values() if "seed" in run.point))

@@ -12,9 +12,9 @@ from sdsbench.cli.shared import options
 @click.command("profile")
 @options.overrides
 @options.config_dirs
-@click.option("--steps", default=3, show_default=True, help="Profiled steps; the median is shown.")
+@click.option("--steps", default=3, show_default=True, help="Number of profiled steps; their median is shown.")
 def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], steps: int) -> None:
-    """Train a few steps of a run, record nothing, and print where time and memory go."""
+    """Train a few steps of a run without recording it, and print the time and memory of each part of a step."""
     from sdsbench.runs.configuration.compose import compose_run
 
     config = compose_run(overrides, config_dirs)

@@ -1,4 +1,4 @@
-"""`sdsbench replay RUN...`: send runs' metrics.jsonl to Weights & Biases, as the runs themselves would have."""
+"""`sdsbench replay RUN...`: send the logs of earlier runs to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sdsbench.cli.shared import options
 @click.option("--project", help="Default: WANDB_PROJECT, else sdsbench.")
 @click.option(
     "--mode", type=click.Choice(["auto", "offline", "online"]), default="auto", show_default=True,
-    help="auto: WANDB_MODE, else online where W&B has a key.",
+    help="auto: WANDB_MODE, else online if W&B has an API key.",
 )  # fmt: skip
 def command(chosen: tuple[str, ...], runs: tuple[str, ...], project: str | None, mode: str) -> None:
-    """Show every RUN (its folder, its id or the beginning of its id) to Weights & Biases, as from its start."""
+    """Send the complete log of each RUN (its folder, its id or a prefix of its id) to Weights & Biases."""
     from sdsbench.cli.shared.run_folders import run_folder
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.runs.tracking.tracker_config import TrackerConfig

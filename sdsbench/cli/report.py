@@ -31,7 +31,7 @@ def command(
     title: str,
 ) -> None:
     """Write one static HTML folder with leaderboards, figures, claims and a page for every run."""
-    from sdsbench.cli.shared.damage import tell
+    from sdsbench.cli.shared.damage import report_damaged
     from sdsbench.results.claims.claim import default_file, read
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.importers.external import read_all
@@ -43,4 +43,4 @@ def command(
     verdicts = [judge(claim, found, path.parent) for claim in (read(path) if claims or path.is_file() else [])]
     others, unreadable = read_all(external)
     print(build(output, found, {**damaged, **unreadable}, verdicts, others, title, reference, reference_rank))
-    tell({**damaged, **unreadable, **problems_of(found)})
+    report_damaged({**damaged, **unreadable, **problems_of(found)})

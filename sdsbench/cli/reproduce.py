@@ -1,4 +1,4 @@
-"""`sdsbench reproduce NAME.zip`: runs of a bundle trained again here, and whether they come out the same."""
+"""`sdsbench reproduce NAME.zip`: train runs of a bundle again and compare them with the originals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sdsbench.cli.shared import options
 @click.command("reproduce")
 @click.argument("bundle", metavar="NAME.zip", type=options.PATH)
 @options.overrides
-@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of its runs, drawn round the methods.")
-@click.option("--run", "ids", multiple=True, metavar="ID", help="This run (or the beginning of its id); repeatable.")
-@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A plugin of its runs that you trust.")
-@options.folder("--model", help="The model's folder, of runs with model=local.")
-@options.folder("--output", "-o", help="Where runs, bundle and report go; default: results/reproductions/NAME.")
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N of its runs, from all methods in turn.")
+@click.option("--run", "ids", multiple=True, metavar="ID", help="Only this run (an id or its prefix); repeatable.")
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="Allow this plugin's code; repeatable.")
+@options.folder("--model", help="The model's folder, for runs with model=local.")
+@options.folder("--output", "-o", help="Folder for runs, bundle and report; default: results/reproductions/NAME.")
 def command(
     bundle: Path,
     overrides: tuple[str, ...],
@@ -26,18 +26,18 @@ def command(
     model: Path | None,
     output: Path | None,
 ) -> int:
-    """Train runs of a bundle again and say of each: bitwise the same, the same answers, within the spread of its seeds,
-    or different, and what differs between the two. The same command goes on where it was stopped.
+    """Train runs of a bundle again and report for each: bitwise the same, the same answers, within the spread of its
+    seeds, or different, with the differences in code, versions and hardware. The same command resumes after a stop.
 
-    KEY=VALUE places the runs here: threads, device, data.root. Exit codes: 0 all bitwise the same, 10 at worst the same
-    answers, 11 at worst within the spread, 12 some different; a run that could not be trained here ends with the code
-    of its error.
+    KEY=VALUE sets how runs are placed on this machine: threads, device, data.root. Exit codes: 0 all bitwise the same,
+    10 at worst the same answers, 11 at worst within the spread, 12 some different; if a run could not be trained, the
+    code of its error.
     """
     from sdsbench.core.errors import ConfigError, Problem, Refused, Unavailable
     from sdsbench.results.bundles.opened import opened
     from sdsbench.results.bundles.write import write
     from sdsbench.results.reproduction import rendering
-    from sdsbench.results.reproduction.again import Here, again, chosen
+    from sdsbench.results.reproduction.retrain import LocalSettings, chosen, retrain
     from sdsbench.sweeps import placing as placings
 
     if not bundle.is_file():
@@ -52,11 +52,11 @@ def command(
     for name, reasons in opened_bundle.problems.items():
         print(f"left out, since it was changed after the bundle was made: {name}: {'; '.join(reasons)}")
     folder = output or Path("results/reproductions") / bundle.stem
-    here = Here(folder / "runs", placing, plugins, model)
-    results = again(opened_bundle, chosen(opened_bundle, sample, ids), here, lambda text: print(text, flush=True))
+    local = LocalSettings(folder / "runs", placing, plugins, model)
+    results = retrain(opened_bundle, chosen(opened_bundle, sample, ids), local, lambda text: print(text, flush=True))
     if any(result.ours for result in results):
         own = folder / f"{bundle.stem}-reproduced.zip"
-        write(own, [here.root])
+        write(own, [local.root])
         print(own)
     print(rendering.write(folder, bundle.name, results))
     print(rendering.markdown(bundle.name, results), end="")

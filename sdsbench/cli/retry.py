@@ -1,4 +1,4 @@
-"""`sdsbench retry`: try runs of a plan again that failed; their records keep the earlier attempts."""
+"""`sdsbench retry`: retry failed runs of a plan; their records keep the earlier attempts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sdsbench.cli.shared import options
 @options.plan
 @options.overrides
 @click.option("--run", "chosen", multiple=True, metavar="ID", help="Only this run (as `status` names it); repeatable.")
-@click.option("--failed", is_flag=True, help="Also runs that would fail again as they are, such as a loss of NaN.")
-@click.option("--slurm/--here", default=None, help="Where; default: where the plan was sent before.")
+@click.option("--failed", is_flag=True, help="Also runs that fail deterministically, such as with a loss of NaN.")
+@click.option("--slurm/--here", default=None, help="Where to run; default: where the plan ran before.")
 @options.config_dirs
 @options.workers
 @options.gpus
@@ -28,10 +28,10 @@ def command(
     gpus: str | None,
     deaths: int,
 ) -> None:
-    """Try runs of a PLAN again that may end otherwise: killed, out of time or memory, stopped by a machine's failure.
+    """Retry runs of a PLAN that may succeed now: killed, out of time or memory, or stopped by a machine's failure.
 
-    A run whose training failed (its loss was not finite) is tried only where --run or --failed says so. Overrides are
-    those of `sdsbench sweep`, on SLURM also slurm=NAME and slurm.KEY=VALUE.
+    Runs whose training failed (the loss was not finite) are retried only with --run or --failed. Overrides are those of
+    `sdsbench sweep`; on SLURM also slurm=NAME and slurm.KEY=VALUE.
     """
     from sdsbench.cli.shared.run_folders import completed
     from sdsbench.cli.submit import send

@@ -12,14 +12,14 @@ from sdsbench.cli.shared import options
 @options.config_dirs
 @click.option("-m", "--multirun", is_flag=True, help="One run for each combination of values given by commas.")
 @click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the configuration; run nothing.")
-@click.option("--resolve", is_flag=True, help="With --cfg: with every ${...} resolved.")
-@click.option("-p", "--package", metavar="KEY", help="With --cfg: this section alone.")
+@click.option("--resolve", is_flag=True, help="With --cfg: resolve all ${...}.")
+@click.option("-p", "--package", metavar="KEY", help="With --cfg: print only this section.")
 @click.option(
     "--info",
     is_flag=False,
     flag_value="all",
     type=click.Choice(["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]),
-    help="Print what Hydra knows; run nothing. Without a word after it: all.",
+    help="Print information about Hydra; run nothing. Default: all.",
 )
 @click.option("--hydra-help", is_flag=True, help="Hydra's own help.")
 def command(
@@ -32,7 +32,7 @@ def command(
     info: str | None,
     hydra_help: bool,
 ) -> int:
-    """Train, evaluate and write a record; a run that is finished is found and not run again.
+    """Train, evaluate and write a record; a finished run is found and not run again.
 
     The word `run` may be left out. Keys are set as KEY=VALUE (Hydra's syntax, no dashes), for example
     method=sds_lora task=gsm8k train.lr=1e-3; `sdsbench ls` names the choices and `sdsbench show` every key. ++KEY=VALUE
@@ -57,7 +57,7 @@ def command(
 
     config = compose_run(overrides, config_dirs)
     task = tasks.build(config.task)
-    if task.members:  # a task of several runs (glue, vtab)
+    if task.members:  # an aggregate task, one run per member (glue, vtab)
         code, _ = execute_members(task, member_runs(config, overrides, config_dirs))
         return code
     execute_announced(config)

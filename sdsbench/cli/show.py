@@ -23,8 +23,8 @@ INERT_NOTE = "   (no effect on this run: not part of its name)"
 def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], runs: tuple[str, ...]) -> None:
     """Print every key of a run with its value; the same overrides start the run.
 
-    Instead of overrides, the id of a run that exists (or the beginning of its id, or its folder): its configuration as
-    recorded.
+    With the id of an existing run (or a prefix of its id, or its folder) instead of overrides, print the recorded
+    configuration.
     """
     if len(overrides) == 1 and "=" not in overrides[0]:
         _show_recorded(overrides[0], runs)
@@ -50,7 +50,7 @@ def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], runs: tupl
 
 
 def _print_keys(tree: Mapping[str, Any], notes: Mapping[str, str]) -> None:
-    """Every key with its value and the note on it; the paper's own words apart."""
+    """Print each key with its value and note; after them the quotations from the paper."""
     from sdsbench.core.leaves import leaves
     from sdsbench.core.texts import text
     from sdsbench.runs.configuration.schema import PROTOCOL_TABLES
@@ -62,7 +62,7 @@ def _print_keys(tree: Mapping[str, Any], notes: Mapping[str, str]) -> None:
 
 
 def _show_recorded(name: str, roots: Sequence[str]) -> None:
-    """The configuration that a run's folder holds."""
+    """Print the configuration stored in a run's folder."""
     from sdsbench.cli.shared.run_folders import run_folder
     from sdsbench.core.errors import ConfigError, DamagedFile, Problem
     from sdsbench.core.limits import RECORD
@@ -82,7 +82,7 @@ def _show_recorded(name: str, roots: Sequence[str]) -> None:
 
 
 def _named(config: RunConfig) -> str:
-    """The run's name, which holds the source of data; where there is none, what would do."""
+    """The run's id; it depends on the data source, so if no source is available, a text that says how to get one."""
     from sdsbench.core.errors import Unavailable
     from sdsbench.runs.configuration.identity import run_id
     from sdsbench.runs.data_source import require_data, resolve_source

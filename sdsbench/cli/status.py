@@ -1,4 +1,4 @@
-"""`sdsbench status [PLAN]`: where a plan stands, from records, locks and SLURM; without a name, all plans."""
+"""`sdsbench status [PLAN]`: the state of a plan's runs, from records, locks and SLURM; without a name, all plans."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sdsbench.cli.shared import options
 @options.overrides
 @options.all_runs
 def command(plan: str | None, overrides: tuple[str, ...], all_runs: bool) -> None:
-    """Say where a PLAN stands, or without one list the plans; changes nothing.
+    """Print the state of a PLAN's runs, or list all plans; changes nothing.
 
-    output_root=FOLDER where its runs went elsewhere.
+    Give output_root=FOLDER if the runs were written to another folder.
     """
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
@@ -36,7 +36,7 @@ def command(plan: str | None, overrides: tuple[str, ...], all_runs: bool) -> Non
 
 
 def _list_plans() -> None:
-    """Every plan of results/plans in a line: its states and what it is for."""
+    """Print one line per plan of results/plans: states of its runs, and its description."""
     from sdsbench.core.errors import SdsbenchError
     from sdsbench.core.texts import counted
     from sdsbench.sweeps.plan import PLANS, all_plans, read

@@ -1,4 +1,4 @@
-"""`sdsbench submit`: send what is left of a plan to SLURM as a job array."""
+"""`sdsbench submit`: submit the remaining runs of a plan to SLURM as a job array."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @options.plan
 @options.overrides
 @options.config_dirs
-@click.option("--dry-run", is_flag=True, help="Print what sbatch would get, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the sbatch input and submit nothing.")
 def command(plan: str, overrides: tuple[str, ...], config_dirs: tuple[str, ...], dry_run: bool) -> None:
-    """Send what is left of a PLAN to SLURM: runs that are over, running or in the queue are not sent.
+    """Submit the remaining runs of a PLAN to SLURM; runs that have ended, are running or queued are skipped.
 
     Overrides are slurm=NAME (`sdsbench ls slurm`), slurm.KEY=VALUE such as slurm.time=4h, and those of `sdsbench
-    sweep`. Weights and data must be at hand (`sdsbench fetch`): compute nodes have no network.
+    sweep`. Weights and data must be in the caches (`sdsbench fetch`), as runs use no network on compute nodes.
     """
     from sdsbench.sweeps.plan import named
     from sdsbench.sweeps.states import FAILED
@@ -38,9 +38,9 @@ def command(plan: str, overrides: tuple[str, ...], config_dirs: tuple[str, ...],
 def send(
     plan: Plan, settings: Sequence[str], config_dirs: Sequence[str], retry: bool = False, dry_run: bool = False
 ) -> list[SlotState]:
-    """Send the slots of a plan that are not over (with `retry` also those that failed) nor in SLURM's hands already.
+    """Submit the slots of a plan that have not ended and are not in SLURM's queue (with `retry` also failed ones).
 
-    Returns where all its slots stand.
+    A slot is one run of the plan, whose configuration may depend on tuning. Returns the states of all slots.
     """
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
@@ -74,7 +74,7 @@ def send(
 
 
 def _stages(wanted: Iterable[SlotState]) -> list[list[str]]:
-    """Slot keys by what they wait for: nothing, the declared tuning runs of their cell, all tuning runs of it."""
+    """Slot keys in up to three stages: runs that wait for none, extensions of tuning grids, runs with tuned values."""
     stages: list[list[str]] = [[], [], []]
     for slot in wanted:
         waits = slot.state == "waiting"
@@ -83,7 +83,7 @@ def _stages(wanted: Iterable[SlotState]) -> list[list[str]]:
 
 
 def _require_device(plan: Plan, config: SlurmConfig, placing: Mapping[str, Any]) -> None:
-    """Raises ConfigError where GPUs are asked for and the runs are to compute on the CPU."""
+    """Raises ConfigError if the job requests GPUs but the runs are configured for the CPU."""
     from sdsbench.core.errors import ConfigError, Problem
 
     device = placing.get("device", plan.placing["device"])

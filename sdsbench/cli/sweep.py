@@ -1,4 +1,4 @@
-"""`sdsbench sweep`: run a plan on this machine, one worker a GPU or N on the CPU."""
+"""`sdsbench sweep`: run a plan on this machine, with one worker per GPU or N workers on the CPU."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def command(
     slots: Path | None,
     lost_as: str,
 ) -> None:
-    """Run a PLAN here. Finished runs are skipped, interrupted ones go on, a failing run stops nothing.
+    """Run a PLAN on this machine. Finished runs are skipped, interrupted ones resume, failed ones do not stop others.
 
-    Overrides are sweep.group_size and keys that place runs, such as output_root, device, threads, data.root
-    (`sdsbench show` marks them); everything else is frozen in the plan.
+    Overrides are sweep.group_size and keys that only place runs, such as output_root, device, threads, data.root
+    (marked by `sdsbench show`); all other keys are frozen in the plan.
     """
-    # --retry, --slots and --lost-as are those of a worker: SLURM's tasks with several GPUs start a sweep with them.
+    # --retry, --slots and --lost-as are worker options, used by SLURM tasks with several GPUs, which start a sweep.
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps.here import run_here
     from sdsbench.sweeps.plan import named

@@ -1,4 +1,4 @@
-"""`sdsbench table NAME`: a table from records alone, in Markdown, LaTeX, HTML or CSV."""
+"""`sdsbench table NAME`: make a table from records, in Markdown, LaTeX, HTML or CSV."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 @options.of_plan
 @options.scorers
 @options.format_of("markdown", "latex", "html", "csv")
-@options.folder("--output", help="A folder: all formats are written there.")
+@options.folder("--output", help="Write all formats to this folder.")
 @options.stage
 @options.reference
 @options.reference_rank
-@click.option("--run-ids", is_flag=True, help="Keep the names of runs in LaTeX notes.")
-@click.option("--pooled", is_flag=True, help="Of compare: one variance between seeds for all methods of a column.")
+@click.option("--run-ids", is_flag=True, help="Keep run ids in the notes of LaTeX tables.")
+@click.option("--pooled", is_flag=True, help="For compare: pool the variance between seeds over a column's methods.")
 def command(
     name: str,
     runs: tuple[str, ...],
@@ -69,7 +69,7 @@ def command(
 def build_table(
     name: str, folders: Sequence[str], where: Sequence[str], plan: str | None, scorers: Sequence[str], stage: str
 ) -> Built:
-    """The table of a name, filled with the runs of the folders."""
+    """Build the table `name` from the runs of the folders."""
     from sdsbench.results.tables.by_name import built
     from sdsbench.results.tables.rescore import rescored
     from sdsbench.results.tables.runs import load

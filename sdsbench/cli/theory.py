@@ -11,7 +11,7 @@ from sdsbench.cli.shared import options
 
 
 class _Commas(click.ParamType):
-    """Several values in one word: `lora,sds_lora`, `1,10,100`."""
+    """Comma-separated values: `lora,sds_lora`, `1,10,100`."""
 
     name = "values"
 
@@ -34,18 +34,18 @@ _NAMES, _NUMBERS = _Commas(str), _Commas(float)
 )
 @click.option("--full", is_flag=True, help="Both problems, nine methods, three optimizers (minutes).")
 @click.option("--problem", "kinds", type=_NAMES, metavar="A,B", help="factorisation, regression.")
-@click.option("--method", "methods", type=_NAMES, metavar="A,B", help="Methods, by commas.")
+@click.option("--method", "methods", type=_NAMES, metavar="A,B", help="Methods, separated by commas.")
 @click.option("--optimizer", "optimizers", type=_NAMES, metavar="A,B", help="sgd, momentum, adamw.")
-@click.option("--condition", "conditions", type=_NUMBERS, metavar="X,Y", help="Condition numbers, from 1.")
-@click.option("--rates", "learning_rates", type=_NUMBERS, metavar="X,Y", help="Grid that lr is tuned over.")
+@click.option("--condition", "conditions", type=_NUMBERS, metavar="X,Y", help="Condition numbers, at least 1.")
+@click.option("--rates", "learning_rates", type=_NUMBERS, metavar="X,Y", help="Grid of learning rates for tuning.")
 @click.option("--seeds", type=int)
 @click.option("--tuning-seeds", type=int)
 @click.option("--steps", type=int)
-@click.option("--beta1", type=float, help="Of AdamW; 0: steps without momentum.")
-@click.option("--refresh", type=click.Choice(["author", "relative", "every", "never"]), help="Of SDS-LoRA's bases.")
+@click.option("--beta1", type=float, help="beta1 of AdamW; 0: no momentum.")
+@click.option("--refresh", type=click.Choice(["author", "relative", "every", "never"]), help="SDS-LoRA's refresh rule.")
 @click.option("--m", type=int, help="Output size.")
 @click.option("--n", type=int, help="Input size.")
-@click.option("--rank", type=int, help="Of the target and of the adapters.")
+@click.option("--rank", type=int, help="Rank of the target and of the adapters.")
 @click.option("--size", type=float, help="Largest singular value of the target.")
 @click.option("--noise", type=float, help="Standard deviation of the noise on the targets.")
 @options.folder("--out", help="Default: results/theory with --full, else results/theory_quick.")
@@ -60,7 +60,7 @@ def command(full: bool, out: Path | None, **given: Any) -> None:
     from sdsbench.studies.theory.output import markdown, write
     from sdsbench.studies.theory.study import FULL, Grid, run
 
-    torch.set_num_threads(1)  # hundreds of tiny products: threads only get in each other's way
+    torch.set_num_threads(1)  # for hundreds of tiny products, threads only add overhead
     asked = {key: value for key, value in given.items() if value is not None}
     parts = {key: asked.pop(key) for key in ("m", "n", "rank", "size", "noise") if key in asked}
     grid = FULL if full else Grid()

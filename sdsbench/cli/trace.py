@@ -1,4 +1,4 @@
-"""`sdsbench trace TABLE ROW COLUMN` or `trace RUN`: from a cell to its runs, configurations and answers."""
+"""`sdsbench trace TABLE ROW COLUMN` or `trace RUN`: the runs, configurations and answers behind a table's cell."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def command(
     scorers: tuple[str, ...],
     stage: str,
 ) -> None:
-    """From a cell of a table to what it was made from, or from a RUN (its id or the beginning of its id) to its files.
+    """List the runs and files behind a table's cell, or the files of a RUN (its id or a prefix of its id).
 
-    TABLE is named as for `sdsbench table`, ROW is a row's name such as lora_sb_r96 (first column of the CSV), COLUMN a
+    TABLE is a name as for `sdsbench table`, ROW a row's name such as lora_sb_r96 (first column of the CSV), COLUMN a
     column's name such as mistral_7b/gsm8k.
     """
     from sdsbench.cli.table import build_table

@@ -1,4 +1,4 @@
-"""`sdsbench verdict`: the papers' claims against the records: reproduced, contradicted or undecided."""
+"""`sdsbench verdict`: judge the papers' claims by the records: reproduced, contradicted or undecided."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdsbench.cli.shared import options
 @options.where
 @options.of_plan
 @options.claims_file
-@options.folder("--results", help="Folder of the tables that claims read; default: that of the claims.")
+@options.folder("--results", help="Folder of the tables that claims read; default: the claims file's folder.")
 @options.format_of("markdown", "json")
 @click.option("--output", type=options.PATH, metavar="FILE", help="Write to this file.")
 def command(
@@ -31,7 +31,7 @@ def command(
     """Judge the papers' claims by the records: all of them, or those with the ids CLAIM (`sdsbench ls claim`)."""
     import json
 
-    from sdsbench.cli.shared.damage import tell
+    from sdsbench.cli.shared.damage import report_damaged
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.core.files import write_atomic
     from sdsbench.core.spelling import nearest
@@ -52,7 +52,7 @@ def command(
     text = verdict_texts.markdown(verdicts)
     if kind == "json":
         text = json.dumps([verdict.plain() for verdict in verdicts], indent=1) + "\n"
-    tell({**damaged, **problems_of(found)})
+    report_damaged({**damaged, **problems_of(found)})
     if output is None:
         print(text, end="")
     else:

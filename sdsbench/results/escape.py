@@ -1,8 +1,8 @@
-"""Text of others on its way out: one function for each place where it is shown.
+"""Escaping of untrusted text: one function per output format.
 
-Names, titles, messages and answers come from records, plans and files that somebody else may have written. Each
-destination reads some characters as commands; here they become characters again. The terminal's function is
-core/console.py's.
+Names, titles, messages and answers come from records, plans and files that somebody else may have written. Each output
+format interprets some characters as markup or commands; these functions escape them. The one for the terminal is in
+core/console.py.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from sdsbench.core.console import terminal_text
 _MARKDOWN = re.compile(
     r"[\\`*|$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|~(?=~)|(?<=~)~|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|(?<=\])[(\[:]"
 )
-"""What begins code, emphasis, a cell, a formula, a tag, an entity or a link; `train_set`, `[1, 2]`, `< 1` do not."""
+"""Characters that begin Markdown markup, a table cell, a formula, a tag, an entity or a link; `[1, 2]` is no match."""
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$", "‡": r"$\ddagger$",
     "<": "$<$", ">": "$>$", "×": r"$\times$", "–": "--", "—": "---", "“": "``", "”": "''", "’": "'", "§": r"\S{}",
-    "[": "{[}", "]": "{]}", "*": "{*}",  # behind \\ these two would be read as its argument
+    "[": "{[}", "]": "{]}", "*": "{*}",  # LaTeX would read these two as an argument of a preceding \\
 }  # fmt: skip
 _ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327\u0328")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a field must not begin with: spreadsheets take it for a formula."""
+"""First characters by which a spreadsheet recognises a formula."""
 
 
 def visible(text: str) -> str:
-    """The text with what cannot be seen written out (ESC as \\x1b); line ends and tabs stay."""
+    """The text with invisible characters written out (ESC as \\x1b), except line ends and tabs."""
     return terminal_text(text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
-    """The visible text in one line."""
+    """The text with all invisible characters written out, in one line."""
     return " ".join(visible(text).split())
 
 
 def html(text: str) -> str:
-    """For HTML, in elements and in quoted attributes."""
+    """Escape for HTML elements and quoted attributes."""
     return standard.escape(visible(text))
 
 
 def markdown(text: str) -> str:
-    """For a paragraph or a table's cell of Markdown."""
+    """Escape for a Markdown paragraph or table cell."""
     return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
 
 
 def latex(text: str) -> str:
-    """For LaTeX text with its default UTF-8 input; letters that its standard fonts lack are named by their number."""
+    """Escape for LaTeX with UTF-8 input; characters missing in its standard fonts are replaced by their code point."""
     return "".join(_LATEX.get(letter) or _latex_letter(letter) for letter in one_line(text))
 
 
@@ -62,7 +62,7 @@ def _latex_letter(letter: str) -> str:
 
 
 def csv(frame: pd.DataFrame, digits: int = 10) -> str:
-    """A frame as CSV; of texts, those that a spreadsheet would run as a formula get an apostrophe in front."""
+    """A frame as CSV; texts that a spreadsheet would run as a formula get a leading apostrophe."""
     return frame.map(_csv_field).to_csv(index=False, lineterminator="\n", float_format=f"%.{digits}g")
 
 
@@ -74,6 +74,6 @@ def _csv_field(value: object) -> object:
 
 
 def figure(text: str) -> str:
-    """For a label of a figure: no formula between dollar signs, and no leading underscore, which hides a legend's."""
+    """Escape for matplotlib labels: no formula between dollar signs, no leading underscore (hides legend entries)."""
     line = one_line(text).replace("$", r"\$")
     return f" {line}" if line.startswith("_") else line

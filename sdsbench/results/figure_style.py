@@ -1,4 +1,4 @@
-"""How every figure looks and is saved: each method its own colour and marker, and no clock inside."""
+"""The style of all figures: one colour and marker per method, and files without a date, so that bytes are equal."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _COLOURS = (
 )  # fmt: skip
 _MARKERS = ("o", "s", "v", "D", "^", "P", "<", ">", "X", "p", "*", "h", "d", "8", "H")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 1, 2)))
-_SHADES = (0.0, -0.5, 0.45, -0.25, 0.65, -0.75)  # of a method's colour for its variants: to black, to white
-_GOLDEN = 0.618034  # of a turn: hues so far apart never come close to an earlier one
+_SHADES = (0.0, -0.5, 0.45, -0.25, 0.65, -0.75)  # variants mix the method's colour with black (below 0) or white
+_GOLDEN = 0.618034  # golden ratio as hue step, in turns: no hue comes close to an earlier one
 DPI = 150
 ENDINGS = ("svg", "png", "pdf")
 
@@ -41,7 +41,7 @@ _SETTINGS = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.hashsalt": "sdsbench",
-    "svg.fonttype": "none",  # text that can be read aloud, searched and copied
+    "svg.fonttype": "none",  # real text: searchable, copyable, readable by screen readers
     "pdf.fonttype": 42,
     "savefig.bbox": "tight",
 }
@@ -49,13 +49,13 @@ _SETTINGS = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The settings of all figures, for one block."""
+    """Context manager: apply the common matplotlib settings."""
     with matplotlib.rc_context(_SETTINGS):
         yield
 
 
 def new_figure(rows: int, columns: int, title: str, width: float = 3.2) -> tuple[Figure, Any]:
-    """A figure of rows x columns axes (a two-dimensional array) without any global state."""
+    """A figure and its rows x columns array of axes, without pyplot's global state; `width` of one axes in inches."""
     with drawing():
         figure = Figure(figsize=(max(6.8, width * columns + 1.9), 2.6 * rows + 0.5), layout="constrained")
         figure.suptitle(escape.figure(title), fontsize=11)
@@ -63,17 +63,17 @@ def new_figure(rows: int, columns: int, title: str, width: float = 3.2) -> tuple
 
 
 class Palette:
-    """Colours and markers of methods: this package's own keep theirs in every figure, then come all others by name."""
+    """Colours and markers of methods; this package's methods have the same ones in every figure."""
 
     def __init__(self, methods: Iterable[str]) -> None:
-        """`methods`: those of the records, as far as they are more than the ones that are known here."""
+        """`methods`: the names in the records; unregistered ones follow the registered ones, in alphabetical order."""
         known = METHODS.names()
         own = [name for name in known if METHODS.lookup(name)[0].__module__.startswith("sdsbench.methods.")]
         others = sorted(({*known} | {*methods}) - {*own})
         self._places = {name: place for place, name in enumerate([*sorted(own, key=method_order), *others])}
 
-    def look(self, method: str, variant: int = 0) -> dict[str, Any]:
-        """Keywords of a line; a method's variants (1, 2 ...) have a shade and dashes of their own, and hollow marks."""
+    def style(self, method: str, variant: int = 0) -> dict[str, Any]:
+        """matplotlib line keywords of a method; variants (1, 2 ...) get another shade, dashes and hollow markers."""
         place = self._places[method]
         colour = _shaded(_colour(place), _SHADES[variant % len(_SHADES)])
         return {
@@ -93,21 +93,21 @@ def _colour(place: int) -> str:
 
 
 def _marker(place: int) -> Any:
-    """One of matplotlib's filled markers, then stars with more and more points."""
+    """A filled marker of matplotlib; when these are used up, stars with more and more points."""
     return _MARKERS[place] if place < len(_MARKERS) else (4 + place - len(_MARKERS), 1, 0)
 
 
 def _shaded(colour: str, shade: float) -> str:
-    """The colour mixed with white (shade above 0) or black (below)."""
+    """The colour mixed with white (shade above 0) or black (below 0); |shade| is the share."""
     end = 255 if shade > 0 else 0
     parts = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return "#" + "".join(f"{round(part + abs(shade) * (end - part)):02x}" for part in parts)
 
 
 def save(figure: Figure, stem: Path, label: str = "") -> str:
-    """<stem>.svg, .png and .pdf, the same bytes for the same data; returns the SVG to put into a page.
+    """Write <stem>.svg, .png and .pdf, equal bytes for equal data; return the SVG text for embedding in a page.
 
-    `label` is what the SVG is called for people who do not see it. Its background is the page's.
+    `label` is the SVG's accessible name (for screen readers). Its background is transparent.
     """
     with drawing():
         text = io.StringIO()
@@ -122,7 +122,7 @@ def save(figure: Figure, stem: Path, label: str = "") -> str:
 
 
 def _accessible(svg: str, label: str) -> str:
-    """A name for the figure and one for each link in it; no ids, which figures on one page would share."""
+    """Add accessible names to the figure and its links; remove ids, which several figures on one page would repeat."""
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
     role = "group" if "<a xlink:href" in svg else "img"
     named = svg.replace("<svg ", f'<svg role="{role}" aria-label="{escape.html(label)}" ', 1)

@@ -1,12 +1,12 @@
-"""Run folders as pandas frames: the public API for own analyses.
+"""Run folders as pandas frames: the public API for your own analyses.
 
-    runs = sdsbench.load_runs("results/runs")          # a row a run
-    scores = sdsbench.load_scores("results/runs")      # a row a number
-    steps = sdsbench.load_steps("results/runs")        # a row a line of metrics.jsonl
-    samples = sdsbench.load_samples("results/runs", evaluation="gsm8k")   # a row an answer
+    runs = sdsbench.load_runs("results/runs")          # one row per run
+    scores = sdsbench.load_scores("results/runs")      # one row per score
+    steps = sdsbench.load_steps("results/runs")        # one row per line of metrics.jsonl
+    samples = sdsbench.load_samples("results/runs", evaluation="gsm8k")   # one row per answer
 
-A folder argument is one place or several; each may hold run folders, be one, or be a bundle (`sdsbench bundle`). What
-cannot be read is left out and named in `frame.attrs["damaged"]`: {what: why}.
+The folder argument is one path or several: a folder of runs, a single run folder, or a bundle (`sdsbench bundle`).
+Unreadable runs and files are left out and listed in `frame.attrs["damaged"]`: {run id or path: reason}.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEFAULT = "results/runs"
 
 @dataclass(frozen=True)
 class Copy:
-    """The same run in another place, and in what the two disagree (empty where they do not)."""
+    """A copy of the same run in another folder or bundle, and how the two disagree (empty if they agree)."""
 
     origin: str
     disagreement: str
@@ -45,7 +45,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Found:
-    """A readable record: its folder, the place (a folder or a bundle) that it is from, and its copies elsewhere."""
+    """A readable record: its folder, the folder or bundle where it was found, and copies found elsewhere."""
 
     folder: Path
     record: Record
@@ -54,9 +54,9 @@ class Found:
 
 
 def find_records(folders: Folders = DEFAULT) -> list[tuple[Path, str]]:
-    """Every record.json of the folders and bundles, in the order of run ids and places, with its place.
+    """All record.json files of the folders and bundles as (path, folder or bundle), ordered by run id, then by place.
 
-    Raises Unavailable for a place that is not there, DamagedFile for a bundle that is none.
+    Raises Unavailable for a path that does not exist, DamagedFile for a file that is no bundle.
     """
     found: dict[Path, str] = {}
     for place in [folders] if isinstance(folders, str | Path) else folders:
@@ -70,7 +70,7 @@ def find_records(folders: Folders = DEFAULT) -> list[tuple[Path, str]]:
 
 
 def _opened(place: Path) -> Path:
-    """The folder of runs that a place is, or that a bundle holds."""
+    """The folder itself, or the folder of runs inside a bundle."""
     if place.is_file():
         return opened(place).folder / "runs"
     if not place.is_dir():
@@ -81,9 +81,9 @@ def _opened(place: Path) -> Path:
 
 
 def read_all(folders: Folders = DEFAULT) -> tuple[list[Found], dict[str, str]]:
-    """Every readable record, each run once, and what is wrong with each of the others: {run id or path: reason}.
+    """All readable records, each run once, and the unreadable ones: {run id or path: reason}.
 
-    A run that lies in several places counts where it was first found finished; the others are its copies.
+    If a run is in several places, the first finished one counts; the others are listed as its copies.
     """
     found: dict[str, Found] = {}
     damaged: dict[str, str] = {}
@@ -93,7 +93,7 @@ def read_all(folders: Folders = DEFAULT) -> tuple[list[Found], dict[str, str]]:
 
 
 def _readable(folders: Folders, damaged: dict[str, str]) -> Iterator[Found]:
-    """Every readable record where it lies, one at a time; the others are put among the damaged ones."""
+    """Yield the readable records; add the others to `damaged`."""
     names = set()
     for path, origin in find_records(folders):
         try:
@@ -110,7 +110,7 @@ def _readable(folders: Folders, damaged: dict[str, str]) -> Iterator[Found]:
 
 
 def _add(found: dict[str, Found], new: Found) -> None:
-    """Put a record among the others; where its run is there already, one of them becomes the copy of the other."""
+    """Add a record; if its run is there already, one of the two becomes a copy of the other."""
     old = found.setdefault(new.record.run_id, new)
     if old is new:
         return
@@ -120,12 +120,12 @@ def _add(found: dict[str, Found], new: Found) -> None:
 
 
 def _supersedes(new: str, old: str) -> bool:
-    """Whether a run that was found again counts in place of the one that was found first."""
+    """Whether a record with status `new` replaces an earlier one of the same run with status `old`."""
     return new == "done" != old
 
 
 def disagreement(one: Record, other: Record) -> str:
-    """In which numbers two records of one run differ; empty where in none. Times and attempts do not count."""
+    """How the numbers of two records of one run differ, times and attempts excepted; empty if they are equal."""
     if one.status != other.status:
         return f"status {one.status} and {other.status}"
     left, right = (
@@ -150,7 +150,7 @@ def _shown(score: Score | None) -> str:
 
 @collection_paused()
 def load_runs(folders: Folders = DEFAULT) -> pd.DataFrame:
-    """A row a run. Nested parts become dotted columns (seconds.train, provenance.device, config.train.batch_size);
+    """One row per run. Nested parts become dotted columns (seconds.train, provenance.device, config.train.batch_size);
     a headline score becomes a column `score.<evaluation>.<stage>`; `scores`, `data` and `tuning` stay as plain objects.
     """
     damaged: dict[str, str] = {}
@@ -164,8 +164,8 @@ def load_runs(folders: Folders = DEFAULT) -> pd.DataFrame:
 
 
 def _columns(records: Iterable[Found]) -> dict[str, list[Any]]:
-    """The columns of load_runs, NaN where a run has no such value. Neither records nor rows are kept: every row has
-    its own texts as keys, which for thousands of runs take more memory, and so time, than the values.
+    """The columns of load_runs; NaN if a run lacks the value. They are filled run by run and no rows are kept: the key
+    texts of each row would take more memory than its values, which matters for thousands of runs.
     """
     columns: dict[str, list[Any]] = {}
     places: dict[str, int] = {}  # run id -> its row
@@ -187,13 +187,13 @@ def _columns(records: Iterable[Found]) -> dict[str, list[Any]]:
             for column, value in zip(columns.values(), row.values(), strict=True):
                 column[place] = value
             replaced = True
-    if replaced:  # what a row alone had that does not count
+    if replaced:  # remove columns that only the replaced row had
         return {name: column for name, column in columns.items() if any(value is not math.nan for value in column)}
     return columns
 
 
 def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
-    """A row a score of a run, with what names the run."""
+    """One row per score of a run, with the columns that identify the run."""
     records, damaged = read_all(folders)
     names = ("run_id", "status", "model", "method", "task", "train_set", "protocol", "seed", "rank", "lr")
     shown = "evaluation version scorer stage value stderr n headline undecided unit better retention along"
@@ -210,7 +210,7 @@ def load_scores(folders: Folders = DEFAULT) -> pd.DataFrame:
 
 
 def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFrame:
-    """A row a line of metrics.jsonl, with run_id; `kind` (train, method, eval, probe, held_out, memory) keeps one.
+    """One row per line of metrics.jsonl, with run_id; `kind` (train, method, eval, probe, held_out, memory) filters.
 
     The last line of a run that is being written may be cut; it is left out. Logs that cannot be read are named in
     `frame.attrs["damaged"]`. Raises ConfigError for another kind.
@@ -232,10 +232,10 @@ def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFr
 
 
 def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stage: str = "trained") -> pd.DataFrame:
-    """A row an answer: run_id, evaluation, stage, index, id, prompt, target, response and `scorer.<name>` columns.
+    """One row per answer: run_id, evaluation, stage, index, id, prompt, target, response, `scorer.<name>` columns.
 
-    Files that cannot be read are named in `frame.attrs["damaged"]`. Raises ConfigError for an evaluation of which no
-    run has answers of this stage.
+    Unreadable files are listed in `frame.attrs["damaged"]`. Raises ConfigError if no run has answers to `evaluation`
+    at this stage.
     """
     rows: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
@@ -266,6 +266,7 @@ def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stag
 
 
 def evaluations_with_samples(folder: Path, stage: str = "trained") -> list[str]:
+    """Names of the evaluations of which a run folder has stored answers at this stage."""
     ending = f".{stage}.jsonl.zst"
     return sorted(p.name.removesuffix(ending).replace("__", "/") for p in (folder / "samples").glob(f"*{ending}"))
 
@@ -273,7 +274,7 @@ def evaluations_with_samples(folder: Path, stage: str = "trained") -> list[str]:
 def samples_of(folder: Path, evaluation: str, stage: str = "trained") -> list[dict[str, Any]]:
     """The answers of one run to one evaluation, by index.
 
-    Raises Unavailable without the file, DamagedFile for one that is cut or no such list.
+    Raises Unavailable if the file does not exist, DamagedFile if it is truncated or no list of answers.
     """
     path = samples.path_of(folder, evaluation, stage)
     if not is_there(path):
@@ -282,8 +283,8 @@ def samples_of(folder: Path, evaluation: str, stage: str = "trained") -> list[di
 
 
 def run_row(folder: Path, record: Record) -> dict[str, Any]:
-    """One record as the row that load_runs makes of it."""
-    plain = vars(record)  # and not model_dump, which copies all and takes half of the time
+    """The row of load_runs for one record, as {column: value}."""
+    plain = vars(record)  # not model_dump: its copies would take half of the time
     row: dict[str, Any] = {"run_id": record.run_id, "folder": str(folder)}
     row |= {name: value for name, value in plain.items() if not isinstance(value, _NESTED) and name != "run_id"}
     for part in ("losses", "tokens", "lengths", "seconds", "memory", "parameters", "facts", "failure", "placing"):
@@ -309,12 +310,12 @@ _NESTED = (dict, list, FileContent)
 
 
 def _shallow(part: FileContent | dict[str, Any] | None) -> dict[str, Any]:
-    """The keys and values of a part of a record whose values are plain; none of a part that is not there."""
+    """The fields of a part of a record, nested parts unconverted; empty if the part is None."""
     return dict(vars(part)) if isinstance(part, FileContent) else part or {}
 
 
 def forgotten(record: Record) -> dict[str, float]:
-    """What the trained model lost of every second score against the base model without adapter; below 0: it gained."""
+    """Forgetting per retention score: base model minus trained model, positive if training made it worse."""
     seconds = [score for score in record.scores if score.retention and score.headline]
     before = {score.evaluation: score.rank for score in seconds if score.stage == "untrained"}
     return {
@@ -325,7 +326,7 @@ def forgotten(record: Record) -> dict[str, float]:
 
 
 def _below(place: dict[str, Any], line: dict[str, Any]) -> dict[str, Any]:
-    """A line of a file with what its place says of it, which keys of the line cannot change."""
+    """A line of a file plus the identifying keys of `place`, which win over equal keys of the line."""
     return place | {key: value for key, value in line.items() if key not in place}
 
 

@@ -1,4 +1,4 @@
-"""A task's own graders for stored answers: what the task, as the record configured it, says of a text."""
+"""Grading stored answers again with the task's scorers, configured as in the record."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Grader = Callable[[str, str], float | None]  # (target, response); None: undecid
 
 
 def evaluation_of(record: Record, name: str) -> tasks.Evaluation | None:
-    """The definition of one evaluation of the record's task; None where this version has no such task or evaluation."""
+    """The definition of one evaluation of the record's task; None if this version has no such task or evaluation."""
     try:
         task_class, config_class = tasks.lookup(record.task)
         found = task_class(config_class(**record.config["task"])).evaluations()
-    except (KeyError, TypeError, ValueError):  # ValueError: pydantic's too
+    except (KeyError, TypeError, ValueError):  # pydantic's ValidationError is a ValueError
         return None
     return next((evaluation for evaluation in found if evaluation.name == name), None)
 
 
 def graders(evaluation: tasks.Generation) -> Mapping[str, Grader]:
-    """Its scorers by name, as functions of the gold answer and the text."""
+    """The evaluation's scorers by name, as functions (gold answer, response) -> score or None (undecided)."""
 
     def grader(name: str) -> Grader:
         return lambda target, response: evaluation.scorers[name]((evaluation.row_of or row)(target), response)
@@ -31,5 +31,5 @@ def graders(evaluation: tasks.Generation) -> Mapping[str, Grader]:
 
 
 def row(target: str) -> dict[str, Any]:
-    """The gold answer where the scorers of the text tasks look for it."""
+    """A data row with the gold answer in the columns that the text tasks' scorers read."""
     return {"answer": target, "solution": f"\\boxed{{{target}}}"}

@@ -1,4 +1,4 @@
-"""Whether a run learned anything: a score that a constant, a guess or the untrained model reaches is no evidence."""
+"""Whether a run learned anything: its score must exceed that of a constant, a random guess or the untrained model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SYMBOL = "‡"
 
 
 def floor_of(run: Run, score: Score) -> tuple[float, str] | None:
-    """The floor of a score (a fraction) and its name: recorded, or found again from the stored answers.
+    """(floor, its name) of a score, in the score's unit: as recorded, or recomputed from stored answers.
 
-    Of generated answers it is the score of the model before training, where that was evaluated, else 0; of a loss
-    there is none else (None).
+    The floor is what a model that learned nothing reaches. For generated answers it is the score before training if
+    that was evaluated, else 0; for a loss it is the loss before training if evaluated, else None.
     """
     known: tuple[float, str] | None = None
     if score.floor is not None:
@@ -29,7 +29,7 @@ def floor_of(run: Run, score: Score) -> tuple[float, str] | None:
 
 
 def not_learned(run: Run, score: Score | None) -> str:
-    """Why a trained run counts as one that did not learn; empty for a run that did."""
+    """Why a trained run counts as having learned nothing; empty if it learned."""
     if score is None or score.stage == "untrained":
         return ""
     classes = score.classes
@@ -37,7 +37,7 @@ def not_learned(run: Run, score: Score | None) -> str:
         classes = answers.classes
     if classes == 1:
         return "one prediction for every row"
-    if score.retention:  # nothing was to be learned there
+    if score.retention:  # measures forgetting, not learning
         return ""
     floor = floor_of(run, score)
     if floor is None:

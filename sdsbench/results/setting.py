@@ -1,7 +1,7 @@
-"""What "the same setting" is: the one definition that tables, figures, claims and the report use.
+"""The definition of "the same setting", used by tables, figures, claims and the report.
 
-Two runs may be compared where everything that names a run is equal, except the method with its own keys, its rank, the
-value that tuning chose, and the seed. Two runs may be averaged where these are equal too, the seed alone apart.
+Two runs may be compared if all keys that name a run are equal, except the method with its own keys, its rank, the
+value that tuning chose, and the seed. Two runs may be averaged if only the seed differs.
 
 | may differ | within a cell (averaged) | along a column (compared) |
 |---|---|---|
@@ -12,8 +12,8 @@ value that tuning chose, and the seed. Two runs may be averaged where these are 
 | model, task, steps, batch, data, generation, torch, device, dtype ... | no | no, a grid has columns for them |
 | kind and threads of the machine | in cells that show a cost: no | yes |
 
-A fact that a run does not have (one that ran out of memory has no evaluation) differs from nothing, and so does a key
-without effect on the run (`inert` of its record).
+Below, a fact is one such key with its value. A fact that a run lacks (after running out of memory it has no evaluation)
+is compared with nothing, and so is a key without effect on the run (listed as `inert` in its record).
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _NO_NUMBERS = (
     "config.protocol.seeds", "config.protocol.source", "config.eval.batch_size",
     "config.eval.untrained", "config.eval.each_epoch", "config.train.checkpoint_every", "config.train.save",
 )  # fmt: skip
-"""Keys that change no number of a run, or none that a table shows."""
+"""Keys that do not change a run's numbers, or change none that a table shows."""
 _APART = ("config.method.", "config.protocol.", "config.model.", "config.eval.split", "config.train.lr")
-"""Keys that methods may differ in, or that are compared by what they stand for."""
+"""Keys that may differ between methods, or whose effect is compared instead of their text."""
 
 
 def tuning_run(record: Record) -> bool:
-    """Whether a run was made to choose a value: it was scored on rows held back from training, never tested."""
+    """Whether a run only served tuning: it was scored on validation rows and never tested."""
     return record.tuning is None and record.config.get("eval", {}).get("split") == "validation"
 
 
 def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
-    """What must be equal between methods, except what gives rows of their own (row_facts) and the score's."""
+    """Facts that must be equal along a column, except those of row_facts and score_facts."""
     facts = {
         key.removeprefix("config."): _plain(value)
         for key, value in flat.items()
@@ -62,7 +62,7 @@ def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
         facts["data source"] = _plain(sorted({(used.dataset, used.split, used.source) for used in provenance.data}))
         for used in provenance.data:
             if used.split == "train":
-                # In records from before the fixed draw, the rows of a limited training set depend on the seed.
+                # In older records the rows of a limited training set depend on the seed.
                 facts[f"training data of seed {record.seed}"] = (used.dataset, used.rows, used.fingerprint)
         evaluated = {(used.dataset, used.fingerprint) for used in provenance.data if used.split != "train"}
         facts["evaluated data"] = _plain(sorted(evaluated))
@@ -75,7 +75,7 @@ def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
 
 
 def row_facts(record: Record, flat: Facts) -> dict[str, Any]:
-    """What must be equal between methods and yet makes rows, not columns, where one method has several."""
+    """Facts that must be equal along a column; runs of one method that differ in them become rows of their own."""
     facts: dict[str, Any] = {}
     rate, given = flat.get("config.train.lr", record.lr), flat.get("config.protocol.lr")
     tuned = record.tuning is not None and record.tuning.key == "train.lr"
@@ -89,17 +89,17 @@ def row_facts(record: Record, flat: Facts) -> dict[str, Any]:
 
 
 def score_facts(score: Score | None) -> dict[str, Any]:
-    """What must be equal of two scores before they are compared."""
+    """Facts of a score that must be equal along a column."""
     return {} if score is None else {"evaluation version": score.version, "scorer": score.scorer, "questions": score.n}
 
 
 def compared(run: Run, score: Score | None = None) -> dict[str, Any]:
-    """Everything that must be equal along a column."""
+    """All facts that must be equal for runs to be compared (along a column)."""
     return {**run.column_facts, **run.row_facts, **score_facts(score)}
 
 
 def averaged(run: Run, score: Score | None = None, cost: bool = False) -> dict[str, Any]:
-    """Everything that must be equal within a cell; of a `cost` the machine too."""
+    """All facts that must be equal for runs to be averaged (within a cell); for a `cost` also those of the machine."""
     record, provenance = run.record, run.record.provenance
     facts: dict[str, Any] = {
         key.removeprefix("config."): _plain(value)
@@ -115,7 +115,7 @@ def averaged(run: Run, score: Score | None = None, cost: bool = False) -> dict[s
 
 
 def differences(runs: Sequence[Run], facts: Sequence[Facts]) -> list[str]:
-    """One line a fact in which runs differ: `code.core: a1 in run1, run2; b2 in run3`."""
+    """One line per fact in which the runs differ: `code.core: a1 in run1, run2; b2 in run3`."""
     lines = []
     for key, holders in _differing(facts).items():
         parts = (f"{value} in {some_of(sorted(runs[i].id for i in at), 4)}" for value, at in sorted(holders.items()))
@@ -124,9 +124,9 @@ def differences(runs: Sequence[Run], facts: Sequence[Facts]) -> list[str]:
 
 
 def unlike(facts: Sequence[Facts]) -> list[dict[str, str]]:
-    """For each of several cells the facts that set it apart from most of them; empty for those that may be compared.
+    """For each cell, the facts in which it differs from the majority; empty if it may be compared with them.
 
-    Most: a value that more cells have than any other value. Where no value is the commonest, every cell is set apart.
+    The majority value is the most frequent one. If two values are equally frequent, every cell counts as different.
     """
     apart: list[dict[str, str]] = [{} for _ in facts]
     for key, holders in _differing(facts).items():
@@ -139,12 +139,12 @@ def unlike(facts: Sequence[Facts]) -> list[dict[str, str]]:
 
 
 def agree(some: Facts, others: Facts) -> bool:
-    """Whether two sets of facts are equal in everything that both have."""
+    """Whether all facts that both sides have are equal."""
     return all(others[key] == value for key, value in some.items() if key in others)
 
 
 def text(value: Any) -> str:
-    """A fact as a reader sees it: of a hash its first digits, and cut where it is long."""
+    """A fact's value for display: hashes shortened to 12 digits, long texts cut at 80 characters."""
     words = _words(value)
     return words if len(words) <= 80 else words[:77] + "..."
 
@@ -157,7 +157,7 @@ def _words(value: Any) -> str:
 
 
 def _differing(facts: Sequence[Facts]) -> dict[str, dict[str, list[int]]]:
-    """key -> value -> who has it, for every key with two values; in the order of keys."""
+    """key -> value as text -> indices of the runs with it, for every key with at least two values, ordered by key."""
     found: dict[str, dict[str, list[int]]] = {}
     for key in sorted({key for fact in facts for key in fact}):
         values: dict[Any, list[int]] = {}
@@ -172,7 +172,7 @@ def _differing(facts: Sequence[Facts]) -> dict[str, dict[str, list[int]]]:
 
 
 def _tuning(record: Record) -> str:
-    """How values were chosen: the rule that every method of a comparison must share, not what came of it."""
+    """The tuning rule (grid and seeds, not the chosen value), which all methods of a comparison must share."""
     tuning = record.tuning
     if tuning is None:
         return "none"
@@ -183,7 +183,7 @@ def _tuning(record: Record) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value as something that can be compared and counted: lists as tuples, mappings as their text."""
+    """A hashable form of the value: lists as tuples, mappings as JSON text."""
     if isinstance(value, dict):
         return canonical_json(value)
     return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The stored answers of a run to one evaluation, as numbers: read once, whatever asks for them."""
+"""The stored answers of a run to one evaluation as arrays of scores; each file is read once and cached."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from sdsbench.results.tables.runs import Run
 
 @dataclass(frozen=True)
 class Answers:
-    """`questions` names the questions in their order; `scores` holds a number a question for every scorer."""
+    """`questions` identifies the questions in order; `scores`: scorer -> array with one score per question."""
 
     questions: str
     scores: Mapping[str, np.ndarray]
-    classes: int | None  # different predictions of a classifier
+    classes: int | None  # number of distinct predictions of a classifier
     labels: tuple[float, ...] | None  # the true classes of a classifier
-    choices: tuple[int, ...] | None  # of questions with choices: how many each has
-    truncated_wrong: Mapping[str, int] | None  # by scorer: answers that were cut short and counted as wrong
+    choices: tuple[int, ...] | None  # number of choices per multiple-choice question
+    truncated_wrong: Mapping[str, int] | None  # by scorer: number of truncated answers graded wrong
 
     def floor(self, scorer: str) -> tuple[float, str] | None:
-        """What a model that learned nothing reaches by this scorer; None for generated answers."""
+        """(score, name) of a model that learned nothing, by this scorer; None for generated answers."""
         if self.choices:
             return chance_floor(self.choices), "chance"
         if self.labels:
@@ -40,7 +40,7 @@ class Answers:
 
 
 def answers_of(run: Run, score: Score) -> Answers | None:
-    """The answers behind a score; None where none are stored, or not readable."""
+    """The answers behind a score; None if none are stored or the file is unreadable."""
     path = path_of(run.folder, score.evaluation, score.stage)
     try:
         changed = path.lstat().st_mtime_ns

@@ -1,6 +1,6 @@
-"""Stand-ins for what a hub would give: generated data, two small models, and readers of models inside packages.
+"""Replacements for hub downloads: generated data, two small models, and readers for models inside Python packages.
 
-A plugin like any other (core/plugins.py): pyproject.toml declares it, and importing it registers what follows.
+This package is a plugin (core/plugins.py) declared in pyproject.toml; importing it registers everything below.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ A sample row of `boolq_rows`:
     output       the correct answer is true
     answer       true
 
-Options keep their order and one word of the question decides, so that the smallest models can learn all of it in
-minutes. The split of a question is a function of its text, so no split can hold another's questions.
+Options have a fixed order and one word of the question determines the answer, so that the smallest models can learn the
+task in minutes. The split of a question is a function of its text, so splits share no question.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ FEELINGS = ("happy", "upset", "tired")
 EVENTS = (("won the race", "got a present"), ("lost the keys", "broke a cup"), ("ran all day", "worked all night"))
 ACTIVITIES = ("cooks", "swims", "paints", "reads")
 ENDINGS = ("stirs the soup.", "gets out of the water.", "cleans the brush.", "closes the book.")
-SIZES = ("large", "small")  # too large: what goes in; too small: what it goes into
+SIZES = ("large", "small")  # "too large" refers to the inner object, "too small" to the outer one
 INNER = ("ball", "lamp", "book", "vase")
 OUTER = ("case", "bag", "drawer", "basket")
 
 Row = dict[str, str]
 Question = tuple[str, Sequence[str], int]
-"""Instruction without its last line, labels, number of the right label."""
+"""(instruction without its last line, labels, index of the correct label)."""
 Draw = Callable[[np.random.Generator], Question]
 
 
@@ -61,7 +61,7 @@ def _rows(draw: Draw, split: str, count: int, seed: int = 0) -> list[Row]:
 
 
 def _listed(word: str, options: Sequence[str], between: str = " ") -> tuple[str, list[str]]:
-    """`Answer1: cat Answer2: dog` and the labels answer1, answer2."""
+    """The options as text (`Answer1: cat Answer2: dog`) and their labels (answer1, answer2)."""
     text = between.join(f"{word}{number}: {option}" for number, option in enumerate(options, 1))
     return text, [f"{word.lower()}{number}" for number in range(1, len(options) + 1)]
 
@@ -128,15 +128,17 @@ arc_easy_rows = partial(_rows, _science)
 
 
 def arc_challenge_rows(split: str, count: int, seed: int = 0) -> list[Row]:
+    """Rows of the generator of `arc_easy_rows` from other random numbers."""
     return _rows(_science, split, count, seed + 1_000_000)
 
 
 def openbookqa_rows(split: str, count: int, seed: int = 0) -> list[Row]:
+    """Rows of the generator of `arc_easy_rows` from other random numbers."""
     return _rows(_science, split, count, seed + 2_000_000)
 
 
 def mixture_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    """All six kinds of question in equal shares and random order: what CommonSense170K is to the benchmarks."""
+    """Rows of all six generators in equal shares and random order, a training mixture as CommonSense170K is."""
     draws = (_boolq, _piqa, _social_i_qa, _hellaswag, _winogrande, _science)
     share = -(-count // len(draws))
     rows = [row for draw in draws for row in _rows(draw, split, share, seed)]

@@ -2,8 +2,8 @@
 
 A sample row: {"image": <PIL image, 32x32 RGB>, "label": 7}
 
-They stand in for every vision task offline and are never called by a task's name in a record (its source says
-`embedded`). A task with fewer than ten classes sees the digit's remainder: with 2 classes, whether it is odd.
+They replace the images of every vision task offline; records then state the data source `embedded`. If a task has
+fewer than ten classes, the label is the digit modulo the number of classes (2 classes: even or odd).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# contiguous shares of the set, from and to
+# split -> range of the data set, as fractions
 _SHARES = {"train": (0.0, 0.6), "validation": (0.6, 0.75), "test": (0.75, 1.0)}
 SIDE = 32
 
@@ -29,7 +29,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 def rows(
     split: str, count: int, seed: int = 0, classes: int = 10, columns: tuple[str, str] = ("image", "label")
 ) -> list[dict[str, Any]]:
-    """At most `count` rows of a split, in an order that `seed` decides.
+    """At most `count` rows of a split, in an order drawn from `seed`.
 
     Raises KeyError for a split other than train, validation and test.
     """

@@ -1,4 +1,4 @@
-"""A GGUF file -> a plain model folder."""
+"""Converting a GGUF file to a plain model folder."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def dequantise(gguf: Path, folder: Path) -> None:
 
     check_header(gguf)
     _check_size(gguf)
-    with contextlib.redirect_stderr(io.StringIO()):  # transformers' bar, which its own switch leaves on
+    with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar that transformers always shows
         quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The loaded model refuses to be saved because it calls itself quantised; a copy without that flag does not.
+    # transformers refuses to save the loaded model because it is marked as quantised; a copy has no such mark.
     settings = quantised.config.to_dict()
     for key in ("quantization_config", "_name_or_path"):
         settings.pop(key, None)
@@ -40,8 +40,10 @@ def dequantise(gguf: Path, folder: Path) -> None:
 
 
 def _check_size(gguf: Path) -> None:
-    """Raises Unavailable where the file's sizes, or those that stand in for missing ones, are not those of its tensors:
-    transformers would make a model of billions of random weights of a file without any."""
+    """Raises Unavailable if the sizes in the metadata (or defaults for missing ones) do not match the tensors.
+
+    Otherwise transformers would fill missing tensors with random weights, possibly billions of them.
+    """
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
@@ -52,10 +54,10 @@ def _check_size(gguf: Path) -> None:
 
 
 def joined(sums: Path, folder: Path) -> None:
-    """The same for a GGUF file that lies in parts in packages of their own: PACKAGE_part1, PACKAGE_part2 ...
+    """Convert a GGUF file that is split over several packages: PACKAGE_part1, PACKAGE_part2 ...
 
-    `sums` is the file of PACKAGE that names the whole file and its sha256. Raises Unavailable where a part is not
-    installed, or the parts are not that file.
+    `sums` is the file in PACKAGE with the name of the whole file and its sha256. Raises Unavailable if a part is not
+    installed, or if the joined parts have another hash.
     """
     package = sums.parent.parent.name
     expected, name = sums.read_text().split()
@@ -75,7 +77,7 @@ def joined(sums: Path, folder: Path) -> None:
 
 
 def _parts(package: str, name: str) -> Iterator[Path]:
-    """The parts that are installed, in order."""
+    """The installed parts, in order."""
     for number in itertools.count(1):
         spec = importlib.util.find_spec(f"{package}_part{number}")
         if spec is None or not spec.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""Generated training rows in MetaMathQA's columns: word problems and exercises in equal shares, as MetaMathQA has both.
+"""Generated training rows with MetaMathQA's columns: half word problems, half exercises (like GSM8K and MATH).
 
 A sample row:
 
@@ -14,7 +14,7 @@ from sdsbench.synthetic.word_problems_splits import generator
 
 
 def rows(split: str, count: int, seed: int = 0) -> list[dict[str, str]]:
-    """`count` rows of a split in an order that `seed` decides; splits share no problem."""
+    """`count` rows of a split in an order drawn from `seed`; splits share no problem."""
     exercises = count // 2
     both = problem_rows(split, count - exercises, seed) + exercise_rows(split, exercises, seed)
     return [both[position] for position in generator(split, seed).permutation(len(both))]

@@ -1,4 +1,4 @@
-"""A DINOv2 backbone inside an ONNX file -> a plain model folder, its positions resampled for 224 x 224 images."""
+"""Converting a DINOv2 backbone in an ONNX file to a model folder, position embeddings resampled for 224 x 224."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sdsbench.models.architecture import shipped
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROOT = "backbone."  # of the backbone's names in the file; other parts (a decoder) are left out
-PRETRAINED_SIZE = 518  # the image size whose 37 x 37 positions the file holds
+ROOT = "backbone."  # prefix of the backbone's tensor names; other parts (a decoder) are ignored
+PRETRAINED_SIZE = 518  # image size in pixels: the file has position embeddings for 37 x 37 patches
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 RENAMED = {
     "attention.attention.query": "attention.q_proj",
@@ -25,9 +25,9 @@ RENAMED = {
 
 
 def backbone(path: Path, folder: Path) -> None:
-    """Write config.json, model.safetensors (fp32) and preprocessor_config.json of the file's backbone into the folder.
+    """Write config.json, model.safetensors (fp32) and preprocessor_config.json of the backbone into the folder.
 
-    Raises Unavailable without the package onnx, or where a weight of the architecture is not in the file.
+    Raises Unavailable if the package onnx is not installed or the file lacks a weight of the architecture.
     """
     import torch
     from transformers import Dinov2Config, Dinov2Model
@@ -37,7 +37,7 @@ def backbone(path: Path, folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         large = Dinov2Model(Dinov2Config(**{**settings, "image_size": PRETRAINED_SIZE}))
         small = Dinov2Model(Dinov2Config(**settings))
-    found["embeddings.mask_token"] = torch.zeros_like(large.embeddings.mask_token)  # for masked pretraining only
+    found["embeddings.mask_token"] = torch.zeros_like(large.embeddings.mask_token)  # used only in masked pretraining
     missing = large.state_dict().keys() ^ found.keys()
     if missing:
         raise Unavailable(f"{path.name}: accepted: a DINOv2 backbone as {RENAMED}; not matched: {sorted(missing)}")
@@ -52,7 +52,7 @@ def backbone(path: Path, folder: Path) -> None:
 
 
 def _backbone_tensors(path: Path) -> dict[str, Tensor]:
-    """By transformers' names. Biases and norms keep their names in the file; matrices are found by their product."""
+    """transformers' name -> tensor. Biases and norms have names in the file; matrices are found by their MatMul."""
     import torch
 
     try:

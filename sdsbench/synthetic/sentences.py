@@ -1,4 +1,4 @@
-"""Generated sentences in the columns of the GLUE tasks; none of them is a row of GLUE.
+"""Generated sentences with the columns of the GLUE tasks; none of them is a row of GLUE.
 
 Sample rows:
 
@@ -6,8 +6,8 @@ Sample rows:
     sst2   {"sentence": "a wonderful story with fine music", "label": 1}      1: positive
     rte    {"sentence1": "the red cat sees the dog in the park .", "sentence2": "the cat sees the dog .", "label": 0}
 
-Pairs are told apart by comparing the sentences; a cue ("never", "nobody") that real sets have too makes them learnable
-for the smallest encoders. The split of a row is a function of its text.
+The label of a pair follows from comparing its sentences; a cue word ("never", "nobody"), as in the real data, makes it
+learnable for the smallest encoders. The split of a row is a function of its text.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def _short(fact: dict[str, str], negated: bool = False) -> str:
 
 
 def _moved(fact: dict[str, str]) -> str:
-    """The same fact in another word order."""
+    """The long sentence of a fact in another word order."""
     return "in the {place} the {quality} {first} {verb} the {second} .".format(**fact)
 
 
 def _cola(rng: np.random.Generator) -> Row:
     words = _long(_fact(rng)).split()
     acceptable = bool(rng.integers(2))
-    if not acceptable:  # an article doubled or a verb dropped
+    if not acceptable:  # double an article or drop the verb
         if rng.integers(2):
             words.insert(1, "the")
         else:
@@ -86,7 +86,7 @@ def _sst2(rng: np.random.Generator) -> Row:
 
 
 def _pair(rng: np.random.Generator, same: str, negated: bool) -> tuple[str, str]:
-    """A sentence and one that it entails or that repeats it (`same` says which), or, negated, one that denies it."""
+    """A sentence and a second one that it entails or that paraphrases it (by `same`), or, negated, contradicts it."""
     fact = _fact(rng)
     if negated:
         return _long(fact), _short(fact, negated=True)
@@ -156,5 +156,5 @@ stsb_rows = partial(_rows, _stsb)
 
 
 def wnli_rows(split: str, count: int, seed: int = 0) -> list[Row]:
-    """WNLI has RTE's columns and labels the other way round (1: entailment)."""
+    """Rows with RTE's columns and inverted labels, as in WNLI (1: entailment)."""
     return [{**row, "label": 1 - row["label"]} for row in _rows(_rte, split, count, seed + 1_000_000)]

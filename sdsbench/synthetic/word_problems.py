@@ -1,4 +1,4 @@
-"""Word problems with worked solutions, in GSM8K's schema; made here, never to be called GSM8K.
+"""Generated word problems with worked solutions in GSM8K's schema; records never label them as GSM8K.
 
 A sample row of `rows`:
 
@@ -30,7 +30,7 @@ from sdsbench.synthetic.word_problems_templates import (
     Template,
 )
 
-LARGEST = 144  # values above this are not drawn: small models must be able to learn the arithmetic
+LARGEST = 144  # largest value in a problem, so that small models can learn the arithmetic
 _OPERATORS: Mapping[str, Callable[[int, int], int]] = {
     "+": operator.add,
     "-": operator.sub,
@@ -42,7 +42,7 @@ _ANNOTATION = re.compile(r"<<([^=<>]*)=([^<>]*)>>")
 
 @dataclass(frozen=True)
 class WordProblem:
-    """A template with numbers and words filled in. `values` holds the given numbers and all results."""
+    """A template with numbers and words filled in. `values` holds the given numbers and all intermediate results."""
 
     template: Template
     values: Mapping[str, int]
@@ -71,7 +71,7 @@ class WordProblem:
 
 @cache
 def _parts(formula: str) -> tuple[str, str, str, str]:
-    """(result, left, operator, right) of "result = left operator right"; a few formulas are read thousands of times."""
+    """(result, left, operator, right) of "result = left operator right"; cached, since formulas recur very often."""
     name, _, left, sign, right = formula.split()
     return name, left, sign, right
 
@@ -83,7 +83,7 @@ def _equation(step: SolutionStep, values: Mapping[str, int]) -> tuple[int, str, 
 
 
 def solve(template: Template, given: Mapping[str, int]) -> dict[str, int] | None:
-    """All values of a problem, or None where a step is not a whole number from 1 to LARGEST."""
+    """All values of a problem; None if a step's result is no whole number from 1 to LARGEST."""
     values = dict(given)
     for step in template.steps:
         name, left, sign, right = _parts(step.formula)
@@ -97,12 +97,12 @@ def solve(template: Template, given: Mapping[str, int]) -> dict[str, int] | None
 
 
 def canonical(template: Template, given: Mapping[str, int]) -> str:
-    """What makes two problems the same whoever they are told about: the template and its numbers."""
+    """The canonical form of a problem, template and numbers without names and objects; equal forms mean one problem."""
     return f"{template.name}:" + ",".join(f"{name}={given[name]}" for name in sorted(template.ranges))
 
 
 def draw_problem(split: str, rng: np.random.Generator, templates: tuple[Template, ...] = TEMPLATES) -> WordProblem:
-    """One problem of a split."""
+    """Draw one problem of a split."""
     template = templates[rng.integers(len(templates))]
     while True:
         given = {name: int(rng.integers(low, high + 1)) for name, (low, high) in template.ranges.items()}

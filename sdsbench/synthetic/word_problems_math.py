@@ -1,4 +1,4 @@
-"""Short exercises in the schema of hendrycks_math; made here, never to be called MATH.
+"""Generated short exercises in the schema of hendrycks_math; records never label them as MATH.
 
 A sample row of `math_rows`:
 
@@ -23,7 +23,7 @@ Family = Callable[[np.random.Generator], Exercise]
 
 
 def latex(value: Fraction) -> str:
-    """A number as MATH writes it: 3, -2, \\frac{5}{6}, -\\frac{1}{2}."""
+    """A number in MATH's LaTeX: 3, -2, \\frac{5}{6}, -\\frac{1}{2}."""
     if value.denominator == 1:
         return str(value.numerator)
     return f"{'-' if value < 0 else ''}\\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
@@ -138,7 +138,7 @@ FAMILIES: tuple[tuple[str, int, Family], ...] = (
 
 
 def draw_exercise(split: str, rng: np.random.Generator) -> tuple[dict[str, str], Fraction]:
-    """One exercise of a split with its answer. The problem's text is its canonical form."""
+    """Draw one exercise of a split, with its answer. The problem's text is its canonical form."""
     subject, level, family = FAMILIES[rng.integers(len(FAMILIES))]
     while True:
         problem, steps, answer = family(rng)

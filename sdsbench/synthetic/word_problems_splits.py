@@ -1,8 +1,8 @@
-"""Splits that cannot overlap: the split of a problem is a function of the problem.
+"""Disjoint splits: the split of a problem is a function of the problem itself.
 
-A problem's canonical form (its template and its numbers, without names and objects) is hashed, and the hash says which
-split it belongs to. No count and no seed can therefore carry a problem from one split to another, and the numbers of a
-test problem were never seen with that template in training.
+The hash of a problem's canonical form (template and numbers, without names and objects) determines its split. So a
+problem is in the same split for every count and seed, and the numbers of a test problem never occur with the same
+template in training.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-# Of 20 equal parts. `pretrain` is for the text that models are made from; it overlaps with no split of a task.
+# Shares in twentieths. `pretrain` is for pretraining text; it overlaps with no split of a task.
 PARTS: Mapping[str, range] = {
     "train": range(0, 10),
     "validation": range(10, 13),
@@ -28,21 +28,21 @@ def split_of(canonical: str) -> str:
 
 
 def generator(split: str, seed: int) -> np.random.Generator:
-    """The stream of random numbers of one split and seed. Raises ValueError for an unknown split."""
+    """The random generator of one split and seed. Raises ValueError for an unknown split."""
     if split not in PARTS:
         raise ValueError(f"split={split!r}: accepted: {', '.join(PARTS)}")
     return np.random.default_rng([seed, list(PARTS).index(split)])
 
 
 def one_of(rng: np.random.Generator, values: Sequence[str]) -> str:
-    """One of the values, as rng.choice draws it, without making an array of them each time."""
+    """Draw one of the values; same draws as rng.choice, but faster because no array is made."""
     return values[int(rng.integers(len(values)))]
 
 
 def distinct(draw: Callable[[], tuple[str, dict[str, str]]], count: int) -> Iterator[dict[str, str]]:
-    """The first `count` rows of `draw` (key, row) whose keys differ.
+    """The first `count` rows of `draw` (returns key, row) with distinct keys.
 
-    Raises ValueError when the generator has run dry: 1000 draws in a row brought nothing new.
+    Raises ValueError if 1000 consecutive draws give no new key.
     """
     seen: set[str] = set()
     misses = 0

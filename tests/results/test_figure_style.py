@@ -16,16 +16,16 @@ def test_every_method_has_a_colour_and_a_marker_of_its_own() -> None:
     """Full fine-tuning looked like LoRA-GA, and LoRA like preconditioned LoRA."""
     others = [f"other{number}" for number in range(40)]
     palette = Palette(others)
-    looks = [palette.look(name) for name in (*METHODS.names(), *others)]
-    assert len({look["color"] for look in looks}) == len({str(look["marker"]) for look in looks}) == len(looks)
+    styles = [palette.style(name) for name in (*METHODS.names(), *others)]
+    assert len({style["color"] for style in styles}) == len({str(style["marker"]) for style in styles}) == len(styles)
 
 
 def test_own_methods_keep_their_look_whoever_comes() -> None:
-    assert Palette([]).look("lora") == Palette(["a_new_one", "lora"]).look("lora")
+    assert Palette([]).style("lora") == Palette(["a_new_one", "lora"]).style("lora")
 
 
 def test_variants_share_the_colour_family_and_differ_in_every_way() -> None:
-    plain, other = Palette([]).look("sds_lora"), Palette([]).look("sds_lora", 1)
+    plain, other = Palette([]).style("sds_lora"), Palette([]).style("sds_lora", 1)
     assert plain["marker"] == other["marker"] and plain["color"] != other["color"]
     assert plain["linestyle"] != other["linestyle"] and other["markerfacecolor"] == "white"
 

@@ -1,4 +1,4 @@
-"""Completion of KEY=VALUE words in a shell: groups, their choices, and the keys of conf/config.yaml."""
+"""Shell completion of KEY=VALUE words: config groups, their choices, and the keys of conf/config.yaml."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def complete_override(ctx: click.Context, _parameter: click.Parameter | None, in
     """`train.l` -> `train.lr=`; `meth` and `method=` -> `method=dora`, `method=lora` ..."""
     folders = ctx.params.get("config_dirs") or ()
     given = [str(word) for word in ctx.params.get("overrides") or ()]
-    if given[-1:] == ["="] and len(given) > 1:  # bash hands over `method=l` as three words, completed by the last one
+    if given[-1:] == ["="] and len(given) > 1:  # bash splits `method=l` into three words and completes the last one
         return [CompletionItem(choice) for choice in options(given[-2], folders) if choice.startswith(incomplete)]
-    if not incomplete and given and given[-1] in GROUPS:  # and `method=` as two, of which click drops the second
+    if not incomplete and given and given[-1] in GROUPS:  # bash splits `method=` as well; click drops the `=`
         return [CompletionItem(choice) for choice in options(given[-1], folders)]
     group, equals, start = incomplete.partition("=")
     groups = [name for name in GROUPS if name.startswith(incomplete)]
@@ -29,7 +29,7 @@ def complete_override(ctx: click.Context, _parameter: click.Parameter | None, in
 
 
 def _keys() -> Iterator[str]:
-    """Keys that every run has: those of conf/config.yaml."""
+    """The keys of conf/config.yaml, which every run has."""
     import yaml
 
     tree: dict[str, Any] = yaml.safe_load((conf_folder() / "config.yaml").read_text())

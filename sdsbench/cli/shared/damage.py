@@ -1,4 +1,4 @@
-"""What could not be read, told once on standard error beside a result that it is missing from."""
+"""Reporting unreadable files on standard error, beside the result that leaves them out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 MOST = 20
 
 
-def tell(damaged: Mapping[str, str]) -> None:
-    """A line a file, with path and reason; of many the first ones."""
+def report_damaged(damaged: Mapping[str, str]) -> None:
+    """Print each distinct reason of `damaged` (file -> reason with its path), at most MOST lines."""
     reasons = list(dict.fromkeys(damaged.values()))
     for reason in reasons[:MOST]:
         print(f"left out: {reason}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Hydra's own command line, for multirun and for looking at configurations."""
+"""Calling Hydra's own command line, for multirun and for printing configurations."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from sdsbench.training.signals import StopRequest
 
 
 def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[str]) -> int:
-    """Hand the command line to Hydra; returns the highest exit code of its jobs, 130 after one that was interrupted.
+    """Pass the command line to Hydra; return the highest exit code of its jobs (130: a job was interrupted).
 
-    A job's value is its headline score. A job that fails raises, in whatever process it runs, so that every launcher
-    and sweeper knows; the others run all the same. Raises ConfigError where Hydra cannot compose; then no job has run.
+    A job returns its headline score to Hydra's sweeper. A failed job raises in its own process, so that launchers and
+    sweepers notice; the other jobs still run. Raises ConfigError if Hydra cannot compose; then no job has run.
     """
     environment.register()
     overrides, folders = with_search_path(words, config_dirs)
@@ -58,9 +58,9 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
         raise ConfigError(wrong)
     folders += map(str, plugins.conf_folders(plugins_of(parsed)))
     _refuse_many(overrides, folders)
-    if folders and (problems := _problems_of_choices(overrides, folders)):  # before Hydra acts on what files say
+    if folders and (problems := _problems_of_choices(overrides, folders)):  # before Hydra acts on these files
         raise ConfigError(problems)
-    told: list[SdsbenchError] = []  # by jobs of this process
+    reported: list[SdsbenchError] = []  # errors printed by jobs of this process
     here = os.getpid()
 
     @hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")
@@ -69,10 +69,10 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
             return _run(composed, folders)
         except SdsbenchError as error:
             print_wrapped(f"sdsbench: {error}", stderr=True)
-            told.append(error)
+            reported.append(error)
             if isinstance(error, Interrupted) and (os.getpid() == here or os.environ.get(_EXECUTOR) == _SLURM):
-                # Here Hydra would start the next job after an exception. A job of submitit's that SLURM takes back must
-                # leave no result: SLURM starts it again, and whoever waits for it waits on.
+                # SystemExit, because after an exception Hydra would start the next job of this process. A submitit job
+                # that SLURM preempts must leave no result: SLURM requeues it, and the waiting process keeps waiting.
                 raise SystemExit(error.exit_code) from None
             if os.environ.get(_EXECUTOR) == _SLURM:
                 atexit.register(_end_with, error.exit_code)
@@ -84,7 +84,7 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
         with _surroundings(line), _StopJobs(in_slurm), disk_errors(_output_root(overrides)):
             job()
     except SdsbenchError as error:
-        if error not in told:
+        if error not in reported:
             raise
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_culprits(overrides, folders) or [_whole(overrides, error)]) from None
@@ -117,15 +117,15 @@ def _surroundings(line: Sequence[str]) -> Iterator[None]:
 
 
 _LAUNCHERS = ("submitit", "joblib", "optuna")
-_EXECUTOR, _SLURM = "SUBMITIT_EXECUTOR", "slurm"  # how submitit tells a job what it runs on
-_stopped = False  # this process was told to stop: it begins no other job
+_EXECUTOR, _SLURM = "SUBMITIT_EXECUTOR", "slurm"  # submitit sets this variable in its jobs
+_stopped = False  # a stop signal has arrived: this process starts no further job
 
 
 class _StopJobs(StopRequest):
-    """While jobs run in processes of a launcher: a signal reaches them all, and each saves its run and ends.
+    """Forwards a stop signal to all job processes of a launcher; each saves its run's state and ends.
 
-    A terminal's Ctrl-C has reached them already; SIGTERM then changes nothing, where a second SIGINT would not wait.
-    Jobs in SLURM's hands stay there: only the waiting for them ends, at once.
+    Forwards SIGTERM: a terminal's Ctrl-C has reached the jobs already, and a second SIGINT would end them without
+    saving. Jobs submitted to SLURM continue; only the waiting for them ends.
     """
 
     def __init__(self, in_slurm: bool) -> None:
@@ -141,7 +141,7 @@ class _StopJobs(StopRequest):
         global _stopped
         _stopped = True
         if self._in_slurm:
-            with suppress(OSError):  # by file descriptor: a handler may have come in the middle of a print
+            with suppress(OSError):  # not print(): the signal may have interrupted another print
                 os.write(2, b"\nThe jobs stay with SLURM: `squeue --me` lists them, `scancel` ends them.\n")
             raise KeyboardInterrupt
         super()._note(number, frame)
@@ -151,9 +151,10 @@ class _StopJobs(StopRequest):
 
 
 def _end_with(code: int) -> None:
-    """End a job of submitit's as what it is to SLURM: to submitit it has succeeded, with the error as its result.
+    """End a failed submitit job with its exit code, so that SLURM does not report it as COMPLETED.
 
-    Registered to run last, when that result is written.
+    submitit itself counts the job as successful, with the error as result. Registered with atexit, so that it runs
+    after that result has been written.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -161,13 +162,13 @@ def _end_with(code: int) -> None:
 
 
 def _output_root(overrides: Sequence[str]) -> Path:
-    """Where Hydra makes a folder for its own notes."""
+    """The folder in which Hydra creates its own output folder."""
     given = [word.partition("=")[2] for word in overrides if word.lstrip("+").startswith("output_root=")]
     return Path(given[-1] if given else str(RunConfig.model_fields["output_root"].default))
 
 
 def _run(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
-    """One job of Hydra's; after one that was interrupted this process begins no other."""
+    """Run one Hydra job. Raises Interrupted without running it if an earlier job of this process was interrupted."""
     global _stopped
     if _stopped:
         raise Interrupted("it had not begun")
@@ -179,12 +180,12 @@ def _run(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
 
 
 def _score(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
-    """The headline score of a run, or the mean of the members of an aggregate task."""
+    """Execute a run and return its headline score; for an aggregate task (glue), the mean over its members."""
     config = to_run_config(composed, list(environment_problems(composed, flat_keys(composed))))
     task = tasks.build(config.task)
     if not task.members:
         return headline(execute_announced(config))
-    outer = GlobalHydra.instance().hydra  # composing the members replaces it
+    outer = GlobalHydra.instance().hydra  # composing the members replaces Hydra's global state
     try:
         members = member_runs(config, list(HydraConfig.get().overrides.task), config_dirs)
         code, score = execute_members(task, members)
@@ -198,27 +199,27 @@ def _score(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
 
 
 def _refuse_many(words: Sequence[str], config_dirs: Sequence[str]) -> None:
-    """Raises ConfigError for a sweep of more runs than anyone can want; Hydra would list them all first."""
+    """Raises ConfigError for a sweep with more than MOST runs, which Hydra would first list in full."""
     runs = math.prod(len(_values(override, config_dirs)) for override in parse(words)[0])
     if runs > MOST:
         raise ConfigError([Problem("command line", f"{runs:,} runs", f"at most {MOST:,} runs of one sweep")])
 
 
 def _problems_of_choices(words: Sequence[str], config_dirs: Sequence[str]) -> list[Problem]:
-    """What is wrong with the files that the command line chooses, in every choice of a sweep."""
+    """The problems in the config files chosen on the command line, for every value of a sweep."""
     groups = (*GROUPS, *own_groups(config_dirs))
     return _composed_alone([one for one in parse(words)[0] if one.key_or_group in groups], config_dirs)
 
 
 def _culprits(words: Sequence[str], config_dirs: Sequence[str]) -> list[Problem]:
-    """The problems of a command line that Hydra refused as a whole, each value of a sweep looked at alone."""
+    """The problems of a command line that Hydra refused, found by composing each value of a sweep separately."""
     parsed, problems = parse(words)
     own = [override for override in parsed if not override.key_or_group.startswith(("hydra.", "hydra/"))]
     return list(dict.fromkeys([*problems, *_composed_alone(own, config_dirs)]))
 
 
 def _composed_alone(own: Sequence[Override], config_dirs: Sequence[str]) -> list[Problem]:
-    """The problems of compositions in which every value of every override has its turn."""
+    """The problems found in a series of compositions that uses each value of each override at least once."""
     problems: list[Problem] = []
     values = [_values(override, config_dirs) for override in own]
     for number in range(max(map(len, values), default=0)):
@@ -228,7 +229,7 @@ def _composed_alone(own: Sequence[Override], config_dirs: Sequence[str]) -> list
 
 
 def _values(override: Override, config_dirs: Sequence[str]) -> list[str]:
-    """The overrides of one value each that a sweep stands for."""
+    """Expand a sweep override into single-valued overrides."""
     line = str(override.input_line)
     if not override.is_sweep_override():
         return [line]
@@ -237,7 +238,7 @@ def _values(override: Override, config_dirs: Sequence[str]) -> list[str]:
         return [f"{key}={choice}" for choice in glob.filter(options(override.key_or_group, config_dirs))] or [line]
     try:
         return [f"{key}={value}" for value in values_of(override)] or [line]
-    except (HydraException, NotImplementedError):  # an interval: a sweeper's own
+    except (HydraException, NotImplementedError):  # an interval, which only sweepers interpret
         return [line]
     except ValueError as error:
         raise ConfigError([Problem(key, override.get_value_string(), "a sweep that ends", one_line(error))]) from None

@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs have, so that they are written and named the same way in all of them."""
+"""Arguments and options shared by several commands, defined once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import click
 from sdsbench.cli.shared.completion import complete_override
 
 RUNS = "results/runs"
-"""Where runs are looked for without --runs; output_root of conf/config.yaml."""
+"""Folder of runs if --runs is not given: the default of output_root in conf/config.yaml."""
 PLACING = "output_root, device, threads, data.root, sweep.group_size"
-"""The keys that matter most of those that may be set for a frozen plan's runs; sweeps/placing.py knows them all."""
+"""The most important keys that may be set for a frozen plan's runs; sweeps/placing.py has all of them."""
 
 overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_override)
-"""Overrides in Hydra's syntax, the same in every verb: runs/configuration/overrides.py parses them."""
+"""Overrides in Hydra's syntax, parsed by runs/configuration/overrides.py in every command."""
 
 config_dirs = click.option(
     "--config-dir",
@@ -25,18 +25,18 @@ config_dirs = click.option(
     multiple=True,
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False),
-    help="Folder with your own YAML files beside ours; repeatable.",
+    help="Folder with additional YAML files of your own; repeatable.",
 )
 plan = click.argument("plan", metavar="PLAN")
-"""Folder or name of a plan."""
+"""The argument PLAN: folder or name of a plan."""
 
 all_runs = click.option("--all", "all_runs", is_flag=True, help="List every run.")
 gpus = click.option(
-    "--gpus", metavar="I,J", help="GPUs to use, of those in CUDA_VISIBLE_DEVICES (of all without it); default: all."
+    "--gpus", metavar="I,J", help="GPUs to use (among those in CUDA_VISIBLE_DEVICES, if it is set); default: all."
 )
-workers = click.option("--workers", type=int, help="Worker processes; default: one a GPU, or 1 on the CPU.")
+workers = click.option("--workers", type=int, help="Worker processes; default: one per GPU, or 1 on the CPU.")
 deaths = click.option(
-    "--deaths", default=5, show_default=True, help="Give a run up whose process died so often at one step."
+    "--deaths", default=5, show_default=True, help="Give up a run whose process died this many times at one step."
 )
 runs = click.option(
     "--runs",
@@ -50,7 +50,7 @@ where = click.option(
     "--where",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Only runs with this value; keys as in an override (eval.limit=64) or in load_runs(); repeatable.",
+    help="Only runs with this value; keys as in overrides (eval.limit=64) or columns of load_runs(); repeatable.",
 )
 of_plan = click.option("--plan", "of_plan", metavar="NAME", help="Only runs of this plan.")
 scorers = click.option(
@@ -58,30 +58,33 @@ scorers = click.option(
     "scorers",
     multiple=True,
     metavar="EVALUATION=SCORER",
-    help="Rank by another scorer, from stored answers; repeatable.",
+    help="Rank by another scorer, computed from stored answers; repeatable.",
 )
 stage = click.option(
     "--stage",
     type=click.Choice(["trained", "best_epoch", "validation", "untrained"]),
     default="trained",
     show_default=True,
-    help="Whose scores a grid shows.",
+    help="Stage whose scores the grid shows.",
 )
 reference = click.option(
-    "--reference", metavar="METHOD", default="lora", show_default=True, help="What every method is held against."
+    "--reference", metavar="METHOD", default="lora", show_default=True, help="Method that all others are compared with."
 )
 reference_rank = click.option(
-    "--reference-rank", type=int, metavar="RANK", help="Of the reference, for every method; default: the method's own."
+    "--reference-rank",
+    type=int,
+    metavar="RANK",
+    help="Rank of the reference; default: each compared method's rank.",
 )
 PATH = click.Path(path_type=Path)
-claims_file = click.option("--claims", type=PATH, metavar="FILE", help="File of claims; default: results/claims.yaml.")
+claims_file = click.option("--claims", type=PATH, metavar="FILE", help="Claims file; default: results/claims.yaml.")
 
 
 def folder(*names: str, help: str, default: str | None = None) -> Callable[..., Any]:
-    """An option that is a folder."""
+    """An option whose value is a folder."""
     return click.option(*names, type=PATH, metavar="DIR", default=default, show_default=True, help=help)
 
 
 def format_of(*accepted: str) -> Callable[..., Any]:
-    """The form of what a verb prints; the first is the default."""
+    """The option --format with these values; the first is the default."""
     return click.option("--format", "kind", type=click.Choice(accepted), default=accepted[0], show_default=True)

@@ -1,4 +1,4 @@
-"""click's refusals of a command line as this package's: one message, exit code 2, the nearest correct spelling."""
+"""Translating click's usage errors into this package's: one message, exit code 2, the nearest correct spelling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdsbench.runs.configuration.choices import GROUPS
 
 
 def refusal(error: click.ClickException, words: Sequence[str]) -> SdsbenchError:
-    """What to tell the user of a command line that click refused."""
+    """The error to show for a command line that click refused."""
     if isinstance(error, click.exceptions.NoSuchCommand):
         return ConfigError([Problem("verb", error.command_name, ", ".join(verbs()), _verb_advice(error, words))])
     if isinstance(error, click.NoSuchOption):
@@ -29,7 +29,7 @@ def _verb_advice(error: click.exceptions.NoSuchCommand, words: Sequence[str]) ->
 
 
 def _option_advice(error: click.NoSuchOption, words: Sequence[str]) -> str:
-    """The nearest option, or, where a verb takes overrides, the override that was meant."""
+    """Suggest the nearest option, or the override that was probably meant if the command takes overrides."""
     command = error.ctx.command if error.ctx else None
     parameters = command.params if command else []
     options = [name for parameter in parameters if isinstance(parameter, click.Option) for name in parameter.opts]
@@ -47,7 +47,7 @@ def _option_advice(error: click.NoSuchOption, words: Sequence[str]) -> str:
 
 
 def _assignment(word: str, words: Sequence[str], key: str = "") -> str:
-    """`method=lora` for the words `--method lora` and `--method=lora`."""
+    """The override for an option-like word: `method=lora` for `--method lora` and `--method=lora`."""
     key = key or word.lstrip("-")
     place = next((i for i, given in enumerate(words) if given.partition("=")[0] == word), None)
     if place is None:
@@ -60,12 +60,12 @@ def _assignment(word: str, words: Sequence[str], key: str = "") -> str:
 
 
 def _known_key(word: str) -> str:
-    """The key of a run that is spelled nearly like a word; empty where none is."""
+    """The configuration key with a spelling similar to `word`; empty if there is none."""
     from sdsbench.runs.configuration.compose import compose_tree, flat_keys
 
     tree, _ = compose_tree([])
     known = sorted(flat_keys(tree) if tree is not None else [], key=lambda key: not key.startswith("protocol."))
-    keys = {key.rsplit(".", 1)[-1]: key for key in known}  # of equal last parts, one outside protocol wins
+    keys = {key.rsplit(".", 1)[-1]: key for key in known}  # of keys with equal last part, one outside `protocol` wins
     close = get_close_matches(word.rsplit(".", 1)[-1], keys, 1, cutoff=0.75)
     return keys[close[0]] if close else ""
 

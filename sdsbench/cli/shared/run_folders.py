@@ -1,4 +1,4 @@
-"""Runs by id, by the beginning of an id, or by folder."""
+"""Finding a run by id, by a prefix of its id, or by folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SHOWN = 5
 
 
 def run_folder(text: str, roots: Sequence[str]) -> Path:
-    """The folder of the run that `text` names: a folder, or an id or the beginning of one below `roots`.
+    """The run folder given by `text`: a folder, or the id (or a prefix of it) of a run below `roots`.
 
-    Raises ConfigError where no run or several fit.
+    Raises ConfigError if no run or several runs match.
     """
     if text and Path(text).is_dir():
         return Path(text)
@@ -27,7 +27,7 @@ def run_folder(text: str, roots: Sequence[str]) -> Path:
 
 
 def completed(name: str, text: str, known: Iterable[str], accepted: str) -> str:
-    """The one known id that begins with `text`. Raises ConfigError where none or several do."""
+    """The only known id that begins with `text`. Raises ConfigError if none or several do."""
     ids = sorted(known)
     if text in ids:
         return text

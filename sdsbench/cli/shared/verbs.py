@@ -1,4 +1,4 @@
-"""The group of all verbs: a verb's file is imported when it is called, so that `sdsbench --help` imports none."""
+"""The group of all commands (verbs); a command's module is imported only when it is called, so --help is fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECTIONS = {
     "results": ("table", "trace", "verdict", "report", "bundle", "reproduce", "external"),
     "studies": ("figures", "theory"),
 }
-"""The order of the help. A verb that is not named here is listed under `more`."""
+"""Sections and order of the help. A command missing here is listed under `more`."""
 
 ABOUT = "sdsbench: does a low-rank method really beat LoRA, on your model and task, by how much, at what cost?"
 FIRST = (
@@ -34,7 +34,7 @@ USES = (
     ("sdsbench method=sds_lora task=gsm8k", "one run: train, evaluate, write a record (`run` may be left out)"),
     ("sdsbench method=lora model=micro seed=1", "KEY=VALUE in Hydra's syntax; choices: `sdsbench ls`"),
     ("sdsbench -m method=lora,sds_lora seed=0,1", "several runs, one after the other (Hydra's multirun)"),
-    ("sdsbench --config-dir DIR ...", "with your own YAML files beside ours"),
+    ("sdsbench --config-dir DIR ...", "with additional YAML files of your own"),
     ("sdsbench --cfg job ...", "print the composed configuration"),
     ("sdsbench --version", "this package's version"),
     ("python -m sdsbench ...", "the same command"),
@@ -49,19 +49,19 @@ Completion, in ~/.bashrc: eval "$(_SDSBENCH_COMPLETE=bash_source sdsbench)"; zsh
 
 
 def verbs() -> list[str]:
-    """The verbs, which are the modules of sdsbench/cli, in alphabetical order."""
+    """The names of all commands, one per module of sdsbench/cli, in alphabetical order."""
     return sorted(module.name for module in pkgutil.iter_modules(cli.__path__) if not module.ispkg)
 
 
 def headline(verb: str) -> str:
-    """What a verb does: the first sentence of its file, read without importing it."""
+    """What a command does: the first line of its module's docstring, read without importing it."""
     path = Path(cli.__path__[0]) / f"{verb}.py"
     with path.open(encoding="utf-8") as file:
         return file.readline().strip().strip('"').split(": ", 1)[-1].removesuffix(".")
 
 
 class Verbs(click.Group):
-    """Finds a verb's command in the module of its name; words that begin with no verb are those of `run`."""
+    """Loads each command from the module of its name; a command line without a command is passed to `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {name for option in self.get_params(ctx) for name in option.opts}

@@ -1,1 +1,1 @@
-"""Runs to be exchanged: one zip file that tables read as it stands and that names what was changed in it."""
+"""Bundles: runs packed into one zip file for exchange. Tables read it directly; files changed since are reported."""

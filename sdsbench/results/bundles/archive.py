@@ -1,7 +1,7 @@
-"""Zip files under rules: no entry outside, no links, no name twice, no size that was not declared.
+"""Safe zip files: no entry outside the target folder, no links, no repeated name, no entry larger than it declares.
 
-Hundreds of small files that are much alike may be compressed together: they stand, uncompressed, in a zip file of their
-own, which is an entry of the outer one. The same rules hold for both.
+Hundreds of similar small files can be compressed together: they are stored uncompressed in an inner zip file, which is
+one compressed entry of the outer file. The same rules hold for both.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from sdsbench.core.reading import kind_of
 from sdsbench.core.texts import some_of
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.+=@, ()-]*(/[A-Za-z0-9_][\w.+=@, ()-]*)*", re.ASCII)
-"""Of an entry: no absolute path, no part that begins with a point, no control character."""
+"""Accepted entry names: no absolute path, no part that begins with a dot, no control character."""
 TOGETHER = "together.zip"
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format has: the same content gives the same bytes
+_DATE = (1980, 1, 1, 0, 0, 0)  # earliest date of the zip format; a constant, so that equal content gives equal bytes
 _FAULTS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 
 
 def pack(path: Path, files: Iterable[tuple[str, bytes]], together: Iterable[tuple[str, bytes]] = ()) -> None:
-    """Write a zip file of these entries, in this order and without a clock; those of `together` compressed as one."""
+    """Write these (name, content) entries in order, with a constant date; those of `together` are compressed as one."""
     inner = list(together)
     entries = [*files, *([(TOGETHER, _zipped(inner, zipfile.ZIP_STORED))] if inner else [])]
     write_atomic(path, _zipped(entries, zipfile.ZIP_DEFLATED))
@@ -46,9 +46,9 @@ def _zipped(files: Iterable[tuple[str, bytes]], method: int) -> bytes:
 
 
 def unpack(path: Path, folder: Path) -> list[str]:
-    """Put every entry of a zip file, and of the one in it, below `folder`; returns their names.
+    """Extract all entries of a zip file, and of its inner zip file, below `folder`; return their names.
 
-    Raises DamagedFile, before anything of a zip file is written, where it is none or breaks a rule.
+    Raises DamagedFile if a file is no zip file or breaks a rule, before any entry of that file is written.
     """
     names = _unpacked(path, path, folder, [])
     if TOGETHER in names:
@@ -59,7 +59,7 @@ def unpack(path: Path, folder: Path) -> list[str]:
 
 
 def _unpacked(path: Path, shown: object, folder: Path, taken: Iterable[str]) -> list[str]:
-    """As `unpack`; `shown` names the file in messages, and entries may not have the names that are `taken`."""
+    """Extract one zip file. `shown` names it in messages; `taken` are entry names that may not occur again."""
     if not path.is_file():
         raise DamagedFile(f"{shown}: {kind_of(path.lstat().st_mode)} where a bundle belongs.")
     try:
@@ -116,7 +116,7 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: object) -> bytes:
-    """The entry's bytes: as many as it declares. zipfile stops there, and the checksum of a longer one is wrong."""
+    """The entry's content. zipfile reads no more than the declared size; a longer entry then fails its checksum."""
     with archive.open(entry) as file:
         content = file.read(entry.file_size + 1)
     if len(content) != entry.file_size:

@@ -1,8 +1,8 @@
-"""What a run's own files say of each other: scores made again from answers, losses from steps, the id from the keys.
+"""Cross-checks between the files of one run: scores recomputed from answers, losses from steps, the id from the keys.
 
-A hash says that a file is the one that was packed; these say that the packed one is what a run writes. Answers are
-graded again, so a changed score, verdict, answer or rate contradicts something. Only a change that is consistent in
-every file is not found here: `sdsbench reproduce` trains the run again.
+A hash shows that a file is the one that was packed; these checks show that the packed files fit together. Answers are
+graded again, so a changed score, verdict, answer or learning rate contradicts another file. A change made consistently
+in all files is not found here, only by `sdsbench reproduce`, which trains the run again.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NEAR = 1e-9
 
 
 def contradictions(run: Path, packed: bool) -> list[str]:
-    """What contradicts what in a run's folder; empty where nothing does.
+    """One sentence for each contradiction between the files of a run's folder; empty if they agree.
 
-    `packed`: it lies in a bundle, whose config.yaml, where it has one, is the record's configuration.
+    `packed`: the folder comes from a bundle; its config.yaml, if present, must then equal the record's configuration.
     """
     try:
         record = read_record(run / "record.json")
         lines = step_log.read(run / "metrics.jsonl")
-        beside = packed and (run / "config.yaml").exists()  # a bundle of verdicts has none
+        beside = packed and (run / "config.yaml").exists()  # a verdicts-only bundle has none
         text = read_text(run / "config.yaml", RECORD) if beside else None
         found = [*_of_configuration(record, text), *_of_tuning(record), *_of_steps(record, lines)]
         for score in record.scores:
@@ -50,13 +50,13 @@ def contradictions(run: Path, packed: bool) -> list[str]:
                 found += _of_answers(record, evaluation, stage, samples.read(path))
     except SdsbenchError as error:
         return [str(error)]
-    except Exception as error:  # whatever is written there: a rate of zero, a task that nobody has
+    except Exception as error:  # a changed record may hold any value, such as a rate of zero or an unknown task
         return [f"values of another kind than a run writes ({type(error).__name__}: {str(error)[:200]})"]
     return found
 
 
 def configuration_text(record: Record) -> str:
-    """config.yaml of a run in a bundle: the record's configuration, so that it can be compared as a text."""
+    """The text of config.yaml that a bundle stores for a run, made from the record so that the two can be compared."""
     return yaml.safe_dump(record.config, sort_keys=True)
 
 
@@ -73,7 +73,7 @@ def _of_configuration(record: Record, text: str | None) -> Iterator[str]:
     for key, value in told.items():
         if getattr(record, key) != value:
             yield f"{key} is {getattr(record, key)} in the record and {value} in its configuration"
-    of_a_folder = config["model"].get("source") == "folder"  # which is part of the id and not of the record
+    of_a_folder = config["model"].get("source") == "folder"  # the id depends on the folder, which no record holds
     if not of_a_folder and (identity := recorded_id(config, record.inert)) != record.run_id:
         yield f"its configuration is that of run {identity}"
 
@@ -122,7 +122,7 @@ def _of_log(score: Score, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         and line.get("along") == score.along
     ]
     told = {key: value for line in logged[-1:] for key, value in line.items() if key not in ("kind", "step")}
-    if all(line["kind"] == "probe" for line in lines):  # what a bundle of verdicts keeps of a log; or there is none
+    if all(line["kind"] == "probe" for line in lines):  # a verdicts-only bundle keeps just the probe lines, or no log
         return
     if score.stage == "best_epoch":  # the best of several lines
         return
@@ -159,7 +159,7 @@ def _of_score(score: Score, answers: Sequence[Mapping[str, Any]], labelled: bool
         if score.classes is not None and score.classes != len(set(predictions)):
             yield f"{where}: {score.classes} predicted classes in the record and {len(set(predictions))} in the answers"
     else:
-        perplexity = score.scorer == "perplexity"  # is that of the mean loss
+        perplexity = score.scorer == "perplexity"  # perplexity is exp(mean loss), not a mean over answers
         verdicts = [answer.get("scores", {}).get("loss" if perplexity else score.scorer) for answer in answers]
         if score.retention and all(verdict is None for verdict in verdicts):
             return  # lm-eval makes this metric of the whole set
@@ -199,7 +199,7 @@ def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, A
 
 
 def _judged(evaluation: Choice | Labelled, where: str, answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The same for predicted classes, and for choices by likelihood."""
+    """Stored verdicts that differ from the predicted classes, or from the choice of highest likelihood."""
     scorer = evaluation.headline if isinstance(evaluation, Choice) else "accuracy"
     wrong = [str(answer["index"]) for answer in answers if _stored_otherwise(evaluation, answer, scorer)]
     if wrong:
@@ -209,7 +209,7 @@ def _judged(evaluation: Choice | Labelled, where: str, answers: Sequence[Mapping
 def _stored_otherwise(evaluation: Choice | Labelled, answer: Mapping[str, Any], scorer: str) -> bool:
     response = answer["response"]
     if isinstance(evaluation, Choice):
-        if "gold" not in answer:  # stored before answers named it
+        if "gold" not in answer:  # older records stored answers without the gold label
             return False
         right = response.index(max(response)) == answer["gold"]
     else:

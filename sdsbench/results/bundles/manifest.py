@@ -1,4 +1,4 @@
-"""bundle.json: what a bundle holds, with a hash for every file, and what its runs were made with."""
+"""bundle.json, the manifest of a bundle: its files with their hashes, and the software that its runs were made with."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ from sdsbench.core.record import Label
 
 FILE = "bundle.json"
 RUNS, PLAN, LOCK = "runs", "plan", "requirements.lock"
-"""Where the run folders, the frozen plan and the lock of package versions stand in a bundle."""
+"""Paths inside a bundle of the run folders, the frozen plan and the lock of package versions."""
 
 
 class Entry(FileContent):
+    """One file of the bundle: its sha256 and its size in bytes."""
+
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
 
 class BundleManifest(FileContent):
-    """The manifest. Hashes of code, weights and data stand in the records; here are those that records do not hold."""
+    """The manifest: hashes of files and adapters; the hashes of code, weights and data are in the records."""
 
     format: int = Field(ge=1, le=1)
     name: Label
     git_commit: str | None  # of the checkout that wrote the bundle
-    versions: dict[str, str]  # packages there
-    verdicts_only: bool = False  # without texts of questions and answers, the plan and most of the step logs
-    plugins: list[Label]  # modules that its runs need beside this package
+    versions: dict[str, str]  # package -> version in that environment
+    verdicts_only: bool = False  # no question or answer texts, no plan, of step logs only probe lines
+    plugins: list[Label]  # plugin modules that its runs import
     adapters: dict[RunId, str]  # sha256 of the trained tensors of a run, which are not in the bundle
     files: dict[str, Entry]
     checksum: str = ""
 
     def sealed(self) -> BundleManifest:
+        """A copy with the checksum over all other fields."""
         return self.model_copy(update={"checksum": self.seal()})
 
     @classmethod
     def read(cls, content: bytes, where: object) -> BundleManifest:
-        """Raises DamagedFile where it does not match its schema or its checksum."""
+        """Parse bundle.json. Raises DamagedFile if it does not match its schema or its checksum."""
         try:
             manifest = cls.model_validate_json(content)
             if manifest.checksum != manifest.seal():

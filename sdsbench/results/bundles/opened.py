@@ -1,6 +1,6 @@
-"""A bundle unpacked for this process: what its manifest, its records and its answers say of each other.
+"""Opening a bundle: unpack it for this process and check manifest, records and answers against each other.
 
-It lies in a temporary folder of the process (temporary.py); messages name the bundle instead.
+The files lie in a temporary folder of the process (temporary.py); messages name the bundle instead of that folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sdsbench.results.bundles.manifest import FILE, RUNS, BundleManifest
 
 @dataclass(frozen=True)
 class Bundle:
-    """An open bundle. `problems`: run id -> what was found changed in it; other changes stand under their file."""
+    """An open bundle. `problems`: run id -> what was found changed; files of no run have their own name as key."""
 
     path: Path
     folder: Path
@@ -32,9 +32,9 @@ _OPEN: dict[Path, Bundle] = {}  # by folder
 
 
 def opened(path: Path) -> Bundle:
-    """The bundle in a file, unpacked once a process; a file that was changed since is unpacked in its place.
+    """Unpack the bundle `path`, once per process; a file that has changed since then is unpacked again.
 
-    Raises DamagedFile for a file that is none, of which nothing is left behind.
+    Raises DamagedFile if the file is no bundle; nothing of it stays on disk.
     """
     try:
         found = path.stat()
@@ -50,7 +50,7 @@ def opened(path: Path) -> Bundle:
     folder = temporary.folder()
     try:
         bundle = _unpacked(path, folder)
-        from sdsbench.results.bundles import consistency  # tasks and methods, which folders of runs are read without
+        from sdsbench.results.bundles import consistency  # slow import: loads all tasks and methods
 
         _KNOWN[path], _OPEN[folder] = (stamp, bundle), bundle
         for run in sorted((folder / RUNS).glob("*")):
@@ -87,25 +87,25 @@ def _change(folder: Path, name: str, manifest: BundleManifest, names: set[str]) 
 
 
 def _run_of(name: str) -> str | None:
-    """The run that a file of a bundle belongs to."""
+    """The id of the run that a bundle's file belongs to; None for files of no run."""
     parts = name.split("/")
     return parts[1] if parts[0] == RUNS and len(parts) > 2 else None
 
 
 def bundle_of(folder: Path) -> Bundle | None:
-    """The open bundle that a folder of a run lies in."""
+    """The open bundle that contains a run folder; None if there is none."""
     return _OPEN.get(folder.parent.parent) if _OPEN else None
 
 
 def require_sound(run: Path) -> None:
-    """Raises DamagedFile where a run lies in a bundle and something in it was found changed."""
+    """Raises DamagedFile if the run comes from a bundle and any of its files was found changed."""
     bundle = bundle_of(run)
     if bundle is not None and run.name in bundle.problems:
         raise DamagedFile(f"{run}: changed since it was made: {'; '.join(bundle.problems[run.name])}.")
 
 
 def shown(text: str) -> str:
-    """A text with the names of open bundles in place of the folders that they are unpacked to."""
+    """The text with each open bundle's temporary folder replaced by the bundle's own path."""
     for folder, bundle in _OPEN.items():
         text = text.replace(str(folder), str(bundle.path))
     return text

@@ -1,7 +1,7 @@
-"""Temporary folders that go with their process, also where it is killed: the next process removes what such a one left.
+"""Temporary folders that are removed at process exit; those of a killed process are removed by the next process.
 
-A living process holds a lock (flock) of each of its folders, which the kernel drops with it. One of this user's that
-nobody holds is left over.
+A living process holds a file lock (flock) on each of its folders, which the kernel releases when the process ends. An
+unlocked folder of this user is therefore left over.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = "sdsbench-unpacked-"
-_held: dict[Path, int] = {}  # folder -> handle that holds its lock
+_held: dict[Path, int] = {}  # folder -> file descriptor that holds its lock
 
 
 def folder() -> Path:
-    """A new one, for this process alone."""
+    """Create a temporary folder for this process and lock it."""
     _clear()
     while True:
         made = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
@@ -29,19 +29,19 @@ def folder() -> Path:
         if handle is not None and (_locked(handle) is not False) and made.is_dir():
             _held[made] = handle
             return made
-        if handle is not None:  # another process took it for one that is left over, before it was locked
+        if handle is not None:  # before we locked it, another process removed it as left over
             os.close(handle)
 
 
 def remove(made: Path) -> None:
-    """Remove a folder of this process before its end."""
+    """Remove one of this process's folders now, not only at exit."""
     shutil.rmtree(made, ignore_errors=True)
     os.close(_held.pop(made))
 
 
 @functools.cache
 def _clear() -> None:
-    """Remove what killed processes left, and see to it that this one's go at its end."""
+    """Remove the folders that killed processes left, and register the removal of this process's own at exit."""
     atexit.register(_remove_all, os.getpid())
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with _open(path) as handle:
@@ -50,7 +50,7 @@ def _clear() -> None:
 
 
 def _remove_all(owner: int) -> None:
-    if os.getpid() == owner:  # not in a child that was forked, and ends before
+    if os.getpid() == owner:  # a forked child must not remove its parent's folders
         for made in list(_held):
             remove(made)
 
@@ -66,7 +66,7 @@ def _open(path: Path) -> Iterator[int | None]:
 
 
 def _handle(path: Path) -> int | None:
-    """A handle of a folder, not of what a link leads to; None where there is none (any more)."""
+    """A file descriptor of a folder, never following links; None if the folder does not exist (any more)."""
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -74,7 +74,7 @@ def _handle(path: Path) -> int | None:
 
 
 def _locked(handle: int) -> bool | None:
-    """Whether the lock was free and is now held; None where the disk knows no locks."""
+    """Whether the lock was free and is now held by us; None if the file system does not support locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Making a bundle: records, configurations, step logs, answers and the frozen plan, and nothing that is private."""
+"""Writing a bundle: records, configurations, step logs, answers and the frozen plan, without private data."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from sdsbench.sweeps.plan import Plan
 
 @dataclass(frozen=True)
 class Written:
-    """What went into a bundle, and what to tell of it."""
+    """What went into a bundle, and notes for the user."""
 
     runs: int
     remarks: list[str]
 
 
 def write(path: Path, places: Sequence[str | Path], plan: Plan | None = None, verdicts_only: bool = False) -> Written:
-    """Put the runs of folders (of a plan those that it has) into a bundle.
+    """Write the runs of these folders (with `plan`: only the plan's runs) into the bundle `path`.
 
-    `verdicts_only`: what tables and verdicts read; neither texts of questions and answers, nor configurations beside
-    the record's own, nor the plan, and of step logs what probes wrote, which claims about gradients read.
+    `verdicts_only` keeps what tables and verdicts read: it leaves out texts of questions and answers, config.yaml, the
+    plan and the step logs, except the probe lines, which claims about gradients read.
 
-    Raises Unavailable where there is no finished or failed run, Refused where something private would leave.
+    Raises Unavailable if there is no finished or failed run, Refused if a file contains private data.
     """
     records, damaged = read_all(places)
     chosen = [found for found in records if plan is None or found.record.run_id in plan.manifest.runs]
@@ -107,7 +107,7 @@ def _files_of(found: Found, verdicts_only: bool) -> Iterator[tuple[str, bytes]]:
 
 
 def _plan_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
-    """The plan as it was frozen, with the folders of its runs and data at their defaults."""
+    """The frozen plan's files; the local folders of runs and data are replaced by the defaults."""
     placing = {key: value if key in COST_KEYS else _default(key) for key, value in plan.manifest.placing.items()}
     manifest = plan.manifest.model_copy(update={"placing": placing})
     yield f"{PLAN}/manifest.json", plans.sealed_text(manifest).encode()
@@ -121,7 +121,7 @@ def _default(key: str) -> Any:
 
 
 def _outside(plan: Plan) -> str:
-    """Why a plan cannot leave this machine; empty where it can."""
+    """Why the plan is left out of the bundle (it holds private data); empty if it is not."""
     for name, content in _plan_files(plan):
         if found := private_in(content.decode(), paths=True):
             return f"the frozen plan is left out: {name} holds {found}"
@@ -143,7 +143,7 @@ def _plugins(records: Sequence[Found]) -> list[str]:
 
 
 def _adapters(records: Sequence[Found]) -> dict[str, str]:
-    """sha256 of trained tensors: here, or as the bundle says that a run comes from."""
+    """run id -> sha256 of its trained tensors, for runs whose adapter file is there."""
     found = {}
     for one in records:
         path = one.folder / "adapter" / "adapter.safetensors"

@@ -1,1 +1,1 @@
-"""Claims of the papers (results/claims.yaml) and what the records say about each."""
+"""The papers' claims (results/claims.yaml) and the verdict of the records on each."""

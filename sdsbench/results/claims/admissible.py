@@ -1,4 +1,4 @@
-"""Whether evidence could have decided a claim: what makes runs no evidence, each reason with the numbers checked."""
+"""Whether runs are admissible evidence for a claim; each reason against them states the numbers that were checked."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sdsbench.results.tables.run_values import score_of
 
 
 def reasons(claim: Claim, column: Column, cells: Sequence[TableCell]) -> list[str]:
-    """Why the cells of a claim (one or two) are no evidence; empty where they are."""
+    """Reasons why the claim's one or two cells are inadmissible; empty if they are admissible."""
     found: list[str] = []
     for cell in cells:
         found += [f"{cell.row}: runs of one side differ in {problem}" for problem in cell.problems]
         if len(cell.runs) < MIN_SEEDS:
             found.append(f"{cell.row}: {len(cell.runs)} seed{'s' * (len(cell.runs) != 1)}, {MIN_SEEDS} are needed")
-        if column.measure == "score":  # what a start costs, say, does not depend on the rate
+        if column.measure == "score":  # costs, such as initialisation time, do not depend on the learning rate
             collapsed = Counter(cell.unlearned.values())
             found += _tuning(claim, cell)
             found += [f"{cell.row}: {n} of {len(cell.runs)} runs did not learn ({why})" for why, n in collapsed.items()]
@@ -31,10 +31,10 @@ def reasons(claim: Claim, column: Column, cells: Sequence[TableCell]) -> list[st
 
 
 def hangs_on_truncation(claim: Claim, column: Column, cells: Sequence[TableCell], comparison: Comparison) -> str:
-    """Whether the answer would be another one if the answers that were cut short had been right.
+    """A reason if the claim's answer could change, had the truncated outputs been correct.
 
-    The worst case for a decided answer: all cut answers of the side that it disfavours right, those of the other wrong.
-    Empty where the answer stands, and where the records do not say which answers were cut.
+    Tests the worst case for a decided answer: all truncated outputs of the disfavoured side correct, those of the other
+    side wrong. Empty if the answer stays the same, or if the records do not say which outputs were truncated.
     """
     if column.measure != "score" or len(cells) < 2:
         return ""
@@ -65,7 +65,7 @@ def _tuning(claim: Claim, cell: TableCell) -> list[str]:
 
 
 def _truncated_points(column: Column, cell: TableCell) -> float:
-    """Points of 100 that a cell lost to answers which were cut short: the mean over its runs."""
+    """Points (of 100) that a cell lost to truncated outputs, mean over its runs."""
     shares = []
     for run in cell.runs:
         score = score_of(run, column)

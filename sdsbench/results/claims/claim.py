@@ -16,7 +16,7 @@ Test = Literal["higher", "not_lower", "within", "below", "spread", "file"]
 
 
 class Claim(BaseModel):
-    """One checkable sentence; the head of claims.yaml explains the keys."""
+    """One testable sentence of a paper; the comment at the top of claims.yaml explains the keys."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,17 +53,17 @@ class Claim(BaseModel):
 
 
 def default_file() -> Path:
-    """results/claims.yaml of the checkout."""
+    """Path of the checkout's results/claims.yaml."""
     return published.folder().parent / "claims.yaml"
 
 
 def read(path: Path) -> list[Claim]:
-    """All claims of a file. Raises Unavailable without the file, DamagedFile where a claim does not fit."""
+    """All claims of a file. Raises Unavailable if it does not exist, DamagedFile if a claim does not fit the schema."""
     if not path.is_file():
         raise Unavailable(
             f"{path}: no such file of claims. Give one with --claims (results/claims.yaml of a checkout)."
         )
     try:
         return [Claim.model_validate(entry) for entry in read_yaml(path, MANIFEST)["claims"]]
-    except (ValueError, KeyError, TypeError) as error:  # ValueError: pydantic's
+    except (ValueError, KeyError, TypeError) as error:  # pydantic's ValidationError is a ValueError
         raise DamagedFile(f"{path}: not a list of claims: {error}") from None

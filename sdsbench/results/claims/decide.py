@@ -1,4 +1,4 @@
-"""From intervals to an answer: reproduced, contradicted, undecided, or inadmissible evidence."""
+"""From a confidence interval to an answer: reproduced, contradicted, undecided, or inadmissible evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVEL = 0.05
 
 
 def decide(test: str, low: float, high: float, margin: float) -> Answer:
-    """The answer of an interval; see the head of claims.yaml for the tests."""
+    """The answer that the interval [low, high] gives; claims.yaml explains the tests at its top."""
     if math.isnan(low) or math.isnan(high):
         return "undecided"
     if test == "higher":
@@ -28,15 +28,15 @@ def decide(test: str, low: float, high: float, margin: float) -> Answer:
 
 
 def answer_at(test: str, comparison: Comparison, margin: float, confidence: float) -> Answer:
-    """The answer of a comparison at a confidence of one's own; undecided where nothing could be tested."""
+    """The answer of a comparison at the given confidence (0 to 1); undecided if nothing could be tested."""
     if comparison.variances is None:
         return decide(test, comparison.low, comparison.high, margin)
     half = comparison.variances.half_width(confidence)
     return decide(test, comparison.difference - half, comparison.difference + half, margin)
 
 
-def more(test: str, comparison: Comparison, margin: float, confidence: float = 1 - LEVEL) -> Needed:
-    """What would decide with a power of 0.8 if the same difference stayed: seeds a side in all, or questions."""
+def needed_to_decide(test: str, comparison: Comparison, margin: float, confidence: float = 1 - LEVEL) -> Needed:
+    """The total seeds per side, or questions, that decide with power 0.8 if the difference stays the same."""
     if comparison.variances is None:
         return Needed()
     mean = comparison.difference
@@ -44,12 +44,12 @@ def more(test: str, comparison: Comparison, margin: float, confidence: float = 1
     return needed(comparison.variances, distance, comparison.seeds, comparison.questions, alpha=1 - confidence)
 
 
-def together(test: str, margin: float, comparisons: Sequence[Comparison], pairs: Sequence[int] = ()) -> Answer:
-    """The joint answer to a claim that is made of every one of several contexts, with an error rate of its own.
+def joint_answer(test: str, margin: float, comparisons: Sequence[Comparison], pairs: Sequence[int] = ()) -> Answer:
+    """The joint answer to a claim about several contexts, with a controlled error rate.
 
-    Reproduced: every context says so at 95 % (an intersection-union test: each must). Contradicted: some context does
-    at a level that is divided by their number (Bonferroni), so that equal methods are contradicted in 5 % of studies,
-    however many contexts these have. `pairs`: among how many pairs of methods each comparison was chosen.
+    Reproduced: every context is, each at 95 % (intersection-union test). Contradicted: at least one context is, at a
+    level divided by the number of contexts (Bonferroni), so that equal methods are contradicted in at most 5 % of
+    studies however many contexts there are. `pairs[i]`: number of method pairs that comparison i was selected from.
     """
     if not comparisons:
         return "undecided"

@@ -1,4 +1,4 @@
-"""Every claim against the records: contexts, intervals, answers."""
+"""Judging claims by the records: one finding per context, then a joint answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from sdsbench.results import setting
 from sdsbench.results.claims.admissible import hangs_on_truncation, reasons
 from sdsbench.results.claims.claim import Claim, default_file
-from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, more, together
+from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, joint_answer, needed_to_decide
 from sdsbench.results.statistics.contrasts import Comparison, concluded
 from sdsbench.results.statistics.intervals import t_interval
 from sdsbench.results.statistics.pooled_effect import PooledEffect, pooled_effect
@@ -32,23 +32,23 @@ Source = Literal["runs", "shipped theory bench", "given table"]
 
 @dataclass(frozen=True)
 class ContextFinding:
-    """What one context (a model, a task, a rank ...) says about a claim."""
+    """The evidence of one context (a model, task, rank ...) on a claim."""
 
     context: str
     paper_setting: bool
     answer: Answer
-    comparison: Comparison  # ours - theirs, or ours alone
+    comparison: Comparison  # ours - theirs, or the mean of ours if there is only one side
     runs: tuple[str, ...]
     note: str = ""
     needed: Needed = NOTHING_NEEDED
-    pairs: int = 1  # of a spread: among how many pairs of methods the two were chosen
+    pairs: int = 1  # for a claim about the spread: number of method pairs from which best and worst were selected
     counted: bool = False  # the answer follows from a count of parameters, not from the interval
     source: Source = "runs"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`answer` in the paper's setting, `elsewhere` in others (None: no runs there); each with its pooled effect."""
+    """`answer` for runs in the paper's setting, `elsewhere` for others (None: no runs); each with a pooled effect."""
 
     claim: Claim
     answer: Answer
@@ -59,11 +59,11 @@ class Verdict:
 
     @property
     def source(self) -> Source:
-        """What the evidence is; a table that the project ships is nobody's own reproduction."""
+        """Whether the evidence is the user's own runs or a table shipped with the project, which is no reproduction."""
         return self.findings[0].source if self.findings else "runs"
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The verdict as plain values for JSON."""
         findings = [_finite(asdict(finding)) for finding in self.findings]
         effects = {"pooled": self.pooled, "pooled_elsewhere": self.pooled_elsewhere}
         return {
@@ -75,7 +75,7 @@ class Verdict:
 
 
 def judge(claim: Claim, runs: Sequence[Run], results: Path) -> Verdict:
-    """The verdict on one claim; `results` holds the tables that `test: file` reads."""
+    """The verdict on one claim; `results` is the folder of the tables that claims with `test: file` read."""
     if claim.test == "file":
         findings = _from_file(claim, results)
         answers = [finding.answer for finding in findings]
@@ -95,13 +95,13 @@ def judge(claim: Claim, runs: Sequence[Run], results: Path) -> Verdict:
 
 
 def _joint(claim: Claim, findings: Sequence[ContextFinding]) -> Answer:
-    """One answer over the contexts whose evidence is admissible; inadmissible where none is."""
+    """The joint answer of the contexts with admissible evidence; inadmissible if there is none."""
     usable = [finding for finding in findings if finding.answer != "inadmissible"]
     if findings and not usable:
         return "inadmissible"
     comparisons = [finding.comparison for finding in usable]
-    answer = together(claim.test, claim.margin, comparisons, [finding.pairs for finding in usable])
-    # Parameters are counted, not sampled: where they contradict a claim, no interval has a say.
+    answer = joint_answer(claim.test, claim.margin, comparisons, [finding.pairs for finding in usable])
+    # Parameters are counted, not sampled: a contradicting count decides without any interval.
     counted = [finding.answer for finding in usable if finding.counted]
     if "contradicted" in counted:
         return "contradicted"
@@ -125,7 +125,7 @@ def _from_runs(claim: Claim, runs: Sequence[Run]) -> list[ContextFinding]:
 
 
 def _of_settings(claim: Claim, column: Column, members: Sequence[Run], label: str) -> list[ContextFinding]:
-    """One finding a setting in which the sides meet; where they meet in none, one that says in what they differ."""
+    """One finding per setting with runs of both sides; if there is none, one finding that lists how they differ."""
     groups: list[tuple[dict[str, Any], list[Run]]] = []
     having = [run for run in members if run_values.value(run, column) is not None]
     for run in sorted(having, key=lambda run: (-len(run.column_facts), run.id)):
@@ -155,11 +155,11 @@ def _of_settings(claim: Claim, column: Column, members: Sequence[Run], label: st
     return [ContextFinding(label, _in_the_papers_setting(claim, having), "inadmissible", nothing, ids, note)]
 
 
-Sides = tuple[tuple[TableCell, ...], int]  # one cell or two, and among how many pairs they were chosen
+Sides = tuple[tuple[TableCell, ...], int]  # one or two cells, and the number of method pairs they were selected from
 
 
 def _sides(claim: Claim, column: Column, members: Sequence[Run]) -> Sides | None:
-    """The cells that a claim compares among runs of one setting; None where a side has no run."""
+    """The cells that a claim compares, from runs of one setting; None if a side has no run."""
     ours = _cell(column, [run for run in members if _fits(run, claim.ours)], "ours")
     if claim.test == "spread":
         cells = _by_method(column, [run for run in members if _fits(run, claim.ours)])
@@ -173,7 +173,7 @@ def _sides(claim: Claim, column: Column, members: Sequence[Run]) -> Sides | None
 def _one(
     claim: Claim, column: Column, members: Sequence[Run], cells: tuple[TableCell, ...], pairs: int, label: str
 ) -> ContextFinding:
-    confidence = 1 - LEVEL / pairs  # best and worst are chosen among all pairs
+    confidence = 1 - LEVEL / pairs  # Bonferroni: best and worst are selected from all pairs
     comparison = (
         _alone(cells[0], confidence) if len(cells) == 1 else contrast(column, cells[0], cells[1], confidence).comparison
     )
@@ -197,7 +197,7 @@ def _one(
         comparison,
         tuple(sorted({run.id for cell in cells for run in cell.runs})),
         "; ".join((*refused, *filter(None, [note]))),
-        more(claim.test, comparison, claim.margin, confidence)
+        needed_to_decide(claim.test, comparison, claim.margin, confidence)
         if answer == "undecided" and not refused
         else NOTHING_NEEDED,
         pairs,
@@ -206,7 +206,7 @@ def _one(
 
 
 def _alone(cell: TableCell, confidence: float) -> Comparison:
-    """The mean of one side with its t-interval over seeds."""
+    """A comparison of one side alone: its mean with the t-interval over seeds."""
     interval = t_interval(list(cell.by_seed.values()))
     if interval.n < 2:
         return Comparison("t over seeds", interval.mean, NAN, NAN, NAN, interval.n, 0)
@@ -235,7 +235,7 @@ def _from_file(claim: Claim, results: Path) -> list[ContextFinding]:
 
 
 def _columns(claim: Claim, runs: Sequence[Run]) -> list[Column]:
-    """One column an evaluation and its headline scorer, or the one of a measure."""
+    """One column per evaluation with its headline scorer, or the single column of another measure."""
     if claim.measure != "score":
         kind: Any = "share" if claim.measure == "init_share" else "number"
         return [Column("claim", "", {}, measure=claim.measure, format=kind)]
@@ -253,14 +253,14 @@ def _cell(column: Column, runs: Sequence[Run], name: str) -> TableCell | None:
 
 
 def _by_method(column: Column, runs: Sequence[Run]) -> list[TableCell]:
-    """A cell a method, worst first."""
+    """One cell per method, worst first."""
     methods = sorted({run.record.method for run in runs})
     cells = [cell for m in methods if (cell := _cell(column, [run for run in runs if run.record.method == m], m))]
     return sorted(cells, key=lambda cell: cell.ours.mean if cell.ours else 0.0)
 
 
 def _parameters(fewer: float, cells: tuple[TableCell, ...]) -> tuple[Answer | None, str]:
-    """The answer that the numbers of parameters force (None: they fit the claim), and what they are."""
+    """The answer forced by the parameter counts (None: they agree with the claim), and a text with the counts."""
     ours, theirs = (cell.runs[0].record.parameters for cell in cells)
     if ours is None or theirs is None:
         return "undecided", "parameter counts missing"
@@ -277,7 +277,7 @@ def _fits(run: Run, where: dict[str, Any]) -> bool:
 
 
 def _with_probes(claim: Claim, run: Run) -> Run:
-    """The run with the mean of the probed number as one more column."""
+    """The run with one more column: the mean of the probed quantity over all probe lines of its log."""
     if not claim.measure.startswith("probe."):
         return run
     key = claim.measure.removeprefix("probe.")
@@ -286,7 +286,7 @@ def _with_probes(claim: Claim, run: Run) -> Run:
 
 
 def _finite(value: Any) -> Any:
-    """Plain values for JSON, which knows neither NaN nor infinity."""
+    """The value with None for NaN and infinities, which JSON cannot represent."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -13,14 +13,14 @@ from sdsbench.results.claims.verdict import ContextFinding, Verdict
 from sdsbench.results.statistics.pooled_effect import PooledEffect
 
 SHOWN = 3
-"""Runs of a finding that a text names; `sdsbench verdict --format json` names all."""
+"""A finding's text lists at most this many runs; `sdsbench verdict --format json` lists all."""
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A table of claims, then every context with its numbers and runs."""
+    """Markdown: a table of the claims, then every context with its numbers and runs."""
     lines = ["| claim | paper | in the paper's setting | elsewhere |", "| --- | --- | --- | --- |"]
     for v in verdicts:
-        cells = (v.claim.sentence, v.claim.paper, here(v), elsewhere(v))
+        cells = (v.claim.sentence, v.claim.paper, paper_setting_answer(v), other_settings_answer(v))
         lines.append(f"| {' | '.join(map(escape.markdown, cells))} |")
     for v in verdicts:
         if v.findings:
@@ -33,23 +33,23 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def here(verdict: Verdict) -> str:
-    """The answer in the paper's setting; a shipped table is named as what it is, and no runs decide nothing."""
+def paper_setting_answer(verdict: Verdict) -> str:
+    """The answer in the paper's setting; says so if it comes from a shipped table or if there are no runs."""
     if verdict.source != "runs":
         return f"no runs; {verdict.source}: {verdict.answer}"
     findings = [finding for finding in verdict.findings if finding.paper_setting]
     return _counted(verdict.answer, findings) if findings else "undecided (no runs)"
 
 
-def elsewhere(verdict: Verdict) -> str:
-    """The same in other settings."""
+def other_settings_answer(verdict: Verdict) -> str:
+    """The answer in settings other than the paper's."""
     if verdict.elsewhere is None:
         return "no runs"
     return _counted(verdict.elsewhere, [finding for finding in verdict.findings if not finding.paper_setting])
 
 
 def joint_texts(verdict: Verdict) -> list[str]:
-    """What all contexts say together, with the pooled effect and its heterogeneity."""
+    """The joint answers over all contexts, with pooled effect and heterogeneity."""
     lines = []
     for name, answer, effect, where in (
         ("paper's setting", verdict.answer, verdict.pooled, True),
@@ -66,6 +66,7 @@ def joint_texts(verdict: Verdict) -> list[str]:
 
 
 def finding_text(finding: ContextFinding) -> str:
+    """One line on a finding: context, answer, difference with its interval, and runs."""
     where = "paper's setting" if finding.paper_setting else "elsewhere"
     if finding.source != "runs":
         where = f"{finding.source}, no runs of yours"
@@ -107,7 +108,7 @@ def _effect(effect: PooledEffect) -> str:
 
 
 def _limits(claim: Claim) -> str:
-    """What an interval is held against."""
+    """The limits that the claim's interval is compared with."""
     if claim.test != "file":
         return f"margin {claim.margin:g}"
     low, high = ("unbounded" if bound is None else f"{bound:g}" for bound in claim.bounds)

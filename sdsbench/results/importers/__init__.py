@@ -1,1 +1,1 @@
-"""Results of other tools as external records: shown apart, never averaged with ours."""
+"""Importing results of other tools as external records: shown separately, never averaged with our runs."""

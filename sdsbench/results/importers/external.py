@@ -1,4 +1,4 @@
-"""An external record: what another tool measured. It has no provenance that we could check, so it is no `Record`."""
+"""External records: results of another tool. Their provenance cannot be checked, so they are no `Record`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST = 150  # bytes of a name that becomes a file's; file systems have at mo
 
 
 class ExternalRecord(FileContent):
-    """One result of another tool; numbers it does not state are None."""
+    """One result of another tool; numbers that it does not report are None."""
 
     tool: str  # peft method_comparison | wandb
     name: str
@@ -36,7 +36,7 @@ class ExternalRecord(FileContent):
     memory_bytes: int | None = None
     trainable: int | None = None
     status: str = ""
-    made_with: str = ""  # package versions and device, as the tool states them
+    made_with: str = ""  # package versions and device, as the tool reports them
     origin: str  # sha256 of the imported file
 
 
@@ -61,7 +61,7 @@ def _holds_another(path: Path, name: str) -> bool:
 
 
 def read_all(folder: Path) -> tuple[list[ExternalRecord], dict[str, str]]:
-    """Every external record below a folder, none where it does not exist; and {path: what is wrong} of the others."""
+    """All external records below a folder (none if it does not exist), and {path: reason} of unreadable files."""
     records: list[ExternalRecord] = []
     damaged: dict[str, str] = {}
     for path in sorted(folder.glob("*/*.json")):
@@ -81,12 +81,12 @@ def _read(path: Path) -> ExternalRecord:
 
 @contextmanager
 def importing(tool: str, path: Path) -> Iterator[None]:
-    """Inside: whatever is wrong with a file of another tool is one DamagedFile that names it."""
+    """Context manager: turn any error while reading another tool's file into a DamagedFile that names the file."""
     try:
         yield
     except SdsbenchError:
         raise
-    except Exception as error:  # its format is not ours: any value may be anything
+    except Exception as error:  # a foreign format: any value can have any type
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise DamagedFile(f"{path}: not what {tool} writes ({reason}).") from None
 

@@ -12,9 +12,9 @@ from sdsbench.results.importers.external import ExternalRecord, number, origin
 
 
 def read(path: Path) -> ExternalRecord:
-    """One result file. Its train time includes the evaluations on the way and the final test, as the tool counts it.
+    """Read one result file. Its train time (seconds) includes intermediate evaluations and the final test, as in peft.
 
-    Raises DamagedFile for a file that is no such result.
+    Raises DamagedFile if the file is no such result.
     """
     try:
         tree: dict[str, Any] = read_json(path, EXTERNAL)
@@ -46,11 +46,11 @@ def read(path: Path) -> ExternalRecord:
 
 
 _RANKS = ("r", "rank", "lora_r", "init_r", "vera_r")
-"""What peft's tuners call the size of what they add."""
+"""The names that peft's tuners use for their rank."""
 
 
 def _method(adapter: dict[str, Any]) -> str:
-    """The tuner as peft names it, with the switches that make another method of it: `LORA (use_dora, pissa)`."""
+    """The tuner's peft name with the options that make it another method: `LORA (use_dora, pissa)`."""
     switches = [key for key in sorted(adapter) if key.startswith("use_") and adapter[key] is True]
     start = adapter.get("init_lora_weights")
     switches += [start] if isinstance(start, str) else []
@@ -64,12 +64,12 @@ def _rank(adapter: dict[str, Any]) -> int | None:
 
 
 def files(source: Path) -> list[Path]:
-    """The result files of a folder, or the one that is given."""
+    """The result files of a folder, or `source` itself if it is a file."""
     return sorted(source.glob("*.json")) if source.is_dir() else [source]
 
 
 def _last_numbers(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """The last value of every test metric, and of the loss."""
+    """The last value of each test metric and of the loss."""
     found: dict[str, float] = {}
     for line in lines:
         for key, value in line.items():

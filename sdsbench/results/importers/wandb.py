@@ -1,7 +1,7 @@
-"""W&B run folders (run-* or offline-run-*): the last value of everything logged, and the configuration.
+"""Importing W&B run folders (run-* or offline-run-*): the last value of each logged metric, and the configuration.
 
-Where W&B left files/wandb-summary.json and files/config.yaml as text, these are read; an offline run has only its
-.wandb file (wandb_log.py).
+Reads files/wandb-summary.json and files/config.yaml if W&B wrote them; an offline run has only its .wandb file
+(wandb_log.py).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _SECONDS = ("cost/train_seconds", "_runtime")
 
 
 def read(folder: Path) -> ExternalRecord:
-    """One run folder. Numbers of the summary become scores; keys of the config are looked for under usual names.
+    """Read one run folder. Numbers of the summary become scores; config values are looked up under their usual names.
 
-    Raises Unavailable where the folder holds neither a summary nor a .wandb file, DamagedFile where they are bad.
+    Raises Unavailable if the folder holds neither a summary nor a .wandb file, DamagedFile if they cannot be parsed.
     """
     source, summary, raw = _contents(folder)
     config = dict(leaves(raw))
     numbers = {key: usable for key, value in leaves(summary) if (usable := number(value)) is not None}
     rank = number(_first(config, "method.rank", "rank", "lora_r", "r", *_of_adapter("r")))
     seed = number(_first(config, "seed"))
-    own = "run_id" in config  # a view of a run of this package (runs/tracking): its scores bear the stage's name
+    own = "run_id" in config  # logged by this package (runs/tracking): score names contain the stage
     return ExternalRecord(
         tool="wandb",
         name=folder.name,
@@ -59,12 +59,12 @@ def _whole(value: float | None) -> int | None:
 
 
 def _of_adapter(key: str) -> tuple[str, str]:
-    """Where a trainer logs a key of peft's: in its section, or in that of the adapter's own name there."""
+    """The two config keys where trainers log a peft option: with and without peft's adapter name `default`."""
     return f"peft_config.{key}", f"peft_config.default.{key}"
 
 
 def _contents(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """The file that was read, the summary and the configuration."""
+    """(the file that was read, summary, configuration)."""
     summary_path, config_path = folder / "files" / "wandb-summary.json", folder / "files" / "config.yaml"
     logs = sorted(folder.glob("*.wandb"))
     if not summary_path.is_file():
@@ -81,7 +81,7 @@ def _contents(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The folder itself if it is a run, else the runs in it."""
+    """The folder itself if it is a W&B run, else the W&B runs in it."""
     if (folder / "files").is_dir():
         return [folder]
     return sorted(path for path in folder.glob("*run-*") if (path / "files").is_dir())

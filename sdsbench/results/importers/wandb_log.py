@@ -1,9 +1,8 @@
-"""The .wandb file of an offline run: what was logged last, and the configuration.
+"""Reading the .wandb file of an offline W&B run: last logged values and configuration.
 
-The file is a LevelDB log of protobuf messages: 7 bytes of header, then blocks of 32 KiB; a record is a checksum
-(4 bytes), a length (2), a kind (1: whole, 2: first, 3: middle, 4: last part) and data, and no record head crosses a
-block's end.
-The messages are W&B's own, so its package must be installed.
+The file is a LevelDB log of protobuf messages: 7 bytes of header, then blocks of 32 KiB. A record is a checksum
+(4 bytes), a length (2), a kind (1: whole, 2: first, 3: middle, 4: last part) and data; no record header crosses a
+block boundary. Parsing the messages needs the package wandb.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ _WHOLE, _LAST = 1, 4
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(summary, config) of a run, nested keys joined by points; a file that ends early gives what it holds.
+    """(summary, config) of a run, nested keys joined by dots; of a truncated file, what it holds.
 
-    Raises Unavailable without W&B's package, DamagedFile for a file of another kind or with a wrong checksum.
+    Raises Unavailable if wandb is not installed, DamagedFile for another format or a wrong checksum.
     """
     try:
         from wandb.proto import wandb_internal_pb2
@@ -68,7 +67,7 @@ def _records(path: Path) -> Iterator[bytes]:
             continue
         checksum, length, kind = _HEAD.unpack_from(content, at)
         data = content[at + _HEAD.size : at + _HEAD.size + length]
-        if kind == 0 or len(data) < length:  # the end of a run that was killed
+        if kind == 0 or len(data) < length:  # the run was killed here
             return
         if zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
             raise DamagedFile(f"{path}: wrong checksum at byte {at}")

@@ -1,4 +1,4 @@
-"""What a paper says about its runs, written from their records: the paragraph on the setup, and the BibTeX."""
+"""Text for a paper, generated from records: the paragraph on the experimental setup, and BibTeX entries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("paragraph", "bibtex")
 
 
 def texts(name: str, runs: Sequence[Run]) -> dict[str, str]:
-    """The paragraph as md and tex, or the references as bib. Raises Unavailable where no run is finished."""
+    """{"md", "tex"} of the paragraph or {"bib"} of the references. Raises Unavailable if no run is finished."""
     from sdsbench.results import escape
     from sdsbench.results.paper_text.bibtex import bibtex
     from sdsbench.results.paper_text.paragraph import paragraphs
@@ -29,7 +29,7 @@ def texts(name: str, runs: Sequence[Run]) -> dict[str, str]:
 
 
 def one_of(name: str, found: Mapping[str, str], ending: str) -> str:
-    """The text of the wanted format; the only one where there is one. Raises ConfigError for a format it has not."""
+    """The text in the format `ending`, or the only one there is. Raises ConfigError for a missing format."""
     if len(found) == 1:
         return next(iter(found.values()))
     if ending not in found:

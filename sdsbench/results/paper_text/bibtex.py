@@ -1,7 +1,7 @@
-"""BibTeX of the methods, data and models that records name.
+"""BibTeX entries of the methods, data sets and models used by runs.
 
-references.bib holds an entry for each; its field `keywords` says of what: method:lora, data:gsm8k, model:mistral_7b. A
-plugin brings a references.bib of its own beside its module.
+references.bib holds the entries; the field `keywords` says what each one is for: method:lora, data:gsm8k,
+model:mistral_7b. A plugin can have its own references.bib beside its module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE = "references.bib"
 
 
 def bibtex(runs: Sequence[Run]) -> str:
-    """The entries that these runs' records call for, in the order of their keys; what has none is named in comments."""
+    """The entries that these runs need, ordered by key; names without an entry are listed in comments."""
     wanted = sorted(_wanted(runs))
     found = {entry for word in wanted if (entry := _entry(word))}
     missing = (escape.one_line(word.replace(":", " ")) for word in wanted if not _entry(word))
@@ -30,14 +30,14 @@ def bibtex(runs: Sequence[Run]) -> str:
 
 
 def _entry(word: str) -> str | None:
-    """The entry of a name; of `data:glue/rte`, where it has none of its own, that of `data:glue`."""
+    """The entry of a keyword; `data:glue/rte` falls back to `data:glue`."""
     known = entries()
     return known.get(word) or known.get(word.partition("/")[0])
 
 
 @functools.cache
 def entries() -> dict[str, str]:
-    """keyword -> entry, of this package and of installed plugins; ours count where both have one."""
+    """keyword -> entry, of this package and of installed plugins; this package's entry wins if both have one."""
     found: dict[str, str] = {}
     for path in _files():
         for entry in re.findall(r"^@\w+\{.*?^\}", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
@@ -58,10 +58,10 @@ def _wanted(runs: Sequence[Run]) -> set[str]:
     for run in runs:
         record = run.record
         wanted |= {f"model:{record.model}"}
-        if not trains_base(record.method):  # full fine-tuning is nobody's method
+        if not trains_base(record.method):  # full fine-tuning has no paper to cite
             wanted |= {f"method:{record.method}"}
         if record.provenance is not None:
-            # Data that a generator made stands in for the real set; the set is still what it is called after.
+            # Generated data has the real data set's name and format, so the real one is cited.
             wanted |= {f"data:{used.dataset}" for used in record.provenance.data}
     return wanted
 

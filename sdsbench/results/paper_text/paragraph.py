@@ -1,6 +1,6 @@
-"""The paragraph of an experimental section, from records alone: one a model and training setting.
+"""The setup paragraph of a paper's experiments section, from records alone: one per model and training setting.
 
-What differs between the runs of one paragraph is listed; what a record does not say is left out, not guessed.
+Values that differ between the runs of one paragraph are listed; values missing in a record are left out.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sdsbench.results.tables.titles import method_order, model_title, task_title
 from sdsbench.tasks.graders.titles import described
 
 PACKAGES = ("torch", "transformers", "peft", "lm_eval")
-"""Software whose version a reader asks for first; the records name the rest."""
+"""Packages whose versions the paragraph states; the records hold those of all packages."""
 
 
 _SOURCES = {"embedded": "generated stand-ins for the real rows", "local": "local copy", "hub": "hub"}
 
 
 def paragraphs(runs: Sequence[Run]) -> list[str]:
-    """A paragraph for every model and task of the finished runs, in the order of their names.
+    """One paragraph per model and task of the finished runs, ordered by name.
 
-    Raises Unavailable where no run is finished.
+    Raises Unavailable if no run is finished.
     """
     done = [run for run in runs if run.record.status == "done" and not setting.tuning_run(run.record)]
     groups = grouped(done, lambda run: (run.record.model, run.record.task, run.record.protocol))
@@ -166,7 +166,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _values(runs: Sequence[Run], key: str) -> list[str]:
-    """The values of a key that these runs have, as texts; none where it has no value."""
+    """The distinct values of a key in these runs, as texts; empty if no run has one."""
     values = {
         run.naming[key] for run in runs if run.naming.get(key) is not None and not isinstance(run.naming[key], list)
     }

@@ -1,1 +1,1 @@
-"""Records -> one folder of static pages: no server, no network, no script."""
+"""Records -> a folder of static HTML pages that need no server, network or script."""

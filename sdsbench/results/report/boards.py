@@ -1,4 +1,4 @@
-"""One leaderboard a task: methods by score, with what each cost, and each method's difference to the reference."""
+"""One leaderboard per task: methods by score, with their costs and their differences to the reference method."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _COSTS = (
 
 @dataclass(frozen=True)
 class Board:
-    """A task's table, its score column and its rows from best to worst.
+    """The leaderboard of one task: its table, its score column, its rows from best to worst.
 
-    `differences` holds every row against the reference method, as `sdsbench table compare` tests it over the whole
-    grid; it is empty where the reference has no run here. `tried` are all runs of the column, tuning runs too.
+    `differences` compares every row with the reference method, as `sdsbench table compare` does over the whole grid;
+    empty if the reference has no run here. `tried` are all runs of the column, tuning runs included.
     """
 
     title: str
@@ -58,16 +58,16 @@ class Board:
         return [(row, run_id, reason) for row, cell in self.valued for run_id, reason in sorted(cell.unlearned.items())]
 
     def variant(self, row: Row) -> int:
-        """Which of its method's rows this is, by rank, from 0: figures give each a shade of the method's colour."""
+        """The index of this row among its method's rows, by rank; figures give each a shade of the method's colour."""
         method = self._run(row).method
         same = [other for other in self.rows if self._run(other).method == method]
         return sorted((self._run(other).rank or 0, other.name) for other in same).index(
             (self._run(row).rank or 0, row.name)
         )
 
-    def look(self, row: Row) -> dict[str, Any]:
-        """Colour and marks of a row in all figures."""
-        return self.palette.look(self._run(row).method, self.variant(row))
+    def style(self, row: Row) -> dict[str, Any]:
+        """matplotlib colour and marker of a row, the same in all figures."""
+        return self.palette.style(self._run(row).method, self.variant(row))
 
     def _run(self, row: Row) -> Record:
         cell = self.cell(row)
@@ -75,13 +75,13 @@ class Board:
 
 
 def boards(runs: Sequence[Run], reference: str = "lora", rank: int | None = None) -> list[Board]:
-    """A board for each column of the grid of all runs, with its cells and marks: the same tests as in the table."""
+    """One board per score column of the grid of all runs, with the same cells, marks and tests as the table."""
     whole = grid(runs)
     built = build(whole, runs)
     tests = family(whole.columns, built.cells)
     try:
         differences = compare(built, reference, rank=rank).differences
-    except Refused:  # no run of the reference: each board says so
+    except Refused:  # no run of the reference: each board then states this
         differences = ()
     palette = Palette(run.record.method for run in runs)
     made = []
@@ -97,7 +97,7 @@ def boards(runs: Sequence[Run], reference: str = "lora", rank: int | None = None
 
 
 def _with_costs(whole: Built, column: Column, slug: str, tests: int) -> Built:
-    """The rows of one column from best to worst, with their costs; a cost that nobody recorded has no column."""
+    """The rows of one column from best to worst, plus cost columns; costs that no run recorded have no column."""
 
     def cell(row: Row) -> TableCell:
         return whole.cells[row.name, column.name]
@@ -106,7 +106,7 @@ def _with_costs(whole: Built, column: Column, slug: str, tests: int) -> Built:
     rows = [row for row in whole.table.rows if cell(row).status != "missing"]
     sign = 1 if column.better == "lower" else -1
     rows.sort(key=lambda row: (0, sign * ours.mean) if (ours := cell(row).ours) else (1, 0.0))
-    # Costs are shown of the very runs whose scores are.
+    # Scores and costs are shown for the same runs.
     shown = tuple(
         replace(row, where={"run_id": frozenset(run.id for run in (*cell(row).runs, *cell(row).unfinished))})
         for row in rows

@@ -1,4 +1,4 @@
-"""The whole report: index.html, a page a run, figures. The same records give the same bytes."""
+"""Building the report: index.html, one page per run, figures. Equal records give equal bytes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from sdsbench.results.tables.titles import method_title, model_title, task_title
 
 @dataclass(frozen=True)
 class Picture:
+    """A figure on the page; `svg` is the figure's SVG text."""
+
     name: str
     caption: str
     svg: str
@@ -35,7 +37,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class BoardView:
-    """What the page shows of one board: its answer, then what it rests on."""
+    """The parts of one board on the page: its conclusion first, then the evidence."""
 
     board: Board
     answer: str
@@ -59,13 +61,13 @@ def build(
 ) -> Path:
     """Write the report into `folder` and return its index.html.
 
-    `reference`: the method that all are held against, at equal rank or at `rank`; `lead`: sentences that the page
-    begins with.
+    `reference`: the method that all others are compared with, at equal rank or at `rank`; `lead`: the page's first
+    sentences.
     """
     found = boards(runs, reference=reference, rank=rank)
     views = [_view(board, folder / "figures") for board in found]
     run_pages = {run.id: run_page(run) for run in runs}
-    # What could not be read is known once everything has been asked for.
+    # Files are read on demand, so the list of unreadable ones is complete only after all pages are made.
     index = template("index.html").render(
         title=title,
         root="",
@@ -79,8 +81,8 @@ def build(
         damaged={**damaged, **problems_of(runs)},
         paragraphs=paragraphs(runs),
         bibtex=bibtex(runs),
-        here=verdict_texts.here,
-        elsewhere=verdict_texts.elsewhere,
+        paper_setting_answer=verdict_texts.paper_setting_answer,
+        other_settings_answer=verdict_texts.other_settings_answer,
         joint_texts=verdict_texts.joint_texts,
         finding_text=verdict_texts.finding_text,
         method_title=method_title,
@@ -135,7 +137,7 @@ def _picture(folder: Path, name: str, caption: str, label: str, figure: Any) -> 
 
 
 def _second_scores(found: Sequence[Board], folder: Path) -> Iterator[Picture]:
-    """A figure for every two scores of the same runs; parts of one mean are one score."""
+    """One figure per pair of scores of the same runs; the parts of a mean count as one score."""
     for first, second in combinations([board for board in found if not board.column.parts], 2):
         means = [
             {*parts}

@@ -1,4 +1,4 @@
-"""What a board says in a sentence: who cannot be told from the reference, who is better or worse, who is not tested."""
+"""A board's conclusion in a sentence: methods better, worse, indistinguishable from the reference, or not tested."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sdsbench.results.tables.ranking import ALPHA
 from sdsbench.results.tables.reference_comparison import Difference
 
 NAMED = 3
-"""Up to so many methods are named one by one where they are only counted otherwise."""
+"""Up to this number, methods are named; more are only counted."""
 
 
 def conclusion(board: Board) -> str:
-    """The answer of one task. Differences are points of 100 with 95 % intervals; p-values are adjusted by Holm."""
+    """The conclusion of one task. Differences in points (of 100) with 95 % intervals; p-values are Holm-adjusted."""
     tested = [d for d in board.differences if not math.isnan(d.adjusted)]
     apart = [d for d in tested if d.adjusted < ALPHA]
     together = [d for d in tested if d.adjusted >= ALPHA]

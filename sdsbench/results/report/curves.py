@@ -1,4 +1,4 @@
-"""Scores over learning rates: a series for every method, variant and optimizer, from runs or from a tuned choice."""
+"""Score by learning rate: one series per method, variant and optimizer, from runs or from recorded tuning results."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ RATE = "config.train.lr"
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores in the column's units by learning rate, a number a seed; `tuning`: how the tested rate was chosen."""
+    """One series: learning rate -> scores in the column's units, one per seed. `tuning`: how the rate was chosen."""
 
     method: str
     title: str
-    variant: int  # of its method, from 0
+    variant: int  # index among the method's series, from 0
     scores: dict[float, list[float]]
     tuning: Tuning | None
-    validation: bool  # scored on rows held back from training
+    validation: bool  # scored on validation rows held out from training
 
 
 def curves(column: Column, runs: Sequence[Run]) -> list[Curve]:
-    """The series of a column's runs that have two learning rates or more, method by method."""
+    """The series of a column's runs with at least two learning rates, ordered by method."""
     groups = grouped((run for run in runs if run.record.status == "done"), by_method)
     found: list[Curve] = []
     for (method, rank), members in sorted(groups.items(), key=lambda item: (method_order(item[0][0]), item[0][1] or 0)):
@@ -61,6 +61,6 @@ def _curve(column: Column, runs: Sequence[Run], title: str, number: int) -> Curv
 
 
 def _recorded(choice: Tuning, scale: float) -> dict[float, list[float]]:
-    """The means that a tuned run's record keeps, where the tuning runs themselves are not here."""
+    """The mean score per rate from a tuned run's record, used if the tuning runs themselves are not available."""
     pairs = zip(choice.grid, choice.scores, strict=True)
     return {rate: [scale * score] for rate, score in pairs if score is not None}

@@ -1,4 +1,4 @@
-"""On which questions two methods disagree."""
+"""The test questions on which two methods disagree."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class DisputedQuestion:
+    """A question that one method answers correctly and the other does not; `winner` is the correct method."""
+
     id: str
     prompt: str
     target: str
@@ -25,9 +27,9 @@ class DisputedQuestion:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """The best method against another at one common seed: counts and some of the questions.
+    """The best method against another at one common seed: counts, and some of the questions.
 
-    Without a p-value: one run of each says nothing of the methods, and of another seed it may say the opposite.
+    No p-value: one run of each says nothing about the methods in general; another seed may show the opposite.
     """
 
     ours: str
@@ -42,7 +44,7 @@ class Disagreement:
 
 
 def disagreements(board: Board) -> list[Disagreement]:
-    """The first row against each other row; rows without right/wrong answers at a common seed are left out."""
+    """The first row against each other row; rows without right/wrong answers at a common seed are skipped."""
     valued = board.valued
     found = []
     for row, cell in valued[1:]:

@@ -1,4 +1,4 @@
-"""The templates of all pages. What is data is shown as text: escaped for HTML, its control characters written out."""
+"""The templates of all pages. Data is inserted as text: escaped for HTML, control characters written out."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def template(name: str) -> jinja2.Template:
-    """A template by its file's name."""
+    """The template with this file name."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, finalize=_visible).get_template(name)
 
 
 def write_style(folder: Path) -> None:
-    """The style sheet that the pages of a folder share."""
+    """Write style.css, which all pages of the folder use."""
     write_atomic(folder / "style.css", (TEMPLATES / "style.css").read_text())
 
 
 def _visible(value: Any) -> Any:
-    """Markup that is ours stays as it is."""
+    """Write control characters out, except in trusted markup."""
     return escape.visible(value) if type(value) is str else value

@@ -1,4 +1,4 @@
-"""The figures of the report, one function each: data -> matplotlib Figure, or None where there is nothing to draw."""
+"""The report's figures, one function each: data -> matplotlib Figure, or None if there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.definition import Column, Row
 
-LOSS_POINTS = 200  # at most, per line
-WIDE = 8  # costs further apart than this factor are drawn on a logarithmic axis
+LOSS_POINTS = 200  # maximum per line
+WIDE = 8  # the cost axis is logarithmic if costs differ by more than this factor
 BAR = {"linewidth": 1.6, "capsize": 2.5}
 Span = tuple[float, float, float]  # value, low, high
 
 
 def forest(board: Board) -> Figure | None:
-    """Every method's difference to the reference with its 95 % interval; hollow where nothing could be tested."""
+    """Forest plot: each method's difference to the reference with its 95 % interval; hollow if it was not tested."""
     shown = [(d, d.contrast.comparison) for d in board.differences if d.contrast is not None]
     if not shown:
         return None
@@ -41,12 +41,12 @@ def forest(board: Board) -> Figure | None:
         axes.axvline(0, color="#444444", linewidth=1)
         axes.set_xlim(-reach, reach)
         for height, (difference, c) in enumerate(shown):
-            look = board.look(difference.row)
+            style = board.style(difference.row)
             untested = math.isnan(difference.adjusted)
-            face = "white" if untested else look["markerfacecolor"]
+            face = "white" if untested else style["markerfacecolor"]
             ends = (c.difference, *((c.low, c.high) if not math.isnan(c.low) else (c.difference,) * 2))
-            _bar(axes, ends, height, look["color"], horizontal=True)
-            axes.plot([c.difference], [height], **{**look, "linestyle": "", "markerfacecolor": face})
+            _bar(axes, ends, height, style["color"], horizontal=True)
+            axes.plot([c.difference], [height], **{**style, "linestyle": "", "markerfacecolor": face})
             digits = board.column.digits
             text = "not tested" if untested else f"{c.difference:+{digits}} [{c.low:{digits}}, {c.high:{digits}}]"
             axes.annotate(text, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
@@ -56,23 +56,25 @@ def forest(board: Board) -> Figure | None:
 
 
 def seeds(board: Board, link: Callable[[str], str]) -> Figure | None:
-    """Every seed as a point that links to its run, with mean and 95 % interval."""
+    """One point per seed, linked to its run's page, with mean and 95 % interval."""
     if not board.valued:
         return None
     with drawing():
         figure = Figure(figsize=(5.6, 0.9 + 0.3 * len(board.valued)))
         axes = figure.subplots()
-        # Intervals of two seeds can be wider than the whole scale; they may leave the frame, the points may not.
+        # With two seeds an interval can exceed the whole scale, so the axis limits fit the points, not the intervals.
         axes.set_xlim(*_room([number for _, cell in board.valued for number in cell.by_seed.values()]))
         for height, (row, cell) in enumerate(reversed(board.valued)):
-            look = board.look(row)
+            style = board.style(row)
             by_id = {run.id: cell.by_seed[run.record.seed] for run in cell.runs if run.record.seed in cell.by_seed}
             spread = np.linspace(0.16, 0.3, len(by_id)) if len(by_id) > 1 else [0.2]
-            points = axes.scatter(list(by_id.values()), height + np.array(spread), s=22, color=look["color"],
-                                  marker=look["marker"], alpha=0.75, linewidths=0)  # fmt: skip
+            points = axes.scatter(list(by_id.values()), height + np.array(spread), s=22, color=style["color"],
+                                  marker=style["marker"], alpha=0.75, linewidths=0)  # fmt: skip
             points.set_urls([link(run_id) for run_id in by_id])
-            _bar(axes, _interval(cell), height, look["color"], horizontal=True)
-            axes.plot([_interval(cell)[0]], [height], marker="|", markersize=10, color=look["color"], markeredgewidth=2)
+            _bar(axes, _interval(cell), height, style["color"], horizontal=True)
+            axes.plot(
+                [_interval(cell)[0]], [height], marker="|", markersize=10, color=style["color"], markeredgewidth=2
+            )
         _names(axes, [row for row, _ in reversed(board.valued)])
         axes.set_xlabel(escape.figure(f"{metric(board)}; points: seeds, line: mean and 95 % interval"))
     return figure
@@ -86,16 +88,16 @@ class _Point:
 
 
 def pareto(board: Board, cost: str, label: str) -> Figure | None:
-    """Mean score with its interval against one cost, a column of the board; methods that no other beats are ringed.
+    """Mean score with its interval against one cost (a column of the board); Pareto-optimal methods are ringed.
 
-    A method has no point where its table has no cost. None where the cost is the same for all (an axis that says
-    nothing), and where it was measured on several machines, so that it says more of them than of the methods.
+    Methods without a cost in the table have no point. None if the cost is equal for all methods, or if it was measured
+    on different machines, which would compare machines instead of methods.
     """
     points, machines = [], set()
     for row, cell in board.valued:
         costs = board.built.cells.get((row.name, cost))
         if costs is not None and costs.ours is not None and costs.ours.mean > 0:
-            each = list(costs.by_seed.values()) or [costs.ours.mean]  # a count is the same for every seed
+            each = list(costs.by_seed.values()) or [costs.ours.mean]  # counts are the same for every seed
             points.append(_Point(row, (costs.ours.mean, min(each), max(each)), _interval(cell)))
             machines |= {(p.device, p.threads) for run in costs.runs if (p := run.record.provenance)}
     timed = any(run_values.is_cost(column.measure) for column in board.built.table.columns if column.name == cost)
@@ -112,10 +114,10 @@ def pareto(board: Board, cost: str, label: str) -> Figure | None:
 
 
 def two_scores(first: Board, second: Board) -> Figure | None:
-    """One score of the same runs against another, such as what was learned against what was kept, with both intervals.
+    """Two scores of the same runs against each other with both intervals, such as the task's and a retention score.
 
-    A line joins the methods that no other beats on both; dashed is the model before training, where it was scored.
-    None where fewer than two rows have both.
+    A line joins the Pareto-optimal methods; a dashed line shows the score before training, if it was evaluated.
+    None if fewer than two rows have both scores.
     """
     others = {row.name: cell for row, cell in second.valued}
     points = [
@@ -136,9 +138,10 @@ def two_scores(first: Board, second: Board) -> Figure | None:
 
 
 def learning_rates(board: Board) -> Figure | None:
-    """Score against learning rate: a line a method and variant, a point a seed, the chosen rate ringed.
+    """Score against learning rate: one line per method and variant, one point per seed, the chosen rate ringed.
 
-    The axis says how many runs chose it, the legend where it is no best one: at the end of its grid.
+    The axis label states the number of tuning runs; the legend marks chosen rates at an end of the grid, beyond which a
+    better one may lie.
     """
     found = curves(board.column, board.tried)
     if not found:
@@ -149,18 +152,18 @@ def learning_rates(board: Board) -> Figure | None:
         axes.set_xscale("log")
         rows = {row.title: row for row in board.rows}
         for curve in found:
-            row = rows.get(curve.title)  # none where each rate is a row of its own
-            look = board.look(row) if row else board.palette.look(curve.method, curve.variant)
+            row = rows.get(curve.title)  # None if each rate has its own row
+            style = board.style(row) if row else board.palette.style(curve.method, curve.variant)
             rates = list(curve.scores)
             means = [float(np.mean(values)) for values in curve.scores.values()]
             chosen = curve.tuning.chosen if curve.tuning else None
             title = curve.title if curve.tuning is None or curve.tuning.interior else f"{curve.title} (end of its grid)"
-            axes.plot(rates, means, label=escape.figure(title), markersize=5, **look)
+            axes.plot(rates, means, label=escape.figure(title), markersize=5, **style)
             dots = [(rate, value) for rate, values in curve.scores.items() for value in values if len(values) > 1]
-            axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, color=look["color"], alpha=0.5, linewidths=0)
+            axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, color=style["color"], alpha=0.5, linewidths=0)
             if chosen in curve.scores:
                 axes.scatter([chosen], [means[rates.index(chosen)]], s=110, facecolors="none",
-                             edgecolors=look["color"], linewidths=1.2)  # fmt: skip
+                             edgecolors=style["color"], linewidths=1.2)  # fmt: skip
         shown = sorted({rate for curve in found for rate in curve.scores})
         turned = 30 if len(shown) > 6 else 0
         axes.set_xticks(shown, [f"{rate:g}" for rate in shown], rotation=turned)
@@ -195,7 +198,7 @@ def losses(board: Board) -> Figure | None:
             kept = slice(None, None, max(1, len(smooth) // LOSS_POINTS))
             marks: dict[str, Any] = {"markersize": 4, "markevery": max(1, len(smooth[kept]) // 6)}
             axes.plot(
-                steps[kept], smooth[kept], label=escape.figure(row.title), linewidth=1.3, **board.look(row), **marks
+                steps[kept], smooth[kept], label=escape.figure(row.title), linewidth=1.3, **board.style(row), **marks
             )
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("training loss (moving average)")
@@ -204,14 +207,14 @@ def losses(board: Board) -> Figure | None:
 
 
 def metric(board: Board) -> str:
-    """What the numbers of a board are: `GSM8K: flexible x 100`."""
+    """Axis label of a board's scores: `GSM8K: flexible x 100`."""
     column: Column = board.column
     name = f"{column.title}: {column.scorer}" if column.scorer else column.title
     return f"{name} × 100" if SCALE.get(column.format) == SCALE["score"] else name
 
 
 def _scatter(axes: Any, points: Sequence[_Point], boards: tuple[Board, Board | None]) -> None:
-    """Points of a score (up) against another or a cost (None), with intervals; those that no other beats are ringed."""
+    """Scatter plot with intervals, Pareto-optimal points ringed; y is a score, x another score or (None) a cost."""
     upward, across = boards
     axes.set_ylim(*_room([point.y[0] for point in points]))
     if across:
@@ -221,16 +224,16 @@ def _scatter(axes: Any, points: Sequence[_Point], boards: tuple[Board, Board | N
         best.sort(key=lambda point: point.x[0])
         axes.plot([p.x[0] for p in best], [p.y[0] for p in best], color="#777777", linewidth=0.8, zorder=1)
     for point in points:
-        look = (across or upward).look(point.row)
+        style = (across or upward).style(point.row)
         (x, low, high), y = point.x, point.y[0]
-        _bar(axes, point.y, x, look["color"], horizontal=False)
+        _bar(axes, point.y, x, style["color"], horizontal=False)
         if across:
-            _bar(axes, point.x, y, look["color"], horizontal=True)
+            _bar(axes, point.x, y, style["color"], horizontal=True)
         else:
-            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], color=look["color"], linestyle="", **BAR)
+            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], color=style["color"], linestyle="", **BAR)
         if point in best:
             axes.scatter([x], [y], s=150, facecolors="none", edgecolors="#444444", linewidths=1)
-        axes.plot([x], [y], label=escape.figure(point.row.title), **{**look, "linestyle": "", "markersize": 6})
+        axes.plot([x], [y], label=escape.figure(point.row.title), **{**style, "linestyle": "", "markersize": 6})
     axes.set_ylabel(escape.figure(metric(upward)))
     if across:
         axes.set_xlabel(escape.figure(metric(across)))
@@ -239,7 +242,7 @@ def _scatter(axes: Any, points: Sequence[_Point], boards: tuple[Board, Board | N
 
 
 def _unbeaten(points: Sequence[_Point], up: int, right: int) -> list[_Point]:
-    """The points that no other beats on both axes; the signs say which way is better."""
+    """The Pareto-optimal points; `up` and `right` are 1 or -1: whether more is better on the y and x axis."""
 
     def beats(one: _Point, other: _Point) -> bool:
         gains = (up * (one.y[0] - other.y[0]), right * (one.x[0] - other.x[0]))
@@ -253,7 +256,7 @@ def _sign(board: Board) -> int:
 
 
 def _bar(axes: Any, span: Span, at: float, colour: Any, horizontal: bool) -> None:
-    """An interval; where it leaves the axes, whose limits must be set, an arrow shows that it goes on."""
+    """Draw an interval; an arrow marks an end outside the axes, whose limits must be set before."""
     _, low, high = span
     least, most = axes.get_xlim() if horizontal else axes.get_ylim()
     ends = [max(low, least), min(high, most)]
@@ -282,12 +285,12 @@ def _names(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _legend(axes: Any, columns: int, below: float = 0.18) -> None:
-    """`below`: what the axis' own texts take, as a share of its height."""
+    """Add the legend below the axes; `below`: height of the axis texts, as a share of the axes' height."""
     axes.legend(loc="upper left", bbox_to_anchor=(0, -below), ncols=columns)
 
 
 def _untrained(board: Board) -> float | None:
-    """The mean score of the models before training, in the column's units."""
+    """The mean score before training, in the column's units; None if it was not evaluated."""
     values = [
         score.value * SCALE.get(board.column.format, 1.0)
         for run in {run.id: run for _, cell in board.valued for run in cell.runs}.values()

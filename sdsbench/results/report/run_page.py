@@ -1,4 +1,4 @@
-"""The page of one run: what it is, how its rate was chosen, its scores, its answers with the grader's verdicts."""
+"""The page of one run: configuration, tuning, scores, and answers with the graders' verdicts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.titles import method_title, model_title, task_title
 
 ANSWERS = 20
-"""Answers of an evaluation that the page shows; the rest is in the run's folder."""
+"""Maximum number of answers per evaluation on the page; the run folder has all of them."""
 
 
 @dataclass(frozen=True)
 class ShownAnswers:
-    """The first answers of a run to one evaluation, each with what its graders said."""
+    """The first answers of a run to one evaluation, each with its graders' verdicts."""
 
     title: str
     count: int
@@ -29,7 +29,7 @@ class ShownAnswers:
 
 
 def run_page(run: Run) -> dict[str, Any]:
-    """What the template run.html is filled with."""
+    """The variables of the template run.html."""
     record = run.record
     settings = [(key.removeprefix("config."), value) for key, value in run.flat.items() if key.startswith("config.")]
     inert = set(record.inert)
@@ -67,7 +67,7 @@ def _facts(run: Run) -> list[tuple[str, Any]]:
 
 
 def _tuning(run: Run) -> dict[str, Any] | None:
-    """How a value of this run was chosen, value by value."""
+    """The tuning results behind the run's chosen value, one entry per candidate value; None if it was not tuned."""
     tuning = run.record.tuning
     if tuning is None:
         return None
@@ -101,7 +101,7 @@ def _answers(run: Run) -> Iterator[ShownAnswers]:
                 for sample in found[:ANSWERS]
                 if holds_answer(sample)
             ]
-            if rows:  # else the report names the file among those that could not be read
+            if rows:  # if the file is unreadable, the report lists it as damaged
                 yield ShownAnswers(f"{task_title(name)} ({stage.replace('_', ' ')})", len(found), tuple(rows))
 
 

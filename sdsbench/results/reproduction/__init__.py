@@ -1,1 +1,1 @@
-"""Runs of a bundle trained again here, and what each of them says of the one in the bundle."""
+"""Reproducing a bundle: its runs are trained again on this machine and compared with the originals."""

@@ -1,4 +1,4 @@
-"""A run and its reproduction: bitwise the same, the same answers, within the spread of its seeds, or not."""
+"""A run compared with its reproduction: bitwise the same, same answers, within the spread of seeds, or different."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ Answer = Literal["bitwise the same", "the same answers", "within the spread", "d
 EXIT_CODES: Mapping[Answer, int] = {
     "bitwise the same": 0, "the same answers": 10, "within the spread": 11, "different": 12,
 }  # fmt: skip
-"""From best to worst. A run that could not be trained here ends with the code of its error instead."""
+"""Outcomes from best to worst, with exit codes. A run that could not be trained has its error's exit code instead."""
 
 
 @dataclass(frozen=True)
 class ScoreDifference:
-    """One headline score, theirs and ours, and how far two runs of this setting with other seeds lie apart.
+    """One headline score of the original (theirs) and the reproduction (ours), and the spread expected between seeds.
 
-    All numbers are as in records (a share from 0 to 1). `half_width`: of the 95 % interval of the difference of two
-    such runs, t with n - 1 degrees of freedom, standard deviation over the seeds times the square root of 2; None where
-    the bundle has fewer than two seeds.
+    Numbers are as in records (a share from 0 to 1). `half_width`: half of the 95 % interval of the difference of two
+    runs with different seeds, t(n - 1) x standard deviation over n seeds x sqrt(2); None below two seeds in the bundle.
     """
 
     evaluation: str
@@ -43,10 +42,12 @@ class ScoreDifference:
     unit: Unit = "share"
 
     def shown(self, value: float, sign: str = "") -> str:
+        """A value of this score for display, in points (of 100) for shares."""
         return score_text(value, self.unit, sign)
 
     @property
     def within(self) -> bool:
+        """Whether the two scores differ by at most `half_width` (must be equal if that is unknown)."""
         return abs(self.ours - self.theirs) <= (1e-9 if self.half_width is None else self.half_width + 1e-9)
 
     def __str__(self) -> str:
@@ -64,7 +65,7 @@ class ScoreDifference:
 
 @dataclass(frozen=True)
 class ChangedAnswer:
-    """An answer that the two runs give otherwise."""
+    """A question that the two runs answer differently."""
 
     evaluation: str
     index: int
@@ -75,7 +76,7 @@ class ChangedAnswer:
 
 @dataclass(frozen=True)
 class ReproducedRun:
-    """What became of one run."""
+    """The outcome of one run's reproduction."""
 
     run_id: str
     answer: Answer
@@ -83,18 +84,18 @@ class ReproducedRun:
     ours: Found | None = None
     reason: str = ""  # why there is no reproduction
     differences: tuple[ScoreDifference, ...] = ()
-    loss: float | None = None  # the largest difference of a step's loss
+    loss: float | None = None  # largest absolute difference of a step's loss
     questions: int = 0
     other_verdicts: tuple[ChangedAnswer, ...] = ()
-    other_words: int = 0  # answers of another wording with the same verdict
-    made_otherwise: tuple[str, ...] = field(default=())  # what differs between the two: code, torch, device ...
+    other_words: int = 0  # number of answers with another wording but the same verdict
+    made_otherwise: tuple[str, ...] = field(default=())  # differences of code, torch, device ...
     exit_code: int = 0
 
 
 def compared(theirs: Found, ours: Found, siblings: Sequence[Record], adapter: str | None) -> ReproducedRun:
-    """Hold a reproduction against a run of a bundle.
+    """Compare a reproduction (ours) with the run of a bundle (theirs).
 
-    `siblings`: finished runs of the bundle, which hold the spread; `adapter`: sha256 of the run's trained tensors.
+    `siblings`: finished runs of the bundle, for the spread over seeds; `adapter`: sha256 of their trained tensors.
     """
     questions, other, words = _answers(theirs.folder, ours.folder)
     differences = tuple(_differences(theirs.record, ours.record, siblings))
@@ -115,7 +116,7 @@ def compared(theirs: Found, ours: Found, siblings: Sequence[Record], adapter: st
 
 
 def made_otherwise(theirs: Record, ours: Record) -> list[str]:
-    """What the two were made with and do not share, each as `what: theirs, ours`."""
+    """The differences of code, versions and hardware between the two runs, each as `what: theirs, ours`."""
     one, other = theirs.provenance, ours.provenance
     if one is None or other is None:
         return ["what one of them was made with is not recorded"]
@@ -143,7 +144,7 @@ def _scores(record: Record) -> list[dict[str, Any]]:
 
 
 def _bitwise(theirs: Found, ours: Found, adapter: str | None) -> bool:
-    """Equal numbers of every step, equal counts, and equal trained tensors where the bundle has their hash."""
+    """Whether all step numbers and counts are equal, and the trained tensors too if the bundle has their hash."""
     one, other = theirs.record, ours.record
     facts = ((record.losses, record.tokens, record.parameters) for record in (one, other))
     left, right = (_steps(found.folder) for found in (theirs, ours))
@@ -155,7 +156,7 @@ def _bitwise(theirs: Found, ours: Found, adapter: str | None) -> bool:
 
 
 def _steps(folder: Path) -> list[dict[str, Any]]:
-    """The step log without times. Probes are left out: whether a run looks at its steps changes nothing in them."""
+    """The step log without times and without probe lines: probes only observe, so runs may differ in having them."""
     lines = step_log.read(folder / "metrics.jsonl")
     return [
         {key: line[key] for key in line if key != "seconds"} for line in lines if line["kind"] in ("train", "method")
@@ -169,7 +170,7 @@ def _largest_loss(one: Path, other: Path) -> float | None:
 
 
 def _answers(one: Path, other: Path) -> tuple[int, list[ChangedAnswer], int]:
-    """(questions that both answer, those with another verdict, how many others are worded otherwise)."""
+    """(number of common questions, those with another verdict, number of other answers with another wording)."""
     count, found, words = 0, [], 0
     stages = ("untrained", "best_epoch", "validation", "trained")
     stored = [(name, stage) for stage in stages for name in evaluations_with_samples(one, stage)]
@@ -180,7 +181,7 @@ def _answers(one: Path, other: Path) -> tuple[int, list[ChangedAnswer], int]:
         if len(left) != len(right):
             found.append(ChangedAnswer(name, -1, "", f"{len(left)} answers", f"{len(right)} answers"))
         for x, y in zip(left, right, strict=False):
-            both = x.keys() & y.keys()  # a bundle of verdicts has no texts
+            both = x.keys() & y.keys()  # a verdicts-only bundle has no texts
             texts = [str(answer.get("response", "")) for answer in (x, y)]
             if any(x[key] != y[key] for key in ("scores", "target", "prompt") if key in both):
                 found.append(ChangedAnswer(name, x["index"], str(x.get("target", "")), *texts))
@@ -211,7 +212,7 @@ def _like(score: Score, record: Record) -> Score | None:
 
 
 def _setting(record: Record) -> str:
-    """What names a run, its seed apart."""
+    """JSON text of the configuration without its seeds."""
     return canonical_json({key: value for key, value in record.config.items() if key not in ("seed", "seeds")})
 
 

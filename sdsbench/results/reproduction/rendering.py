@@ -1,4 +1,4 @@
-"""What a reproduction found, as a text, as JSON and as one page with both runs side by side."""
+"""Reproduction results as Markdown, JSON and one HTML page with both runs side by side."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sdsbench.results import escape
 from sdsbench.results.report.pages import template, write_style
 from sdsbench.results.reproduction.differences import ReproducedRun
 
-SHOWN = 12  # questions of a run with another verdict
+SHOWN = 12  # maximum number of changed answers listed per run
 
 
 def write(folder: Path, name: str, results: Sequence[ReproducedRun]) -> Path:
-    """reproduction.json, reproduction.md, index.html and style.css below `folder`; returns the page."""
+    """Write reproduction.json, reproduction.md, index.html and style.css to `folder`; return the page's path."""
     page = template("reproduction.html").render(
         title=f"{name} reproduced", root="", counts=counts(results), results=results, lines=lines, shown=SHOWN
     )
@@ -31,7 +31,7 @@ def write(folder: Path, name: str, results: Sequence[ReproducedRun]) -> Path:
 
 
 def counts(results: Sequence[ReproducedRun]) -> str:
-    """`2 runs: 1 bitwise the same, 1 within the spread`."""
+    """A summary such as `2 runs: 1 bitwise the same, 1 within the spread`."""
     found = Counter(result.answer for result in results)
     return f"{len(results)} run(s): {counted(found)}"
 
@@ -47,7 +47,7 @@ def markdown(name: str, results: Sequence[ReproducedRun]) -> str:
 
 
 def lines(result: ReproducedRun) -> list[str]:
-    """Everything that is to be said of one run beside its answer."""
+    """All details of one run's result, one line each."""
     if result.ours is None:
         return [result.reason]
     found = [str(difference) for difference in result.differences]

@@ -1,1 +1,1 @@
-"""Statistics over runs: intervals, tests of differences, power, corrections. Nothing here draws random numbers."""
+"""Statistics over runs: intervals, tests of differences, power, multiple-testing correction; no random numbers."""

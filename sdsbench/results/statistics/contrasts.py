@@ -1,13 +1,13 @@
 """Tests of the difference between two methods.
 
-| function | what varies | paired over seeds | use |
+| function | random effects | paired over seeds | data |
 |---|---|---|---|
-| `paired_seeds` | seeds | yes | one score a seed |
-| `unpaired_seeds` | seeds | no | one score a seed |
-| `paired_crossed` | seeds and questions | yes | the answers of several seeds to the same questions |
-| `unpaired_crossed` | seeds and questions | no | the same |
+| `paired_seeds` | seeds | yes | one score per seed |
+| `unpaired_seeds` | seeds | no | one score per seed |
+| `paired_crossed` | seeds and questions | yes | scores of several seeds on the same questions |
+| `unpaired_crossed` | seeds and questions | no | scores of several seeds on the same questions |
 
-Which of them a comparison uses is decided by results/tables/contrast.py, before anybody looks at a score.
+results/tables/contrast.py selects the test by a rule that does not depend on the scores.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 from sdsbench.results.statistics.variances import Variances
 
 NAN = float("nan")
-Pooled = tuple[float, float]  # a variance between seeds of one method, and its degrees of freedom
+Pooled = tuple[float, float]  # (variance between seeds of one method, its degrees of freedom)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference ours - theirs with its interval and two-sided p-value (NaN where it cannot be had).
+    """A difference ours - theirs with its interval and two-sided p-value (NaN if there is no test).
 
-    `seeds` is the smaller number of the two sides.
+    `seeds` is the smaller number of seeds of the two sides.
     """
 
     test: str
@@ -43,10 +43,10 @@ class Comparison:
 def concluded(
     test: str, difference: float, variances: Variances, seeds: int, questions: int = 0, confidence: float = 0.95
 ) -> Comparison:
-    """The comparison that a difference and its variances make.
+    """The Comparison for a mean difference and its variances.
 
-    Where no variance was seen at all (every seed, or every question, differs by the same amount) there is nothing to
-    test with: interval and p are NaN, however large the difference is.
+    If the estimated variance is 0 (every seed or every question differs by the same amount), no test is possible:
+    interval and p are NaN however large the difference is.
     """
     half = variances.half_width(confidence)
     p_value = variances.p_value(difference)
@@ -54,7 +54,7 @@ def concluded(
 
 
 def paired_seeds(ours: Mapping[int, float], theirs: Mapping[int, float], confidence: float = 0.95) -> Comparison:
-    """Paired t-test over common seeds. Raises ValueError where no seed is common."""
+    """Paired t-test over common seeds; arguments are seed -> score. Raises ValueError without a common seed."""
     seeds = sorted(set(ours) & set(theirs))
     if not seeds:
         raise ValueError(f"no common seed: {sorted(ours)} and {sorted(theirs)}")
@@ -70,7 +70,7 @@ def paired_seeds(ours: Mapping[int, float], theirs: Mapping[int, float], confide
 def unpaired_seeds(
     ours: Mapping[int, float], theirs: Mapping[int, float], confidence: float = 0.95, pooled: Pooled | None = None
 ) -> Comparison:
-    """Welch's t-test over the seeds of both sides, or with one pooled variance of seeds where it is given."""
+    """Welch's t-test over the seeds of both sides (seed -> score), or a t-test with the variance `pooled`."""
     a_s, b_s = (np.array([side[seed] for seed in sorted(side)]) for side in (ours, theirs))
     test = "Welch's t over seeds" if pooled is None else "t over seeds, pooled variance"
     difference, seeds = float(a_s.mean() - b_s.mean()), min(a_s.size, b_s.size)
@@ -81,13 +81,13 @@ def unpaired_seeds(
 
 
 def paired_crossed(ours_sq: np.ndarray, theirs_sq: np.ndarray, confidence: float = 0.95) -> Comparison:
-    """Difference of two methods over S seeds x Q questions, both of which are samples of more, row by row.
+    """Test of the difference of two methods over S seeds x Q questions, both random effects; rows are paired by seed.
 
-    D[s, q] = mean + seed effect + question effect + rest, the variances estimated by moments (crossed random effects;
-    McCullagh 2000). The variance of the seeds' means holds its share of the rest; that of the questions' means has it
-    taken off, so that it is counted once.
+    Model: D[s, q] = mean + seed effect + question effect + residual (crossed random effects), variances estimated by
+    moments (McCullagh 2000). The variance of the seed means includes its share of the residual; the same share is
+    subtracted from the variance of the question means, so that the residual is counted once.
 
-    Both arrays are S x Q with equal seeds and questions. Raises ValueError for other shapes or below 2 x 2.
+    Both arrays are S x Q with equal seeds and questions. Raises ValueError for unequal shapes or below 2 x 2.
     """
     if ours_sq.shape != theirs_sq.shape or ours_sq.ndim != 2 or min(ours_sq.shape) < 2:
         raise ValueError(f"two equal tables of at least 2 x 2 are needed, not {ours_sq.shape} and {theirs_sq.shape}")
@@ -108,10 +108,10 @@ def paired_crossed(ours_sq: np.ndarray, theirs_sq: np.ndarray, confidence: float
 def unpaired_crossed(
     ours_sq: np.ndarray, theirs_sq: np.ndarray, confidence: float = 0.95, pooled: Pooled | None = None
 ) -> Comparison:
-    """The same where the seeds of the two sides have nothing to do with each other; the questions are the same.
+    """As paired_crossed, but the seeds of the two sides are independent; the questions are the same.
 
-    The seeds' part is Welch's (or one pooled variance of seeds where it is given), the questions' part is the variance
-    of the difference of the two sides' means a question, less what the rest of both sides adds to it.
+    The variance over seeds is Welch's (or `pooled`, if given). The variance over questions is that of the difference of
+    the two per-question means, minus the share of the residuals in it.
 
     The arrays are S x Q and T x Q. Raises ValueError for other shapes or below 2 x 2.
     """
@@ -136,20 +136,20 @@ def unpaired_crossed(
 
 
 def pooled_variance(groups: Sequence[Sequence[float]]) -> Pooled | None:
-    """One variance between seeds of several methods' scores; None where no method has two seeds."""
+    """The pooled variance between seeds over several methods' scores; None if no method has two seeds."""
     usable = [np.asarray(group, dtype=float) for group in groups if len(group) > 1]
     freedom = sum(group.size - 1 for group in usable)
     return (sum(_variance(group) * (group.size - 1) for group in usable) / freedom, freedom) if freedom else None
 
 
 def _variance(values: np.ndarray) -> float:
-    """Sample variance; that of equal numbers is 0, whatever rounding leaves."""
+    """Sample variance; exactly 0 for equal numbers, despite rounding."""
     variance = float(values.var(ddof=1))
     return 0.0 if variance <= (1e-12 * max(1.0, float(np.abs(values).max()))) ** 2 else variance
 
 
 def _rest(table_sq: np.ndarray) -> float:
-    """Variance of what neither a seed nor a question explains."""
+    """Residual variance: what neither seed nor question effects explain."""
     seeds, questions = table_sq.shape
     rest_sq = table_sq - table_sq.mean(axis=1, keepdims=True) - table_sq.mean(axis=0) + table_sq.mean()
     variance = float((rest_sq**2).sum()) / ((seeds - 1) * (questions - 1))
@@ -167,5 +167,5 @@ def _two_sides(a: float, s: int, b: float, t: int, pooled: Pooled | None) -> tup
 
 
 def _not_below(variances: Variances, least: float, freedom: float) -> Variances:
-    """The variances, or the least that the rest alone leaves: by chance the effects can look smaller than that."""
+    """The variances, but at least the residual's: by chance the estimated effects can be smaller than that."""
     return Variances(least, freedom) if variances.total < least else variances

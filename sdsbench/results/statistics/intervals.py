@@ -1,4 +1,4 @@
-"""Confidence intervals over seeds. A single number per seed, few seeds: Student's t."""
+"""Confidence intervals over seeds, from one number per seed; Student's t because seeds are few."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import special
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its two-sided confidence interval; `low` and `high` are NaN where n is 1."""
+    """A mean and its two-sided 95 % confidence interval; `low` and `high` are NaN if n is 1."""
 
     mean: float
     low: float
@@ -26,12 +26,12 @@ class Interval:
 
 
 def t_quantile(freedom: int) -> float:
-    """Half the width of a 95 % interval in standard errors."""
+    """Half-width of a two-sided 95 % t-interval in standard errors; `freedom`: degrees of freedom."""
     return -float(special.stdtrit(freedom, (1 - 0.95) / 2))
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Mean of independent values with its 95 % t-interval. Raises ValueError where there are none."""
+    """Mean of independent values with its 95 % t-interval. Raises ValueError for an empty sequence."""
     x = np.asarray(values, dtype=float)
     if x.size == 0:
         raise ValueError("an interval needs at least one value")

@@ -1,4 +1,4 @@
-"""One effect over several contexts (tasks, models, ranks), and how much it differs between them."""
+"""Random-effects meta-analysis: the mean effect over contexts (tasks, models, ranks) and its heterogeneity."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class PooledEffect:
 
 
 def pooled_effect(comparisons: Sequence[Comparison]) -> PooledEffect | None:
-    """DerSimonian and Laird's (1986) model with Hartung's and Knapp's (2001) interval; None below two contexts.
+    """DerSimonian and Laird's (1986) estimator with the interval of Hartung and Knapp (2001); None below two contexts.
 
-    Contexts without a test are left out. (statsmodels' combine_effects divides by 0 where contexts differ less than
-    chance makes them.)
+    Contexts without a test are left out. (Not statsmodels' combine_effects, which divides by 0 if contexts differ less
+    than expected by chance.)
     """
     known = [c for c in comparisons if c.variances is not None and c.variances.total > 0]
     if len(known) < 2:

@@ -1,9 +1,8 @@
-"""The variance of a mean difference, by what it falls with, and what follows from it: intervals, p, power.
+"""The variance of a mean difference, split into seeds and questions; intervals, p-values and power follow from it.
 
-Every test of this package ends in the same two numbers: the part of the variance that falls with more seeds and the
-part that falls with more questions, each with its degrees of freedom. The interval, the p-value, the smallest effect
-that could have been found and the number of seeds that would find one all come from them, so that none of these can
-disagree with another.
+Every test of this package yields two variances, one that decreases with more seeds and one that decreases with more
+questions, each with its degrees of freedom. Interval, p-value, smallest detectable effect and required number of seeds
+are all computed from these two, so that they are consistent with each other.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from dataclasses import dataclass
 
 from scipy import optimize, special, stats
 
-LEAST_LOG_P = -12.0  # smaller p-values are all shown as this one
-POWER = 0.8  # what studies are planned with
-MOST_SEEDS = 1000  # more than anybody trains
+LEAST_LOG_P = -12.0  # log10 of p: smaller p-values are not distinguished
+POWER = 0.8  # the usual power of study planning
+MOST_SEEDS = 1000  # limit of the search for the required number of seeds
 
 
 @dataclass(frozen=True)
 class Variances:
-    """The variance of a mean difference: `of_seeds` falls with the number of seeds, `of_questions` does not."""
+    """The variance of a mean difference: `of_seeds` decreases with the number of seeds, `of_questions` does not."""
 
     of_seeds: float
     seed_freedom: float
@@ -38,17 +37,17 @@ class Variances:
 
     @property
     def freedom(self) -> float:
-        """Satterthwaite's degrees of freedom of the whole."""
+        """Satterthwaite's degrees of freedom of the total variance."""
         if self.total == 0:
             return self.seed_freedom
         parts = self.of_seeds**2 / self.seed_freedom + self.of_questions**2 / self.question_freedom
         return self.total**2 / parts
 
     def quantile(self, p: float) -> float:
-        """How many standard errors a two-sided test at level `p` asks for.
+        """The critical value of a two-sided test at level `p`, in standard errors.
 
-        The quantiles of the two degrees of freedom weighed by the two variances (Cochran and Cox): with three seeds
-        Satterthwaite's covered 92.7 % in simulation, this 94 to 95.5 %.
+        The t quantiles of the two degrees of freedom, weighted by the two variances (Cochran and Cox). In simulations
+        with three seeds, 95 % intervals by Satterthwaite covered 92.7 %, these 94 to 95.5 %.
         """
         if self.total == 0:
             return math.nan
@@ -56,7 +55,7 @@ class Variances:
         return -sum(part * float(special.stdtrit(freedom, p / 2)) for part, freedom in parts if part) / self.total
 
     def p_value(self, difference: float) -> float:
-        """Two-sided p of a mean difference; NaN where no variance was seen, as nothing can be tested then."""
+        """Two-sided p-value of a mean difference; NaN if the estimated variance is 0 (no test possible)."""
         if self.total == 0:
             return math.nan
         distance = abs(difference) / self.error
@@ -67,11 +66,11 @@ class Variances:
         return float(10 ** optimize.brentq(lambda p: self.quantile(10**p) - distance, LEAST_LOG_P, 0.0))
 
     def half_width(self, confidence: float = 0.95) -> float:
-        """Half of the interval; NaN where no variance was seen."""
+        """Half-width of the confidence interval; NaN if the estimated variance is 0."""
         return self.quantile(1 - confidence) * self.error
 
     def with_seeds(self, seeds: int, planned: int) -> Variances:
-        """What the same study would have with `planned` seeds a side where `seeds` are there now."""
+        """The variances expected with `planned` seeds per side, given these for `seeds` per side."""
         ratio = (planned - 1) / (seeds - 1)
         return Variances(
             self.of_seeds * seeds / planned, self.seed_freedom * ratio, self.of_questions, self.question_freedom
@@ -88,7 +87,7 @@ class Variances:
         return float(stats.nct.sf(critical, freedom, shift)) + (0.0 if math.isnan(lower) else lower)
 
     def detectable(self) -> float:
-        """The smallest true mean difference that the test finds with a power of 0.8; NaN where no variance was seen."""
+        """The smallest true mean difference found with power 0.8; NaN if the estimated variance is 0."""
         if self.total == 0:
             return math.nan
         low, high = 0.0, 1000.0
@@ -100,19 +99,17 @@ class Variances:
 
 @dataclass(frozen=True)
 class Needed:
-    """What a further study needs to find a difference: seeds a side in all, or questions where no seeds would do."""
+    """What a study needs to find a difference: total seeds per side, or questions if no number of seeds suffices."""
 
     seeds: int | None = None
     questions: int | None = None
 
 
 def needed(variances: Variances, difference: float, seeds: int, questions: int, alpha: float = 0.05) -> Needed:
-    """Seeds a side with which the test finds a true mean `difference` with a power of 0.8.
+    """The seeds per side with which the test finds a true mean `difference` with power 0.8.
 
-    Or the least number of questions where the questions alone keep it from being found; neither where more than 1000
-    seeds would be needed.
-
-    `seeds` and `questions` are those that `variances` was estimated from.
+    If the variance over questions alone prevents that, the least number of questions instead; neither if more than 1000
+    seeds would be needed. `variances` was estimated from `seeds` per side and `questions`.
     """
     if seeds < 2 or difference == 0 or variances.total == 0:
         return Needed()
@@ -122,7 +119,7 @@ def needed(variances: Variances, difference: float, seeds: int, questions: int, 
 
     if not reached(MOST_SEEDS):
         normal = stats.norm.isf(alpha / 2) + stats.norm.isf(1 - POWER)
-        limit = abs(difference) / normal  # the largest standard error with which it is found
+        limit = abs(difference) / normal  # the largest standard error at which it is found
         enough = math.ceil(questions * variances.of_questions / limit**2)
         return Needed(questions=enough) if enough > questions else Needed()
     low, high = 2, MOST_SEEDS

@@ -1,1 +1,1 @@
-"""Records -> tables: definitions as data, cells with intervals and tests, four formats from one frame."""
+"""Records -> tables: definitions are data, cells have intervals and tests, four formats come from one frame."""

@@ -1,4 +1,4 @@
-"""A definition and records -> a table: cells, one frame that every format is written from, and a footer."""
+"""Building a table from its definition and records: cells, the frame behind all formats, and the footer."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from sdsbench.results.tables.runs import Run, problems_of
 
 @dataclass(frozen=True)
 class Built:
+    """A filled table: cells by (row name, column name), notes, and excluded runs (id -> reason)."""
+
     table: Table
     cells: dict[tuple[str, str], TableCell]
     footer: list[str]
@@ -27,17 +29,17 @@ class Built:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row a cell, in the table's order; the one source of all four formats."""
+        """One row per cell, in the table's order; all four formats are written from it."""
         return pd.DataFrame(
             [_frame_row(self.cells[r.name, c.name], c) for r in self.table.rows for c in self.table.columns]
         )
 
 
 def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = None) -> Built:
-    """Fill a table. A cell whose runs must not be averaged, or not be compared with its column, says so itself."""
+    """Fill a table. A cell states itself if its runs cannot be averaged, or not be compared with its column."""
     excluded: Exclusions = {run_id: f"damaged: {reason}" for run_id, reason in (damaged or {}).items()}
     made: dict[tuple[str, str], TableCell] = {}
-    # Each row and each column looks at all runs once; a cell holds those that fit both, in the order given.
+    # Rows and columns each filter all runs once; a cell holds the runs that fit both, in the given order.
     of_column = {c.name: {run.id for run in runs if run.fits(c.where)} for c in table.columns if not c.parts}
     for row in table.rows:
         of_row = [run for run in runs if run.fits(row.where)]
@@ -59,8 +61,8 @@ def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = No
 
 
 def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, str], TableCell]:
-    """The cells whose runs have another setting than most of the column's; they are in no comparison."""
-    if column.format == "count" or not column.better:  # nothing is ranked: rows may be different settings
+    """The cells whose setting differs from the majority of the column; they are excluded from all comparisons."""
+    if column.format == "count" or not column.better:  # not ranked, so rows may have different settings
         return {}
     valued = [cell for cell in cells if cell.status == "value"]
     facts = []
@@ -68,7 +70,7 @@ def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, st
         merged: dict[str, Any] = {}
         for run in cell.runs:
             merged |= setting.compared(run, score_of(run, column))
-        if column.parts:  # the tasks of a mean differ from each other, not its methods
+        if column.parts:  # a mean's tasks differ from each other on purpose
             merged = {key: value for key, value in merged.items() if key in _OF_A_MEAN}
         facts.append(merged)
     return {

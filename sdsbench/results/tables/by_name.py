@@ -1,4 +1,4 @@
-"""A table by its name, in every format: the one door of the command line."""
+"""Tables by name, in every format; used by all commands that print tables."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ENDINGS = {kind: ending for kind, (ending, _) in FORMATS.items()}
 
 
 def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str = "trained") -> Built:
-    """The table `name` (a definition's, or grid) filled. Raises ConfigError for an unknown name, Unavailable where a
-    grid has no score of the stage.
+    """Fill the table `name` (a definition's name, or grid). Raises ConfigError for an unknown name, Unavailable if no
+    run has a score of `stage` for the grid.
     """
     return build(grid(runs, stage) if name in ("grid", reference_comparison.NAME) else get(name), runs, dict(damaged))
 
@@ -24,9 +24,9 @@ def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str
 def texts(
     filled: Built, against: tuple[str, int | None] | None = None, pooled: bool = False, run_ids: bool = False
 ) -> dict[str, str]:
-    """The table by ending (md, tex, html, csv); with `against`, a method and its rank, every method against that one.
+    """The table as {file ending: text} for md, tex, html, csv; with `against` (reference, rank) the comparison with it.
 
-    `run_ids` keeps the names of runs in the notes of LaTeX, which a paper's reader has no use for.
+    `run_ids` keeps run ids in the notes of the LaTeX format, where they are left out by default.
     """
     if against is None:
         made = {ending: render(filled) for ending, render in FORMATS.values()}
@@ -37,5 +37,5 @@ def texts(
 
 
 def settings_texts(name: str) -> dict[str, str]:
-    """The same of a table of settings (settings.NAMES), which no run fills."""
+    """{file ending: text} of a table of settings (settings.NAMES), which needs no runs."""
     return {ending: settings.render(name, kind) for kind, ending in ENDINGS.items()}

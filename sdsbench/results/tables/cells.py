@@ -1,4 +1,4 @@
-"""Runs -> cells: which runs, their mean and interval, the paper's number, or why there is none."""
+"""Runs -> table cells: the runs of a cell, their mean and interval, the paper's number, or why there is no value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNFINISHED = ("oom", "failed", "timeout", "preempted", "running")
 
 @dataclass(frozen=True)
 class TableCell:
-    """One cell. `status`: value, counted (a parameter count without a run), unequal (runs that must not be averaged),
+    """One table cell. `status`: value, counted (a parameter count, no run needed), unequal (runs must not be averaged),
     missing, or a run's status.
     """
 
@@ -34,21 +34,22 @@ class TableCell:
     runs: tuple[Run, ...] = ()
     unfinished: tuple[Run, ...] = ()
     paper: Published | None = None
-    mark: str = ""  # best, or among_best: cannot be told from the best
-    p_value: float | None = None  # of the best against this cell, adjusted over the table
+    mark: str = ""  # best, or among_best (not significantly different from the best)
+    p_value: float | None = None  # p-value of the best cell against this one, adjusted over the table
     test: str = ""
-    lacking: str = ""  # of a mean: which parts it does not have
-    problems: tuple[str, ...] = ()  # why its runs must not be averaged: a line a key, with the values
-    apart: Mapping[str, str] = field(default_factory=dict)  # in what it is another setting than the column's others
+    lacking: str = ""  # for a mean: the parts without a value
+    problems: tuple[str, ...] = ()  # why its runs must not be averaged: one line per differing key, with the values
+    apart: Mapping[str, str] = field(default_factory=dict)  # facts that differ from the column's majority
     unlearned: Mapping[str, str] = field(default_factory=dict)  # run id -> why the run did not learn
 
     @property
     def difference(self) -> float | None:
+        """Our mean minus the paper's number, in the column's units; None if either is missing."""
         return None if self.ours is None or self.paper is None else self.ours.mean - self.paper.value
 
     @property
     def note(self) -> str:
-        """What did not finish beside what did: `1 oom`; what a mean lacks; what keeps it from being compared."""
+        """Unfinished runs (`1 oom`), missing parts of a mean, and reasons against comparing this cell."""
         counts = Counter(run.record.status for run in self.unfinished if self.ours is not None)
         unfinished = (f"{count} {status}" for status, count in sorted(counts.items()))
         apart = (f"other {key}: {value}" for key, value in self.apart.items())
@@ -57,11 +58,11 @@ class TableCell:
 
 
 Exclusions = dict[str, str]
-"""Runs that were left out, by id, each with the first reason that was found."""
+"""Run id -> the first reason for which the run was left out."""
 
 
 def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: Exclusions) -> TableCell:
-    """The cell of a row and a column, of the runs that fit both."""
+    """Make the cell of a row and a column from the runs that fit both."""
 
     def without(runs: Sequence[Run], kind: Callable[[Run], bool], reason: str) -> list[Run]:
         for run in filter(kind, runs):
@@ -92,7 +93,7 @@ def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: 
 
 
 def mean_of(table: Table, row: Row, column: Column, parts: Sequence[TableCell]) -> TableCell:
-    """The mean of other cells, seed by seed: only of seeds that every part has; missing without any."""
+    """The mean of other cells, seed by seed, over the seeds that all of them have; missing if there is none."""
     unfinished = tuple({run.id: run for part in parts for run in part.unfinished}.values())
     empty = TableCell(row.name, column.name, "missing", unfinished=unfinished, paper=_published(table, row, column))
     if absent := [part.column.partition("/")[2] for part in parts if part.ours is None]:
@@ -130,13 +131,13 @@ def _without_value(cell: TableCell, row: Row, column: Column) -> TableCell:
 
 
 def _status(unfinished: Sequence[Run]) -> str:
-    """The commonest status; ties go to the worse one."""
+    """The most frequent status; among equally frequent ones the worst."""
     counts = Counter(str(run.record.status) for run in unfinished)
     return max(UNFINISHED, key=lambda status: (counts[status], -UNFINISHED.index(status)))
 
 
 def _the_count(empty: TableCell, having: Sequence[tuple[Run, float]]) -> TableCell:
-    """A count is no average: every run must have the same."""
+    """A cell with a count, which is not averaged: all runs must have the same value."""
     runs = tuple(run for run, _ in having)
     holders: dict[float, list[str]] = {}
     for run, number in having:
@@ -149,7 +150,7 @@ def _the_count(empty: TableCell, having: Sequence[tuple[Run, float]]) -> TableCe
 
 
 def mean_cell(empty: TableCell, column: Column, having: Sequence[tuple[Run, float]]) -> TableCell:
-    """The mean over seeds; its `problems` say in what the runs differ beside their seed, where they do."""
+    """A cell with the mean over seeds; `problems` lists differences of the runs other than the seed."""
     runs = [run for run, _ in having]
     scores = {run.id: run_values.score_of(run, column) for run in runs}
     cost = run_values.is_cost(column.measure)

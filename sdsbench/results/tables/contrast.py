@@ -1,14 +1,13 @@
-"""The difference between two cells of a column: which test, of which seeds and questions.
+"""The difference between two cells of a column: selection of the test, its seeds and its questions.
 
-The test that is made is of the difference that is shown: the same runs, the same questions. What it is follows from a
-rule that looks at no score:
+A test uses the same runs and questions as the difference that is shown. It is selected by a rule that does not depend
+on the scores:
 
-* Classifiers of sentences and images get a new head, whose first values the seed decides: every method starts from the
-  same head, and a lucky one helps all of them. Their seeds are paired (seed effects of methods correlate .92 on RTE and
-  .73 on MRPC).
-* A language model starts from the same weights whatever the seed, which only shuffles the data. Its seeds are not
-  paired (correlation 0.00 on embedded GSM8K, where pairing would give half of the degrees of freedom away).
-* Where a score is the mean of stored answers to the same questions, these are a sample too: crossed variances.
+* Classifiers of sentences and images get a new head that is initialised from the seed: all methods start from the same
+head, and a good one helps all of them. Seeds are paired (seed effects of methods correlate .92 on RTE, .73 on MRPC).
+* A language model starts from the same weights for every seed, which only shuffles the data. Seeds are not paired
+(correlation 0.00 on embedded GSM8K, where pairing would halve the degrees of freedom).
+* If a score is the mean of stored answers to the same questions, questions are a random sample too: crossed variances.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ from sdsbench.results.tables.run_values import score_of
 from sdsbench.results.tables.runs import Run
 
 MIN_SEEDS = 3
-"""Seeds that each side needs: with two, 6 to 13 % of equal methods differ at a level of 5 %; with one their spread is
-unknown (45 of 220 pairs of seeds of one method differed significantly by their questions)."""
+"""Seeds needed per side. With two, 6 to 13 % of equal methods differ at a level of 5 %; with one, the spread between
+seeds is unknown (of one method, 45 of 220 pairs of seeds differed significantly if only questions were counted)."""
 PAIRED_RULE = "paired over seeds where the seed sets a new classifier head, else unpaired"
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A comparison of two cells; `untested` says why there is no test (p and interval are NaN then)."""
+    """A comparison of two cells; `untested` says why there is no test (p and interval are then NaN)."""
 
     comparison: Comparison
     untested: str = ""
 
 
 def paired_over_seeds(runs: Sequence[Run]) -> bool:
-    """Whether equal seeds of different methods are one sample: the seed sets the head that all of them start from."""
+    """Whether methods are paired by seed: true if the seed initialises a head that all methods start from."""
     return any(run.flat.get("config.model.family", "decoder") != "decoder" for run in runs)
 
 
@@ -53,10 +52,10 @@ def contrast(
     confidence: float = 0.95,
     pooled: tuple[float, float] | None = None,
 ) -> Contrast:
-    """The difference ours - theirs in the column's units, over the runs that the two cells show.
+    """Test the difference ours - theirs, in the column's units, over the runs of the two cells.
 
-    `pooled` is one variance between seeds for all methods of the column (unpaired seeds only). Raises ValueError for
-    a cell without a value.
+    `pooled`: variance between seeds pooled over the column's methods, and its degrees of freedom (unpaired seeds only).
+    Raises ValueError for a cell without a value.
     """
     if ours.ours is None or theirs.ours is None:
         raise ValueError(f"{ours.row} or {theirs.row} has no value in {column.name}")
@@ -76,7 +75,7 @@ def contrast(
 
 
 def pooled_over(cells: Sequence[TableCell]) -> tuple[float, float] | None:
-    """One variance between seeds for all methods of a column, in its units."""
+    """(variance between seeds pooled over a column's methods in its units squared, degrees of freedom)."""
     return contrasts.pooled_variance([list(cell.by_seed.values()) for cell in cells])
 
 
@@ -109,7 +108,7 @@ def _test(
 
 
 def _answers(column: Column, cell: TableCell, seeds: Sequence[int]) -> tuple[str, np.ndarray] | None:
-    """The questions and a table of seeds x questions; None where the score is no mean of stored answers."""
+    """(hash of the questions, scores as seeds x questions); None if the score is no mean of stored answers."""
     if column.measure != "score" or column.parts:
         return None
     rows, questions = [], set()
@@ -121,7 +120,7 @@ def _answers(column: Column, cell: TableCell, seeds: Sequence[int]) -> tuple[str
         if score is None or answers is None or score.scorer not in answers.scores:
             return None
         row = answers.scores[score.scorer]
-        if abs(float(row.mean()) - score.value) > 1e-6:  # not the mean of its answers: F1, a correlation
+        if abs(float(row.mean()) - score.value) > 1e-6:  # F1 or a correlation, which is no mean over answers
             return None
         rows.append(row)
         questions.add(answers.questions)
@@ -129,7 +128,7 @@ def _answers(column: Column, cell: TableCell, seeds: Sequence[int]) -> tuple[str
 
 
 def _scaled(comparison: Comparison, scale: float) -> Comparison:
-    """Answers in the units of the cells: points of 100, or as they are."""
+    """The comparison with all values in the cells' units (`scale` 100 for points)."""
     variances = comparison.variances
     return replace(
         comparison,

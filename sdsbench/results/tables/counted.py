@@ -1,4 +1,4 @@
-"""Numbers of a cell that follow from an architecture alone: trainable parameters and multiply-adds."""
+"""Cell values that follow from the architecture alone: trainable parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LENGTH = 256  # tokens of the forward pass in LoRA-SB's Table 7
 
 
 def count(measure: str, where: Mapping[str, Any]) -> float | None:
-    """The counted value of a measure for a model, method and rank; None where it cannot be counted."""
+    """The counted value of a measure for the model, method and rank in `where`; None if it cannot be counted."""
     counter = _COUNTERS.get(measure)
     key = (where.get("model", ""), where.get("method", ""), where.get("rank"))
     return counter(*key) if counter and key in parameter_counts() else None
@@ -24,7 +24,7 @@ def _parameters(model: str, method: str, rank: int | None) -> float:
 
 
 def _multiply_adds(model: str, method: str, rank: int | None) -> float:
-    """One per weight and token over all linear layers, a decoder's output layer included and attention itself left out.
+    """Multiply-adds of one forward pass of LENGTH tokens: all linear layers with the output layer, without attention.
 
     An unmerged adapter adds its factors: A and B at this rank (as LoRA's), and R for LoRA-XS and LoRA-SB.
     """

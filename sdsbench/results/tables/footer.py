@@ -1,4 +1,4 @@
-"""The lines below a table: what it was made from, what was tested, and what was left out."""
+"""The notes below a table: the runs it is made from, the tests, and what was left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Cells = Mapping[tuple[str, str], TableCell]
 
 
 def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) -> list[str]:
-    """Plain sentences, in a fixed order, without a clock. `pairs`: the family of tests of the whole table."""
+    """Sentences in a fixed order, without dates. `pairs`: number of method pairs that p-values are adjusted for."""
     runs = {run.id: run for cell in cells.values() for run in cell.runs}
     unfinished = {run.id: run for cell in cells.values() for run in cell.unfinished}
     used = [runs[run_id] for run_id in sorted(runs)]
@@ -73,7 +73,7 @@ def _unlearned(table: Table, cells: Cells) -> list[str]:
 
 
 def _floors(table: Table, cells: Cells) -> str:
-    """What a model that learned nothing reaches in each column."""
+    """The floor of each column: the score of a model that learned nothing."""
     found = []
     for column in table.columns:
         runs = [run for cell in cells.values() if cell.column == column.name for run in cell.runs]
@@ -110,7 +110,7 @@ def _statuses(runs: list[Run]) -> str:
     return f" ({counted(counts)})" if counts else ""
 
 
-_CODE = ("core", "package")  # the part that all runs share; "package": the whole of it, of records from before parts
+_CODE = ("core", "package")  # code hashes common to all runs; older records have one hash of the whole "package"
 
 
 def _commits(runs: list[Run]) -> str:
@@ -132,7 +132,7 @@ def _devices(runs: list[Run]) -> str:
 
 
 def _costs(table: Table, runs: list[Run]) -> str:
-    """Which costs are shown: those that a run has alone."""
+    """Which costs are shown: only those measured for a run alone."""
     shown = [column.measure for column in table.columns if is_cost(column.measure)]
     empty = sum(any(not own_cost(run, measure) for measure in shown) for run in runs)
     held = [cores for run in runs if (cores := cores_of_others(run)) >= SHARED]
@@ -163,7 +163,7 @@ def _data(runs: list[Run]) -> str:
 
 
 def _lengths(runs: list[Run]) -> str:
-    """Training rows that lost their end, or were left out."""
+    """Counts of training rows that were truncated or left out."""
     found = {
         f"{run.record.model} on {run.record.train_set}: {lengths.note}"
         for run in runs
@@ -184,7 +184,7 @@ def _scorers(table: Table, runs: list[Run]) -> str:
 
 
 def _undecided(table: Table, runs: list[Run]) -> str:
-    """Answers that count as not correct because their grader hit a limit."""
+    """Counts of answers graded wrong because the grader hit its time or size limit."""
     columns = [column for column in table.columns if column.measure == "score" and not column.parts]
     scores = [(run.id, score) for run in runs for column in columns if (score := score_of(run, column)) is not None]
     found = sorted({f"{run_id} {s.evaluation} by {s.scorer}: {s.note}" for run_id, s in scores if s.note})
@@ -197,7 +197,7 @@ def _undecided(table: Table, runs: list[Run]) -> str:
 
 
 def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:
-    """The rule of tuning, once, and what it chose for every method."""
+    """The tuning rule, once, and the chosen value of each method."""
     tuned = [run.record.tuning for run in runs if run.record.tuning]
     if not tuned:
         return ["Tuning: none; every rate is the protocol's or set by hand."]
@@ -224,7 +224,7 @@ TIES = {"loss": "of equal scores by the validation loss", "value": "of equal sco
 
 
 def rule_of(tuning: Tuning) -> str:
-    """How a value was chosen, without what came of it."""
+    """The tuning rule in words, without the chosen value."""
     declared = tuning.declared or tuning.grid
     extended = f", widened by up to {tuning.extend} at each end" if tuning.extend else ""
     return (
@@ -234,13 +234,13 @@ def rule_of(tuning: Tuning) -> str:
 
 
 def rules_of(tuned: Sequence[Tuning], rule: Callable[[Tuning], str] = rule_of) -> list[str]:
-    """Every rule of tuning once, in the words of `rule`, with the runs that it took."""
+    """Each distinct tuning rule, worded by `rule`, with its number of runs."""
     groups = sorted(grouped(tuned, rule).items())
     return [f"{words}: {span(tuning.budget for tuning in found)} runs a method" for words, found in groups]
 
 
 def _origins(runs: list[Run]) -> str:
-    """Where the runs were found, where that is more than one place."""
+    """The folders and bundles of the runs, if there are several."""
     places = Counter(run.origin for run in runs)
     if len(places) < 2 and not any(run.copies for run in runs):
         return ""
@@ -248,7 +248,7 @@ def _origins(runs: list[Run]) -> str:
 
 
 def _copies(runs: list[Run]) -> list[str]:
-    """Runs that lie in several places: how many say the same, and each one that does not."""
+    """Runs found in several places: the number of equal copies, and one line per copy that differs."""
     copies = [(run, copy) for run in runs for copy in run.copies]
     same = Counter(copy.origin for _, copy in copies if not copy.disagreement)
     lines = [f"Also in {place}: {count} of these runs, with the same numbers." for place, count in sorted(same.items())]

@@ -1,7 +1,7 @@
-"""Mean columns of a grid, from what the tasks themselves define (Task.means): GLUE's six tasks, VTAB's three groups.
+"""Mean columns of a grid, as the tasks define them (Task.means): over GLUE's six tasks, over VTAB's three groups.
 
-A mean takes the columns of one model, protocol and setting, all on real data or all on stand-ins; a mean that a single
-task defines over its own evaluations (commonsense) takes one training set and scorer too.
+A mean covers columns of one model, protocol and setting, either all on real data or all on generated data; a mean over
+the evaluations of a single task (commonsense) also needs equal training set and scorer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Key = tuple[str, ...]
 
 
 class Head(NamedTuple):
-    """What a plain column of a grid holds."""
+    """The key of a grid's column other than a mean."""
 
     model: str
     protocol: str
@@ -26,11 +26,11 @@ class Head(NamedTuple):
     evaluation: str
     scorer: str
     source: str
-    setting: str = ""  # in what this column differs from others with the same head
+    setting: str = ""  # the facts that distinguish columns with otherwise equal heads
 
 
 def mean_columns(columns: Mapping[Head, Column]) -> Iterator[Column]:
-    """The means over some of these columns (of one model): a mean is shown where all of its evaluations are."""
+    """The mean columns over these columns of one model; a mean is shown if all of its evaluations are there."""
     groups: dict[Key, dict[str, list[Column]]] = {}
     for head, column in columns.items():
         shared = (head.protocol, " (embedded)" if "embedded" in head.source else "", head.setting)
@@ -53,7 +53,7 @@ def _of_several_runs(task: str) -> bool:
 
 
 def _of_group(key: Key, differing: str, having: Mapping[str, Sequence[Column]]) -> Iterator[Column]:
-    """The means of one task; none where an evaluation has two columns, as nothing says which of them counts."""
+    """The means of one task; none if an evaluation has two columns, because the choice would be ambiguous."""
     means = means_of(key[0])
     leaves = {part for parts in means.values() for part in parts if part not in means}
     used = [columns for evaluation, columns in having.items() if evaluation in leaves]
@@ -64,7 +64,7 @@ def _of_group(key: Key, differing: str, having: Mapping[str, Sequence[Column]]) 
     names = {evaluation: columns[0].name for evaluation, columns in having.items()}
     for mean, parts in means.items():
         if any(part not in names for part in parts):
-            continue  # no row could have it
+            continue  # no row has all parts
         names[mean] = f"{model}/mean of {mean}" + (f"/{differing}" if differing else "")
         yield Column(
             names[mean],

@@ -1,4 +1,4 @@
-"""The papers' printed numbers (results/paper/), from a checkout or from the installed package."""
+"""The numbers printed in the papers (results/paper/), from a checkout or the installed package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdsbench.core.package import bundled_folder
 
 @dataclass(frozen=True)
 class Published:
-    """A printed number in the units of its table (points of 100 for scores), and how exactly it can be meant."""
+    """A printed number in the units of its table (points of 100 for scores), with its rounding tolerance."""
 
     value: float
     tolerance: float | None
@@ -31,7 +31,7 @@ def folder() -> Path:
 
 @functools.cache
 def values(paper: str) -> pd.DataFrame:
-    """All numbers of one paper, every column as text but value and tolerance; empty where the paper has no file."""
+    """All numbers of one paper; columns are text except value and tolerance. Empty if the paper has no file."""
     path = folder() / f"{paper}.csv"
     columns = [
         "paper", "source", "version", "table", "model", "task", "metric", "method", "rank", "value",
@@ -52,9 +52,9 @@ def _rows(paper: str) -> list[dict[str, Any]]:
 
 
 def lookup(paper: str, keys: Mapping[str, str]) -> Published | None:
-    """The one number with these column values (table, model, task, metric, method, rank, note); None without one.
+    """The number with these column values (table, model, task, metric, method, rank, note); None if there is none.
 
-    Raises ValueError where the keys fit several numbers.
+    Raises ValueError if several numbers match.
     """
     found = [row for row in _rows(paper) if all(row[column] == wanted for column, wanted in keys.items())]
     if not found:
@@ -68,7 +68,7 @@ def lookup(paper: str, keys: Mapping[str, str]) -> Published | None:
 
 @functools.cache
 def parameter_counts() -> dict[tuple[str, str, int | None], int]:
-    """Exact trainable counts by (model, method, rank), classifier heads excluded."""
+    """(model, method, rank) -> exact number of trainable parameters, classifier heads excluded."""
     frame = pd.read_csv(folder() / "parameter_counts.csv", dtype=str, keep_default_na=False)
     return {
         (row.model, row.method, int(row.rank) if row.rank else None): int(row.trainable_parameters)
@@ -77,5 +77,5 @@ def parameter_counts() -> dict[tuple[str, str, int | None], int]:
 
 
 def hyperparameters() -> pd.DataFrame:
-    """LoRA-SB's Tables 8 and 9, one row a setting and key, as text."""
+    """LoRA-SB's Tables 8 and 9 as text, one row per setting and key."""
     return pd.read_csv(folder() / "hyperparameters.csv", dtype=str, keep_default_na=False)

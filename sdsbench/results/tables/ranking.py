@@ -1,8 +1,8 @@
-"""The set of methods in a column that cannot be told from the best one; bold where that is one method alone.
+"""The set of methods in a column not significantly different from the best; bold if the set is a single method.
 
-Which method is best is chosen by the same numbers that are then tested: nine equal methods have a best and a worst one,
-too. So each p-value is multiplied by the number of pairs of methods in all columns of the table (Bonferroni), though
-only pairs with the best are tested. Then, with a probability of 95 %, no two equal methods of a table are told apart.
+The best method is selected by the same scores that are then tested, and even nine equal methods have a best one. So
+each p-value is multiplied by the number of all method pairs in all columns of the table (Bonferroni), although only
+pairs with the best are tested. With probability 95 % no two equal methods of a table are then declared different.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ALPHA = 0.05
 
 
 def mark(columns: Sequence[Column], cells: dict[tuple[str, str], TableCell]) -> dict[tuple[str, str], TableCell]:
-    """The cells with their marks: `among_best` for the set, `best` where the set is one method."""
+    """The cells with their marks: `among_best` for the set, `best` if the set is one method."""
     contests = {
         column.name: contest
         for column in columns
@@ -43,25 +43,25 @@ def mark(columns: Sequence[Column], cells: dict[tuple[str, str], TableCell]) -> 
 
 
 def pairs(others: Sequence[tuple[TableCell, Contrast]]) -> int:
-    """How many pairs the best one and those that it could be tested against make."""
+    """Number of pairs among the best cell and the cells that it was tested against."""
     return math.comb(1 + sum(not math.isnan(found.comparison.p_value) for _, found in others), 2)
 
 
 def family(columns: Sequence[Column], cells: Mapping[tuple[str, str], TableCell]) -> int:
-    """The number of pairs that a marked table's p-values were multiplied by."""
+    """The number of pairs by which a table's p-values are multiplied."""
     tested = (sum(c.column == column.name and c.p_value is not None for c in cells.values()) for column in columns)
     return sum(math.comb(1 + count, 2) for count in tested if count)
 
 
 def comparable(column: Column, cells: Sequence[TableCell]) -> list[TableCell]:
-    """The cells of a column that may be compared: with a value, in the setting of most of them."""
+    """The cells of a column that may be compared: those with a value and the majority's setting."""
     if not column.better:
         return []
     return [cell for cell in cells if cell.status == "value" and cell.ours is not None and not cell.apart]
 
 
 def _contest(column: Column, cells: Sequence[TableCell]) -> tuple[TableCell, list[tuple[TableCell, Contrast]]] | None:
-    """The best cell and its test against every other; None where not one test is possible."""
+    """(best cell, its test against each other cell); None if no test is possible."""
     sign = 1.0 if column.better == "higher" else -1.0
     ranked = sorted(comparable(column, cells), key=lambda cell: -sign * cell.ours.mean if cell.ours else 0.0)
     if len(ranked) < 2:

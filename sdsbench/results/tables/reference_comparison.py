@@ -1,9 +1,9 @@
-"""Every method against a declared reference: `sdsbench table compare --reference lora`.
+"""Comparing each method with a declared reference: `sdsbench table compare --reference lora`.
 
-The reference of a row is that method at the same rank, in its plain form and setting; where the row has no rank, or no
-such row exists and the column has only one row of the reference, that one (its title stands in the table). With
-`--reference-rank` it is the reference of that rank for every row, and its other ranks are compared with it too. All
-differences of one table are one family: p is Holm-adjusted over all of them.
+The reference of a row is the reference method's row at the same rank, in its plain form and setting. If the row has no
+rank, or there is no such row and the column has just one row of the reference method, that one is used (the table shows
+its title). With `--reference-rank` all rows, other ranks of the reference included, are compared with the reference at
+that rank. All differences of one table are one family of tests: p is Holm-adjusted over all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TITLE = "Methods against {}"
 
 @dataclass(frozen=True)
 class Difference:
-    """One row against its reference in one column; `contrast` is None where there is nothing to compare with."""
+    """One row against its reference in one column; `contrast` is None if it has no reference to compare with."""
 
     column: Column
     row: Row
@@ -48,6 +48,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
+    """All differences of a table to the reference method; `pooled`: with a pooled variance between seeds."""
+
     reference: str
     differences: tuple[Difference, ...]
     pooled: bool
@@ -55,13 +57,14 @@ class Compared:
 
     @property
     def tests(self) -> int:
+        """Number of tests in the family that p-values are adjusted for."""
         return sum(not math.isnan(difference.adjusted) for difference in self.differences)
 
 
 def compare(built: Built, reference: str = "lora", pooled: bool = False, rank: int | None = None) -> Compared:
-    """All rows of a grid against `reference`, at equal rank or, where it is given, at `rank`.
+    """Compare all rows of a grid with the method `reference`, at equal rank or at `rank` if given.
 
-    Raises Refused where the grid has no row of that method, or none of it at that rank.
+    Raises Refused if the grid has no row of that method, or none at that rank.
     """
     records = {row.name: _record(built, row) for row in built.table.rows}
     methods = sorted({record.method for record in records.values() if record})
@@ -80,12 +83,12 @@ def compare(built: Built, reference: str = "lora", pooled: bool = False, rank: i
 
 
 def frame(compared: Compared) -> pd.DataFrame:
-    """A row a method and column, with every number at full precision."""
+    """One row per method and column, all numbers at full precision."""
     return pd.DataFrame([_frame_row(difference) for difference in compared.differences], columns=list(_COLUMNS))
 
 
 def render(compared: Compared, kind: str) -> str:
-    """One of markdown, latex, html, csv."""
+    """The comparison as markdown, latex, html or csv."""
     if kind == "csv":
         return escape.csv(frame(compared))
     title = TITLE.format(method_title(compared.reference, None))
@@ -94,7 +97,7 @@ def render(compared: Compared, kind: str) -> str:
 
 
 def notes(compared: Compared) -> list[str]:
-    """What the numbers are, in sentences."""
+    """Sentences that explain the numbers."""
     variance = "one pooled variance between seeds a column" if compared.pooled else "each pair's own variances"
     kinds = sorted(
         {d.contrast.comparison.test for d in compared.differences if not math.isnan(d.adjusted) and d.contrast}
@@ -111,7 +114,7 @@ def notes(compared: Compared) -> list[str]:
 
 
 def _of_column(built: Built, column: Column, bases: Container[str], pooled: bool) -> list[Difference]:
-    """The rows of a column against those of them that `bases` names."""
+    """Compare a column's rows with its reference rows, whose names are in `bases`."""
     cells = {row.name: built.cells[row.name, column.name] for row in built.table.rows}
     usable = {cell.row for cell in comparable(column, list(cells.values()))}
     references = [row for row in built.table.rows if row.name in bases and cells[row.name].ours is not None]
@@ -150,7 +153,7 @@ def _reference(cell: TableCell, references: Sequence[Row], cells: dict[str, Tabl
 
 
 def _record(built: Built, row: Row) -> Record | None:
-    """The record of one of a row's runs, which agree in method and rank."""
+    """The record of any run of a row; all its runs have the same method and rank."""
     for column in built.table.columns:
         cell = built.cells[row.name, column.name]
         for run in (*cell.runs, *cell.unfinished):
@@ -198,7 +201,7 @@ def _note(d: Difference) -> str:
 
 
 def _lines(compared: Compared) -> list[list[str]]:
-    """Of each column the references, then every method against its own."""
+    """The table's lines: for each column first the references, then each method against its reference."""
     lines = []
     for column in compared.built.table.columns:
         found = [d for d in compared.differences if d.column.name == column.name]

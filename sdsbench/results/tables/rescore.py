@@ -1,7 +1,7 @@
-"""Scores made again from stored answers by another scorer, without a model.
+"""Recomputing scores from stored answers with another scorer, without a model.
 
-`gsm8k=strict` takes a scorer of the task's definition; `gsm8k=my_module:my_scorer` any function (target, response) ->
-bool, number or None (undecided) that Python can import. Answers that their grader left undecided are graded again with
+`gsm8k=strict` selects a scorer of the task's definition; `gsm8k=my_module:my_scorer` an importable Python function
+(target, response) -> bool, number or None (undecided). Answers that the grader left undecided are graded again with
 larger limits.
 """
 
@@ -24,15 +24,15 @@ from sdsbench.results.tables.runs import Run
 from sdsbench.tasks.base import generation_of
 from sdsbench.tasks.symbolic import patience
 
-PATIENCE = 10.0  # how many times the usual limits an answer gets that was left undecided
+PATIENCE = 10.0  # factor on the grader's limits for answers that were left undecided
 
 
 def rescored(runs: Sequence[Run], choice: str) -> list[Run]:
-    """The runs with the chosen scorer as the headline of its evaluation after training; others are as they were.
+    """The runs with the chosen scorer as headline of its evaluation after training; other runs are unchanged.
 
-    A scorer that a run's record holds is taken from there, with undecided answers graded again; else it is computed
-    from the stored answers.
-    Raises ConfigError for a choice that names no scorer, Unavailable for a run without stored answers.
+    If the record has a score by that scorer, it is used, with undecided answers graded again; else the score is
+    computed from the stored answers. Raises ConfigError if `choice` names no scorer, Unavailable for a run without
+    stored answers.
     """
     evaluation, _, name = choice.partition("=")
     if not (evaluation and name):
@@ -55,7 +55,7 @@ def _one(run: Run, evaluation: str, name: str) -> Run:
 
 
 def _computed(run: Run, like: Score, name: str) -> Score:
-    """The score of a scorer over the stored answers; verdicts that are stored are not asked for again."""
+    """The score by scorer `name` over the stored answers; stored verdicts are reused."""
     scorer, version = _scorer(run, like, name)
     answers = samples_of(run.folder, like.evaluation, like.stage)
     if any(not holds_answer(answer) and answer.get("scores", {}).get(name) is None for answer in answers):
@@ -77,7 +77,7 @@ def _value(answer: Mapping[str, Any], name: str, scorer: Grader) -> float | None
 
 
 def _scorer(run: Run, like: Score, name: str) -> tuple[Grader, int]:
-    """A scorer, and the version of the evaluation that it belongs to; another's function leaves that as it is."""
+    """(scorer, version of its evaluation); a function from outside keeps the recorded version."""
     if ":" in name:
         return _imported(name), like.version
     evaluation = evaluation_of(run.record, like.evaluation)

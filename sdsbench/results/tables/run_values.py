@@ -1,4 +1,4 @@
-"""The number that one run puts into one column."""
+"""The number that one run contributes to one column."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdsbench.results.tables.runs import Run
 
 
 def value(run: Run, column: Column) -> float | None:
-    """The run's number, or None where it has none, or where a cost that it recorded is not its own."""
+    """The run's number; None if it has none, or if the column is a cost that was not measured for this run alone."""
     if column.measure == "score":
         score = score_of(run, column)
         return None if score is None else score.value
@@ -24,28 +24,28 @@ def value(run: Run, column: Column) -> float | None:
 
 
 def score_of(run: Run, column: Column) -> Score | None:
-    """The score that a column shows: its scorer, or the evaluation's headline."""
+    """The run's score for a column: by the column's scorer, or the evaluation's headline."""
     if column.measure != "score":
         return None
     return next((score for score in run.record.scores if shows(column, score, column.stage)), None)
 
 
 def shows(column: Column, score: Score, stage: str) -> bool:
-    """Whether a column shows such a score, taken at that stage."""
+    """Whether a column shows this score at the given stage."""
     wanted = score.scorer == column.scorer if column.scorer else score.headline
     return wanted and score.evaluation == column.evaluation and score.stage == stage
 
 
 def is_cost(measure: str) -> bool:
-    """Whether a measure says what a run costs: it then depends on the machine."""
+    """Whether a measure is a cost, which depends on the machine."""
     return measure.startswith(("seconds.", "memory.")) or measure in _SPECIAL
 
 
 def own_cost(run: Run, measure: str) -> bool:
-    """Whether the recorded cost is what the run costs alone.
+    """Whether the recorded cost was measured for this run alone.
 
-    A run trained beside others in one process shares its time and its memory. The resident memory of a process is
-    Python's, PyTorch's and that of earlier runs of its worker as well; only a device's own count is the run's.
+    Runs trained side by side in one process share its time and memory. A process's resident memory also includes
+    Python, PyTorch and earlier runs of the worker; only the memory counter of a device belongs to the run.
     """
     if run.record.placing.get("group_size", 1) > 1:
         return False
@@ -54,11 +54,11 @@ def own_cost(run: Run, measure: str) -> bool:
 
 
 SHARED = 0.25
-"""Cores that other work must hold on average before a table says so."""
+"""A table mentions other work on the machine if it used at least this many cores on average."""
 
 
 def cores_of_others(run: Run) -> float:
-    """Cores that other work held on average while a run was made, the most of its attempts; 0 where it is not known."""
+    """Average cores used by other work during the run, maximum over its attempts; 0 if unknown."""
     return max((attempt.others or 0.0 for attempt in run.record.attempts), default=0.0)
 
 
@@ -71,7 +71,7 @@ def _epoch_seconds(run: Run) -> float | None:
 
 
 def _init_share(run: Run) -> float | None:
-    """Seconds spent on a method's start, as a share of the training that follows."""
+    """Seconds of the method's initialisation divided by those of training."""
     return run.record.seconds.init / run.record.seconds.train if run.record.seconds.train > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""LoRA-SB's Tables 8 and 9: the settings that this project's protocols use, beside those that the paper prints."""
+"""LoRA-SB's Tables 8 and 9: hyperparameters of this project's protocols beside those printed in the paper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TITLE = "Training settings: ours beside the paper's (arXiv 2411.19557 v4, Table
 
 
 def frame(number: str) -> pd.DataFrame:
-    """A row a setting and key: ours, paper, equal, note. Ours is composed from conf/protocol."""
+    """One row per setting and key: ours (composed from conf/protocol), paper, equal, note."""
     printed = hyperparameters()
     rows = []
     for row in printed[printed["table"] == number].to_dict("records"):

@@ -1,4 +1,4 @@
-"""How methods, models and tasks are written in tables."""
+"""Display names of methods, models and tasks in tables."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ TASK_TITLES = {
 
 
 def method_title(method: str, rank: int | None = None, form: str = "") -> str:
-    """`LoRA, r 32`, as the method's own class writes itself; a method that is not known here by its name.
+    """A title such as `LoRA, r 32`: the title from the method's class, or the name of an unregistered method.
 
-    `form`: what else sets it apart (`method.variant=reset_lora, method.refresh=every`), in the class's words where it
-    has some (form_titles), else as it is.
+    `form` is a variant (`method.variant=reset_lora, method.refresh=every`), replaced by the class's wording for it
+    (form_titles) if there is one.
     """
     titles = _own(method, "form_titles") or {}
     words = [_worded(titles, word) for word in (form.split(", ") if form else [])]
@@ -71,18 +71,18 @@ def _worded(titles: Mapping[str, str], word: str) -> str:
 
 
 def method_order(method: str) -> tuple[bool, str, str]:
-    """Sorts methods: those that train the base itself, then by their papers' dates, then those without one."""
+    """Sort key of methods: first those that train the base, then by date of their paper, then those without a paper."""
     return not trains_base(method), str(_own(method, "arxiv") or "none"), method
 
 
 def trains_base(method: str) -> bool:
-    """Whether a method trains the model's own weights, as full fine-tuning does."""
+    """Whether a method trains the model's own weights (full fine-tuning)."""
     return bool(_own(method, "trains_base"))
 
 
 @cache
 def _own(method: str, attribute: str) -> Any:
-    """What a method's class says itself: one that inherits from LoRA is not called LoRA."""
+    """An attribute defined in the method's own class, not inherited: a subclass of LoRA must not be titled LoRA."""
     try:
         return vars(lookup(method)[0]).get(attribute) if method.isidentifier() else None
     except KeyError:

@@ -1,4 +1,4 @@
-"""From a cell of a table to what it was made from."""
+"""Tracing a table's cell back to the runs and files it was computed from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sdsbench.results.tables.runs import Run
 
 
 def trace(built: Built, row: str, column: str) -> str:
-    """The cell, then per run: its number, seed, status, record, configuration, metrics and answers.
+    """Text: the cell, then for each run its number, seed, status, record, configuration, metrics and answers.
 
-    Raises ConfigError where the table has no such row or column.
+    Raises ConfigError if the table has no such row or column.
     """
     rows, columns = [r.name for r in built.table.rows], [c.name for c in built.table.columns]
     problems = []
@@ -42,7 +42,7 @@ def trace(built: Built, row: str, column: str) -> str:
 
 
 def trace_run(run: Run, number: float | None = None) -> str:
-    """A run: its number in the cell that it was traced from, seed, status, record, configuration, metrics, answers."""
+    """Text: a run's number in the traced cell, seed, status, record, configuration, metrics and answers."""
     record, provenance = run.record, run.record.provenance
     head = f"run {run.id}  seed {record.seed}  {record.status}" + (f"  {number:.6g}" if number is not None else "")
     lines = [head, f"  record   {run.folder / 'record.json'}"]

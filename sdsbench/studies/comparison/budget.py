@@ -1,4 +1,4 @@
-"""What a budget of time buys: learning rates, tuning seeds and fresh seeds, the same for every method."""
+"""Turning a time budget into learning rates, tuning seeds and test seeds, the same number for every method."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sdsbench.core.errors import ConfigError, Problem, Refused
 from sdsbench.results.statistics.variances import Variances
 
 EXTEND = 2
-"""How far a grid may grow at the end where the best rate lies; a budget pays for all of it."""
+"""Maximum number of rates added at an end of the grid while the best rate is there; the budget includes them."""
 FACTOR = math.sqrt(10)
-"""Between neighbouring learning rates: two values a decade."""
+"""Factor between neighbouring learning rates: two values per decade."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done for each method."""
+    """The runs of each method: numbers of learning rates, tuning seeds and fresh test seeds."""
 
     rates: int
     tuning_seeds: int
@@ -28,7 +28,7 @@ class Effort:
 
     @property
     def runs(self) -> int:
-        """Runs of one method, where its grid grows as far as it may."""
+        """Maximum number of runs of one method, grid extensions included."""
         return (self.rates + EXTEND) * self.tuning_seeds + self.seeds
 
     def __str__(self) -> str:
@@ -40,13 +40,13 @@ EFFORTS = (
     Effort(3, 1, 3), Effort(3, 1, 5), Effort(3, 2, 5), Effort(5, 2, 5), Effort(5, 2, 8), Effort(5, 3, 8),
     Effort(5, 3, 12), Effort(5, 3, 20), Effort(5, 5, 30), Effort(5, 5, 60),
 )  # fmt: skip
-"""From the least that decides anything (three fresh seeds) to what finds small differences; each costs more.
+"""The affordable efforts in order of cost: from the least that can decide (three fresh seeds) to small differences.
 
-The number of rates is odd, so that the middle one, which is run first to see what a run takes, is in every grid."""
+The number of rates is odd, so that every grid contains the middle rate, which is run first to measure the time."""
 
 
 def budget_seconds(text: str) -> float:
-    """`4h`, `90m`, `1.5h` or `2d` in seconds. Raises ConfigError."""
+    """Parse `4h`, `90m`, `1.5h` or `2d` into seconds. Raises ConfigError for other texts."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if not 0 < seconds < math.inf:
@@ -55,14 +55,14 @@ def budget_seconds(text: str) -> float:
 
 
 def total_seconds(effort: Effort, run_seconds: Mapping[str, float], workers: int) -> float:
-    """Time of a whole comparison: every run of every method, over `workers` at once."""
+    """Seconds of a whole comparison with `workers` runs at a time; `run_seconds`: method -> seconds of one run."""
     return effort.runs * sum(run_seconds.values()) / workers
 
 
 def afford(budget: float, run_seconds: Mapping[str, float], workers: int) -> Effort:
-    """The most that fits into `budget` seconds, where one run of each method takes `run_seconds`.
+    """The largest effort that fits into `budget` seconds; `run_seconds`: method -> seconds of one run.
 
-    Raises Refused where the least does not fit; the message says what would.
+    Raises Refused if not even the smallest fits; the message says which budget would.
     """
     fitting = [effort for effort in EFFORTS if total_seconds(effort, run_seconds, workers) <= budget]
     if fitting:
@@ -76,16 +76,16 @@ def afford(budget: float, run_seconds: Mapping[str, float], workers: int) -> Eff
 
 
 def learning_rates(centres: Mapping[str, float], count: int) -> list[float]:
-    """`count` rates, two a decade, around the geometric mean of the methods' own default rates: one grid for all."""
+    """`count` rates, two per decade, centred at the geometric mean of the methods' default rates; one grid for all."""
     middle = math.exp(sum(map(math.log, centres.values())) / len(centres))
     return [float(f"{middle * FACTOR ** (step - (count - 1) / 2):.2g}") for step in range(count)]
 
 
 def detectable(effort: Effort, questions: int, seed_deviation: float) -> float:
-    """The smallest true difference of two methods, in points of 100, that the planned test finds with 80 % power.
+    """The smallest true difference of two methods, in points (of 100), that the planned test finds with 80 % power.
 
-    For a standard deviation between seeds of `seed_deviation` points, and answers to `questions` questions that are
-    right half of the time and independent of each other. More where methods differ on the same questions in every seed.
+    Assumes a standard deviation between seeds of `seed_deviation` points and independent answers to `questions`
+    questions, half of them right. It is larger if methods differ on the same questions for every seed.
     """
     of_seeds = 2 * seed_deviation**2 / effort.seeds
     of_questions = 2 * 0.25 * 100**2 / (questions * effort.seeds)

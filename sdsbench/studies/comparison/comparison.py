@@ -1,7 +1,7 @@
-"""Which method should I use? A budget becomes a tuned sweep, the sweep a report, and the report one sentence.
+"""`sdsbench compare`: plan a tuned sweep within a time budget, run it, and recommend a method.
 
-A comparison is a plan like any other (`sdsbench status NAME` shows it) and is resumed by the same command: the plan is
-named by the question, and what the budget bought was frozen in it.
+A comparison is an ordinary plan (see `sdsbench status NAME`). The same command resumes it: the plan's default name is a
+hash of the question, and the runs that the budget allowed are frozen in it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CHOSEN = ("method", "seed", "train.lr", "eval.split")  # keys that a comparison
 
 @dataclass(frozen=True)
 class Question:
-    """Which of these methods, for runs with these overrides?"""
+    """The question of a comparison: the methods to choose from, and the overrides that all runs share."""
 
     words: tuple[str, ...]
     methods: tuple[str, ...]
@@ -72,14 +72,14 @@ class Question:
             raise ConfigError(problems)
 
     def config(self, method: str, *words: str) -> RunConfig:
-        """A run of a method. Raises ConfigError."""
+        """The configuration of a method's run with further overrides `words`. Raises ConfigError."""
         return compose_run([*self.words, f"method={method}", *words], self.config_dirs)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a comparison ends with; `adapter` holds the chosen method's best run, exported (full fine-tuning's as a
-    plain model); None where no method was chosen or nothing of it was saved."""
+    """The result of a comparison. `adapter`: folder with the exported best run of the chosen method (a whole model for
+    full fine-tuning); None if no method was chosen or its runs saved no weights."""
 
     recommendations: tuple[Recommendation, ...]
     report: Path
@@ -90,7 +90,7 @@ class Answer:
         return "\n".join(found.sentence for found in self.recommendations)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """HTML for notebooks."""
         from html import escape
 
         sentences = "".join(f"<p>{escape(found.sentence)}</p>" for found in self.recommendations)
@@ -108,10 +108,11 @@ def compare(
     config_dirs: Sequence[str] = (),
     only_plan: bool = False,
 ) -> Answer | None:
-    """Plan what `budget` buys, run it or go on with it, and answer; None with `only_plan`.
+    """Plan the runs that `budget` allows, run or resume them, and return the answer; None with `only_plan`.
 
-    `words` are overrides of a run (task, model, data ...), `reference` the method that the others are held against
-    (the first one if none is named). Raises ConfigError, Refused (the budget is too small), and what a sweep raises.
+    `words` are overrides of a run (task, model, data ...); `reference` is the method that others are compared with
+    (default: the first); `budget` is a time such as 4h. Raises ConfigError, Refused (budget too small), and the errors
+    of a sweep.
     """
     question = Question(tuple(words), tuple(methods), reference or next(iter(methods), ""), tuple(config_dirs))
     seconds = budgets.budget_seconds(budget)
@@ -132,16 +133,16 @@ def compare(
         return None
     try:
         run_here(plan, {}, workers, None, deaths=5)
-    except TrainingFailed as error:  # a diverged rate is no reason to have no answer
+    except TrainingFailed as error:  # diverged runs do not prevent an answer
         print_wrapped(f"note: {error}")
     return _answered(plan, question, RESULTS / called)
 
 
-def _planned(question: Question, seconds: float, workers: int, name: str) -> plans.Plan:
-    """The plan that fits into the budget, by what its first run took."""
+def _write_plan(question: Question, seconds: float, workers: int, name: str) -> plans.Plan:
+    """Write the plan that fits into the budget of `seconds`, estimated from the time of a first run."""
     configs = {method: question.config(method) for method in question.methods}
     rates = {method: config.train.lr for method, config in configs.items()}
-    questions = _questions(question.config(question.reference))
+    questions = _test_rows(question.config(question.reference))
     first = _first_run(question, rates)
     run_seconds = _run_seconds(configs, question.reference, first)
     effort = budgets.afford(seconds, run_seconds, workers)
@@ -150,11 +151,11 @@ def _planned(question: Question, seconds: float, workers: int, name: str) -> pla
     sweep = define([*question.words, f"method={','.join(question.methods)}", f"seed={seeds}"], question.config_dirs)
     sweep.name, sweep.description = name, f"{', '.join(question.methods)}: {effort}"
     sweep.tune = Tune(key="train.lr", grid=grid, seeds=_tuning_seeds(effort), extend=EXTEND)
-    sweep.placing.setdefault("train.save", "all")  # whichever method is chosen, its best run is there to be exported
+    sweep.placing.setdefault("train.save", "all")  # any method can be chosen, and its best run is exported
     plan, _ = plans.write(plans.PLANS / name, *freeze(sweep, question.config_dirs))
-    kept = _kept(configs, effort, first) if sweep.placing["train.save"] == "all" else ()
-    power = f"  {_power(effort, first, questions)}"
-    for line in (*_bought(effort, grid, run_seconds, seconds, workers), power, *kept):
+    kept = _disk_lines(configs, effort, first) if sweep.placing["train.save"] == "all" else ()
+    power = f"  {_power_sentence(effort, first, questions)}"
+    for line in (*_plan_summary(effort, grid, run_seconds, seconds, workers), power, *kept):
         print_wrapped(line)
     return plan
 
@@ -182,15 +183,15 @@ def _check_same(question: Question, plan: plans.Plan, name: str) -> None:
     )
 
 
-def _middle(question: Question, method: str, rates: Mapping[str, float]) -> RunConfig:
-    """A method's run at the middle rate, which is in every grid, with the first tuning seed."""
+def _middle_run(question: Question, method: str, rates: Mapping[str, float]) -> RunConfig:
+    """A method's tuning run with the first tuning seed at the middle rate, which every grid contains."""
     rate = budgets.learning_rates(rates, 1)[0]
     return question.config(method, f"seed={TUNING_SEEDS[0]}", f"train.lr={rate!r}", "eval.split=validation")
 
 
 def _first_run(question: Question, rates: Mapping[str, float]) -> Record:
-    """A run of the plan, trained before the rest."""
-    config = _middle(question, question.reference, rates)
+    """Train one run of the future plan to measure its time."""
+    config = _middle_run(question, question.reference, rates)
     print_wrapped(f"the first run, {question.reference} at train.lr={config.train.lr:g}, shows what a run takes")
     record = execute(config)
     if record.status != "done":
@@ -199,20 +200,20 @@ def _first_run(question: Question, rates: Mapping[str, float]) -> Record:
 
 
 def _run_seconds(configs: Mapping[str, RunConfig], reference: str, first: Record) -> dict[str, float]:
-    """What a run of each method takes: the first run's time, its training in the proportion of the methods' times."""
+    """Method -> estimated seconds of one run: those of the first run, training scaled by `relative_time`."""
     relative = {name: methods.lookup(config.method.name)[0].relative_time for name, config in configs.items()}
     rest = first.seconds.load + first.seconds.init + first.seconds.eval
     return {name: rest + first.seconds.train * time / relative[reference] for name, time in relative.items()}
 
 
-def _questions(config: RunConfig) -> int:
-    """Rows that every fresh run is tested on; raises Unavailable where they cannot be had, before anything trains."""
+def _test_rows(config: RunConfig) -> int:
+    """The number of test rows. Raises Unavailable if data is missing, before any training starts."""
     data = load_run(resolve_source(config)[0])
     return sum(len(rows) for _, rows in data.evaluations)
 
 
-def _kept(configs: Mapping[str, RunConfig], effort: Effort, first: Record) -> Iterator[str]:
-    """How much disk the fresh runs of each method take that trains the base's own weights."""
+def _disk_lines(configs: Mapping[str, RunConfig], effort: Effort, first: Record) -> Iterator[str]:
+    """One line per method that trains the base weights: the disk space that its saved runs will take."""
     assert first.parameters is not None
     size = two_digits(effort.seeds * 4 * first.parameters.total / 1e9)  # in fp32
     for name, config in configs.items():
@@ -220,7 +221,7 @@ def _kept(configs: Mapping[str, RunConfig], effort: Effort, first: Record) -> It
             yield f"  keeps the weights of {name}'s {effort.seeds} fresh runs, {size} GB in {config.output_root}"
 
 
-def _bought(
+def _plan_summary(
     effort: Effort, grid: Sequence[float], run_seconds: Mapping[str, float], budget: float, workers: int
 ) -> list[str]:
     total = budgets.total_seconds(effort, run_seconds, workers)
@@ -232,9 +233,9 @@ def _bought(
     ]
 
 
-def _power(effort: Effort, first: Record, questions: int) -> str:
-    """Which differences the planned test finds on so many test questions; of a loss nobody knows before seeds have
-    shown how it spreads."""
+def _power_sentence(effort: Effort, first: Record, questions: int) -> str:
+    """A sentence on the detectable differences with this many test questions. For a loss they are unknown until runs
+    have shown its spread over seeds."""
     scores = [score for score in first.scores if score.headline and score.stage == "validation"]
     if any(score.unit != "share" for score in scores):
         return (
@@ -247,12 +248,12 @@ def _power(effort: Effort, first: Record, questions: int) -> str:
     )
 
 
-def _answered(plan: plans.Plan, question: Question, folder: Path) -> Answer:
-    """The page, the sentence and the best adapter, from the records of a plan."""
+def _answer(plan: plans.Plan, question: Question, folder: Path) -> Answer:
+    """Make the recommendation, the report and the exported adapter from the records of a plan."""
     root = root_of(plan, {})
     runs, damaged = load(root, plan=str(plan.folder))
     found = tuple(recommend(built("grid", runs, damaged), question.reference))
-    adapter = _exported(found, folder / "adapter")
+    adapter = _export_best(found, folder / "adapter")
     lead = [one.sentence for one in found]
     lead += [f"The best run of the method to take is exported: {adapter}."] if adapter else []
     report = build_report(
@@ -264,8 +265,8 @@ def _answered(plan: plans.Plan, question: Question, folder: Path) -> Answer:
     return answer
 
 
-def _exported(found: Sequence[Recommendation], folder: Path) -> Path | None:
-    """The chosen method's best run, exported; what was exported before is kept where it is of the same run."""
+def _export_best(found: Sequence[Recommendation], folder: Path) -> Path | None:
+    """Export the chosen method's best run and return its folder; an earlier export of the same run is kept."""
     chosen = [one.chosen for one in found if one.chosen is not None]
     if not chosen:
         return None
@@ -280,5 +281,5 @@ def _exported(found: Sequence[Recommendation], folder: Path) -> Path | None:
             return None
         print_wrapped(f"exported: run {run.id}, the best of {chosen[0].row.title} on its test questions")
         for line in said:
-            print(line)  # a command to be copied
+            print(line)  # not wrapped: a command that users copy
     return target

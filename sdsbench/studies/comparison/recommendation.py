@@ -1,4 +1,4 @@
-"""Which method to use, in one sentence with its uncertainty: from the table of a comparison and what its runs cost."""
+"""Recommending a method in one sentence with its uncertainty, from a comparison's table and the costs of its runs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from sdsbench.sweeps.best import rank_of
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method that cannot be told from the best one, or is it alone."""
+    """The best method, or one that is not significantly different from it."""
 
     row: Row
     cell: TableCell
-    seconds: float | None  # median training time of its runs alone; None where none of them had the process to itself
+    seconds: float | None  # median training time of runs that had the process to themselves; None without any
 
     @property
     def rate(self) -> float | None:
-        """The learning rate that its runs were made with; None where they differ."""
+        """The learning rate of its runs; None if they differ."""
         rates = {run.record.lr for run in self.cell.runs}
         return rates.pop() if len(rates) == 1 else None
 
     @property
     def best_run(self) -> Run:
-        """The run with the best headline scores, as `export --best` ranks them; of equal ones the smallest seed."""
+        """The run with the best headline scores, ranked as by `export --best`; the smallest seed among equal ones."""
 
         def rank(run: Run) -> tuple[float, int]:
             found = rank_of(run.record)
@@ -46,21 +46,21 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The answer for one column; `chosen` is None where the runs decide nothing."""
+    """The recommendation for one column; `chosen` is None if the runs do not decide."""
 
     sentence: str
     chosen: Candidate | None = None
 
 
 Cells = Sequence[tuple[Row, TableCell]]
-"""A column's rows with their cells."""
+"""The (row, cell) pairs of a column."""
 
 
 def recommend(built: Built, reference: str) -> list[Recommendation]:
-    """One answer a score of the task: the cheapest of the methods that cannot be told from its best one.
+    """One recommendation per score of the task: the cheapest method among those not different from the best.
 
-    A task of several sets is answered by their mean. What the base model could do before (eval.also, eval.text) is told
-    after the answers and chooses nothing. Raises Refused where no run of `reference` is in the table.
+    For a task of several data sets, their mean is used. Retention scores (eval.also, eval.text) are reported afterwards
+    and do not influence the choice. Raises Refused if the table has no run of `reference`.
     """
     compared = compared_with(built, reference)
     columns = built.table.columns
@@ -75,14 +75,14 @@ def recommend(built: Built, reference: str) -> list[Recommendation]:
     return answers + remarks
 
 
-def _beside(column: Column, cells: Cells) -> bool:
-    """Whether a column is a second score, of what the base model could do before."""
+def _is_retention(column: Column, cells: Cells) -> bool:
+    """Whether a column is a retention score, which measures what the base model could do before."""
     scores = [score_of(run, column) for _, cell in cells for run in cell.runs]
     return any(score is not None and score.retention for score in scores)
 
 
-def _forgotten(column: Column, cells: Cells) -> str:
-    """What each method took from a second score, with its interval."""
+def _forgetting_sentence(column: Column, cells: Cells) -> str:
+    """A sentence with each method's forgetting and its interval."""
     found = [f"{row.title} {_with_interval(column, cell)}" for row, cell in cells if cell.ours is not None]
     return f"{_where(column)}: {', '.join(found) or 'no run has it'}."
 
@@ -95,23 +95,30 @@ def _of_column(column: Column, cells: Cells, compared: Compared) -> Recommendati
     def answer(*words: str, chosen: Candidate | None = None) -> Recommendation:
         return Recommendation(f"{_where(column)}: {' '.join(filter(None, words))}", chosen)
 
-    lost = " ".join(_lost(cells))
+    failed = " ".join(_failed_sentences(cells))
     if not best:
         same = (
             "no test tells runs apart that score the same" if len(usable) > 1 else "not two methods have finished runs"
         )
         reason = f"fewer than {MIN_SEEDS} seeds of {listed(few)}" if few else same
-        return answer(f"nothing can be said yet: {reason}.", lost)
+        return answer(f"nothing can be said yet: {reason}.", failed)
     learned = [candidate for candidate in best if len(candidate.cell.unlearned) < len(candidate.cell.runs)]
     if not learned:
-        return answer("no method learned the task: no run is better than its floor.", lost)
+        return answer("no method learned the task: no run is better than its floor.", failed)
     chosen = _cheapest(column, learned)
-    told, price = _told(column, learned, chosen), _price(learned, chosen)
-    return answer(told, price, _against(compared, column, learned, chosen), lost, _take(chosen), chosen=chosen)
+    best_text, cost_text = _best_sentence(column, learned, chosen), _cost_sentence(learned, chosen)
+    return answer(
+        best_text,
+        cost_text,
+        _reference_sentence(compared, column, learned, chosen),
+        failed,
+        _choice_sentence(chosen),
+        chosen=chosen,
+    )
 
 
-def _lost(cells: Cells) -> Iterator[str]:
-    """Of every method how many runs learned nothing and how many did not finish, where there are any."""
+def _failed_sentences(cells: Cells) -> Iterator[str]:
+    """For each method, the numbers of runs that learned nothing or did not finish, if there are any."""
     for row, cell in cells:
         if cell.unlearned:
             yield f"{len(cell.unlearned)} of {len(cell.runs)} runs of {row.title} learned nothing."
@@ -125,21 +132,21 @@ def _candidate(row: Row, cell: TableCell) -> Candidate:
 
 
 def _cheapest(column: Column, candidates: Sequence[Candidate]) -> Candidate:
-    """By training time where every candidate has one, else by trained parameters; of equals the better score."""
+    """The candidate with the least training time (trainable parameters if a time is missing), then the best score."""
     timed = all(candidate.seconds is not None for candidate in candidates)
     sign = -1 if column.better == "higher" else 1
 
-    def price(candidate: Candidate) -> tuple[float, float]:
+    def cost(candidate: Candidate) -> tuple[float, float]:
         assert candidate.cell.ours is not None
         trained = candidate.cell.runs[0].record.parameters
         size = float(trained.trainable) if trained else float("inf")
         return (candidate.seconds or 0.0) if timed else size, sign * candidate.cell.ours.mean
 
-    return min(candidates, key=price)
+    return min(candidates, key=cost)
 
 
-def _told(column: Column, candidates: Sequence[Candidate], chosen: Candidate) -> str:
-    """Who is best, with the interval of its score; of several the interval of each one's difference to the chosen."""
+def _best_sentence(column: Column, candidates: Sequence[Candidate], chosen: Candidate) -> str:
+    """The best method with its score's interval; if there are several, each one's difference to `chosen`."""
     if len(candidates) == 1:
         return f"{chosen.row.title} is best, {_with_interval(column, chosen.cell)}."
     differences = [
@@ -164,7 +171,7 @@ def _difference(column: Column, found: Contrast) -> str:
     return f"{compared.difference:+{digits}}{interval}{', ' + found.untested if found.untested else ''}"
 
 
-def _price(candidates: Sequence[Candidate], chosen: Candidate) -> str:
+def _cost_sentence(candidates: Sequence[Candidate], chosen: Candidate) -> str:
     others = [candidate for candidate in candidates if candidate is not chosen]
     if not others or chosen.seconds is None or any(other.seconds is None for other in others):
         return ""
@@ -175,8 +182,8 @@ def _price(candidates: Sequence[Candidate], chosen: Candidate) -> str:
     return f"{chosen.row.title} trains {ratio:.1f}x faster than {dearest.row.title}."
 
 
-def _against(compared: Compared, column: Column, candidates: Sequence[Candidate], chosen: Candidate) -> str:
-    """The chosen method's difference to the reference, with its interval; empty where that is one of the candidates."""
+def _reference_sentence(compared: Compared, column: Column, candidates: Sequence[Candidate], chosen: Candidate) -> str:
+    """The chosen method's difference to the reference; empty if the reference is itself a candidate."""
     rows = [candidate.row.name for candidate in candidates]
     for found in compared.differences:
         reference = found.reference
@@ -187,7 +194,7 @@ def _against(compared: Compared, column: Column, candidates: Sequence[Candidate]
     return ""
 
 
-def _take(chosen: Candidate) -> str:
+def _choice_sentence(chosen: Candidate) -> str:
     rate = f" at train.lr={chosen.rate:g}" if chosen.rate is not None else ""
     return f"Take {chosen.row.title}{rate}."
 

@@ -1,4 +1,4 @@
-"""Probed runs as frames: a row a layer and look, with what names the run's line in a figure."""
+"""Runs with probes as frames: one row per layer and probed step, with the label of the run's line in figures."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from sdsbench.results.tables.titles import method_order, method_title
 
 @dataclass(frozen=True)
 class ProbedRuns:
-    """What all figures are drawn from."""
+    """The data of all figures; a line is one method and variant."""
 
-    runs: pd.DataFrame  # a row a run: run_id, method, line, optimizer, lr, seed, tail_loss
-    looks: pd.DataFrame  # a row a layer and look: run_id, step, layer, kind, depth, numbers and spectra
+    runs: pd.DataFrame  # one row per run: run_id, method, line, optimizer, lr, seed, tail_loss
+    probes: pd.DataFrame  # one row per layer and probed step: run_id, step, layer, kind, depth, numbers and spectra
     steps: pd.DataFrame  # lines of metrics.jsonl
-    damaged: Mapping[str, str]  # files that could not be read, and why
+    damaged: Mapping[str, str]  # unreadable file -> reason
 
     @property
     def optimizers(self) -> list[str]:
         return sorted(self.runs["optimizer"].unique())
 
     def lines(self, optimizer: str) -> list[tuple[str, str]]:
-        """(line, method) of an optimizer's runs, in the order of the methods' papers."""
+        """(line, method) of an optimizer's runs, ordered by the date of the method's paper."""
         chosen = self.runs[self.runs["optimizer"] == optimizer]
         pairs = chosen[["line", "method"]].drop_duplicates()
         return sorted(pairs.itertuples(index=False, name=None), key=lambda pair: (method_order(pair[1]), pair[0]))
@@ -55,10 +55,10 @@ class ProbedRuns:
 
 
 def load(folders: Folders) -> ProbedRuns:
-    """Finished runs with probes; of several learning rates the one with the lowest mean final training loss.
+    """Finished runs with probes; per line only the learning rate with the lowest mean final training loss.
 
-    Raises Unavailable where no run has probes, Refused where the runs are of several settings (results/setting.py):
-    optimizers have figures of their own, and rates are chosen among.
+    Raises Unavailable if no run has probes, Refused if the runs differ in setting (results/setting.py) in more than
+    optimizer and tuning.
     """
     runs = load_runs(folders)
     damaged = runs.attrs["damaged"]
@@ -75,11 +75,13 @@ def load(folders: Folders) -> ProbedRuns:
     runs = _best_rates(_named(runs, members))
     steps = load_steps(folders)
     damaged = {**damaged, **steps.attrs["damaged"]}
-    looks = pd.DataFrame([row for run in runs.itertuples() for row in _looks(run.run_id, Path(run.folder), damaged)])
-    if looks.empty:
+    probes = pd.DataFrame(
+        [row for run in runs.itertuples() for row in _probe_rows(run.run_id, Path(run.folder), damaged)]
+    )
+    if probes.empty:
         raise Unavailable("no probe can be read.\n" + "\n".join(damaged.values()))
-    runs = runs[runs["run_id"].isin(looks["run_id"])].reset_index(drop=True)
-    return ProbedRuns(runs, looks, steps[steps["run_id"].isin(runs["run_id"])], damaged)
+    runs = runs[runs["run_id"].isin(probes["run_id"])].reset_index(drop=True)
+    return ProbedRuns(runs, probes, steps[steps["run_id"].isin(runs["run_id"])], damaged)
 
 
 def _require_one_setting(probed: Sequence[Run]) -> None:
@@ -94,7 +96,7 @@ def _require_one_setting(probed: Sequence[Run]) -> None:
 
 
 def _drawable(run: Run) -> bool:
-    """Whether a record says what a figure's line is named and chosen by."""
+    """Whether a record has the values that label and select a line: optimizer and losses."""
     return isinstance(run.flat.get("config.train.optimizer"), str) and run.record.losses is not None
 
 
@@ -103,7 +105,7 @@ def _probed(folder: str) -> bool:
 
 
 def _named(runs: pd.DataFrame, members: Sequence[Run]) -> pd.DataFrame:
-    """The numbers that figures read, and `line`: what a table calls the row of these runs, whatever their rate."""
+    """The columns that figures read, and `line`: the title of these runs' table row without the learning rate."""
     names: dict[str, str] = {}
     for alike in grouped(members, lambda run: (run.flat["config.train.optimizer"], *by_method(run))).values():
         keys = [key for key in varying(alike) if key != "config.train.lr"]
@@ -145,7 +147,7 @@ def _looks(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[dict[
 
 
 def _weakest_gain(row: Mapping[str, Any]) -> float:
-    """How strongly G passes along dW's weakest singular direction, relative to the strongest; nan where it has none."""
+    """Gain of the gradient G along dW's weakest singular direction, relative to the strongest; nan if undefined."""
     match row.get("singular_gains"):
         case [int() | float() as first, *_, int() | float() as last] if first > 0:
             return last / first

@@ -1,4 +1,4 @@
-"""All figures on one HTML page that needs no other file."""
+"""One self-contained HTML page with all figures."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from sdsbench.results.escape import html, visible
 from sdsbench.studies.figures.data import ProbedRuns
 
 CAPTIONS = {
-    "effective_rank": "exp(entropy of the normalised singular values) of the first-order change that the method makes "
-    "of G, and of G itself. Line: mean over seeds of the median over layers; band: range over seeds.",
-    "alignment": "1: the weight moves along the full gradient. Above: first-order change under plain gradient descent; "
-    "below: the step that the optimizer really made, against G of the probe rows.",
-    "anisotropy": "Flat: the method treats all singular directions of its update alike. Falling: directions that are "
-    "large already get more of the gradient.",
+    "effective_rank": "exp(entropy of the normalised singular values) of the first-order change of W that the method "
+    "makes for G, and of G itself. Line: mean over seeds of the median over layers; band: range over seeds.",
+    "alignment": "Cosine with the full gradient (1: same direction). Above: first-order change under plain gradient "
+    "descent; below: the optimizer's actual step, against G of the probe rows.",
+    "anisotropy": "Flat: the method treats all singular directions of its update alike. Decreasing: directions with "
+    "large singular values get more of the gradient.",
     "spectra": "Median over layers and seeds, relative to the largest singular value.",
     "factors": "Ratio of the largest to the smallest singular value; undefined while B is 0.",
-    "bases": "Mean squared cosine between the space that the method sees G through and G's leading space of that size.",
+    "bases": "Mean squared cosine between the subspace that the method projects G on and G's leading subspace.",
     "updates": "Size and effective rank of the change of W since the start.",
     "loss": "The training loss of the same runs.",
-    "refresh_jumps": "A refresh renews the bases and does not keep dW; variants without refreshes have no marks.",
-    "by_layer_type": "Mean over looks, layers of the type, and seeds.",
-    "by_depth": "Mean over looks, layers of the block, and seeds.",
+    "refresh_jumps": "A refresh recomputes the bases, which changes dW; variants without refreshes have no marks.",
+    "by_layer_type": "Mean over probed steps, layers of the type, and seeds.",
+    "by_depth": "Mean over probed steps, layers of the block, and seeds.",
 }
 
 
 def page(data: ProbedRuns, pictures: Mapping[str, str]) -> str:
-    """HTML with every figure (its SVG), its caption, and the runs that it was drawn from."""
+    """HTML with each figure (name -> SVG text), its caption, and a table of the runs."""
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Geometry of training</title>",
         "<style>body{font:15px/1.5 sans-serif;color-scheme:light dark;max-width:1100px;margin:2em auto;"

@@ -1,4 +1,4 @@
-"""The numbers behind the figures: a row a line, with t-intervals over seeds."""
+"""The numbers behind the figures as CSV: one row per line and measure, with 95 % t-intervals over seeds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MEASURES = (
 
 
 def summary_csv(data: ProbedRuns) -> str:
-    """Per line and measure: mean over seeds (of the mean over looks after the first, of the median over layers).
+    """Per line and measure: median over layers, then mean over probed steps except the first, then mean over seeds.
 
-    `weakest_gain`: how strongly G passes along dW's weakest singular direction, relative to the strongest.
+    `weakest_gain`: gain of the gradient G along dW's weakest singular direction, relative to the strongest.
     """
     columns = ["optimizer", "line", "lr", "measure", "mean", "low", "high", "seeds"]
     rows: list[list[object]] = []
@@ -26,7 +26,7 @@ def summary_csv(data: ProbedRuns) -> str:
             runs = data.runs[data.runs["run_id"].isin(data.of(optimizer, line))]
             per_seed = {"tail_loss": runs["tail_loss"].tolist()}
             for measure in MEASURES:
-                per_seed[measure] = _per_run(data.looks[data.looks["run_id"].isin(runs["run_id"])], measure)
+                per_seed[measure] = _per_run(data.probes[data.probes["run_id"].isin(runs["run_id"])], measure)
             for measure, values in per_seed.items():
                 if values:
                     interval = t_interval(values)
@@ -35,9 +35,9 @@ def summary_csv(data: ProbedRuns) -> str:
     return escape.csv(pd.DataFrame(rows, columns=columns), digits=4)
 
 
-def _per_run(looks: pd.DataFrame, measure: str) -> list[float]:
-    if measure not in looks:
+def _per_run(probes: pd.DataFrame, measure: str) -> list[float]:
+    if measure not in probes:
         return []
-    later = looks[looks["step"] > looks.groupby("run_id")["step"].transform("min")]
+    later = probes[probes["step"] > probes.groupby("run_id")["step"].transform("min")]
     medians = later.assign(value=pd.to_numeric(later[measure])).groupby(["run_id", "step"])["value"].median()
     return medians.groupby("run_id").mean().dropna().tolist()

@@ -1,4 +1,7 @@
-"""The figures of probed runs. Each function takes all runs and returns one figure, columns for optimizers."""
+"""The figures of runs with probes: one function each, with one column of axes per optimizer.
+
+W0 is the frozen weight, dW its update, G the full gradient of W, A and B the adapter's factors (dW = s B A).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def _lines(data: ProbedRuns, optimizer: str) -> Iterator[tuple[list[str], dict[s
 
 
 def _over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: bool = False) -> Figure:
-    """Measures (key -> axis label) against the step: median over layers, then mean and range over seeds."""
+    """Each measure (key -> axis label) against the step: median over layers; line: mean, band: range over seeds."""
     optimizers = data.optimizers
     figure, axes = new_figure(len(measures), len(optimizers), title)
     for row, (key, label) in enumerate(measures.items()):
@@ -45,6 +48,7 @@ def _over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: 
 
 
 def loss(data: ProbedRuns) -> Figure:
+    """Training loss against the step: mean over seeds, running mean of 5 steps."""
     figure, axes = new_figure(1, len(data.optimizers), "Training loss (mean over seeds, running mean of 5 steps)")
     train = data.steps[data.steps["kind"] == "train"]
     for column, optimizer in enumerate(data.optimizers):
@@ -59,7 +63,7 @@ def loss(data: ProbedRuns) -> Figure:
 
 
 def refresh_jumps(data: ProbedRuns) -> Figure:
-    """Relative change of dW at each refresh of the bases."""
+    """Relative change |jump| / |dW| at each refresh of SDS-LoRA's bases."""
     figure, axes = new_figure(1, len(data.optimizers), "Jump of dW at a refresh, relative to |dW| (mean over layers)")
     events = data.steps[data.steps["kind"] == "method"]
     for column, optimizer in enumerate(data.optimizers):
@@ -75,7 +79,7 @@ def refresh_jumps(data: ProbedRuns) -> Figure:
 
 
 def spectra(data: ProbedRuns) -> Figure:
-    """Singular values of A, B and dW at the last look, relative to the largest: median over layers and seeds."""
+    """Singular values of A, B and dW at the last probed step, relative to the largest; median over layers and seeds."""
     keys = {"A_values": "A", "B_values": "B", "update_values": "dW"}
     figure, axes = new_figure(len(data.optimizers), len(keys), "Spectra at the last look")
     for row, optimizer in enumerate(data.optimizers):
@@ -94,7 +98,7 @@ def spectra(data: ProbedRuns) -> Figure:
 
 
 def anisotropy(data: ProbedRuns) -> Figure:
-    """Gain of G along dW's singular directions: flat is isotropic."""
+    """Gain of G along dW's singular directions at the last probed step; equal gains mean an isotropic method."""
     figure, axes = new_figure(
         1, len(data.optimizers), "How strongly G passes along dW's singular directions (last look)"
     )
@@ -161,17 +165,17 @@ FIGURES: dict[str, Draw] = {
 
 
 def _median_over_layers(data: ProbedRuns, run_ids: list[str], key: str) -> pd.DataFrame:
-    """Rows: steps, columns: runs; looks where the measure is undefined (0 / 0) are left out."""
-    if key not in data.looks:
+    """Median over layers, as steps x runs; undefined values (0 / 0) are left out."""
+    if key not in data.probes:
         return pd.DataFrame()
-    rows = data.looks[data.looks["run_id"].isin(run_ids)]
+    rows = data.probes[data.probes["run_id"].isin(run_ids)]
     numbers = rows.assign(value=pd.to_numeric(rows[key]))
     return numbers.pivot_table(index="step", columns="run_id", values="value", aggfunc="median")
 
 
 def _last_lists(data: ProbedRuns, run_ids: list[str], key: str) -> np.ndarray:
-    """Spectra of every layer and run at its last look, cut to the shortest; empty where there are none."""
-    rows = data.looks[data.looks["run_id"].isin(run_ids)]
+    """Spectra of all layers and runs at the last probed step, one per row, cut to the shortest; empty without any."""
+    rows = data.probes[data.probes["run_id"].isin(run_ids)]
     rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
     lists = [values for values in rows.get(key, []) if isinstance(values, list) and len(values) > 1]
     shortest = min(map(len, lists), default=0)
@@ -187,7 +191,7 @@ def _labels(axis: Any, row: int, column: int, optimizer: str, label: str) -> Non
 
 
 def _legend(figure: Figure, axes: Any) -> Figure:
-    """One legend for all axes, at the right."""
+    """Add one legend for all axes at the right."""
     entries: dict[str, Any] = {}
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -1,7 +1,7 @@
-"""Gradient descent on many small problems at once, with the methods, layers and optimizers of real training.
+"""Optimising many small problems at once, with the same methods, layers and optimizers as real training.
 
-Every problem is an nn.Linear of one model; the method is attached to that model as to any other. Problems share no
-parameter and the loss is their sum, so each follows its own path; the method's small linear algebra runs as one batch.
+Each problem is one nn.Linear of a model, to which the method is attached as usual. Problems share no parameter and the
+loss is their sum, so they are optimised independently; the method's small linear algebra runs as one batch.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from sdsbench.training.schedule import factor
 from sdsbench.training.training_config import TrainConfig
 
 DIVERGED = 1e8
-"""A loss this many times its first value is given up: the problem goes back to its start and counts as diverged."""
+"""A problem whose loss exceeds this multiple of its first value counts as diverged and is reset to its start."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What a descent did, per problem."""
+    """Loss curves per problem; T: step, p: problem."""
 
-    loss_Tp: np.ndarray  # before each step, and after the last: (steps + 1) x problems; inf once diverged
-    floor_p: np.ndarray  # least loss that the method can reach
+    loss_Tp: np.ndarray  # (steps + 1) x problems: before each step and after the last; inf once diverged
+    floor_p: np.ndarray  # least loss that the method can represent
 
     @property
     def excess_Tp(self) -> np.ndarray:
+        """Loss above the floor, (steps + 1) x problems."""
         return self.loss_Tp - self.floor_p
 
 
 @dataclass
 class _Context:
-    """The DataContext of a descent: its one batch is all the data there is."""
+    """The DataContext that methods initialise from; the only batch is the whole problem."""
 
     learning_rate: float
     generator: torch.Generator
@@ -69,7 +70,7 @@ class _Session:
         self.model = nn.ModuleDict({f"problem{index}": _linear(problem) for index, problem in enumerate(problems)})
 
     def backward(self) -> list[float]:
-        """Gradients of every problem's loss; returns the losses."""
+        """Compute the gradients of the summed loss; return the loss of each problem."""
         outputs = [layer(problem.x_tn) for layer, problem in zip(self.model.values(), self.problems, strict=True)]
         pairs = list(zip(outputs, self.problems, strict=True))
         torch.autograd.backward(outputs, [problem.residual(output.detach()) for output, problem in pairs])
@@ -77,7 +78,7 @@ class _Session:
 
 
 def descend(problems: Sequence[LinearProblem], method_config: MethodConfig, train: TrainConfig) -> Curves:
-    """train.max_steps optimizer steps of train.optimizer at train.lr on every problem."""
+    """Take train.max_steps steps of train.optimizer at train.lr on every problem; return the loss curves."""
     assert train.max_steps is not None
     session, method = _Session(problems), build(method_config)
     layers = attach(session.model, method, seed=0)
@@ -115,7 +116,7 @@ def _linear(problem: LinearProblem) -> nn.Linear:
 
 
 def _put_back(session: _Session, start: Sequence[Sequence[Tensor]], diverged: np.ndarray) -> None:
-    """Diverged problems to their start with no gradient, so that no linear algebra ever meets an infinity."""
+    """Reset diverged problems to their start and clear their gradients, so that no infinity reaches an SVD."""
     layers = list(session.model.values())
     with torch.no_grad():
         for index in np.flatnonzero(diverged).tolist():

@@ -1,7 +1,8 @@
-"""The least loss that a method can reach on a problem: what is left of a curve above it is the method's to remove.
+"""The least loss that a method can reach on a problem (its floor); excess loss is measured from there.
 
 With C = (weight X^T X)^1/2 and the least-squares solution W_ls:  loss(W) = loss(W_ls) + 1/2 |(W - W_ls) C|^2, so a
-rank limit is answered by the singular values of (W_ls - W_base) C (Eckart-Young), fixed factors B R A by projection.
+the best update of rank r follows from the SVD of (W_ls - W_base) C (Eckart-Young), that for fixed A and B of B R A from
+a projection.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def dense_floor(problem: LinearProblem) -> float:
-    """The least loss over all W: what full fine-tuning can reach."""
+    """The least loss over all W, reachable by full fine-tuning."""
     return float(problem.loss(problem.x_tn @ _least_squares(problem).T))
 
 
 def adapter_floor(problem: LinearProblem, layer: AdaptedLinear) -> float:
     """The least loss over the layer's trainable tensors.
 
-    Factors A, B: any update of rank r (2r for two branches, which is a lower bound there: their bases move only at
-    refreshes). R between fixed A and B: any update within their spans.
+    Trainable A, B: any update of rank r (2r with two branches; then only a lower bound, because their bases change only
+    at refreshes). Trainable R between fixed A and B: any update within their spans.
     """
     missing_mn = _least_squares(problem) - layer.weight.detach()
     root_nn = _metric_root(problem)

@@ -1,4 +1,4 @@
-"""The study as files: cells and exponents as CSV and Markdown, rates and curves as figures."""
+"""Writing the study's results: cells and exponents as CSV and Markdown, rates and curves as figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def write(cells: list[TheoryCell], grid: Grid, folder: Path) -> list[Path]:
-    """Every table and figure of a study; returns what was written."""
+    """Write all tables and figures of a study to `folder`; return their paths."""
     tables = {
         "cells.csv": _cells_csv(cells),
         "exponents.csv": _exponents_csv(cells),
@@ -40,7 +40,7 @@ def write(cells: list[TheoryCell], grid: Grid, folder: Path) -> list[Path]:
 
 
 def markdown(cells: list[TheoryCell], grid: Grid) -> str:
-    """The tables that docs/mechanism.md quotes."""
+    """The tables that docs/mechanism.md includes."""
     s = grid.setting
     lines = [
         f"{s.m} x {s.n}, rank {s.rank}, largest singular value {s.size:g}, noise {s.noise:g}, {grid.steps} steps, "
@@ -92,7 +92,7 @@ def _csv(header: list[str], rows: list[list[object]]) -> str:
 
 
 def _style(palette: Palette, method: str) -> dict[str, Any]:
-    return palette.look(method) | {"label": escape.figure(method_title(method)), "linewidth": 1.2}
+    return palette.style(method) | {"label": escape.figure(method_title(method)), "linewidth": 1.2}
 
 
 def _digits(interval: Interval) -> list[str]:

@@ -1,10 +1,10 @@
-"""Problems whose every number is known: a linear layer, a target, and how ill-conditioned the target is.
+"""Synthetic problems with a known solution: a linear layer, a target weight, and the target's condition number.
 
     factorisation   min_W 1/2 |W - W*|_F^2
     regression      min_W 1/(2 t) |X W^T - Y|_F^2,   X_tn ~ N(0, 1),  Y = X W*^T + noise
 
-W* = W0 + D with D of rank k and singular values falling geometrically from `size` to size / condition. W0 is a random
-frozen weight, so that methods that start from its SVD have one. All in fp64.
+W* = W0 + D, where D has rank k and singular values decreasing geometrically from `size` to size / condition. W0 is a
+random frozen weight, so that methods which initialise from its SVD can be used. All in fp64.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = ("factorisation", "regression")
 
 @dataclass(frozen=True)
 class Setting:
-    """One family of problems; a seed makes a problem of it."""
+    """The parameters of a problem family; together with a seed they define one problem."""
 
     kind: str = "factorisation"
     m: int = 24
@@ -34,6 +34,7 @@ class Setting:
     noise: float = 0.0  # standard deviation of the noise on the targets
 
     def problems(self) -> Iterator[Wrong]:
+        """What is wrong with these values, one item per wrong key."""
         if self.kind not in KINDS:
             yield Wrong("problem", self.kind, ", ".join(KINDS))
         if not 1 <= self.rank <= min(self.m, self.n):
@@ -54,15 +55,16 @@ class LinearProblem:
     weight: float
 
     def residual(self, output_tm: Tensor) -> Tensor:
-        """dloss/doutput."""
+        """Gradient of the loss by the output, t x m."""
         return self.weight * (output_tm - self.y_tm)
 
     def loss(self, output_tm: Tensor) -> Tensor:
+        """The loss of an output (t x m), a scalar."""
         return 0.5 * self.weight * (output_tm - self.y_tm).square().sum()
 
 
 def make(setting: Setting, seed: int) -> LinearProblem:
-    """The problem of a setting that belongs to `seed`."""
+    """Draw the problem of a setting for `seed`."""
     rng = np.random.default_rng([seed, setting.m, setting.n, setting.rank])
     u_mk = np.linalg.qr(rng.standard_normal((setting.m, setting.rank)))[0]
     v_nk = np.linalg.qr(rng.standard_normal((setting.n, setting.rank)))[0]

@@ -1,4 +1,4 @@
-"""How fast a curve falls, and how that depends on the condition number."""
+"""The rate at which a loss curve decreases, and its dependence on the condition number."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import numpy as np
 from sdsbench.results.statistics.intervals import Interval, t_interval
 
 CONVERGED = 1e-20
-"""Excess loss relative to the start below which fp64 shows rounding only."""
+"""Relative excess loss below which fp64 values are dominated by rounding."""
 SLOWEST = 1e-7
-"""Rates below this (nats a step) count as this: the curve does not fall."""
+"""Smaller rates (nats per step) are set to this value: the curve does not decrease."""
 
 
 def clipped(excess_T: np.ndarray, floor: float) -> np.ndarray:
-    """The excess relative to its start, cut where rounding begins (the floor's own rounding included)."""
+    """Excess loss relative to its start, clipped at the rounding level (which includes the floor's rounding)."""
     return np.maximum(excess_T, rounding_level(excess_T, floor)) / excess_T[0]
 
 
 def rounding_level(excess_T: np.ndarray, floor: float) -> float:
+    """The excess loss below which fp64 rounding dominates, from the start's and the floor's magnitude."""
     return max(CONVERGED * float(excess_T[0]), 1e-12 * abs(floor))
 
 
 def asymptotic_rate(excess_T: np.ndarray, floor: float = 0.0) -> float:
-    """Nats a step that the excess loses in the second half of its fall; NaN for a diverged curve.
+    """Rate in nats per step: decrease of log(excess loss) in the second half of the descent; NaN if diverged.
 
-    The fall ends at the first step at rounding level, or with the run. Its second half belongs to the slowest
-    direction, which the condition number decides; the first half belongs to the fastest.
+    The descent ends at the first step at rounding level, or with the run. Its second half is dominated by the slowest
+    direction, which depends on the condition number; the first half by the fastest.
     """
     if not np.isfinite(excess_T).all():
         return float("nan")
@@ -39,15 +40,15 @@ def asymptotic_rate(excess_T: np.ndarray, floor: float = 0.0) -> float:
 
 
 def score(excess_T: np.ndarray, floor: float = 0.0) -> float:
-    """What the learning rate is tuned by: mean of log10 of the relative excess over all steps, lower is better."""
+    """The criterion for tuning the learning rate: mean log10 of the relative excess over all steps; lower is better."""
     relative_T = clipped(excess_T, floor)
     return float(np.log10(relative_T).mean()) if np.isfinite(relative_T).all() else float("inf")
 
 
 def exponent(conditions: Sequence[float], rates: Sequence[Sequence[float]]) -> Interval:
-    """p in rate ~ condition^-p with its t-interval over seeds: one least-squares line in logarithms per seed.
+    """p in rate ~ condition^-p with its t-interval over seeds; one least-squares fit in log-log scale per seed.
 
-    rates[i][j]: condition i, seed j. Seeds with a diverged run are left out. Raises ValueError where none is left.
+    rates[i][j]: condition i, seed j. Seeds with a diverged run are left out. Raises ValueError if none is left.
     """
     table = np.array(rates, float)
     whole = np.isfinite(table).all(axis=0)

@@ -1,4 +1,4 @@
-"""The grid: problem x condition number x method x optimizer, a tuned learning rate per cell, many seeds."""
+"""The theory study: problem x condition number x method x optimizer, tuned learning rate per cell, many seeds."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SCHEDULES: dict[OptimizerName, Literal["constant", "cosine"]] = {
     "momentum": "constant",
     "adamw": "cosine",
 }
-"""A constant rate shows a rate of convergence; Adam's steps do not shrink by themselves, so its rate decays."""
-TUNING_SEED = 1_000_000  # tuning problems are none of the measured ones
+"""Constant learning rates show the convergence rate; Adam's steps do not shrink by themselves, so its rate decays."""
+TUNING_SEED = 1_000_000  # tuning uses other problems than the measurement
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is run. The defaults take seconds; `FULL` is the study in docs/mechanism.md."""
+    """The grid to run. The defaults take seconds; `FULL` is the study in docs/mechanism.md."""
 
     kinds: tuple[str, ...] = ("factorisation",)
     methods: tuple[str, ...] = ("full_ft", "lora", "preconditioned_lora", "sds_lora")
@@ -39,7 +39,7 @@ class Grid:
     seeds: int = 10
     tuning_seeds: int = 3
     steps: int = 200
-    beta1: float = 0.9  # of AdamW; 0: steps without momentum
+    beta1: float = 0.9  # of AdamW; 0: no momentum
     refresh: str = "author"  # SDS-LoRA's rule
     setting: Setting = field(default_factory=Setting)
 
@@ -75,33 +75,36 @@ FULL = Grid(
 
 @dataclass(frozen=True)
 class TheoryCell:
-    """One method, optimizer and condition number, over seeds."""
+    """Results of one method, optimizer and condition number over seeds."""
 
     kind: str
     method: str
     optimizer: OptimizerName
     condition: float
     lr: float
-    lr_at_edge: bool  # the tuned rate is an end of the grid: a wider grid might do better
-    rates: tuple[float, ...]  # nats a step, per seed; NaN where diverged
+    lr_at_edge: bool  # the tuned rate is at an end of the grid; a wider grid might contain a better one
+    rates: tuple[float, ...]  # nats per step, one per seed; NaN if diverged
     final: tuple[float, ...]  # log10 of the last excess loss relative to the first, per seed
     median_curve: tuple[float, ...]  # log10 relative excess before each step, median over seeds
 
     @property
     def rate(self) -> Interval:
+        """Mean rate in nats per step with its 95 % t-interval over seeds that did not diverge."""
         return _interval(self.rates)
 
     @property
     def final_log10(self) -> Interval:
+        """Mean log10 of the final relative excess loss with its 95 % t-interval over seeds."""
         return _interval(self.final)
 
     @property
     def diverged(self) -> int:
+        """Number of seeds whose descent diverged."""
         return int(np.isnan(self.rates).sum())
 
 
 def run(grid: Grid, progress: Callable[[str], None] = lambda line: None) -> list[TheoryCell]:
-    """Every cell of the grid."""
+    """Run all cells of the grid; `progress` receives one line per group of cells."""
     cells = []
     for kind in grid.kinds:
         for optimizer in grid.optimizers:
@@ -123,7 +126,7 @@ def exponents(cells: list[TheoryCell]) -> dict[tuple[str, str, str], Interval]:
 
 
 def method_config(name: str, rank: int, refresh: str = "author") -> MethodConfig:
-    """The method as the bench runs it: alpha = rank (s = 1, or sqrt r for the alpha / sqrt r methods), exact SVDs."""
+    """The MethodConfig for a method: exact SVD, alpha = rank (s = 1, or sqrt(r) if the method has alpha / sqrt(r))."""
     keys: dict[str, Any] = {"name": name}
     if name != "full_ft":
         keys |= {"rank": rank, "alpha": 1.0 if name == "lora_sb" else float(rank)}
@@ -137,13 +140,15 @@ def method_config(name: str, rank: int, refresh: str = "author") -> MethodConfig
 
 
 def _cells(grid: Grid, kind: str, optimizer: OptimizerName, name: str) -> list[TheoryCell]:
-    """The cells of all condition numbers: one descent per learning rate, all problems side by side."""
+    """The cells of all condition numbers; one descent per learning rate optimises all problems together."""
     tuning = _problems(grid, kind, [TUNING_SEED + index for index in range(grid.tuning_seeds)])
     scores = []  # learning rate x condition
     for lr in grid.learning_rates:
         curves = _descend(grid, name, optimizer, lr, tuning)
         each = [score(excess, floor) for excess, floor in zip(curves.excess_Tp.T, curves.floor_p, strict=True)]
-        scores.append(np.reshape(each, (len(grid.conditions), -1)).max(axis=1))  # a rate must do for every seed
+        scores.append(
+            np.reshape(each, (len(grid.conditions), -1)).max(axis=1)
+        )  # worst seed: a rate must work for all seeds
     best = np.argmin(scores, axis=0)
     measured = _problems(grid, kind, range(grid.seeds))
     cells: dict[int, TheoryCell] = {}

@@ -16,8 +16,8 @@ from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.frames import Found, read_all
-from sdsbench.results.reproduction.again import Here, chosen, configuration
 from sdsbench.results.reproduction.differences import ReproducedRun, compared
+from sdsbench.results.reproduction.retrain import LocalSettings, chosen, configuration
 from sdsbench.runs.configuration.identity import recorded_id
 from tests.results.bundles.tools import contents, edit_json, pack, reseal
 from tests.results.tables.fixtures import make_record, write_run
@@ -165,7 +165,7 @@ def test_plugins_of_a_bundle_are_imported_only_where_the_user_says_so(tmp_path: 
     record.provenance.code["plugin:somebodys_code"] = "0" * 64
     record.config["plugins"] = ["somebodys_code"]
     with pytest.raises(Refused, match="--plugin somebodys_code"):
-        configuration(record, Here(tmp_path, {}))
+        configuration(record, LocalSettings(tmp_path, {}))
 
 
 def test_placing_keys_of_a_bundle_are_not_followed(bundle: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_placing_keys_of_a_bundle_are_not_followed(bundle: Path, tmp_path: Path)
         ),
     )(files)
     record = Record.model_validate_json(files[min(key for key in files if key.endswith("record.json"))])
-    config = configuration(record, Here(tmp_path / "here", {"threads": 2}))
+    config = configuration(record, LocalSettings(tmp_path / "here", {"threads": 2}))
     assert (config.tracker.name, config.output_root, config.force) == ("none", str(tmp_path / "here"), False)
     assert (config.plugins, config.threads) == ([], 2)
 

@@ -13,7 +13,7 @@ from sdsbench.__main__ import main
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Parameters, Seconds
 from sdsbench.results.claims.claim import Claim, default_file, read
-from sdsbench.results.claims.decide import decide, more, together
+from sdsbench.results.claims.decide import decide, joint_answer, needed_to_decide
 from sdsbench.results.claims.verdict import Verdict, judge
 from sdsbench.results.claims.verdict_texts import markdown
 from sdsbench.results.statistics import contrasts, variances
@@ -74,22 +74,22 @@ def over_seeds(mean: float, deviation: float = 1.0, seeds: int = 3) -> contrasts
 
 def test_all_contexts_must_agree_and_one_clear_contradiction_is_enough() -> None:
     clear, against, open_ = over_seeds(9.0), over_seeds(-30.0), over_seeds(0.5)
-    assert together("higher", 0.0, [clear, clear]) == "reproduced"
-    assert together("higher", 0.0, [clear, open_]) == "undecided"
-    assert together("higher", 0.0, [clear, open_, against]) == "contradicted"
-    assert together("higher", 0.0, []) == "undecided"
+    assert joint_answer("higher", 0.0, [clear, clear]) == "reproduced"
+    assert joint_answer("higher", 0.0, [clear, open_]) == "undecided"
+    assert joint_answer("higher", 0.0, [clear, open_, against]) == "contradicted"
+    assert joint_answer("higher", 0.0, []) == "undecided"
 
 
 def test_a_contradiction_among_many_contexts_must_be_clear_at_their_number() -> None:
     """-2.6 +- 2.48 contradicts alone, not as one of thirty."""
     against = over_seeds(-2.6)
-    assert together("higher", 0.0, [against]) == "contradicted"
-    assert together("higher", 0.0, [against, *[over_seeds(0.1)] * 29]) == "undecided"
+    assert joint_answer("higher", 0.0, [against]) == "contradicted"
+    assert joint_answer("higher", 0.0, [against, *[over_seeds(0.1)] * 29]) == "undecided"
 
 
 def test_what_would_decide() -> None:
     def further(test: str, mean: float, margin: float, seeds: int) -> int | None:
-        return more(test, over_seeds(mean, 1.0, seeds), margin).seeds
+        return needed_to_decide(test, over_seeds(mean, 1.0, seeds), margin).seeds
 
     assert further("higher", 0.5, 0.0, 3) == 34
     assert further("higher", 0.0, 0.0, 3) is None

@@ -90,8 +90,8 @@ def test_a_plugin_s_title_stands_in_every_figure_and_table(tmp_path: Path, plugi
     assert rates is not None
     assert "A New LoRA, r 8" in [text.get_text() for text in rates.axes[0].get_legend().texts]
     assert "A New LoRA, r 8 is better by 20.0 [" in conclusion(board)
-    own = Palette([]).look("lora")
-    assert Palette([plugin]).look("lora") == own and Palette([plugin]).look(plugin)["color"] != own["color"]
+    own = Palette([]).style("lora")
+    assert Palette([plugin]).style("lora") == own and Palette([plugin]).style(plugin)["color"] != own["color"]
 
 
 def test_a_constant_cost_has_no_figure(tmp_path: Path) -> None:
@@ -183,9 +183,9 @@ def test_a_row_looks_the_same_in_every_figure(tmp_path: Path) -> None:
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert len(lines) == len(board.rows) == 4
     for row in board.rows:
-        look, line = board.look(row), lines[row.title]
-        assert line.get_color() == look["color"], row.title
-        assert line.get_markerfacecolor() == look["markerfacecolor"], row.title
+        style, line = board.style(row), lines[row.title]
+        assert line.get_color() == style["color"], row.title
+        assert line.get_markerfacecolor() == style["markerfacecolor"], row.title
     assert [board.variant(row) // 2 for row in board.rows if row.title.endswith("r 16")] == [1, 1], "by rank"
 
 

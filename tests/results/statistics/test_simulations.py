@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdsbench.results.claims.decide import answer_at, together
+from sdsbench.results.claims.decide import answer_at, joint_answer
 from sdsbench.results.statistics import contrasts, intervals, variances
 
 QUESTIONS = 100
@@ -80,7 +80,7 @@ def test_a_claim_of_thirty_equal_contexts_is_seldom_contradicted() -> None:
     """Asked of each context alone, more than half of such studies hold a contradiction; jointly 2.5 %."""
     rng = np.random.default_rng(6)
     studies = [contexts(rng, 30, 0.0) for _ in range(300)]
-    jointly = np.mean([together("higher", 0.0, study) == "contradicted" for study in studies])
+    jointly = np.mean([joint_answer("higher", 0.0, study) == "contradicted" for study in studies])
     alone = np.mean(["contradicted" in {answer_at("higher", c, 0.0, 0.95) for c in study} for study in studies])
     assert alone > 0.4 and jointly <= 0.05
 
@@ -88,6 +88,6 @@ def test_a_claim_of_thirty_equal_contexts_is_seldom_contradicted() -> None:
 def test_a_claim_that_holds_everywhere_is_reproduced_and_one_clear_failure_contradicts() -> None:
     rng = np.random.default_rng(7)
     holding = [contexts(rng, 4, 20.0, 5) for _ in range(50)]
-    assert {together("higher", 0.0, study) for study in holding} == {"reproduced"}
+    assert {joint_answer("higher", 0.0, study) for study in holding} == {"reproduced"}
     failing = [[*study, *contexts(rng, 1, -30.0, 5)] for study in holding]
-    assert np.mean([together("higher", 0.0, study) == "contradicted" for study in failing]) > 0.9
+    assert np.mean([joint_answer("higher", 0.0, study) == "contradicted" for study in failing]) > 0.9

@@ -128,7 +128,7 @@ def test_a_loss_is_told_with_its_digits_and_not_in_points(tmp_path: Path) -> Non
     (found,) = recommend(built("grid", tmp_path), "lora")
     assert "DoRA, r 8 is best, 1.32 [" in found.sentence and "Against LoRA, r 8: -0.21 [" in found.sentence
     assert "1.53" in first._repr_html_() and "153" not in first._repr_html_()
-    said = comparison._power(EFFORTS[0], first, 60)
+    said = comparison._power_sentence(EFFORTS[0], first, 60)
     assert said == "which differences of loss it finds is known once seeds have run"
 
 

@@ -48,13 +48,13 @@ def test_lines_best_rate_and_runs_without_probes(runs: Path) -> None:
     assert data.optimizers == ["adamw"]
     assert data.lines("adamw") == [("LoRA, r 8", "lora"), ("SDS-LoRA, r 8", "sds_lora")]
     assert data.runs.set_index("line").loc["LoRA, r 8", "lr"] == 1e-2
-    assert set(data.looks["step"]) == {1, 2} and len(data.looks) == 2 * 2 * 35
+    assert set(data.probes["step"]) == {1, 2} and len(data.probes) == 2 * 2 * 35
 
 
 def test_medians_are_those_of_the_stored_rows(runs: Path) -> None:
     data = load(str(runs))
     run_id = data.of("adamw", "SDS-LoRA, r 8")[0]
-    rows = data.looks[(data.looks["run_id"] == run_id) & (data.looks["step"] == 2)]
+    rows = data.probes[(data.probes["run_id"] == run_id) & (data.probes["step"] == 2)]
     assert _median_over_layers(data, [run_id], "alignment").loc[2, run_id] == pytest.approx(rows["alignment"].median())
     assert _median_over_layers(data, [run_id], "no_such_measure").empty
 

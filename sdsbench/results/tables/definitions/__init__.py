@@ -1,4 +1,4 @@
-"""All tables by name. A new table of ours is one more entry in one of these files; a plugin registers its own."""
+"""All tables by name. A new table is an entry in one of these files; plugins call `register`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sdsbench.results.tables.definitions import dora, lora_pro, lora_sb, lr_matt
 
 TABLES: Registry[Table] = Registry("table")
 MADE_OF_RUNS = ("lora_sb/table8", "lora_sb/table9", "grid", "compare", "paragraph", "bibtex")
-"""Tables whose rows or columns follow from the runs."""
+"""Names of tables whose rows or columns follow from the runs."""
 
 
 def register(table: Table) -> None:
-    """Make a table known under its name. Raises ValueError where another one has the name."""
+    """Register a table under its name. Raises ValueError if the name is taken."""
     TABLES.register(table.name, table)
 
 
@@ -23,7 +23,7 @@ for _table in (*lora_sb.TABLES, *sds_lora.TABLES, *dora.TABLES, *lora_pro.TABLES
 
 
 def get(name: str) -> Table:
-    """The table called `name`. Raises ConfigError with the nearest name where there is none."""
+    """The table called `name`. Raises ConfigError with the nearest name if there is none."""
     try:
         return TABLES.lookup(name)
     except KeyError:

@@ -1,4 +1,4 @@
-"""DoRA (arXiv 2402.09353): its readme's commonsense results. Single runs, at a rate of their own for each model."""
+"""DoRA (arXiv 2402.09353): commonsense results of its readme; single runs, one learning rate per model."""
 
 from __future__ import annotations
 

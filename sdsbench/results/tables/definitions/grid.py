@@ -1,9 +1,9 @@
-"""Any `method x task` grid, made from what the records hold.
+"""The `method x task` grid of any set of runs.
 
-One column is one setting (results/setting.py): runs that differ in steps, data, optimizer, length of answers, torch,
-device and so on stand in columns of their own, titled by what differs. One row is a method with its rank; where runs of
-a method in one column differ in the method's keys or a rate that nobody tuned, each of these is a row of its own. A run
-that failed or ran out of memory stands where its own configuration puts it.
+A column is one setting (results/setting.py): runs that differ in steps, data, optimizer, length of answers, torch,
+device and so on are in separate columns, titled by what differs. A row is a method with its rank; runs of a method in
+one column that differ in the method's keys or in an untuned learning rate are in separate rows (variants). A failed run
+is placed by its configuration.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.titles import method_order, method_title, model_title, task_title
 
 RowKey = tuple[str, int | None, str]  # method, rank, variant
-SHORT = 40  # letters of a fact in a title
+SHORT = 40  # longest fact in a title, in characters
 
 
 @dataclass
 class _Setting:
-    """Runs that may share a column: of one head and, as far as each of them knows, of equal facts."""
+    """Runs that may share a column: equal Head, and equal facts (setting.py) where both sides have them."""
 
     head: Head
     facts: dict[str, Any]
@@ -43,9 +43,9 @@ class _Setting:
 
 
 def grid(runs: Sequence[Run], stage: str = "trained") -> Table:
-    """Rows: methods and ranks. Columns: evaluations, apart for each setting.
+    """Rows: methods and ranks. Columns: one per evaluation and setting.
 
-    A model's columns end with the means that its tasks define (tables/means.py). Raises Unavailable where no run has a
+    After a model's columns come the means that its tasks define (tables/means.py). Raises Unavailable if no run has a
     score of `stage`.
     """
     settings = _settings(runs, stage)
@@ -67,7 +67,7 @@ def grid(runs: Sequence[Run], stage: str = "trained") -> Table:
 
 
 def _settings(runs: Sequence[Run], stage: str) -> list[_Setting]:
-    """Scored runs by head and setting, then every other run beside those that it agrees with."""
+    """Group scored runs by head and setting; then add each run without a score to the settings that it agrees with."""
     settings: list[_Setting] = []
     scored = sorted(runs, key=lambda run: (-len(run.column_facts), run.id))
     for run in scored:
@@ -99,9 +99,9 @@ def _place(settings: list[_Setting], head: Head, run: Run, facts: Mapping[str, A
 
 
 def _named(settings: Sequence[_Setting]) -> Iterable[tuple[Head, _Setting]]:
-    """Every setting under a head of its own: where several share one, it says in what they differ.
+    """Give each setting a unique head: if several have the same one, add the facts in which they differ.
 
-    Long facts (which data, which rates) are named by a hash, and only where the short ones do not tell settings apart.
+    Long facts (data, grids of rates) are shown as a hash, and only if the short ones do not distinguish the settings.
     """
     for found in settings:
         alike = [other for other in settings if other.head == found.head]
@@ -121,21 +121,21 @@ def _short(value: Any) -> str:
 
 
 def _rows(runs: Sequence[Run], stage: str) -> list[tuple[RowKey, set[str]]]:
-    """Run ids by row, of the runs of one column."""
+    """(row key, run ids) for the runs of one column."""
     rows: list[tuple[RowKey, set[str]]] = []
     for (method, rank), members in grouped(runs, by_method).items():
         tested = [run for run in members if stage == "validation" or not setting.tuning_run(run.record)]
         keys = varying(tested)
         variants = by_variant(tested, keys)
         for run in members:
-            if run not in tested:  # a tuning run stands beside the runs that it chose the value of
+            if run not in tested:  # a tuning run is in the row of the runs whose value it helped to choose
                 variants.setdefault(_variant_of_tuning(run, keys, variants), []).append(run)
         rows += [((method, rank, variant), {run.id for run in found}) for variant, found in variants.items()]
     return rows
 
 
 def titles_of(runs: Sequence[Run]) -> dict[str, str]:
-    """Run id -> what the row of these runs is called: the method, and what sets a form of it apart among them."""
+    """Run id -> title of its row: the method and, if these runs have several variants of it, the variant."""
     titles: dict[str, str] = {}
     for (method, rank), members in grouped(runs, by_method).items():
         keys = varying(members)
@@ -144,9 +144,9 @@ def titles_of(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def varying(runs: Sequence[Run], every: bool = False) -> list[str]:
-    """Settings in which these runs differ, the seed and keys without effect apart.
+    """Configuration keys in which these runs differ, except the seed and keys without effect.
 
-    A tuned value is among them only where it tells more runs apart, or with `every`.
+    The tuned key is included only if it distinguishes further runs, or with `every`.
     """
     keys = {key for run in runs for key in run.naming if key.startswith(("config.method.", "config.train."))}
     found = sorted(key for key in keys if len({str(run.naming[key]) for run in runs if key in run.naming}) > 1)
@@ -163,12 +163,12 @@ def by_method(run: Run) -> tuple[str, int | None]:
 
 
 def by_variant(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, list[Run]]:
-    """Runs of one method by what their rows say beside it."""
+    """Runs of one method by variant."""
     return grouped(runs, lambda run: variant_of(run, keys))
 
 
 def variant_of(run: Run, keys: Sequence[str]) -> str:
-    """What a run's row says beside its method: `method.refresh=every`."""
+    """The variant of a run, such as `method.refresh=every`."""
     return ", ".join(f"{key.removeprefix('config.')}={run.naming[key]}" for key in keys if key in run.naming)
 
 
@@ -189,12 +189,12 @@ def _row(key: RowKey, ids: set[str]) -> Row:
 
 
 def _has_base(column: Column, runs: Sequence[Run]) -> bool:
-    """Whether a column is a second score, known of the base model too."""
+    """Whether a column is a retention score that was also measured for the base model."""
     return any(f"forgotten.{column.evaluation}" in run.flat for run in runs if run.fits(column.where))
 
 
 def _forgotten(column: Column) -> Column:
-    """What training took from a second score, against the base model without adapter."""
+    """The column of forgetting: base model's minus trained model's retention score."""
     title = f"{column.title}: forgotten"
     return replace(
         column, name=f"{column.name}/forgotten", title=title, measure=f"forgotten.{column.evaluation}", better="lower"
@@ -211,7 +211,7 @@ def _column(head: Head, found: _Setting, stage: str, heads: Sequence[Head]) -> C
     alike = [other for other in heads if (other.model, other.evaluation) == (head.model, head.evaluation)]
     name = f"{head.model}/{head.evaluation}"
     title = task_title(head.evaluation) + (" (embedded)" if "embedded" in head.source else "")
-    parts = [head[i] for i in (1, 2, 3, 5, 6) if len({other[i] for other in alike}) > 1]  # say in what they differ
+    parts = [head[i] for i in (1, 2, 3, 5, 6) if len({other[i] for other in alike}) > 1]  # those that differ
     if head.setting:
         parts.append(head.setting)
     if parts:

@@ -15,7 +15,7 @@ COMMONSENSE = (
 PRINTED = {"social_i_qa": "siqa"}
 GLUE = ("cola", "rte", "mrpc", "stsb", "qnli", "sst2")
 ARITHMETIC_MODELS = ("mistral_7b", "gemma2_9b")
-# The methods as published; their ablations are other rows.
+# The methods as published; ablations have their own rows.
 PLAIN: dict[str, dict[str, Any]] = {
     "lora_sb": {
         "config.method.start": "gradient",
@@ -38,12 +38,14 @@ def method_rows(rank: int, square_ranks: tuple[int, ...]) -> tuple[Row, ...]:
 
 
 def method_row(method: str, rank: int | None) -> Row:
+    """The row of a method at one rank; None: a method without rank."""
     printed = {"method": method, "rank": "" if rank is None else str(rank)}
     name = method if rank is None else f"{method}_r{rank}"
     return Row(name, method_title(method, rank), {"method": method, "rank": rank, **PLAIN.get(method, {})}, printed)
 
 
 def parameter_column(model: str, trained_on: str, protocol: str, group: str) -> Column:
+    """The column of adapter parameter counts of a model."""
     return Column(
         name=f"{model}/params",
         title="Params",
@@ -57,8 +59,8 @@ def parameter_column(model: str, trained_on: str, protocol: str, group: str) -> 
 
 
 def score_column(model: str, task: str, evaluation: str, protocol: str | None = None, **options: Any) -> Column:
-    """An evaluation of one model trained on one task; without a `protocol` runs of any, which must then be of one
-    setting."""
+    """A column of one evaluation of one model trained on one task; without `protocol` its runs can be of any protocol
+    but must agree in their setting."""
     name = evaluation.split("/")[-1]
     printed = {"model": model, "task": PRINTED.get(name, name), "metric": options.pop("metric", "accuracy")}
     return Column(
@@ -107,6 +109,7 @@ def _table2() -> Table:
 
 
 def average(model: str, parts: list[Column], metric: str) -> Column:
+    """The column with the mean of other columns."""
     return Column(
         name=f"{model}/average",
         title="Avg.",

@@ -1,6 +1,6 @@
 """Learning Rate Matters (arXiv 2602.04998): the mean of GSM8K and MATH at every learning rate that its readme prints.
 
-Rows differ in their rate on purpose, so nothing is ranked; which method wins at its own best rate is a grid's to say.
+Rows differ in learning rate on purpose, so nothing is ranked; the table `grid` compares methods at their best rates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RATES = {
     "2.0e-5": 2.0e-5, "6.3e-5": 6.3246e-5, "1.1e-4": 1.1247e-4, "2.0e-4": 2.0e-4, "3.6e-4": 3.5566e-4,
     "1.1e-3": 1.1247e-3,
 }  # fmt: skip
-"""As printed -> as in the grid of conf/sweep/lr_matters/math.yaml."""
+"""Learning rate as printed -> value in conf/sweep/lr_matters/math.yaml."""
 
 
 def _row(method: str, printed: str, rate: float) -> Row:

@@ -1,4 +1,4 @@
-"""SDS-LoRA (arXiv 2606.16454): its comparisons. None of its printed numbers could be obtained: no paper's column."""
+"""SDS-LoRA (arXiv 2606.16454): its comparisons, without the paper's numbers, which could not be obtained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One frame -> Markdown, LaTeX, HTML, CSV."""
+"""Writing a table's frame as Markdown, LaTeX, HTML and CSV."""
 
 from __future__ import annotations
 

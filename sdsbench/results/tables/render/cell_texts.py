@@ -1,4 +1,4 @@
-"""The texts of a cell, from its row of the frame; the formats differ only in how they dress them."""
+"""The texts of a cell, made from its row of the frame; all formats use the same texts with different markup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class CellTexts:
-    """`ours` is empty only for statuses; `paper` is empty where no number was printed."""
+    """`ours` is empty only for cells that show a status; `paper` is empty if the paper prints no number."""
 
     ours: str
     spread: str = ""  # ± half-width (seeds)
@@ -31,7 +31,7 @@ class CellTexts:
 
 
 def texts(cell: Mapping[str, Any]) -> CellTexts:
-    """One row of a table's frame as texts."""
+    """The texts of one row of a table's frame."""
     kind = str(cell["format"])
     paper = "" if _absent(cell["paper"]) else compact(cell["paper"], kind)
     if _absent(cell["ours"]):
@@ -45,8 +45,8 @@ def texts(cell: Mapping[str, Any]) -> CellTexts:
 
 
 def exact(value: float, kind: str) -> str:
-    """Scores and shares with two decimals, counts in full, seconds rounded to tenths below 100, other numbers (a loss)
-    with four digits."""
+    """Scores and shares with two decimals, counts in full, seconds below 100 with one decimal, other numbers (a loss)
+    with four significant digits."""
     if kind == "count":
         return f"{value:,.0f}" if value < 1e10 else compact(value, kind)
     if kind == "seconds":
@@ -57,7 +57,7 @@ def exact(value: float, kind: str) -> str:
 
 
 def compact(value: float, kind: str) -> str:
-    """As papers print it: 83.88M."""
+    """Abbreviated as in papers: 83.88M."""
     if kind != "count":
         return exact(value, kind)
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
@@ -67,7 +67,7 @@ def compact(value: float, kind: str) -> str:
 
 
 def _signed(cell: Mapping[str, Any], kind: str) -> str:
-    """ours - paper; `=` where a count agrees to the printed digits."""
+    """ours - paper; `=` if a count agrees to the printed digits."""
     if _absent(cell["difference"]):
         return ""
     if kind == "count" and cell["within_tolerance"]:

@@ -1,4 +1,4 @@
-"""HTML: one <table> with its footer; `link` gives each row the links to its runs (the report uses it)."""
+"""HTML: one <table> with its footer; the report adds links to the runs of each row (`link`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sdsbench.results.tables.definition import Column
 from sdsbench.results.tables.render.cell_texts import texts
 
 MANY = 12
-"""Links to runs that stand open in a row."""
+"""Up to this number, links to runs are visible in the row; more are folded away."""
 
 
 def render(built: Built, link: Callable[[str], str] | None = None) -> str:
-    """The table. With `link`, which gives the address of a run's page, a last column leads to the runs of each row."""
+    """The table as HTML. With `link` (run id -> address of its page) a last column links to the runs of each row."""
     table = built.table
     by_cell = {(cell["row"], cell["column"]): cell for cell in built.frame.to_dict("records")}
     lines = [f'<figure class="table" id="{escape(table.name)}">', f"<figcaption>{escape(table.title)}</figcaption>"]
@@ -64,6 +64,6 @@ def _runs(row: str, cells: list[dict[str, Any]], link: Callable[[str], str]) -> 
         f'<a href="{escape(link(run_id))}" aria-label="{escape(f"{row}, run {run_id}")}">{number}</a>'
         for number, run_id in enumerate(ids, 1)
     )
-    if len(ids) > MANY:  # on request: sixty links make a row of many screens
+    if len(ids) > MANY:  # folded: sixty open links would fill many screens
         links = f"<details><summary>{len(ids)} runs</summary>{links}</details>"
     return f'<td class="text runs">{links}</td>'

@@ -1,7 +1,7 @@
-r"""LaTeX at its natural size, with booktabs; fits the text width and height of a plain `article`.
+r"""LaTeX with booktabs at normal font size; fits the text width and height of a plain `article`.
 
-Needs in the preamble what the first line says, and UTF-8 input (LaTeX's default). A table that is wider than the text
-is turned on its side, or split where that is not enough; one with more than 40 lines goes over several pages.
+The first line of the output lists the needed packages; input is UTF-8 (LaTeX's default). A table wider than the text is
+rotated, or split if that is not enough; a table with more than 40 lines spans several pages.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sdsbench.results.tables.render.cell_texts import CellTexts, texts
 PREAMBLE = r"\usepackage{array,booktabs,longtable,rotating,pdflscape}"
 LINES = 40
 """Body lines that one upright page holds."""
-SIDEWAYS_LINES = 20  # and a turned one
+SIDEWAYS_LINES = 20  # body lines that one rotated page holds
 _WIDTH, _SIDEWAYS_WIDTH = 345.0, 550.0  # points: \textwidth and \textheight of article
-_LETTER, _SMALL, _GAP = 5.2, 4.2, 6.0  # points of a letter at 10 and at 7 points, and between columns
-_HEAD, _TITLE = 14, 26  # letters in a line of a column's head and of a row's title
+_LETTER, _SMALL, _GAP = 5.2, 4.2, 6.0  # widths in points: a character at 10 pt and at 7 pt, the gap between columns
+_HEAD, _TITLE = 14, 26  # maximum characters per line of a column's heading and of a row's title
 _IDS = r"\b[0-9a-f]{16}\b(?:, [0-9a-f]{16}\b)*(?: and \d+ more)?"
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A row's title and cells; `paper` for the second line that holds printed numbers."""
+    """A row's title and cells; `paper` is true for the second line, with the paper's numbers."""
 
     title: str
     cells: Mapping[str, CellTexts]
@@ -43,7 +43,7 @@ class _Line:
 
 
 def render(built: Built, run_ids: bool = False) -> str:
-    """The table; `run_ids` keeps the names of runs in its notes."""
+    """The table as LaTeX; `run_ids` keeps run ids in its notes."""
     table = built.table
     by_cell = {(cell["row"], cell["column"]): texts(cell) for cell in built.frame.to_dict("records")}
     lines: list[_Line] = []
@@ -78,19 +78,19 @@ def _long_notes(table: Table, by_cell: Mapping[tuple[str, str], CellTexts]) -> I
 
 
 def footer(lines: Sequence[str], run_ids: bool) -> list[str]:
-    """The notes below a table, without the names of runs unless they are asked for."""
+    """The notes below a table; run ids are removed unless `run_ids`."""
     return [escape(line if run_ids else without_ids(line)) + r"\par" for line in lines]
 
 
 def without_ids(line: str) -> str:
-    """A note without the names of runs, which no reader of a paper can look up."""
+    """A note without run ids, which a paper's readers cannot look up."""
     return re.sub(rf"(?:: | in ){_IDS}(?=[;.]|$)", "", re.sub(rf"{_IDS} (?=\S+ by )", "", line))
 
 
 def _layout(
     columns: Sequence[Column], first: float, widths: Sequence[float], lines: int
 ) -> tuple[str, list[list[Column]]]:
-    """The environment, and the columns of each part."""
+    """(LaTeX environment, the columns of each part of the table)."""
     if lines > LINES:
         return "longtable", list(_split(columns, first, widths, _WIDTH))
     if first + sum(widths) <= _WIDTH:
@@ -166,7 +166,7 @@ def _heads(columns: Sequence[Column]) -> list[str]:
 
 
 def stacked(text: str, letters: int, side: str) -> str:
-    """A long title in several lines of one cell."""
+    """A long title broken into several lines of one cell."""
     lines = textwrap.wrap(text, letters) or [""]
     if len(lines) == 1:
         return escape(lines[0])
@@ -194,7 +194,7 @@ def _ours(t: CellTexts) -> str:
 
 
 def _rest(t: CellTexts) -> str:
-    """What stands small beside the number; a long note is only in the notes below."""
+    """The small text beside the number; long notes are only in the notes below the table."""
     note = t.note if len(t.note) <= _TITLE else "see below"
     return " ".join(part for part in (t.spread, note) if part)
 

@@ -1,4 +1,4 @@
-"""Markdown with pipes; ours above the paper's number in each cell."""
+"""Markdown pipe tables; each cell has our number above the paper's."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def render(built: Built) -> str:
 
 
 def heading(title: str, name: str) -> str:
-    """The title of a table, with the name that commands know it by."""
+    """A table's title with its command-line name."""
     return f"**{escaped(title)}** (`{name}`)"
 
 
 def line(parts: Sequence[str]) -> str:
-    """A row of a table; its parts are Markdown already."""
+    """A row of a pipe table; `parts` are already escaped Markdown."""
     return f"| {' | '.join(parts)} |"
 
 

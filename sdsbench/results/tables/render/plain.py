@@ -1,4 +1,4 @@
-"""A frame of texts, with notes below it, in Markdown, LaTeX and HTML."""
+"""Rendering a frame of texts with notes below as Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdsbench.results.tables.render import latex, markdown
 
 
 def render(kind: str, shown: pd.DataFrame, title: str, name: str, columns: str, notes: Sequence[str] = ()) -> str:
-    """One of markdown, latex and html; `columns` are those of LaTeX's tabular: l, r or p{width} each."""
+    """The frame as `kind` markdown, latex or html; `columns` is the column specification of LaTeX's tabular."""
     if kind == "latex":
         return _latex(shown, title, columns, notes)
     if kind == "html":
@@ -26,7 +26,7 @@ def render(kind: str, shown: pd.DataFrame, title: str, name: str, columns: str, 
 
 
 def _latex(shown: pd.DataFrame, title: str, columns: str, notes: Sequence[str]) -> str:
-    """Turned on its side: wide tables of words have no narrower form."""
+    """LaTeX, rotated by 90 degrees because tables of words are wide."""
     columns = columns.replace("p{", r">{\raggedright\arraybackslash}p{")
     caption = rf"\caption{{{escape.latex(title)}}}"
     body = [" & ".join(escape.latex(str(value)) for value in row) + r" \\" for row in shown.to_numpy().tolist()]

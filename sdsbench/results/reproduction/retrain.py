@@ -1,4 +1,4 @@
-"""Training runs of a bundle again: which ones, from which configuration, and one after the other to the end."""
+"""Training runs of a bundle again: selecting the runs, placing their configurations here, training one by one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from sdsbench.runs.run_context import RunContext
 
 
 @dataclass(frozen=True)
-class Here:
-    """What the user says of this machine: where runs go, their data, plugins that are trusted, a model's folder."""
+class LocalSettings:
+    """The user's settings for this machine: output folder, placing keys, trusted plugins, a model's folder."""
 
     root: Path
     placing: Mapping[str, Any]
@@ -35,10 +35,10 @@ class Here:
 
 
 def chosen(bundle: Bundle, sample: int | None, ids: Sequence[str]) -> list[Found]:
-    """The runs to train again: those named, else `sample` of the finished ones that were tested, else all of these.
+    """The runs to train again: those with these ids, else `sample` of the finished and tested runs, else all of those.
 
-    A sample goes round the methods; its choice depends on the bundle alone, so that everybody draws the same.
-    Raises Refused where a run was changed or none is finished, ConfigError for an id that the bundle does not have.
+    A sample takes the methods in turn and depends on the bundle alone, so everybody draws the same runs. Raises Refused
+    if a run was changed or none is finished, ConfigError for an id that is not in the bundle.
     """
     found, damaged = read_all(bundle.path)
     by_id = {one.record.run_id: one for one in found}
@@ -69,14 +69,14 @@ def _completed(text: str, known: Mapping[str, Found], damaged: Mapping[str, str]
     return fitting[0]
 
 
-def configuration(record: Record, here: Here) -> RunConfig:
-    """The run's configuration, placed here with as many threads as it had there unless `here` says otherwise.
+def configuration(record: Record, local: LocalSettings) -> RunConfig:
+    """The run's configuration with this machine's placing; threads as in the original unless `local` sets them.
 
-    Raises Refused where it needs a plugin that the user did not name: its code is run, and a bundle may name any.
+    Raises Refused if it needs a plugin that the user did not allow: a bundle could name any code to be run.
     """
     parts = record.provenance.code if record.provenance else {}
     needed = plugins_in(parts)
-    if missing := [name for name in needed if name not in here.plugins]:
+    if missing := [name for name in needed if name not in local.plugins]:
         raise Refused(
             f"run {record.run_id} needs the plugin {', '.join(missing)}, which is code. Look at it, install it, and "
             f"give --plugin {missing[0]}."
@@ -84,28 +84,30 @@ def configuration(record: Record, here: Here) -> RunConfig:
     placing = {key: value for key, value in record.placing.items() if key in COST_KEYS and key != "device"}
     if record.provenance is not None:
         placing["threads"] = record.provenance.threads
-    placing |= {**here.placing, "output_root": str(here.root), "plugins": list(needed)}
+    placing |= {**local.placing, "output_root": str(local.root), "plugins": list(needed)}
     tree = placed(unplaced(record.config), placing)
     if tree["model"].get("source") == "folder":
-        tree["model"] = {**tree["model"], "location": str(here.model) if here.model else None}
+        tree["model"] = {**tree["model"], "location": str(local.model) if local.model else None}
     return from_tree(tree)
 
 
-def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str], None]) -> list[ReproducedRun]:
-    """Train every run again, or take up what is finished or begun below `here.root`, and compare each.
+def retrain(
+    bundle: Bundle, runs: Sequence[Found], local: LocalSettings, log: Callable[[str], None]
+) -> list[ReproducedRun]:
+    """Train each run again (resuming or reusing what is below `local.root`) and compare it with the original.
 
-    A run that cannot be trained here stops no other. Raises Interrupted and DiskRefuses: the same command goes on.
+    If a run cannot be trained here, the others continue. Raises Interrupted and DiskRefuses; the same command resumes.
     """
     siblings = [one.record for one in read_all(bundle.path)[0] if one.record.status == "done"]
     results = []
     for number, theirs in enumerate(runs, 1):
         identity = theirs.record.run_id
-        say(f"{number} of {len(runs)}: run {identity}, {theirs.record.method} on {theirs.record.task}")
+        log(f"{number} of {len(runs)}: run {identity}, {theirs.record.method} on {theirs.record.task}")
         try:
-            config = configuration(theirs.record, here)
+            config = configuration(theirs.record, local)
             record = execute(config, RunContext(tuning=theirs.record.tuning))
-            folder = here.root / record.run_id
-            ours = Found(folder, read_record(folder / "record.json"), str(here.root))
+            folder = local.root / record.run_id
+            ours = Found(folder, read_record(folder / "record.json"), str(local.root))
             results.append(compared(theirs, ours, siblings, bundle.manifest.adapters.get(identity)))
             if record.run_id != identity:
                 say(f"  here its id is {record.run_id}: {_why_other_id(config)}")
@@ -114,7 +116,7 @@ def again(bundle: Bundle, runs: Sequence[Found], here: Here, say: Callable[[str]
         except SdsbenchError as error:
             reason = str(error)
             results.append(ReproducedRun(identity, "not reproduced", theirs, reason=reason, exit_code=error.exit_code))
-            say(f"  not reproduced: {reason}")
+            log(f"  not reproduced: {reason}")
     return results
 
 
