@@ -40,7 +40,7 @@ def groups(chosen: tuple[str, ...], runs: tuple[str, ...]) -> list[tuple[str, Pa
 
     Of all plans those that cannot be read are told and left out.
     """
-    from sdsbench.cli.shared.damage import tell
+    from sdsbench.cli.shared.damage import report_damaged
     from sdsbench.core.errors import SdsbenchError
     from sdsbench.sweeps.disk import run_folders
     from sdsbench.sweeps.plan import PLANS, all_plans, find, read
@@ -56,7 +56,7 @@ def groups(chosen: tuple[str, ...], runs: tuple[str, ...]) -> list[tuple[str, Pa
             if chosen:
                 raise
             damaged[name] = f"plan {name}: {error}"
-    tell(damaged)
+    report_damaged(damaged)
     if not chosen:
         planned = {run.resolve() for _, _, its in found for run in its}
         every = sorted(path.parent for root in runs for path in Path(root).glob("*/lock"))

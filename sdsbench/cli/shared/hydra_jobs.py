@@ -94,7 +94,7 @@ def run_hydra(flags: Sequence[str], words: Sequence[str], config_dirs: Sequence[
         if type(error).__module__.partition(".")[0] not in _LAUNCHERS:
             raise
         raise TrainingFailed(f"a job was lost: {type(error).__name__}: {one_line(error)}") from None
-    return max((error.exit_code for error in told), default=0)
+    return max((error.exit_code for error in reported), default=0)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def retrain(
             ours = Found(folder, read_record(folder / "record.json"), str(local.root))
             results.append(compared(theirs, ours, siblings, bundle.manifest.adapters.get(identity)))
             if record.run_id != identity:
-                say(f"  here its id is {record.run_id}: {_why_other_id(config)}")
+                log(f"  here its id is {record.run_id}: {_why_other_id(config)}")
         except (Interrupted, DiskRefuses):
             raise
         except SdsbenchError as error:

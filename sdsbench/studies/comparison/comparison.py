@@ -125,7 +125,7 @@ def compare(
         _check_same(question, plan, name)
         print_wrapped(f"goes on with plan {folder}, as it was planned: {plan.manifest.description}")
     else:
-        plan = _planned(question, seconds, workers, called)
+        plan = _write_plan(question, seconds, workers, called)
     if only_plan:
         print_wrapped(
             f"`sdsbench sweep {plan.folder}` runs it; the same command without --plan-only does, and answers."
@@ -135,7 +135,7 @@ def compare(
         run_here(plan, {}, workers, None, deaths=5)
     except TrainingFailed as error:  # diverged runs do not prevent an answer
         print_wrapped(f"note: {error}")
-    return _answered(plan, question, RESULTS / called)
+    return _answer(plan, question, RESULTS / called)
 
 
 def _write_plan(question: Question, seconds: float, workers: int, name: str) -> plans.Plan:
@@ -167,7 +167,7 @@ def _tuning_seeds(effort: Effort) -> list[int]:
 def _check_same(question: Question, plan: plans.Plan, name: str) -> None:
     """Raises Refused where the plan that is there was made for another question; `name`: what the user called it."""
     rates = {method: question.config(method).train.lr for method in question.methods}
-    middle = {run_id(resolve_source(_middle(question, method, rates))[0]) for method in question.methods}
+    middle = {run_id(resolve_source(_middle_run(question, method, rates))[0]) for method in question.methods}
     planned = {run.point.get("method") for run in plan.manifest.runs.values()}
     if planned == set(question.methods) and middle <= plan.manifest.runs.keys():
         return

@@ -69,8 +69,8 @@ def recommend(built: Built, reference: str) -> list[Recommendation]:
     for column in columns:
         cells = [(row, built.cells[row.name, column.name]) for row in built.table.rows]
         if column.measure != "score":
-            remarks.append(Recommendation(_forgotten(column, cells)))
-        elif column.name not in in_a_mean and not _beside(column, cells):
+            remarks.append(Recommendation(_forgetting_sentence(column, cells)))
+        elif column.name not in in_a_mean and not _is_retention(column, cells):
             answers.append(_of_column(column, cells, compared))
     return answers + remarks
 

@@ -125,7 +125,7 @@ def _best_rates(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.merge(best, on=["optimizer", "line", "lr"]).reset_index(drop=True)
 
 
-def _looks(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _probe_rows(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[dict[str, Any]]:
     """A row a layer and look; looks that cannot be read are put into `damaged`."""
     try:
         paths = files_in(folder / "probes", ".jsonl.zst")

@@ -24,7 +24,7 @@ def _lines(data: ProbedRuns, optimizer: str) -> Iterator[tuple[list[str], dict[s
     lines = data.lines(optimizer)
     for line, method in lines:
         variants = [other for other, of in lines if of == method]
-        look = data.palette.look(method, variants.index(line))
+        look = data.palette.style(method, variants.index(line))
         yield data.of(optimizer, line), look | {"label": escape.figure(line), "markersize": 3.5, "linewidth": 1.2}
 
 
@@ -124,7 +124,7 @@ def _by(data: ProbedRuns, part: str, title: str) -> Figure:
     for column, optimizer in enumerate(data.optimizers):
         axis = axes[0][column]
         for runs, style in _lines(data, optimizer):
-            rows = data.looks[data.looks["run_id"].isin(runs)]
+            rows = data.probes[data.probes["run_id"].isin(runs)]
             means = rows.assign(alignment=pd.to_numeric(rows["alignment"])).groupby(part)["alignment"].mean()
             axis.plot([str(name) for name in means.index], means, **style)
         _labels(axis, 0, column, optimizer, "cos(first-order change, G)")

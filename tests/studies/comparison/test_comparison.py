@@ -97,7 +97,7 @@ def test_the_plan_counts_test_questions_and_what_is_chosen_leaves_as_peft_or_a_p
         (run,) = (run for run in load(Path("results/runs"))[0] if run.id == record.run_id)
         cell = TableCell(method, "pairs", "value", by_seed={record.seed: 1.0}, runs=(run,))
         best = Recommendation("", Candidate(Row(method, method, {}), cell, None))
-        folder = comparison._exported([best], tmp_path / "adapter")
+        folder = comparison._export_best([best], tmp_path / "adapter")
         assert folder == tmp_path / "adapter" / record.run_id and "was not exported" not in capsys.readouterr().out
         expected = trained_model(plan.configuration(runs["final"], {}), run.folder)[0].model
         found = AutoModelForCausalLM.from_pretrained(base_of(folder))
