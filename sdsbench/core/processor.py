@@ -16,7 +16,7 @@ DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # oneDNN keeps code for so many shapes of products instead of 1024, each with megabytes of packed weights.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    # torch's own cache in front of oneDNN's keeps that many of its products instead of 1024, whatever oneDNN's limit is.
+    # torch has a cache of its own in front of oneDNN's; it keeps as many products instead of 1024.
     "LRU_CACHE_CAPACITY": "16",
     # From an H100 on torch asks cuDNN for attention first, which builds a plan for every new length (docs/speed.md).
     "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
