@@ -11,13 +11,19 @@ MetaMathQA-395K.json                        the only data file, of a set that ha
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
+from sdsbench.core import limits
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
 from sdsbench.core.reading import parse_json
 from sdsbench.core.texts import some_of
@@ -26,7 +32,7 @@ from sdsbench.data.content import require_enclosed
 BUILDERS = {
     ".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow",
 }  # fmt: skip
-PACKED = (".gz", ".zst", ".bz2", ".xz")
+PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".zst": zstandard.open, ".bz2": bz2.open, ".xz": lzma.open}
 LISTED = 20  # files that a message names
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _OF_A_SPLIT = re.compile(r"(^|[-_.])(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?)([-_.]|$)")
@@ -99,6 +105,7 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
             with path.open("rb") as file:
                 if file.read(len(_LFS)) == _LFS:
                     raise ValueError("a pointer of git LFS lies in its place: `git lfs pull` fetches the file itself")
+            _check_declared_size(path)
         builder, options = _builder(first), {}
         if builder == "csv":
             separator = "\t" if ".tsv" in first.suffixes else ","
@@ -116,6 +123,20 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
         reason = "it has 0 rows" if _NO_ROWS in str(error) or _empty(files) else error.__cause__ or error
         others = f" (and {len(files.paths) - 1} more)" if len(files.paths) > 1 else ""
         raise Unavailable(f"{first}{others} cannot be read as {kind}: {reason}") from None
+
+
+def _check_declared_size(path: Path) -> None:
+    """Raises DamagedFile for a packed file, or a parquet file, that becomes larger in memory than the limits."""
+    if path.suffix in PACKED:
+        size = 0
+        with PACKED[path.suffix](path, "rb") as file:
+            while block := file.read(2**20):
+                size += len(block)
+                limits.DATA.require(size, path)
+    if _builder(path) == "parquet":
+        from pyarrow import parquet
+
+        limits.ROWS.require(parquet.read_metadata(path).num_rows, path)
 
 
 _NO_ROWS = "corresponds to no data"

@@ -20,6 +20,7 @@ _POINTER = b"version https://git-lfs"
 _SHOWN = 400  # characters of a library's own words
 MOST_BYTES = 2**28  # of a JSON file: the largest tokenizers have 35 MB
 MOST_MODULES = 2048
+MOST_LABELS = 10**6  # transformers makes a name for each
 """Blocks or experts that a config.json may declare: building as many as a damaged file says would take for ever."""
 
 
@@ -91,11 +92,13 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 def check_counts(facts: Any, where: str) -> None:
-    """Raises Unavailable where a configuration declares more blocks or experts than MOST_MODULES."""
+    """Raises Unavailable where a configuration declares more blocks, experts (MOST_MODULES) or labels (MOST_LABELS)."""
     if not isinstance(facts, dict):
         return
     for key, value in facts.items():
         check_counts(value, where)
+        if key == "num_labels" and isinstance(value, int | float) and value > MOST_LABELS:
+            raise Unavailable(f"{where}: {key}={value}: accepted: at most {MOST_LABELS}")
         counts = any(word in str(key) for word in ("layer", "expert", "block")) and isinstance(value, int | float)
         if counts and value > MOST_MODULES and ("num" in key or key.startswith("n_")):
             raise Unavailable(f"{where}: {key}={value}: accepted: at most {MOST_MODULES}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pytest
 from PIL import Image
 
@@ -14,6 +16,7 @@ from sdsbench.core import limits, samples, step_log
 from sdsbench.core.errors import SdsbenchError
 from sdsbench.core.limits import Limit
 from sdsbench.core.run_folder import read_record
+from sdsbench.data import local_files
 from sdsbench.data.content import decoded
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
@@ -50,6 +53,20 @@ def _image(_: Path) -> bytes:
     return buffer.getvalue()
 
 
+def _rows(folder: Path) -> Path:
+    datasets.Dataset.from_dict({"question": ["q"] * 3}).to_parquet(folder / "a.parquet")
+    return folder / "a.parquet"
+
+
+def _packed_rows(folder: Path) -> Path:
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(b'{"question": "q"}\n'))
+    return folder / "a.jsonl.gz"
+
+
+def _data(path: Path) -> object:
+    return local_files.read(local_files.of_path(path), None)
+
+
 READ: dict[str, tuple[Callable[[Path], object], Callable[..., object]]] = {
     "RECORD": (lambda folder: _run(folder) / "record.json", read_record),
     "STEPS": (lambda folder: _run(folder) / "metrics.jsonl", step_log.read),
@@ -58,6 +75,8 @@ READ: dict[str, tuple[Callable[[Path], object], Callable[..., object]]] = {
     "EXTERNAL": (_result, peft.read),
     "BUNDLE": (_bundle, opened),
     "ENTRIES": (_bundle, opened),
+    "DATA": (_packed_rows, _data),
+    "ROWS": (_rows, _data),
     "PIXELS": (_image, lambda content: decoded({"bytes": content})),
 }
 

@@ -99,6 +99,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "fewer blocks": (lambda f: facts(f, num_hidden_layers=1), "unexpected: model.layers."),
     "a thousand million blocks": (lambda f: facts(f, num_hidden_layers=10**9), "num_hidden_layers=1000000000"),
     "a huge vocabulary": (lambda f: facts(f, vocab_size=10**12), "declares"),
+    "a name for each of 10^9 labels": (lambda f: facts(f, num_labels=10**9), "num_labels=1000000000"),
     "text for a number": (lambda f: facts(f, hidden_size="wide"), "hidden_size"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), "own/config.json: cannot be read: JSONDecodeError"),
     "deep JSON": (lambda f: (f / "config.json").write_text("[" * 100_000), "own/config.json: cannot be read"),
