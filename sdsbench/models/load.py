@@ -145,7 +145,9 @@ def _read_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     model_folder.loaded_files(folder)  # none of which is a pipe, which would be waited for
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer("A text.")  # a class that does not fit the files may load and fail at its first text
+    return tokenizer
 
 
 def _class_of(family: str) -> Any:

@@ -108,6 +108,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "own: cannot be read"),
     "pipe": (pipe, "added_tokens.json: accepted: a file"),
     "no end": (lambda f: facts(f, "tokenizer_config.json", eos_token=None), "no eos_token"),
+    "another class": (
+        lambda f: facts(f, "tokenizer_config.json", tokenizer_class="CLIPTokenizer"),
+        "own: cannot be read: Exception: Unk",
+    ),
     "pad outside": (lambda f: facts(f, "tokenizer_config.json", pad_token="<new>"), "pad_token has the number 1024"),
 }
 
