@@ -80,7 +80,8 @@ class RecordKeeper:
             if out_of_memory(error):
                 raise TrainingFailed(f"out of memory: {error}", kind="oom") from None
             if isinstance(error, torch.linalg.LinAlgError):  # usually a matrix with values that are not finite
-                raise TrainingFailed(f"{error} Try a lower train.lr.") from None
+                advice = " Try a lower train.lr." if self.record.provenance else ""  # it is set where training begins
+                raise TrainingFailed(f"{error}{advice}") from None
             raise
 
     def begin_training(self, parameters: Parameters, provenance: Provenance, step: int) -> None:

@@ -61,7 +61,8 @@ def _facts(run: Run) -> list[tuple[str, Any]]:
         p = record.provenance
         facts += [("code", p.code_text())]
         facts += [("device", f"{p.device}, {p.dtype}, {p.threads} thread{'s' * (p.threads != 1)}")]
-        facts += [("other work", f"{cores_of_others(run):.1f} cores on average")] if cores_of_others(run) else []
+        others = round(cores_of_others(run), 1)
+        facts += [("other work", f"{others} cores on average")] if others else []
         facts += [("data", f"{d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:16]}") for d in p.data]
     return [(name, value) for name, value in facts if value is not None]
 
