@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sdsbench.core.errors import ConfigError, Problem
 from sdsbench.runs.configuration.choices import GROUPS
 from sdsbench.runs.configuration.compose import compose_tree, flat_keys, from_tree, key_problem
-from sdsbench.runs.configuration.foreign import raw, unresolved
+from sdsbench.runs.configuration.foreign import raw_values, unresolved
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.blocks import Axes
 from sdsbench.tasks import base as tasks
@@ -115,8 +115,7 @@ class _Structure:
             key = getattr(error, "full_key", None) or "config"
             raise ConfigError([Problem(str(key), "${...}", "a value that resolves", str(error)[:300])]) from None
         self.base: Any = base
-        written = {key: raw(tree, key) for key in flat_keys(tree)}
-        texts = {key: text for key, text in written.items() if isinstance(text, str) and "${" in text}
+        texts = {key: text for key, text in raw_values(tree).items() if isinstance(text, str) and "${" in text}
         named = {leaf: text[2:-1] for leaf, text in texts.items() if leaf not in values and text[2:-1] in values}
         self.copies = {leaf: name for leaf, name in named.items() if texts[leaf] == f"${{{name}}}"}
         """Leaves that only copy another key's value, such as `seeds.data: ${seed}`."""
@@ -147,7 +146,7 @@ class _Structure:
                 value = OmegaConf.select(self.tree, leaf)
             except (OmegaConfBaseException, KeyError) as error:
                 raise ConfigError(
-                    [Problem(leaf, raw(self.tree, leaf), "a value that resolves", str(error)[:300])]
+                    [Problem(leaf, raw_values(self.tree)[leaf], "a value that resolves", str(error)[:300])]
                 ) from None
             self._known[which] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         return _copy(self._known[which])

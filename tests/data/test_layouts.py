@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 import sdsbench.tasks.commonsense
@@ -16,7 +18,7 @@ import sdsbench.tasks.gsm8k
 import sdsbench.tasks.math_training
 import sdsbench.tasks.vision  # noqa: F401
 from sdsbench.core.errors import Unavailable
-from sdsbench.data import sources
+from sdsbench.data import local_files, sources
 from sdsbench.data.data_config import DataConfig
 
 ROWS = [{"question": f"What is {i} + 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(7)]
@@ -242,3 +244,15 @@ def test_a_file_of_save_to_disk_that_is_missing_is_no_set_of_0_rows(tmp_path: Pa
     shard.unlink()
     with pytest.raises(Unavailable, match=rf"cannot be read as a folder of save_to_disk: .*{shard.name}"):
         sources.load("gsm8k", "train", local(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.parquet"])
+def test_texts_that_are_not_utf8_are_named_with_their_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.endswith("jsonl"):
+        path.write_bytes(b'{"question": "caf\xa3"}\n')
+    else:
+        column = pyarrow.array([b"caf\xa3"]).view(pyarrow.string())
+        pyarrow.parquet.write_table(pyarrow.table({"question": column}), path)
+    with pytest.raises(Unavailable, match=rf"{name} cannot be read as .*(?i:utf)"):
+        local_files.read(local_files.of_path(path), None)

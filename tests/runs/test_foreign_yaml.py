@@ -200,6 +200,21 @@ def test_a_file_in_the_place_of_a_choice_that_the_run_does_not_take_is_one_refus
     refused(["method=lora"], folder, "sds_lora", "files that compose")
 
 
+@pytest.mark.parametrize("key", ["", ".", "rank.x", "a.b.c"])
+def test_a_key_with_dots_or_without_a_name_is_one_refusal(key: str, tmp_path: Path) -> None:
+    """A key of a YAML file may hold what separates keys elsewhere."""
+    refused(
+        ["method=theirs"], group_file(tmp_path, "method", f"{LORA}\n'{key}': 3\n"), f"method.{key}", "a key of method"
+    )
+    environment = group_file(tmp_path / "environment", "method", f"{LORA}\n'{key}': ${{oc.env:HOME}}\n")
+    refused(["method=theirs"], environment, f"method.{key}", "a value without the environment")
+
+
+def test_options_may_name_layers_with_dots(tmp_path: Path) -> None:
+    folder = group_file(tmp_path, "method", "name: peft\ntype: lora\noptions: {rank_pattern: {model.layers.0: 4}}\n")
+    assert compose_run(["method=theirs"], [folder]).method.options == {"rank_pattern": {"model.layers.0": 4}}
+
+
 def test_a_value_that_is_missing_is_one_refusal(tmp_path: Path) -> None:
     refused(
         ["method=theirs"],

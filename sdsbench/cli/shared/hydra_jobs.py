@@ -29,7 +29,7 @@ from sdsbench.core.record import headline
 from sdsbench.runs.aggregate import execute_announced, execute_members, member_runs
 from sdsbench.runs.configuration import environment
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
-from sdsbench.runs.configuration.compose import compose_tree, flat_keys, plugins_of, to_run_config
+from sdsbench.runs.configuration.compose import compose_tree, plugins_of, to_run_config
 from sdsbench.runs.configuration.foreign import environment_problems
 from sdsbench.runs.configuration.overrides import (
     MOST,
@@ -181,7 +181,7 @@ def _run(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
 
 def _score(composed: DictConfig, config_dirs: Sequence[str]) -> float | None:
     """Execute a run and return its headline score; for an aggregate task (glue), the mean over its members."""
-    config = to_run_config(composed, list(environment_problems(composed, flat_keys(composed))))
+    config = to_run_config(composed, list(environment_problems(composed)))
     task = tasks.build(config.task)
     if not task.members:
         return headline(execute_announced(config))

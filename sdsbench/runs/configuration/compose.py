@@ -107,7 +107,7 @@ def _run_keys(
         return None, [*problems, Problem("--config-dir", ", ".join(folders), "files that compose", one_line(plain))]
     found = [*problems, *hydra_problems(composed, plain)]
     tree = without_hydra(composed)
-    return tree, [*found, *environment_problems(tree, flat_keys(tree))]
+    return tree, [*found, *environment_problems(tree)]
 
 
 def plugins_of(parsed: Sequence[Override]) -> list[str]:

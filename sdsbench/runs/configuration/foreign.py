@@ -49,35 +49,45 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     return composed
 
 
-def environment_problems(tree: DictConfig, keys: Sequence[str]) -> Iterator[Problem]:
+def environment_problems(tree: DictConfig) -> Iterator[Problem]:
     """Keys that depend on environment variables, the clock or Hydra's run state, unless they only place the run."""
-    for key in keys:
-        text = raw(tree, key)
-        if key in PLACING or "${" not in str(text):
+    for name, section, key in _keys(tree):
+        text = _raw(section._get_node(key))
+        if name in PLACING or "${" not in str(text):
             continue
         with reading_environment() as read:
             try:
-                value = OmegaConf.select(tree, key)
+                value = section[key]
                 if OmegaConf.is_config(value):
                     OmegaConf.to_container(value, resolve=True)
             except (OmegaConfBaseException, KeyError):  # reported when the value is used
                 continue
         if read or "${hydra:" in str(text) or "${now:" in str(text):
             advice = "What names a run or enters its record must be the same everywhere."
-            yield Problem(key, text, "a value without the environment, the clock or Hydra's surroundings", advice)
+            yield Problem(name, text, "a value without the environment, the clock or Hydra's surroundings", advice)
+
+
+def _keys(section: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, Any]]:
+    """(dotted name, its section, its key there) of every key. A key may hold dots itself, as names of layers do."""
+    for key in section:
+        name, node = f"{prefix}{key!s}", section._get_node(key)
+        yield name, section, key
+        if isinstance(node, DictConfig) and not (node._is_interpolation() or node._is_missing() or node._is_none()):
+            yield from _keys(node, f"{name}.")
 
 
 def unresolved(tree: DictConfig) -> dict[str, str]:
     """Placing keys that refer to environment variables, with their unresolved text."""
-    found = {key: raw(tree, key) for key in PLACING}
+    found = {name: text for name, text in raw_values(tree).items() if name in PLACING}
     return {key: text for key, text in found.items() if isinstance(text, str) and "${oc.env:" in text}
 
 
-def raw(tree: DictConfig, key: str) -> Any:
-    """A key's unresolved value (lists included); None for a section."""
-    node: Any = tree
-    for part in key.split("."):
-        node = node._get_node(part)
+def raw_values(tree: DictConfig) -> dict[str, Any]:
+    """The unresolved value of every dotted key (lists included); None for a section."""
+    return {name: _raw(section._get_node(key)) for name, section, key in _keys(tree)}
+
+
+def _raw(node: Any) -> Any:
     if isinstance(node, ListConfig):
         return OmegaConf.to_container(node, resolve=False)
     return node._value() if not isinstance(node, DictConfig) else None
