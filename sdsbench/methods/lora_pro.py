@@ -74,7 +74,8 @@ def adjusted_gradients(
 ) -> tuple[Tensor, Tensor]:
     """(gA', gB') for a batch of layers; with `closest` the X of the Sylvester equation, else X = 0.
 
-    A relative damping is in the Sylvester equation too, an absolute one in the inverses alone (the authors' code).
+    Relative damping is also applied in the Sylvester equation; absolute damping only in the inverses, as in the
+    authors' code.
     """
     plain_left, plain_right = positive_eigh(b_Lmr.mT @ b_Lmr), positive_eigh(a_Lrn @ a_Lrn.mT)
     left, right = damped(plain_left, damping, relative), damped(plain_right, damping, relative)
