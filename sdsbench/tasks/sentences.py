@@ -27,7 +27,7 @@ class SentenceTask(LabelledTask):
     columns: Sequence[str] = ()  # of the sentence or the two sentences
 
     def training_example(self, row: Row) -> SentenceExample:
-        """Also what evaluation reads: a row has the same columns in every split."""
+        """The example of a row; also used for evaluation, since all splits have the same columns."""
         text, *pair = (row[column] for column in self.columns)
         return SentenceExample(text, pair[0] if pair else None, float(self.label(row)))
 

@@ -1,4 +1,5 @@
-"""Graders of the commonsense benchmarks: which of its labels a generated text names, letter for letter or not."""
+"""Graders of the commonsense benchmarks: find a benchmark's label in a generated text, with or without regard to
+case."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 
 def paper(labels: Sequence[str], gold: str, text: str) -> bool:
-    """LLM-Adapters' commonsense_evaluate.py (2304.01933): the first label in the text (TRUE is none)."""
+    """LLM-Adapters' commonsense_evaluate.py (2304.01933): the first label in the text, case-sensitive (TRUE is no
+    label)."""
     return _first(labels, text) == gold
 
 
