@@ -1,4 +1,4 @@
-"""Names -> what plugins and this package registered under them: methods, tasks, data sets, model readers, tables."""
+"""Registries that map names to methods, tasks, data sets, model readers or tables of this package and of plugins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 
 class Registry(Generic[Value]):
-    """One kind of thing by name.
+    """Maps names to registered values of one kind.
 
     `package` holds this project's own ones, a module each, imported when a name is first looked up; `module_of` says
     which module registers a name (by default the module of that name). Plugins are loaded when neither has the name.

@@ -1,7 +1,7 @@
-"""YAML files that others may have made: how deep and how large one may be, and one error for all faults.
+"""Read YAML files from others: limits on size and nesting, and one error type for all faults.
 
-Aliases make a text of one kilobyte mean a thousand million values; whoever walks through them never comes to an end. So
-the values are counted, with every alias written out, before any are made.
+With aliases a text of one kilobyte can expand to a thousand million values. So the values, with every alias expanded,
+are counted before any are created.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BYTES, DEPTH, NODES = 1_000_000, 32, 100_000
 
 
 def file_problem(path: Path) -> str:
-    """What is wrong with the size or nesting of a YAML file; empty for a file that may be read."""
+    """Describes a YAML file's excessive size or nesting; empty for a file that may be read."""
     if path.stat().st_size > BYTES:
         return f"a file of at most {BYTES:,} bytes"
     try:
@@ -56,7 +56,7 @@ def nesting_problem(text: str) -> str:
 
 
 def read_yaml(path: Path, limit: Limit) -> Any:
-    """The values in a YAML file. Raises DamagedFile for what is none, is too large, or is nested too deep."""
+    """The values in a YAML file. Raises DamagedFile if the file is not YAML, too large, or nested too deep."""
     text = read_text(path, limit)
     if accepted := nesting_problem(text):
         raise DamagedFile(f"{path}: accepted: {accepted}.")
