@@ -14,7 +14,7 @@ from sdsbench.core.reading import kind_of
 
 FILES = ("record.json", "config.yaml", "metrics.jsonl", "lock", "private.jsonl", "tracker.log")
 FOLDERS = ("samples", "adapter", "probes")
-OTHERS = ("wandb", ".wandb")  # W&B makes links of its own there; nothing of ours is written below it
+OTHERS = ("wandb", ".wandb")  # W&B creates links in these folders; this package writes nothing there
 
 
 def contained(root: Path, *parts: str) -> Path:

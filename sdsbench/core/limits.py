@@ -18,7 +18,7 @@ class Limit:
     """The largest size that is read of one kind of thing, and the environment variable that overrides it."""
 
     name: str
-    what: str  # in words: "a record"
+    what: str  # the kind of thing, for messages: "a record"
     unit: str
     default: int
 

@@ -15,8 +15,9 @@ Value = TypeVar("Value")
 class Registry(Generic[Value]):
     """Maps names to registered values of one kind.
 
-    `package` holds this project's own ones, a module each, imported when a name is first looked up; `module_of` says
-    which module registers a name (by default the module of that name). Plugins are loaded when neither has the name.
+    `package` contains this project's own entries, one module each, imported when a name is first looked up. `module_of`
+    maps a name to the module that registers it (default: the module of that name). Plugins are loaded if the name is
+    still unknown.
     """
 
     def __init__(

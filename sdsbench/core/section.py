@@ -1,7 +1,7 @@
 """A section of a configuration: typed keys with bounds, a description and a mark that says whether the key names a run.
 
-A section is a pydantic model beside the code that it configures. A key *names* a run (its value can change a number),
-unless its type is annotated with a mark:
+A section is a pydantic model beside the code that it configures. A key is part of a run's name (its value can change a
+result), unless its type is annotated with a mark:
 
     device: Annotated[Literal["auto", "cpu", "cuda"], PLACES] = "auto"        says where or how a run happens
     threads: Annotated[int, COSTS] = 0                                        the same, and changes what a run costs

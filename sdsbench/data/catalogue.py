@@ -36,7 +36,7 @@ class DataSet:
     held_back_from: str | None = None  # of a set without training rows: where tuning rows come from
 
     def checks_of(self, split: str) -> Mapping[str, ColumnCheck]:
-        """What the cells of a split must hold."""
+        """Checks of the cells of a split, by column."""
         checks = {name: self.checks.get(name, PRESENT) for name in self.columns}
         return checks if split == "train" else {**checks, **self.golds}
 

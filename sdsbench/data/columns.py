@@ -88,7 +88,7 @@ def check(rows: Any, columns: Mapping[str, ColumnCheck], named_by: str = "") -> 
 
 
 def wrong_cells(rows: Any, columns: Mapping[str, ColumnCheck]) -> list[tuple[int, str, Any]]:
-    """(position, column, value) of every cell that cannot be used."""
+    """(row position, column, value) of every unusable cell."""
     found: list[tuple[int, str, Any]] = []
     if not columns:  # without columns there is nothing to check
         return found

@@ -146,7 +146,7 @@ def text_rows(path: str) -> Rows:
 
 
 def has_validation(data_set: DataSet, config: DataConfig) -> bool:
-    """Whether the source has a validation split of its own for this set."""
+    """Whether the source has a separate validation split for this set."""
     if config.source == "embedded":
         return True
     if data_set.own:

@@ -1,7 +1,7 @@
 """Dropout masks that depend only on (seed, layer, row of the optimizer step), not on how the step is split into passes.
 
 The rows that a layer sees in all passes of a step, in order, are the rows of one mask. It is drawn `ROWS` rows at a
-time, each block from a seed of its own, so that a pass draws the blocks that it touches and no others.
+time, each block from a separate seed, so that a pass draws only the blocks that it needs.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def positive_eigh(gram_Lrr: Tensor) -> Eigen:
 def damped(eigen: Eigen, damping: float, relative: bool = True) -> Eigen:
     """The same matrices with `damping` added to each eigenvalue, or `damping` times their mean.
 
-    A zero matrix gets eigenvalues 1 from a relative damping, so that its "inverse" is harmless where it multiplies 0.
+    With relative damping a zero matrix gets eigenvalues 1, so its "inverse" is finite where it multiplies 0.
     """
     eigenvalues_Lr, vectors_Lrr = eigen
     if not relative:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear, Module
 
-TARGETS = "target_modules"  # the option that stands where method.targets stands for other methods
+TARGETS = "target_modules"  # the peft option that corresponds to method.targets
 IMPORTED = "megatron"  # option prefix: peft would import the named module, but a configuration runs no code
 ADAPTER = "default"  # peft's own name of a model's only adapter
 

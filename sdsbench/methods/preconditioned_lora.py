@@ -9,7 +9,7 @@ inverse at every step. While B = 0, gA = 0 and so is gA'.
 `form=authors` is the ScaledAdam of the method's own authors (custom_optimizer.py: AdamWr). A moves first, and the Gram
 matrix that divides gB is that of the new A; Adam's moments are the method's own, by default without bias correction:
 
-    A <- A - eta M_A / (sqrt(V_A) + epsilon),   then A <- (1 - eta decay) A,   and B alike
+    A <- A - eta M_A / (sqrt(V_A) + epsilon),   then A <- (1 - eta decay) A,   and B likewise
 """
 
 from __future__ import annotations

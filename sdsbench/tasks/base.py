@@ -87,7 +87,7 @@ class Generation(EvaluationSet):
     max_new_tokens: int
     stop: Sequence[str] = ()
     beams: int = 1
-    row_of: Callable[[str], Row] | None = None  # a row with this gold answer, where scorers look for it elsewhere
+    row_of: Callable[[str], Row] | None = None  # makes a row from a gold answer, for scorers that read other columns
 
 
 def graded(gold: Callable[[Row], str], grader: Callable[[str, str], float | None]) -> Scorer:

@@ -1,4 +1,5 @@
-"""Own sentences with classes, for an encoder: own files (data.train, data.test) with a text and a label. A sample row:
+"""A user's own sentences with classes, for an encoder: files (data.train, data.test) with a text and a label. A sample
+row:
 
     {"text": "The parcel came a week late.", "label": "complaint"}
 

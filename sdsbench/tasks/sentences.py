@@ -56,7 +56,8 @@ class EncodedSentence:
 
 
 class SentenceBatcher:
-    """Tokenises examples as the model's own tokenizer joins pairs, cut to `max_length` tokens from the longer end."""
+    """Tokenises sentences or pairs with the model's tokenizer; pairs over `max_length` tokens are truncated, the longer
+    first."""
 
     def __init__(self, task: SentenceTask, tokenizer: Any, max_length: int) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length

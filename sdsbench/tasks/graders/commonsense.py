@@ -14,7 +14,8 @@ def paper(labels: Sequence[str], gold: str, text: str) -> bool:
 
 
 def lora_sb(labels: Sequence[str], gold: str, text: str) -> bool:
-    """LoRA-SB's commonsense_eval.py (2411.19557): the same in lower case (TRUE is true)."""
+    """LoRA-SB's commonsense_eval.py (2411.19557): the same after converting the text to lower case (TRUE counts as
+    true)."""
     return _first(labels, text.lower()) == gold
 
 

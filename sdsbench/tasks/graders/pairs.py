@@ -43,7 +43,7 @@ GRADERS: dict[str, Callable[[str, str], float]] = {
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last number of a text, thousands commas left out; None where there is none (of at most 40 digits)."""
+    """The last number of a text, without thousands commas; None if there is none of at most 40 digits."""
     found = _NUMBER.findall(text)
     return Decimal(found[-1].replace(",", "")) if found else None
 

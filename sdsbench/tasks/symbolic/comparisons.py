@@ -1,8 +1,8 @@
 """Comparisons of two answers that need sympy or math-verify; comparison_process.py runs each call in a child process.
 
-Each takes (gold answer, predicted answer or text) and says whether the library holds them equal. An exception of a
-library counts as "not equal", as in the published programs. MemoryError means that the child hit its limit; the answer
-is then undecided.
+Each takes (gold answer, predicted answer or text) and returns whether the library considers them equal. An exception of
+a library counts as "not equal", as in the published programs. MemoryError means that the child hit its limit; the
+answer is then undecided.
 """
 
 from __future__ import annotations
