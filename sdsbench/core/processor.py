@@ -16,7 +16,7 @@ DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # Number of matrix shapes for which oneDNN caches code (default 1024); each entry holds megabytes of packed weights.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    # On an H100 or newer, torch prefers cuDNN's attention, which builds a plan for every new length (docs/speed.md).
+    # From an H100 on torch asks cuDNN for attention first, which builds a plan for every new length (docs/speed.md).
     "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
 }
 """Environment variables, with the values that they get where the user has not set them. Libraries read them once."""

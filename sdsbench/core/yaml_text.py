@@ -1,7 +1,7 @@
 """Read YAML files from others: limits on size and nesting, and one error type for all faults.
 
-With aliases a text of one kilobyte can expand to a thousand million values. So the values, with every alias expanded,
-are counted before any are created.
+Aliases make a text of one kilobyte mean a thousand million values; whoever walks through them never comes to an end. So
+the values are counted, with every alias written out, before any are made.
 """
 
 from __future__ import annotations

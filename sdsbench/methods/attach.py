@@ -98,8 +98,7 @@ def merged(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
 
 def detach(model: nn.Module) -> nn.Module:
-    """Remove the adapters without merging, in place: each layer becomes an nn.Linear with the layer's current base
-    weight."""
+    """Take the adapters off again, in place: every layer a plain nn.Linear with the weight that it holds."""
     for name, layer in adapted_layers(model).items():
         _replace(model, name, _plain(layer, layer.weight.detach()))
     return model

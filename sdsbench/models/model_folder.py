@@ -20,8 +20,7 @@ _POINTER = b"version https://git-lfs"
 _SHOWN = 400  # characters of a library's error message that are shown
 MOST_BYTES = 2**28  # of a JSON file: the largest tokenizers have 35 MB
 MOST_MODULES = 2048
-"""Blocks or experts that a config.json may declare: a damaged file may declare so many that building them would not
-end."""
+"""Blocks or experts that a config.json may declare: building as many as a damaged file says would take for ever."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -51,7 +50,7 @@ def loaded_files(folder: Path) -> list[Path]:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that loading takes the weights from, as transformers chooses them.
 
-    Raises Unavailable if there are none, or if the index names anything but safetensors files of this folder.
+    Raises Unavailable without any, and for an index that names anything but safetensors files of this folder.
     """
     if (folder / SINGLE).exists():
         return [folder / SINGLE]

@@ -149,7 +149,7 @@ class Task:
         self.config = config
 
     def checks(self, dataset: str) -> Mapping[str, ColumnCheck]:
-        """Checks of the cells of a user's own files; data sets of the catalogue define their own checks."""
+        """What the cells of own files must hold; sets of the catalogue say it themselves."""
         return {}
 
     def training_example(self, row: Row) -> Any:
@@ -194,7 +194,7 @@ def register(name: str, config: type[TaskConfig]) -> Callable[[TaskType], TaskTy
 def lookup(name: str) -> tuple[type[Task], type[TaskConfig]]:
     """The task class and configuration class registered as `name`. Raises KeyError if there is none.
 
-    Looks in the module of sdsbench/tasks named by the first part of the name, then in installed plugins.
+    Looks in the module of sdsbench/tasks that the first part of the name says, then in installed plugins.
     """
     return TASKS.lookup(name)
 

@@ -63,7 +63,7 @@ _UNWRAPPED = (
 
 
 def final_answer(text: str) -> str:
-    """The first text between "Final Answer: The final answer is" and "I hope it is correct."."""
+    """What stands between "Final Answer: The final answer is" and "I hope it is correct.", the first time."""
     found = _ANSWER.search(text + _LAST_WORDS)
     return found.group(1).strip() if found else INVALID
 

@@ -51,8 +51,8 @@ def patience(factor: float) -> Iterator[None]:
 def equal(comparison: Comparison, gold: str, predicted: str) -> Verdict:
     """Whether the named comparison (see comparisons.py) considers the two answers equal; None if undecided.
 
-    A text with a double underscore is never equal: sympy evaluates texts as Python code, and such names could reach
-    Python's internals. Raises Unavailable only if the libraries cannot be started.
+    Texts with a double underscore are not equal to anything: sympy evaluates what it reads as Python, and no answer
+    needs a name that reaches into Python itself. Raises Unavailable only if the libraries cannot be started.
     """
     if "__" in gold or "__" in predicted:
         return False
