@@ -28,14 +28,14 @@ class Registry(Generic[Value]):
         self._whole = False  # whether all modules of the package were imported
 
     def register(self, name: str, value: Value) -> None:
-        """Make `value` known as `name`. Raises ValueError where another value has the name."""
+        """Make `value` known as `name`. Raises ValueError if another value has the name."""
         known = self._values.get(name)
         if known is not None and known != value and _origin(known) != _origin(value):
             raise ValueError(f"{self.kind} {name!r} is registered twice: by {_origin(known)} and by {_origin(value)}")
         self._values[name] = value
 
     def lookup(self, name: str) -> Value:
-        """What is registered as `name`. Raises KeyError where nothing is."""
+        """The value registered as `name`. Raises KeyError if there is none."""
         if name not in self._values and self.package is not None:
             self._import(self._module_of(name))
         if name not in self._values:

@@ -1,4 +1,4 @@
-"""dL/dW of frozen target weights, layer by layer, for LoRA-SB's start and for probes."""
+"""Gradients dL/dW_mn of frozen target weights, one layer at a time, for LoRA-SB's start and for probes."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _orthonormal_batch(x_Ldr: Tensor) -> Tensor:
 def _cholesky_pass(x_Ldr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(X R^-1, X^T X, info) with R^T R = X^T X; the factorisation runs on columns scaled to length 1.
 
-    R^-1 is formed (r x r) and multiplied: the second pass and its certificate make up for the accuracy of the first.
+    R^-1 (r x r) is formed explicitly; the second pass and its check correct the lower accuracy of the first.
     """
     gram_Lrr = x_Ldr.mT @ x_Ldr
     length_Lr = gram_Lrr.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(x_Ldr.dtype).tiny)
@@ -77,14 +77,14 @@ def _cholesky_pass(x_Ldr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def thin_qr(x_dr: Tensor) -> tuple[Tensor, Tensor]:
-    """Householder QR with diag R >= 0, so that each column of Q points along the column it came from."""
+    """(Q_dr, R_rr) by Householder QR with diag R >= 0: each column of Q has a positive product with its column of X."""
     q_dr, r_rr = torch.linalg.qr(x_dr)
     sign_r = torch.where(r_rr.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q_dr.dtype)
     return q_dr * sign_r.unsqueeze(-2), r_rr * sign_r.unsqueeze(-1)
 
 
 def product_svd(up_Lmr: Tensor, down_Lrn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD of B A without forming it: (U_mr, sigma_r, V_nr) with B A = U diag(sigma) V^T.
+    """Thin SVD of B A without forming it: (U_Lmr, sigma_Lr, V_Lnr) with B A = U diag(sigma) V^T.
 
     QR of B and of A^T, then the SVD of the r x r core. U and V have orthonormal columns even where B A has a
     lower rank (Householder QR).
@@ -96,7 +96,7 @@ def product_svd(up_Lmr: Tensor, down_Lrn: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def sum_norm(up1_Lmr: Tensor, down1_Lrn: Tensor, up2_Lmr: Tensor, down2_Lrn: Tensor) -> Tensor:
-    """|up1 down1 + up2 down2|_F for a batch, from r x r Gram matrices, without forming an m x n product."""
+    """|up1 down1 + up2 down2|_F per layer, shape (L,), from r x r Gram matrices without forming an m x n product."""
     first_L = (up1_Lmr.mT @ up1_Lmr * (down1_Lrn @ down1_Lrn.mT)).sum(dim=(1, 2))
     second_L = (up2_Lmr.mT @ up2_Lmr * (down2_Lrn @ down2_Lrn.mT)).sum(dim=(1, 2))
     cross_L = (up1_Lmr.mT @ up2_Lmr * (down1_Lrn @ down2_Lrn.mT)).sum(dim=(1, 2))

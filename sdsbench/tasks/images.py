@@ -84,7 +84,7 @@ class Transform:
         )
 
     def __call__(self, image: Image) -> np.ndarray:
-        """Pixels as float32 (channel, height, width)."""
+        """The image as float32 pixels of shape (channels, height, width)."""
         from PIL import Image as pil
 
         with readable("images"):

@@ -75,5 +75,5 @@ class SentenceBatcher:
         return [example.length for example in examples]
 
     def collate(self, examples: Sequence[EncodedSentence]) -> dict[str, Tensor]:
-        """The model's inputs (b, t), padded to the longest example."""
+        """The model's inputs, each of shape (b, t), padded to the longest example."""
         return dict(self.tokenizer.pad([dict(example.inputs) for example in examples], return_tensors="pt"))
