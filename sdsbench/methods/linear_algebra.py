@@ -77,7 +77,7 @@ def _cholesky_pass(x_Ldr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def thin_qr(x_dr: Tensor) -> tuple[Tensor, Tensor]:
-    """(Q_dr, R_rr) by Householder QR with diag R >= 0: each column of Q has a positive product with its column of X."""
+    """(Q_dr, R_rr) by Householder QR with diag R >= 0: each column of Q has a product >= 0 with its column of X."""
     q_dr, r_rr = torch.linalg.qr(x_dr)
     sign_r = torch.where(r_rr.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q_dr.dtype)
     return q_dr * sign_r.unsqueeze(-2), r_rr * sign_r.unsqueeze(-1)
