@@ -1,1 +1,1 @@
-"""The contract that every method and task has to hold, this project's own and those of plugins alike."""
+"""Checks that every method and task must pass, this project's own and those of plugins."""

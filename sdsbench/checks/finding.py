@@ -1,4 +1,4 @@
-"""What a check found."""
+"""Result of a check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from sdsbench.core.errors import SdsbenchError
 
 @dataclass(frozen=True)
 class Finding:
-    """One point of a contract: whether it holds (None: it does not apply, or it is a fact and no demand), and why."""
+    """Result for one point of a contract: whether it holds (None: not applicable, or a measured fact without a demand),
+    and why."""
 
     point: str
     holds: bool | None
@@ -21,7 +22,7 @@ class Finding:
 
 
 def findings(points: Mapping[str, Callable[[], Finding]]) -> Iterator[Finding]:
-    """The points one after the other; what a point raises is a finding like any other."""
+    """Check the points in order; an exception in a point becomes a failed finding."""
     for name, check in points.items():
         try:
             yield check()

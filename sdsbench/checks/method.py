@@ -1,4 +1,4 @@
-"""The contract of a method, run on a small model: what a comparison with other methods relies on.
+"""The contract of a method, checked on a small model: the properties that comparisons of methods rely on.
 
 | point | what is demanded |
 |---|---|
@@ -51,14 +51,15 @@ SMALL = {
 }  # fmt: skip
 STEP = 0.05  # of the central differences, relative to the size of a tensor
 CLOSE = 0.1
-"""Relative error of a derivative. A missing, doubled or wrongly scaled term shows; the model's norms and softmax, which
-stay in float32, and the finite step leave up to 0.04 for queries and keys."""
-NOISE = 1e-2  # derivatives below this share of the largest one drown in what the model computes in float32
+"""Largest accepted relative error of a derivative. A missing, doubled or wrongly scaled term exceeds it. The finite
+step, and norms and softmax in float32, cause errors of up to 0.04 for queries and keys."""
+NOISE = 1e-2  # smaller derivatives, relative to the largest, are lost in float32 rounding
 SAME_LOSS = 1e-5
 
 
 def check_method(config: RunConfig, folder: Path) -> Iterator[Finding]:
-    """Every point of the contract for the configuration's method on its model and task; runs go below `folder`."""
+    """Check every point of the contract for the configuration's method on its model and task; writes runs below
+    `folder`."""
     config, _ = resolve_source(with_values(config, SMALL))
     yield from findings(
         {
@@ -74,7 +75,7 @@ def check_method(config: RunConfig, folder: Path) -> Iterator[Finding]:
 
 
 def start(config: RunConfig) -> Finding:
-    """How far the outputs before the first step are from those of the base model."""
+    """Measure how far the outputs before the first step are from those of the base model."""
     loaded = load(config, load_model)
     before = _losses(loaded, loaded.model.model)
     training, _ = ready_to_train(config)
@@ -85,7 +86,8 @@ def start(config: RunConfig) -> Finding:
 
 
 def gradients(config: RunConfig) -> Finding:
-    """Gradients of the loss against central differences in float64; a constant part of the forward pass is told."""
+    """Compare gradients of the loss with central differences in float64; reports parts of the forward pass held
+    constant."""
     kind = methods.lookup(config.method.name)[0]
     if not kind.exact_gradient:
         return Finding("gradients", None, "the method holds a part of the forward pass constant in its backward pass")
@@ -96,11 +98,11 @@ def gradients(config: RunConfig) -> Finding:
     inputs = _random_inputs(model.config, generator)
     weights = torch.randn(model(**inputs).logits.shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        for parameter in trained.values():  # away from a start where half of the factors are zero
+        for parameter in trained.values():  # move away from a start where half of the factors are zero
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64), alpha=0.02)
 
     def loss() -> Tensor:
-        """A scalar that every output has a part in."""
+        """A scalar that depends on every output."""
         return (model(**inputs).logits * weights).mean()
 
     found = torch.autograd.grad(loss(), list(trained.values()), allow_unused=True)
@@ -142,7 +144,7 @@ def _central_difference(loss: Callable[[], Tensor], parameter: Tensor, direction
 
 
 def randomness(config: RunConfig) -> Finding:
-    """The global generators before and after preparing and three steps."""
+    """Compare the global generators before and after preparing and three training steps."""
     before = _global_generators()
     training, state = ready_to_train(config)
     for _ in range(3):
@@ -172,7 +174,7 @@ class _StopAfter(StopRequest):
 
 
 def resume(config: RunConfig, folder: Path) -> Finding:
-    """A run stopped after its second step and started again, against one that was not stopped."""
+    """Compare a run stopped after its second step and resumed with an uninterrupted run."""
     whole = _run(config, folder / "whole")
     cut = with_values(config, {"output_root": str(folder / "cut")})
     try:
@@ -189,7 +191,7 @@ def resume(config: RunConfig, folder: Path) -> Finding:
 
 
 def group(config: RunConfig) -> Finding:
-    """Two seeds side by side on one base, against each alone."""
+    """Compare two seeds trained side by side on one base with each seed trained alone."""
     if group_key(config) is None:
         return Finding("group", None, "the method trains alone (it does not leave the base as it is, or a head trains)")
     configs = [with_values(config, {"seeds.init": seed, "seeds.data": seed, "seeds.dropout": seed}) for seed in (0, 1)]
@@ -213,7 +215,7 @@ def group(config: RunConfig) -> Finding:
 
 
 def export(config: RunConfig, folder: Path) -> Finding:
-    """The exported adapter, loaded by the peft library on the base model, against the trained model."""
+    """Compare the exported adapter, loaded by the peft library on the base model, with the trained model."""
     from peft import PeftModel
 
     run = _run(config, folder / "whole")
@@ -243,7 +245,7 @@ def _run(config: RunConfig, root: Path) -> Path:
 
 
 def _quiet(_: str) -> None:
-    """Runs of a check tell nobody what they do."""
+    """Suppress the output of a check's runs."""
 
 
 def _step_losses(run: Path) -> list[float]:

@@ -1,4 +1,4 @@
-"""The contract of a task: what a score of it relies on.
+"""The contract of a task: the properties that its scores rely on.
 
 | point | what is demanded |
 |---|---|
@@ -32,7 +32,7 @@ HOSTILE = ("", " ", "\\boxed{", "#### ", "$" * 40, "1/0", "9" * 400, "The answer
 
 
 def check_task(config: RunConfig) -> Iterator[Finding]:
-    """Every point of the contract for the configuration's task, with its model and method."""
+    """Check every point of the contract for the configuration's task, with its model and method."""
     config, _ = resolve_source(with_values(config, SMALL))
     yield from findings(
         {
@@ -60,7 +60,7 @@ def training(config: RunConfig) -> Finding:
 
 
 def graders(config: RunConfig) -> Finding:
-    """Every scorer on its gold answer, on the gold of a row with another one, and on hostile texts."""
+    """Run every scorer on the gold answer, on another row's different gold answer, and on malformed texts."""
     found = [
         f"{evaluation.name}/{name}: {problem}"
         for wanted, rows in load_run(config).evaluations
@@ -89,7 +89,7 @@ def _grader_problems(evaluation: Generation, score: Scorer, rows: Sequence[Row])
 
 
 def forms(gold: str) -> tuple[str, ...]:
-    """The ways in which answers are commonly written."""
+    """Common ways to write an answer."""
     return (
         gold,
         f"#### {gold}",
@@ -103,7 +103,7 @@ def forms(gold: str) -> tuple[str, ...]:
 def _verdict(score: Scorer, row: Row, text: str) -> Any:
     try:
         return score(row, text)
-    except Exception as error:  # the finding
+    except Exception as error:  # any exception is reported as the finding
         return error
 
 

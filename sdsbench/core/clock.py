@@ -1,4 +1,4 @@
-"""Durations as people read them."""
+"""Durations in seconds, formatted for people."""
 
 from __future__ import annotations
 

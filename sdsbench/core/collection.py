@@ -1,4 +1,4 @@
-"""Python's garbage collection, paused while many small objects are made that all stay."""
+"""Pause Python's garbage collection while many long-lived objects are created."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """For one block or function. A collection looks at all that is alive: a third of the time of 10,000 records."""
+    """Pause collection in one block or function. Collections scan all live objects: a third of the time to read 10,000
+    records."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -21,10 +22,11 @@ def collection_paused() -> Iterator[None]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """The same for imports alone: what was made stays out of every later search too, so no garbage may be made inside.
+    """Pause collection during imports and freeze the new objects, so that later collections skip them too; garbage
+    created inside is never freed.
 
-    torch and transformers make some hundred thousand objects, all of which stay until the end, and the collector looks
-    through them again and again while they grow: a fifth of a start-up.
+    torch and transformers create some hundred thousand permanent objects; scanning them repeatedly costs a fifth of the
+    start-up time.
     """
     with collection_paused():
         try:

@@ -1,4 +1,4 @@
-"""The terminal: what is written to it is text whatever it holds, and its reader may leave."""
+"""Terminal output: control characters in data are escaped, and a closed pipe (`| head`) is not an error."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 _KEPT = "\n\t"
 _ACTING = ("Cc", "Cf", "Cs")
-"""Unicode's categories of characters that act instead of being seen: ESC, CR, those that turn a line around ..."""
+"""Unicode categories of control characters: ESC, CR, bidirectional marks and the like."""
 
 
 def terminal_text(value: object) -> str:
-    """Data as text for a terminal: characters that would act on it are written as `\\x1b` or `\\u202e`."""
+    """Text that is safe to print on a terminal: control characters are written as `\\x1b` or `\\u202e`."""
     text = str(value)
     if text.isprintable():
         return text
@@ -31,13 +31,13 @@ def _escaped(character: str) -> str:
 
 
 class _TextOut:
-    """A stream that shows everything printed as `terminal_text` does; `stream` is the one behind it."""
+    """A text stream that passes everything through `terminal_text` before writing it to `stream`."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        if not isinstance(text, str):  # click asks so whether a stream takes bytes
+        if not isinstance(text, str):  # click writes b"" to test whether a stream takes bytes
             raise TypeError(f"text expected, not {type(text).__name__}")
         self.stream.write(terminal_text(text))
         return len(text)
@@ -52,8 +52,8 @@ class _TextOut:
 
 @contextmanager
 def printing_text() -> Iterator[None]:
-    """Everything that is printed inside is text: data cannot act on the terminal, and what the encoding lacks (± on an
-    ascii terminal) is a question mark instead of an error."""
+    """Escape everything printed inside the block, so data cannot control the terminal; characters that the encoding
+    lacks (± on an ascii terminal) are printed as question marks instead of raising an error."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     with redirect_stdout(_TextOut(sys.stdout)):
@@ -61,7 +61,7 @@ def printing_text() -> Iterator[None]:
 
 
 def rich_console(stderr: bool = False, width: int | None = None) -> Console:
-    """rich's console as this project uses it: brackets in texts are brackets (no markup), numbers have no colours.
+    """A rich console without markup (brackets stay brackets) and without highlighting of numbers.
 
     rich writes escape sequences of its own, so that texts from data go through `terminal_text` before. It respects
     NO_COLOR and the terminal's width.
@@ -73,7 +73,7 @@ def rich_console(stderr: bool = False, width: int | None = None) -> Console:
 
 
 def cut(text: str, room: int) -> str:
-    """The text, or where it is wider than `room` columns its beginning and `…`."""
+    """The text, truncated with `…` if it is wider than `room` columns."""
     from rich.text import Text
 
     if room <= 0:
@@ -84,7 +84,8 @@ def cut(text: str, room: int) -> str:
 
 
 def fitted(words: Sequence[str], yielding: Sequence[int], width: int) -> str:
-    """Words in one line of at most `width` columns, two spaces between them; those at `yielding` give way, in order."""
+    """Words in one line of at most `width` columns, separated by two spaces; if too long, those at `yielding` are
+    shortened in order."""
     from rich.cells import cell_len
 
     kept = list(words)
@@ -96,13 +97,13 @@ def fitted(words: Sequence[str], yielding: Sequence[int], width: int) -> str:
 
 
 def terminal_width(stderr: bool = False) -> int | None:
-    """Columns of the terminal that is written to; None where it is none, and lines stay whole."""
+    """Columns of the terminal that output goes to; None if it is not a terminal (lines are then not wrapped)."""
     console = rich_console(stderr)
     return console.width if console.is_terminal and not console.is_dumb_terminal else None
 
 
 def print_wrapped(text: str, stderr: bool = False) -> None:
-    """Print sentences: on a terminal each line is broken between words and goes on below, indented; elsewhere whole."""
+    """Print sentences: on a terminal each line is wrapped with an indent, elsewhere it is left whole."""
     text, width = terminal_text(text), terminal_width(stderr)
     if width is not None:
         text = "\n".join(wrapped(line, width) for line in text.split("\n"))
@@ -114,7 +115,7 @@ LABEL = 9
 
 
 def labelled(name: str, text: str) -> str:
-    """A text beside its name; on a terminal broken between words into a column of its own."""
+    """A text beside its name; on a terminal the text is wrapped in its own column."""
     width = terminal_width()
     room = 10_000 if width is None else max(20, width - LABEL - 2)
     parts = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
@@ -122,18 +123,19 @@ def labelled(name: str, text: str) -> str:
 
 
 def aligned(name: str, lines: Sequence[str]) -> str:
-    """Lines beside a name as they are: commands that shall be copied."""
+    """Lines beside a name without wrapping, for commands that users copy."""
     return f"{name:>{LABEL}}  " + f"\n{'':{LABEL + 2}}".join(lines)
 
 
 def wrapped(line: str, width: int) -> str:
-    """A line broken between words, indented by two more where it goes on; paths stay whole, to be copied."""
+    """A line wrapped between words, continuation lines indented by two more spaces; paths are kept whole for
+    copying."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def print_now(text: str) -> None:
-    """Print lines that also reach a log file at once; a run goes on where nobody reads them any more."""
+    """Print lines and flush, so that a log file has them at once; a closed reader does not stop the run."""
     try:
         print_wrapped(text)
     except BrokenPipeError:
@@ -141,7 +143,7 @@ def print_now(text: str) -> None:
 
 
 def reader_is_gone() -> None:
-    """Send the rest of standard output nowhere, after BrokenPipeError: `sdsbench ... | head -1` ends in peace."""
+    """Discard further standard output after BrokenPipeError, so that `sdsbench ... | head -1` ends without an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

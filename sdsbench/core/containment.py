@@ -1,4 +1,4 @@
-"""Nothing is written or read outside of its root, and inside a run's folder nothing is a link.
+"""Check that paths stay inside their root folder and that a run's folder contains no links.
 
 A results folder that is a link itself, to a scratch disk say, is the user's own choice and stays allowed.
 """
@@ -14,13 +14,13 @@ from sdsbench.core.reading import kind_of
 
 FILES = ("record.json", "config.yaml", "metrics.jsonl", "lock", "private.jsonl", "tracker.log")
 FOLDERS = ("samples", "adapter", "probes")
-OTHERS = ("wandb", ".wandb")  # W&B makes links of its own there; nothing of ours is written below it
+OTHERS = ("wandb", ".wandb")  # W&B creates links in these folders; this package writes nothing there
 
 
 def contained(root: Path, *parts: str) -> Path:
-    """`root` with these parts behind it. Raises Refused where that lies outside `root`, whatever is a link on the way.
+    """The path of `parts` below `root`. Raises Refused if, after following links, it lies outside `root`.
 
-    Also for parts with control characters, which no name of ours has.
+    Also raises Refused for parts with control characters.
     """
     path = root.joinpath(*parts)
     if any(ord(letter) < 32 or ord(letter) == 127 for part in parts for letter in part):
@@ -35,7 +35,7 @@ def contained(root: Path, *parts: str) -> Path:
 
 
 def folder_in(root: Path, name: str) -> Path:
-    """The folder `name` of `root`, made where it is absent. Raises Refused where it leads out or is no folder."""
+    """The folder `name` in `root`, created if absent. Raises Refused if it lies outside `root` or is not a folder."""
     folder = contained(root, name)
     if os.path.lexists(folder) and not folder.is_dir():
         raise Refused(f"{folder}: accepted: a folder; something else lies there. Move it away.")
@@ -44,7 +44,7 @@ def folder_in(root: Path, name: str) -> Path:
 
 
 def require_plain(folder: Path) -> None:
-    """Raises Refused where a run's folder, or something that a run writes in it, is a link or of another kind.
+    """Raises Refused if a run's folder, or a path that a run writes in it, is a link or of the wrong file type.
 
     An absent folder is fine.
     """

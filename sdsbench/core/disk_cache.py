@@ -1,7 +1,7 @@
 """The machine's cache folder: dequantised weights, SVD factors. Everything in it can be rebuilt.
 
-An entry is a folder that is built beside its place and renamed, with a seal in it: what it was made from, and size,
-time and hash of every file. An entry is used where its seal says that it is what is asked for; any other is rebuilt.
+An entry is a folder that is built under a temporary name and renamed. Its seal file holds the key of its inputs and the
+size, time and hash of every file. An entry is used only if its seal matches; otherwise it is rebuilt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ADVICE = "Set SDSBENCH_CACHE to a folder that can: weights that packages bring 
 def cache_folder() -> Path:
     """SDSBENCH_CACHE, else XDG_CACHE_HOME/sdsbench, else ~/.cache/sdsbench; made if absent.
 
-    Raises Unavailable where it cannot be made or written.
+    Raises Unavailable if it cannot be created or written.
     """
     base, shared = os.environ.get("SDSBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
@@ -39,10 +39,10 @@ def cache_folder() -> Path:
 
 
 def cached(kind: str, name: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The folder `kind`/`name` of the cache, which `build` fills where it is not there or is not what it was.
+    """The folder `kind`/`name` of the cache; `build` fills it if it is missing or does not match its seal.
 
-    `key` says all that the content is made from. Two processes may build the same entry at the same time, and a killed
-    one leaves nothing behind that would be used. Raises Unavailable for an entry of another user.
+    `key` must describe all inputs of the content. Two processes may build the same entry at the same time, and a killed
+    process leaves no usable entry behind. Raises Unavailable for an entry of another user.
     """
     folder = cache_folder() / kind / name
     if _holds(folder, key):
@@ -57,7 +57,7 @@ def cached(kind: str, name: str, key: str, build: Callable[[Path], None]) -> Pat
             os.rename(folder, temporary / "damaged")
         os.rename(temporary / "new", folder)
     except OSError:
-        if not _holds(folder, key):  # else another process was quicker
+        if not _holds(folder, key):  # else another process has just built it
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -101,7 +101,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Size and time of a file; empty for what is none, a link among it."""
+    """Size and time of a regular file; empty for anything else, such as a link."""
     found = path.lstat()
     return [found.st_size, found.st_mtime_ns] if path.is_file() and not path.is_symlink() else []
 

@@ -24,7 +24,7 @@ class SdsbenchError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a configuration: the key, its value, what is accepted, what to do."""
+    """One fault of a configuration: the key, its value, what is accepted, what to do."""
 
     key: str
     value: object
@@ -52,7 +52,7 @@ class ConfigError(SdsbenchError):
 
 
 class Unavailable(SdsbenchError):
-    """Data or weights that cannot be had here."""
+    """Data or weights are not available on this machine."""
 
     exit_code = 3
 
@@ -68,7 +68,7 @@ class TrainingFailed(SdsbenchError):
 
 
 class DiskRefuses(SdsbenchError):
-    """The disk is full or cannot be written; everything finished before is intact."""
+    """The disk is full or not writable; all results written before are intact."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""What a key accepts, in words: its type and bounds as users read them."""
+"""Describe in words which values a key accepts, from its type and bounds."""
 
 from __future__ import annotations
 

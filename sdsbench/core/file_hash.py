@@ -1,4 +1,4 @@
-"""sha256 of a file's content, computed again only where size, time or place of the file changed."""
+"""sha256 of a file's content, computed again only if the file's size, time or path changed."""
 
 from __future__ import annotations
 

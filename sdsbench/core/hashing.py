@@ -1,4 +1,4 @@
-"""One text, and so one hash, for equal values."""
+"""Canonical JSON, so that equal values have equal hashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ENCODER = json.JSONEncoder(
 
 
 def canonical_json(tree: Any) -> str:
-    """One text for equal values: sorted keys, no spaces, exact floats."""
+    """JSON that is identical for equal values: sorted keys, no spaces, exact floats."""
     return _ENCODER.encode(tree)
 
 

@@ -1,8 +1,8 @@
-"""Heavy packages, imported when first touched.
+"""Heavy packages that are imported on first use.
 
 Configuration classes live beside the code that they configure; a bad configuration must be reported within
-seconds and `--help` within one. So files that hold both write `from sdsbench.core.lazy import torch` and pay for
-torch only when a tensor is made. Type checkers see the real module.
+seconds and `--help` within one. So files that hold both write `from sdsbench.core.lazy import torch`, and torch is
+imported at the first access to one of its attributes. Type checkers see the real module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ else:
 
         def __getattr__(self, attribute: str) -> Any:
             found = getattr(importlib.import_module(self._name), attribute)
-            setattr(self, attribute, found)  # the next time Python finds it without coming here
+            setattr(self, attribute, found)  # later accesses find it without this method
             return found
 
     torch = _LazyModule("torch")

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of nested dicts; lists are leaves, and so is a dict without keys."""
+    """(dotted key, value) of every leaf of nested dicts; lists and empty dicts count as leaves."""
     if not isinstance(tree, dict) or not tree:
         return [(prefix, tree)]
     found: list[tuple[str, Any]] = []

@@ -1,7 +1,6 @@
-"""How large a file from others may be, packed and unpacked: what a few bytes declare must not fill memory or disk.
+"""Limits on the size of foreign files, packed and unpacked: a small malicious file must not fill memory or disk.
 
-Each limit has an environment variable that raises it, since every command reads such files, with and without a run's
-configuration.
+Environment variables set the limits, because commands without a run's configuration read such files too.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ PREFIX = "SDSBENCH_LIMIT_"
 
 @dataclass(frozen=True)
 class Limit:
-    """The most of one kind of thing that is read, and the environment variable that says otherwise."""
+    """The largest size that is read of one kind of thing, and the environment variable that overrides it."""
 
     name: str
-    what: str  # in words: "a record"
+    what: str  # the kind of thing, for messages: "a record"
     unit: str
     default: int
 
@@ -29,7 +28,7 @@ class Limit:
 
     @property
     def value(self) -> int:
-        """The limit now. Raises ConfigError where its environment variable is no whole number from 1."""
+        """The current limit. Raises ConfigError if its environment variable is not a whole number of at least 1."""
         text = os.environ.get(self.key)
         if text is None:
             return self.default
@@ -38,7 +37,7 @@ class Limit:
         return int(text)
 
     def require(self, size: int, where: object) -> None:
-        """Raises DamagedFile where something at `where` is larger than the limit."""
+        """Raises DamagedFile, naming `where`, if the size exceeds the limit."""
         if size > self.value:
             raise DamagedFile(
                 f"{where}: {self.what} of more than {self.value} {self.unit}, the limit; "

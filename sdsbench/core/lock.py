@@ -1,4 +1,4 @@
-"""One process a run: an advisory lock that the kernel drops when its owner dies, whatever the clock says."""
+"""Allow one process per run: an advisory lock that the kernel releases when its owner dies; no clock is involved."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FLOCK = "hhlli"  # struct flock of 64-bit Linux: type, whence, start, length, p
 
 
 def owner_lives(folder: Path) -> bool:
-    """Whether a living process holds the run folder's lock, found without taking it.
+    """Whether a living process holds the run folder's lock; checked without acquiring it.
 
-    Not for the owner itself: closing any handle of the file would drop its lock.
+    The owner must not call this: closing any handle of the file would release its lock.
     """
     try:
         handle = _open(folder, 0)
@@ -34,7 +34,7 @@ def owner_lives(folder: Path) -> bool:
 
 
 def _open(folder: Path, more: int) -> int:
-    """A handle of the lock file. Raises Refused where a link, a FIFO or a folder is in its place."""
+    """Open the lock file. Raises Refused if it is a link, a FIFO or a folder."""
     path = folder / "lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | more, 0o666)

@@ -1,4 +1,4 @@
-"""Where this package lies, and the folders that a wheel carries inside it and a checkout keeps beside it."""
+"""Find folders that a wheel contains inside the package and a checkout keeps beside it."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """Modules outside this package that register methods, tasks, data sets, models, tables, claims or figures.
 
 A plugin is a module. Importing it registers what it brings, by the same decorators and functions that this package's
-own files use. A folder `conf` beside the module's file is searched for YAML before ours. Two ways lead here:
+own files use. A folder `conf` beside the module's file is searched for YAML before ours. A plugin is loaded in one of
+two ways:
 
     an installed package with   [project.entry-points."sdsbench.plugins"]  my_name = "my_package"
     the key                     plugins=[my_module]   of a run, for a module that can be imported (PYTHONPATH)
 
-Plugins are code of the user's own and are trusted like it.
+Plugins are the user's own code and are trusted.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def places_of(module: str) -> list[Path]:
     top, *parts = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
-    except ValueError:  # no name of a module; importing it says so
+    except ValueError:  # not a module name; importing it reports that
         return []
     if spec is None:
         return []
@@ -74,10 +75,10 @@ def places_of(module: str) -> list[Path]:
 
 
 def refuse_brought(what: str, modules: Sequence[str], folder: Path) -> None:
-    """Raises Refused where a plugin lies where the plan or run in `folder` does: plugins are the user's own code, and
-    what comes from others is data. `what` names the plan or run.
+    """Raises Refused if a plugin lies beside or below the plan or run in `folder`: plugins must be the user's own code,
+    and a plan or run from others is only data. `what` names the plan or run.
 
-    `python -m` looks for modules in the working folder and below it, so also where files of others are put.
+    `python -m` also searches the working folder, where files from others may have been put.
     """
     own, here = folder.resolve(), Path.cwd()
     beside = here / own.relative_to(here).parts[0] if own.is_relative_to(here) and own != here else own

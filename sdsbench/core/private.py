@@ -1,7 +1,7 @@
-"""What is the owner's alone: names of machines and users, and absolute paths. Records and bundles hold none of them.
+"""Private data: names of machines and users, and absolute paths. Records and bundles never contain them.
 
-Where they help the owner (which machine a run died on, which folder was missing), they stand in a file of their own in
-the run's folder, which nothing copies or exports and no table reads.
+If they help the owner (which machine a run died on, which folder was missing), they are kept in a separate file in the
+run's folder that is never copied, exported or read by tables.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KE
 
 
 def keep(folder: Path, **facts: Any) -> None:
-    """Append a line to the private file of a run's folder; only its owner may read it."""
+    """Append a line to the private file of a run's folder; the file is readable by its owner only."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     with os.fdopen(os.open(folder / FILE, flags, 0o600), "a") as file:
         file.write(json.dumps(facts) + "\n")
 
 
 def last(folder: Path, name: str, limit: Limit) -> Any:
-    """The value that was kept last under a name; None where there is none that can be read."""
+    """The last value kept under a name; None if there is none or it cannot be read."""
     try:
         lines = read_text(folder / FILE, limit).splitlines()
         values = [facts[name] for line in lines if name in (facts := json.loads(line))]
@@ -49,7 +49,7 @@ def host() -> str:
 
 
 def user() -> str:
-    """The name of this user; empty where the system knows none, or one that names nobody."""
+    """The name of this user; empty if the system knows none or the name is generic and identifies nobody."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -58,8 +58,8 @@ def user() -> str:
 
 
 def public_text(text: str, folders: Mapping[str, str | None]) -> str:
-    """A message without what is private: `folders` (key -> its value) become the keys, other absolute paths their last
-    part, this machine's and user's names words."""
+    """The message without private data: a folder in `folders` (key -> path) is replaced by its key, another absolute
+    path by its last part, and the names of this machine and user by neutral words."""
     for place, name in _places(folders):
         text = re.sub(rf"{re.escape(place)}(?![\w.-])", name, text)
     text = _ABSOLUTE.sub(r"(...)/\1", text)
@@ -70,15 +70,15 @@ def public_text(text: str, folders: Mapping[str, str | None]) -> str:
 
 
 def secrets() -> list[str]:
-    """Values of environment variables that are named like secrets: what must be in no file that is given away."""
+    """Values of environment variables whose names look like secrets; no published file may contain them."""
     return [value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= 8]
 
 
 def private_in(text: str, paths: bool) -> str:
-    """What a text to be given away holds that is private, in words; empty where nothing is. Secrets are not repeated.
+    """Describes the private data in a text to be published; empty if there is none. Secrets are not repeated.
 
-    With `paths` (files of ours) any absolute path, and this machine's and user's names; else, in answers of a model
-    say, only this user's own folders.
+    With `paths` (for files that this package writes) any absolute path and the names of this machine and user count;
+    without it (for example for a model's answers) only this user's own folders.
     """
     if any(value in text for value in secrets()):
         return "the value of a secret environment variable"
@@ -96,7 +96,7 @@ def private_in(text: str, paths: bool) -> str:
 
 
 def _places(folders: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
-    """Absolute paths that a message may hold, and what stands for each; those of the keys first."""
+    """Absolute paths that a message may contain, with their replacements; paths of configuration keys first."""
     for key, value in folders.items():
         if value and Path(value).is_absolute():
             yield str(Path(value)), f"({key})"

@@ -1,6 +1,6 @@
-"""The cores of this machine: how many this process may use, who else is on them, and libraries that behave there.
+"""CPU cores: how many this process may use, how busy others keep them, and settings of libraries that use them.
 
-Imported by the package itself, so that what libraries read when they load is set before torch is.
+The package's __init__ imports this module, so that environment variables are set before torch is loaded.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULTS = {
-    # Threads that wait for others sleep. Spinning, they take the cores from every other process (docs/speed.md).
+    # Waiting threads sleep; if they spin, they slow down every other process (docs/speed.md).
     "OMP_WAIT_POLICY": "PASSIVE",
-    # oneDNN keeps code for so many shapes of products instead of 1024, each with megabytes of packed weights.
+    # Number of matrix shapes for which oneDNN caches code (default 1024); each entry holds megabytes of packed weights.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     # torch has a cache of its own in front of oneDNN's; it keeps as many products instead of 1024.
     "LRU_CACHE_CAPACITY": "16",
@@ -23,23 +23,23 @@ DEFAULTS = {
 }
 """Environment variables, with the values that they get where the user has not set them. Libraries read them once."""
 
-BUSY = 0.25  # share of the cores that others must hold before anybody is told
+BUSY = 0.25  # share of the cores that other processes must use before a note is shown
 
 
 def set_defaults() -> None:
-    """Set what libraries read; the processes that this one starts inherit it."""
+    """Set the defaults; child processes inherit them."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may compute on: the fewest of what affinity, a container's quota, SLURM and OpenMP allow.
+    """Number of cores that this process may use: the minimum of affinity, container quota, SLURM and OpenMP limits.
 
     `root`: where /proc and /sys are looked for.
     """
     limits = [len(_affinity()), *_quotas(root)]
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "OMP_NUM_THREADS"):
-        given = os.environ.get(name, "").split(",")[0]  # OpenMP takes a list, the first for the outermost loop
+        given = os.environ.get(name, "").split(",")[0]  # OpenMP accepts a list; the first is for the outermost loop
         if given.isdigit() and int(given) > 0:
             limits.append(int(given))
     return max(1, int(min(limits)))
@@ -92,7 +92,7 @@ def _quota(folder: Path, *files: str) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Load:
-    """What the cores of this process and the process itself had done at some moment."""
+    """CPU time used so far, by all processes on this process's cores and by this process alone."""
 
     busy: float  # seconds of work on those cores, whoever did it
     own: float  # seconds of work of this process
@@ -114,7 +114,7 @@ class Load:
         return cls(busy, time.process_time(), time.perf_counter())
 
     def others_since(self) -> float:
-        """Cores that other processes held on average since then."""
+        """Average number of cores that other processes used since this moment."""
         now = Load.now()
         if now is None or now.clock <= self.clock:
             return 0.0
@@ -122,7 +122,7 @@ class Load:
 
 
 def shared_text(since: Load | None) -> str | None:
-    """A line for people where other work has held a good part of the cores, else None."""
+    """A note for users if other processes used more than the share BUSY of the cores, else None."""
     held, cores = (since.others_since() if since else 0.0), len(_affinity())
     if held < BUSY * cores:
         return None

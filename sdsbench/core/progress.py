@@ -1,4 +1,4 @@
-"""Progress that reads well with and without a terminal: a live line of its width, or a plain line now and then."""
+"""Progress display: a live line on a terminal, occasional plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def peak_memory() -> tuple[int, str]:
 
 
 def forget_peak_memory() -> None:
-    """Start the peak anew, for the next run of a worker's process. Where Linux does not do so, the process's stays."""
+    """Reset the peak before the next run of a worker's process. If Linux does not allow it, the whole process's peak is
+    kept."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
@@ -42,10 +43,10 @@ def forget_peak_memory() -> None:
 
 
 class Progress:
-    """One line of state for a stage of `total` units; `after` seconds of later stages are part of the time left.
+    """Shows the progress of a stage of `total` units; `after` (seconds of later stages) is added to the time left.
 
-    On a terminal the line is as wide as it is and changes in place; elsewhere there is a line at the start, at the end,
-    and every PLAIN_SECONDS between.
+    On a terminal one line of its width is updated in place; elsewhere a line is printed at the start, every
+    PLAIN_SECONDS, and at the end.
     """
 
     def __init__(self, stage: str, total: int, done: int = 0, after: float = 0.0) -> None:

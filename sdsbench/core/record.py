@@ -1,7 +1,8 @@
 """The record of a run: the one file that tables, statistics and reports are built from.
 
-A record holds no secret, no path of a machine, and nothing that cannot be recomputed or traced: the resolved
-configuration, what came out, what it cost, and what produced it. Version 2; readers refuse other versions.
+A record holds the resolved configuration, the scores, the costs, and the code and inputs that produced them. It holds
+no secrets, no paths of a machine, and nothing that cannot be recomputed or traced. Version 2; readers refuse other
+versions.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from sdsbench.core.reading import FileContent
 Status = Literal["running", "done", "failed", "oom", "timeout", "preempted"]
 
 AttemptStatus = Literal[Status, "killed", "node_failure"]
-"""How one attempt ended; `killed` and `node_failure`: without a word, found out by the next attempt."""
+"""How one attempt ended. `killed` and `node_failure` are set by the next attempt, since the process ended without
+writing a status."""
 
 STAGES = ("trained", "best_epoch", "validation", "untrained")
-"""When a model is scored as a whole, as readers look for it. (`along`: weights on the way back from the last ones.)"""
+"""Stages at which the model is scored. (Stage `along`: weights between the base's and the final ones.)"""
 
 Label = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Of a model, method, task ...: one line without control characters, since it becomes part of titles and paths."""
@@ -31,7 +33,7 @@ Unit = Literal["share", "number"]
 
 
 def score_text(value: float, unit: Unit, sign: str = "") -> str:
-    """A score as people read it: a share, 0 to 1, in points of 100. `sign`: `+` writes that of a difference."""
+    """A score as text: a share (0 to 1) in points of 100. `sign="+"` always writes the sign, for differences."""
     return f"{100 * value:{sign}.2f}" if unit == "share" else f"{value:{sign}.4f}"
 
 
@@ -59,16 +61,16 @@ class Score(FileContent):
 
     @property
     def rank(self) -> float:
-        """The value, such that more is better."""
+        """The value, negated if smaller is better: for ranking, larger is better."""
         return self.value if self.better == "higher" else -self.value
 
     def shown(self, value: float) -> str:
-        """A value of this score as people read it."""
+        """A value in this score's unit, formatted for people."""
         return score_text(value, self.unit)
 
     @property
     def note(self) -> str:
-        """What a reader must know beside the number; empty where nothing is to say."""
+        """Remarks that must be shown beside the number; empty if there are none."""
         words = {f"{self.undecided} undecided": self.undecided, f"{self.prompts_cut} prompts cut": self.prompts_cut}
         return ", ".join(text for text, count in words.items() if count)
 
@@ -83,21 +85,21 @@ class DataUsed(FileContent):
 
 
 class Lengths(FileContent):
-    """What train.max_length did to the training rows of a text or sentence task."""
+    """How many training rows of a text or sentence task train.max_length truncated or removed."""
 
     max_length: int
     rows: int
-    cut: int  # trained on without their end
-    dropped: int  # nothing that carries loss was left of them
+    cut: int  # rows truncated at the end
+    dropped: int  # rows removed, since truncation left no tokens with loss
 
     @property
     def share(self) -> float:
-        """Of the rows that lost something."""
+        """Share of rows that were truncated or removed."""
         return (self.cut + self.dropped) / self.rows
 
     @property
     def note(self) -> str:
-        """In words; empty where every row is whole."""
+        """The same as a sentence; empty if no row was changed."""
         dropped = f", {self.dropped:,} left out (no response token within it)" if self.dropped else ""
         text = f"{self.cut:,} of {self.rows:,} rows cut at train.max_length={self.max_length}{dropped}"
         return f"{text}: {100 * self.share:.1f} %" if self.share else ""
@@ -146,7 +148,7 @@ class Provenance(FileContent):
     packages: dict[str, str]
     python: str
     git_commit: str | None
-    uncommitted: list[str] | None  # modules of `code` that are in no commit as they were; None: no checkout
+    uncommitted: list[str] | None  # modules of `code` with uncommitted changes; None: no checkout
     code: dict[str, str]  # part of the code -> sha256 of its syntax trees (runs/origin.py)
     device: str  # e.g. "cpu: AMD EPYC" or "cuda: NVIDIA RTX A6000"
     device_kind: Literal["cpu", "cuda"]
@@ -180,12 +182,13 @@ class Tuning(FileContent):
 
     @property
     def interior(self) -> bool:
-        """Whether the chosen value lies inside the grid, so that a better one beyond its ends is unlikely."""
+        """Whether the chosen value is not at an end of the grid; a better value beyond the ends is then unlikely."""
         return min(self.grid) < self.chosen < max(self.grid)
 
     @property
     def tie_broken_by(self) -> Literal["", "loss", "value"]:
-        """What chose among values with the best score: the validation loss, or their order; empty for a lone best."""
+        """What decided between values with equal best scores: the validation loss, or their order; empty without a
+        tie."""
         scores = dict(zip(self.grid, self.scores, strict=False))
         losses = dict(zip(self.grid, self.losses or [], strict=False))
         tied = [value for value, score in scores.items() if equal_scores(score, scores.get(self.chosen))]
@@ -197,7 +200,7 @@ class Tuning(FileContent):
 
 
 def equal_scores(one: float | None, other: float | None) -> bool:
-    """Whether two means of scores are the same but for the order in which they were added up."""
+    """Whether two means of scores are equal up to the rounding that depends on the order of summation."""
     return one is not None and other is not None and math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
 
 
@@ -253,7 +256,7 @@ class Record(FileContent):
     checksum: str = ""  # sha256 of the canonical JSON of everything above
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the run and its scores, shares in percent."""
+        """HTML for notebooks: the run and its scores, shares in percent."""
         rows = "".join(
             f"<tr><td>{escape(s.evaluation)}</td><td>{escape(s.scorer)}</td><td>{s.stage}</td>"
             f"<td>{s.shown(s.value)}</td><td>{s.n}</td></tr>"
@@ -265,7 +268,8 @@ class Record(FileContent):
 
 
 def headline(record: Record) -> float | None:
-    """The headline score after training, as a fraction, or None: of several evaluations the task's own mean."""
+    """The headline score after training, as a fraction: the task's own mean if it has several evaluations. None if
+    missing."""
     last = {s.evaluation: s.value for s in record.scores if s.headline and s.stage in ("trained", "validation")}
     parts = record.means.get(record.task, {}).get(record.task, list(last))
     found = [last[part] for part in parts if part in last]

@@ -1,4 +1,4 @@
-"""Names -> what plugins and this package registered under them: methods, tasks, data sets, model readers, tables."""
+"""Registries that map names to methods, tasks, data sets, model readers or tables of this package and of plugins."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ Class = TypeVar("Class", bound=type[Any])
 
 
 class Registry(Generic[Value]):
-    """One kind of thing by name.
+    """Maps names to registered values of one kind.
 
-    `package` holds this project's own ones, a module each, imported when a name is first looked up; `module_of` says
-    which module registers a name (by default the module of that name). Plugins are loaded when neither has the name.
+    `package` contains this project's own entries, one module each, imported when a name is first looked up. `module_of`
+    maps a name to the module that registers it (default: the module of that name). Plugins are loaded if the name is
+    still unknown.
     """
 
     def __init__(
@@ -38,14 +39,14 @@ class Registry(Generic[Value]):
         self._whole = False  # whether all modules of the package were imported
 
     def register(self, name: str, value: Value) -> None:
-        """Make `value` known as `name`. Raises ValueError where another value has the name."""
+        """Make `value` known as `name`. Raises ValueError if another value has the name."""
         known = self._values.get(name)
         if known is not None and known != value and _origin(known) != _origin(value):
             raise ValueError(f"{self.kind} {name!r} is registered twice: by {_origin(known)} and by {_origin(value)}")
         self._values[name] = value
 
     def lookup(self, name: str) -> Value:
-        """What is registered as `name`. Raises KeyError where nothing is."""
+        """The value registered as `name`. Raises KeyError if there is none."""
         if name not in self._values and self.package is not None:
             self._import(self._module_of(name))
         if name not in self._values:

@@ -17,9 +17,9 @@ from sdsbench.core.reading import finite, read_packed_rows, whole
 
 
 def path_of(folder: Path, evaluation: str, stage: str) -> Path:
-    """samples/<evaluation, / as __>.<stage>.jsonl.zst of a run folder: another file for every evaluation and stage.
+    """samples/<evaluation, / as __>.<stage>.jsonl.zst of a run folder: one file per evaluation and stage.
 
-    Raises ValueError for a name that could be taken for another one.
+    Raises ValueError for a name whose file name could equal that of another evaluation.
     """
     if "__" in evaluation or "." in evaluation + stage:
         raise ValueError(f"evaluation {evaluation!r}, stage {stage!r}: accepted: names without `__` and `.`")
@@ -27,18 +27,18 @@ def path_of(folder: Path, evaluation: str, stage: str) -> Path:
 
 
 def packed(samples: Iterable[dict[str, Any]]) -> bytes:
-    """The content of a file of samples."""
+    """Samples as the compressed bytes of a samples file."""
     text = "".join(json.dumps(sample, ensure_ascii=False, sort_keys=True) + "\n" for sample in samples)
     return zstandard.ZstdCompressor(level=10).compress(text.encode())
 
 
 def write(path: Path, samples: Iterable[dict[str, Any]]) -> None:
-    """Write all samples of one evaluation, replacing what was there."""
+    """Write all samples of one evaluation, replacing an existing file."""
     write_atomic(path, packed(samples))
 
 
 def without_texts(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Samples with verdicts and numbers alone; in place of each question's text and name one hash names all of them."""
+    """Samples without texts: only verdicts and numbers, and one hash that identifies the whole set of questions."""
     questions = questions_of(samples)
     return [
         {"questions": questions, **{key: value for key, value in sample.items() if not isinstance(value, str)}}
@@ -47,24 +47,24 @@ def without_texts(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def holds_answer(sample: Mapping[str, Any]) -> bool:
-    """Whether a sample holds the answer itself and not its verdicts alone, as those of a bundle of verdicts do."""
+    """Whether a sample holds the answer's text; samples of a bundle of verdicts hold verdicts only."""
     return "response" in sample
 
 
 def questions_of(samples: Sequence[dict[str, Any]]) -> str:
-    """A hash of which questions were asked, in their order."""
+    """A hash of the questions, in order."""
     if samples and "questions" in samples[0]:
         return str(samples[0]["questions"])
     return sha256("\n".join(str(sample.get("id", sample["index"])) for sample in samples).encode()).hexdigest()
 
 
 def correct(sample: dict[str, Any], scorer: str) -> float:
-    """The share of a sample's answer that is correct: its stored verdict, where undecided counts as not correct."""
+    """The stored verdict as a number from 0 to 1; undecided counts as 0."""
     return float(sample["scores"][scorer] or 0.0)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All samples of one evaluation, by index. Raises DamagedFile for what is no such list."""
+    """All samples of one evaluation, by index. Raises DamagedFile if the file is not a valid list of samples."""
     rows = read_packed_rows(path, ANSWERS, _wrong, below=path.parent.parent)
     if len({row["index"] for row in rows}) < len(rows):
         raise DamagedFile(f"{path}: two answers have one index.")
@@ -72,7 +72,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def read_looks(path: Path) -> list[dict[str, Any]]:
-    """The rows of a probe (training/probes/observer.py), one a layer. Raises DamagedFile for what is no such list."""
+    """The rows of a probe (training/probes/observer.py), one per layer. Raises DamagedFile if the file is not a valid
+    list of rows."""
     return read_packed_rows(path, ANSWERS, _wrong_look, below=path.parent.parent)
 
 
@@ -87,7 +88,7 @@ def _wrong_look(row: dict[str, Any]) -> str:
 
 
 def _wrong(sample: dict[str, Any]) -> str:
-    """What is wrong with the form of a sample; empty for a good one."""
+    """Describes what is wrong with the form of a sample; empty for a valid one."""
     if not whole(sample.get("index")):
         return "index: accepted: a whole number from 0"
     for key in ("id", "prompt", "questions"):

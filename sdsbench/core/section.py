@@ -1,7 +1,7 @@
-"""A section of a configuration: typed keys, each with its bounds, its meaning and what it means for a run's name.
+"""A section of a configuration: typed keys with bounds, a description and a mark that says whether the key names a run.
 
-A section is a pydantic model beside the code that it configures. A key *names* a run (its value can change a number),
-unless its type is annotated with a mark:
+A section is a pydantic model beside the code that it configures. A key is part of a run's name (its value can change a
+result), unless its type is annotated with a mark:
 
     device: Annotated[Literal["auto", "cpu", "cuda"], PLACES] = "auto"        says where or how a run happens
     threads: Annotated[int, COSTS] = 0                                        the same, and changes what a run costs
@@ -28,7 +28,7 @@ from sdsbench.core.texts import text
 
 @dataclass(frozen=True)
 class Mark:
-    """What a key means for a run's name."""
+    """Whether and how a key is part of a run's name."""
 
     text: str
 
@@ -57,7 +57,7 @@ class _OtherThan:
 
 
 def other_than(value: Any) -> Any:
-    """For only_where: every value but this one."""
+    """For only_where: matches every value except this one."""
     return _OtherThan(value)
 
 
@@ -84,7 +84,7 @@ def only_where(**accepted: Any) -> OnlyWhere:
 
 @dataclass(frozen=True)
 class Accepts:
-    """What a key accepts in words, where those made of its type and bounds are not good enough."""
+    """Text that describes accepted values, for keys whose type and bounds do not give a clear text."""
 
     words: str
 
@@ -103,11 +103,11 @@ PathText = Annotated[
 
 TOO_LARGE = "too_large"
 LARGEST: dict[type, int | float] = {int: 2**32 - 1, float: 1e30}
-"""What every library that a value is handed to can hold: seeds of 32 bits, products of numbers in single precision."""
+"""Bounds that every library accepts: 32-bit seeds, numbers whose products fit single precision."""
 
 
 class Section(BaseModel):
-    """Base of all sections: no unknown keys, no conversion between types, no infinite numbers, no change after."""
+    """Base of all sections: unknown keys, type conversion and infinite numbers are errors; instances are immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
@@ -121,11 +121,12 @@ class Section(BaseModel):
         return value
 
     def problems(self) -> Iterator[Problem]:
-        """What a field cannot say alone: several keys together, or files of this machine. Keys are dotted."""
+        """Yield problems that no single field's type can express: combinations of keys, files of this machine. Keys are
+        dotted."""
         yield from ()
 
     def inert(self) -> frozenset[str]:
-        """Keys without effect beside the other values of this section."""
+        """Keys that have no effect given the other values of this section."""
         conditions = _conditions(type(self))
         return frozenset(key for key, where in conditions.items() if where is None or not where.holds(self))
 

@@ -1,7 +1,7 @@
-"""Hashes of Python code by what it does: the syntax tree, without comments, docstrings and layout.
+"""Hashes of Python code by its syntax tree, without comments, docstrings and layout.
 
 A part of the code is a set of modules and everything that they import, directly or through others, inside the packages
-that are looked at. So a hash changes when code that the part can reach changes, and when nothing else does.
+that are looked at. So a hash changes only if code that the part can reach changes.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _tree_hash(path: Path, changed: int) -> str:
 
 
 def _describe(node: ast.AST, parts: list[str]) -> None:
-    """Append a text of the tree that is the same for every Python version: fields that are empty are left out."""
+    """Append a text of the tree that is equal for every Python version; empty fields are left out."""
     parts.append(type(node).__name__)
     for name in node._fields:
         value = getattr(node, name, None)
@@ -142,5 +142,5 @@ def _is_empty_text(node: ast.AST) -> bool:
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Statements less the plain texts among them: docstrings, and the texts that describe a field."""
+    """Statements without plain strings, which are docstrings of modules, classes, functions and fields."""
     return [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, flushed as written; the truth that records and trackers are views of.
+"""metrics.jsonl: one JSON object a line, flushed as written; records and trackers are derived from this file.
 
 {"kind": "train", "step": 3, "loss": ..., "lr": ..., ...}      an optimizer step
 {"kind": "method", "step": 3, ...}                             what the method reports of a step
@@ -41,17 +41,17 @@ class StepLog:
 
 
 def text_of(lines: Iterable[Mapping[str, Any]]) -> str:
-    """Lines as they stand in the file."""
+    """Lines in the format of the file."""
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def cut(path: Path, step: int | None) -> None:
-    """Keep the lines up to a step, since later ones belong to work that was lost; None: keep nothing."""
+    """Remove the lines after a step, since they belong to steps lost in a crash; None: remove all lines."""
     _rewrite(path, [] if step is None else [line for line in read(path) if line["step"] <= step])
 
 
 def drop_scores(path: Path, stage: str, step: int | None = None) -> None:
-    """Leave out the scores of a stage, or those of it after one step."""
+    """Remove the scores of a stage, or only those of the stage at one step."""
     dropped = [line for line in scores(path, stage) if step in (None, line["step"])]
     if dropped:
         _rewrite(path, [line for line in read(path) if line not in dropped])
@@ -67,9 +67,9 @@ def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a step log; none where there is no log, and without an unfinished last line (of a killed process).
+    """The lines of a step log; empty if there is no log. An incomplete last line (the process was killed) is left out.
 
-    Raises DamagedFile for a line that is none of a step log.
+    Raises DamagedFile for a line that does not have the form of a step log.
     """
     if not is_there(path):
         return []
@@ -82,7 +82,7 @@ _TEXTS = ("kind", "stage", "evaluation", "scorer", "floor_of", "unit", "better")
 
 
 def _wrong(line: dict[str, Any]) -> str:
-    """What is wrong with the form of a line; empty for a good one."""
+    """Describes what is wrong with the form of a line; empty for a valid one."""
     if not isinstance(line.get("kind"), str):
         return f"kind: accepted: {', '.join(KINDS)}"
     if not whole(line.get("step")):
@@ -96,6 +96,6 @@ def _wrong(line: dict[str, Any]) -> str:
         if key in _TEXTS:
             if not isinstance(value, str):
                 return f"{key}: accepted: a text"
-        elif not (finite(value) or isinstance(value, float)):  # a float may also be nan: what a layer had none of
+        elif not (finite(value) or isinstance(value, float)):  # a float may be nan: a value that a layer does not have
             return f"{key[:40]}: accepted: a number"
     return ""

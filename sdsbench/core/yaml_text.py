@@ -1,4 +1,4 @@
-"""YAML files that others may have made: how deep and how large one may be, and one error for all faults.
+"""Read YAML files from others: limits on size and nesting, and one error type for all faults.
 
 Aliases make a text of one kilobyte mean a thousand million values; whoever walks through them never comes to an end. So
 the values are counted, with every alias written out, before any are made. So are the digits of numbers: `1:1:1` is one
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[-+.0-9][-+.:_0-9a-zA-Z]*")  # whatever YAML may take for
 
 
 def file_problem(path: Path) -> str:
-    """What is wrong with the size or nesting of a YAML file; empty for a file that may be read."""
+    """Describes a YAML file's excessive size or nesting; empty for a file that may be read."""
     if path.stat().st_size > BYTES:
         return f"a file of at most {BYTES:,} bytes"
     try:
@@ -70,7 +70,7 @@ def nesting_problem(text: str) -> str:
 
 
 def read_yaml(path: Path, limit: Limit) -> Any:
-    """The values in a YAML file. Raises DamagedFile for what is none, is too large, or is nested too deep."""
+    """The values in a YAML file. Raises DamagedFile if the file is not YAML, too large, or nested too deep."""
     text = read_text(path, limit)
     if accepted := nesting_problem(text):
         raise DamagedFile(f"{path}: accepted: {accepted}.")

@@ -22,21 +22,21 @@ class DataSet:
     hub_id: str | None = None
     hub_config: str | None = None
     revision: str | None = None
-    checks: Mapping[str, ColumnCheck] = field(default_factory=dict)  # what cells must hold; else: any value but null
-    golds: Mapping[str, ColumnCheck] = field(default_factory=dict)  # the same of rows that are scored
+    checks: Mapping[str, ColumnCheck] = field(default_factory=dict)  # by column; others: any value but null
+    golds: Mapping[str, ColumnCheck] = field(default_factory=dict)  # stricter checks for rows that are scored
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     folder: str | None = None  # below data.root
     note: str = ""
     own: bool = False  # a user's files: data.train, data.validation, data.test
-    prepared_by: str = ""  # what writes the local files
-    question: tuple[str, ...] = ()  # what makes two rows the same question; empty: every column but the last
+    prepared_by: str = ""  # the script that writes the local files
+    question: tuple[str, ...] = ()  # rows equal in these columns ask the same question; empty: all but the last
     original: str | None = None  # the column that holds the question which a row rewords
-    built_from: tuple[str, ...] = ()  # sets whose training rows it repeats or rewords
+    built_from: tuple[str, ...] = ()  # data sets whose training rows this one repeats or rewords
     classes: str | None = None  # the column of a row's class: a limited draw keeps each class's share
-    held_back_from: str | None = None  # where it has no training rows: the set whose training rows tuning is scored on
+    held_back_from: str | None = None  # of a set without training rows: where tuning rows come from
 
     def checks_of(self, split: str) -> Mapping[str, ColumnCheck]:
-        """What the cells of a split must hold."""
+        """Checks of the cells of a split, by column."""
         checks = {name: self.checks.get(name, PRESENT) for name in self.columns}
         return checks if split == "train" else {**checks, **self.golds}
 
@@ -64,7 +64,7 @@ def add(*sets: DataSet) -> None:
 def get(name: str) -> DataSet:
     """The data set registered as `name`; raises KeyError if there is none.
 
-    The file of any task may have registered it: all are imported before a name is unknown.
+    Any task's file may register a data set, so all task files are imported before KeyError is raised.
     """
     try:
         return _CATALOGUE.lookup(name)
@@ -74,7 +74,7 @@ def get(name: str) -> DataSet:
 
 
 def known(name: str) -> bool:
-    """Whether a data set has the name, whatever was imported before."""
+    """Whether a data set of this name exists; imports all task files if necessary."""
     try:
         get(name)
     except KeyError:
@@ -83,7 +83,7 @@ def known(name: str) -> bool:
 
 
 def described(name: str) -> str:
-    """The name, with what the catalogue has to say of the set: that it is a stand-in, or where its files come from."""
+    """The name followed by the catalogue's note on the set: that it is a stand-in, or which script writes its files."""
     return f"{name} ({get(name).note})" if known(name) and get(name).note else name
 
 

@@ -1,4 +1,4 @@
-"""What the cells of a column must hold, and the check of all rows of a split before anything heavy begins."""
+"""Checks of a column's cells, and the check of all rows of a split before the model is loaded."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from sdsbench.core.errors import Unavailable
 
-SHOWN = 5  # rows that a message lists
-LONGEST = 80  # characters of a value that it shows
+SHOWN = 5  # most rows that an error message lists
+LONGEST = 80  # characters of a value that an error message shows
 
 
 @dataclass(frozen=True)
 class ColumnCheck:
-    """`holds` tells a usable cell from another one, given the cell and its row; `accepted` says it in words.
+    """`holds(cell, row)` tells whether a cell is usable; `accepted` describes usable cells in error messages.
 
-    `text`: a CSV file, which has no types, is read as text here.
+    `text`: read this column of a CSV file as text, without guessing numbers.
     """
 
     accepted: str
@@ -38,7 +38,7 @@ IMAGE = ColumnCheck("an image with its bytes, as `datasets` stores it", _has_byt
 
 
 def class_number(names: Sequence[str]) -> ColumnCheck:
-    """The number of a class; `names` are those of all classes, in the order of their numbers."""
+    """Check for a class number; `names` are the class names in the order of their numbers."""
     last = len(names) - 1
     meaning = ", ".join(f"{number} {name}" for number, name in enumerate(names) if str(number) != name)
     words = f"a whole number from 0 to {last}" + (f" ({meaning})" if meaning and last < 10 else "")
@@ -46,7 +46,7 @@ def class_number(names: Sequence[str]) -> ColumnCheck:
 
 
 def number(low: float, high: float) -> ColumnCheck:
-    """A finite number within bounds."""
+    """Check for a finite number within bounds."""
 
     def holds(value: Any, _: Mapping[str, Any]) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
@@ -55,10 +55,10 @@ def number(low: float, high: float) -> ColumnCheck:
 
 
 def check(rows: Any, columns: Mapping[str, ColumnCheck], named_by: str = "") -> None:
-    """Look at every row once.
+    """Check every row once.
 
-    Raises Unavailable with set, row numbers (from 1), values and what is accepted, or with the columns that lack;
-    `named_by` says which keys name them, where keys do.
+    Raises Unavailable that names the set, row numbers (from 1), values and what is accepted, or the missing columns.
+    `named_by` maps columns to the configuration keys that name them.
     """
     if not columns:
         return
@@ -88,9 +88,9 @@ def check(rows: Any, columns: Mapping[str, ColumnCheck], named_by: str = "") -> 
 
 
 def wrong_cells(rows: Any, columns: Mapping[str, ColumnCheck]) -> list[tuple[int, str, Any]]:
-    """(position, column, value) of every cell that cannot be used."""
+    """(row position, column, value) of every unusable cell."""
     found: list[tuple[int, str, Any]] = []
-    if not columns:  # of no column nobody can read a row
+    if not columns:  # without columns there is nothing to check
         return found
     for position, row in enumerate(rows.cells(list(columns))):
         found += [(position, name, row[name]) for name, column in columns.items() if not column.holds(row[name], row)]
@@ -98,7 +98,7 @@ def wrong_cells(rows: Any, columns: Mapping[str, ColumnCheck]) -> list[tuple[int
 
 
 def shown(value: Any) -> str:
-    """A value in a message: its beginning, without the bytes of an image."""
+    """A value as error messages show it: shortened, and without the bytes of an image."""
     if isinstance(value, dict):
         value = {key: len(item) if isinstance(item, bytes) else item for key, item in value.items()}
     text = repr(value)
@@ -106,7 +106,7 @@ def shown(value: Any) -> str:
 
 
 def _counted_from_one(wrong: Sequence[tuple[int, str, Any]], columns: Mapping[str, ColumnCheck]) -> list[str]:
-    """Advice where every wrong cell is the number just above the last class."""
+    """Advice if every wrong cell equals the number of classes: the labels then probably start at 1."""
     if all(_whole(value) and value > 0 and columns[name].holds(value - 1, {}) for _, name, value in wrong):
         return ["  If the classes are counted from 1: write label - 1."]
     return []

@@ -1,4 +1,4 @@
-"""Which rows a limit keeps: the same for every run, drawn so that each class has its share, or the first ones."""
+"""Select the rows that a limit keeps: the first ones, or a stratified sample that is the same for every run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from sdsbench.data.sources import Rows
 
 Order = Literal["random", "first"]
-SEED = 20241  # no run's seed moves the rows that are drawn: runs are compared on the same rows
+SEED = 20241  # fixed, not a run's seed: all runs must be compared on the same rows
 
 
 def limited(rows: Rows, limit: int | None, order: Order) -> Rows:
-    """At most `limit` rows, in the order in which they lie: the first ones, or a draw."""
+    """At most `limit` rows in their original order: the first ones, or a random draw."""
     if limit is None or limit >= len(rows):
         return rows
     if order == "first":
@@ -26,10 +26,11 @@ def limited(rows: Rows, limit: int | None, order: Order) -> Rows:
 
 
 def draw(classes: Sequence[Hashable], count: int) -> list[int]:
-    """Positions of `count` rows, ascending: from each class its share of them, to within one row.
+    """Positions of `count` rows, ascending; each class keeps its share to within one row.
 
-    A systematic sample: the rows of each class, shuffled, lie at equal distances in (0, 1), from a start that is drawn
-    for the class, and the first `count` of all are taken. So the rows of a smaller draw are among those of a larger.
+    Systematic sampling: the shuffled rows of each class are placed at equal distances in (0, 1) with a random offset
+    per class, and the `count` rows with the smallest positions are taken. So a smaller draw is a subset of a larger
+    one.
     """
     generator = np.random.default_rng(SEED)
     sizes = Counter(classes)

@@ -1,4 +1,4 @@
-"""Rows that a value is tuned on: never those whose scores are reported, never seen by the training that they judge."""
+"""Rows for tuning: never rows whose scores are reported, and never rows that the tuned run trains on."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sdsbench.data.data_config import DataConfig
 from sdsbench.data.draw import limited
 from sdsbench.data.sources import Rows, has_validation, load
 
-SPLIT = "held_back"  # how such rows are named where they come from a training split
-BEST_STEP = "held_out"  # and how those are named by which the best step is chosen
-SEED = 20240  # which training rows are held back must not move with a run's seed
-SHARE = 4  # of own files no more than one in so many rows is held back
+SPLIT = "held_back"  # split name of tuning rows that come from a training split
+BEST_STEP = "held_out"  # split name of the rows that choose the best step
+SEED = 20240  # fixed: every run must hold back the same training rows
+SHARE = 4  # from a user's own files at most one row in 4 is held back
 
 
 def tuning_rows(name: str, reported: str, config: DataConfig, classes: str | None = None) -> Rows:
-    """What tuning is scored on for an evaluation that reports split `reported` of data set `name`.
+    """The rows that tuning is scored on, for an evaluation that reports split `reported` of data set `name`.
 
-    The set's own validation split where there is one that is not the reported one, else `data.validation_rows`
-    training rows (of own files at most a quarter), always the same. No row asks what a reported row asks, each has an
-    answer that graders can read. `classes`: as in sources.load.
-    Raises Unavailable where the source has neither.
+    These are the set's validation split, unless that is missing or is the reported one; else a fixed draw of
+    `data.validation_rows` training rows (at most a quarter of a user's own files). Rows that ask the same as a reported
+    row, or whose answer graders cannot read, are left out. `classes`: as in sources.load. Raises Unavailable if the
+    source has neither.
     """
     asked = set(load(name, reported, config, classes).questions())
     data_set, split = tuned_on(catalogue.get(name), reported, config)
@@ -48,16 +48,16 @@ def tuning_rows(name: str, reported: str, config: DataConfig, classes: str | Non
 
 
 def tuned_on(data_set: DataSet, reported: str, config: DataConfig) -> tuple[DataSet, str]:
-    """The set and split that tuning rows are taken from."""
+    """(data set, split) that tuning rows are taken from."""
     if reported != "validation" and has_validation(data_set, config):
         return data_set, "validation"
     return catalogue.get(data_set.held_back_from or data_set.name), "train"
 
 
 def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
-    """The training rows that ask nothing that tuning is scored on, be it in other words.
+    """The training rows without those that ask the same question as a tuning row, reworded or not.
 
-    Raises Unavailable where reworded rows cannot be told, or where no row is left.
+    Raises Unavailable if reworded rows cannot be recognised, or if no row is left.
     """
     data_set = catalogue.get(train.dataset)
     if data_set.original and data_set.original not in train[0]:
@@ -86,7 +86,7 @@ def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
 
 
 def split_off(train: Rows, count: int) -> tuple[Rows, Rows]:
-    """(the other training rows, `count` of them to choose the best step by), a draw that no run's seed moves.
+    """(remaining training rows, `count` rows to choose the best step by). The draw is the same for every seed of a run.
 
     Raises Unavailable where no row would be left to train on.
     """
@@ -105,11 +105,10 @@ def load_training(
     classes: str | None = None,
     select: Callable[[Rows], Iterator[int]] | None = None,
 ) -> Rows:
-    """The training rows of a run: less those that tuning is scored on, cut to `data.train_limit`.
+    """The training rows of a run: without tuning rows, and limited to `data.train_limit`.
 
-    `classes`: as in sources.load. `select` yields the positions of the rows that count, in order; no more are asked
-    for than the first ones that the limit keeps.
-    Raises Unavailable where no row counts.
+    `classes`: as in sources.load. `select` yields the positions of the usable rows, in order; it is read lazily, only
+    until the limit is reached. Raises Unavailable if no row is usable.
     """
     rows = load(name, "train", config, classes)
     if tuning:

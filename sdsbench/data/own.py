@@ -18,18 +18,18 @@ NAMED_BY = "The task's keys name columns of own files: task.prompt=COLUMN task.r
 
 
 def fields(text: str) -> list[str]:
-    """The columns that a text with {COLUMN}s names; a text without any is a column itself.
+    """The columns that a template with {COLUMN} fields names; a text without fields is itself a column name.
 
-    Raises ValueError for braces that make no field.
+    Raises ValueError for braces that do not enclose a column name.
     """
     names = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
     return list(dict.fromkeys(names)) or [text]
 
 
 def files(split: str, config: DataConfig) -> SplitFiles:
-    """The files that a split is read from; without a test file its rows are among those of the training file.
+    """The files that a split is read from. Without a test file, test rows are split off the training file (see `side`).
 
-    Raises Unavailable where none is given, or nothing can be read there.
+    Raises Unavailable if no file is given or it cannot be read.
     """
     given = {"train": config.train, "validation": config.validation, "test": config.test or config.train}[split]
     if not given:
@@ -44,16 +44,16 @@ def files(split: str, config: DataConfig) -> SplitFiles:
 
 
 def side(rows: Any, split: str, share: float) -> Any:
-    """The rows of the training file that belong to a split, where no test file is given.
+    """The rows of the training file that belong to a split, if no test file is given.
 
-    A row is on the side that the hash of its question says: whatever other rows come or go, and rows that ask the same
-    stay together. Where rows have classes, each gives its share of questions to the test side, those with the smallest
-    hashes. Raises Unavailable where a side has no row.
+    A hash of its question assigns each row to a side, so adding or removing rows does not move others, and rows with
+    the same question stay together. If rows have classes, each class gives its share of questions, those with the
+    smallest hashes, to the test side. Raises Unavailable if a side has no row.
     """
     if split == "validation":
         return rows
     questions = list(rows.questions())
-    known = len(rows) and rows.classes in rows[0]  # else the task's check names the column that is not there
+    known = len(rows) and rows.classes in rows[0]  # if the column is missing, the task's check reports it
     tested = _of_each_class(questions, rows, share) if known else {q for q in questions if _place(q) < share}
     kept = [position for position, question in enumerate(questions) if (question in tested) == (split == "test")]
     if not kept:
@@ -65,9 +65,9 @@ def side(rows: Any, split: str, share: float) -> Any:
 
 
 def _of_each_class(questions: Sequence[str], rows: Any, share: float) -> set[str]:
-    """The questions of the test side: of each class its share, to the nearest whole number and at least one of two.
+    """The questions of the test side: each class's share, rounded, and at least one if the class has two or more.
 
-    A question that several classes ask counts for the one whose name comes first.
+    A question that occurs in several classes counts for the class whose name sorts first.
     """
     class_of: dict[str, str] = {}
     for question, row in zip(questions, rows.cells([rows.classes]), strict=True):
@@ -81,5 +81,5 @@ def _of_each_class(questions: Sequence[str], rows: Any, share: float) -> set[str
 
 
 def _place(question: str) -> float:
-    """A number from 0 to below 1 that depends on the question alone."""
+    """A number in [0, 1) that depends only on the question."""
     return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") / 2**64

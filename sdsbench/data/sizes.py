@@ -1,8 +1,9 @@
-"""How large the public data sets are: facts for estimates of time and memory, known before anything is loaded.
+"""Sizes of the public data sets, for estimates of time and memory before any data is loaded.
 
 Rows are those of the sets as published. Tokens were counted, with SmolLM2's tokenizer for text (the prompt template
 included) and MiniLM's for sentences, on the rows that could be had; MetaMathQA's are those at which LoRA-SB's printed
-seconds an epoch of Mistral-7B and of Gemma-2 9B give the same rate (their Table 6). Marked ~: by likeness, not counted.
+seconds an epoch of Mistral-7B and of Gemma-2 9B give the same rate (their Table 6). Figures marked ~ are guessed from a
+similar set, not counted.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """One set. Images have no tokens here: a model cuts them into patches."""
+    """Size of one data set. Image sets have tokens = 0, since the number of patches depends on the model."""
 
     train: int
     test: int  # of the split that is scored
     tokens: float = 0.0  # mean of a row: prompt and response, or the sentences
-    deviation: float = 0.0  # of that number over rows
+    deviation: float = 0.0  # standard deviation of that number over rows
     response: float = 0.0  # mean of the response, part of `tokens`; what a trained model generates
 
 
@@ -75,9 +76,9 @@ SIZES: Mapping[str, Size] = {
     **{f"vision/{name}": size for name, size in _VISION.items()},
     **{f"vtab/{name}": Size(1000, test) for name, test in _VTAB_TEST.items()},
 }
-UNKNOWN = SIZES["gsm8k"]  # what is assumed of a set that is not listed
+UNKNOWN = SIZES["gsm8k"]  # assumed for a set that is not listed
 
 
 def of(data_set: str) -> Size:
-    """The size of a set of the catalogue; GSM8K's for one that nobody described."""
+    """The size of a data set of the catalogue; GSM8K's size if it is not listed."""
     return SIZES.get(data_set, UNKNOWN)

@@ -1,7 +1,7 @@
 """Rows of a data set from one of three sources: the hub, a local folder, or this package's generators.
 
-One path for all: the same columns come out, every row checked, with a fingerprint of their content. Nothing is ever
-substituted: a set that the chosen source lacks is an error that says what the source has.
+All sources give the same columns, checked rows and a fingerprint of their content. A data set that the chosen source
+lacks is never substituted: the error says what the source has.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Rows:
     source: Source
     revision: str | None
     table: Any  # datasets.Dataset, or a list of dicts
-    indices: tuple[int, ...]  # rows of `table` that count, in order
-    asks: tuple[str, ...] = ()  # columns that make a question
+    indices: tuple[int, ...]  # positions of the used rows of `table`, in order
+    asks: tuple[str, ...] = ()  # columns that together state the question
     classes: str | None = None  # column of a row's class
 
     def __len__(self) -> int:
@@ -57,25 +57,26 @@ class Rows:
         return (self[position] for position in range(len(self)))
 
     def take(self, positions: Sequence[int]) -> Rows:
-        """These rows only, in this order."""
+        """The rows at these positions, in this order."""
         return dataclasses.replace(self, indices=tuple(self.indices[p] for p in positions))
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the content of the rows in order (not over file bytes, which depend on the writer)."""
+        """sha256 over the content of the rows in order (not over file bytes, which depend on the library that wrote
+        them)."""
         with content.readable(f"data set {self.dataset}, split {self.split}"):
             return content.fingerprint(self.table, self.indices)
 
     def questions(self, columns: Sequence[str] = ()) -> Iterator[str]:
-        """What each row asks, in a form that can be compared between sets (data/content.py)."""
+        """Each row's question, in a normal form that can be compared between data sets (data/content.py)."""
         return content.questions(self.table, self.indices, columns or self.asks)
 
     def cells(self, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """These columns, row by row, as they are stored; the others are not read."""
+        """The stored values of these columns, row by row; other columns are not read."""
         return content.cells(self.table, self.indices, columns)
 
     def used(self) -> DataUsed:
-        """This data as a line of the record."""
+        """This split's entry in the record."""
         return DataUsed(
             dataset=self.dataset, split=self.split, source=self.source, revision=self.revision,
             rows=len(self), fingerprint=self.fingerprint,
@@ -84,7 +85,7 @@ class Rows:
 
 @lru_cache(maxsize=1)
 def hub_reachable() -> bool:
-    """Whether the hub answers within 1.5 seconds; false at once in offline mode."""
+    """Whether the hub answers within 1.5 seconds; false without a request in offline mode."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -98,10 +99,10 @@ def hub_reachable() -> bool:
 
 
 def load(name: str, split: str, config: DataConfig, classes: str | None = None) -> Rows:
-    """All rows of a split (`train`, `validation` or `test`), before any limit. `data.source` must be settled.
+    """All rows of a split (`train`, `validation` or `test`), before any limit. `data.source` must be resolved.
 
-    `classes`: the column of a row's class, of own files, whose set names none.
-    Raises Unavailable, naming what the source has and what would do.
+    `classes`: the column of a row's class, needed for a user's own files only. Raises Unavailable if the source lacks
+    the split; the message says what it has and what to do.
     """
     data_set = catalogue.get(name)
     source: Any = config.source
@@ -125,7 +126,7 @@ def load(name: str, split: str, config: DataConfig, classes: str | None = None) 
 def text_rows(path: str) -> Rows:
     """The rows of a user's own text, in a column `text`: a .txt file is one row, any other file has the column.
 
-    Raises Unavailable where there is none, or an empty one.
+    Raises Unavailable if the column or its text is missing or empty.
     """
     file = Path(path)
     try:
@@ -145,7 +146,7 @@ def text_rows(path: str) -> Rows:
 
 
 def has_validation(data_set: DataSet, config: DataConfig) -> bool:
-    """Whether the source has a validation split of its own for this set."""
+    """Whether the source has a separate validation split for this set."""
     if config.source == "embedded":
         return True
     if data_set.own:
@@ -156,7 +157,7 @@ def has_validation(data_set: DataSet, config: DataConfig) -> bool:
 
 
 def require(data_set: DataSet, split: str, config: DataConfig) -> None:
-    """Raises Unavailable where the catalogue, or a folder that is there, says that the source has no such split."""
+    """Raises Unavailable if, by the catalogue or the existing local folder, the source has no such split."""
     if config.source == "hub" and (data_set.hub_id is None or split not in data_set.splits):
         raise Unavailable(
             f"data set {data_set.name}: the hub source has no split {split!r}; it has "
@@ -173,7 +174,7 @@ def require(data_set: DataSet, split: str, config: DataConfig) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether a folder is there. Raises Unavailable where this user may not look."""
+    """Whether a folder exists. Raises Unavailable if this user lacks the permission to look."""
     try:
         return path.is_dir()
     except OSError as error:
@@ -191,7 +192,7 @@ def _from_folder(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any
 
 
 def _require_files(data_set: DataSet, split: str, config: DataConfig) -> SplitFiles:
-    """The files of a split below data.root. Raises Unavailable, saying what is there, where there are none."""
+    """The files of a split below data.root. Raises Unavailable, listing what is there, if there are none."""
     if found := _files(data_set, split, config):
         return found
     root, file = Path(config.root or ""), f"{data_set.folder or data_set.name}/{split}.parquet"
@@ -203,9 +204,9 @@ def _require_files(data_set: DataSet, split: str, config: DataConfig) -> SplitFi
 
 
 def _files(data_set: DataSet, split: str, config: DataConfig) -> SplitFiles | None:
-    """The files of a split, of the first folder below data.root that may hold the set and has them.
+    """The files of a split, from the first candidate folder below data.root that has them.
 
-    Raises Unavailable where shards are missing, where two files could be the split, or where a folder cannot be read.
+    Raises Unavailable if shards are missing, two files could be the split, or a folder cannot be read.
     """
     root = Path(config.root or "")
     folders = [root / (data_set.folder or data_set.name)]
@@ -221,7 +222,7 @@ def _files(data_set: DataSet, split: str, config: DataConfig) -> SplitFiles | No
 
 
 def _in_folder(data_set: DataSet, split: str, folder: Path) -> SplitFiles | None:
-    """The files of a split under our name for it or the hub's, where those are no other split's."""
+    """The files of a split, under our name or the hub's name for it, unless that name means another split."""
     names = dict.fromkeys([split, data_set.splits.get(split, split)])
     alone = split == "train" and set(data_set.splits) == {"train"}
     found = local_files.find(folder, list(names), data_set.hub_config, alone)
@@ -232,7 +233,7 @@ def _in_folder(data_set: DataSet, split: str, folder: Path) -> SplitFiles | None
 
 
 def _snapshot(data_set: DataSet, cache: Path | None = None) -> Path | None:
-    """The set's folder, at the pinned commit, in the hub's cache or another folder of that form; asks no network."""
+    """The set's folder at the pinned commit, in the hub's cache or a folder of the same layout; no network access."""
     from huggingface_hub import snapshot_download
 
     where = {"repo_type": "dataset", "revision": data_set.revision, "cache_dir": cache, "local_files_only": True}
@@ -243,9 +244,10 @@ def _snapshot(data_set: DataSet, cache: Path | None = None) -> Path | None:
 
 
 def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, str | None]:
-    """From the hub or, without a network, from its cache; a cache that holds another revision is refused.
+    """Load from the hub or, without a network, from its cache; a cache with another revision is refused.
 
-    Offline, what `hf download` left in the cache is read as a folder is; else what `datasets` prepared from it earlier.
+    Offline, files that `hf download` stored are read like a local folder; else the table that `datasets` cached is
+    used.
     """
     import datasets
     from huggingface_hub import constants
@@ -273,7 +275,7 @@ def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, s
 
 
 def _commit(data_set: DataSet) -> str | None:
-    """The pinned commit; else the branch's newest, asked of the hub, or None where there is no network."""
+    """The pinned commit; else the branch's newest commit from the hub, or None without a network."""
     from huggingface_hub import HfApi, constants
 
     pinned = data_set.revision
@@ -283,7 +285,7 @@ def _commit(data_set: DataSet) -> str | None:
 
 
 def _cached_commit(table: Any) -> str | None:
-    """The commit whose files a table was made of: the name of its folder in the cache."""
+    """The commit that a table was made from, taken from the name of its folder in the cache."""
     for file in getattr(table, "cache_files", []):
         if _COMMIT.fullmatch(folder := Path(file["filename"]).parent.name):
             return folder
@@ -302,7 +304,7 @@ def _generated(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, 
 
 @lru_cache(maxsize=4)
 def _rows_of(generator: Callable[..., list[dict[str, Any]]], split: str, count: int) -> list[dict[str, Any]]:
-    """Generated rows, kept for the next run of this process (a sweep's worker, a multirun): always the same."""
+    """Generated rows, cached for later runs of this process (a sweep's worker, a multirun); they never change."""
     return generator(split, count)
 
 
@@ -311,7 +313,7 @@ def what_would_do(data_set: DataSet) -> str:
 
 
 def ways(data_set: DataSet) -> str:
-    """Each source that can have the set, with folder, hub id and revision."""
+    """For each source that may have the data set, a description: folder, or hub id and revision."""
     if data_set.own:
         return "data.train=FILE, and data.test=FILE unless a share of its rows may be taken"
     folder = data_set.folder or data_set.name

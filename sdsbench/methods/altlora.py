@@ -4,20 +4,20 @@ While the other factor rests, one step of A or of B alone comes closest to G = d
 
     gA' = argmin_X |s B X - G| = (1/s^2) (B^T B)^-1 gA        gB' = argmin_X |s X A - G| = (1/s^2) gB (A A^T)^-1
 
-so W moves along P_B G on A's turns and along G P_A on B's. Momentum is carried over to where the resting factor is by
-now, again by least squares (B_then is B as it was at A's last step; k counts the steps of A alone):
+so W moves along P_B G when A moves and along G P_A when B moves. Since the other factor has changed meanwhile, momentum
+is projected onto its current value by least squares (B_then is B at A's previous step; k counts A's steps):
 
     M_A <- beta1 (B^T B)^-1 B^T B_then M_A + (1 - beta1) gA'         A <- A - eta M_A / (1 - beta1^k)
 
-and alike for B. `second_moment` is the authors' AltLoRA+: the step is divided, entry by entry, by sqrt(V_A / (1 -
+and likewise for B. `second_moment` is the authors' AltLoRA+: the step is divided, entry by entry, by sqrt(V_A / (1 -
 beta2^k)) + epsilon, where V_A <- beta2 V_A + (1 - beta2) gA'^2. Steps are plain (no second optimizer, no weight decay).
 
 Left open by the paper, and chosen here: B has the first turn, since gA = 0 while B = 0; `damping` is added to the
 eigenvalues of B^T B and A A^T.
 
 `moves=both` is the AltLoRA that SDS-LoRA's author compares with (trainer.py: altlora_step): every step moves A, then B
-at the new A. Momentum is carried over for the step alone (kept is beta1 M_A + (1 - beta1) gA'), and the factor 1/s^2 is
-left out, which the second moment takes out anyway.
+at the new A. The projected momentum is used for the step only; the stored momentum is beta1 M_A + (1 - beta1) gA'. The
+factor 1/s^2 is left out; the second moment would cancel it anyway.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class AltLoRA(LoRA):
                 layer.add_training_state(f"{name}_square", zeros.clone())
 
     def turn(self, step: int) -> tuple[str, str, int]:
-        """(the factor that moves at optimizer step `step`, the one that rests, steps of the first so far, this too)."""
+        """(factor that moves at optimizer step `step`, factor that is fixed, number of steps of the moving factor
+        including this one)."""
         turns, within = divmod(step - 1, self.config.steps_per_turn)
         moving, resting = "AB" if turns % 2 else "BA"
         return moving, resting, turns // 2 * self.config.steps_per_turn + within + 1
@@ -104,10 +105,9 @@ class AltLoRA(LoRA):
             getattr(layer, resting).grad.zero_()
 
     def _direction(self, batch: list[AdaptedLinear], moving: str, b_Lmr: Tensor, count: int) -> Tensor:
-        """The step of the moving factor for a batch of layers, whose training state advances.
+        """Compute the moving factor's step for a batch of layers and update their stored momentum.
 
-        Written for A, with B where it is when A moves. For B every matrix is transposed: A^T takes the place of B, and
-        r x m that of r x n.
+        The formulas are those for A. For B all matrices are transposed: A^T replaces B, and shape r x m replaces r x n.
         """
 
         def turned(stack_L: Tensor) -> Tensor:

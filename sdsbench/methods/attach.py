@@ -1,4 +1,4 @@
-"""Putting a method into a model, and folding it back into plain weights."""
+"""Attach a method to a model, and merge it back into plain weights."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def target_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Line
 
 
 def layer_generator(seed: int, name: str) -> torch.Generator:
-    """A CPU generator for one layer's initialisation: depends on the seed and the name, not on the layer's place."""
+    """A CPU generator for one layer's initial values; depends on the seed and the layer's name, not on its order."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def attach(model: nn.Module, method: Method, seed: int) -> dict[str, AdaptedLinear]:
-    """Freeze the model, put the method in, and return its adapted layers by name (none if it wraps no layers).
+    """Freeze the model, attach the method, and return the adapted layers by name (empty if it wraps no layers).
 
     Raises ConfigError if targets match nothing, nothing trains or the rank exceeds a layer, TrainingFailed if the
     method's own state cannot fit in memory.
@@ -77,8 +77,8 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLinear]:
 def merge_(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """Fold every adapter into a plain nn.Linear, in place; weights in `dtype`, or the base's if not given.
 
-    fp32 keeps the outputs of the adapted model; bf16 rounds the update away in part (export.merge_drift says by
-    how much). With fp32 the rest of the model is converted as well.
+    fp32 keeps the outputs of the adapted model; bf16 rounds away a part of the update (export.merge_drift measures it).
+    With fp32 the rest of the model is converted as well.
     """
     for name, layer in adapted_layers(model).items():
         with torch.no_grad():
@@ -121,7 +121,7 @@ def _check_rank(method: Method, targets: dict[str, nn.Linear]) -> None:
 
 
 def _check_memory(method: Method, targets: dict[str, nn.Linear]) -> None:
-    """Refuse before allocating what cannot fit (LoRA-Pro's dense moments)."""
+    """Raise TrainingFailed before allocating method state that cannot fit in memory (LoRA-Pro's dense moments)."""
     needed = sum(method.state_bytes(linear.out_features, linear.in_features) for linear in targets.values())
     device = next(iter(targets.values())).weight.device
     if not needed or device.type == "meta":

@@ -5,9 +5,9 @@
 Letters on tensors: m = output size, n = input size, r = rank, k = width of a branch, t = tokens.
 W0_mn is the frozen base weight, G_mn = dL/dW, y_tm = x_tn W^T, A_rn, B_mr, R_rr.
 
-Most methods are low-rank: their update is a sum of products, dW_mn = s * sum_i up_i_mk down_i_kn, and they only say
-which products (`branches`). The layer (layer.py) knows how to apply, differentiate, merge and export any such sum, and
-stays ignorant of the method.
+Most methods are low-rank: their update is a sum of products, dW_mn = s * sum_i up_i_mk down_i_kn, and the method only
+returns those products (`branches`). The layer (layer.py) applies and differentiates any such sum without knowing which
+method it belongs to.
 
 A method is one file here that registers itself:
 
@@ -16,8 +16,8 @@ A method is one file here that registers itself:
     @register("lora", LoRAConfig)
     class LoRA(Method): ...
 
-and one file conf/method/lora.yaml. Nothing else is edited. A method of your own is the same two files in a package of
-yours (docs/plugins.md).
+and one file conf/method/lora.yaml. Nothing else is edited. To add your own method, put the same two files into your own
+package (docs/plugins.md).
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class LowRankConfig(MethodConfig):
     @model_validator(mode="before")
     @classmethod
     def _multiple_of_the_rank(cls, values: Any) -> Any:
-        """`alpha: 2r` becomes twice the rank that is set; 4sqrt(r) gives methods with s = alpha / r that of rsLoRA."""
+        """Replace `alpha: 2r` by twice the configured rank. `4sqrt(r)` gives methods with s = alpha / r the factor s of
+        rsLoRA."""
         if isinstance(values, dict) and (multiple := re.fullmatch(ALPHA, str(values.get("alpha")))):
             rank = values.get("rank", cls.model_fields["rank"].default)
             known = isinstance(rank, int) and rank > 0  # else the rank's own problem is reported
@@ -108,14 +109,15 @@ class DataContext(Protocol):
     def summed_gradients(
         self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        """Sum of dL/dW over `rows` random training rows: per layer m x n, in main memory.
+        """Sum of dL/dW_mn over `rows` random training rows, by layer name, in main memory.
 
-        A `batch` of k rows adds the gradient of its mean target loss, divided by k; `dropout` inside the base is on.
-        `dtype` is the number format of the sum and of what is added to it; None: fp32.
+        A batch of k rows adds the gradient of its mean target loss, divided by k. With `dropout`, the base model's own
+        dropout is active. `dtype` is the dtype of the sum and of each addend; None: fp32.
         """
 
     def train_at_constant_rate(self, steps: int, after_step: Callable[[int, Optimizer], None]) -> None:
-        """Optimizer steps on the run's first batches at its peak rate, which are no part of the run.
+        """Take `steps` optimizer steps on the run's first batches at its peak learning rate; they do not count as steps
+        of the run.
 
         `after_step` is called with each step's number, from 1. The optimizer's state is cleared at the end.
         """
@@ -126,20 +128,21 @@ class Method:
 
     name: ClassVar[str]
     title: ClassVar[str] = ""
-    """How tables and figures write the method; its name where the class itself gives none."""
+    """The method's name in tables and figures; if the class sets none, `name` is used."""
     form_titles: ClassVar[Mapping[str, str]] = {}
-    """What forms of the method are called, by the words that set them apart (`method.variant=NAME`): a title of their
-    own, or words that follow it and begin with a comma; an empty one for a form that needs no words. A key that ends
-    with `=` stands for every value, which `{}` shows."""
+    """Titles of variants, by the override that selects them (`method.variant=NAME`). A value that begins with a comma
+    is appended to the method's title, any other replaces it, and an empty one adds nothing. A key that ends with `=`
+    matches every value, which replaces `{}` in the title."""
     arxiv: ClassVar[str] = ""
-    """Number of its paper there: tables and figures list methods in the order of their papers."""
+    """arXiv number of the method's paper; tables and figures list methods in the order of these numbers."""
     relative_time: ClassVar[float] = 1.0
-    """Time of a training step over that of plain LoRA, for estimates before any run is finished. Counted operations do
-    not say it: full fine-tuning has 1.5 times LoRA's and takes three times as long."""
+    """Time of a training step divided by plain LoRA's, for estimates before any run has finished. Operation counts do
+    not predict it: full fine-tuning needs 1.5 times LoRA's operations and takes three times as long."""
     update_rule: str = "configured"
-    """`configured`: train.optimizer updates the parameters; `sgd`: the method already made the direction."""
+    """`configured`: train.optimizer updates the parameters. `sgd`: before_step writes the final direction into the
+    gradients, and a plain step applies it."""
     trained_dtype: str | None = None
-    """Number format in which the optimizer keeps what the method trains, its moments too; None: fp32."""
+    """dtype in which the optimizer keeps the method's trained tensors and their moments; None: fp32."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -148,7 +151,7 @@ class Method:
     """Whether weights of the base model itself train (full fine-tuning)."""
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """Top-level modules of other distributions whose code decides the method's numbers: records name their versions."""
+    """Top-level modules of other packages whose code affects the method's numbers; records hold their versions."""
 
     exact_gradient: ClassVar[bool] = True
     """Whether training follows the gradient of the loss; false where a part of the forward pass is held constant."""
@@ -156,38 +159,40 @@ class Method:
     def wraps_layers(self) -> bool:
         """Whether target layers are replaced by AdaptedLinear. Only such runs can share a base and train in a group.
 
-        Where not, `unfreeze` does with the model whatever the method needs: full fine-tuning lets its weights train,
-        another method may put layers of its own into it.
+        If false, `unfreeze` changes the model instead: full fine-tuning unfreezes weights; another method may insert
+        its own layers.
         """
         return True
 
     def unfreeze(self, model: Module, targets: Mapping[str, Linear], seed: int) -> None:
         """Choose or create what trains (only if wraps_layers() is false); the rest of the model is frozen.
 
-        Initial values depend on `seed` alone; global generators are seeded with it here and put back afterwards.
+        Initial values depend on `seed` alone. The caller seeds the global generators before this call and restores them
+        after it.
         """
         raise NotImplementedError
 
     def fold(self, model: Module) -> Module:
-        """What `unfreeze` put into the model folded into plain weights, in place; returns the plain model.
+        """Merge what `unfreeze` added into plain weights, in place; returns the plain model.
 
-        Raises Refused where plain weights cannot give the same outputs.
+        Raises Refused if plain weights cannot give the same outputs.
         """
         return model
 
     def peft_adapter(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """(adapter_config.json, adapter tensors by their names on disk) in the form of the peft library, or None.
+        """(content of adapter_config.json, tensors by name on disk) in the peft library's format, or None.
 
-        Only asked if wraps_layers() is false; adapted layers say it by `peft_tensors`.
+        Called only if wraps_layers() is false; for adapted layers `peft_tensors` is called instead.
         """
         return None
 
     def state_bytes(self, m: int, n: int) -> int:
-        """Bytes on an m x n layer beyond base weight, factors and their moments; refused early if they cannot fit."""
+        """Bytes of method state per m x n layer, without base weight, factors and their moments. Runs for which it
+        cannot fit are refused before training."""
         return 0
 
     state_advice: str = ""
-    """What to do where state_bytes does not fit."""
+    """Advice in the error message if state_bytes does not fit in memory."""
 
     def scale(self) -> float:
         """The factor s in front of the update."""
@@ -202,7 +207,8 @@ class Method:
         raise NotImplementedError
 
     def skip_warmup(self) -> None:
-        """Be as for most of training, where the products change early on: memory is counted of such a step."""
+        """Switch to the main phase for methods whose branches change after a warm-up, so that memory is estimated for a
+        typical step."""
 
     def forward(self, layer: AdaptedLinear, x_tn: Tensor) -> Tensor:
         """Output y_tm of an adapted layer. Default: base plus the branches."""
@@ -215,26 +221,27 @@ class Method:
     def before_step(self, layers: Layers, step: int, lr: float) -> None:
         """Change gradients in place after backward; step counts optimizer steps from 1.
 
-        `lr` is the learning rate of this step, before `learning_rate_factor`: who moves one factor before another has
-        to know where the first will be.
+        `lr` is the learning rate of this step before `learning_rate_factor`. Methods that update one factor after the
+        other need it to compute the first factor's new value.
 
-        train.clip says whether gradients are clipped before (`raw`) or what this made of them (`adjusted`).
+        train.clip decides whether gradients are clipped before this call (`raw`) or after it (`adjusted`).
         """
 
     @classmethod
     def adjusts_gradients(cls) -> bool:
-        """Whether before_step does anything: where not, train.clip has no effect."""
+        """Whether the method overrides before_step; if not, train.clip has no effect."""
         return cls.before_step is not Method.before_step
 
     def learning_rate_factor(self, name: str, ndim: int) -> float:
-        """What multiplies the learning rate of one trained tensor, by its name in the model and its dimensions.
+        """Factor on the learning rate of one trained tensor, given its dotted name in the model and its number of
+        dimensions.
 
-        Tensors of a head that trains beside the method are asked about too.
+        Also called for the tensors of a trained head.
         """
         return 1.0
 
     def after_step(self, layers: Layers, step: int, total_steps: int, optimizer: Optimizer) -> dict[str, float]:
-        """React to a finished optimizer step; returns facts for metrics.jsonl (empty: nothing happened)."""
+        """Called after each optimizer step; returns values for metrics.jsonl (empty: nothing to log)."""
         return {}
 
     def delta(self, layer: AdaptedLinear) -> Tensor:
@@ -270,7 +277,7 @@ class Method:
         return {"lora_A.weight": torch.cat(downs, 0).detach(), "lora_B.weight": torch.cat(ups, 1).detach()}
 
     def state(self) -> dict[str, Any]:
-        """What the method remembers between steps beside tensors on layers (JSON values)."""
+        """Method state for checkpoints that is not held in layer tensors (JSON values)."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""DoRA (Liu et al., arXiv 2402.09353, eq. 5 and section 4.3): direction and magnitude train apart.
+"""DoRA (Liu et al., arXiv 2402.09353, eq. 5 and section 4.3): direction and magnitude are trained separately.
 
     W = magnitude_m * (W0 + s B A) / rownorm(W0 + s B A),   s = alpha / r
 
@@ -58,7 +58,7 @@ class DoRA(LoRA):
     def row_norm(self, layer: AdaptedLinear) -> Tensor:
         """rownorm(W0 + s B A) without an m x n result: |w|^2 + 2 s b (A w) + s^2 b (A A^T) b for rows w, b.
 
-        A w is a product in the base's dtype, like the forward product. Above 0 for a row of zeros too.
+        A w is a product in the base's dtype, like the forward product. The result is above 0 even for a row of zeros.
         """
         with torch.no_grad():
             scale, a_rn, b_mr = self.scale(), layer.A.detach(), layer.B.detach()

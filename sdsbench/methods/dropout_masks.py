@@ -1,7 +1,7 @@
-"""Dropout masks as a function of (seed, layer, row of the optimizer step), however the step is cut into passes.
+"""Dropout masks that depend only on (seed, layer, row of the optimizer step), not on how the step is split into passes.
 
 The rows that a layer sees in all passes of a step, in order, are the rows of one mask. It is drawn `ROWS` rows at a
-time, each block from a seed of its own, so that a pass draws the blocks that it touches and no others.
+time, each block from a separate seed, so that a pass draws only the blocks that it needs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROWS = 256
 
 @dataclass
 class DropoutMasks:
-    """Where in the step the current pass lies. Outside of training steps every pass is the first."""
+    """Position of the current pass within its step. Outside of training steps every pass counts as the first."""
 
     step_seed: int = 0
     examples_before: int = 0
@@ -32,23 +32,26 @@ class DropoutMasks:
         self.examples_before = self.tokens_before = self.examples = self.tokens = self.places = 0
 
     def begin_pass(self, examples: int, tokens: int) -> None:
-        """The next pass has so many examples, of so many tokens in all (filling left out)."""
+        """Start the next pass, with this many examples and tokens (padding not counted)."""
         self.examples_before += self.examples
         self.tokens_before += self.tokens
         self.examples, self.tokens, self.places = examples, tokens, 0
 
     def next_place(self) -> str:
-        """A name for the next place of a pass that has none; every pass comes by the same places in order."""
+        """A name for the next dropout call of a module without a name; every pass makes the same calls in the same
+        order."""
         self.places += 1
         return f"place {self.places}"
 
     def of_layer(self, name: str, rows: int) -> tuple[int, int]:
-        """(seed, first row) of the mask of a layer that sees `rows` rows in a pass: one a token, or one an example."""
+        """(seed, first row) of the mask of a layer that gets `rows` input rows in this pass: one per token or one per
+        example."""
         return seed_of(self.step_seed, name), self.tokens_before if rows >= self.tokens else self.examples_before
 
 
 def keep_mask(like_tn: Tensor, keep: float, seed: int, first_row: int) -> Tensor:
-    """Ones (with probability `keep`) and zeros like the tensor: the rows from `first_row` on of a step's mask."""
+    """Mask_tn shaped like the tensor: ones with probability `keep`, else zeros; rows `first_row` onwards of the step's
+    mask."""
     device = "cpu" if like_tn.is_meta else like_tn.device  # no generator exists on the meta device
     generator, mask_tn = torch.Generator(device), torch.empty_like(like_tn)
     end = first_row + len(like_tn)

@@ -1,4 +1,4 @@
-"""Adapters on disk: our own exact form, and the standard LoRA form that peft loads."""
+"""Save adapters: in our own exact format, and as a standard LoRA that peft loads."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def load_adapter(folder: Path, layers: Layers, method: Method) -> dict[str, Tens
         return _put_back(folder, layers, method)
     except SdsbenchError:
         raise
-    except Exception as error:  # any value of a damaged file may be anything
+    except Exception as error:  # a damaged file can cause any exception
         raise DamagedFile(
             f"adapter in {folder.name}/ cannot be read ({type(error).__name__}: {str(error)[:300]}): train again with "
             "force=true"
@@ -108,10 +108,10 @@ def export_peft(
     """Write an adapter for the untouched base, which peft.PeftModel.from_pretrained loads.
 
     Adapted layers become a standard LoRA: SDS-LoRA and PiSSA of rank 2r, LoRA-XS and LoRA-SB with R folded into a
-    factor, DoRA natively. A method with layers of its own says itself what peft's form of them is. `others` are trained
-    tensors outside the method's, by parameter name, and `modules` the modules that hold them; `base_model` and
-    `revision` are what peft loads the base by; `task_type` is peft's (CAUSAL_LM, SEQ_CLS, ...).
-    Raises Refused for a method without such a form, such as full fine-tuning.
+    factor, DoRA natively. Methods with their own layers provide the export in `Method.peft_adapter`. `others` are
+    trained tensors outside the method's, by parameter name, and `modules` the modules that hold them; `base_model` and
+    `revision` are what peft loads the base by; `task_type` is peft's (CAUSAL_LM, SEQ_CLS, ...). Raises Refused for a
+    method without such a form, such as full fine-tuning.
     """
     found = _as_lora(layers, method) if layers else method.peft_adapter()
     if found is None:
@@ -154,11 +154,11 @@ def _as_lora(layers: Layers, method: Method) -> tuple[dict[str, Any], dict[str, 
 
 
 def merge_drift(layers: Layers, dtype: torch.dtype) -> dict[str, float]:
-    """What merging into `dtype` does to the update dW, before anyone trusts the merged weights.
+    """Measure how merging into `dtype` changes the update dW.
 
     `drift_*`: |round(W) - W|_F / |dW|_F, the part of the update that rounding distorts. `unchanged_mean`: share of the
     entries with a nonzero update whose rounded weight is the base's rounded weight, as if they had not been trained.
-    Empty without adapted layers: what another method's update is, only its own layers know.
+    Empty without adapted layers, since the updates of other layer classes are not accessible.
     """
     if not layers:
         return {}

@@ -1,4 +1,4 @@
-"""A and B of layers of one shape as one batch each, and what was made of them put back."""
+"""Stack A and B of equally shaped layers (L = layers) into batches, and copy results back into the layers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def stacked(batch: Sequence[AdaptedLinear], name: str) -> Tensor:
-    """The layers' tensors of this name, the layer first."""
+    """The layers' tensors of this name, stacked along a new first dimension L."""
     return torch.stack([getattr(layer, name) for layer in batch])
 
 
 def stacked_gradients(batch: Sequence[AdaptedLinear], name: str) -> Tensor:
-    """The gradients of the layers' tensors of this name, the layer first."""
+    """The gradients of the layers' tensors of this name, stacked along a new first dimension L."""
     return torch.stack([getattr(layer, name).grad for layer in batch])
 
 
@@ -36,7 +36,8 @@ def put(batch: Sequence[AdaptedLinear], **stacks: Tensor) -> None:
 
 
 def put_gradients(batch: Sequence[AdaptedLinear], **stacks: Tensor) -> None:
-    """Copy stacks into the gradients of the layers' tensors of these names, in place: they may be views of a buffer."""
+    """Copy stacks into the gradients of the layers' tensors, in place, since gradients may be views of a shared
+    buffer."""
     for name, stack in stacks.items():
         for layer, tensor in zip(batch, stack, strict=True):
             getattr(layer, name).grad.copy_(tensor)

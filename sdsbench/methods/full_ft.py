@@ -1,4 +1,4 @@
-"""Full fine-tuning: the weights themselves train.
+"""Full fine-tuning: trains the model's weights without adapters.
 
 `scope=all` trains every weight of the model; `scope=targets` only the weights of the target modules, as the SDS-LoRA
 runs do (their biases stay frozen).

@@ -1,4 +1,4 @@
-"""Global random generators that code of other libraries draws from, seeded for a while and put back afterwards."""
+"""Temporarily seed the global random generators that other libraries draw from, then restore them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def seed_of(*parts: object) -> int:
-    """A seed of 32 bits (all that numpy takes and that torch's CPU generator looks at), hashed from the parts."""
+    """A 32-bit seed hashed from the parts (numpy accepts, and torch's CPU generator uses, only 32 bits)."""
     name = ":".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
@@ -21,7 +21,7 @@ def seed_of(*parts: object) -> int:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Inside, the global generators of torch (CPU and `device`), numpy and Python start at `seed`.
 
-    On leaving, each is as it was before: who draws inside changes nobody's numbers outside.
+    On exit each generator's state is restored, so draws inside the block do not affect code outside.
     """
     on_gpu = device.type == "cuda"
     python, numpy = random.getstate(), np.random.get_state()

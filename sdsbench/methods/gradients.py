@@ -1,4 +1,4 @@
-"""dL/dW of frozen target weights, layer by layer, for LoRA-SB's start and for probes."""
+"""Gradients dL/dW_mn of frozen target weights, one layer at a time, for LoRA-SB's start and for probes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def summed_gradients(
 ) -> dict[str, Tensor]:
     """Per layer the sum of dL/dW_mn over all backward passes that `run_backward` does, in main memory.
 
-    Gradients are summed in fp32 (fp64 as the base), or in `dtype`, to which each one is rounded first.
+    Gradients are summed in fp32 (fp64 if the base is fp64), or in `dtype`; then each one is rounded to it first.
 
     Each layer's gradient exists on the device only inside that layer's backward step, so device memory beyond an
     ordinary backward pass is one m x n matrix, however deep the model is. Gradients of the adapters' parameters

@@ -1,12 +1,12 @@
 """The adapted layer: y = W0 x + s * sum_i up_i down_i x, as one autograd node.
 
-The layer knows how to apply and differentiate any sum of low-rank products; which products, and which of their
-factors train, is the method's business (methods/base.py).
+The layer applies and differentiates any sum of low-rank products. The method (methods/base.py) decides which products
+these are and which of their factors train.
 
-What the node keeps for the backward pass: the input x in its own dtype and the factors as the product used them
-(the parameters themselves or, where they were joined or cast, copies made once a forward pass). x down^T is computed
-again in the backward pass (r / m of the work of the base product), dropout masks are drawn again from a stored seed,
-and no fp32 copy of an activation is ever made.
+The node saves for the backward pass: the input x in its own dtype and the factors that the product used (the parameters
+themselves, or copies if they had to be concatenated or cast). To save memory, x down^T is computed again in the
+backward pass (r / m of the work of the base product), dropout masks are drawn again from a stored seed, and no
+activation is copied to fp32.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sdsbench.methods.base import Branch, Method, RowScale
 
 _BASE = ("weight", "bias")
-UNSCALED = (None, None)  # in place of a RowScale
+UNSCALED = (None, None)  # no rescaling of rows: stands for (magnitude_m, norm_m)
 GradientSink = Callable[[Tensor], None]
 
 
@@ -45,9 +45,9 @@ class AdaptedLinear(nn.Module):
         linear.requires_grad_(False)
         self.weight, self.bias = linear.weight, linear.bias
         self.dropout_masks: DropoutMasks | None = None
-        """Where the current pass lies in its step; the run must set it where method.dropout is above 0."""
+        """Position of the current pass within its step; the run must set this if method.dropout is above 0."""
         self.gradient_sink: GradientSink | None = None
-        """If set, the backward pass hands it dL/dW_mn in fp32 and forgets it."""
+        """If set, the backward pass calls it with dL/dW_mn in fp32 and keeps no reference to the tensor."""
 
     if TYPE_CHECKING:
 
@@ -74,7 +74,8 @@ class AdaptedLinear(nn.Module):
         return tensor.to(device=self.weight.device, dtype=master_dtype(self.weight.dtype))
 
     def method_tensors(self, training_state: bool = False) -> dict[str, Tensor]:
-        """The method's parameters and constant buffers by name; with `training_state` all that a resume needs."""
+        """The method's parameters and constant buffers by name; with `training_state` also the tensors that only
+        training needs."""
         tensors: dict[str, Tensor] = {name: tensor for name, tensor in self.named_parameters() if name not in _BASE}
         for name, tensor in self.named_buffers():
             if training_state or name not in self._non_persistent_buffers_set:
@@ -95,16 +96,19 @@ class AdaptedLinear(nn.Module):
     ) -> Tensor:
         """y_tm = magnitude / norm * (x W0^T + scale * sum_i dropout(x) down_i^T up_i^T) + bias.
 
-        Dropout applies to the input of the update only. With `drops_base`, which needs `rows`, the rescaled product is
-        dropout(x) W0^T instead, and (x - dropout(x)) W0^T is added as it is. Gradients go to the factors that require
-        them.
+        `rows` is (magnitude_m, norm_m); None means factor 1. Dropout applies to the input of the update only. With
+        `drops_base`, which needs `rows`, the rescaled base product is dropout(x) W0^T, and (x - dropout(x)) W0^T is
+        added without rescaling.
         """
         call = self.call(scale, len(x_tn), self.gradient_sink, drops_base)
         blocks = [block for branch in branches for block in branch]
         return _LowRankLinear.apply(x_tn, self.weight, self.bias, *(rows or UNSCALED), call, *blocks)
 
     def call(self, scale: float, rows: int, sink: GradientSink | None, drops_base: bool = False) -> Call:
-        """The arguments of a product over so many rows of input, with the mask of this pass where dropout applies."""
+        """The non-tensor arguments of a product with `rows` input rows, including the dropout mask's seed and first
+        row.
+
+        Raises RuntimeError if dropout applies and `dropout_masks` is not set."""
         dropout = self.method.config.dropout if self.training else 0.0
         if not dropout:
             return Call(scale, 0.0, 0, 0, sink)
@@ -125,17 +129,17 @@ class Call:
     seed: int
     first_row: int  # of the mask
     sink: GradientSink | None
-    drops_base: bool = False  # whether the rescaled base product sees the dropped input too
+    drops_base: bool = False  # whether the rescaled base product also uses dropout(x)
 
     def dropped(self, x_tn: Tensor) -> Tensor:
-        """x with dropout; the same mask each time, since it is drawn from the stored seed."""
+        """dropout(x); every call uses the same mask, drawn from the stored seed."""
         if not self.dropout:
             return x_tn
         mask_tn = keep_mask(x_tn, 1 - self.dropout, self.seed, self.first_row)
         return mask_tn.mul_(x_tn).div_(1 - self.dropout)
 
     def undropped(self, gradient_tn: Tensor) -> Tensor:
-        """The gradient with respect to x of `dropped`: the same mask and factor."""
+        """Backward of `dropped`: multiplies the gradient by the same mask and factor."""
         return self.dropped(gradient_tn)
 
 
@@ -148,19 +152,20 @@ def joined(blocks: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor
 
 
 def scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """scale * left right, as one kernel."""
+    """scale * (left @ right), as one kernel."""
     return torch.addmm(left.new_empty(1), left, right, beta=0, alpha=scale)
 
 
 def _product_fp32(left: Tensor, right: Tensor) -> Tensor:
-    """left right in fp32; on CUDA the accumulator is written out without rounding to bf16 first."""
+    """left @ right in fp32; on CUDA the fp32 accumulator is returned without rounding to bf16."""
     if left.device.type != "cpu" and left.dtype != master_dtype(left.dtype):
         return torch.mm(left, right, out_dtype=torch.float32)
     return as_master(left @ right)
 
 
 class _LowRankLinear(torch.autograd.Function):
-    """Base product and all branches as one node; factors are concatenated to one product of rank K = sum k_i."""
+    """Base product and all branches as one autograd node; the factors are concatenated into one product of rank K = sum
+    k_i."""
 
     @staticmethod
     def forward(
@@ -221,8 +226,8 @@ class _LowRankLinear(torch.autograd.Function):
 def magnitude_gradient(g_tm: Tensor, scaled_tm: Tensor, magnitude_m: Tensor) -> Tensor:
     """dL/dmagnitude = sum_t g * y0 / norm, with y0 / norm = scaled / magnitude.
 
-    The scaled output is often kept for the next layer anyway, the unscaled one never. Where the magnitude is 0 (a row
-    of zeros in the base and no update) y0 is 0 too, and so is the gradient.
+    Uses the scaled output, since the next layer often keeps it anyway and the unscaled one would need extra memory. If
+    a magnitude is 0 (a zero row in the base and no update), y0 and hence the gradient are 0.
     """
     sums_m = (g_tm * scaled_tm).sum(0, dtype=master_dtype(g_tm.dtype))
     return sums_m.div_(torch.where(magnitude_m == 0, torch.inf, magnitude_m))
@@ -244,7 +249,7 @@ def block_gradients(
 ) -> list[Tensor | None]:
     """fp32 gradients in the order up_1, down_1, up_2, ...: d up = s g^T (x down^T), d down = (s g up)^T x.
 
-    Thin products have the rank first: on a CPU r x t is up to four times faster to make and to use than t x r.
+    Thin products are stored as r x t: on a CPU they are up to four times faster to compute and use than t x r.
     """
     dropped_tn = call.dropped(x_tn)
     gradients: list[Tensor | None] = []

@@ -19,25 +19,26 @@ CERTIFIED_DEVIATION = 0.1
 """After one Cholesky pass, a Gram matrix this close to I makes the second pass orthonormal to rounding."""
 
 CPU_BATCH = 2**18
-"""fp32 numbers of a batch on the CPU (1 MiB): larger ones leave the cache and pay for fresh memory pages each time."""
+"""Most fp32 numbers in one batch on the CPU (1 MiB): larger batches do not fit the cache and allocate new memory pages
+each time."""
 
 
 def batch_length(count: int, numbers: int, device: torch.device) -> int:
-    """How many of `count` layers, of `numbers` factor entries each, make one batch on `device`."""
+    """Number of layers per batch on `device`, for `count` layers with `numbers` factor entries each."""
     return count if device.type != "cpu" else max(1, min(count, CPU_BATCH // max(1, numbers)))
 
 
 def orthonormal_columns(tall: Sequence[Tensor]) -> list[Tensor]:
     """Orthonormal bases Q_dr of the column spaces of tall matrices X_dr = Q R with diag R > 0, in fp32.
 
-    Matrices of equal shape are handled as one batch. Only the directions of columns decide the conditioning, their
-    lengths are divided out. Two passes of Cholesky QR (Yamamoto et al. 2015, doi 10.1137/140961389
-    analyse the second pass) do most matrices; the Gram matrix of the second pass certifies the result, and a
-    matrix without certificate goes to Householder QR, which is orthonormal whatever the conditioning.
+    Matrices of equal shape are handled as one batch. Columns are first scaled to length 1, so only their directions
+    affect the conditioning. Two passes of Cholesky QR (Yamamoto et al. 2015, doi 10.1137/140961389) suffice for most
+    matrices. If the Gram matrix of the second pass is too far from I, that matrix is factored again by Householder QR,
+    which is orthonormal for any conditioning.
 
-    |Q^T Q - I| stays at rounding level (below 1e-5) always. Beyond a condition number of about 1e7 (fp32) some
-    directions of X are below rounding: Q still is orthonormal and spans what fp32 can tell, but those columns
-    of Q are arbitrary; for a zero column too.
+    |Q^T Q - I| is always at rounding level (below 1e-5). Above a condition number of about 1e7 (fp32), some directions
+    of X are lost to rounding: Q is still orthonormal, but the columns for those directions, and for zero columns of X,
+    are arbitrary.
     """
     results: list[Tensor | None] = [None] * len(tall)
     groups: dict[tuple[torch.Size, torch.device], list[int]] = {}
@@ -64,7 +65,7 @@ def _orthonormal_batch(x_Ldr: Tensor) -> Tensor:
 def _cholesky_pass(x_Ldr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(X R^-1, X^T X, info) with R^T R = X^T X; the factorisation runs on columns scaled to length 1.
 
-    R^-1 is formed (r x r) and multiplied: the second pass and its certificate make up for the accuracy of the first.
+    R^-1 (r x r) is formed explicitly; the second pass and its check correct the lower accuracy of the first.
     """
     gram_Lrr = x_Ldr.mT @ x_Ldr
     length_Lr = gram_Lrr.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(x_Ldr.dtype).tiny)
@@ -76,14 +77,14 @@ def _cholesky_pass(x_Ldr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def thin_qr(x_dr: Tensor) -> tuple[Tensor, Tensor]:
-    """Householder QR with diag R >= 0, so that each column of Q points along the column it came from."""
+    """(Q_dr, R_rr) by Householder QR with diag R >= 0: each column of Q has a product >= 0 with its column of X."""
     q_dr, r_rr = torch.linalg.qr(x_dr)
     sign_r = torch.where(r_rr.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q_dr.dtype)
     return q_dr * sign_r.unsqueeze(-2), r_rr * sign_r.unsqueeze(-1)
 
 
 def product_svd(up_Lmr: Tensor, down_Lrn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD of B A without forming it: (U_mr, sigma_r, V_nr) with B A = U diag(sigma) V^T.
+    """Thin SVD of B A without forming it: (U_Lmr, sigma_Lr, V_Lnr) with B A = U diag(sigma) V^T.
 
     QR of B and of A^T, then the SVD of the r x r core. U and V have orthonormal columns even where B A has a
     lower rank (Householder QR).
@@ -95,7 +96,7 @@ def product_svd(up_Lmr: Tensor, down_Lrn: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def sum_norm(up1_Lmr: Tensor, down1_Lrn: Tensor, up2_Lmr: Tensor, down2_Lrn: Tensor) -> Tensor:
-    """|up1 down1 + up2 down2|_F for a batch, from r x r Gram matrices, without forming an m x n product."""
+    """|up1 down1 + up2 down2|_F per layer, shape (L,), from r x r Gram matrices without forming an m x n product."""
     first_L = (up1_Lmr.mT @ up1_Lmr * (down1_Lrn @ down1_Lrn.mT)).sum(dim=(1, 2))
     second_L = (up2_Lmr.mT @ up2_Lmr * (down2_Lrn @ down2_Lrn.mT)).sum(dim=(1, 2))
     cross_L = (up1_Lmr.mT @ up2_Lmr * (down1_Lrn @ down2_Lrn.mT)).sum(dim=(1, 2))
@@ -106,7 +107,8 @@ Eigen = tuple["Tensor", "Tensor"]  # eigenvalues_Lr and eigenvectors_Lrr of symm
 
 
 def positive_eigh(gram_Lrr: Tensor) -> Eigen:
-    """Eigenvalues (from 0, whatever rounding makes of them) and vectors of symmetric positive matrices."""
+    """(eigenvalues_Lr, eigenvectors_Lrr) of symmetric positive semi-definite matrices; eigenvalues that rounding made
+    negative become 0."""
     eigenvalues_Lr, vectors_Lrr = torch.linalg.eigh(gram_Lrr)
     return eigenvalues_Lr.clamp_min(0), vectors_Lrr
 
@@ -114,7 +116,7 @@ def positive_eigh(gram_Lrr: Tensor) -> Eigen:
 def damped(eigen: Eigen, damping: float, relative: bool = True) -> Eigen:
     """The same matrices with `damping` added to each eigenvalue, or `damping` times their mean.
 
-    A zero matrix gets eigenvalues 1 from a relative damping, so that its "inverse" is harmless where it multiplies 0.
+    With relative damping a zero matrix gets eigenvalues 1, so its "inverse" is finite where it multiplies 0.
     """
     eigenvalues_Lr, vectors_Lrr = eigen
     if not relative:
@@ -169,7 +171,8 @@ def randomised_svd(
 
 
 def _with_fixed_signs(u_mr: Tensor, s_r: Tensor, v_nr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same factors with the largest entry of every column of U positive: equal on every machine."""
+    """Flip signs so that the largest entry of every column of U is positive; then every machine gives the same
+    signs."""
     largest_1r = u_mr.gather(0, u_mr.abs().argmax(0, keepdim=True))
     sign_1r = torch.where(largest_1r < 0, -1.0, 1.0).to(u_mr.dtype)
     return (u_mr * sign_1r).contiguous(), s_r.contiguous(), (v_nr * sign_1r).contiguous()

@@ -4,7 +4,7 @@ With U, S, V the SVD of dL/dW summed over a few training rows:
 
     A0 = c V_[1:r]^T,   B0 = c U_[r+1:2r],   c = m^(1/4) / sqrt gamma,   W = W0 - s B0 A0 + s B A,   s = alpha / sqrt r
 
-W0 is left as it is; -s B0 A0 is applied as a constant second branch, so the start is exact in every dtype.
+W0 is not changed: -s B0 A0 is a constant second branch, so the start equals W0 exactly in every dtype.
 """
 
 from __future__ import annotations

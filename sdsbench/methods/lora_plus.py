@@ -1,7 +1,7 @@
 """LoRA+ (Hayou et al., arXiv 2402.12354, section 4): LoRA whose B learns `ratio` times faster than A.
 
-As in the authors' code (loraplus, lora_plus.py), every trained vector learns as fast as B: biases and norms of a head
-that trains along. Its matrices learn as fast as A.
+As in the authors' code (loraplus, lora_plus.py), every trained vector (biases and norms of a trained head) has B's
+learning rate; a head's matrices have A's.
 """
 
 from __future__ import annotations

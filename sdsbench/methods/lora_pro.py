@@ -11,7 +11,7 @@ While B = 0: gA' = 0, gB' = (1/s^2) gB (A A^T)^-1.
 
 mode `efficient`: the run's optimizer works on gA', gB'. mode `full`: Adam moments of the dense equivalent gradient
 (X = 0), whose direction d is projected back (s B^T d and s d A^T in place of gA and gB) and applied by a plain step
-without weight decay; 2 m n numbers of state a layer.
+without weight decay; the state is 2 m n numbers per layer.
 
 The authors' code (DeepSpeed's stage_1_and_2.py in their repository) damps by an absolute 1e-8, counts its first step as
 the second and rounds the factors of the squares to bf16: damping_form, first_count and square_dtype.
@@ -74,7 +74,8 @@ def adjusted_gradients(
 ) -> tuple[Tensor, Tensor]:
     """(gA', gB') for a batch of layers; with `closest` the X of the Sylvester equation, else X = 0.
 
-    A relative damping is in the Sylvester equation too, an absolute one in the inverses alone (the authors' code).
+    Relative damping is also applied in the Sylvester equation; absolute damping only in the inverses, as in the
+    authors' code.
     """
     plain_left, plain_right = positive_eigh(b_Lmr.mT @ b_Lmr), positive_eigh(a_Lrn @ a_Lrn.mT)
     left, right = damped(plain_left, damping, relative), damped(plain_right, damping, relative)

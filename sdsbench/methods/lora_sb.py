@@ -140,7 +140,7 @@ class LoRASB(Method):
         return as_master(step_mn).to(layer.weight.device)
 
     def _start_at(self, layer: AdaptedLinear, step_mn: Tensor, generator: torch.Generator) -> float:
-        """Put the best rank-r approximation of the step into the layer; says which share of its energy that is."""
+        """Set B, R, A to the best rank-r approximation of the step; returns the share of |dW|_F^2 that it keeps."""
         config = self.config
         settings = SVD_KINDS[config.svd]
         if settings is None:

@@ -46,5 +46,5 @@ class LoRAXS(Method):
         layer.add_parameter("R", self.config.r_std * torch.randn(rank, rank, generator=generator))
 
     def branches(self, layer: AdaptedLinear) -> list[Branch]:
-        # R joins A: the gradient of a down block needs no second product with x
+        # multiply R into A, not B: then the gradient of R needs no second product with x
         return [(layer.B, layer.R @ layer.A)]

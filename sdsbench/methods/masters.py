@@ -1,4 +1,4 @@
-"""The number format of everything that trains: fp32 whatever the base computes in, fp64 where the base is fp64."""
+"""The dtype of trained parameters: fp32 for any base dtype except fp64, which keeps fp64."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def master_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def as_master(tensor: Tensor) -> Tensor:
-    """The tensor in its master format; itself where it has that format."""
+    """The tensor in its master dtype; the same object if it already has that dtype."""
     return tensor.to(master_dtype(tensor.dtype))

@@ -1,7 +1,7 @@
-"""Every tensor that a model's modules hold, by name, wherever they hold it, and those that a method put there.
+"""Find every tensor that a model's modules hold, by name, and those that a method added.
 
 A module may keep a tensor as parameter, as buffer (persistent or not), or as a plain attribute, perhaps inside a dict
-or list. Two modules may share one: it then goes by the first name.
+or list. A tensor that two modules share is listed under its first name.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def _inside(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
 class FrozenAdditions:
     """Tensors that a method added to a model and that do not train: frozen projections, masks, indices.
 
-    They belong into checkpoints and saved adapters as much as what trains. `base` are the model's tensors before the
-    method was put in.
+    Checkpoints and saved adapters must hold them beside the trained tensors. `base` are the model's tensors before the
+    method was attached.
     """
 
     def __init__(self, model: nn.Module, base: Mapping[str, Tensor]) -> None:

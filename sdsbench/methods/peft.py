@@ -2,12 +2,12 @@
 
     method=peft method.type=vera method.options={r: 256}
 
-`type` is one of peft's own names in small letters, `options` are the keys of its configuration class. Which types work
-follows from what a type's tuner class is, not from a list: it must put layers of its own in place of the model's and
-leave the forward pass of the whole model alone. peft builds, names and saves those layers; data, order, optimizer,
-tuning, records and tables are those of every other method.
+`type` is peft's name of the tuner in lower case; `options` are keys of that tuner's configuration class. Which types
+work is decided by inspecting the tuner class, not by a list: the class must replace layers of the model by its own and
+must not override the forward pass of the whole model. peft builds, names and saves those layers; data, order,
+optimizer, tuning, records and tables are those of every other method.
 
-A run of `type=lora` and one of `method=lora` mean the same (tests/methods/test_peft_method.py).
+`method=peft method.type=lora` trains the same adapter as `method=lora` (tests/methods/test_peft_method.py).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear, Module
 
-TARGETS = "target_modules"  # the option that stands where method.targets stands for other methods
-IMPORTED = "megatron"  # options from which peft imports a module by its name: a configuration is no code
+TARGETS = "target_modules"  # the peft option that corresponds to method.targets
+IMPORTED = "megatron"  # option prefix: peft would import the named module, but a configuration runs no code
 ADAPTER = "default"  # peft's own name of a model's only adapter
 
 
@@ -45,8 +45,8 @@ class PeftMethodConfig(MethodConfig):
     @model_validator(mode="before")
     @classmethod
     def _in_normal_form(cls, tree: Any) -> Any:
-        """One form of equal options, so that equal runs have one name: null is none, 8.0 is 8 where peft wants a whole
-        number. Options that peft refuses stay as they are; `problems` says what is wrong."""
+        """Convert equal options to one form, so that equal runs get one name: null becomes {}, 8.0 becomes 8 where peft
+        declares an int. Options that peft refuses are kept unchanged; `problems` reports them."""
         if not isinstance(tree, Mapping) or not isinstance(tree.get("type", "lora"), str):
             return tree
         kind, options = str(tree.get("type", "lora")).lower(), tree.get("options") or {}
@@ -100,8 +100,9 @@ class Peft(Method):
         return plain
 
     def peft_adapter(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Raises Refused where the base was rewritten (PiSSA among lora's starts): loading would do that anew, and what
-        is drawn for it then comes out otherwise (with pissa_niter_4 the loaded model was another one)."""
+        """Raises Refused if creating the adapter changed base weights (as lora with init_lora_weights=pissa does). peft
+        would repeat that change when it loads the adapter, with other random draws, and so produce a different model
+        (seen with pissa_niter_4)."""
         import peft
 
         if self.rewrites_base:
@@ -116,7 +117,7 @@ class Peft(Method):
         return Refused(f"peft's {self.config.type} cannot become plain weights ({why}): export it with --form peft")
 
     def _check_kind(self, model: Any) -> None:
-        """Raises ConfigError where peft means this type for other layers than the linear ones that `targets` names."""
+        """Raises ConfigError if peft applies this type to layers other than the linear ones that `targets` names."""
         tuner = _tuner(self.config.type)
         kind = getattr(model.config, "model_type", None)
         endings = getattr(tuner, "target_module_mapping", {}).get(kind) or ()
@@ -128,10 +129,11 @@ class Peft(Method):
             raise ConfigError([Problem("method.options", self.config.options, accepted, advice)])
 
     def _check_training(self) -> None:
-        """Raises ConfigError where the tuner needs more of a training loop than gradients: it would train otherwise.
+        """Raises ConfigError if the tuner needs calls that this training loop does not make; it would train
+        incorrectly.
 
-        peft leaves to its users extra terms of the loss (methods of the tuner that end in `_loss`), and calls after
-        each step that move ranks or masks (`update_and_allocate`, asked for by `use_asa`).
+        peft expects its users to add extra loss terms (tuner methods whose names end in `_loss`) and, with `use_asa`,
+        to call `update_and_allocate` after each step, which changes ranks or masks.
         """
         tuner = self.adapted.base_model
         losses = [name for name in dir(type(tuner)) if name.endswith("_loss")]
@@ -148,7 +150,7 @@ class Peft(Method):
 
 @cache
 def peft_types() -> dict[str, str | None]:
-    """Every type of the installed peft, in small letters, and why it cannot be a method here (None: it can)."""
+    """Every type of the installed peft in lower case, with the reason why it cannot be used here (None: it can)."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     return {str(kind.value).lower(): _unusable(tuner) for kind, tuner in sorted(PEFT_TYPE_TO_TUNER_MAPPING.items())}
@@ -167,14 +169,14 @@ def _unusable(tuner: Any) -> str | None:
 
 
 def _short(targets: list[str], names: list[str]) -> list[str]:
-    """The endings of layer names that mean the targets and nothing else, as people write them; else the whole names."""
+    """Last parts of the target names (`q_proj`) if they match exactly the targets, else the full dotted names."""
     endings = sorted({name.rsplit(".", 1)[-1] for name in targets})
     meant = [name for name in names if name.rsplit(".", 1)[-1] in endings]
     return endings if meant == targets else targets
 
 
 def _version(weight: Tensor) -> tuple[int, int]:
-    """Place and version: one of the two changes whenever a value does."""
+    """(memory address, torch's version counter): at least one changes whenever the tensor's values change."""
     return weight.data_ptr(), weight._version
 
 
@@ -191,7 +193,8 @@ def _class(name: str) -> Any:
 
 
 def _fields(name: str) -> dict[str, dataclasses.Field[Any]]:
-    """The type's own options: what every peft configuration has (its type, task, base model) is the run's to say."""
+    """The options specific to this type. Fields common to all peft configurations (type, task, base model) are set by
+    the run."""
     from peft import PeftConfig
 
     common = {item.name for item in dataclasses.fields(PeftConfig)}
@@ -199,7 +202,7 @@ def _fields(name: str) -> dict[str, dataclasses.Field[Any]]:
 
 
 def _objections(kind: str, options: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with a type and its options."""
+    """Yield one Problem for each fault of a type and its options."""
     if importlib.util.find_spec("peft") is None:
         yield Problem("method.name", "peft", "an installed peft", "Run: pip install 'sdsbench[peft]'")
         return
@@ -231,7 +234,7 @@ def _configuration(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """The value in the type that peft declares, where that is the same value (8.0 for an int); else as it is."""
+    """The value converted to the type that peft declares if the two are equal (8.0 -> 8 for an int); else unchanged."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -244,14 +247,14 @@ def _typed(hint: Any, value: Any) -> Any:
 def _normal_form(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as plain values, as peft's configuration holds them, without those that are its defaults.
 
-    So null, {} and defaults spelt out name the same run.
+    So a run gets the same name whether its defaults are omitted, null or written out.
     """
     held = _configuration(name, options)
     normal = {}
     for key in sorted(options):
         value, default = _plain(getattr(held, key)), _default(_fields(name)[key])
         differs = value != default or isinstance(value, bool) != isinstance(default, bool)
-        if differs or key == TARGETS:  # null leaves the choice to peft, without the key it is method.targets
+        if differs or key == TARGETS:  # null: peft chooses; key absent: method.targets
             normal[key] = value
     return normal
 
@@ -262,7 +265,7 @@ def _default(item: dataclasses.Field[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values: sets sorted, enums and configuration objects as what they hold."""
+    """Convert to JSON values: sets to sorted lists, enums to their values, dataclasses to dicts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, enum.Enum):

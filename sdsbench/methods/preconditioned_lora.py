@@ -9,7 +9,7 @@ inverse at every step. While B = 0, gA = 0 and so is gA'.
 `form=authors` is the ScaledAdam of the method's own authors (custom_optimizer.py: AdamWr). A moves first, and the Gram
 matrix that divides gB is that of the new A; Adam's moments are the method's own, by default without bias correction:
 
-    A <- A - eta M_A / (sqrt(V_A) + epsilon),   then A <- (1 - eta decay) A,   and B alike
+    A <- A - eta M_A / (sqrt(V_A) + epsilon),   then A <- (1 - eta decay) A,   and B likewise
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class PreconditionedLoRA(LoRA):
         return torch.linalg.solve(gram_Lrr + damping_rr, gradient_Lrn)
 
     def _adam(self, batch: list[AdaptedLinear], name: str, gradient_L: Tensor, step: int) -> Tensor:
-        """Adam's direction for one factor of a batch of layers, whose moments advance."""
+        """Adam's direction for one factor of a batch of layers; updates the stored moments."""
         beta1, beta2 = self.config.betas
         momentum_L = stacked(batch, f"{name}_momentum").lerp(gradient_L, 1 - beta1)
         square_L = stacked(batch, f"{name}_square").lerp(gradient_L.square(), 1 - beta2)
@@ -104,5 +104,6 @@ class PreconditionedLoRA(LoRA):
         return direction_L
 
     def _decayed(self, factor_L: Tensor, direction_L: Tensor, lr: float) -> Tensor:
-        """The direction whose plain step is that of `direction_L` and the decay of where it leads."""
+        """The direction d' with x - lr d' = (1 - lr decay) (x - lr d): a plain step along d' includes the weight
+        decay."""
         return direction_L + self.config.weight_decay * (factor_L - lr * direction_L)

@@ -6,13 +6,13 @@ cleared. Main phase, Q_A and Q_B constant:
 
     W = W0 + s (Q_B A + B Q_A^T)        dL/dA = s Q_B^T G        dL/dB = s G Q_A
 
-Refresh, on a schedule: Q_A <- qr(A^T), Q_B <- qr(B); A, B and the optimizer state stay, so the update jumps by
-Q's change; the jump is reported. To first order W moves by -eta s^2 (P_B G + G P_A) with orthogonal projectors P,
-where LoRA's -eta s^2 (B B^T G + G A^T A) carries the squared singular values.
+Refresh, on a schedule: Q_A <- qr(A^T), Q_B <- qr(B); A, B and the optimizer state are kept, so changing Q changes the
+update at once; the record reports this jump. To first order W moves by -eta s^2 (P_B G + G P_A) with orthogonal
+projectors P, where LoRA's -eta s^2 (B B^T G + G A^T A) carries the squared singular values.
 
-Variants separate the claims: `scaled_bases` has two branches whose bases keep Sigma (`scaling` is the author's form of
-it, with the root of Sigma / 2 in bases and factors), `flat_lora` is LoRA whose factors are made orthonormal (flat
-spectrum, no decoupling), `reset_lora` is LoRA with the optimizer reset alone.
+Variants are ablations of single claims: `scaled_bases` has two branches whose bases keep Sigma (`scaling` is the
+author's form of it, with the root of Sigma / 2 in bases and factors), `flat_lora` is LoRA whose factors are made
+orthonormal (flat spectrum, no decoupling), `reset_lora` is LoRA with the optimizer reset alone.
 
 The first author's code of November 2025 (iclr2026_rebuttal, trainer.py) trains twice: 50 steps (commonsense 55) at a
 constant rate, after every tenth of which Q_B, Q_A <- the r leading singular vectors of the update, A = B = 0 and the
@@ -176,7 +176,7 @@ class SDSLoRA(Method):
             return self._refresh(layers)
 
     def _split(self, layers: Layers) -> None:
-        """Factor the warm-up's update; the update stays the same (except in flat_lora, whose spectrum is flattened)."""
+        """Factor the update of the warm-up without changing it (except in flat_lora, which flattens its spectrum)."""
         if self.config.variant == "reset_lora":
             return
         if self.config.variant == "flat_lora":
@@ -184,7 +184,7 @@ class SDSLoRA(Method):
             return
         for batch in _batches(list(layers.values())):
             u_Lmr, sigma_Lr, v_Lnr = self._svd_of_updates(batch)
-            basis_Lr = {  # what of Sigma the bases keep; the factors have the rest of Sigma / 2
+            basis_Lr = {  # part of Sigma in the bases; the factors hold the rest of Sigma / 2
                 "sds": torch.ones_like(sigma_Lr),
                 "scaled_bases": sigma_Lr.sqrt(),
                 "scaling": (0.5 * sigma_Lr).sqrt(),
@@ -208,7 +208,8 @@ class SDSLoRA(Method):
         return u_LmR[..., :rank], sigma_LR[..., :rank], v_LnR[..., :rank]
 
     def _refresh(self, layers: Layers) -> dict[str, float]:
-        """New bases for every layer that passes the guard; says how far the updates jumped, relative to their norm."""
+        """Compute new bases for every layer that passes the guard; returns the jumps of the updates relative to their
+        norms."""
         passed = [layer for layer, ok in zip(layers.values(), self._guard(list(layers.values())), strict=True) if ok]
         facts = {"refreshed_layers": float(len(passed)), "skipped_layers": float(len(layers) - len(passed))}
         if not passed:
@@ -217,7 +218,7 @@ class SDSLoRA(Method):
         return facts | {"jump_mean": float(jumps.mean()), "jump_max": float(jumps.max())}
 
     def _guard(self, layers: Sequence[AdaptedLinear]) -> list[bool]:
-        """Per layer: every row norm of A and every column norm of B exceeds the guard."""
+        """For each layer: whether every row norm of A and every column norm of B exceeds the guard."""
         smallest = [torch.minimum(layer.A.norm(dim=1).min(), layer.B.norm(dim=0).min()) for layer in layers]
         return (torch.stack([value.to(smallest[0].device) for value in smallest]) > self.config.guard).tolist()
 
@@ -259,7 +260,8 @@ def _batches(layers: Sequence[AdaptedLinear]) -> list[list[AdaptedLinear]]:
 
 
 def _scaled_basis(x_dr: Tensor) -> Tensor:
-    """Q diag(R) of x = Q R: the orthogonal directions of the columns, as long as what each adds to those before it."""
+    """Q diag(R) of x = Q R: orthogonal columns, each as long as the part of x's column that is orthogonal to the
+    columns before."""
     q_dr, r_rr = thin_qr(x_dr)
     return q_dr * r_rr.diagonal()
 

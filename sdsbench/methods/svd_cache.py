@@ -1,7 +1,7 @@
 """Leading singular triples of base weights, kept on disk: an SVD of a 7B model takes minutes, a read seconds.
 
-An entry's name is a hash of the weight's bytes, rank, algorithm and seed, so a changed weight never meets old factors;
-a file that is not the one that was written is made again (core/disk_cache.py).
+An entry's name is a hash of the weight's bytes, rank, algorithm and seed, so a changed weight never gets old factors. A
+damaged file is computed again (core/disk_cache.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Triples = tuple["Tensor", "Tensor", "Tensor"]  # U_mr, S_r, V_nr
 WORTH_CACHING = 2**20
-"""Entries of a weight from which reading the factors is quicker than making them."""
+"""Number of weight entries above which reading the factors is faster than computing them."""
 
 
 _FILE = "triples.safetensors"

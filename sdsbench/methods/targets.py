@@ -1,4 +1,4 @@
-"""Which layers `method.targets` names: from names alone, so that a configuration can be checked without weights."""
+"""Select the layers of `method.targets` by name only, so that a configuration can be checked without weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def matches(name: str, targets: Sequence[str]) -> bool:
 
 
 def unmatched(names: Sequence[str], targets: Sequence[str]) -> Iterator[Problem]:
-    """One problem for every target that no layer name ends in."""
+    """Yield a Problem for every target that matches no layer name."""
     for target in targets:
         if not any(matches(name, [target]) for name in names):
             endings = sorted({name.rsplit(".", 1)[-1] for name in names})

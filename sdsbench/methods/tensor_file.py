@@ -1,4 +1,4 @@
-"""Writing safetensors files so that a reader never meets half of one."""
+"""Atomic writing of safetensors files: a reader never sees a partly written file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors, from any device, to `path`; its folder is made."""
+    """Write tensors, from any device, to `path`; creates the folder if it is missing."""
     from safetensors.torch import save
 
     write_atomic(path, save(ready_to_save(tensors)))
 
 
 def ready_to_save(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in main memory, contiguous, no two in the same memory: safetensors refuses such files.
+    """The tensors in main memory, contiguous and without shared storage, as safetensors requires.
 
     A method may share a factor between layers, or use parts of one large matrix in each.
     """

@@ -1,8 +1,8 @@
-"""Methods that take their factors out of the base weight: W = (W0 - s B0 A0) + s B A, and only B and A train.
+"""Methods that split trainable factors off the base weight: W = (W0 - s B0 A0) + s B A, and only B and A train.
 
-B and A start as B0 and A0, so training starts at W0. The frozen part W0 - s B0 A0 is rounded to the base's dtype; how
-far the starting weight is from W0 is in the record. B0 and A0 are kept (r(m + n) fp32 numbers a layer), so that the
-adapter can be exported for the untouched base: dW = s(B A - B0 A0), a LoRA of rank 2r.
+B and A start as B0 and A0, so training starts at W0. The frozen part W0 - s B0 A0 is rounded to the base's dtype; the
+record holds the resulting distance of the starting weight from W0. B0 and A0 are kept (r(m + n) fp32 numbers a layer),
+so that the adapter can be exported for the untouched base: dW = s(B A - B0 A0), a LoRA of rank 2r.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class WeightSplit(Method):
             self._freeze_residual(layer, base_mn)
 
     def merged_start(self, layer: AdaptedLinear) -> Tensor:
-        """W0 in fp32 as far as the rounded residual remembers it: residual + s B0 A0, rounded to the base's dtype."""
+        """An approximation of W0_mn in fp32, limited by the residual's rounding: residual + s B0 A0, rounded to the
+        base's dtype."""
         start_mn = torch.addmm(as_master(layer.weight.detach()), layer.B_initial, layer.A_initial, alpha=self.scale())
         return as_master(start_mn.to(layer.weight.dtype))

@@ -42,7 +42,7 @@ def weight_svd(
         )  # type: ignore[return-value]
     if config.svd == "exact":
         return cached_triples(weight_mn, config.rank, "exact", 0, lambda: truncated_svd(weight_mn, config.rank))
-    # a generator of its own: what the caller draws next must not depend on whether the cache had the factors
+    # a separate generator: the caller's next draws must not depend on whether the cache had the factors
     sketch = torch.Generator().manual_seed(generator.initial_seed() ^ 0x5D)
     algorithm = f"fast iterations={config.svd_iterations} oversampling={config.svd_oversampling}"
     return cached_triples(

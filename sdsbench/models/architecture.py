@@ -1,8 +1,8 @@
-"""Names and shapes of a model's linear layers from its config.json alone, before any weights are here.
+"""Names and shapes of a model's linear layers from its config.json alone, before any weights are downloaded.
 
 The configuration check needs them within seconds (does a target match, is the rank too large), and so do memory
-estimates. They are those of the model itself, which transformers builds on the meta device: any architecture that it
-knows. Building takes seconds and torch; so what it found is kept, for the shipped architectures in layers.json
+estimates. They are read from the model that transformers builds on the meta device, so any architecture that it knows
+works. Building takes seconds and imports torch, so the results are cached: for the shipped architectures in layers.json
 (scripts/write_layers.py), for others in the machine's cache. Names are those of the task models: ...ForCausalLM,
 ...ForSequenceClassification, ...ForImageClassification.
 """
@@ -60,7 +60,7 @@ def linear_layers(facts: Mapping[str, Any], family: str) -> Shapes:
 
 
 def built_layers(facts: Mapping[str, Any], family: str) -> Shapes:
-    """The same, read from the model on the meta device."""
+    """The same as `linear_layers`, without the cache: builds the model on the meta device."""
     from torch import nn
 
     from sdsbench.models.load import without_weights
@@ -72,7 +72,8 @@ def built_layers(facts: Mapping[str, Any], family: str) -> Shapes:
 
 
 def compact(layers: Shapes) -> dict[str, Any]:
-    """Layers of equal blocks as those of one block, with {} for its number, and how many blocks there are."""
+    """(layers of one block with {} in place of its number, number of blocks): a short form for models of equal
+    blocks."""
     blocks: dict[str, tuple[int, int]] = {}
     numbers = set()
     for name, shape in layers.items():
@@ -89,7 +90,7 @@ def compact(layers: Shapes) -> dict[str, Any]:
 
 
 def expanded(found: Mapping[str, Any]) -> Shapes:
-    """What `compact` was given."""
+    """The inverse of `compact`."""
     layers = {name: (m, n) for name, (m, n) in found["layers"].items()}
     repeated = {name: shape for name, shape in layers.items() if "{}" in name}
     made = {name.format(i): shape for i in range(found["blocks"]) for name, shape in repeated.items()}

@@ -1,8 +1,8 @@
-"""GPT-2's layers as the others': transformers' Conv1D is a linear layer that holds its weight transposed.
+"""Convert GPT-2's Conv1D layers: transformers' Conv1D is a linear layer that stores its weight transposed.
 
-Methods adapt torch's nn.Linear. So a model is given nn.Linear in place of every Conv1D when it is loaded, which is the
-same function, and Conv1D again when it is saved as a plain model, so that its files are laid out as the hub's are.
-Adapters are the same for both: lora_A is r x inputs, lora_B outputs x r.
+Methods adapt torch's nn.Linear. So every Conv1D is replaced by an equivalent nn.Linear when a model is loaded, and
+converted back when it is saved as a plain model, so that its files have the hub's layout. Adapters are the same for
+both: lora_A is r x inputs, lora_B outputs x r.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def with_linear_(model: Any) -> Any:
 
 
 def with_conv1d_(model: Any) -> Any:
-    """The way back: a Conv1D in place of every nn.Linear that is one in transformers' model."""
+    """Undo `with_linear_`: put a Conv1D in place of every nn.Linear that is a Conv1D in transformers' model."""
     original = as_transformers_builds_it(model)
     for name, layer in _of_kind(original).items():
         linear = model.get_submodule(name)

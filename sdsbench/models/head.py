@@ -1,4 +1,4 @@
-"""A classifier's new head: values from a seed of its own, all of it trained."""
+"""A classifier's new head: initial values from a separate seed; all of its parameters train."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
-STD = 0.02  # what BERT, RoBERTa and ViT draw new layers with
+STD = 0.02  # initializer_range of BERT, RoBERTa and ViT
 
 
 def head_parameters(model: Any) -> dict[str, nn.Parameter]:
-    """What maps features to labels, by name: every parameter outside the base model (`classifier.*` in BERT)."""
+    """The head's parameters by name: every parameter outside the base model (`classifier.*` in BERT)."""
     base = f"{model.base_model_prefix}."
     return {name: parameter for name, parameter in model.named_parameters() if not name.startswith(base)}
 
 
 def label_parameters(model: Any) -> set[str]:
-    """The names of the head's parameters with a row a label: those of the layer that gives the labels."""
+    """Names of the head's parameters with one row per label: those of its output layer."""
     return {name for name, value in head_parameters(model).items() if value.shape[0] == model.config.num_labels}
 
 
@@ -37,7 +37,7 @@ def initialise_head(model: Any, seed: int) -> None:
 
 
 def unfreeze_head(model: Any) -> list[nn.Parameter]:
-    """Let the head train; its parameters."""
+    """Set requires_grad on the head's parameters and return them."""
     parameters = list(head_parameters(model).values())
     for parameter in parameters:
         parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""A model of images for another image size than it was trained on: its table of positions, resampled once."""
+"""Adapt a vision model to another image size by resampling its position embeddings once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sdsbench.core.errors import ConfigError, Problem
 
 
 def set_image_size_(model: Any, size: int) -> None:
-    """Make a vision transformer one for size x size pixels.
+    """Set a vision transformer's input to size x size pixels, in place.
 
-    The positions of the patches are resampled bicubically, by transformers' own function for other sizes, so that the
-    model does with such images what transformers does with `interpolate_pos_encoding`. Its configuration says the new
-    size. Raises ConfigError for a model without a table of positions, or a size that holds no whole patches.
+    The position embeddings are resampled bicubically by transformers' own function, so the outputs equal those of
+    transformers with `interpolate_pos_encoding`. The model's configuration gets the new size. Raises ConfigError for a
+    model without learned position embeddings, or a size that is not a multiple of the patch size.
     """
     embeddings: Any = getattr(model.base_model, "embeddings", None)
     if not hasattr(embeddings, "interpolate_pos_encoding") or getattr(embeddings, "position_embeddings", None) is None:

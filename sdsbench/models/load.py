@@ -1,4 +1,4 @@
-"""A model's name -> weights and tokenizer in memory, with the fingerprint that records carry."""
+"""Load a model's weights and tokenizer into memory, with the fingerprint that records hold."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sdsbench.models.quiet import quiet
 
 @dataclass
 class LoadedModel:
-    """A pretrained model, its tokenizer (None for vision) and what it is."""
+    """A pretrained model, its tokenizer (None for vision), and the identity and folder of its files."""
 
     model: Any
     tokenizer: Any
@@ -34,10 +34,10 @@ class LoadedModel:
 def load(
     config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, device: str | torch.device = "cpu"
 ) -> LoadedModel:
-    """The model with its weights in `dtype` on the device; a new head where `num_labels` is given.
+    """Load the model in `dtype` on the device, with a new head if `num_labels` is given.
 
-    Every weight is read from the files. Only a new head's values are for the caller to set (head.py). Of a folder's
-    generation_config.json the end tokens are taken and nothing else: how answers are searched for is the run's to say.
+    Every weight is read from the files, except a new head's, which the caller must initialise (head.py). Only the end
+    tokens of generation_config.json are used; the run's configuration sets how answers are generated.
     Raises Unavailable, in one line, for anything that is wrong with the files.
     """
     with quiet():
@@ -59,7 +59,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 
 def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int | None) -> Any:
-    """The model from a folder's files, which are looked at before anything large is made of what they declare."""
+    """Read the model from a folder; checks the sizes that its files declare before allocating memory for them."""
     facts = model_folder.config_of(folder)
     held = model_folder.check_weights(model_folder.weight_files(folder))
     check_size(f"{folder.name}/{model_folder.CONFIG}", without_weights(config.family, facts, dtype, num_labels), held)
@@ -81,7 +81,7 @@ def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int
 
 
 def check_size(what: str, model: Any, held: int) -> None:
-    """Raises Unavailable where a model (on the meta device) has far more numbers than its files hold."""
+    """Raises Unavailable if a model (on the meta device) has far more parameters than its files hold."""
     declared = sum(weight.numel() for weight in model.parameters())
     if declared > _SLACK * held:
         raise Unavailable(f"{what} declares {declared:,} weights, the files hold {held:,}")
@@ -93,8 +93,7 @@ _SLACK = 2  # tensors that files share or leave out (tied embeddings, a new head
 def _check_complete(what: str, model: Any, found: Mapping[str, Any], new_head: bool) -> None:
     """Raises Unavailable, naming the tensors, unless every weight came from the files and the files hold nothing more.
 
-    Where a task brings a new head, the head may be missing, and what the files hold beside the base may be left over:
-    another task's head, a pooler.
+    If the task adds a new head, the files need not contain one, and tensors of other heads or poolers are ignored.
     """
     head = set(head_parameters(model)) if new_head else set()
     problems = {
@@ -115,7 +114,8 @@ def _check_complete(what: str, model: Any, found: Mapping[str, Any], new_head: b
 
 
 def _beside_the_base(name: str, model: Any) -> bool:
-    """Whether a tensor of the files belongs to a head or pooler: not to a block, and to no module of the base."""
+    """Whether a tensor of the files belongs to a head or pooler, that is, to no block and no module of the base
+    model."""
     parts = name.split(".")
     if "pooler" in parts:
         return True
@@ -124,7 +124,7 @@ def _beside_the_base(name: str, model: Any) -> bool:
 
 
 def _tokenizer(config: ModelConfig, folder: Path, model: Any) -> Any:
-    """The tokenizer, with tokens that end and pad texts. Raises Unavailable where there are none that the model has."""
+    """The tokenizer with end-of-sequence and padding tokens. Raises Unavailable if the model has no such tokens."""
     tokenizer = _read_tokenizer(folder)
     if config.family == "decoder" and tokenizer.eos_token_id is None:
         raise Unavailable(f"model={config.name}: {folder.name}: the tokenizer has no eos_token, which ends an answer")
@@ -163,7 +163,7 @@ def without_weights(
     num_labels: int | None = None,
     depth: int | None = None,
 ) -> Any:
-    """The model that a config.json describes, on the meta device: shapes alone. With `depth` its first blocks only."""
+    """The model that a config.json describes, on the meta device (shapes only). With `depth`, only its first blocks."""
     from transformers import AutoConfig
 
     kept = dict(facts)

@@ -1,4 +1,4 @@
-"""Where a model's files lie on this machine, and what they are: nothing is loaded, so neither torch is."""
+"""Find and identify a model's files on this machine, without loading weights or importing torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
 def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
     """The folder of a model's files on this machine, and the resolved revision.
 
-    Raises Unavailable with what to install, log in to or set.
+    Raises Unavailable with advice: what to install, where to log in, or which key to set.
     """
     location = str(config.location)
     if config.source == "folder":
@@ -43,9 +43,9 @@ def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
 
 
 def packaged(location: str) -> Path | None:
-    """The path that `package/path` means, found without importing anything; None without such a package.
+    """The path that `package/path` names, found without importing anything; None if the package is not installed.
 
-    Of a name with points in it Python would import the packages above, so only names without are looked for.
+    Only names without dots are looked up, because Python would import the parents of a dotted name.
     """
     package, _, inside = location.partition("/")
     spec = importlib.util.find_spec(package) if PACKAGED.fullmatch(location) else None
@@ -55,7 +55,8 @@ def packaged(location: str) -> Path | None:
 
 
 def _version(distribution: str) -> str | None:
-    """The installed version; None where the package is not installed, a folder on the path say."""
+    """The installed version; None if the package is not an installed distribution (for example a folder on
+    PYTHONPATH)."""
     try:
         return importlib.metadata.version(distribution)
     except (importlib.metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
@@ -63,12 +64,12 @@ def _version(distribution: str) -> str | None:
 
 
 def weights_of(config: ModelConfig) -> Weights:
-    """What a model's files are now, without loading them. Raises Unavailable as `load` does."""
+    """Identity and fingerprint of a model's files, without loading them. Raises Unavailable as `load` does."""
     return described(config, *folder_of(config))
 
 
 def described(config: ModelConfig, folder: Path, revision: str | None) -> Weights:
-    """What the files of a folder are, as records carry it."""
+    """Source, revision and fingerprint of a folder's files, in the form that records hold."""
     location = str(config.location)
     source = Path(location).name if config.source == "folder" else f"{config.source}:{location}"
     return Weights(model=config.name, source=source, revision=revision, fingerprint=fingerprint(folder))

@@ -20,7 +20,8 @@ CLASSES = {
 """transformers' class of a family's task models."""
 
 PACKAGED = re.compile(r"[A-Za-z_]\w*(/\w[\w.+-]*)+", re.ASCII)
-"""`package/path`: no package below another, which Python would import to find it, and nothing that leads out of it."""
+"""Form of `package/path`: a top-level package only, since Python imports parents to find a subpackage; no path leads
+out of the package."""
 
 
 class ModelConfig(Section):

@@ -1,4 +1,4 @@
-"""The files of a model folder: what loading reads, whether it can be what it is called, and the hash of all of it."""
+"""The files of a model folder: which ones loading reads, checks of their content, and their hash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "co
 LOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "additional_chat_templates/*.jinja")
 """Files of a model folder that loading reads: weights, configuration, tokenizer, image processor."""
 _POINTER = b"version https://git-lfs"
-_SHOWN = 400  # characters of a library's own words
+_SHOWN = 400  # characters of a library's error message that are shown
 MOST_BYTES = 2**28  # of a JSON file: the largest tokenizers have 35 MB
 MOST_MODULES = 2048
 MOST_LABELS = 10**6  # transformers makes a name for each
@@ -27,7 +27,7 @@ MOST_LABELS = 10**6  # transformers makes a name for each
 def fingerprint(folder: Path) -> str:
     """sha256 over name and content of every file that loading reads.
 
-    Raises Unavailable where loading would read weights that are not hashed: none are there, or they lie outside.
+    Raises Unavailable if the folder has no weights or its index names weights outside the folder, which are not hashed.
     """
     weight_files(folder)
     digest = hashlib.sha256()
@@ -37,9 +37,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def loaded_files(folder: Path) -> list[Path]:
-    """The files that are hashed, in order. Raises Unavailable where one of these names is no file.
+    """The files to hash, in order. Raises Unavailable if one of these names is not a regular file.
 
-    Hidden files are none of them: no loader reads one, and the cache's own seal holds the times of this machine.
+    Hidden files are left out: no loader reads them, and the cache's seal holds time stamps of this machine.
     """
     found = sorted(path for pattern in LOADED for path in folder.glob(pattern) if not path.name.startswith("."))
     for path in found:
@@ -76,8 +76,8 @@ def weight_files(folder: Path) -> list[Path]:
 def config_of(folder: Path) -> dict[str, Any]:
     """The facts of a folder's config.json, checked as far as they can be without building the model.
 
-    Raises Unavailable for what cannot be trained: no JSON, quantised weights, an adapter in place of a model, weights
-    under a name of their own, more blocks than MOST_MODULES.
+    Raises Unavailable for invalid JSON, quantised weights, an adapter instead of a model, weights under a non-standard
+    file name, or more blocks than MOST_MODULES.
     """
     path = folder / CONFIG
     if (folder / "adapter_config.json").exists():
@@ -105,7 +105,7 @@ def check_counts(facts: Any, where: str) -> None:
 
 
 def check_weights(paths: list[Path]) -> int:
-    """How many numbers the files declare. Raises Unavailable for pointers of git-lfs and for files that are cut."""
+    """Number of tensor entries that the files declare. Raises Unavailable for git-lfs pointers and truncated files."""
     from safetensors import safe_open
 
     total = 0
@@ -119,7 +119,7 @@ def check_weights(paths: list[Path]) -> int:
 
 
 def json_of(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises Unavailable where the file holds none, or has more than MOST_BYTES."""
+    """Read a JSON object. Raises Unavailable if the file holds no JSON object or more than MOST_BYTES."""
     if not path.is_file():
         raise Unavailable(f"{_shown(path)}: no such file")
     if path.stat().st_size > MOST_BYTES:
@@ -133,12 +133,13 @@ def json_of(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """The boundary around every reader of foreign files: whatever it objects to becomes Unavailable, in one line."""
+    """Turn any exception inside the block into Unavailable with a one-line message; wraps every reader of foreign
+    files."""
     try:
         yield
     except SdsbenchError:
         raise
-    except Exception as error:  # libraries raise what they like, and RecursionError and MemoryError are among it
+    except Exception as error:  # libraries raise any type, RecursionError and MemoryError too
         said = " ".join(str(error).split())
         said = f"{said[:_SHOWN]} ..." if len(said) > _SHOWN else said
         raise Unavailable(f"{what}: cannot be read: {type(error).__name__}: {said}") from None

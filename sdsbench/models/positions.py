@@ -1,4 +1,4 @@
-"""How long a text may be: a model that learned an embedding for each position has none beyond the last."""
+"""Largest text length: a model with learned position embeddings cannot process positions beyond its table."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from torch import nn
 
 from sdsbench.core.errors import Unavailable
 
-_EXTRA = 2  # rows that some tables (OPT's) have in front of the first position
+_EXTRA = 2  # extra rows before the first position in some tables (OPT)
 
 
 def learned_positions(model: Any) -> int | None:
-    """The number of positions of a decoder that looks them up (GPT-2); None where they are computed (rotary, ALiBi)."""
+    """Number of positions of a decoder with learned position embeddings (GPT-2); None if they are computed (rotary,
+    ALiBi)."""
     context = getattr(model.config, "max_position_embeddings", None)
     if context is None:
         return None
@@ -22,7 +23,7 @@ def learned_positions(model: Any) -> int | None:
 
 
 def check_length(model: Any, longest: int, what: str, advice: str) -> None:
-    """Raises Unavailable where a text of so many tokens has more than the model has positions."""
+    """Raises Unavailable if a text of `longest` tokens exceeds the model's positions."""
     held = learned_positions(model)
     if held is not None and longest > held:
         raise Unavailable(f"{what} has {longest:,} tokens; accepted: at most {held:,}, the model's positions. {advice}")

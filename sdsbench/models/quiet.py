@@ -1,4 +1,4 @@
-"""transformers without its bars and remarks."""
+"""Silence transformers' progress bars and warnings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences transformers' loading bars and head warnings, which say what our banner says better."""
+    """Silence transformers' loading bars and warnings about new heads; the run's banner reports the same facts."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

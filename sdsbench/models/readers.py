@@ -1,4 +1,4 @@
-"""Weights in a foreign file format inside an installed package -> a plain model folder in the machine's cache.
+"""Convert weights in a foreign file format inside an installed package to a plain model folder in the machine's cache.
 
 A reader is `read(file, folder)`: it writes config.json, model.safetensors (fp32) and the rest of a model folder.
 Plugins register one for each value of `model.source` that they add, as text, "module:function".
@@ -21,9 +21,8 @@ from sdsbench.models.quiet import quiet
 
 _READERS: Registry[str] = Registry("reader of model files")
 _WRITER = ("transformers_version", "is_local", "local_files_only")
-"""Keys that say how a folder came about and not what the model is. The same file, read by another version of
-transformers or with HF_HUB_OFFLINE set, must be the same model: its fingerprint decides whether a finished run counts
-elsewhere."""
+"""Keys that describe how a folder was written, not the model. They are dropped so that the fingerprint is the same for
+every version of transformers and with or without HF_HUB_OFFLINE; finished runs are matched by fingerprint."""
 
 
 def register_reader(source: str, function: str) -> None:
@@ -45,10 +44,9 @@ def modules_of(config: ModelConfig) -> tuple[str, ...]:
 
 
 def converted(source: str, file: Path) -> Path:
-    """The plain model folder that the reader of `source` makes of a file, made once and kept in the cache.
+    """The plain model folder that the reader of `source` writes from a file; written once and kept in the cache.
 
-    The folder is named by the file's content. Raises Unavailable for whatever the reader objects to, KeyError without a
-    reader.
+    The folder is named by the file's hash. Raises Unavailable if the reader fails, KeyError if `source` has no reader.
     """
     reader = _READERS.lookup(source)
 

@@ -11,7 +11,7 @@ from sdsbench.models.model_config import ModelConfig
 
 
 class SharedWeights:
-    """Loads as `load` does, and keeps the last model: consecutive runs of one model read its files once.
+    """Calls `load` and keeps the last model, so that consecutive runs of the same model read its files once.
 
     Each run gets its own copy, since methods may change base weights (PiSSA, full fine-tuning). Costs the model's size
     in main memory.
@@ -25,10 +25,10 @@ class SharedWeights:
     def __call__(
         self, config: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, device: str | torch.device = "cpu"
     ) -> LoadedModel:
-        """A model of its own for one run; arguments and errors are those of `load`."""
+        """A separate copy of the model for one run; arguments and errors are those of `load`."""
         key = (config, dtype, num_labels)
         if self._kept is None or key != self._key:
-            self._kept = None  # before loading: two models need not fit
+            self._kept = None  # before loading, since memory may not hold two models
             self._kept, self._key = load(config, dtype, num_labels), key
             self.reads += 1
         kept = self._kept

@@ -1,10 +1,10 @@
-"""Finding the final answer in generated text. Total functions: any string in, an answer or None out."""
+"""Find the final answer in generated text. The functions accept any string and return an answer or None."""
 
 from __future__ import annotations
 
 
 def after_last_mark(text: str, mark: str) -> str | None:
-    """What follows the last `mark`, or None if the text has none."""
+    """The text after the last `mark`, or None if `mark` does not occur."""
     _, found, after = text.rpartition(mark)
     return after if found else None
 

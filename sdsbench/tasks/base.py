@@ -1,7 +1,7 @@
-"""What a task is: rows in, scores out.
+"""The interface of a task: its data, its training examples and how its answers are scored.
 
-A task file opens with a sample row; how answers are graded is in graders/. It registers a Task subclass and is
-configured by one file conf/task/<name>.yaml. Three families share the same verbs and differ in `kind`:
+A task file opens with a sample row and registers a Task subclass; graders are in graders/, and one file
+conf/task/<name>.yaml configures the task. Three families share the same methods and differ in `kind`:
 
 | kind | training example | loss | evaluation |
 |---|---|---|---|
@@ -24,7 +24,8 @@ from sdsbench.data.columns import ColumnCheck
 
 Row = Mapping[str, Any]
 Scorer = Callable[[Row, str], float | None]
-"""(row, generated text) -> correct, wrong or a share of 1, or None: undecided, a limit was hit. No text raises."""
+"""(row, generated text) -> True, False or a score from 0 to 1; None: undecided, since a limit was hit. Must not raise
+for any text."""
 Kind = Literal["text", "classification", "vision"]
 BeginToken = Literal["tokenizer", "always", "never"]
 
@@ -37,7 +38,7 @@ class TaskConfig(Section):
 
 
 class TextTaskConfig(TaskConfig):
-    """Keys of tasks that are answered in text."""
+    """Keys of tasks whose answers are text."""
 
     max_new_tokens: Count = Field(256, description="cap of one generated answer, in tokens")
     loss_on: Literal["response", "sequence"] = Field("response", description="which tokens carry loss")
@@ -59,7 +60,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class TextExample:
-    """What a text task trains on: the loss covers the response and the end-of-sequence token."""
+    """A training example of a text task; the loss covers the response and the end-of-sequence token."""
 
     prompt: str | Conversation
     response: str
@@ -67,7 +68,7 @@ class TextExample:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What every evaluation says."""
+    """Fields that every evaluation has."""
 
     name: str
     version: int
@@ -77,7 +78,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Generation(EvaluationSet):
-    """An evaluation set answered by generation; every scorer reads the same generated text."""
+    """An evaluation set whose answers are generated; every scorer grades the same generated text."""
 
     prompt: Callable[[Row], str | Conversation]
     target: Callable[[Row], str]
@@ -86,11 +87,11 @@ class Generation(EvaluationSet):
     max_new_tokens: int
     stop: Sequence[str] = ()
     beams: int = 1
-    row_of: Callable[[str], Row] | None = None  # a row with this gold answer, where scorers look for it elsewhere
+    row_of: Callable[[str], Row] | None = None  # makes a row from a gold answer, for scorers that read other columns
 
 
 def graded(gold: Callable[[Row], str], grader: Callable[[str, str], float | None]) -> Scorer:
-    """The scorer that compares a row's gold answer with the text."""
+    """The scorer that grades a generated text against gold(row)."""
     return lambda row, text: grader(gold(row), text)
 
 
@@ -114,9 +115,10 @@ class Labelled(EvaluationSet):
 
 @dataclass(frozen=True)
 class HeldOut(EvaluationSet):
-    """An evaluation set of responses: their loss and perplexity and, where `answered` is given, scores of answers.
+    """An evaluation set of held-out responses: reports their loss and perplexity and, if `answered` is given, scores of
+    generated answers.
 
-    The headline is that of the answers, else the loss.
+    The headline is that of `answered`, or the loss without it.
     """
 
     example: Callable[[Row], TextExample]
@@ -155,7 +157,7 @@ class Task:
         raise NotImplementedError
 
     def trains_on(self) -> Callable[[Row], bool] | None:
-        """Which rows of the training set count, before any limit does; None: all."""
+        """Selects the training rows to use, before any limit is applied; None: all rows."""
         return None
 
     def evaluations(self) -> Sequence[Evaluation]:
@@ -163,12 +165,12 @@ class Task:
         raise NotImplementedError
 
     def means(self) -> Mapping[str, Sequence[str]]:
-        """Averages that tables print: name of the mean -> evaluations (or other means) with equal weight."""
+        """Means that tables print: name of the mean -> names of evaluations or other means, equally weighted."""
         return {}
 
 
 def _module_of(name: str) -> str:
-    """The module that registers a task: glue for glue/rte."""
+    """The name of the module that registers a task: glue for glue/rte."""
     return name.partition("/")[0].replace("-", "_")
 
 

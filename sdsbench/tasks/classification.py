@@ -1,4 +1,4 @@
-"""What classifiers of sentences and of images share: keys, the aggregate of several tasks, the form of a batch."""
+"""Code shared by sentence and image classification: configuration keys, aggregates of tasks, the batch protocol."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 class AggregateConfig(TaskConfig):
-    """Several tasks, each a run of its own: a runner expands `members` before anything else looks at the task."""
+    """Several tasks that are run separately: a runner replaces the aggregate by its `members` before any other code
+    uses it."""
 
     members: list[str] = Field(min_length=1, description="tasks, each a run of its own")
 
 
 class Aggregate(Task):
-    """Only a list of tasks and the means to print over them; never trained itself."""
+    """A list of tasks and the means to print over them; it is never trained itself."""
 
     def __init__(self, config: AggregateConfig) -> None:
         super().__init__(config)
@@ -42,12 +43,13 @@ class LabelledTask(Task):
         return not self.label_names
 
     def asked(self, row: Row, index: int) -> str:
-        """What a row asks, for its sample: the sentences, or which image it is."""
+        """The row's question as stored in its sample: the sentences, or the image's identity."""
         raise NotImplementedError
 
 
 class Batcher(Protocol):
-    """Rows -> encoded examples (each with its `length` in positions and its `label`) -> the model's inputs."""
+    """Encodes rows as examples (each with `length` in positions and `label`) and collates them into the model's
+    inputs."""
 
     task: Any  # a LabelledTask
 

@@ -128,7 +128,7 @@ class CommonsenseTask(Task):
     def evaluations(self) -> Sequence[Evaluation]:
         """Per benchmark one evaluation by generation and one by likelihood, as far as task.scorers names them.
 
-        One generation serves both readings; the first one named is its headline.
+        Both generation scorers grade the same text; the first one named is the headline.
         """
         readings = [scorer for scorer in self.config.scorers if scorer != LIKELIHOOD]
         found: list[Evaluation] = []
@@ -194,7 +194,8 @@ def _reading(grader: Callable[[Sequence[str], str, str], bool], offered: Sequenc
 
 
 def training_prompt(row: Row, template: str) -> str:
-    """As test_prompt; the public codes have other white space here than in their test, LoRA-XS's than the others."""
+    """Like test_prompt, but with the white space of the public training codes, which differs from their test code;
+    LoRA-XS's code differs from the others."""
     if template == "plain":
         return test_prompt(row, template)
     return indented_alpaca(row["instruction"], "  ", " " * 16 if template == "llm_adapters" else "")

@@ -4,7 +4,8 @@
      "sentence2": "Pope Benedict XVI is the new leader of the Roman Catholic Church.",
      "label": 0, "idx": 1}
 
-The last epoch is the score; the best epoch on the validation split, which the papers report, stands beside it.
+The reported score is that of the last epoch; the best epoch on the validation split, which the papers report, is stored
+beside it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from sdsbench.tasks.sentences import SentenceTask
 
 @dataclass(frozen=True)
 class GlueSet:
-    """One of the nine tasks; the first metric is the one to rank by."""
+    """One of the nine tasks; the first metric is the headline."""
 
     columns: tuple[str, ...]
-    labels: tuple[str, ...]  # in the order of their numbers; empty: a similarity from 0 to 5
+    labels: tuple[str, ...]  # index = class number; empty: regression of a similarity from 0 to 5
     metrics: tuple[str, ...] = ("accuracy",)
 
 
@@ -91,7 +92,7 @@ for _name, _set in SETS.items():
 
 @register("glue", AggregateConfig)
 class Glue(Aggregate):
-    """The papers' six tasks; their mean is over each task's own metric."""
+    """The six tasks of the papers; the mean averages each task's headline metric."""
 
     kind = "classification"
 

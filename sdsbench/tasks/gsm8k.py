@@ -58,5 +58,5 @@ class GSM8K(MathTask):
 
 
 def evaluation(config: MathTaskConfig) -> Generation:
-    version = 2  # 1 had a `paper` that compared exactly, and no `metamath`
+    version = 2  # version 1: `paper` compared exactly, no `metamath`
     return answered("gsm8k", version, "gsm8k", "question", gold, graders.GRADERS, "flexible", config)

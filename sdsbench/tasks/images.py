@@ -33,7 +33,7 @@ class ImageTask(LabelledTask):
     label_column: ClassVar[str] = "label"
 
     def training_example(self, row: Row) -> ImageExample:
-        """Also what evaluation reads: a row has the same columns in every split."""
+        """The example of a row; also used for evaluation, since all splits have the same columns."""
         return ImageExample(decoded(row[self.image_column]), int(row[self.label_column]))
 
     def asked(self, row: Row, index: int) -> str:
@@ -48,7 +48,7 @@ FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", 3: "bicubic", 4: "b
 
 @dataclass(frozen=True)
 class Transform:
-    """Resize to a square (no crop), scale to 0..1, normalise per channel: what a ViT was trained on."""
+    """Resize to a square (no crop), scale to [0, 1] and normalise per channel, as in a ViT's pretraining."""
 
     size: int
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -58,11 +58,12 @@ class Transform:
 
     @classmethod
     def of(cls, model_config: Any, folder: Path, other_size: bool = False) -> Transform:
-        """The model's image size, and what its preprocessor_config.json says of filter, scale, mean and std.
+        """Build the transform from the model's image size and the filter, scale, mean and std in its
+        preprocessor_config.json.
 
-        A key that is absent or null has transformers' default for a ViT. A crop is left out (the papers resize only).
-        With `other_size` (model.image_size is given) the file's own size is not looked at.
-        Raises ConfigError for a file, or a value, that cannot be followed.
+        A key that is absent or null gets transformers' default for a ViT. A crop is ignored (the papers resize only).
+        With `other_size` (model.image_size is set) the file's size is ignored. Raises ConfigError for an unreadable
+        file or an unsupported value.
         """
         path, size = folder / "preprocessor_config.json", int(model_config.image_size)
         stored = _processor(path)
@@ -82,7 +83,7 @@ class Transform:
         )
 
     def __call__(self, image: Image) -> np.ndarray:
-        """Pixels as float32 (channel, height, width)."""
+        """The image as float32 pixels of shape (channels, height, width)."""
         from PIL import Image as pil
 
         with readable("images"):
@@ -93,7 +94,8 @@ class Transform:
 
 
 def _processor(path: Path) -> dict[str, Any]:
-    """What a preprocessor_config.json holds; empty where there is none. Raises ConfigError for no JSON object."""
+    """The content of preprocessor_config.json; empty if there is no file. Raises ConfigError if it is not a JSON
+    object."""
     try:
         stored = parse_json(path.read_bytes(), path) if path.is_file() else {}
     except DamagedFile:
@@ -104,7 +106,7 @@ def _processor(path: Path) -> dict[str, Any]:
 
 
 def _processor_problems(stored: Mapping[str, Any], size: int, other_size: bool) -> Iterator[tuple[str, Any, str, str]]:
-    """(key, value, what is accepted, advice) of what cannot be followed."""
+    """(key, value, what is accepted, advice) for each unsupported value."""
     if stored.get("do_resize") is False:
         yield "do_resize", False, f"true: images become {size} x {size}", "Remove the key."
     if stored.get("resample") is not None and stored["resample"] not in list(FILTERS):  # a list has no hash
@@ -139,7 +141,7 @@ class EncodedImage:
 
 
 class EncodedImages(Sequence[EncodedImage]):
-    """Images encoded when asked for: a whole set at 224 x 224 does not fit in memory."""
+    """Images that are encoded on access, since a whole data set at 224 x 224 does not fit in memory."""
 
     def __init__(self, rows: Any, task: ImageTask, transform: Transform) -> None:
         self._rows, self._task, self._transform = rows, task, transform
@@ -165,7 +167,7 @@ class ImageBatcher:
         return EncodedImages(rows, self.task, self.transform)
 
     def lengths(self, examples: Sequence[EncodedImage]) -> list[int]:
-        """Known without decoding an image."""
+        """Lengths of all examples, known without decoding any image."""
         return [1] * len(examples)
 
     def collate(self, examples: Sequence[EncodedImage]) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""Own sentences with classes, for an encoder: own files (data.train, data.test) with a text and a label. A sample row:
+"""A user's own sentences with classes, for an encoder: files (data.train, data.test) with a text and a label. A sample
+row:
 
     {"text": "The parcel came a week late.", "label": "complaint"}
 
@@ -59,5 +60,5 @@ class Labels(SentenceTask):
         return [Labelled("labels", 1, "labels", "test", metrics=("accuracy", "matthews"), headline="accuracy")]
 
     def _number(self, value: Any) -> int | None:
-        """The number of a label, be it written as a text or as a whole number."""
+        """The class number of a label, which a file may hold as text or as a whole number."""
         return self._numbers.get(str(value)) if isinstance(value, str | int) else None

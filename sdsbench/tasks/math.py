@@ -26,11 +26,11 @@ from sdsbench.tasks.graders import math as graders
 from sdsbench.tasks.math_training import MathTask, MathTaskConfig, answered
 
 COLUMNS = ("problem", "solution")
-_HUGE = re.compile(r"(e|\^)\s*\{?\s*[+-]?\d{5}", re.IGNORECASE)  # sympy would write such a power out
+_HUGE = re.compile(r"(e|\^)\s*\{?\s*[+-]?\d{5}", re.IGNORECASE)  # sympy would compute such a power in full
 
 
 def gold(row: Row) -> str:
-    """What the solution's last box holds."""
+    """The content of the last box in the solution."""
     return last_boxed(row["solution"]) or ""
 
 

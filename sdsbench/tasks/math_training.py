@@ -1,4 +1,4 @@
-"""What the three math tasks (gsm8k, math, metamath) share: training sets, prompts, keys.
+"""Code shared by the three math tasks (gsm8k, math, metamath): training sets, prompts, configuration keys.
 
 A MetaMathQA row (Yu et al. 2023, 2309.12284), abridged:
 
@@ -7,8 +7,8 @@ A MetaMathQA row (Yu et al. 2023, 2309.12284), abridged:
      "original_question": "...",
      "response": "In 4 pairs there are 8 socks. ... 25-8 = 17.\\n#### 17\\nThe answer is: 17"}
 
-Every training response ends in `The answer is: X`, whatever the set; GSM8K solutions have `#### n` before it. So each
-scorer finds the mark that it looks for.
+Every training response ends in `The answer is: X`, whatever the set; GSM8K solutions have `#### n` before it. So the
+model learns the marks that the scorers search for.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def training_prompt(question: str, config: MathTaskConfig) -> str:
 
 
 def _lead(config: MathTaskConfig, thinks: bool) -> str:
-    """What stands between the template and a response."""
+    """The text between the template and the response."""
     return ("\n" if config.template == "lora_pro" else "") + (THINK if thinks else "")
 
 
@@ -89,7 +89,7 @@ def answered(
     name: str, version: int, dataset: str, question: str, gold: Callable[[Row], str],
     graders: Mapping[str, Callable[[str, str], float | None]], headline: str, config: MathTaskConfig,
 ) -> Generation:  # fmt: skip
-    """The evaluation of a test set whose column `question` is asked and whose rows hold an answer, `gold`."""
+    """The evaluation of a test set: the column `question` is the question, and `gold` extracts a row's gold answer."""
     return Generation(
         name, version, dataset, "test",
         prompt=lambda row: evaluation_prompt(row[question], config),
@@ -149,5 +149,5 @@ def gsm8k_response(answer: str) -> str:
 
 
 def math_response(solution: str) -> str:
-    """MATH's solution in MetaMathQA's form; the answer is what the last box holds."""
+    """MATH's solution in MetaMathQA's form; the answer is the content of the last box."""
     return f"{solution.strip()}\n{ANSWER_MARK}{last_boxed(solution) or ''}"

@@ -109,7 +109,7 @@ class Pairs(Task):
         return Conversation((("user", text),)) if config.chat else text
 
     def target(self, row: Row) -> str:
-        """The response that a row holds."""
+        """The gold response of a row."""
         if self.config.response is None:
             return row[self.config.prompt][-1]["content"]
         return row[self.config.response]

@@ -1,4 +1,4 @@
-"""The prompt templates. Training and evaluation of a task call the same function: there is no second spelling."""
+"""The prompt templates. Training and evaluation of a task call the same function, so their prompts cannot differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ALPACA_HEAD = f"{_DESCRIBED}. {_ASKED}"
 ALPACA_HEAD_WITH_INPUT = f"{_DESCRIBED}, paired with an input that provides further context. {_ASKED}"
 
 THINK = " Let's think step by step."
-"""What the papers' math evaluation adds after the template; their training never shows it."""
+"""Text that the papers' math evaluation appends to the template, although their training prompts do not have it."""
 
 STOP = ("### Instruction", "### Response")
 """A generation that starts a new turn has ended."""
@@ -19,7 +19,7 @@ STOP = ("### Instruction", "### Response")
 def alpaca(instruction: str, response_lead: str = "", given: str = "") -> str:
     """The Alpaca template (Taori et al. 2023), ending in `### Response:` and `response_lead`.
 
-    Its form with an input field, which holds `given`, is taken where that is not empty.
+    If `given` is not empty, the template's form with an input field is used, and `given` is its input.
 
     `response_lead` is what stands between the template and the first token of the response: nothing for the math
     tasks, a line break for LLM-Adapters' commonsense tasks, THINK for the papers' math evaluation.
@@ -32,8 +32,8 @@ def alpaca(instruction: str, response_lead: str = "", given: str = "") -> str:
 def indented_alpaca(instruction: str, after_head: str, blank_line: str) -> str:
     """The Alpaca template as LLM-Adapters' code writes it, inside an indented text of 16 spaces.
 
-    What follows the first sentences and what the blank line before `### Response:` holds differ there between training
-    and test, and between copies of that code.
+    Its white space after the first sentences and in the blank line before `### Response:` differs between training and
+    test code, and between copies of that code; the arguments set it.
     """
     indent = " " * 16
     asked = f"{indent}### Instruction:\n{indent}{instruction}\n{blank_line}\n{indent}### Response:\n{indent}"

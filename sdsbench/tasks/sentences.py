@@ -27,7 +27,7 @@ class SentenceTask(LabelledTask):
     columns: Sequence[str] = ()  # of the sentence or the two sentences
 
     def training_example(self, row: Row) -> SentenceExample:
-        """Also what evaluation reads: a row has the same columns in every split."""
+        """The example of a row; also used for evaluation, since all splits have the same columns."""
         text, *pair = (row[column] for column in self.columns)
         return SentenceExample(text, pair[0] if pair else None, float(self.label(row)))
 
@@ -56,7 +56,8 @@ class EncodedSentence:
 
 
 class SentenceBatcher:
-    """Tokenises examples as the model's own tokenizer joins pairs, cut to `max_length` tokens from the longer end."""
+    """Tokenises sentences or pairs with the model's tokenizer; pairs over `max_length` tokens are truncated, the longer
+    first."""
 
     def __init__(self, task: SentenceTask, tokenizer: Any, max_length: int) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
@@ -74,5 +75,5 @@ class SentenceBatcher:
         return [example.length for example in examples]
 
     def collate(self, examples: Sequence[EncodedSentence]) -> dict[str, Tensor]:
-        """The model's inputs (b, t), padded to the longest example."""
+        """The model's inputs, each of shape (b, t), padded to the longest example."""
         return dict(self.tokenizer.pad([dict(example.inputs) for example in examples], return_tensors="pt"))

@@ -48,7 +48,7 @@ SETS: Mapping[str, ImageSet] = {
 
 
 def image_checks(columns: tuple[str, str], classes: int) -> dict[str, ColumnCheck]:
-    """What the cells of an image set must hold: an image, and the number of one of its classes."""
+    """Checks for the cells of an image set: an image, and a valid class number."""
     return {columns[0]: IMAGE, columns[1]: class_number([str(label) for label in range(classes)])}
 
 

@@ -50,7 +50,7 @@ class Vtab(Aggregate):
     kind = "vision"
 
     def means(self) -> Mapping[str, Sequence[str]]:
-        """Each group's mean over its members, and the mean of the groups."""
+        """Per group the mean over its tasks, and the mean of these group means."""
         members = set(self.config.members)
         groups = {
             f"vtab/{group}": [f"vtab/{name}" for name in tasks if f"vtab/{name}" in members]

@@ -1,4 +1,5 @@
-"""Graders of the commonsense benchmarks: which of its labels a generated text names, letter for letter or not."""
+"""Graders of the commonsense benchmarks: find a benchmark's label in a generated text, with or without regard to
+case."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ from collections.abc import Callable, Sequence
 
 
 def paper(labels: Sequence[str], gold: str, text: str) -> bool:
-    """LLM-Adapters' commonsense_evaluate.py (2304.01933): the first label in the text (TRUE is none)."""
+    """LLM-Adapters' commonsense_evaluate.py (2304.01933): the first label in the text, case-sensitive (TRUE is no
+    label)."""
     return _first(labels, text) == gold
 
 
 def lora_sb(labels: Sequence[str], gold: str, text: str) -> bool:
-    """LoRA-SB's commonsense_eval.py (2411.19557): the same in lower case (TRUE is true)."""
+    """LoRA-SB's commonsense_eval.py (2411.19557): the same after converting the text to lower case (TRUE counts as
+    true)."""
     return _first(labels, text.lower()) == gold
 
 

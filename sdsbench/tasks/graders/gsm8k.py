@@ -1,4 +1,4 @@
-"""Graders of GSM8K: (gold number, generated text) -> correct. No text raises, no library is asked.
+"""Graders of GSM8K: (gold number, generated text) -> correct. They never raise and use no library.
 
 The gold number is the one after `####`, without thousands commas. All four are other projects' programs, rewritten here
 and held to their verdicts by tests. Where a program ends with an error (a fraction with denominator 00), the answer is
@@ -54,7 +54,7 @@ GRADERS: dict[str, Callable[[str, str], bool]] = {
 
 
 def gold_number(gold: str) -> float | None:
-    """The gold number, or None for an answer that is none: rows are checked when they are read, stored answers not."""
+    """The gold number, or None if the answer is not a number (rows are checked when read, stored answers are not)."""
     try:
         number = float(gold)
     except ValueError:
@@ -69,7 +69,7 @@ def _same_as_gold(gold: str, answer: str) -> bool:
 
 _NUMBER = re.compile(r"[-+]?\d*[.,/]?\d+")
 _LONGEST_NUMBER = 4300
-"""Digits that Python reads as a whole number where nobody set another limit."""
+"""Most digits that Python's int() accepts by default."""
 
 
 def first_number_rounded(text: str) -> int | None:

@@ -1,7 +1,7 @@
 r"""Hendrycks' normal form of a MATH answer (2103.03874): two answers are the same if their normal forms are.
 
-The rules are theirs, in their order; this writing of them is ours. Like theirs it raises on some malformed answers
-("x/2", a lone \frac, two \text{ units}), and what a grader makes of that is its own business: see math.py.
+The rules and their order are theirs; the code is ours. Like theirs it raises on some malformed answers ("x/2", a lone
+\frac, two \text{ units}); each grader decides how to count those (math.py).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _braced_fractions(answer: str) -> str:
 
 
 def _slash_as_fraction(answer: str) -> str:
-    r"""3/4 as \frac{3}{4}. Raises ValueError if a side of the only slash is no whole number."""
+    r"""3/4 as \frac{3}{4}. Raises ValueError if there is one slash and a side of it is not a whole number."""
     sides = answer.split("/")
     if len(sides) != 2:
         return answer
@@ -91,7 +91,7 @@ _MOST_DIGITS = 4300
 
 
 def _is_whole_number(text: str) -> bool:
-    """Whether Python's int() reads the text, whatever limit on digits the environment gives this process."""
+    """Whether Python's int() accepts the text, independent of the environment's limit on digits."""
     return bool(_WHOLE_NUMBER.fullmatch(text)) and sum(map(str.isdigit, text)) <= _MOST_DIGITS
 
 
@@ -100,7 +100,7 @@ _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII)
 
 
 def plain_number(answer: str) -> str | None:
-    """The decimal number that the answer is, without thousands commas, or None."""
+    """The answer without thousands commas if it is a decimal number, else None."""
     answer = answer.strip()
     if _THOUSANDS.fullmatch(answer):
         return answer.replace(",", "")

@@ -17,7 +17,8 @@ Library = Literal["lora_sb", "lora_sb_no_antlr"]
 
 
 def equivalent(gold: str, predicted: str, library: Library) -> Verdict:
-    """Whether the program counts the predicted answer as right. Identical texts and normal forms ask no library."""
+    """Whether the program counts the predicted answer as correct. Identical texts or normal forms need no library
+    call."""
     try:
         expected, found = normal_form(gold), normal_form(predicted)
     except (ValueError, IndexError):
@@ -29,7 +30,8 @@ def equivalent(gold: str, predicted: str, library: Library) -> Verdict:
 
 
 def _equals_itself(answer: str) -> bool:
-    """What the program asks when a normal form raises: the answer against itself. Only "" and NaN do not pass."""
+    """Verdict if a normal form raises: the program then compares the answer with itself, which fails only for "" and
+    NaN."""
     value = _as_float(answer)
     return bool(answer) if value is None else not math.isnan(value)
 

@@ -1,8 +1,9 @@
-r"""Minerva's way to read a MATH answer (Lewkowycz et al. 2022, 2206.14858, appendix D), as lm-eval uses it.
+r"""Minerva's extraction and normal form of a MATH answer (Lewkowycz et al. 2022, 2206.14858, appendix D), as lm-eval
+uses it.
 
 The answer stands between two fixed sentences; its normal form drops units, articles and formatting by plain removal of
-words, so that "\left" loses its "ft". lm-eval 0.4.13 spares commands and takes identical texts for equal; the verdicts
-here are those of the commit that tests/tasks/authors/README.md names.
+words, so that "\left" loses its "ft". lm-eval 0.4.13 leaves commands intact and counts identical texts as equal; the
+verdicts here are those of the commit that tests/tasks/authors/README.md names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Graders of own pairs: (gold response, generated text) -> 0 to 1. No text raises."""
+"""Graders of a user's own pairs: (gold response, generated text) -> score from 0 to 1. They never raise."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _NUMBER = re.compile(r"-?\d[\d,]{0,40}(?:\.\d{1,40})?|-?\.\d{1,40}", re.ASCII)
 
 
 def exact(gold: str, text: str) -> bool:
-    """Equal but for white space at the ends and in a row."""
+    """Whether the texts are equal after collapsing white space and stripping the ends."""
     return _plain(gold) == _plain(text)
 
 
 def contains(gold: str, text: str) -> bool:
-    """The gold response occurs in the text, capitals and white space apart."""
+    """Whether the gold response occurs in the text, ignoring case and repeated white space."""
     return _plain(gold).casefold() in _plain(text).casefold()
 
 
 def numeric(gold: str, text: str) -> bool:
-    """The last number of the text is the last number of the gold response."""
+    """Whether the last number of the text equals the last number of the gold response."""
     wanted, found = last_number(gold), last_number(text)
     return wanted is not None and wanted == found
 
@@ -59,7 +59,7 @@ GRADERS: dict[str, Callable[[str, str], float]] = {
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last number of a text, thousands commas left out; None where there is none (of at most 40 digits)."""
+    """The last number of a text, without thousands commas; None if there is none of at most 40 digits."""
     found = _NUMBER.findall(text)
     return Decimal(found[-1].replace(",", "")) if found else None
 

@@ -1,4 +1,4 @@
-"""What each grader is, in a few words, for the foot of a table."""
+"""Short descriptions of the graders, for table footnotes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ _OF = {"pairs": _PAIRS, "gsm8k": _GSM8K, "math": _MATH, "math500": _MATH}
 
 
 def described(evaluation: str, scorer: str) -> str:
-    """The grader's title in brackets, or nothing for a scorer that says all by its name (accuracy, likelihood)."""
+    """The grader's title in brackets; empty for a scorer whose name is enough (accuracy, likelihood)."""
     title = _OF.get(evaluation, _COMMONSENSE).get(scorer)
     return f" ({title})" if title else ""

@@ -1,10 +1,11 @@
-"""Equality of two answers that needs a computer algebra system, bounded in time and memory, from any thread.
+"""Compare two answers with a computer algebra system, with limits on time and memory; callable from any thread.
 
-sympy and math-verify may run for hours on a strange expression, and their own time-outs count seconds of the clock in
-the main thread. Here one helper process per Python process holds the libraries (comparison_process.py).
+sympy and math-verify may run for hours on unusual expressions, and their own time-outs measure wall-clock time and work
+only in the main thread. So each Python process starts one helper process that holds the libraries
+(comparison_process.py).
 
-A verdict depends on the two texts alone: equal or not, or undecided where the libraries ran into a limit. The limits
-are far above what any expression with a verdict was seen to need (2.5 seconds), on any machine and under any load.
+A verdict depends on the two texts alone: equal, not equal, or undecided if a library hit a limit. The limits are far
+above the longest time that a decided expression needed (2.5 seconds), so speed and load of the machine do not matter.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Comparison = Literal[
 
 CPU_SECONDS = 20.0
 WALL_SECONDS = 900.0
-"""A safety net for a helper that waits and does not compute; CPU time is what decides."""
+"""Wall-clock limit, only for a helper that hangs without computing; normally the limit on CPU time applies."""
 
 LONGEST = 100_000
 """Characters of a text: more than a model writes. Far longer ones take a library to its limit, each for itself."""
@@ -41,7 +42,7 @@ _patience = 1.0
 
 @contextlib.contextmanager
 def patience(factor: float) -> Iterator[None]:
-    """Limits `factor` times as large inside the block: for answers that were left undecided."""
+    """Multiply the limits by `factor` inside the block, to grade undecided answers again."""
     global _patience
     before, _patience = _patience, factor
     try:
@@ -51,7 +52,7 @@ def patience(factor: float) -> Iterator[None]:
 
 
 def equal(comparison: Comparison, gold: str, predicted: str) -> Verdict:
-    """Whether the comparison (comparisons.py says what each does) takes the two for the same.
+    """Whether the named comparison (see comparisons.py) considers the two answers equal; None if undecided.
 
     Texts with a double underscore are not equal to anything: sympy evaluates what it reads as Python, and no answer
     needs a name that reaches into Python itself. Texts longer than LONGEST are undecided. Raises Unavailable only if
@@ -62,7 +63,7 @@ def equal(comparison: Comparison, gold: str, predicted: str) -> Verdict:
     if max(len(gold), len(predicted)) > LONGEST:
         return None
     request = json.dumps([comparison, gold, predicted, _patience * CPU_SECONDS, _patience * WALL_SECONDS])
-    for _ in range(2):  # a helper that was ended from outside, for want of memory say, is replaced once
+    for _ in range(2):  # if the helper was killed (out of memory, for example), start a new one once
         helper = _helper_of_this_process()
         with contextlib.suppress(_Gone):
             return helper.ask(request)
@@ -113,10 +114,10 @@ class _Helper:
 
 
 def environment(current: Mapping[str, str]) -> dict[str, str]:
-    """The helper's environment: nothing in it may change what a library answers.
+    """The helper's environment variables, without those that could change a library's answer.
 
-    Python's and the libraries' own variables are left out (a limit on digits, optimisation, caches, number types), but
-    not where Python finds its packages; the order of sets is fixed.
+    Variables of Python and the libraries (limit on digits, optimisation, caches, number types) are removed, except
+    those that locate packages. PYTHONHASHSEED is set, so that sets are iterated in a fixed order.
     """
     where = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE")
     kept = {
@@ -124,7 +125,7 @@ def environment(current: Mapping[str, str]) -> dict[str, str]:
         for name, value in current.items()
         if name in where or not name.startswith(("PYTHON", "SYMPY_", "MPMATH_"))
     }
-    here = str(Path(__file__).parents[3])  # this very package, whatever the working directory holds
+    here = str(Path(__file__).parents[3])  # import this package, not a copy in the working directory
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (here, kept.get("PYTHONPATH"))))
     return kept | {"PYTHONHASHSEED": "0", "SYMPY_GROUND_TYPES": "python", "MPMATH_NOGMPY": "1"}
 
@@ -141,7 +142,7 @@ def _forget(helper: _Helper) -> None:
 
 
 def _helper_of_this_process() -> _Helper:
-    """One helper per process: a fork must not share its parent's pipe."""
+    """The helper of this process; a forked child starts its own, since it must not share its parent's pipe."""
     global _helper
     with _helper_lock:
         if _helper is None or _helper.owner != os.getpid():

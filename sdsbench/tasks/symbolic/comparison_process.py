@@ -1,8 +1,8 @@
 """The process that compares answers for sdsbench.tasks.symbolic: reads one JSON line a request.
 
 A request is [comparison, gold, predicted, CPU seconds, wall seconds]; the answer is true, false, or null: undecided.
-Each is worked on by a forked child whose CPU time the kernel limits even inside C code, so a hard expression ends its
-child and nothing else. A child that ends without a verdict, whatever ended it, leaves the question undecided.
+A forked child handles each request. The kernel limits its CPU time even inside C code, so a hard expression kills only
+that child. If a child ends without an answer, for any reason, the request is undecided.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import sys
 from sdsbench.tasks.symbolic import comparisons, latex_grammar
 
 MEMORY_BYTES = 4 << 30
-STACK_FRAMES = 1000  # Python's own default: where a parser gives up on nested text must not depend on who started it
+STACK_FRAMES = 1000  # Python's default: how deep a text a parser can read must not depend on the caller
 
 
 def answer(comparison: str, gold: str, predicted: str, cpu_seconds: float, wall_seconds: float) -> bool | None:
     reading, writing = os.pipe()
     try:
         child = os.fork()
-    except OSError:  # no process or memory to be had now
+    except OSError:  # the system has no free process or memory now
         os.close(reading)
         os.close(writing)
         return None
@@ -41,14 +41,14 @@ def answer(comparison: str, gold: str, predicted: str, cpu_seconds: float, wall_
 
 
 def _work(writing: int, comparison: str, gold: str, predicted: str, cpu_seconds: float) -> None:
-    """The child's whole life; never returns."""
+    """Handle one request in the child process; exits and never returns."""
     try:
         limit_child(cpu_seconds)
         try:
             equal = comparisons.COMPARISONS[comparison](gold, predicted)
         except MemoryError:
             os._exit(1)
-        except BaseException:  # whatever a parser does with arbitrary text
+        except BaseException:  # parsers may raise anything on arbitrary text
             equal = False
         os.write(writing, b"1" if equal else b"0")
     finally:
@@ -61,7 +61,7 @@ def limit_child(cpu_seconds: float) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the default action ends the process
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # generated text is evaluated: it shall write no file
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # sympy evaluates generated text; it must not write files
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""The comparisons of two answers that need sympy or math-verify: comparison_process.py, one child a call.
+"""Comparisons of two answers that need sympy or math-verify; comparison_process.py runs each call in a child process.
 
-Each takes (gold answer, predicted answer or text) and says whether the library holds them equal. What a library raises
-means "not equal", as in the published programs, except MemoryError: the child hit its limit, and nothing is known.
+Each takes (gold answer, predicted answer or text) and returns whether the library considers them equal. An exception of
+a library counts as "not equal", as in the published programs. MemoryError means that the child hit its limit; the
+answer is then undecided.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _REACHES_OUT = ("open", "exec", "eval", "compile", "input", "breakpoint", "__imp
 
 
 def latex_difference(gold: str, predicted: str) -> bool:
-    """latex2sympy's readings of both differ by zero for sympy."""
+    """Parse both with latex2sympy; equal if sympy simplifies their difference to zero."""
     from latex2sympy2_extended import latex2sympy
     from sympy import simplify
 
@@ -34,14 +35,15 @@ def lora_sb(gold: str, predicted: str) -> bool:
 
 
 def lora_sb_no_antlr(gold: str, predicted: str) -> bool:
-    """The same where antlr is not installed, so that sympy reads no LaTeX."""
+    """The same program without antlr installed: sympy then cannot parse LaTeX."""
     from sympy.parsing.sympy_parser import parse_expr
 
     return _zero_or_close(gold, predicted, [parse_expr])
 
 
 def _zero_or_close(gold: str, predicted: str, parsers: Sequence[Parser]) -> bool:
-    """Difference zero for sympy, or numbers within a thousandth. What no parser reads stays a text."""
+    """Equal if sympy finds their difference to be zero, or if both are numbers within 1e-3. Unparsable answers stay
+    texts."""
     from sympy import N, simplify
 
     first, second = _parsed(predicted, parsers), _parsed(gold, parsers)
@@ -71,7 +73,7 @@ def _not_equal_if_raised() -> Any:
 
 
 def sympy_latex(gold: str, predicted: str) -> bool:
-    """sympy's own readings of both as LaTeX differ by zero."""
+    """Parse both with sympy's LaTeX parser; equal if their difference is zero."""
     from sympy import simplify
     from sympy.parsing.latex import parse_latex
 
@@ -99,7 +101,7 @@ _EVERYDAY = (
     "x+3", r"-\frac{3}{4}", r"2\sqrt{3}", "x^2+2x+1", "(x+1)(x-2)", r"\frac{\pi}{2}", r"45^\circ", "1.5", "a=3",
     r"\sin x",
 )  # fmt: skip
-"""Expressions that a parser has read once cost it a third of the time ever after."""
+"""Parsing these once at start-up makes later parsing about three times faster."""
 
 COMPARISONS: dict[str, Callable[[str, str], bool]] = {
     function.__name__: function
@@ -108,7 +110,8 @@ COMPARISONS: dict[str, Callable[[str, str], bool]] = {
 
 
 def prepare() -> None:
-    """Imports and parser tables that every child inherits, and names kept out of the reach of generated text."""
+    """Import libraries and build parser tables before forking, and turn names that generated text must not call into
+    plain symbols."""
     from sympy.parsing import sympy_parser
 
     # parse_expr evaluates its text with every built-in function in reach; those that reach out of the expression

@@ -1,9 +1,9 @@
-"""sympy's LaTeX grammar on the antlr that Hydra brings along.
+"""Make sympy's LaTeX grammar work with the antlr version that Hydra requires.
 
-sympy ships its grammar compiled for antlr 4.11 and refuses any other; Hydra's OmegaConf needs antlr 4.9. The two differ
-in how the compiled grammar is written down: 4.10 and later use a list of plain numbers (version 4), 4.9 a text whose
-characters carry the numbers plus 2, with a format identifier in front (version 3). The tables inside are the same, so
-teaching the reader of 4.9 the newer writing is all that is needed.
+sympy ships its grammar compiled for antlr 4.11 and refuses any other; Hydra's OmegaConf needs antlr 4.9. They serialise
+the compiled grammar differently: 4.10 and later as a list of numbers (version 4), 4.9 as a text whose characters are
+the numbers plus 2, after a format identifier (version 3). The tables are the same, so it suffices to make the
+deserialiser of 4.9 accept the newer format.
 """
 
 from __future__ import annotations
