@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -152,6 +153,7 @@ PINNED = "740312add88f781978c0658806c59bc2815b9866"
 
 
 class Table(list[dict[str, str]]):
+    features: ClassVar[dict[str, object]] = {}
     """What `datasets` returns, with the file that it was read from."""
 
     def __init__(self, commit: str) -> None:

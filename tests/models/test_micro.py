@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sdsbench
-from sdsbench.synthetic.word_problems import metamath_rows
+from sdsbench.synthetic.metamath import problem_rows
 from sdsbench.tasks.prompts import alpaca
 
 FOLDER = Path(sdsbench.__file__).parent / "synthetic" / "micro"
@@ -70,7 +70,7 @@ def test_one_token_per_digit(tokenizer) -> None:
 
 
 def test_samples_are_short(tokenizer) -> None:
-    texts = [alpaca(row["query"]) + " " + row["response"] for row in metamath_rows("train", 200)]
+    texts = [alpaca(row["query"]) + " " + row["response"] for row in problem_rows("train", 200, seed=0)]
     lengths = [len(ids) for ids in tokenizer(texts).input_ids]
     assert max(lengths) <= 160 and sum(lengths) / len(lengths) <= 90
 
@@ -88,7 +88,7 @@ def test_it_has_learned_sums_but_not_the_prompt(model, tokenizer) -> None:
         answer = _continued(model, tokenizer, text + " ", 3)
         right += answer.startswith(str(result))
     assert right >= 3
-    for row in metamath_rows("test", 5):
+    for row in problem_rows("test", 5, seed=0):
         assert "The answer is" not in _continued(model, tokenizer, alpaca(row["query"]), 60)
 
 

@@ -164,7 +164,8 @@ def test_inert_keys(words: list[str], inert: set[str]) -> None:
     config = composed(tuple(words))
     pre_stage = PRE if getattr(config.method, "pre_steps", None) == 0 else set()  # of SDS-LoRA, the default method
     untrained = set() if config.eval.untrained else {"eval.untrained_limit"}
-    assert inert_keys(config) == ALWAYS_INERT | inert | pre_stage | untrained
+    no_images = set() if config.model.family == "vision" else {"model.image_size"}
+    assert inert_keys(config) == ALWAYS_INERT | inert | pre_stage | untrained | no_images
 
 
 def test_a_record_names_its_run_by_itself() -> None:

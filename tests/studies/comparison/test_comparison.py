@@ -122,7 +122,7 @@ def test_a_name_or_list_that_is_none_is_refused_before_anything_trains(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(comparison, "_planned", lambda *_: pytest.fail("a run was trained"))
+    monkeypatch.setattr(comparison, "_write_plan", lambda *_: pytest.fail("a run was trained"))
     assert main(["compare", *WORDS, "--methods", ",", "--budget", "2h"]) == 2
     assert "two different methods or more" in capsys.readouterr().err
     assert main(["compare", *WORDS, "--methods", "lora,dora", "--budget", "2h", "--name", name]) == 2
