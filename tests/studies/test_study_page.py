@@ -9,7 +9,7 @@ import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "study.md"
 NUMBER = r"[+-]?\d+\.?\d*"
-EFFECT = re.compile(rf"([+-]\d+\.\d)(?: points)? \[({NUMBER}), ({NUMBER})\]")
+EFFECT = re.compile(rf"([+-]\d+\.\d+)(?: points)? \[({NUMBER}), ({NUMBER})\]")
 ROW = re.compile(rf"\| ([+-]\d+\.\d+) \| \[({NUMBER}), ({NUMBER})\] \|")
 
 
