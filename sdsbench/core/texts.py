@@ -1,9 +1,14 @@
-"""Values as users write them on the command line, and names in a row as sentences have them."""
+"""Values as users write them on the command line, names in a row as sentences have them, errors as one line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+
+def short_message(error: Exception) -> str:
+    """A library's error as one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def text(value: Any) -> str:

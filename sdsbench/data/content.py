@@ -12,6 +12,7 @@ from typing import Any
 
 from sdsbench.core.errors import SdsbenchError, Unavailable
 from sdsbench.core.limits import PIXELS
+from sdsbench.core.texts import short_message
 
 CHUNK = 1000  # rows read at once: a row at a time costs some 50 microseconds each
 _UNSPOKEN = re.compile(r"[\W_]+")
@@ -72,7 +73,18 @@ def decoded(image: Any) -> Any:
     return image
 
 
-def require_enclosed(table: Any, what: str) -> None:
+def require_sound(table: Any, what: str) -> None:
+    """Raises Unavailable where a table of `datasets` has texts that are not UTF-8, or cells that lead elsewhere."""
+    import pyarrow
+
+    try:
+        table.data.table.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        raise Unavailable(f"{what} cannot be read as rows: {error}") from None
+    _require_enclosed(table, what)
+
+
+def _require_enclosed(table: Any, what: str) -> None:
     """Raises Unavailable where a table of `datasets` names an image by a path or an address in place of its bytes, and
     for sounds and videos: `datasets` would open that file, or connect to that server, when it reads the row.
     """
@@ -116,8 +128,7 @@ def readable(what: str) -> Iterator[None]:
     except SdsbenchError:
         raise
     except Exception as error:  # PIL's decoders have no class of errors: struct.error, IndexError, ValueError ...
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise Unavailable(f"{what}: an image cannot be decoded ({said}).") from None
+        raise Unavailable(f"{what}: an image cannot be decoded ({short_message(error)}).") from None
 
 
 def _text(value: Any) -> str:

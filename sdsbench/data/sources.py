@@ -270,7 +270,7 @@ def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, s
             f"data set {data_set.name}: the hub's cache holds revision {cached}, wanted is {revision}. "
             f"{what_would_do(data_set)}"
         )
-    content.require_enclosed(table, f"data set {data_set.name}")
+    content.require_sound(table, f"data set {data_set.name}")
     return table, revision or cached
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdsbench.core.console import print_now
+from sdsbench.core.texts import short_message
 from sdsbench.evaluation.finite import finite
 from sdsbench.evaluation.key_value_cache import ReservedLayer, reserved_cache
 from sdsbench.evaluation.static_step import StaticStep, Steps, why_plain
@@ -149,11 +150,6 @@ class Decoding:
 @lru_cache
 def _log_once(line: str) -> None:
     print_now(line)
-
-
-def short_message(error: Exception) -> str:
-    """A library's error as one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def logit_difference(found: Tensor, expected: Tensor) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.texts import short_message
 from sdsbench.evaluation.decoding import (
     Decoding,
     last_logits,
@@ -24,7 +25,6 @@ from sdsbench.evaluation.decoding import (
     logit_tolerance,
     padded,
     positions_of,
-    short_message,
 )
 from sdsbench.evaluation.finite import finite
 from sdsbench.evaluation.key_value_cache import reserved_cache

@@ -71,8 +71,8 @@ def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int
         )  # fmt: skip
     _check_complete(f"model={config.name}: {folder.name}", model, found, new_head=num_labels is not None)
     with_linear_(model)
-    if config.image_size is not None and config.family == "vision":
-        set_image_size_(model, config.image_size)
+    if config.resampled_size is not None:
+        set_image_size_(model, config.resampled_size)
     if model.can_generate():
         from transformers import GenerationConfig
 

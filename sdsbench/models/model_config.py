@@ -47,6 +47,11 @@ class ModelConfig(Section):
         "resampled to it; null: the size of the model's files",
     )
 
+    @property
+    def resampled_size(self) -> int | None:
+        """`image_size` where it has an effect: of a model of images."""
+        return self.image_size if self.family == "vision" else None
+
     def problems(self) -> Iterator[Problem]:
         if self.source == "folder" and not (self.location and (Path(self.location) / "config.json").is_file()):
             yield Problem("model.location", self.location, "a folder with config.json and model.safetensors")

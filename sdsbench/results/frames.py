@@ -242,10 +242,10 @@ def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stag
     known: set[str] = set()
     for path, _ in find_records(folders):
         try:
-            files_in(path.parent / "samples", "")
+            stored = _evaluations(files_in(path.parent / "samples", ""), stage)
         except DamagedFile as error:
             damaged[f"{path.parent.name} samples"] = shown(str(error))
-        stored = evaluations_with_samples(path.parent, stage)
+            continue
         known |= {*stored}
         for name in stored:
             if evaluation not in (None, name):
@@ -267,8 +267,12 @@ def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stag
 
 def evaluations_with_samples(folder: Path, stage: str = "trained") -> list[str]:
     """Names of the evaluations of which a run folder has stored answers at this stage."""
+    return _evaluations((folder / "samples").glob("*"), stage)
+
+
+def _evaluations(paths: Iterable[Path], stage: str) -> list[str]:
     ending = f".{stage}.jsonl.zst"
-    return sorted(p.name.removesuffix(ending).replace("__", "/") for p in (folder / "samples").glob(f"*{ending}"))
+    return sorted(path.name.removesuffix(ending).replace("__", "/") for path in paths if path.name.endswith(ending))
 
 
 def samples_of(folder: Path, evaluation: str, stage: str = "trained") -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ This needs the base weights that the run was trained on, but none of its data.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def export(
             form = "merged"
     drift = merge_drift(layers, torch.bfloat16)
     if form == "merged":
-        _write_merged(folder, loaded, method, dtype)
+        _write_merged(folder, loaded, method, dtype, config.model.resampled_size)
     return Exported(record, config, folder, form, name, revision, adapter, drift)
 
 
@@ -176,15 +177,16 @@ def _check_opens(method: Method, loaded: LoadedModel) -> None:
         raise Refused(f"peft would not open this adapter on the base ({error}): export it with --form merged") from None
 
 
-def _write_merged(folder: Path, loaded: LoadedModel, method: Method, dtype: str) -> None:
+def _write_merged(folder: Path, loaded: LoadedModel, method: Method, dtype: str, size: int | None) -> None:
+    """A plain model folder; `size`: of the images that it was trained on, where its base had another one."""
     with_conv1d_(merged(method.fold(loaded.model), getattr(torch, dtype))).save_pretrained(folder)
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(folder)
     if (loaded.folder / _IMAGES).is_file():
-        facts = json_of(loaded.folder / _IMAGES)
-        side = loaded.model.config.image_size  # the file may have another one (model.image_size)
-        sized = facts | ({"size": {"height": side, "width": side}} if "size" in facts else {})
-        (folder / _IMAGES).write_text(json.dumps(sized, indent=2) + "\n")
+        shutil.copy(loaded.folder / _IMAGES, folder / _IMAGES)
+        if size is not None and "size" in (facts := json_of(folder / _IMAGES)):
+            facts["size"] = {"height": size, "width": size}
+            (folder / _IMAGES).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def _check_base(record: Record, loaded: LoadedModel) -> None:

@@ -129,7 +129,7 @@ def _of_sentences(task: Any, loaded: LoadedModel, config: RunConfig) -> Family:
 
 def _of_images(task: Any, loaded: LoadedModel, config: RunConfig) -> Family:
     batcher = ImageBatcher(
-        task, Transform.of(loaded.model.config, loaded.folder, other_size=config.model.image_size is not None)
+        task, Transform.of(loaded.model.config, loaded.folder, other_size=config.model.resampled_size is not None)
     )
     return LabelledFamily(batcher, task, loaded.model, config.seeds.init)
 

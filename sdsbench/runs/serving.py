@@ -56,7 +56,7 @@ def _loading(exported: Exported) -> list[str]:
     more = f', revision="{exported.revision}"' if exported.revision else ""
     if exported.config.model.family != "decoder":
         more += f", num_labels={_labels(exported)}"
-    side = exported.config.model.image_size
+    side = exported.config.model.resampled_size
     images = [f"# images of {side} x {side}: model(pixel_values, interpolate_pos_encoding=True)"] if side else []
     return [
         "model = peft.PeftModel.from_pretrained(",

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -153,8 +154,10 @@ PINNED = "740312add88f781978c0658806c59bc2815b9866"
 
 
 class Table(list[dict[str, str]]):
-    features: ClassVar[dict[str, object]] = {}
     """What `datasets` returns, with the file that it was read from."""
+
+    features: ClassVar[dict[str, object]] = {}
+    data = SimpleNamespace(table=pa.table({}))
 
     def __init__(self, commit: str) -> None:
         instruction = {"instruction": "Answer format: #### 1", "input": "", "output": "o"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,19 @@ def test_a_run_and_what_it_exports(method: str, tmp_path: Path, capsys: pytest.C
     with torch.no_grad():
         found_bc = adapted(pixels_bchw, interpolate_pos_encoding=True).logits
         assert torch.allclose(found_bc, plain(pixels_bchw).logits, atol=1e-5)
+
+
+def test_a_model_of_texts_beside_a_file_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder of a model of texts may hold one, and model.image_size has no effect on it."""
+    shutil.copytree(MICRO, tmp_path / "model")
+    (tmp_path / "model/preprocessor_config.json").write_text('{"size": {"height": 8, "width": 8}}')
+    words = ["model=local", "model.family=decoder", f"model.location={tmp_path}/model", "model.image_size=64"]
+    more = ["task=gsm8k", "data.source=embedded", "protocol=quick", "method=lora", "train.max_steps=1", "eval.limit=1"]
+    last = ["eval.untrained=false", "task.max_new_tokens=2", "train.save=all", f"output_root={tmp_path}/runs"]
+    assert main([*words, *more, *last]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["export", str(run), str(tmp_path / "merged"), "--form", "merged"]) == 0
+    kept = (tmp_path / "merged/preprocessor_config.json").read_bytes()
+    assert kept == (tmp_path / "model/preprocessor_config.json").read_bytes()
+    assert main(["export", str(run), str(tmp_path / "peft")]) == 0
+    assert "images of" not in capsys.readouterr().out

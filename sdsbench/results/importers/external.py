@@ -43,12 +43,10 @@ class ExternalRecord(FileContent):
 def write(folder: Path, record: ExternalRecord) -> Path:
     """<folder>/<tool>/<name>.json, replacing an earlier import of the same and of no other."""
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in record.name)
-    if len(safe.encode()) > _LONGEST:
-        digest = hashlib.sha256(record.name.encode()).hexdigest()[:8]
-        safe = f"{safe.encode()[:_LONGEST].decode(errors='ignore')}-{digest}"
-    path = folder / record.tool.split()[0] / f"{safe}.json"
-    if _holds_another(path, record.name):  # `a b` beside `a-b`
-        path = path.with_name(f"{safe}-{hashlib.sha256(record.name.encode()).hexdigest()[:8]}.json")
+    short = safe.encode()[:_LONGEST].decode(errors="ignore")
+    path = folder / record.tool.split()[0] / f"{short}.json"
+    if short != safe or _holds_another(path, record.name):  # `a b` beside `a-b`
+        path = path.with_name(f"{short}-{hashlib.sha256(record.name.encode()).hexdigest()[:8]}.json")
     write_atomic(path, json.dumps(record.model_dump(), indent=1, sort_keys=True) + "\n")
     return path
 

@@ -13,7 +13,7 @@ from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import DamagedFile, Refused, Unavailable
 from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
-from sdsbench.core.texts import some_of
+from sdsbench.core.texts import short_message, some_of
 from sdsbench.results import setting
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import DEFAULT, Copy, Folders, Found, read_all, run_row, samples_of
@@ -102,8 +102,8 @@ def load(
         try:
             runs.append(_run(found))
         except Exception as error:  # a damaged record can hold values of any kind
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            damaged[found.record.run_id] = shown(f"{found.folder / 'record.json'}: values of another kind ({reason}).")
+            path = found.folder / "record.json"
+            damaged[found.record.run_id] = shown(f"{path}: values of another kind ({short_message(error)}).")
     if plan is not None:
         runs = _of_plan(runs, plan)
     for condition in where:

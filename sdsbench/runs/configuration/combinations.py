@@ -83,9 +83,9 @@ def known_architecture(model: ModelConfig) -> KnownArchitecture | None:
     if path is None:
         return None
     known = _read(path, path.stat().st_mtime_ns, model.family)
-    if model.image_size is None or model.family != "vision":
+    if model.resampled_size is None:
         return known
-    return replace(known, facts=known.facts | {"image_size": model.image_size})
+    return replace(known, facts=known.facts | {"image_size": model.resampled_size})
 
 
 def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
@@ -140,12 +140,11 @@ def _task_against_model(config: RunConfig) -> Iterator[Problem]:
 
 
 def _image_size(model: ModelConfig) -> Iterator[Problem]:
-    if model.image_size is None or model.family != "vision":
-        return
-    known = known_architecture(model)
+    size = model.resampled_size
+    known = known_architecture(model) if size is not None else None
     patch = known.facts.get("patch_size") if known else None
-    if isinstance(patch, int) and model.image_size % patch:
-        yield Problem("model.image_size", model.image_size, f"a multiple of {patch}, the side of the model's patches")
+    if size is not None and isinstance(patch, int) and size % patch:
+        yield Problem("model.image_size", size, f"a multiple of {patch}, the side of the model's patches")
 
 
 def _model_source(model: ModelConfig) -> Iterator[Problem]:

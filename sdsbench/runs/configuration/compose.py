@@ -24,7 +24,13 @@ from sdsbench.core.spelling import nearest
 from sdsbench.runs.configuration import environment
 from sdsbench.runs.configuration.choices import GROUPS, conf_folder, options, own_groups
 from sdsbench.runs.configuration.combinations import cross_problems
-from sdsbench.runs.configuration.foreign import environment_problems, file_problems, hydra_problems, without_hydra
+from sdsbench.runs.configuration.foreign import (
+    environment_problems,
+    file_problems,
+    hydra_problems,
+    keys_of,
+    without_hydra,
+)
 from sdsbench.runs.configuration.overrides import line_of, one_line, parse, refuse_kind, search_path, with_search_path
 from sdsbench.runs.configuration.schema import PROTOCOL_TABLES, RunConfig
 from sdsbench.runs.configuration.typed import typed_run
@@ -169,20 +175,9 @@ def _sections() -> frozenset[str]:
     return frozenset(key for key, field in RunConfig.model_fields.items() if section_type(field.annotation))
 
 
-def flat_keys(tree: DictConfig, prefix: str = "") -> list[str]:
+def flat_keys(tree: DictConfig) -> list[str]:
     """Every dotted key of a configuration, sections included."""
-    keys = []
-    for key in tree:
-        name = f"{prefix}{key!s}"
-        keys.append(name)
-        if (
-            OmegaConf.is_dict(tree)
-            and not OmegaConf.is_interpolation(tree, str(key))
-            and not OmegaConf.is_missing(tree, key)  # `???`, which whoever needs the value refuses
-            and isinstance(tree[key], DictConfig)
-        ):
-            keys += flat_keys(tree[key], f"{name}.")
-    return keys
+    return [name for name, _, _ in keys_of(tree)]
 
 
 def _choice_problem(override: Override, config_dirs: Sequence[str], added: Sequence[str] = ()) -> Problem | None:

@@ -51,7 +51,7 @@ def without_hydra(composed: DictConfig) -> DictConfig:
 
 def environment_problems(tree: DictConfig) -> Iterator[Problem]:
     """Keys that depend on environment variables, the clock or Hydra's run state, unless they only place the run."""
-    for name, section, key in _keys(tree):
+    for name, section, key in keys_of(tree):
         text = _raw(section._get_node(key))
         if name in PLACING or "${" not in str(text):
             continue
@@ -67,24 +67,24 @@ def environment_problems(tree: DictConfig) -> Iterator[Problem]:
             yield Problem(name, text, "a value without the environment, the clock or Hydra's surroundings", advice)
 
 
-def _keys(section: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, Any]]:
+def keys_of(section: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig, Any]]:
     """(dotted name, its section, its key there) of every key. A key may hold dots itself, as names of layers do."""
     for key in section:
         name, node = f"{prefix}{key!s}", section._get_node(key)
         yield name, section, key
         if isinstance(node, DictConfig) and not (node._is_interpolation() or node._is_missing() or node._is_none()):
-            yield from _keys(node, f"{name}.")
+            yield from keys_of(node, f"{name}.")
 
 
 def unresolved(tree: DictConfig) -> dict[str, str]:
     """Placing keys that refer to environment variables, with their unresolved text."""
-    found = {name: text for name, text in raw_values(tree).items() if name in PLACING}
+    found = {name: _raw(section._get_node(key)) for name, section, key in keys_of(tree) if name in PLACING}
     return {key: text for key, text in found.items() if isinstance(text, str) and "${oc.env:" in text}
 
 
 def raw_values(tree: DictConfig) -> dict[str, Any]:
     """The unresolved value of every dotted key (lists included); None for a section."""
-    return {name: _raw(section._get_node(key)) for name, section, key in _keys(tree)}
+    return {name: _raw(section._get_node(key)) for name, section, key in keys_of(tree)}
 
 
 def _raw(node: Any) -> Any:
