@@ -11,7 +11,7 @@ from rich.text import Text
 from sdsbench.core.console import print_wrapped, rich_console, terminal_text
 from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.plan import Plan
-from sdsbench.sweeps.states import STALE, SlotState, States, states_of
+from sdsbench.sweeps.states import STALE, SlotState, States, needed_at_most, states_of
 
 FEW = 40  # largest number of slots listed without --all
 
@@ -24,10 +24,13 @@ def print_overview(
     `notes` holds SLURM's state by slot key.
     """
     states = states_of(plan, placing)
-    slots = list(states.all())
+    slots = needed_at_most(plan, states.all())
     counts = states.counts_of(slots)
     at_most = "at most " if any(slot.slot.extends and slot.state == "waiting" for slot in slots) else ""
-    print_wrapped(f"{at_most}{len(slots)} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}")
+    number_of_runs = sum(slot.state != "unneeded" for slot in slots)
+    print_wrapped(
+        f"{at_most}{number_of_runs} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}"
+    )
     if plan.manifest.cells:
         print_wrapped(_tuning_text(plan))
     if changed := sorted({part for slot in slots if slot.state == STALE for part in slot.changed}):

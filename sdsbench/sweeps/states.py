@@ -69,8 +69,8 @@ class States:
         return map(self.of, self.plan.slots())
 
     def counts(self) -> dict[str, int]:
-        """Slots by state, in the order of STATES; states without slots are left out."""
-        return self.counts_of(self.all())
+        """Slots that may be needed by state, in the order of STATES; states without slots are left out."""
+        return self.counts_of(needed_at_most(self.plan, self.all()))
 
     @staticmethod
     def counts_of(slots: Iterable[SlotState]) -> dict[str, int]:
@@ -147,3 +147,23 @@ def states_of(plan: Plan, placing: Mapping[str, Any]) -> States:
 def root_of(plan: Plan, placing: Mapping[str, Any]) -> Path:
     """The folder of the plan's records."""
     return Path(placing.get("output_root") or plan.placing["output_root"])
+
+
+def needed_at_most(plan: Plan, slots: Iterable[SlotState]) -> list[SlotState]:
+    """The slots without those that cannot all be needed: a tuning grid grows at one of its ends alone (`window`).
+
+    Of the runs beyond the declared grid of one cell, at most those of `tune.extend` values are kept.
+    """
+    slots = list(slots)
+    room = collections.Counter({name: cell.extend * len(cell.seeds) for name, cell in plan.manifest.cells.items()})
+    room.subtract(
+        slot.slot.extends for slot in slots if slot.slot.extends and slot.state not in ("waiting", "unneeded")
+    )
+    kept = []
+    for slot in slots:
+        if slot.state == "waiting" and slot.slot.extends is not None:
+            room[slot.slot.extends] -= 1
+            if room[slot.slot.extends] < 0:
+                continue
+        kept.append(slot)
+    return kept

@@ -13,6 +13,7 @@ import pytest
 
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.sweeps import watch as watch_module
+from sdsbench.sweeps.overview import print_overview
 from sdsbench.sweeps.plan import Plan, TunedCell
 from sdsbench.sweeps.pool import Active, Allocation, Ended
 from sdsbench.sweeps.states import FAILED, States
@@ -120,6 +121,26 @@ def test_a_grid_that_grows_counts_what_it_needs(tmp_path: Path) -> None:
     assert tally.count() == "3 of at most 7"
     tune(plan, cell, tally, {4: 0.2})
     assert tally.headline(0).startswith("4 of 7, 0 running, 1 unneeded, ")
+
+
+def test_the_overview_counts_the_runs_that_the_sweep_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A grid grows at one end alone: of two ends with one value each, one run may be needed."""
+    plan, cell, states = tuned_plan(tmp_path)
+    capsys.readouterr()  # what planning printed
+
+    def first_line() -> str:
+        print_overview(plan, {"output_root": str(tmp_path / "runs")}, everything=True)
+        return capsys.readouterr().out.splitlines()[0]
+
+    tally = Tally(plan, states, ())
+    assert tally.count() == "0 of at most 7"
+    assert first_line() == "at most 7 runs: 4 waiting, 3 not started"
+    tune(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
+    assert tally.count() == "3 of at most 7"
+    assert first_line() == "7 runs: 3 done, 3 waiting, 1 not started"
+    tune(plan, cell, tally, {4: 0.2})
+    assert tally.count() == "4 of 7"
+    assert first_line() == "7 runs: 4 done, 3 not started, 1 unneeded"
 
 
 def test_runs_whose_tuning_failed_are_over(tmp_path: Path) -> None:
