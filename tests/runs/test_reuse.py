@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
+from sdsbench.runs.origin import uncommitted
 from sdsbench.runs.run_context import RunContext
 from sdsbench.training.loop import StepReport, Training
 from sdsbench.training.state import TrainState
@@ -29,11 +32,9 @@ FAST = [
     "eval.untrained=false", "task.max_new_tokens=2", "data.train_limit=16", "task=gsm8k",
 ]  # fmt: skip
 PLUGIN = """
-from dataclasses import dataclass
 from sdsbench.methods.base import register
 from sdsbench.methods.lora import LoRA, LoRAConfig
 
-@dataclass
 class Config(LoRAConfig):
     name: str = "{name}"
 
@@ -143,25 +144,92 @@ def test_what_only_costs_is_told_when_it_differs(tmp_path: Path) -> None:
     assert "train.activation_checkpointing=false (now true)" in said
 
 
+INTERRUPT = """
+import os, signal, sys
+from sdsbench.__main__ import main
+from sdsbench.training.loop import Training
+
+step = Training.step
+
+
+def step_and_signal(self, state):
+    if state.step == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, state)
+
+
+Training.step = step_and_signal
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Checkout:
+    """A copy of the package whose files can be edited as a developer does, and commands that use the copy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.package = folder, folder / "sdsbench"
+        shutil.copytree(ROOT / "sdsbench", self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "conf", folder / "conf")
+        (folder / "interrupt.py").write_text(INTERRUPT)
+
+    def sdsbench(self, *words: str, program: tuple[str, ...] = ("-m", "sdsbench")) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *program, *words]
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+
+    def lora(self, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        return self.sdsbench(*FAST, "model=micro", "method=lora", "output_root=runs", *words, **how)
+
+    def table(self) -> str:
+        done = self.sdsbench("table", "grid", "--runs", "runs", "--output", "tables")
+        assert done.returncode == 0, done.stderr
+        return next((self.folder / "tables").glob("*.csv")).read_text()
+
+
 def test_another_methods_file_changes_nothing_and_the_core_changes_all(tmp_path: Path) -> None:
-    """On a copy of the package, so that files can be edited as a developer does."""
-    shutil.copytree(ROOT / "sdsbench", tmp_path / "sdsbench", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    package = tmp_path / "sdsbench"
-    command = [sys.executable, "-m", "sdsbench", *FAST, "model=micro", "method=lora", "output_root=runs"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-
-    def again() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-
-    assert again().returncode == 0
+    """Between an interruption and the resumption, between two seeds, and before the same command again."""
+    checkout = Checkout(tmp_path)
+    package = checkout.package
+    assert checkout.lora(program=("interrupt.py",)).returncode == 130
     (package / "methods" / "another.py").write_text("VALUE = 1\n")
-    edit(package / "methods" / "dora.py", "class DoRA(", "CONSTANT = 2\n\n\nclass DoRA(")
+    edit(package / "methods" / "dora.py", "    title =", "    # a comment\n    constant = 2\n    title =")
+    assert checkout.lora().returncode == 0
+    (path,) = tmp_path.glob("runs/*/record.json")
+    assert [attempt.from_step for attempt in read_record(path).attempts] == [0, 3]
     edit(package / "runs" / "banner.py", "def banner(", "CONSTANT = 2\n\n\ndef banner(")
     edit(package / "training" / "loop.py", "def check_finite(", "# a comment\ndef check_finite(")
-    found = again()
+    assert checkout.lora("seed=1").returncode == 0
+    table = checkout.table()
+    assert [(row["row"], row["n"]) for row in csv.DictReader(table.splitlines())] == [("lora_r8", "2")], "one cell"
+    found = checkout.lora()
     assert found.returncode == 0 and "found finished run" in found.stdout
     edit(package / "training" / "loop.py", "def check_finite(", "CONSTANT = 2\n\n\ndef check_finite(")
-    refused = again()
+    refused = checkout.lora()
     assert refused.returncode == 2 and "code of core: then" in refused.stderr
     assert "code of method" not in refused.stderr
+
+    # Tables read records alone: no file of conf/ changes one.
+    for path in (tmp_path / "conf").rglob("*.yaml"):
+        path.write_text("")
+    assert checkout.table() == table
+
+
+def test_uncommitted_modules_are_those_that_no_commit_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("committed_module", "edited_module", "untracked_module", "ignored_module")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("VALUE = 1\n")
+    (tmp_path / ".gitignore").write_text("ignored_module.py\n")
+
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    git("add", ".gitignore", "committed_module.py", "edited_module.py")
+    git("commit", "-m", "two modules")
+    edit(tmp_path / "edited_module.py", "1", "2")
+    config = compose_run([*FAST, "model=micro", "method=lora", f"plugins=[{','.join(names)}]"])
+    changed = uncommitted(config)
+    assert changed is not None
+    assert set(changed) & set(names) == {"edited_module", "untracked_module", "ignored_module"}
