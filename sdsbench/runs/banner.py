@@ -94,9 +94,11 @@ def _lengths(lengths: Lengths | None) -> dict[str, str]:
     return {"lengths": f"{warning}{lengths.note}; the end of a row goes, its end-of-sequence token too"}
 
 
-def trainable(parameters: int, micro_tokens: int | None) -> str:
-    """Trainable parameters, and the largest number of tokens in a pass."""
+def trainable(parameters: int, micro_tokens: int | None, whole_steps: str | None) -> str:
+    """Trainable parameters, and the largest number of tokens in a pass, or why every step must be one pass."""
     cut = "each step in one pass" if micro_tokens is None else f"in passes of at most {micro_tokens:,} tokens"
+    if whole_steps:
+        cut = f"each step in one pass ({whole_steps})"
     return _lines({"trains": f"{parameters:,} parameters, {cut}"})
 
 

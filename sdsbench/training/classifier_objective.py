@@ -21,6 +21,7 @@ class LabelledObjective:
         self.batcher, self.regression, self.packed = batcher, regression, packs(model)
         self.max_length = batcher.max_length
         self.patches = patches_of(model.config)
+        self.padded = not self.packed and self.patches == 1
 
     def encode_all(self, rows: Any) -> Sequence[Any]:
         return self.batcher.encode_all(rows)
