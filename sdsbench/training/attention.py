@@ -49,7 +49,7 @@ def packed_attention(
     itself only. `dropout` is the base model's dropout of attention weights (encoders, GPT-2).
     """
     causal = getattr(module, "is_causal", True)
-    if continuations is None and not dropout and _varlen_serves(query, softcap):
+    if continuations is None and _varlen_serves(query, softcap, dropout):
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     dtype = query.dtype
     if _by_onednn(query.device, dtype):  # for every length of a sequence: slower, and memory grows without end
@@ -120,7 +120,9 @@ def _seen(length: int, continuations: Sequence[int], window: int | None, device:
     return (seen if window is None else seen & (distance < window)).to(device)
 
 
-def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int, softcap: float | None) -> str | None:
+def one_by_one(
+    device: torch.device, dtype: torch.dtype, head_size: int, softcap: float | None, dropout: float
+) -> str | None:
     """The reason why attention runs sequence by sequence on this device; None if one kernel handles all sequences.
 
     The limits are those of torch's flash attention kernels. A meta device counts as CUDA (meta_device.py).
@@ -133,14 +135,16 @@ def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int, softcap
         return f"the one kernel computes in 16 bits, this run in {str(dtype).removeprefix('torch.')}"
     if softcap is not None:
         return "the one kernel caps no scores, this model's are capped"
+    if dropout:
+        return "the one kernel drops no attention weights, this model does in training"
     if head_size > LARGEST_HEAD or head_size % 8:
         return f"the one kernel takes head sizes up to {LARGEST_HEAD} in multiples of 8, this model has {head_size}"
     return None
 
 
-def _varlen_serves(query: Tensor, softcap: float | None) -> bool:
+def _varlen_serves(query: Tensor, softcap: float | None, dropout: float) -> bool:
     on_gpu = query.device.type in ("cuda", "meta")
-    return on_gpu and one_by_one(query.device, query.dtype, query.shape[-1], softcap) is None
+    return on_gpu and one_by_one(query.device, query.dtype, query.shape[-1], softcap, dropout) is None
 
 
 @lru_cache(maxsize=8)

@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sdsbench.methods.global_random import seeded
+from sdsbench.training.causal import CausalObjective
 from sdsbench.training.loop import Training
 from sdsbench.training.state import TrainState
-from sdsbench.training.tokens import EncodedText
 
 SEEDS = range(8)
 """Seeds of the global generators that are compared; a layer that drops one value in ten shows it in one of them."""
@@ -67,18 +67,16 @@ def _mixes(training: Training, examples: Sequence[Any]) -> bool:
 
     The comparison is exact: the passes have equal shapes, so equal rows are computed in the same way.
     """
-    if len(examples) < 2 or not isinstance(examples[1], EncodedText):
+    objective = training.objective
+    if len(examples) < 2 or not isinstance(objective, CausalObjective):
         return False
     first, second = examples
-    other = dataclasses.replace(second, ids=second.ids[::-1])
-    return not torch.equal(_loss_beside(training, first, second), _loss_beside(training, first, other))
-
-
-def _loss_beside(training: Training, first: EncodedText, second: EncodedText) -> Tensor:
-    """The loss of the first sequence in a pass over both."""
-    with training.dropout.of_step(1):
-        training.dropout.masks.begin_pass(2, training.objective.tokens([first, second]))
-        return training.objective.losses(training.model, [[first], [second]], training.device)[0]
+    losses = []
+    for other in (second, dataclasses.replace(second, ids=second.ids[::-1])):
+        with training.dropout.of_step(1):
+            training.dropout.masks.begin_pass(2, objective.tokens([first, other]))
+            losses.append(objective.losses(training.model, [[first], [other]], training.device)[0])
+    return not torch.equal(*losses)
 
 
 @contextmanager

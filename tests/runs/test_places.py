@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.processor import Load
 from sdsbench.models.load import load as load_model
 from sdsbench.runs import banner, prepare
 from sdsbench.runs.configuration.compose import compose_run
@@ -68,3 +69,20 @@ def test_the_banner_says_where_a_gpu_attends_to_one_sequence_after_the_other(mon
     assert "attention" not in banner.banner(config, loaded, 1, None) + said(torch.bfloat16, (8, 6))
     assert "a call for each sequence (slower, the same numbers): the one kernel needs" in said(torch.float16, (7, 5))
     assert "this run in float32" in said(torch.float32, (9, 0))
+    loaded.model.model.config.attention_dropout = 0.1
+    assert "the one kernel drops no attention weights, this model does" in said(torch.bfloat16, (9, 0))
+
+
+def test_the_banner_says_which_cores_are_used_and_what_else_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["model=micro", "method=lora", "task=gsm8k", "data.source=embedded", "data.train_limit=8", "device=cpu"]
+    config = compose_run([*words, "threads=1"])
+    loaded = prepare.load(config, load_model)
+    monkeypatch.setattr(banner, "expected_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(banner, "usable_cores", lambda: 4)
+
+    def said(held: float) -> str:
+        monkeypatch.setattr(Load, "others_since", lambda _: held)
+        return banner.banner(config, loaded, 1, Load(0.0, 0.0, 0.0))
+
+    assert "1 threads of 4 cores" in said(0.0) and "other work held" not in said(0.0)
+    assert "other work held 1000.0 of the" in said(1000.0)
