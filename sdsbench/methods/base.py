@@ -150,6 +150,9 @@ class Method:
     trains_base: ClassVar[bool] = False
     """Whether weights of the base model itself train (full fine-tuning)."""
 
+    trains_between_fixed_factors: ClassVar[bool] = False
+    """Whether the update is B R A with B and A constant: only R, rank x rank, trains."""
+
     packages: ClassVar[tuple[str, ...]] = ()
     """Top-level modules of other packages whose code affects the method's numbers; records hold their versions."""
 
@@ -201,6 +204,10 @@ class Method:
     def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
         """Register this method's fp32 parameters and buffers on one layer (also on the meta device)."""
         raise NotImplementedError
+
+    def largest_update_rank(self) -> int:
+        """The largest rank of the update between two refreshes of a layer's factors."""
+        return self.config.rank
 
     def branches(self, layer: AdaptedLinear) -> list[Branch]:
         """The products whose sum, times s, is the update; gradients flow into parameters only."""

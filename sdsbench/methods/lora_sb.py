@@ -82,6 +82,7 @@ class LoRASB(Method):
     config: LoRASBConfig
     title = "LoRA-SB"
     arxiv = "2411.19557"
+    trains_between_fixed_factors = True
 
     def __init__(self, config: LoRASBConfig) -> None:
         super().__init__(config)

@@ -34,6 +34,7 @@ class LoRAXS(Method):
     config: LoRAXSConfig
     title = "LoRA-XS"
     arxiv = "2405.17604"
+    trains_between_fixed_factors = True
 
     def scale(self) -> float:
         return self.config.alpha / self.config.rank

@@ -122,6 +122,9 @@ class SDSLoRA(Method):
             layer.add_buffer("Q_B", torch.zeros(m, self.config.rank))
             layer.add_buffer("Q_A", torch.zeros(n, self.config.rank))
 
+    def largest_update_rank(self) -> int:
+        return self.config.rank * (2 if self.two_branches() else 1)
+
     def branches(self, layer: AdaptedLinear) -> list[Branch]:
         if self.has_bases and self.two_branches():
             return [(layer.Q_B, layer.A), (layer.B, layer.Q_A.t())]
