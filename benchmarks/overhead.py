@@ -26,6 +26,7 @@ from sdsbench.core.run_folder import read_record
 
 SWEEP = ["method=lora,sds_lora,dora,pissa,rslora", "method.rank=4,8", "train.lr=1e-3,2e-3,4e-3,8e-3"]
 CELLS = 40  # of SWEEP
+RUNS = 10_000  # of the table in docs/speed.md
 RUN = [
     "model=micro", "task=gsm8k", "data.source=embedded", "train.max_steps=1", "eval.limit=1", "eval.untrained=false",
     "threads=1",
@@ -34,7 +35,7 @@ RUN = [
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parsed(
-        arguments, "overhead", __doc__, runs=10_000, repetitions=(5, "of the start of a run"),
+        arguments, "overhead", __doc__, runs=RUNS, repetitions=(5, "of the start of a run"),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         placing = f"output_root={folder / 'runs'}"
         rows.append(_row("status", given.runs, _seconds("status", str(plan), placing)))
         rows.append(_row("load_runs", given.runs, _load(folder / "runs")))
-    report.write(Path(given.out) / "overhead.csv", rows, {}, torch.device("cpu"))
+    name = "overhead.csv" if given.runs == RUNS else f"overhead-{given.runs}.csv"
+    report.write(Path(given.out) / name, rows, {}, torch.device("cpu"))
     print(report.table(rows))
     return 0
 

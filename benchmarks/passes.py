@@ -48,8 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     peak = _peak(device)
     rows = []
     for cut, taken in seconds.items():
-        ratio = statistics.median(first / own for first, own in zip(seconds[cuts[0]], taken, strict=True))
         row = {"examples_a_pass": cut, "tokens_a_pass": cut * given.length, "passes": -(-given.examples // cut)}
+        if not taken:
+            rows.append(row | {"step_seconds": "does not fit"})
+            continue
+        ratio = statistics.median(first / own for first, own in zip(seconds[cuts[0]], taken, strict=True))
         row |= {"step_seconds": round(statistics.median(taken), 4), "speed_against_first": round(ratio, 3)}
         rate = needed / statistics.median(taken)
         row |= {"teraflops": round(rate / 1e12, 3), "share_of_peak": round(rate / peak, 4) if peak else ""}
@@ -66,16 +69,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(
     run: Ours, workload: Workload, cuts: Sequence[int], rounds: int, device: torch.device
 ) -> dict[int, list[float]]:
-    """Seconds of a step for each cut; one untimed round comes first."""
+    """Seconds of a step for each cut; one untimed round comes first.
+
+    No seconds for a cut whose passes do not fit into memory: training halves such passes (`TrainState.micro_limit`).
+    """
     seconds: dict[int, list[float]] = {cut: [] for cut in cuts}
+    fitting = set(cuts)
     for number in range(1 + rounds):
-        for cut in cuts:
+        for cut in [cut for cut in cuts if cut in fitting]:
             training = dataclasses.replace(run.training, micro_tokens=cut * workload.examples[0].length)
             synchronize(device)
             started = time.perf_counter()
             training.step_on(run.state, workload.batch(number))
             synchronize(device)
-            if number:
+            if run.state.micro_limit is not None:
+                run.state.micro_limit = None
+                fitting.discard(cut)
+                seconds[cut].clear()
+            elif number:
                 seconds[cut].append(time.perf_counter() - started)
     return seconds
 

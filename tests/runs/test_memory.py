@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -289,3 +290,28 @@ def test_published_settings_fit_or_not() -> None:
     )
     assert lora is not None and full is not None
     assert lora < 48e9 < full
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_pass_on_a_gpu_has_the_largest_power_of_two_of_tokens_that_fits(runs: int) -> None:
+    """One byte less, and it is half as many; never less than one example of each run, never more than GPU_TOKENS."""
+    config, longest = compose_run(["model=micro", "method=lora", "task=gsm8k", "data.source=embedded"]), 100
+    for tokens in (1024, 4096):
+        rows = Batch((longest,) * (tokens // (longest * runs)), 1.0)
+        needed = memory.needed_bytes(training_bytes(config, rows, "bfloat16", runs)) / memory.USABLE
+        found = [memory.tokens_that_fit(config, longest, room, "bfloat16", runs) for room in (needed, needed - 1)]
+        assert found == [tokens, tokens // 2]
+    assert memory.tokens_that_fit(config, longest, 1.0, "bfloat16", runs) == longest * runs
+    assert memory.tokens_that_fit(config, longest, 1e15, "bfloat16", runs) == memory.GPU_TOKENS
+
+
+def test_micro_tokens_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As asked; `auto`: by the device's memory on a GPU, constant on a CPU; none for adamw8bit, one pass a step."""
+    words = ["model=micro", "task=gsm8k", "data.source=embedded"]
+    asked, auto = compose_run([*words, "train.micro_tokens=300"]), compose_run(words)
+    whole = compose_run([*words, "method=full_ft", "train.optimizer=adamw8bit"])
+    card = SimpleNamespace(total_memory=1e15)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    for device, expected in (("cpu", memory.CPU_TOKENS), ("cuda", memory.GPU_TOKENS)):
+        found = [memory.micro_tokens(c, 100, torch.device(device), "bfloat16") for c in (asked, auto, whole)]
+        assert found == [300, expected, None]

@@ -98,7 +98,8 @@ def check_cuts(training: Training, state: TrainState) -> None:
     """Passes of one example, of some, and of all, after a step that has moved every factor.
 
     To 1e-6 in fp32. Gradients of OLoRA and LoRA-GA, which subtract their start from the base, are differences of large
-    numbers and round three times as much, as do those of peft's FourierFT. On CUDA, whose products sum in another order at each shape, to 1e-5.
+    numbers and round three times as much, as do those of peft's FourierFT. On CUDA, whose products sum in another order
+    at each shape, to 1e-5.
     """
     of_loss, of_gradient = (1e-6, 1e-6) if training.device.type == "cpu" else (1e-5, 1e-5)
     if state.method.name in ("olora", "lora_ga", "peft"):
