@@ -45,12 +45,12 @@ part() {
   rm -rf "$work/part"
   mkdir "$work/part"
   timeout --kill-after=10 "$left" "$@" || code=$?
-  if ((code == 124 || code == 137)); then echo "== $file: cut off by --minutes $minutes; the same command repeats it"; exit 75; fi
+  if ((code == 124 || code == 137)); then echo "== $file: cut off by --minutes $minutes; the same command goes on with it"; exit 75; fi
   if [[ ! -e $work/part/$file ]]; then echo "== $file: failed with code $code" >&2; failed=yes; return; fi
   mv "$work/part/$file" "$out/$file"
 }
 
-"$python" scripts/gpu_suite.py packages "$work/packages.json" ${dry:+--dry-run} || exit 3
+"$python" -m scripts.gpu_suite packages "$work/packages.json" ${dry:+--dry-run} || exit 3
 if [[ ! -e $out/packages.json ]]; then
   cp "$work/packages.json" "$out/packages.json"
 elif ! cmp -s "$work/packages.json" "$out/packages.json"; then
@@ -76,7 +76,10 @@ else
 fi
 for name in training runs; do
   # shellcheck disable=SC2086 # a list of folders
-  part "tests-$name.json" "$python" scripts/gpu_suite.py tests "$work/part/tests-$name.json" ${!name}
+  progress=$out/.tests-$name.jsonl # one line a test, so that a call that is cut off repeats none
+  part "tests-$name.json" "$python" -m scripts.gpu_suite tests "$work/part/tests-$name.json" "$progress" ${!name} \
+    ${dry:+--dry-run}
+  if [[ -e $out/tests-$name.json ]]; then rm -f "$progress"; fi
 done
 common=(--device "$device" --dtype "$dtype" --out "$work/part")
 rank=$([[ -n $dry ]] && echo r4-b2 || echo r32-b4)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts import gpu_suite
 from tests.conftest import ROOT
 
 
@@ -35,3 +36,22 @@ def test_a_part_that_is_there_is_done_and_no_part_begins_without_time(tmp_path: 
     (tmp_path / "packages.json").write_text(json.dumps({**facts, "code": "0" * 64}))
     code, said = suite("--dry-run", "--minutes", "0", str(tmp_path))
     assert code == 2 and "another device, code or packages" in said
+
+
+def test_tests_that_ended_in_a_call_that_was_cut_off_are_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\n\n"
+        "def test_first() -> None:\n    raise AssertionError('it ran again')\n\n"
+        "def test_second() -> None:\n    assert 1 == 2\n\n"
+        "@pytest.mark.skip(reason='as on a machine without a card')\ndef test_third() -> None:\n    pass\n"
+    )
+    progress = tmp_path / "progress.jsonl"
+    ended = {"test": "test_some.py::test_first", "outcome": "passed", "seconds": 7.0}
+    cut_off = '{"test": "test_some.py::test_second", "outc'
+    progress.write_text(json.dumps(ended) + "\n" + cut_off)
+    found, code = gpu_suite.tests(progress, [str(tmp_path), f"--rootdir={tmp_path}"], dry_run=True)
+    assert code == 1 and found["outcomes"] == {"passed": 1, "failed": 1, "skipped": 1}
+    ((name, message),) = found["failures"].items()
+    assert name == "test_some.py::test_second" and "assert 1 == 2" in message
+    found, code = gpu_suite.tests(progress, [str(tmp_path), f"--rootdir={tmp_path}"], dry_run=True)
+    assert code == 0 and len(found["failures"]) == 1, "what failed before is still told"
