@@ -23,7 +23,8 @@ def plant_link(path: Path) -> None:
 
 PLANTED: list[tuple[str, Callable[[Path], object]]] = [
     ("lock", plant_link), ("samples", plant_link), ("adapter", plant_link), ("probes", plant_link),
-    ("metrics.jsonl", plant_link), ("record.json", os.mkfifo), ("private.jsonl", os.mkfifo), ("config.yaml", Path.mkdir),
+    ("metrics.jsonl", plant_link), ("record.json", os.mkfifo), ("private.jsonl", os.mkfifo),
+    ("config.yaml", Path.mkdir),
 ]  # fmt: skip
 
 
