@@ -26,7 +26,7 @@ class ScaledConfig(LowRankConfig):
 
 
 def test_new_method_is_one_class_that_trains_merges_and_exports(tmp_path) -> None:
-    """W = W0 + strength * B A, where A starts with non-negative entries; no other module names the method."""
+    """W = W0 + strength * B A, where A starts with non-negative entries."""
 
     @register("toy_average", ScaledConfig)
     class ToyMethod(Method):
