@@ -69,13 +69,13 @@ def write_rows(root: Path, name: str, rows: list[dict[str, Any]], split: str) ->
     return DataConfig(source="local", root=str(root))
 
 
-def tested_split(name: str) -> str:
+def loaded_split(name: str) -> str:
     return "train" if name == "metamathqa" else "validation" if name.startswith("glue") else "test"
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_good_rows_are_accepted(name: str, tmp_path: Path) -> None:
-    assert len(sources.load(name, tested_split(name), write_rows(tmp_path, name, GOOD[name], tested_split(name)))) == 4
+    assert len(sources.load(name, loaded_split(name), write_rows(tmp_path, name, GOOD[name], loaded_split(name)))) == 4
 
 
 @pytest.mark.parametrize(("name", "column", "value", "expected"), BAD, ids=lambda value: str(value)[:20])
@@ -84,11 +84,11 @@ def test_bad_cell_is_refused_with_row_column_and_accepted_values(
 ) -> None:
     rows = [dict(row) for row in GOOD[name]]
     rows[2][column] = value
-    config = write_rows(tmp_path, name, rows, tested_split(name))
+    config = write_rows(tmp_path, name, rows, loaded_split(name))
     with pytest.raises(Unavailable) as caught:
-        sources.load(name, tested_split(name), config)
+        sources.load(name, loaded_split(name), config)
     text = str(caught.value)
-    assert f"data set {name}, split {tested_split(name)}, source local: 1 of 4 rows cannot be used" in text
+    assert f"data set {name}, split {loaded_split(name)}, source local: 1 of 4 rows cannot be used" in text
     assert f"row 3, column {column}: " in text and expected in text
     assert len(text) < 600
 
