@@ -230,7 +230,7 @@ def restore(inputs: InputFolder, name: str) -> None:
 
 
 def read_all(inputs: InputFolder, name: str, how: str, report: bool, output: Path) -> list[str]:
-    """Call every reader of the damaged file `name`; returns which undamaged input is missing from what they read.
+    """Call every reader of the damaged file `name`; returns the undamaged input that is missing from their results.
 
     Errors of this package are expected; any other exception is raised.
     """

@@ -173,8 +173,8 @@ def test_flattening_keeps_the_norm_of_the_update() -> None:
     flat, reset = (tiny_session("sds_lora", warmup_steps=2, variant=variant) for variant in ("flat_lora", "reset_lora"))
     flat.train(2)
     reset.train(2)
-    for mine, other in zip(deltas(flat), deltas(reset), strict=True):
-        torch.testing.assert_close(mine.norm(), other.norm(), rtol=1e-4, atol=0)
+    for flat_delta, reset_delta in zip(deltas(flat), deltas(reset), strict=True):
+        torch.testing.assert_close(flat_delta.norm(), reset_delta.norm(), rtol=1e-4, atol=0)
 
 
 def test_scaled_bases_keep_the_singular_values() -> None:
