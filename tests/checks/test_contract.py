@@ -1,4 +1,4 @@
-"""Every registered method holds the contract of `sdsbench check`, and each check finds a method that breaks it."""
+"""Every registered method holds the contract of `sdsbench check`, which finds methods that break it."""
 
 from __future__ import annotations
 
