@@ -1,4 +1,4 @@
-"""The contract of `sdsbench check` holds for every registered method, and finds what breaks it."""
+"""Every registered method holds the contract of `sdsbench check`, which finds methods that break it."""
 
 from __future__ import annotations
 
@@ -32,29 +32,31 @@ def test_every_method_holds_the_whole_contract(name: str, tmp_path: Path) -> Non
     assert [str(finding) for finding in found if finding.holds is False] == []
 
 
-def broken(monkeypatch: pytest.MonkeyPatch, point: Callable[[RunConfig], Finding], **verbs: Any) -> Finding:
-    """What a point finds of LoRA with some of its verbs replaced."""
-    for name, verb in verbs.items():
-        monkeypatch.setattr(LoRA, name, verb)
+def finding_for_lora_with(
+    monkeypatch: pytest.MonkeyPatch, point: Callable[[RunConfig], Finding], **replaced: Any
+) -> Finding:
+    """The finding of one point of the contract for LoRA with some of its methods replaced."""
+    for name, function in replaced.items():
+        monkeypatch.setattr(LoRA, name, function)
     return point(config_of("lora"))
 
 
-def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def branches(self: LoRA, layer: Any) -> Any:
         return [(layer.B, layer.A.detach() + 0.5 * (layer.A - layer.A.detach()))]
 
-    assert broken(monkeypatch, contract.gradients, branches=branches).holds is False
+    assert finding_for_lora_with(monkeypatch, contract.gradients, branches=branches).holds is False
 
 
-def test_a_draw_from_the_global_generator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draw_from_the_global_generator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def after_step(self: LoRA, *_: Any) -> dict[str, float]:
         torch.rand(1)
         return {}
 
-    assert broken(monkeypatch, contract.randomness, after_step=after_step).holds is False
+    assert finding_for_lora_with(monkeypatch, contract.randomness, after_step=after_step).holds is False
 
 
-def test_state_that_no_checkpoint_holds_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_state_missing_from_checkpoints_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def before_step(self: LoRA, layers: Any, step: int, lr: float) -> None:
         self.seen = getattr(self, "seen", 0) + 1  # type: ignore[attr-defined]
         for layer in layers.values():
@@ -65,30 +67,30 @@ def test_state_that_no_checkpoint_holds_is_found(monkeypatch: pytest.MonkeyPatch
     assert contract.resume(config, tmp_path).holds is False
 
 
-def test_writing_into_the_base_means_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_method_that_changes_base_weights_is_not_trained_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(self: LoRA, layers: Any, context: Any) -> dict[str, float]:
         for layer in layers.values():
             layer.weight.data = layer.weight.data * 1.01
         return {}
 
-    finding = broken(monkeypatch, contract.group, prepare=prepare)
+    finding = finding_for_lora_with(monkeypatch, contract.group, prepare=prepare)
     assert finding.holds is None and "base weights" in finding.text
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math", "commonsense/boolq"])
-def test_tasks_hold_their_contract(task: str) -> None:
+def test_task_holds_its_contract(task: str) -> None:
     config = compose_run(["model=micro", "data.source=embedded", "method=lora", f"task={task}"])
     found = list(check_task(config))
     assert [str(finding) for finding in found if finding.holds is False] == []
 
 
-def test_the_command_names_points_and_fails_where_one_does(
+def test_check_command_prints_each_point_and_fails_if_one_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(contract, "resume", lambda *_: Finding("resume", False, "made to fail"))
     monkeypatch.setattr(contract, "gradients", lambda *_: Finding("gradients", True, ""))
     monkeypatch.setattr(contract, "export", lambda *_: Finding("export", None, ""))
     assert main(["check", "method=lora"]) == 4
-    said = capsys.readouterr()
-    assert "FAILS  resume" in said.out and "holds  randomness" in said.out
-    assert "1 point(s) of the contract fail" in said.err
+    printed = capsys.readouterr()
+    assert "FAILS  resume" in printed.out and "holds  randomness" in printed.out
+    assert "1 point(s) of the contract fail" in printed.err

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdsbench.methods.gradients import summed_gradients
 from sdsbench.training.probes.change import change_between, first_order_change, method_direction
-from tests.methods.tiny import Session, start
+from tests.methods.tiny import Session, tiny_session
 
 PLAIN = ("lora", "rslora", "pissa", "milora", "olora")
 CLOSED = (*PLAIN, "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
@@ -18,7 +18,7 @@ LOW_RANK = (*CLOSED, "dora")
 
 
 def trained(name: str, **keys: object) -> Session:
-    session = start(name, dtype=torch.float64, **keys)
+    session = tiny_session(name, dtype=torch.float64, **keys)
     session.train(steps=4)
     return session
 
@@ -106,7 +106,7 @@ def test_change_between_two_states(name: str) -> None:
 
 
 def test_direction_leaves_gradients_and_moments_alone() -> None:
-    session = start("lora_pro", mode="full")
+    session = tiny_session("lora_pro", mode="full")
     session.train(steps=4)
     _, raw = gradients(session)
     name, layer = next(iter(session.layers.items()))
