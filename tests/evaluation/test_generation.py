@@ -16,7 +16,7 @@ from sdsbench.evaluation.static_step import StaticStep
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.training.tokens import prompt_ids
-from tests.models.folders import NEW, OTHERS, random_model
+from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, random_model
 
 PROMPTS = [f"Tom has {i} apples. He buys {'many ' * (i % 4)}more. How many apples does he have?" for i in range(9)]
 
@@ -215,7 +215,7 @@ def test_static_steps_of_other_architectures(
     """Their tokens in fp32 are those of plain steps. In bf16 on CUDA a replayed graph gives, to the bit, what its
     kernels give when they are launched."""
     monkeypatch.setattr(decoding, "SLACK", 1)  # columns run out several times
-    facts = {**NEW, **OTHERS}[kind]
+    facts = {**PACKED_DECODERS, **PADDED_DECODERS}[kind]
     model = random_model(kind, {**facts, "sliding_window": 4096} if "sliding_window" in facts else facts)
     on_cuda = micro.model.device.type == "cuda"
     model.to(micro.model.device, torch.bfloat16 if on_cuda else torch.float32)
@@ -236,7 +236,7 @@ def test_models_without_static_steps_answer_as_before_and_say_why_once(
     kind: str, micro, static_steps: list[StaticStep], lines: list[str]
 ) -> None:
     """Falcon's distances come from a mask of two dimensions, and a short window places its own columns."""
-    model = random_model(kind, {**NEW, **OTHERS}[kind]).to(micro.model.device)
+    model = random_model(kind, {**PACKED_DECODERS, **PADDED_DECODERS}[kind]).to(micro.model.device)
     plain = Generator(model, micro.tokenizer, 4, steps="plain").answers(UNEQUAL[:9])
     for _ in range(2):
         assert Generator(model, micro.tokenizer, 4, steps="captured").answers(UNEQUAL[:9]) == plain

@@ -11,7 +11,7 @@ import torch
 from sdsbench.evaluation.decoding import last_logits
 from sdsbench.evaluation.key_value_cache import reserved_cache
 from sdsbench.evaluation.static_step import StaticStep
-from tests.models.folders import NEW, OTHERS, random_model
+from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, random_model
 
 META = torch.device("meta")
 KINDS = [
@@ -22,7 +22,7 @@ KINDS = [
 
 def make_a_step(kind: str, **changes: Any) -> None:
     """Of a model in bf16: a value that is read, or a tensor of main memory that meets one of the device, raises."""
-    facts = {**NEW, **OTHERS}[kind] | changes
+    facts = {**PACKED_DECODERS, **PADDED_DECODERS}[kind] | changes
     model = random_model(kind, {**facts, "sliding_window": 4096} if facts.get("sliding_window") else facts)
     model.to(META, torch.bfloat16)
     config, rows, columns, capacity = model.config, 3, 5, 64
