@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdsbench.methods.base import build, lookup
 from tests.methods.tiny import Session, start, tiny_model
-from tests.training.test_side_by_side import member
+from tests.training.test_side_by_side import make_member
 
 BETA1, BETA2 = 0.8, 0.9
 
@@ -161,7 +161,7 @@ def test_clipping_limits_the_raw_gradient() -> None:
     """The norm that train.clip_norm sees is that of LoRA at the same point, whatever AltLoRA makes of the gradient."""
     norms, moved = {}, {}
     for name, clip_norm in (("lora", None), ("altlora", None), ("altlora", 0.01)):
-        run = member(tiny_model("decoder"), name, seed=0, lr=0.1)
+        run = make_member(tiny_model("decoder"), name, seed=0, lr=0.1)
         config = run.training.config.model_copy(update={"clip_norm": clip_norm})
         norms[name, clip_norm] = dataclasses.replace(run.training, config=config).step(run.state).grad_norm
         moved[name, clip_norm] = torch.cat([layer.B.detach().flatten() for layer in run.state.layers.values()])

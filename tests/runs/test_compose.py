@@ -95,7 +95,8 @@ asked = [*{MICRO!r}, "data.source=embedded", "eval.untrained=false", "eval.limit
 class Stepped(BaseException):
     pass
 def stepped(self, count, text=""):
-    raise Stepped([name for name in {NOT_BEFORE_FIRST_STEP!r} if name in sys.modules], gc.get_freeze_count() > 0, gc.isenabled())
+    imported = [name for name in {NOT_BEFORE_FIRST_STEP!r} if name in sys.modules]
+    raise Stepped(imported, gc.get_freeze_count() > 0, gc.isenabled())
 progress.Progress.advance = stepped
 try:
     main(asked)

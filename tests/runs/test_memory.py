@@ -79,7 +79,7 @@ def real_model(config: RunConfig, facts: dict[str, Any]) -> Any:
 
 
 def counted_peak(config: RunConfig, kind: str, monkeypatch: pytest.MonkeyPatch, runs: int = 1) -> int:
-    """Bytes of all live tensors at the peak of the second step on real tensors, weights and optimizer state included."""
+    """Bytes of live tensors at the peak of the second step on real tensors, weights and optimizer state included."""
     monkeypatch.setattr(
         "sdsbench.training.meta_device.META", torch.device("cpu")
     )  # the device where runs are assembled
@@ -274,7 +274,7 @@ def test_full_fine_tuning_in_lora_sb_fits_an_a6000(model: str) -> None:
 
 @pytest.mark.parametrize("task", ("glue/cola", "glue/rte", "glue/qnli"))
 def test_lora_sb_glue_runs_fit_an_a6000(task: str) -> None:
-    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000; a batch of rows of the maximal length would not fit."""
+    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000; rows of the maximal length would not fit."""
     config = compose_run(["protocol=lora_sb/glue", f"task={task}", "method=lora"])
     found = cost.modelled(config, memory=True)
     assert found is not None and found.bytes is not None
