@@ -26,15 +26,6 @@ from tests.results.tables.fixtures import built, make_record, make_samples, tune
 from tests.results.tables.papers import write_paper_runs
 
 
-@pytest.fixture(scope="module")
-def paper_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    write_paper_runs(root, "lora_sb/table1")
-    for name in ("lora_sb/table2", "lora_sb/table3"):
-        write_paper_runs(root, name, seeds=2)
-    return root
-
-
 def test_cells_hold_own_and_published_values_and_the_status_of_failed_runs(paper_runs: Path) -> None:
     frame = built("lora_sb/table1", paper_runs).frame.set_index(["row", "column"])
     lora = frame.loc[("lora_r32", "mistral_7b/gsm8k")]
