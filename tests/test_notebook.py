@@ -23,5 +23,5 @@ def test_every_cell_runs(tmp_path: Path) -> None:
         for output in cell.get("outputs", [])
     ]
     assert any("run <code>" in text for text in displayed), "a record shows its scores"
-    assert any("2 methods" in text for text in displayed), "the plan says what the budget buys"
+    assert any("2 methods" in text for text in displayed), "the plan describes what the budget affords"
     assert sorted(path.name for path in (tmp_path / "results/plans").iterdir()) == ["notebook"]

@@ -1,4 +1,4 @@
-"""The example plugin, installed beside sdsbench or named by the key `plugins`: run, sweep, export and table."""
+"""The example plugin, installed together with sdsbench or named by the key `plugins`: run, sweep, export, table."""
 
 from __future__ import annotations
 

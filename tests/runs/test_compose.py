@@ -91,7 +91,7 @@ def test_run_imports_no_unneeded_package_before_its_first_step(tmp_path: Path) -
 import gc, sys
 from sdsbench.__main__ import main
 from sdsbench.core import progress
-asked = [*{MICRO!r}, "data.source=embedded", "eval.untrained=false", "eval.limit=2", "output_root={tmp_path}"]
+words = [*{MICRO!r}, "data.source=embedded", "eval.untrained=false", "eval.limit=2", "output_root={tmp_path}"]
 class Stepped(BaseException):
     pass
 def stepped(self, count, text=""):
@@ -99,7 +99,7 @@ def stepped(self, count, text=""):
     raise Stepped(imported, gc.get_freeze_count() > 0, gc.isenabled())
 progress.Progress.advance = stepped
 try:
-    main(asked)
+    main(words)
 except Stepped as stopped:
     assert stopped.args == ([], True, True), stopped.args
 else:

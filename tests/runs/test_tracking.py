@@ -130,7 +130,7 @@ def test_tracker_is_not_part_of_the_run_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "asked", "key", "found"),
+    ("mode", "variable", "key", "found"),
     [
         ("auto", None, False, "offline"),
         ("auto", None, True, "online"),
@@ -140,12 +140,12 @@ def test_tracker_is_not_part_of_the_run_id() -> None:
     ],
 )
 def test_wandb_mode_follows_configuration_environment_and_key(
-    mode: str, asked: str | None, key: bool, found: str, monkeypatch: pytest.MonkeyPatch
+    mode: str, variable: str | None, key: bool, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setattr(wandb, "login", lambda prompt, verify: key and not verify)
-    if asked:
-        monkeypatch.setenv("WANDB_MODE", asked)
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
     assert wandb_view.mode_of(TrackerConfig(name="wandb", mode=mode)) == found  # type: ignore[arg-type]
 
 

@@ -108,7 +108,7 @@ def test_plan_prints_time_and_disk_before_its_first_run(
     number = r"\d+(\.\d+)?"
     assert re.search(rf"on this CPU, by a short step measured now.*: {number} (s|min) of work left, the longest", out)
     assert re.search(rf"disk: at most {number} MB", out) and "eval.also" not in out
-    assert main(["plan", *words, "eval.also=[rte]", "--name", "beside"]) == 0
+    assert main(["plan", *words, "eval.also=[rte]", "--name", "second_scores"]) == 0
     assert "not in it: what eval.also and eval.text score" in capsys.readouterr().out
     assert re.search(rf"GPU-hours left, the longest run {number} s", out)
 

@@ -30,7 +30,7 @@ def _entry(name: str, mode: int = 0) -> zipfile.ZipInfo:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ([(_entry("../out.txt"), b"x")], "leads elsewhere"),
         ([(_entry("/etc/out.txt"), b"x")], "leads elsewhere"),
@@ -47,11 +47,11 @@ def _entry(name: str, mode: int = 0) -> zipfile.ZipInfo:
     ids=lambda value: None if isinstance(value, list) else value,
 )
 def test_forbidden_zip_entries_are_refused_and_nothing_is_unpacked(
-    entries: list[Any], said: str, tmp_path: Path
+    entries: list[Any], message: str, tmp_path: Path
 ) -> None:
     path = _write_zip(tmp_path / "bad.zip", entries)
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(DamagedFile, match=said):
+    with pytest.raises(DamagedFile, match=message):
         opened(path)
     assert set(tmp_path.rglob("*")) == before
 
@@ -65,7 +65,7 @@ def _zip_bytes(entries: list[tuple[zipfile.ZipInfo, bytes]]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ([(_entry("../out.txt"), b"x")], "together.zip: entries.*leads elsewhere"),
         ([(_entry("runs/link", stat.S_IFLNK | 0o777), b"/etc/passwd")], "a link"),
@@ -75,12 +75,12 @@ def _zip_bytes(entries: list[tuple[zipfile.ZipInfo, bytes]]) -> bytes:
     ],
     ids=lambda value: None if isinstance(value, list) else value,
 )
-def test_zip_file_inside_a_bundle_is_held_to_the_same_rules(entries: list[Any], said: str, tmp_path: Path) -> None:
+def test_zip_file_inside_a_bundle_is_held_to_the_same_rules(entries: list[Any], message: str, tmp_path: Path) -> None:
     path = _write_zip(
         tmp_path / "bad.zip", [(_entry("bundle.json"), b"{}"), (_entry("together.zip"), _zip_bytes(entries))]
     )
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(DamagedFile, match=said):
+    with pytest.raises(DamagedFile, match=message):
         opened(path)
     assert set(tmp_path.rglob("*")) == before
     _write_zip(path, [(_entry("bundle.json"), b"{}"), (_entry("together.zip"), b"no zip file")])

@@ -84,11 +84,11 @@ def test_bundle_of_verdicts_gives_the_tables_of_its_folder(
     assert not any("metrics" in name or "config" in name for name in files)
     capsys.readouterr()
     for table in (["table", "grid"], ["table", "compare", "--reference", "sds_lora"], ["verdict"]):
-        said = []
+        printed = []
         for place in (bundled_runs, path):
             assert main([*table, "--runs", str(place)]) == 0
-            said.append(capsys.readouterr().out)
-        assert said[0] == said[1]
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1]
     run = next(bundled_runs.glob("*"))
     both = [found for place in (run, path) for found in load([place])[0] if found.id == run.name]
     whole, small = (answers_of(found, found.record.scores[0]) for found in both)

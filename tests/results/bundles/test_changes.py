@@ -76,9 +76,9 @@ CHANGES: list[tuple[str, Callable[[Files], None], str]] = [
 """The changed value, the change, and the reason reported once all hashes fit (empty where no file contradicts it)."""
 
 
-@pytest.mark.parametrize(("change", "said"), [case[1:] for case in CHANGES], ids=[case[0] for case in CHANGES])
+@pytest.mark.parametrize(("change", "reason_part"), [case[1:] for case in CHANGES], ids=[case[0] for case in CHANGES])
 def test_changed_value_is_reported_and_its_run_left_out(
-    change: Callable[[Files], None], said: str, bundle: Path, tmp_path: Path
+    change: Callable[[Files], None], reason_part: str, bundle: Path, tmp_path: Path
 ) -> None:
     """The hashes reveal the change; with hashes made to fit, a contradiction between the bundle's files reveals it."""
     files = contents(bundle)
@@ -88,11 +88,11 @@ def test_changed_value_is_reported_and_its_run_left_out(
     assert len(found) == 1
     (reason,) = damaged.values()
     assert name in reason and str(tmp_path / "changed.zip") in reason
-    if not said:
+    if not reason_part:
         return
     found, damaged = read_all(pack(tmp_path / "resealed.zip", reseal(files)))
     assert len(found) == 1, "the other run is still read"
-    assert said in next(iter(damaged.values()))
+    assert reason_part in next(iter(damaged.values()))
 
 
 def test_records_made_before_a_key_existed_are_read(bundle: Path, tmp_path: Path) -> None:
@@ -147,5 +147,5 @@ def test_regrading_stops_after_three_answers_that_exceed_the_limits(monkeypatch:
     graded: list[str] = []
     monkeypatch.setattr(consistency, "graders", lambda _: {"fixed": lambda gold, text: graded.append(text)})
     answers = [{"index": i, "response": str(i), "scores": {"fixed": 1.0}} for i in range(1000)]
-    (said,) = consistency._graded(None, "math (trained)", answers)  # type: ignore[arg-type]
-    assert len(graded) == 3 and "does not come to within its limits" in said
+    (reason,) = consistency._graded(None, "math (trained)", answers)  # type: ignore[arg-type]
+    assert len(graded) == 3 and "does not come to within its limits" in reason

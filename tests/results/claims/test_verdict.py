@@ -249,7 +249,7 @@ def test_score_of_the_untrained_model_is_inadmissible(tmp_path: Path) -> None:
 
 
 def test_score_that_depends_on_truncated_answers_is_inadmissible(tmp_path: Path) -> None:
-    """More of LoRA's answers are truncated than the methods differ by; where few are truncated, the answer stands."""
+    """More of LoRA's answers are truncated than the methods differ by; where few are, the answer is unchanged."""
     rng = np.random.default_rng(0)
     for folder, cut in (("many", 40), ("few", 1)):
         for method, skill in (("lora", 0.3), ("sds_lora", 0.6)):

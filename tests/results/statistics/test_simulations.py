@@ -49,10 +49,13 @@ def test_recommended_seeds_find_the_difference(gain: float, seed_noise: float) -
     pilots = [contrasts.unpaired_crossed(*answers(rng, 40, seed_noise, gain)).variances for _ in range(10)]
     of_seeds = float(np.mean([40 * pilot.of_seeds for pilot in pilots if pilot]))
     of_questions = float(np.mean([pilot.of_questions for pilot in pilots if pilot]))
-    asked = variances.needed(variances.Variances(of_seeds / 3, 4, of_questions, QUESTIONS - 1), gain, 3, QUESTIONS)
-    assert asked.seeds is not None and 3 <= asked.seeds <= 60
+    recommended = variances.needed(
+        variances.Variances(of_seeds / 3, 4, of_questions, QUESTIONS - 1), gain, 3, QUESTIONS
+    )
+    assert recommended.seeds is not None and 3 <= recommended.seeds <= 60
     found = [
-        contrasts.unpaired_crossed(*answers(rng, asked.seeds, seed_noise, gain)).p_value < 0.05 for _ in range(400)
+        contrasts.unpaired_crossed(*answers(rng, recommended.seeds, seed_noise, gain)).p_value < 0.05
+        for _ in range(400)
     ]
     assert 0.74 <= np.mean(found) <= 0.93
 
@@ -63,8 +66,8 @@ def test_questions_are_recommended_where_more_seeds_do_not_help() -> None:
     pilot = contrasts.unpaired_crossed(*answers(rng, 60, 0.01, 0.03)).variances
     assert pilot is not None
     three = variances.Variances(60 * pilot.of_seeds / 3, 4, pilot.of_questions, QUESTIONS - 1)
-    asked = variances.needed(three, 0.02, 3, QUESTIONS)
-    assert asked.seeds is None and asked.questions is not None and asked.questions > QUESTIONS
+    recommended = variances.needed(three, 0.02, 3, QUESTIONS)
+    assert recommended.seeds is None and recommended.questions is not None and recommended.questions > QUESTIONS
     found = [contrasts.unpaired_crossed(*answers(rng, 200, 0.01, 0.02)).p_value < 0.05 for _ in range(120)]
     assert np.mean(found) < 0.7
 
