@@ -59,7 +59,7 @@ def write_plugin(folder: Path, name: str) -> list[str]:
     return [f"plugins=[plugin_{name}]", f"method={name}"]
 
 
-def edit(path: Path, old: str, new: str) -> None:
+def replace_in_file(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
@@ -91,9 +91,9 @@ def test_changed_code_of_a_method_is_refused_and_changed_comments_are_not(
     source = tmp_path / "plugin_reuse_a.py"
     assert first.provenance is not None and {"core", "method", "plugin:plugin_reuse_a"} <= first.provenance.code.keys()
     assert "plugin_reuse_a" in (first.provenance.uncommitted or [])
-    edit(source, "class Mine(LoRA):", "# the fourth root\nclass Mine(LoRA):\n    '''Another scale.'''")
+    replace_in_file(source, "class Mine(LoRA):", "# the fourth root\nclass Mine(LoRA):\n    '''Another scale.'''")
     assert execute(config, context) == first and "found finished run" in logged[-2]
-    edit(source, "rank**0.25", "rank**0.5")
+    replace_in_file(source, "rank**0.25", "rank**0.5")
     with pytest.raises(Refused, match=r"(?s)finished run .* other code .*code of method: then .*force=true") as caught:
         execute(config, context)
     assert caught.value.exit_code == 2
@@ -111,12 +111,12 @@ def test_interrupted_run_resumes_only_with_unchanged_code(tmp_path: Path, monkey
     words = [*FAST, "model=micro", f"output_root={tmp_path / 'runs'}", *write_plugin(tmp_path, "reuse_b")]
     interrupt_run(words, (str(tmp_path),))
     source = tmp_path / "plugin_reuse_b.py"
-    edit(source, "rank**0.25", "rank**0.5")
+    replace_in_file(source, "rank**0.25", "rank**0.5")
     with pytest.raises(Refused, match=r"(?s)checkpoint-3 of run .*code of method"):
         execute(compose_run(words, [str(tmp_path)]), RunContext(log=lambda _: None))
     path = next((tmp_path / "runs").glob("*/record.json"))
     assert read_record(path).status == "preempted", "a refusal does not count as a failure of the run"
-    edit(source, "rank**0.5", "rank**0.25  # as it was")
+    replace_in_file(source, "rank**0.5", "rank**0.25  # as it was")
     record = execute(compose_run(words, [str(tmp_path)]), RunContext(log=lambda _: None))
     assert (record.status, record.attempts[-1].from_step) == ("done", 3)
 
@@ -158,12 +158,12 @@ def test_changed_core_code_is_refused_and_code_of_other_methods_is_not(tmp_path:
 
     assert again().returncode == 0
     (package / "methods" / "another.py").write_text("VALUE = 1\n")
-    edit(package / "methods" / "dora.py", "class DoRA(", "CONSTANT = 2\n\n\nclass DoRA(")
-    edit(package / "runs" / "banner.py", "def banner(", "CONSTANT = 2\n\n\ndef banner(")
-    edit(package / "training" / "loop.py", "def check_finite(", "# a comment\ndef check_finite(")
+    replace_in_file(package / "methods" / "dora.py", "class DoRA(", "CONSTANT = 2\n\n\nclass DoRA(")
+    replace_in_file(package / "runs" / "banner.py", "def banner(", "CONSTANT = 2\n\n\ndef banner(")
+    replace_in_file(package / "training" / "loop.py", "def check_finite(", "# a comment\ndef check_finite(")
     found = again()
     assert found.returncode == 0 and "found finished run" in found.stdout
-    edit(package / "training" / "loop.py", "def check_finite(", "CONSTANT = 2\n\n\ndef check_finite(")
+    replace_in_file(package / "training" / "loop.py", "def check_finite(", "CONSTANT = 2\n\n\ndef check_finite(")
     refused = again()
     assert refused.returncode == 2 and "code of core: then" in refused.stderr
     assert "code of method" not in refused.stderr

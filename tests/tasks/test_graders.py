@@ -1,4 +1,4 @@
-"""Graders: golden verdicts on hard cases and real generations; no input raises, and no time limit decides a verdict."""
+"""Graders: golden verdicts on hard cases and real generations; no input raises, no time limit decides a verdict."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.local_data]
 ROWS = 100
 
 
-def setting(task: str, data_root: Path, *overrides: str):
+def load_setting(task: str, data_root: Path, *overrides: str):
     config = compose_run(["model=micro", f"task={task}", "data.source=local", f"data.root={data_root}", *overrides])
     loaded = load_model(config.model, torch.float32)
     (evaluation,) = base.build(config.task).evaluations()
@@ -91,7 +91,7 @@ def lm_eval_verdicts(samples: list[dict], filter_name: str) -> list[float]:
 
 
 def test_gsm8k_scorers_equal_lm_evals_filters_on_prepared_answers(data_root):
-    _, evaluation, rows = setting("gsm8k", data_root)
+    _, evaluation, rows = load_setting("gsm8k", data_root)
     theirs = lm_eval_samples(own_gsm8k(), rows, scripted(lambda index: prepared_answer(rows, index)))
     for scorer, filter_name in (("flexible", "flexible-extract"), ("strict", "strict-match")):
         ours = [float(evaluation.scorers[scorer](row, prepared_answer(rows, index))) for index, row in enumerate(rows)]
@@ -100,7 +100,7 @@ def test_gsm8k_scorers_equal_lm_evals_filters_on_prepared_answers(data_root):
 
 
 def test_gsm8k_generations_and_flexible_scores_equal_lm_evals(data_root):
-    loaded, evaluation, rows = setting("gsm8k", data_root, "task.max_new_tokens=48")
+    loaded, evaluation, rows = load_setting("gsm8k", data_root, "task.max_new_tokens=48")
     ours = evaluate_text(loaded.model, loaded.tokenizer, evaluation, rows, "untrained", 16).samples
     config = own_gsm8k() | {
         "doc_to_text": lambda doc: evaluation.prompt(doc),
@@ -114,7 +114,7 @@ def test_gsm8k_generations_and_flexible_scores_equal_lm_evals(data_root):
 
 
 def test_openbookqa_likelihoods_equal_lm_evals(data_root):
-    loaded, evaluation, rows = setting("commonsense/openbookqa", data_root, "task.scorers=[likelihood]")
+    loaded, evaluation, rows = load_setting("commonsense/openbookqa", data_root, "task.scorers=[likelihood]")
     ours = evaluate_text(loaded.model, loaded.tokenizer, evaluation, rows, "untrained", 16).samples
     config = {
         "output_type": "multiple_choice",
