@@ -1,4 +1,4 @@
-"""The shipped micro model: it loads offline, is small, encodes any text and has short tokens for the embedded tasks."""
+"""The shipped micro model: it loads offline, is small, and encodes any text, the embedded tasks in few tokens."""
 
 from __future__ import annotations
 

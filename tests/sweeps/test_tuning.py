@@ -55,14 +55,14 @@ FINAL = f"{'c' * 12}:0"
 GRID = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # the three in the middle are declared
 
 
-def name_of(position: int, seed: int) -> str:
+def run_id_of(position: int, seed: int) -> str:
     """A run id (sixteen hexadecimal digits) of a position in the grid and a seed."""
     return f"{position:08x}{seed:08x}"
 
 
 def make_cell(extend: int = 1) -> TunedCell:
-    names = [[name_of(position, seed) for seed in (100, 101)] for position in range(len(GRID))]
-    final = {"0": [name_of(position, 0) for position in range(len(GRID))]}
+    names = [[run_id_of(position, seed) for seed in (100, 101)] for position in range(len(GRID))]
+    final = {"0": [run_id_of(position, 0) for position in range(len(GRID))]}
     return TunedCell(point={}, key="train.lr", grid=GRID, seeds=[100, 101], tuning=names, final=final, extend=extend)
 
 
@@ -76,7 +76,7 @@ def make_records(scores: dict[int, float | None], losses: dict[int, float] | Non
             record = make_record("lora", seed, shown, stage="validation", status=status, config=HELD_BACK)
             if losses and position in losses and status == "done":
                 record.losses = Losses(first=2.0, last=1.0, tail_mean=1.0, steps=3, validation=losses[position])
-            found[name_of(position, seed)] = record
+            found[run_id_of(position, seed)] = record
     return found
 
 
@@ -195,7 +195,7 @@ def test_runs_beyond_the_declared_grid_start_only_where_they_are_needed(tmp_path
         found = States(plan, tmp_path)
         return {slot.key: found.of(slot).state for slot in plan.slots() if slot.extends or slot.cell}
 
-    low, high = ([name_of(position, seed) for seed in (100, 101)] for position in (0, 4))
+    low, high = ([run_id_of(position, seed) for seed in (100, 101)] for position in (0, 4))
     assert states({1: 0.1}) == dict.fromkeys((*low, *high, FINAL), "waiting")
     assert states({2: 0.2, 3: 0.3}) == {
         **dict.fromkeys(low, "waiting"), **dict.fromkeys(high, "not started"), FINAL: "waiting",

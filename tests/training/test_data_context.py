@@ -23,7 +23,7 @@ LENGTHS = (3, 9, 6, 12)
 ROWS = [EncodedText(tuple((7 * row + 3 * place) % 40 for place in range(n)), 2) for row, n in enumerate(LENGTHS)]
 
 
-def context(seed: int = 0, **train: Any) -> tuple[TrainingContext, dict]:
+def make_context(seed: int = 0, **train: Any) -> tuple[TrainingContext, dict]:
     model = tiny_model("decoder")
     layers = attach(model, make_method("lora"), 0)
     config = TrainConfig(lr=1e-2, **train)
@@ -47,7 +47,7 @@ def gradients_of_mean_losses() -> list[dict[str, Tensor]]:
 def test_summed_gradient_is_that_of_the_rows_mean_losses() -> None:
     assert len({row.targets for row in ROWS}) == len(ROWS), "with rows of equal lengths the test could not fail"
     expected = gradients_of_mean_losses()
-    found, layers = context()
+    found, layers = make_context()
     for name, gradient_mn in found.summed_gradients(layers, len(ROWS)).items():
         total_mn = torch.stack([row[name] for row in expected]).sum(0)
         torch.testing.assert_close(gradient_mn, total_mn, rtol=1e-4, atol=1e-5 * float(total_mn.abs().max()))
@@ -57,7 +57,7 @@ def test_generator_chooses_the_requested_number_of_different_rows() -> None:
     expected = gradients_of_mean_losses()
     chosen = set()
     for seed in range(8):
-        found, layers = context(seed)
+        found, layers = make_context(seed)
         name, gradient_mn = next(iter(found.summed_gradients(layers, 2).items()))
         sums = {(a, b): expected[a][name] + expected[b][name] for a in range(len(ROWS)) for b in range(a)}
         fitting = [pair for pair, sum_mn in sums.items() if torch.allclose(gradient_mn, sum_mn, rtol=1e-3, atol=1e-4)]
@@ -68,13 +68,13 @@ def test_generator_chooses_the_requested_number_of_different_rows() -> None:
 
 def test_context_gives_rows_warmup_steps_and_learning_rate() -> None:
     """LoRA-SB's eta is the learning rate divided by the warm-up steps."""
-    found, _ = context(max_steps=40, warmup_ratio=0.1)
+    found, _ = make_context(max_steps=40, warmup_ratio=0.1)
     assert (found.train_rows, found.warmup_steps, found.learning_rate) == (4, 4, 1e-2)
 
 
 def test_constant_rate_steps_use_the_peak_rate_and_leave_no_optimizer_state() -> None:
     """The steps use the run's first batches at its peak learning rate, whatever the schedule gives there."""
-    found, layers = context(max_steps=40, warmup_ratio=0.5)
+    found, layers = make_context(max_steps=40, warmup_ratio=0.5)
     optimizer = FlatOptimizer(
         [Group("adapter", [layer.B for layer in layers.values()], 1e-2, 0.0, "adamw")], TrainConfig()
     )
@@ -91,7 +91,7 @@ def test_constant_rate_steps_use_the_peak_rate_and_leave_no_optimizer_state() ->
 
 
 def test_batch_adds_the_gradient_of_its_mean_loss_divided_by_its_rows() -> None:
-    found, layers = context()
+    found, layers = make_context()
     total = found.summed_gradients(layers, len(ROWS), batch=len(ROWS))
     targets = [row.targets for row in ROWS]
     expected = gradients_of_mean_losses()

@@ -23,7 +23,7 @@ from tests.results.tables.fixtures import make_record, make_samples, tuned, writ
 SAME = ["model", "task", "rank", "data_source"]
 
 
-def claim(**changes: object) -> Claim:
+def make_claim(**changes: object) -> Claim:
     plain = {
         "id": "c",
         "paper": "p",
@@ -103,7 +103,7 @@ def test_number_of_seeds_that_would_decide() -> None:
 def test_answer_and_needed_seeds_follow_from_the_runs(tmp_path: Path, ours: list[float], answer: str) -> None:
     write_runs(tmp_path, "lora", [0.50, 0.51, 0.53])
     write_runs(tmp_path, "sds_lora", ours)
-    result = verdict_on(tmp_path, claim())
+    result = verdict_on(tmp_path, make_claim())
     finding = result.findings[0]
     assert result.answer == finding.answer == answer
     assert finding.comparison.difference == pytest.approx(100 * (np.mean(ours) - np.mean([0.50, 0.51, 0.53])))
@@ -119,9 +119,9 @@ def test_runs_outside_the_claims_setting_are_judged_apart(tmp_path: Path) -> Non
     for source, ours in (("embedded", [0.60, 0.61, 0.62]), ("local", [0.40, 0.41, 0.42])):
         write_runs(tmp_path, "lora", [0.50, 0.51, 0.53], source=source)
         write_runs(tmp_path, "sds_lora", ours, source=source)
-    result = verdict_on(tmp_path, claim(setting={"data_source": ["local"]}))
+    result = verdict_on(tmp_path, make_claim(setting={"data_source": ["local"]}))
     assert result.answer == "contradicted" and result.elsewhere == "reproduced"
-    assert verdict_on(tmp_path, claim(setting={"model": ["llama3_8b"]})).answer == "undecided"
+    assert verdict_on(tmp_path, make_claim(setting={"model": ["llama3_8b"]})).answer == "undecided"
 
 
 def test_test_uses_the_answers_to_single_questions(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_test_uses_the_answers_to_single_questions(tmp_path: Path) -> None:
             write_run(
                 tmp_path, make_record(method, seed, {"gsm8k": float(right.mean())}), {"gsm8k": make_samples(right)}
             )
-    finding = verdict_on(tmp_path, claim()).findings[0]
+    finding = verdict_on(tmp_path, make_claim()).findings[0]
     found = finding.comparison
     assert found.test.startswith("t over unpaired seeds and questions") and finding.answer == "reproduced"
     assert 15 < found.low < found.difference < found.high < 45  # points, not fractions
@@ -149,7 +149,7 @@ def test_more_questions_are_recommended_where_seeds_would_not_decide(tmp_path: P
             write_run(
                 tmp_path, make_record(method, seed, {"gsm8k": float(once.mean())}, n=60), {"gsm8k": make_samples(once)}
             )
-    result = verdict_on(tmp_path, claim())
+    result = verdict_on(tmp_path, make_claim())
     needed = result.findings[0].needed
     assert result.answer == "undecided" and needed.seeds is None and needed.questions is not None
     assert f"more seeds would not decide: at least {needed.questions} questions are needed" in markdown([result])
@@ -159,7 +159,7 @@ def test_more_questions_are_recommended_where_seeds_would_not_decide(tmp_path: P
 def test_fewer_than_three_seeds_are_inadmissible(tmp_path: Path, seeds: int) -> None:
     write_runs(tmp_path, "lora", [0.2, 0.21][:seeds])
     write_runs(tmp_path, "sds_lora", [0.9, 0.91, 0.92])
-    result = verdict_on(tmp_path, claim())
+    result = verdict_on(tmp_path, make_claim())
     assert result.answer == "inadmissible" and "3 are needed" in result.findings[0].note
 
 
@@ -167,7 +167,7 @@ def test_runs_of_two_code_versions_are_not_averaged(tmp_path: Path) -> None:
     write_runs(tmp_path, "lora", [0.50, 0.51, 0.52])
     write_runs(tmp_path, "sds_lora", [0.6, 0.61])
     write_run(tmp_path, make_record("sds_lora", 2, {"gsm8k": 0.6}, code_hash="other"))
-    finding = verdict_on(tmp_path, claim()).findings[0]
+    finding = verdict_on(tmp_path, make_claim()).findings[0]
     assert finding.answer == "inadmissible" and "code.core" in finding.note
 
 
@@ -175,14 +175,14 @@ def test_unequal_settings_are_inadmissible_and_shared_settings_are_contexts(tmp_
     steps = {n: {"config": {"train": {"lr": 1e-3, "max_steps": n}}} for n in (10, 80)}
     write_runs(tmp_path / "one", "lora", [0.50, 0.51, 0.52], **steps[10])
     write_runs(tmp_path / "one", "sds_lora", [0.60, 0.61, 0.62], **steps[80])
-    finding = verdict_on(tmp_path / "one", claim()).findings[0]
+    finding = verdict_on(tmp_path / "one", make_claim()).findings[0]
     assert finding.answer == "inadmissible"
     assert "unequal settings: train.max_steps: 10 in" in finding.note and "; 80 in" in finding.note
     write_runs(tmp_path / "two", "lora", [0.50, 0.51, 0.52], **steps[10])
     write_runs(tmp_path / "two", "sds_lora", [0.60, 0.61, 0.62], **steps[10])
     write_runs(tmp_path / "two", "lora", [0.70, 0.71, 0.72], **steps[80])
     write_runs(tmp_path / "two", "sds_lora", [0.60, 0.61, 0.62], **steps[80])
-    findings = verdict_on(tmp_path / "two", claim()).findings
+    findings = verdict_on(tmp_path / "two", make_claim()).findings
     assert sorted((f.answer, f.context.split(", ")[-1]) for f in findings) == [
         ("contradicted", "train.max_steps 80"),
         ("reproduced", "train.max_steps 10"),
@@ -194,7 +194,7 @@ def test_best_rate_at_the_end_of_its_grid_is_inadmissible(tmp_path: Path, chosen
     grid = [1e-4, 1e-3, 1e-2]
     write_runs(tmp_path, "lora", [0.50, 0.51, 0.52], tuning=tuned(1e-3, grid))
     write_runs(tmp_path, "sds_lora", [0.60, 0.61, 0.62], lr=chosen, tuning=tuned(chosen, grid))
-    finding = verdict_on(tmp_path, claim()).findings[0]
+    finding = verdict_on(tmp_path, make_claim()).findings[0]
     assert finding.answer == answer
     assert ("is an end of the grid (0.0001 to 0.01)" in finding.note) == (answer == "inadmissible")
 
@@ -202,8 +202,8 @@ def test_best_rate_at_the_end_of_its_grid_is_inadmissible(tmp_path: Path, chosen
 def test_untuned_runs_are_inadmissible_for_a_claim_about_tuned_methods(tmp_path: Path) -> None:
     write_runs(tmp_path, "lora", [0.50, 0.51, 0.52])
     write_runs(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
-    assert verdict_on(tmp_path, claim()).answer == "reproduced"
-    result = verdict_on(tmp_path, claim(tuned=True))
+    assert verdict_on(tmp_path, make_claim()).answer == "reproduced"
+    result = verdict_on(tmp_path, make_claim(tuned=True))
     assert result.answer == "inadmissible" and "not tuned, and the claim is about tuned" in result.findings[0].note
 
 
@@ -227,7 +227,7 @@ def test_constant_predictors_are_inadmissible(tmp_path: Path) -> None:
                 value = sum(answer["scores"]["accuracy"] for answer in answers) / 20  # type: ignore[index,misc]
                 record = make_record(method, seed, {task: value}, task=task, scorer="accuracy", n=20, family="encoder")
                 write_run(tmp_path, record, {task: answers})
-    result = verdict_on(tmp_path, claim())
+    result = verdict_on(tmp_path, make_claim())
     assert result.answer == "inadmissible" and {f.answer for f in result.findings} == {"inadmissible"}
     assert all("did not learn (one prediction for every row)" in f.note for f in result.findings)
     assert "inadmissible (2 inadmissible)" in markdown([result])
@@ -243,7 +243,7 @@ def test_score_of_the_untrained_model_is_inadmissible(tmp_path: Path) -> None:
                 Score(evaluation="gsm8k", version=1, scorer="flexible", stage="untrained", value=0.11, n=200)
             )
             write_run(tmp_path, record)
-    finding = verdict_on(tmp_path, claim()).findings[0]
+    finding = verdict_on(tmp_path, make_claim()).findings[0]
     assert finding.answer == "inadmissible"
     assert "ours: 2 of 3 runs did not learn (not above its floor (untrained model, 11.00))" in finding.note
 
@@ -263,9 +263,9 @@ def test_score_that_depends_on_truncated_answers_is_inadmissible(tmp_path: Path)
                     answer.setdefault("truncated", False)
                 record = make_record(method, seed, {"gsm8k": float(right.mean())}, n=100)
                 write_run(tmp_path / folder, record, {"gsm8k": answers})
-    finding = verdict_on(tmp_path / "many", claim()).findings[0]
+    finding = verdict_on(tmp_path / "many", make_claim()).findings[0]
     assert finding.answer == "inadmissible" and "hangs on truncated outputs: 0.0 and 40.0 points" in finding.note
-    assert verdict_on(tmp_path / "few", claim()).answer == "reproduced"
+    assert verdict_on(tmp_path / "few", make_claim()).answer == "reproduced"
 
 
 def test_one_contradiction_by_chance_among_thirty_contexts_leaves_a_claim_undecided(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_one_contradiction_by_chance_among_thirty_contexts_leaves_a_claim_undeci
     for number in range(1, 30):
         for method in ("lora", "sds_lora"):
             write_runs(tmp_path, method, (0.5 + rng.normal(0, 0.02, 3)).tolist(), model=f"m{number}")
-    result = verdict_on(tmp_path, claim())
+    result = verdict_on(tmp_path, make_claim())
     assert "contradicted" in {finding.answer for finding in result.findings}
     assert result.answer == "undecided"
     assert result.pooled is not None and result.pooled.low < 0 < result.pooled.high
@@ -289,8 +289,8 @@ def test_claim_may_require_fewer_parameters(tmp_path: Path) -> None:
     write_runs(tmp_path, "lora", [0.50, 0.51, 0.52], rank=32, parameters=many)
     write_runs(tmp_path, "lora_sb", [0.52, 0.53, 0.54], rank=96, parameters=few)
     both = {"ours": {"method": "lora_sb"}, "same": ["model"], "test": "not_lower", "margin": 0.5}
-    assert verdict_on(tmp_path, claim(**both, fewer_parameters=39)).answer == "reproduced"
-    assert verdict_on(tmp_path, claim(**both, fewer_parameters=41)).answer == "contradicted"
+    assert verdict_on(tmp_path, make_claim(**both, fewer_parameters=39)).answer == "reproduced"
+    assert verdict_on(tmp_path, make_claim(**both, fewer_parameters=41)).answer == "contradicted"
 
 
 def test_claims_about_start_cost_probes_and_spread(tmp_path: Path) -> None:
@@ -302,25 +302,27 @@ def test_claims_about_start_cost_probes_and_spread(tmp_path: Path) -> None:
                 {"kind": "probe", "step": step, "erank": rank + 0.1 * seed * (method == "lora")} for step in (1, 2)
             ]
             write_run(tmp_path, make_record(method, seed, {"gsm8k": 0.5}), steps=steps)
-    cost = claim(test="below", measure="init_share", ours={"method": "lora_sb"}, theirs={}, margin=2.0)
+    cost = make_claim(test="below", measure="init_share", ours={"method": "lora_sb"}, theirs={}, margin=2.0)
     assert verdict_on(tmp_path, cost).answer == "reproduced"
     assert verdict_on(tmp_path, cost.model_copy(update={"margin": 0.5})).answer == "contradicted"
-    ranks = verdict_on(tmp_path, claim(measure="probe.erank"))
+    ranks = verdict_on(tmp_path, make_claim(measure="probe.erank"))
     assert ranks.answer == "reproduced" and ranks.findings[0].comparison.difference == pytest.approx(3.9)
     write_runs(tmp_path / "equal", "lora", [0.500, 0.502, 0.501])
     write_runs(tmp_path / "equal", "sds_lora", [0.501, 0.503, 0.502])
-    spread = claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
+    spread = make_claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
     assert verdict_on(tmp_path / "equal", spread).answer == "reproduced"
 
 
 def test_spread_of_many_methods_is_corrected_for_choosing_the_extremes(tmp_path: Path) -> None:
-    pair = claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
+    pair = make_claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
     write_runs(tmp_path, "lora", [0.500, 0.510, 0.505, 0.490])
     write_runs(tmp_path, "sds_lora", [0.530, 0.533, 0.548, 0.528])
     assert verdict_on(tmp_path, pair).answer == "contradicted"
     for method in ("rslora", "pissa", "dora", "lora_pro"):
         write_runs(tmp_path, method, [0.515, 0.52, 0.522, 0.51])
-    six = claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora", "rslora", "pissa", "dora"]}, theirs={})
+    six = make_claim(
+        test="spread", margin=1.0, ours={"method": ["lora", "sds_lora", "rslora", "pissa", "dora"]}, theirs={}
+    )
     finding = verdict_on(tmp_path, six).findings[0]
     assert finding.answer == "undecided" and "99.5 % interval" in finding.note
 
@@ -328,12 +330,16 @@ def test_spread_of_many_methods_is_corrected_for_choosing_the_extremes(tmp_path:
 def test_claims_about_a_table(tmp_path: Path) -> None:
     (tmp_path / "slopes.csv").write_text("method,slope,lo,hi\nsds_lora,0.01,-0.02,0.03\nlora,-0.9,-1.0,-0.8\n")
     about = {"test": "file", "file": "slopes.csv", "columns": {"value": "slope", "low": "lo", "high": "hi"}}
-    assert verdict_on(tmp_path, claim(**about, row={"method": "sds_lora"}, bounds=[-0.1, 0.1])).answer == "reproduced"
-    assert verdict_on(tmp_path, claim(**about, row={"method": "lora"}, bounds=[-0.1, 0.1])).answer == "contradicted"
-    below = claim(**about, row={"method": "lora"}, bounds=[None, -0.1])
+    assert (
+        verdict_on(tmp_path, make_claim(**about, row={"method": "sds_lora"}, bounds=[-0.1, 0.1])).answer == "reproduced"
+    )
+    assert (
+        verdict_on(tmp_path, make_claim(**about, row={"method": "lora"}, bounds=[-0.1, 0.1])).answer == "contradicted"
+    )
+    below = make_claim(**about, row={"method": "lora"}, bounds=[None, -0.1])
     assert verdict_on(tmp_path, below).answer == "reproduced"
     assert "bounds unbounded to -0.1" in markdown([verdict_on(tmp_path, below)])
-    assert verdict_on(tmp_path, claim(**{**about, "file": "none.csv"}, row={"method": "lora"})).findings == ()
+    assert verdict_on(tmp_path, make_claim(**{**about, "file": "none.csv"}, row={"method": "lora"})).findings == ()
 
 
 def test_shipped_table_does_not_count_as_the_users_reproduction(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sdsbench.results.statistics import contrasts, intervals, variances
 QUESTIONS = 100
 
 
-def answers(
+def draw_answers(
     rng: np.random.Generator, seeds: int, seed_noise: float, gain: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """1 for right and 0 for wrong answers of two methods, (seeds, questions): shared difficulty, own seed noise."""
@@ -31,7 +31,7 @@ def test_crossed_intervals_cover_the_true_difference(test, seeds: int, seed_nois
     rng = np.random.default_rng(5)
     studies, hits = 500, 0
     for _ in range(studies):
-        found = test(*answers(rng, seeds, seed_noise, 0.04))
+        found = test(*draw_answers(rng, seeds, seed_noise, 0.04))
         hits += found.low <= 0.04 <= found.high
     assert 0.92 <= hits / studies <= 0.98
 
@@ -46,7 +46,7 @@ def test_t_intervals_cover_the_true_mean() -> None:
 def test_recommended_seeds_find_the_difference(gain: float, seed_noise: float) -> None:
     """With the number of seeds that `needed` returns, four studies of five find a difference of the given size."""
     rng = np.random.default_rng(3)
-    pilots = [contrasts.unpaired_crossed(*answers(rng, 40, seed_noise, gain)).variances for _ in range(10)]
+    pilots = [contrasts.unpaired_crossed(*draw_answers(rng, 40, seed_noise, gain)).variances for _ in range(10)]
     of_seeds = float(np.mean([40 * pilot.of_seeds for pilot in pilots if pilot]))
     of_questions = float(np.mean([pilot.of_questions for pilot in pilots if pilot]))
     recommended = variances.needed(
@@ -54,7 +54,7 @@ def test_recommended_seeds_find_the_difference(gain: float, seed_noise: float) -
     )
     assert recommended.seeds is not None and 3 <= recommended.seeds <= 60
     found = [
-        contrasts.unpaired_crossed(*answers(rng, recommended.seeds, seed_noise, gain)).p_value < 0.05
+        contrasts.unpaired_crossed(*draw_answers(rng, recommended.seeds, seed_noise, gain)).p_value < 0.05
         for _ in range(400)
     ]
     assert 0.74 <= np.mean(found) <= 0.93
@@ -63,16 +63,16 @@ def test_recommended_seeds_find_the_difference(gain: float, seed_noise: float) -
 def test_questions_are_recommended_where_more_seeds_do_not_help() -> None:
     """A gain of 2 points with 100 questions: 200 seeds find it in fewer than four studies of five."""
     rng = np.random.default_rng(4)
-    pilot = contrasts.unpaired_crossed(*answers(rng, 60, 0.01, 0.03)).variances
+    pilot = contrasts.unpaired_crossed(*draw_answers(rng, 60, 0.01, 0.03)).variances
     assert pilot is not None
     three = variances.Variances(60 * pilot.of_seeds / 3, 4, pilot.of_questions, QUESTIONS - 1)
     recommended = variances.needed(three, 0.02, 3, QUESTIONS)
     assert recommended.seeds is None and recommended.questions is not None and recommended.questions > QUESTIONS
-    found = [contrasts.unpaired_crossed(*answers(rng, 200, 0.01, 0.02)).p_value < 0.05 for _ in range(120)]
+    found = [contrasts.unpaired_crossed(*draw_answers(rng, 200, 0.01, 0.02)).p_value < 0.05 for _ in range(120)]
     assert np.mean(found) < 0.7
 
 
-def contexts(rng: np.random.Generator, count: int, truth: float, seeds: int = 3) -> list[contrasts.Comparison]:
+def draw_contexts(rng: np.random.Generator, count: int, truth: float, seeds: int = 3) -> list[contrasts.Comparison]:
     return [
         contrasts.paired_seeds(dict(enumerate(rng.normal(truth, 1.0, seeds))), dict.fromkeys(range(seeds), 0.0))
         for _ in range(count)
@@ -82,7 +82,7 @@ def contexts(rng: np.random.Generator, count: int, truth: float, seeds: int = 3)
 def test_claim_over_thirty_equal_contexts_is_seldom_contradicted() -> None:
     """Some context alone contradicts in over 40 % of such studies; the joint answer contradicts in at most 5 %."""
     rng = np.random.default_rng(6)
-    studies = [contexts(rng, 30, 0.0) for _ in range(300)]
+    studies = [draw_contexts(rng, 30, 0.0) for _ in range(300)]
     jointly = np.mean([joint_answer("higher", 0.0, study) == "contradicted" for study in studies])
     alone = np.mean(["contradicted" in {answer_at("higher", c, 0.0, 0.95) for c in study} for study in studies])
     assert alone > 0.4 and jointly <= 0.05
@@ -90,7 +90,7 @@ def test_claim_over_thirty_equal_contexts_is_seldom_contradicted() -> None:
 
 def test_claim_is_reproduced_where_it_holds_everywhere_and_contradicted_by_one_failure() -> None:
     rng = np.random.default_rng(7)
-    holding = [contexts(rng, 4, 20.0, 5) for _ in range(50)]
+    holding = [draw_contexts(rng, 4, 20.0, 5) for _ in range(50)]
     assert {joint_answer("higher", 0.0, study) for study in holding} == {"reproduced"}
-    failing = [[*study, *contexts(rng, 1, -30.0, 5)] for study in holding]
+    failing = [[*study, *draw_contexts(rng, 1, -30.0, 5)] for study in holding]
     assert np.mean([joint_answer("higher", 0.0, study) == "contradicted" for study in failing]) > 0.9
