@@ -229,7 +229,7 @@ def test_count_is_cached_until_something_that_decides_it_changes(
     counts = []
     monkeypatch.setattr(memory, "_count", lambda *_: counts.append(1) or 1000 + len(counts))  # type: ignore[func-returns-value]
     assert training_bytes(config, BATCH, "bfloat16") == training_bytes(config, BATCH, "bfloat16") == 1001
-    monkeypatch.setattr(memory, "_COUNTED", {})  # another process
+    monkeypatch.setattr(memory, "_COUNTED", {})  # as in another process
     assert training_bytes(config, BATCH, "bfloat16") == 1001
     train = config.train.model_copy(update={"lr": config.train.lr * 2})
     assert training_bytes(config.model_copy(update={"train": train}), BATCH, "bfloat16") == 1001, (
@@ -265,7 +265,7 @@ def test_model_without_config_has_no_estimate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ("mistral_7b", "gemma2_9b"))
 def test_full_fine_tuning_in_lora_sb_fits_an_a6000(model: str) -> None:
-    """32 examples of 512 tokens, all of them targets, is more than any batch of MetaMathQA has."""
+    """32 examples of 512 tokens, all of them targets, are more than any batch of MetaMathQA has."""
     config = compose_run(["protocol=lora_sb/arithmetic", f"model={model}", "method=full_ft"])
     assert config.train.batch_size == 32
     size = training_bytes(config, Batch((512,) * 32, 1.0), "bfloat16")
@@ -274,7 +274,7 @@ def test_full_fine_tuning_in_lora_sb_fits_an_a6000(model: str) -> None:
 
 @pytest.mark.parametrize("task", ("glue/cola", "glue/rte", "glue/qnli"))
 def test_lora_sb_glue_runs_fit_an_a6000(task: str) -> None:
-    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000; rows of the maximal length would not fit."""
+    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000; a batch of the longest rows would not."""
     config = compose_run(["protocol=lora_sb/glue", f"task={task}", "method=lora"])
     found = cost.modelled(config, memory=True)
     assert found is not None and found.bytes is not None

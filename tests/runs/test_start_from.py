@@ -25,7 +25,7 @@ FAST = [
     "model=vit_micro", "method=lora_xs", "method.rank=4", "data.source=embedded", "data.train_limit=16",
     "train.batch_size=8", "train.max_steps=2", "eval.limit=4", "eval.untrained=false", "threads=1",
 ]  # fmt: skip
-FIRST_TASK, SECOND_TASK = "task=vtab/dtd", "task=vtab/svhn"  # 47 labels, then 10
+FIRST_TASK, SECOND_TASK = "task=vtab/dtd", "task=vtab/svhn"  # with 47 and 10 labels
 
 
 def finish(folder: Path, *words: str) -> Record:

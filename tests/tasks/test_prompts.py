@@ -74,7 +74,7 @@ def test_think_step_by_step_is_added_where_configured(choice, in_training, in_te
 
 
 def test_input_field_holds_all_lines_of_a_question_but_the_first():
-    """SDS-LoRA's code splits training questions so; test prompts and one-line questions have no input field."""
+    """As in SDS-LoRA's code, only training prompts of questions with several lines have an input field."""
     plain, split = (task_of("task=gsm8k", f"task.input_field={value}") for value in ("false", "true"))
     question = "How many?\nTwo socks.\n\nThree shoes."
     row = {"question": question, "answer": "#### 5"}

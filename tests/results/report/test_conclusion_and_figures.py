@@ -212,7 +212,7 @@ def test_runs_that_did_not_learn_are_listed(tmp_path: Path) -> None:
 
 
 def test_figure_of_two_scores_shows_intervals_and_the_frontier(tmp_path: Path) -> None:
-    """A task's score against a score that the model had before training, with the untrained model as a line."""
+    """One score of each method plotted against another, with the untrained model's second score as a line."""
     for method, first, second in (("lora", 0.4, 0.6), ("dora", 0.5, 0.5), ("pissa", 0.3, 0.4)):
         for seed in range(3):
             scores = {"gsm8k": first + 0.01 * seed, "kept": second - 0.01 * seed}
