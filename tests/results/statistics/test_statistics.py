@@ -61,7 +61,7 @@ def test_pooled_variance_of_two_groups_gives_students_test() -> None:
 
 @pytest.mark.parametrize("gap", [0.0, 3.0])
 def test_equal_differences_give_no_p_value_and_no_interval(gap: float) -> None:
-    """Where every seed differs by the same amount, the variance cannot be estimated, so neither p nor interval exists."""
+    """Where every seed differs by the same amount, the variance cannot be estimated: no p-value, no interval."""
     ours, theirs = {seed: 50.0 + seed + gap for seed in range(3)}, {seed: 50.0 + seed for seed in range(3)}
     answers = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     for found in (
