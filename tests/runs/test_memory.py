@@ -274,7 +274,7 @@ def test_full_fine_tuning_in_lora_sb_fits_an_a6000(model: str) -> None:
 
 @pytest.mark.parametrize("task", ("glue/cola", "glue/rte", "glue/qnli"))
 def test_lora_sb_glue_runs_fit_an_a6000(task: str) -> None:
-    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000, where a batch of the longest rows does not fit."""
+    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000, which cannot hold 128 rows of full length."""
     config = compose_run(["protocol=lora_sb/glue", f"task={task}", "method=lora"])
     found = cost.modelled(config, memory=True)
     assert found is not None and found.bytes is not None
