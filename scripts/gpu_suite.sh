@@ -60,7 +60,7 @@ fi
 failed=''
 if [[ -n $dry ]]; then
   device=cpu dtype=float32 training='tests/methods/test_gradients.py tests/training/test_optimizer.py'
-  runs=tests/runs/test_places.py
+  runs=tests/runs/test_device.py
   model=smollm2_135m steps=(--model micro --batch 2 --rank 4 --steps 1 --contestants lora,peft_lora)
   memory=(--batch 1 --length 16 --rank 4 --methods lora) passes=(--examples 2 --length 16 --rank 4 --cuts 1,2 --rounds 1)
   group=(--model micro --runs 2 --rounds 1 --batch 2)

@@ -16,7 +16,7 @@ from sdsbench.evaluation.static_step import StaticStep
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.training.tokens import prompt_ids
-from tests.models.folders import NEW, OTHERS, random_model
+from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, random_model
 
 PROMPTS = [f"Tom has {i} apples. He buys {'many ' * (i % 4)}more. How many apples does he have?" for i in range(9)]
 
@@ -215,7 +215,7 @@ def test_static_steps_of_other_architectures_give_equal_tokens(
     """On a CPU, in fp32, they equal those of plain steps. On CUDA, in bf16, replayed graphs equal static steps without
     graphs; plain steps round otherwise there, since static steps sum over more columns."""
     monkeypatch.setattr(decoding, "SLACK", 1)  # columns run out several times
-    facts = {**NEW, **OTHERS}[kind]
+    facts = {**PACKED_DECODERS, **PADDED_DECODERS}[kind]
     model = random_model(kind, {**facts, "sliding_window": 4096} if "sliding_window" in facts else facts)
     on_cuda = micro.model.device.type == "cuda"
     model.to(micro.model.device, torch.bfloat16 if on_cuda else torch.float32)

@@ -11,7 +11,7 @@ import torch
 from sdsbench.evaluation.decoding import last_logits
 from sdsbench.evaluation.key_value_cache import reserved_cache
 from sdsbench.evaluation.static_step import StaticStep
-from tests.models.folders import NEW, OTHERS, random_model
+from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, random_model
 
 META = torch.device("meta")
 KINDS = [

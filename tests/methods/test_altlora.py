@@ -168,7 +168,7 @@ def test_clipping_uses_the_norm_of_the_raw_gradient() -> None:
     """The norm that is compared with train.clip_norm equals LoRA's at the same weights."""
     norms, moved = {}, {}
     for name, clip_norm in (("lora", None), ("altlora", None), ("altlora", 0.01)):
-        run = member(tiny_model("decoder"), name, seed=0, lr=0.1)
+        run = make_member(tiny_model("decoder"), name, seed=0, lr=0.1)
         config = run.training.config.model_copy(update={"clip_norm": clip_norm})
         norms[name, clip_norm] = dataclasses.replace(run.training, config=config).step(run.state).grad_norm
         moved[name, clip_norm] = torch.cat([layer.B.detach().flatten() for layer in run.state.layers.values()])

@@ -1,4 +1,4 @@
-"""A finished or interrupted run stands for a run of today only where code, weights and data are those of today."""
+"""A finished run is reused, and an interrupted one resumed, only if code, weights and data have not changed."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Mine(LoRA):
 """
 
 
-def run(*words: str) -> tuple[Record, str]:
-    said: list[str] = []
-    return execute(compose_run([*FAST, *words]), RunContext(log=said.append)), "\n".join(said)
+def run_and_log(*words: str) -> tuple[Record, str]:
+    logged: list[str] = []
+    return execute(compose_run([*FAST, *words]), RunContext(log=logged.append)), "\n".join(logged)
 
 
-def plugin(folder: Path, name: str) -> list[str]:
-    """Overrides of a run whose method lies in a plugin below `folder`."""
+def write_plugin(folder: Path, name: str) -> list[str]:
+    """Write a plugin with a method below `folder`, and return the overrides of a run that uses it."""
     (folder / f"plugin_{name}.py").write_text(PLUGIN.format(name=name))
     (folder / "method").mkdir()
     (folder / "method" / f"{name}.yaml").write_text(
@@ -60,14 +60,14 @@ def plugin(folder: Path, name: str) -> list[str]:
     return [f"plugins=[plugin_{name}]", f"method={name}"]
 
 
-def edit(path: Path, old: str, new: str) -> None:
+def replace_in_file(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
 
 
-def interrupted(words: list[str], config_dirs: tuple[str, ...] = ()) -> None:
-    """Leave a run unfinished after its third step, as a signal does."""
+def interrupt_run(words: list[str], config_dirs: tuple[str, ...] = ()) -> None:
+    """Leave a run unfinished after its third step, by a signal in this process."""
     step = Training.step
 
     def step_and_signal(self: Training, state: TrainState) -> StepReport:
@@ -80,24 +80,26 @@ def interrupted(words: list[str], config_dirs: tuple[str, ...] = ()) -> None:
         execute(compose_run(words, config_dirs), RunContext(log=lambda _: None))
 
 
-def test_a_methods_code_decides_and_its_comments_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_code_of_a_method_is_refused_and_changed_comments_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    words = [*FAST, "model=micro", f"output_root={tmp_path / 'runs'}", *plugin(tmp_path, "reuse_a")]
+    words = [*FAST, "model=micro", f"output_root={tmp_path / 'runs'}", *write_plugin(tmp_path, "reuse_a")]
     config = compose_run(words, [str(tmp_path)])
-    said: list[str] = []
-    context = RunContext(log=said.append)
+    logged: list[str] = []
+    context = RunContext(log=logged.append)
     first = execute(config, context)
     source = tmp_path / "plugin_reuse_a.py"
     assert first.provenance is not None and {"core", "method", "plugin:plugin_reuse_a"} <= first.provenance.code.keys()
     assert "plugin_reuse_a" in (first.provenance.uncommitted or [])
-    edit(source, "class Mine(LoRA):", "# the fourth root\nclass Mine(LoRA):\n    '''Another scale.'''")
-    assert execute(config, context) == first and "found finished run" in said[-2]
-    edit(source, "rank**0.25", "rank**0.5")
+    replace_in_file(source, "class Mine(LoRA):", "# the fourth root\nclass Mine(LoRA):\n    '''Another scale.'''")
+    assert execute(config, context) == first and "found finished run" in logged[-2]
+    replace_in_file(source, "rank**0.25", "rank**0.5")
     with pytest.raises(Refused, match=r"(?s)finished run .* other code .*code of method: then .*force=true") as caught:
         execute(config, context)
     assert caught.value.exit_code == 2
     folder = tmp_path / "runs" / first.run_id
-    assert read_record(folder / "record.json") == first, "nothing is lost"
+    assert read_record(folder / "record.json") == first, "the record is unchanged"
     again = execute(compose_run([*words, "force=true"], [str(tmp_path)]), context)
     assert again.run_id == first.run_id and again.provenance is not None
     assert again.provenance.code["method"] != first.provenance.code["method"]
@@ -105,43 +107,43 @@ def test_a_methods_code_decides_and_its_comments_do_not(tmp_path: Path, monkeypa
     assert len(aside) == 1 and read_record(aside[0]) == first
 
 
-def test_an_interrupted_run_goes_on_under_its_own_code_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_run_resumes_only_with_unchanged_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    words = [*FAST, "model=micro", f"output_root={tmp_path / 'runs'}", *plugin(tmp_path, "reuse_b")]
-    interrupted(words, (str(tmp_path),))
+    words = [*FAST, "model=micro", f"output_root={tmp_path / 'runs'}", *write_plugin(tmp_path, "reuse_b")]
+    interrupt_run(words, (str(tmp_path),))
     source = tmp_path / "plugin_reuse_b.py"
-    edit(source, "rank**0.25", "rank**0.5")
+    replace_in_file(source, "rank**0.25", "rank**0.5")
     with pytest.raises(Refused, match=r"(?s)checkpoint-3 of run .*code of method"):
         execute(compose_run(words, [str(tmp_path)]), RunContext(log=lambda _: None))
     path = next((tmp_path / "runs").glob("*/record.json"))
-    assert read_record(path).status == "preempted", "a refusal is no failure of the run"
-    edit(source, "rank**0.5", "rank**0.25  # as it was")
+    assert read_record(path).status == "preempted", "a refusal does not count as a failure of the run"
+    replace_in_file(source, "rank**0.5", "rank**0.25  # as it was")
     record = execute(compose_run(words, [str(tmp_path)]), RunContext(log=lambda _: None))
     assert (record.status, record.attempts[-1].from_step) == ("done", 3)
 
 
 @pytest.mark.parametrize("interrupt", [False, True])
-def test_other_weights_under_the_same_folder_are_refused(tmp_path: Path, interrupt: bool) -> None:
+def test_changed_weights_in_the_same_folder_are_refused(tmp_path: Path, interrupt: bool) -> None:
     model = tmp_path / "model"
     shutil.copytree(ROOT / "sdsbench" / "synthetic" / "micro", model)
     words = ["model=local", f"model.location={model}", "method=lora", f"output_root={tmp_path / 'runs'}"]
     if interrupt:
-        interrupted([*FAST, *words])
+        interrupt_run([*FAST, *words])
     else:
-        run(*words)
+        run_and_log(*words)
     tensors = load_file(model / "model.safetensors")
     save_file({name: t + 0.01 * torch.ones_like(t) for name, t in tensors.items()}, model / "model.safetensors")
     with pytest.raises(Refused, match=r"(?s)other base weights .*base weights: then [0-9a-f]{12}, now [0-9a-f]{12}"):
-        run(*words)
-    assert run(*words, "force=true")[0].status == "done"
+        run_and_log(*words)
+    assert run_and_log(*words, "force=true")[0].status == "done"
 
 
-def test_what_only_costs_is_told_when_it_differs(tmp_path: Path) -> None:
+def test_reused_run_with_other_cost_keys_logs_the_difference(tmp_path: Path) -> None:
     words = ["model=micro", "method=lora", "method.dropout=0", f"output_root={tmp_path}"]
-    first, _ = run(*words)
-    again, said = run(*words, "train.activation_checkpointing=true")
+    first, _ = run_and_log(*words)
+    again, logged = run_and_log(*words, "train.activation_checkpointing=true")
     assert again == first
-    assert "train.activation_checkpointing=false (now true)" in said
+    assert "train.activation_checkpointing=false (now true)" in logged
 
 
 INTERRUPT = """

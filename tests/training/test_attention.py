@@ -1,4 +1,4 @@
-"""Packed micro-batches: the loss and the gradients of the padded batch."""
+"""Packed micro-batches have the loss and the gradients of the padded batch; attention kernels and their limits."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def examples() -> list[EncodedText]:
 
 
 TOLERANCES = {torch.float32: (1e-5, 2e-5), torch.bfloat16: (1e-2, 5e-2)}
-"""Of the loss (relative) and of gradients (against the largest): in bf16 both layouts round at each of the layers."""
+"""Tolerances of the loss (relative) and of gradients (relative to the largest); in bf16 every layer rounds."""
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_loss_and_gradients_of_the_padded_batch(name: str, dtype: torch.dtype, device: str) -> None:
+def test_packed_loss_and_gradients_equal_the_padded_batchs(name: str, dtype: torch.dtype, device: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager")
@@ -73,10 +73,10 @@ CASES = {
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2)], ids=["own keys", "grouped"])
 @pytest.mark.parametrize("size", [64, 80, 96, 128, 192, 256, 264])
 @pytest.mark.parametrize("case", CASES)
-def test_bf16_is_fp32_of_one_sequence_after_the_other(
+def test_bf16_attention_is_close_to_fp32_attention_sequence_by_sequence(
     case: str, size: int, heads: tuple[int, int], device: str
 ) -> None:
-    """Output and gradients, to 2 % of the largest value; on CUDA bf16 goes by the one kernel where it has the case."""
+    """Output and gradients agree to 2 % of the largest value; on CUDA, bf16 uses the varlen kernel where it can."""
     generator = torch.Generator().manual_seed(0)
     # Kernels of a GPU work on tiles of up to 128 positions: one sequence goes over their borders.
     lengths = [13, 4, 1, 9] if device == "cpu" else [13, 4, 300, 1, 9]
@@ -122,7 +122,7 @@ def test_limits_of_the_one_kernel(
     assert found is None if reason is None else found is not None and reason in found
 
 
-def test_beyond_its_limits_the_one_kernel_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_varlen_kernel_is_called_only_within_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
     def kernel(q: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
@@ -138,6 +138,6 @@ def test_beyond_its_limits_the_one_kernel_is_not_called(monkeypatch: pytest.Monk
     assert calls == [64]
 
 
-def test_a_torch_without_such_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_without_the_varlen_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_varlen_kernel", lambda: None)
     assert "has no varlen_attn" in str(one_by_one(torch.device("cuda"), torch.bfloat16, 64, None, 0.0))

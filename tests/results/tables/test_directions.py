@@ -1,4 +1,4 @@
-"""A score of which less is better, beside one of which more is."""
+"""Scores of which lower values are better, beside scores of which higher values are better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first-order change of every method against its closed form, dense and in fp64."""
+"""The first-order change of every method compared with its closed form, dense and in fp64."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def trained(name: str, **keys: object) -> Session:
 
 
 def gradients(session: Session) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """G of each layer, and J^T G of each layer's parameters, from one ordinary backward pass."""
+    """G of each layer and J^T G of its parameters, from one ordinary backward pass."""
     raw: dict[str, dict[str, Tensor]] = {}
 
     def run_backward() -> None:
@@ -58,9 +58,9 @@ def closed_form(name: str, layer: torch.nn.Module, s: float, g_mn: Tensor) -> Te
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_equals_the_closed_form(name: str) -> None:
+def test_first_order_change_equals_the_closed_form(name: str) -> None:
     keys = {"lora_pro": {"damping": 1e-12}, "preconditioned_lora": {"damping": 1e-14}}.get(name, {})
-    session = trained(name, **keys)
+    session = train_session(name, **keys)
     g, raw = gradients(session)
     for layer_name, layer in session.layers.items():
         at = {key: p.detach() for key, p in layer.named_parameters() if p.requires_grad}
@@ -70,8 +70,8 @@ def test_equals_the_closed_form(name: str) -> None:
 
 
 def test_dora_equals_differences_of_the_merged_weight() -> None:
-    """J by central differences of merged_weight: what inference would see, the moving norm included."""
-    session = trained("dora")
+    """J by central differences of merged_weight, which includes the change of DoRA's norm."""
+    session = train_session("dora")
     _, raw = gradients(session)
     for layer_name, layer in session.layers.items():
         at = {key: p.detach().clone() for key, p in layer.named_parameters() if p.requires_grad}
@@ -88,8 +88,8 @@ def test_dora_equals_differences_of_the_merged_weight() -> None:
 
 
 @pytest.mark.parametrize("name", LOW_RANK)
-def test_change_between_two_states(name: str) -> None:
-    session = trained(name)
+def test_change_between_two_states_equals_that_of_merged_weights(name: str) -> None:
+    session = train_session(name)
     for layer in session.layers.values():
         old = {key: p.detach().clone() for key, p in layer.named_parameters() if p.requires_grad}
         before = session.method.merged_weight(layer).detach()

@@ -1,4 +1,4 @@
-"""Where a run computes: what `auto` means, and a refusal where the device is absent."""
+"""The device and dtype of a run: the meaning of `auto`, and the refusal of an absent device."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_absent_cuda_is_refused() -> None:
 
 
 @pytest.mark.gpu
-def test_a_run_on_cuda(tmp_path) -> None:
+def test_run_on_cuda_records_the_device_and_its_memory(tmp_path) -> None:
     from sdsbench.runs.execute import execute
 
     fast = [
@@ -55,13 +55,13 @@ def test_a_run_on_cuda(tmp_path) -> None:
     assert record.memory is not None and record.memory.kind == "cuda_allocated"
 
 
-def test_the_banner_says_where_a_gpu_attends_to_one_sequence_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_banner_says_where_a_gpu_computes_attention_sequence_by_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["model=micro", "method=lora", "task=gsm8k", "data.source=embedded", "data.train_limit=8", "device=cpu"]
     config = compose_run(words)
     loaded = prepare.load(config, load_model)
     monkeypatch.setattr(banner, "expected_seconds", lambda *_: 1.0)
 
-    def said(dtype: torch.dtype, capability: tuple[int, int]) -> str:
+    def banner_on(dtype: torch.dtype, capability: tuple[int, int]) -> str:
         monkeypatch.setattr(attention, "_capability", lambda _: capability)
         device = Device(torch.device("cuda"), "cuda: a card", dtype, "asked for", 1)
         return banner.banner(config, dataclasses.replace(loaded, device=device), 1, None)
