@@ -1,8 +1,8 @@
-"""How fast this machine's CPU computes a model: a few short passes of a part of it, without its weights.
+"""Measure how fast this machine's CPU computes a model, by a few short passes through a part of it.
 
-All blocks of a model take the same time, so one and two of them are timed, with the embedding and the output layer, and
-the rest is extrapolated. Values do not matter, so nothing is loaded. A frozen base is timed: backward reaches the
-inputs, and no weight has a gradient; methods bring their factors (methods' `relative_time`).
+All blocks of a model take the same time. So the model is timed with one and with two blocks, and the time of all blocks
+is extrapolated. Values do not affect the time, so no weights are loaded. The base is frozen: backward computes the
+gradient of the inputs and of no weight; cost.py then multiplies by the method's `relative_time`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sdsbench.sweeps.workload import Workload
 from sdsbench.tasks import base as tasks
 from sdsbench.training.precision import select_device
 
-WHOLE = 2e7  # models with fewer weights are timed whole
-OPERATIONS = 1e10  # that a timed pass takes at most, where it can be made so short
+WHOLE = 2e7  # models with at most this many weights are timed with all blocks
+OPERATIONS = 1e10  # a timed pass is shortened to about this many floating-point operations, but not below 16 tokens
 REPEATS = 2
 
 
 def cpu_speed(config: RunConfig, known: KnownArchitecture, work: Workload) -> Speed | None:
-    """What a run like this reaches on this CPU with its threads; None where even the part does not fit in memory."""
+    """Speed of such a run on this CPU with the run's threads; None if even the timed part does not fit in memory."""
     weights = passed_weights(config, known)
     device = select_device("cpu", config.dtype, config.threads, weights)
     labels = tasks.build(config.task).num_labels
@@ -48,7 +48,7 @@ def cpu_speed(config: RunConfig, known: KnownArchitecture, work: Workload) -> Sp
 
 
 class _ModelFacts(dict[str, Any]):
-    """A config.json that may be an argument of a remembered call; `which` tells two of them apart."""
+    """A config.json that can be an argument of a cached call; the argument `which` distinguishes two of them."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return 0
@@ -59,7 +59,10 @@ def _seconds(
     which: str, family: str, facts: Mapping[str, Any], labels: int | None, dtype: torch.dtype, threads: int,
     weights: int, tokens: int, rows: int, batch: int,
 ) -> tuple[float | None, float | None]:  # fmt: skip
-    """(seconds of training a token, seconds of a step of generation for a batch; None where nothing is generated)."""
+    """(seconds per training token, seconds per generation step of a batch; None if the family does not generate).
+
+    Both are None if the timed part does not fit in memory.
+    """
     layers = facts["num_hidden_layers"]
     depths = [layers] if weights <= WHOLE or layers < 3 else [1, 2]
     found = []
@@ -78,7 +81,7 @@ def _seconds(
 
 
 def _filled(model: nn.Module) -> nn.Module:
-    """The same model in memory, with values that are quick to compute with."""
+    """Allocate the model's tensors and fill them with constants that are fast to compute with."""
     model = model.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
@@ -89,7 +92,7 @@ def _filled(model: nn.Module) -> nn.Module:
 def _timed(
     model: Any, family: str, dtype: torch.dtype, weights: float, tokens: int, rows: int, batch: int
 ) -> tuple[float, float | None]:
-    """(seconds a token of forward and backward, seconds of one token for each row of a batch)."""
+    """(seconds per token of forward and backward, seconds of a forward pass of one token for each row of a batch)."""
     limit = max(16, int(OPERATIONS / (4 * weights)))
     rows = max(1, min(rows, limit // tokens))
     length = min(tokens, limit)
@@ -102,8 +105,8 @@ def _timed(
         with torch.no_grad():
             model(**_inputs(model, family, dtype, batch, 1, gradient=False), use_cache=False)
 
-    one = _best(train) / (rows * (tokens if family == "vision" else length))
-    return one, _best(step) if family == "decoder" else None
+    one = _fastest(train) / (rows * (tokens if family == "vision" else length))
+    return one, _fastest(step) if family == "decoder" else None
 
 
 def _inputs(model: Any, family: str, dtype: torch.dtype, rows: int, length: int, gradient: bool) -> dict[str, Any]:
@@ -115,7 +118,8 @@ def _inputs(model: Any, family: str, dtype: torch.dtype, rows: int, length: int,
     return {"inputs_embeds": torch.full(shape, 0.01, dtype=dtype, requires_grad=gradient)}
 
 
-def _best(work: Callable[[], None]) -> float:
+def _fastest(work: Callable[[], None]) -> float:
+    """Seconds of the fastest of REPEATS calls, after one call that is not timed."""
     work()
     found = []
     for _ in range(REPEATS):
