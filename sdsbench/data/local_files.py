@@ -167,7 +167,7 @@ def conversion(folder: Path, target: str) -> str:
 
 
 def _saved(place: Path, name: str) -> SplitFiles | None:
-    """A split written by `save_to_disk`: a DatasetDict's subfolder, or the folder of a Dataset that names this split."""
+    """A split written by `save_to_disk`: a DatasetDict's subfolder, or a Dataset's folder that names this split."""
     if (place / name / "state.json").is_file():
         return SplitFiles((place / name,), saved=True)
     if (place / "state.json").is_file() and _state(place).get("_split") == name:
