@@ -23,7 +23,7 @@ def text(value: Any) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether UTF-8 can encode a text; it cannot encode half of a surrogate pair (`\\ud800`, a byte that is not)."""
+    """Whether UTF-8 can encode a text; not if it has half of a surrogate pair (`\\ud800`, or an undecodable byte)."""
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 

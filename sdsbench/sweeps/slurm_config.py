@@ -24,8 +24,12 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 _TIME_FORMS = "90 (minutes), 4:00, 100:00:00, 2-0, 2-12:30:00, 90m, 4h or 2d, in quotes in a file"
 
 # A Word or Constraint cannot look like an option, and has no space and no character that sbatch replaces (%).
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:/+@-]*$", description="without spaces or signs")]
-Constraint = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\[(][A-Za-z0-9_.,:|&*()\[\]-]*$", description="of features")]
+Word = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:/+@-]*$", description="without spaces or special characters")
+]
+Constraint = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_\[(][A-Za-z0-9_.,:|&*()\[\]-]*$", description="of node features")
+]
 Argument = Annotated[
     str, Field(pattern=r"^[^\x00-\x20\x7f-][^\x00-\x1f\x7f]*$", description="that does not begin with a dash")
 ]

@@ -33,21 +33,21 @@ BeginToken = Literal["tokenizer", "always", "never"]
 class TaskConfig(Section):
     """Keys that every task has."""
 
-    name: str = Field(description="the task, as it registers itself")
+    name: str = Field(description="registered name of the task")
     train_set: str = Field(description="catalogue name of the training set (sdsbench/data/catalogue.py)")
 
 
 class TextTaskConfig(TaskConfig):
     """Keys of tasks whose answers are text."""
 
-    max_new_tokens: Count = Field(256, description="cap of one generated answer, in tokens")
-    loss_on: Literal["response", "sequence"] = Field("response", description="which tokens carry loss")
-    beams: Count = Field(1, description="beams of the search for an answer; 1 is greedy")
+    max_new_tokens: Count = Field(256, description="largest length of a generated answer, in tokens")
+    loss_on: Literal["response", "sequence"] = Field("response", description="the tokens in the loss")
+    beams: Count = Field(1, description="number of beams of beam search; 1 is greedy")
     tokenize: Literal["apart", "together"] = Field(
-        "apart", description="prompt and response each for itself, or as one text, as the papers' code does it"
+        "apart", description="tokenize prompt and response separately, or as one text like the papers' code"
     )
     begin_token: BeginToken = Field(
-        "tokenizer", description="the token before a prompt: as the tokenizer is set, or not as it is"
+        "tokenizer", description="begin token before a prompt; tokenizer: by the tokenizer's own setting"
     )
 
 

@@ -40,7 +40,7 @@ ALWAYS_INERT = {
     "model.architecture",
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
-CLIP = "train.clip"  # of methods that take gradients as they are
+CLIP = "train.clip"  # of methods that do not adjust gradients
 NO_DECAY, NO_WARMUP = "train.decay_vectors", "train.warmup_rounding"
 NO_BEST_STEP = "train.best_rows"  # where the last step counts
 UNTRAINED = "eval.untrained_limit"  # where the model is not evaluated before training
