@@ -36,7 +36,7 @@ def command(
     from sdsbench.cli.shared.run_folders import completed
     from sdsbench.cli.submit import send
     from sdsbench.sweeps import placing as placings
-    from sdsbench.sweeps.here import run_here
+    from sdsbench.sweeps.local_sweep import run_locally
     from sdsbench.sweeps.plan import named
     from sdsbench.sweeps.slurm import submissions
     from sdsbench.sweeps.slurm_config import own_words
@@ -64,4 +64,4 @@ def command(
     if slurm if slurm is not None else bool(submissions(found)):
         send(part, overrides, config_dirs, retry=True)
     else:
-        run_here(part, placings.parse(overrides), workers, gpus, deaths, retry=True)
+        run_locally(part, placings.parse(overrides), workers, gpus, deaths, retry=True)
