@@ -36,7 +36,6 @@ with importing():  # every worker is a process of its own and imports torch
     from sdsbench.runs.configuration.schema import RunConfig
     from sdsbench.runs.keeper import RecordKeeper
     from sdsbench.runs.run_context import RunContext
-    from sdsbench.sweeps.active import DrivenRun
     from sdsbench.sweeps.group import (
         LARGEST,
         SharedBase,
@@ -48,6 +47,7 @@ with importing():  # every worker is a process of its own and imports torch
     from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
     from sdsbench.sweeps.plan import Plan, Slot, read
     from sdsbench.sweeps.pool import DISK, UNFINISHED
+    from sdsbench.sweeps.staged_run import StagedRun
     from sdsbench.sweeps.states import FAILED, FINISHED, OVER, STALE, SlotState, root_of, states_of
     from sdsbench.training.signals import StopRequest
 
@@ -166,7 +166,7 @@ class Worker:
         base = SharedBase(self.weights) if len(group) > 1 else None
         with ExitStack() as held:
             runs = [
-                held.enter_context(DrivenRun(identity, self.emit))
+                held.enter_context(StagedRun(identity, self.emit))
                 for identity, now in states.items()
                 if now.state == RUNNABLE
             ]
@@ -183,7 +183,7 @@ class Worker:
         kept |= {identity for identity, now in states.items() if now.state != RUNNABLE and now.state not in OVER}
         return [group[identity] for identity in group if identity in kept]
 
-    def _prepare(self, run: DrivenRun, slot: Slot, now: SlotState, base: SharedBase | None, stop: StopRequest) -> None:
+    def _prepare(self, run: StagedRun, slot: Slot, now: SlotState, base: SharedBase | None, stop: StopRequest) -> None:
         """Prepare one run for training; a run that keeps killing its processes is recorded as failed instead."""
         root = root_of(self.plan, self.placing)
         try:

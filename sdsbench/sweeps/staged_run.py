@@ -1,4 +1,4 @@
-"""DrivenRun: a run whose stages a worker calls one by one, so that several runs can train as a group."""
+"""StagedRun: a run whose stages a worker calls one by one, so that several runs can train as a group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sdsbench.training import checkpoint
 from sdsbench.training.checkpoint import Checkpoint
 
 
-class DrivenRun:
+class StagedRun:
     """A plan's run in this process: `prepared` is set between its stages, `over` when it ends, `error` if it fails."""
 
     def __init__(self, identity: str, emit: Callable[..., None]) -> None:
@@ -34,7 +34,7 @@ class DrivenRun:
         self.over = False
         emit("take", run=identity)
 
-    def __enter__(self) -> DrivenRun:
+    def __enter__(self) -> StagedRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
