@@ -70,14 +70,14 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
 
 def _attention(loaded: Loaded) -> dict[str, str]:
     """On a GPU without a kernel for packed sequences: a line with the reason why attention runs one by one."""
-    from sdsbench.training.attention import one_by_one
+    from sdsbench.training.attention import reason_against_varlen
 
     device, model = loaded.device, loaded.model.model.config
     if device.device.type != "cuda" or not loaded.family.packed:
         return {}
     head_size = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
     capped = getattr(model, "attn_logit_softcapping", None)
-    reason = one_by_one(device.device, device.dtype, head_size, capped)
+    reason = reason_against_varlen(device.device, device.dtype, head_size, capped)
     return {} if reason is None else {"attention": f"a call for each sequence (slower, the same numbers): {reason}"}
 
 

@@ -7,7 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig
 
 from sdsbench.training import attention
-from sdsbench.training.attention import LARGEST_HEAD, _varlen_kernel, _varlen_serves, one_by_one, packed_attention
+from sdsbench.training.attention import (
+    LARGEST_HEAD,
+    _varlen_kernel,
+    _varlen_serves,
+    packed_attention,
+    reason_against_varlen,
+)
 from sdsbench.training.causal import CausalObjective, EncodedText
 
 SHAPE = {
@@ -112,7 +118,7 @@ def test_limits_of_the_one_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(attention, "_capability", lambda _: capability)
-    found = one_by_one(torch.device("cuda"), dtype, size, softcap)
+    found = reason_against_varlen(torch.device("cuda"), dtype, size, softcap)
     assert found is None if reason is None else found is not None and reason in found
 
 
@@ -133,4 +139,4 @@ def test_beyond_its_limits_the_one_kernel_is_not_called(monkeypatch: pytest.Monk
 
 def test_a_torch_without_such_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_varlen_kernel", lambda: None)
-    assert "has no varlen_attn" in str(one_by_one(torch.device("cuda"), torch.bfloat16, 64, None))
+    assert "has no varlen_attn" in str(reason_against_varlen(torch.device("cuda"), torch.bfloat16, 64, None))

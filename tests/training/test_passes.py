@@ -29,7 +29,7 @@ from sdsbench.tasks.images import EncodedImage, ImageBatcher
 from sdsbench.tasks.sentences import EncodedSentence, SentenceBatcher
 from sdsbench.training import activation_checkpointing, causal, classifier_logits, classifier_objective
 from sdsbench.training.assemble import assemble
-from sdsbench.training.attention import FILL, filling
+from sdsbench.training.attention import PADDING_MULTIPLE, padding_length
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.classifier_objective import LabelledObjective
 from sdsbench.training.data_context import TrainingContext
@@ -193,14 +193,14 @@ def test_filled_passes_have_the_same_loss_and_gradient(family: str, monkeypatch:
     training.step(state)
     loss, gradient = loss_and_gradient(training, state)
     for module in (causal, classifier_logits, classifier_objective):
-        monkeypatch.setattr(module, "filling", lambda tokens, *_: -tokens % FILL)
+        monkeypatch.setattr(module, "padding_length", lambda tokens, *_: -tokens % PADDING_MULTIPLE)
     seen = seen_tokens(training.model)
     for tokens in (None, 16):
         found, other = loss_and_gradient(dataclasses.replace(training, micro_tokens=tokens), state)
         assert found == pytest.approx(loss, rel=1e-6)
         assert (other - gradient).abs().max() <= 1e-6 * gradient.abs().max()
-    assert set(seen) == {FILL} and len(seen) > 3
-    assert training.objective.positions(training.model, training.examples, training.device) == FILL
+    assert set(seen) == {PADDING_MULTIPLE} and len(seen) > 3
+    assert training.objective.positions(training.model, training.examples, training.device) == PADDING_MULTIPLE
 
 
 def test_passes_of_16_bits_on_a_cpu_repeat_their_shapes() -> None:
@@ -209,8 +209,8 @@ def test_passes_of_16_bits_on_a_cpu_repeat_their_shapes() -> None:
         training, state = assembled(tiny_model("decoder", dtype), "decoder", "lora")
         seen = seen_tokens(training.model)
         training.step(state)
-        assert [count % FILL == 0 for count in seen] == [filled]
-    assert filling(65, torch.bfloat16, torch.device("cuda")) == 0, "whose kernels do not mind"
+        assert [count % PADDING_MULTIPLE == 0 for count in seen] == [filled]
+    assert padding_length(65, torch.bfloat16, torch.device("cuda")) == 0, "whose kernels do not mind"
 
 
 RUN = [
