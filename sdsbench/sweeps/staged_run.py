@@ -15,7 +15,7 @@ from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.finish import finish
 from sdsbench.runs.prepare import Prepared, prepare
-from sdsbench.runs.reuse import earlier_results, take_up
+from sdsbench.runs.reuse import earlier_results, reuse_record
 from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.runs.train import train
 from sdsbench.training import checkpoint
@@ -86,7 +86,7 @@ class StagedRun:
         run = self._contexts.enter_context(open_run(config, context))
         record, self._state = earlier_results(run)
         if record is not None:
-            take_up(run, record)
+            reuse_record(run, record)
             self._end(record)
             return
         run.log(announcement(run.config))
