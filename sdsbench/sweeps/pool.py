@@ -77,7 +77,7 @@ def visible_gpus() -> list[str]:
 
 
 @dataclass
-class Active:
+class ActiveWorker:
     """A worker process and the runs that it is working on, several if they train side by side."""
 
     allocation: Allocation
@@ -87,7 +87,7 @@ class Active:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedRun:
     """A run that a worker has ended."""
 
     run: str
@@ -103,7 +103,7 @@ class Pool:
         self, plan: Plan, allocations: Sequence[Allocation], placing: Mapping[str, Any], options: Sequence[str]
     ) -> None:
         self.plan, self.placing, self.options = plan, dict(placing), list(options)
-        self.events: queue.Queue[tuple[Active, dict[str, Any] | None]] = queue.Queue()
+        self.events: queue.Queue[tuple[ActiveWorker, dict[str, Any] | None]] = queue.Queue()
         self.disk: str | None = None
         self.refused: str | None = None  # why a worker did not start, for example a GPU that does not work
         self.stopping = False
@@ -118,9 +118,9 @@ class Pool:
         folder_in(plan.folder, "logs")
         self.active = [self._start(allocation) for allocation in allocations]
 
-    def step(self, seconds: float) -> tuple[bool, list[Ended]]:
+    def step(self, seconds: float) -> tuple[bool, list[EndedRun]]:
         """Wait up to `seconds` for events; returns (whether any worker is left, runs that ended)."""
-        ended: list[Ended] = []
+        ended: list[EndedRun] = []
         deadline = time.monotonic() + seconds
         while self.active:
             try:
@@ -133,7 +133,7 @@ class Pool:
                 active.runs[event["run"]], active.took_any = time.monotonic(), True
             elif event["event"] == "end":
                 seconds = time.monotonic() - active.runs.pop(event["run"])
-                ended.append(Ended(event["run"], event["status"], event["message"], seconds))
+                ended.append(EndedRun(event["run"], event["status"], event["message"], seconds))
             elif event["event"] == "leave":
                 del active.runs[event["run"]]
             elif event["event"] == "refused":
@@ -155,7 +155,7 @@ class Pool:
             if active.process.poll() is None:
                 active.process.send_signal(number)
 
-    def _start(self, allocation: Allocation) -> Active:
+    def _start(self, allocation: Allocation) -> ActiveWorker:
         placing = self.placing | {"threads": allocation.threads}
         if allocation.gpu is not None:
             placing["device"] = "cuda"  # with `auto`, a worker whose GPU does not work would train on the CPU
@@ -176,18 +176,18 @@ class Pool:
             )
         if allocation.cores:
             os.sched_setaffinity(process.pid, allocation.cores)
-        active = Active(allocation, process)
+        active = ActiveWorker(allocation, process)
         threading.Thread(target=self._read_events, args=(active,), daemon=True).start()
         return active
 
-    def _read_events(self, active: Active) -> None:
+    def _read_events(self, active: ActiveWorker) -> None:
         assert active.process.stdout is not None
         for line in active.process.stdout:
             self.events.put((active, json.loads(line)))
         active.process.wait()
         self.events.put((active, None))
 
-    def _worker_ended(self, active: Active) -> None:
+    def _worker_ended(self, active: ActiveWorker) -> None:
         """Remove a worker that has ended; start another in its place if it died without reporting why."""
         self.active.remove(active)
         code = active.process.returncode

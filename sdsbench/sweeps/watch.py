@@ -16,7 +16,7 @@ from sdsbench.core.console import fitted, print_now, rich_console, terminal_text
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps.plan import Plan
-from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
+from sdsbench.sweeps.pool import EndedRun, Pool, newest_numbers
 from sdsbench.sweeps.states import FAILED, OVER, States
 from sdsbench.sweeps.tuning import TunedChoice
 
@@ -34,7 +34,7 @@ def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
         return
     with Live(console=console, auto_refresh=False) as live:
 
-        def log(run: Ended) -> None:
+        def log(run: EndedRun) -> None:
             words = [terminal_text(word) for word in tally.words(run)]
             lines = [fitted(words, (WHAT, SCORE), console.width)]
             lines += [wrapped(terminal_text(line), console.width) for line in _reason(run)]
@@ -48,18 +48,18 @@ def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
         _drive(pool, tally, 0.5, log, show)
 
 
-def _print_ended(pool: Pool, tally: Tally, run: Ended) -> None:
+def _print_ended(pool: Pool, tally: Tally, run: EndedRun) -> None:
     line = "  ".join(filter(None, tally.words(run)))
     print_now(f"{tally.count()}  {line}  ({tally.ahead(pool.running)})")
     for reason in _reason(run):
         print_now(reason)
 
 
-def _reason(run: Ended) -> list[str]:
+def _reason(run: EndedRun) -> list[str]:
     return [f"    {line}" for line in run.message.splitlines()] if run.status != "done" else []
 
 
-def _drive(pool: Pool, tally: Tally, seconds: float, log: Callable[[Ended], None], show: Callable[[], None]) -> None:
+def _drive(pool: Pool, tally: Tally, seconds: float, log: Callable[[EndedRun], None], show: Callable[[], None]) -> None:
     working = True
     while working:
         show()
@@ -94,7 +94,7 @@ class Tally:
         self._ended = 0  # number of runs that this sweep has ended
         self.started = time.monotonic()
 
-    def add(self, run: Ended) -> None:
+    def add(self, run: EndedRun) -> None:
         """Count a run that has ended."""
         slots = {run.run}
         states = States(self.plan, self._root)  # read anew: other processes may have ended tuning runs of the cell
@@ -153,7 +153,7 @@ class Tally:
         each = (time.monotonic() - self.started) / self._ended
         return f"{self.at_most}{clock(each * (self.total - self.over))} left"
 
-    def words(self, run: Ended) -> list[str]:
+    def words(self, run: EndedRun) -> list[str]:
         """Texts about an ended run: `4031c7e0`, `done`, `method=lora seed=0` (WHAT), `gsm8k 27.34` (SCORE), `0:31`."""
         what, score = self.plan.difference(run.run), self.score(run.run)
         return [run.run[:SHORT], run.status, what, score, clock(run.seconds)]
