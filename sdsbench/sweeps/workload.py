@@ -16,8 +16,10 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 from sdsbench.tasks.base import Evaluation, generation_of
 
-ABOVE = 4.0  # the tokens of the largest step lie this many standard deviations above the mean
-LONGEST = 2.0  # a batch is generated until its longest answer ends: after this many mean lengths, at most the cap
+LARGEST_STEP_DEVIATIONS = 4.0  # the tokens of the largest step lie this many standard deviations above the mean
+LONGEST_ANSWER_RATIO = (
+    2.0  # a batch is generated until its longest answer ends: after this many mean lengths, at most the cap
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Scoring:
 
     def steps(self, trained: bool) -> float:
         """Number of generation steps of one batch."""
-        return min(self.cap, LONGEST * self.generated) if trained else self.cap
+        return min(self.cap, LONGEST_ANSWER_RATIO * self.generated) if trained else self.cap
 
     def written(self, trained: bool) -> float:
         """Tokens generated per row, over all beams; the beams of a batch end together."""
@@ -67,11 +69,11 @@ class Workload:
     def smallest_pass(self) -> list[int]:
         """Row lengths, in tokens, of the smallest pass that a step can be split into: the longest row, or all rows.
 
-        For all rows, their total is ABOVE standard deviations above the mean, which steps hardly ever exceed.
+        Their total is LARGEST_STEP_DEVIATIONS standard deviations above the mean, which steps hardly ever exceed.
         """
         if self.divisible:
             return [self.longest or math.ceil(self.tokens)]
-        total = self.batch * self.tokens + ABOVE * self.deviation * math.sqrt(self.batch)
+        total = self.batch * self.tokens + LARGEST_STEP_DEVIATIONS * self.deviation * math.sqrt(self.batch)
         length = math.ceil(total / self.batch)
         return [length if self.longest is None else min(self.longest, length)] * self.batch
 
