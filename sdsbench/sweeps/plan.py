@@ -180,7 +180,7 @@ class Plan:
             placing["train.save"] = "adapter"  # otherwise a whole model per grid value and seed, which nobody will load
         modules = placing.get("plugins")
         named = list(map(str, modules)) if isinstance(modules, list) else []
-        plugins.refuse_brought(f"plan {self.manifest.name}", named, self.folder)
+        plugins.refuse_bundled(f"plan {self.manifest.name}", named, self.folder)
         config = from_tree(placed(unplaced(tree), placing))
         if run_id(config) != identity:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")

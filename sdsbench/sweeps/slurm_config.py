@@ -97,7 +97,7 @@ def time_limit_seconds(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def own_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_slurm_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split words of a command line into those of the `slurm` section and all others."""
     own = [word for word in words if word.lstrip("+").startswith(("slurm=", "slurm."))]
     return own, [word for word in words if word not in own]

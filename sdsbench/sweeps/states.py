@@ -47,7 +47,7 @@ class SlotState:
     changed: tuple[str, ...] = ()  # code parts and base weights that have changed since its record was written
 
     @property
-    def may_end_otherwise(self) -> bool:
+    def worth_retrying(self) -> bool:
         """Whether running it again may end differently; not if training itself failed (NaN)."""
         failure = self.record.failure if self.record else None
         by_training = failure is not None and failure.type == TrainingFailed.__name__

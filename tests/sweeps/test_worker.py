@@ -72,7 +72,7 @@ def test_weights_that_the_last_step_spoiled_are_a_training_that_failed(split: st
     _, told = work(plan)
     assert ends(told) == ["failed"]
     (slot,) = States(plan, tmp_path / "runs").all()
-    assert slot.record is not None and slot.record.failure is not None and not slot.may_end_otherwise
+    assert slot.record is not None and slot.record.failure is not None and not slot.worth_retrying
     assert slot.record.failure.message == "logits of the model: nan: not finite. Try a lower train.lr."
 
 
