@@ -267,6 +267,6 @@ def test_facts_are_written_for_a_reader() -> None:
     """Which data was asked is a set's name and the beginning of its hash, not a tuple of Python's."""
     hashes = ("a" * 64, "b" * 64)
     facts = [{"evaluated data": (("gsm8k", digest),)} for digest in hashes]
-    assert setting.unlike(facts) == [{"evaluated data": f"gsm8k {digest[:12]}"} for digest in hashes]
+    assert setting.differing_facts(facts) == [{"evaluated data": f"gsm8k {digest[:12]}"} for digest in hashes]
     assert setting.text(("q_proj", "v_proj")) == "q_proj v_proj"
     assert setting.text((("math", "a" * 64), ("gsm8k", "b" * 64))) == f"math {'a' * 12}, gsm8k {'b' * 12}"
