@@ -161,12 +161,12 @@ def require(data_set: DataSet, split: str, config: DataConfig) -> None:
     if config.source == "hub" and (data_set.hub_id is None or split not in data_set.splits):
         raise Unavailable(
             f"data set {data_set.name}: the hub source has no split {split!r}; it has "
-            f"{', '.join(data_set.splits) if data_set.hub_id else 'nothing of this set'}. {what_would_do(data_set)}"
+            f"{', '.join(data_set.splits) if data_set.hub_id else 'nothing of this set'}. {accepted_sources(data_set)}"
         )
     if config.source == "embedded" and not is_generated(data_set.name):
         have = "" if data_set.own else f"; it makes {', '.join(generated_sets())}"
         lacks = f"data set {data_set.name}: the embedded source does not make it{have}."
-        raise Unavailable(f"{lacks} {what_would_do(data_set)}")
+        raise Unavailable(f"{lacks} {accepted_sources(data_set)}")
     if data_set.own and config.source == "local":
         own.files(split, config)
     elif config.source == "local" and _is_folder(Path(config.root or "")):
@@ -198,7 +198,7 @@ def _require_files(data_set: DataSet, split: str, config: DataConfig) -> SplitFi
     root, file = Path(config.root or ""), f"{data_set.folder or data_set.name}/{split}.parquet"
     raise Unavailable(
         f"data set {data_set.name}: no file {file}, nor this split in another layout (docs/data.md), below "
-        f"data.root={config.root}. It has: {local_files.listing(root)}. {what_would_do(data_set)} "
+        f"data.root={config.root}. It has: {local_files.listing(root)}. {accepted_sources(data_set)} "
         f"{local_files.conversion(root, file)}"
     )
 
@@ -262,13 +262,13 @@ def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, s
         )
     except Exception as error:  # network, authorisation and format errors have no common class
         raise Unavailable(
-            f"data set {data_set.name}: the hub did not give it ({error}). {what_would_do(data_set)}"
+            f"data set {data_set.name}: the hub did not give it ({error}). {accepted_sources(data_set)}"
         ) from None
     cached = _cached_commit(table)
     if revision and cached and cached != revision:  # without a network `datasets` takes the newest that it has
         raise Unavailable(
             f"data set {data_set.name}: the hub's cache holds revision {cached}, wanted is {revision}. "
-            f"{what_would_do(data_set)}"
+            f"{accepted_sources(data_set)}"
         )
     content.require_sound(table, f"data set {data_set.name}")
     return table, revision or cached
@@ -308,7 +308,7 @@ def _rows_of(generator: Callable[..., list[dict[str, Any]]], split: str, count: 
     return generator(split, count)
 
 
-def what_would_do(data_set: DataSet) -> str:
+def accepted_sources(data_set: DataSet) -> str:
     return f"What would do: {ways(data_set)}."
 
 

@@ -52,7 +52,7 @@ def packed_attention(
     if continuations is None and not dropout and _varlen_serves(query, softcap):
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     dtype = query.dtype
-    if _by_onednn(query.device, dtype):  # for every length of a sequence: slower, and memory grows without end
+    if _by_onednn(query.device, dtype):  # it would compile code for every sequence length: slow, and memory would grow
         query, key, value = query.float(), key.float(), value.float()
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     seeds = segment_seeds(len(segment_lengths)) if dropout else []
