@@ -82,20 +82,20 @@ def config_of(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if (folder / "adapter_config.json").exists():
         raise Unavailable(f"{folder.name}: adapter_config.json says that this is an adapter; accepted: a whole model")
-    facts = json_of(path)
-    if "quantization_config" in facts or "compression_config" in facts:
+    config_json = json_of(path)
+    if "quantization_config" in config_json or "compression_config" in config_json:
         raise Unavailable(f"{_shown(path)}: the weights are quantised; accepted: float32, bfloat16 or float16 weights")
-    if "transformers_weights" in facts:
+    if "transformers_weights" in config_json:
         raise Unavailable(f"{_shown(path)}: transformers_weights: accepted: weights in {SINGLE} or {INDEX}")
-    check_counts(facts, _shown(path))
-    return facts
+    check_counts(config_json, _shown(path))
+    return config_json
 
 
-def check_counts(facts: Any, where: str) -> None:
+def check_counts(config_json: Any, where: str) -> None:
     """Raise Unavailable if a configuration declares too many blocks, experts (MOST_MODULES) or labels (MOST_LABELS)."""
-    if not isinstance(facts, dict):
+    if not isinstance(config_json, dict):
         return
-    for key, value in facts.items():
+    for key, value in config_json.items():
         check_counts(value, where)
         if key == "num_labels" and isinstance(value, int | float) and value > MOST_LABELS:
             raise Unavailable(f"{where}: {key}={value}: accepted: at most {MOST_LABELS}")

@@ -36,18 +36,19 @@ def cpu_speed(config: RunConfig, known: KnownArchitecture, work: Workload) -> Sp
     weights = passed_weights(config, known)
     device = select_device("cpu", config.dtype, config.threads, weights)
     labels = tasks.build(config.task).num_labels
-    which = canonical_json([config.model.family, dict(known.facts), labels])
+    which = canonical_json([config.model.family, dict(known.config_json), labels])
     tokens = max(1, round(work.tokens))
     rows = min(work.batch, max(1, CPU_TOKENS // tokens))
-    train, step = _seconds(which, config.model.family, _ModelFacts(known.facts), labels, device.dtype, device.threads,
-                           weights, tokens, rows, config.eval.batch_size)  # fmt: skip
+    config_json = _HashableConfig(known.config_json)
+    train, step = _seconds(which, config.model.family, config_json, labels, device.dtype, device.threads, weights,
+                           tokens, rows, config.eval.batch_size)  # fmt: skip
     if train is None:
         return None
     size = BYTES[str(device.dtype).removeprefix("torch.")]
     return Speed(rate=4 * weights / train, bandwidth=weights * size / step if step else float("inf"), bytes=size)
 
 
-class _ModelFacts(dict[str, Any]):
+class _HashableConfig(dict[str, Any]):
     """A config.json that can be an argument of a cached call; the argument `which` distinguishes two of them."""
 
     def __hash__(self) -> int:  # type: ignore[override]
@@ -56,18 +57,18 @@ class _ModelFacts(dict[str, Any]):
 
 @lru_cache(maxsize=64)
 def _seconds(
-    which: str, family: str, facts: Mapping[str, Any], labels: int | None, dtype: torch.dtype, threads: int,
+    which: str, family: str, config_json: Mapping[str, Any], labels: int | None, dtype: torch.dtype, threads: int,
     weights: int, tokens: int, rows: int, batch: int,
 ) -> tuple[float | None, float | None]:  # fmt: skip
     """(seconds per training token, seconds per generation step of a batch; None if the family does not generate).
 
     Both are None if the timed part does not fit in memory.
     """
-    layers = facts["num_hidden_layers"]
+    layers = config_json["num_hidden_layers"]
     depths = [layers] if weights <= WHOLE or layers < 3 else [1, 2]
     found = []
     for depth in depths:
-        model = without_weights(family, facts, dtype, labels, depth).requires_grad_(False)
+        model = without_weights(family, config_json, dtype, labels, depth).requires_grad_(False)
         needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         if 2 * needed > psutil.virtual_memory().available:
             return None, None
@@ -110,11 +111,11 @@ def _timed(
 
 
 def _inputs(model: Any, family: str, dtype: torch.dtype, rows: int, length: int, gradient: bool) -> dict[str, Any]:
-    facts = model.config
+    model_config = model.config
     if family == "vision":
-        shape: tuple[int, ...] = (rows, facts.num_channels, facts.image_size, facts.image_size)
+        shape: tuple[int, ...] = (rows, model_config.num_channels, model_config.image_size, model_config.image_size)
         return {"pixel_values": torch.full(shape, 0.01, dtype=dtype, requires_grad=gradient)}
-    shape = (rows, length, facts.hidden_size)
+    shape = (rows, length, model_config.hidden_size)
     return {"inputs_embeds": torch.full(shape, 0.01, dtype=dtype, requires_grad=gradient)}
 
 

@@ -78,8 +78,8 @@ class Workload:
         return [length if self.longest is None else min(self.longest, length)] * self.batch
 
 
-def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
-    """The workload of a run; `facts`: content of the model's config.json, for the patches of an image model."""
+def workload(config: RunConfig, config_json: Mapping[str, Any]) -> Workload:
+    """The workload of a run; `config_json`: content of the model's config.json, for the patches of an image model."""
     task, train, size = tasks.build(config.task), config.train, sizes.of(config.task.train_set)
     limit = config.data.train_limit
     made = config.data.source == "embedded"  # generated data has as many rows as requested
@@ -87,7 +87,7 @@ def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
     if train.best_every is not None:
         rows = max(1, rows - train.best_rows)
     batch = train.batch_size
-    patches = _patches(facts) if task.kind == "vision" else None
+    patches = _patches(config_json) if task.kind == "vision" else None
     longest = None if patches else train.max_length
     tokens, deviation = (float(patches), 0.0) if patches else (min(size.tokens, train.max_length), size.deviation)
     scorings = tuple(_scoring(evaluation, config, patches) for evaluation in task.evaluations())
@@ -126,6 +126,6 @@ def _untrained_share(config: RunConfig, scorings: Sequence[Scoring]) -> float:
     return asked / sum(scoring.rows for scoring in scorings)
 
 
-def _patches(facts: Mapping[str, Any]) -> int:
+def _patches(config_json: Mapping[str, Any]) -> int:
     """Tokens of an image: its patches and the class token."""
-    return (facts["image_size"] // facts["patch_size"]) ** 2 + 1
+    return (config_json["image_size"] // config_json["patch_size"]) ** 2 + 1

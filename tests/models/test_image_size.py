@@ -68,7 +68,7 @@ def test_a_size_without_whole_patches_and_a_model_without_positions_are_refused(
 def test_memory_and_time_are_estimated_for_the_size_and_the_id_names_it() -> None:
     small, large = (compose_run([*IMAGES, *words]) for words in ([], ["model.image_size=64"]))
     found = known_architecture(large.model)
-    assert found is not None and found.facts["image_size"] == 64
+    assert found is not None and found.config_json["image_size"] == 64
     assert run_id(small) != run_id(large)
     text = ["model=local", "model.family=decoder", f"model.location={MICRO}"]
     assert run_id(compose_run([*text, "model.image_size=64"])) == run_id(compose_run(text))
