@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import click
 
-from sdsbench.core.collection import importing
+from sdsbench.core.garbage_collection import importing
 
 with importing():  # every worker is a process of its own and imports torch
     import torch
