@@ -19,7 +19,7 @@ from urllib.parse import urlparse
 from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.reading import kind_of
 from sdsbench.core.record import DataUsed
-from sdsbench.data import catalogue, columns, content, local_files, own
+from sdsbench.data import catalogue, columns, content, local_files, own_files
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.data_config import DataConfig
 from sdsbench.data.generators import generated_sets, generator_of, is_generated
@@ -109,7 +109,7 @@ def load(name: str, split: str, config: DataConfig, classes: str | None = None) 
     require(data_set, split, config)
     readers = {"hub": _from_hub, "local": _from_folder, "embedded": _generated}
     table, revision = readers[source](data_set, split, config)
-    asks = own.fields(config.question or "") if data_set.own else data_set.question_columns
+    asks = own_files.fields(config.question or "") if data_set.own else data_set.question_columns
     rows = Rows(
         name, split, source, revision, table, tuple(range(len(table))), tuple(asks), data_set.classes or classes
     )
@@ -119,8 +119,8 @@ def load(name: str, split: str, config: DataConfig, classes: str | None = None) 
         columns.check(rows, data_set.checks_of(split))
         return rows
     # The task checks the rest: it knows the columns.
-    columns.check(rows, dict.fromkeys(asks, columns.PRESENT), own.NAMED_BY)
-    return rows if config.test else own.side(rows, split, config.test_share)
+    columns.check(rows, dict.fromkeys(asks, columns.PRESENT), own_files.NAMED_BY)
+    return rows if config.test else own_files.side(rows, split, config.test_share)
 
 
 def text_rows(path: str) -> Rows:
@@ -168,7 +168,7 @@ def require(data_set: DataSet, split: str, config: DataConfig) -> None:
         lacks = f"data set {data_set.name}: the embedded source does not make it{have}."
         raise Unavailable(f"{lacks} {accepted_sources(data_set)}")
     if data_set.own and config.source == "local":
-        own.files(split, config)
+        own_files.files(split, config)
     elif config.source == "local" and _is_folder(Path(config.root or "")):
         _require_files(data_set, split, config)
 
@@ -183,7 +183,7 @@ def _is_folder(path: Path) -> bool:
 
 def _from_folder(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, None]:
     if data_set.own:
-        return local_files.read(own.files(split, config), None), None
+        return local_files.read(own_files.files(split, config), None), None
     found = _require_files(data_set, split, config)
     try:
         return local_files.read(found, data_set.text_columns), None

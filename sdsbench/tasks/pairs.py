@@ -22,7 +22,7 @@ from sdsbench.core.errors import Problem
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
-from sdsbench.data.own import fields
+from sdsbench.data.own_files import fields
 from sdsbench.tasks.base import (
     Choice,
     Conversation,
