@@ -163,7 +163,7 @@ def conversion(folder: Path, target: str) -> str:
     found = next((path for path in sorted(folder.rglob("*")) if _builder(path)), None) if folder.is_dir() else None
     builder, name = (_builder(found), found.relative_to(folder)) if found else ("json", "FILE.jsonl")
     code = f"import datasets; datasets.load_dataset('{builder}', data_files='{name}')['train'].to_parquet('{target}')"
-    return f'Another file becomes one that is found by, in that folder, python -c "{code}"'
+    return f'To convert another file, run in that folder: python -c "{code}"'
 
 
 def _saved(place: Path, name: str) -> SplitFiles | None:

@@ -309,10 +309,10 @@ def _rows_of(generator: Callable[..., list[dict[str, Any]]], split: str, count: 
 
 
 def accepted_sources(data_set: DataSet) -> str:
-    return f"What would do: {ways(data_set)}."
+    return f"Accepted: {source_options(data_set)}."
 
 
-def ways(data_set: DataSet) -> str:
+def source_options(data_set: DataSet) -> str:
     """For each source that may have the data set, a description: folder, or hub id and revision."""
     if data_set.own:
         return "data.train=FILE, and data.test=FILE unless a share of its rows may be taken"
