@@ -13,7 +13,7 @@ import pytest
 from sdsbench.core.errors import DiskRefuses, Owned
 from sdsbench.core.record import Attempt
 from sdsbench.core.run_folder import read_record
-from sdsbench.sweeps import active
+from sdsbench.sweeps import staged_run
 from sdsbench.sweeps import worker as workers
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
@@ -183,7 +183,7 @@ def test_a_run_of_another_process_is_left_to_it(tmp_path: Path, monkeypatch: pyt
     plan = tiny_plan(tmp_path, "seed=0,1")
     taken: list[str] = []
 
-    opened = active.open_run
+    opened = staged_run.open_run
 
     @contextmanager
     def open_run(config: Any, context: Any) -> Any:
@@ -193,7 +193,7 @@ def test_a_run_of_another_process_is_left_to_it(tmp_path: Path, monkeypatch: pyt
         with opened(config, context) as run:
             yield run
 
-    monkeypatch.setattr(active, "open_run", open_run)
+    monkeypatch.setattr(staged_run, "open_run", open_run)
     _, told = work(plan)
     assert taken == ["0", "1", "0"]  # looked at once more, then left
     assert ends(told) == ["done"]
@@ -259,6 +259,6 @@ def test_a_refusing_disk_stops_the_worker(tmp_path: Path, monkeypatch: pytest.Mo
     def open_run(*_: Any) -> Any:
         raise DiskRefuses("the disk refuses")
 
-    monkeypatch.setattr(active, "open_run", open_run)
+    monkeypatch.setattr(staged_run, "open_run", open_run)
     with pytest.raises(DiskRefuses):
         work(plan)
