@@ -21,7 +21,7 @@ from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps import cost
 from sdsbench.sweeps.expand import Composer
-from sdsbench.sweeps.workload import ABOVE, LONGEST
+from sdsbench.sweeps.workload import LARGEST_STEP_DEVIATIONS, LONGEST_ANSWER_RATIO
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "reproduce.md"
@@ -130,7 +130,12 @@ def document() -> str:
     factors = {name: methods.lookup(name)[0].relative_time for name in names}
     slower = ", ".join(f"{name} x {factor}" for name, factor in factors.items() if factor != 1)
     rates = {"rate": cost.RATE["bfloat16"] / 1e12, "rate32": cost.RATE["float32"] / 1e12, "slower": slower}
-    rules = {"bandwidth": cost.BANDWIDTH / 1e9, "longest": LONGEST, "above": ABOVE, "usable": cost.USABLE}
+    rules = {
+        "bandwidth": cost.BANDWIDTH / 1e9,
+        "longest": LONGEST_ANSWER_RATIO,
+        "above": LARGEST_STEP_DEVIATIONS,
+        "usable": cost.USABLE,
+    }
     parts = [HEAD.format(**rates, **rules)]
     details = []
     for sweep, tables, title in TABLES:

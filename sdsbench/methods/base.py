@@ -59,7 +59,7 @@ SVDIterations = Annotated[int, Field(ge=0, le=1000)]
 class MethodConfig(Section):
     """Keys that every method has."""
 
-    name: str = Field(description="the method, as it registers itself")
+    name: str = Field(description="registered name of the method")
     targets: Targets = Field(["all-linear"], description="endings of the names of the adapted layers, or [all-linear]")
 
 
@@ -67,8 +67,8 @@ class LowRankConfig(MethodConfig):
     """Keys of every method that adds a low-rank update."""
 
     rank: Count = Field(8, description="r, at most the smaller side of every adapted layer")
-    alpha: Alpha = Field(16.0, description="decides the factor s of the update, together with the rank")
-    dropout: Share = Field(0.0, description="share of the update's input that a training step drops")
+    alpha: Alpha = Field(16.0, description="determines, with the rank, the factor s of the update")
+    dropout: Share = Field(0.0, description="dropout probability on the input of the update in training")
 
     @model_validator(mode="before")
     @classmethod

@@ -43,7 +43,7 @@ def earlier_results(run: ActiveRun) -> tuple[Record | None, Checkpoint | None]:
     return None, found
 
 
-def take_up(run: ActiveRun, record: Record) -> None:
+def reuse_record(run: ActiveRun, record: Record) -> None:
     """Tell the user that a finished run was found; add to its record how its tuned value was chosen, if that is new."""
     tuning: Tuning | None = run.context.tuning
     if tuning is not None and record.tuning != tuning:

@@ -23,7 +23,7 @@ from sdsbench.training.dropout import seed_attention, segment_seeds
 
 NAME = "sdsbench_packed"
 LARGEST_HEAD = 256  # largest head size that torch's flash attention kernels accept
-FILL = 64  # 16-bit passes on a CPU are padded to a multiple of this many tokens
+PADDING_MULTIPLE = 64  # 16-bit passes on a CPU are padded to a multiple of this many tokens
 
 
 def packed_attention(
@@ -52,7 +52,7 @@ def packed_attention(
     if continuations is None and _varlen_serves(query, softcap, dropout):
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     dtype = query.dtype
-    if _by_onednn(query.device, dtype):  # for every length of a sequence: slower, and memory grows without end
+    if _by_onednn(query.device, dtype):  # it would compile code for every sequence length: slow, and memory would grow
         query, key, value = query.float(), key.float(), value.float()
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     seeds = segment_seeds(len(segment_lengths)) if dropout else []
@@ -65,9 +65,9 @@ def packed_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
 
 
-def filling(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
+def padding_length(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
     """Number of padding tokens to append as one more sequence without loss, so that few distinct shapes occur."""
-    return -tokens % FILL if _by_onednn(device, dtype) else 0
+    return -tokens % PADDING_MULTIPLE if _by_onednn(device, dtype) else 0
 
 
 def _by_onednn(device: torch.device, dtype: torch.dtype) -> bool:

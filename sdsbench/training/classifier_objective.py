@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sdsbench.tasks.classification import Batcher
-from sdsbench.training.attention import filling
+from sdsbench.training.attention import padding_length
 from sdsbench.training.classifier_logits import class_logits, packs
 
 
@@ -37,7 +37,7 @@ class LabelledObjective:
     def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int:
         """Positions that a pass over the examples occupies, padding included; an image counts as one."""
         positions = self.tokens(examples) // self.patches
-        return positions + (filling(positions, model.dtype, device) if self.packed else 0)
+        return positions + (padding_length(positions, model.dtype, device) if self.packed else 0)
 
     def longest(self, examples: Sequence[Any]) -> int:
         """Tokens of the longest example, known without decoding an image."""

@@ -68,7 +68,7 @@ def test_sizes_of_partial_patches_and_models_without_positions_are_refused() -> 
 def test_image_size_is_part_of_the_architecture_and_of_the_run_id() -> None:
     small, large = (compose_run([*IMAGES, *words]) for words in ([], ["model.image_size=64"]))
     found = known_architecture(large.model)
-    assert found is not None and found.facts["image_size"] == 64
+    assert found is not None and found.config_json["image_size"] == 64
     assert run_id(small) != run_id(large)
     text = ["model=local", "model.family=decoder", f"model.location={MICRO}"]
     assert run_id(compose_run([*text, "model.image_size=64"])) == run_id(compose_run(text))

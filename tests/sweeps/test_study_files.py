@@ -14,7 +14,7 @@ from sdsbench.runs.configuration.choices import options
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.freeze import freeze
-from sdsbench.sweeps.here import run_here
+from sdsbench.sweeps.local_sweep import run_locally
 
 STUDY = [name for name in options("sweep") if name.startswith("study/")]
 
@@ -39,7 +39,7 @@ def test_decoder_study_is_planned_without_a_gpu_and_refused_to_run(
     assert new == 3 * 4 * 2
     assert plan.manifest.placing["device"] == "cuda"
     with pytest.raises(ConfigError, match="No GPU was found"):
-        run_here(plan, {}, workers=4, gpus=None, deaths=5)
+        run_locally(plan, {}, workers=4, gpus=None, deaths=5)
 
 
 def test_held_out_text_has_each_sentence_once_and_a_limited_length(tmp_path: Path) -> None:

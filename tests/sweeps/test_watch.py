@@ -15,14 +15,14 @@ from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.sweeps import watch as watch_module
 from sdsbench.sweeps.overview import print_overview
 from sdsbench.sweeps.plan import Plan, TunedCell
-from sdsbench.sweeps.pool import Active, Allocation, Ended
+from sdsbench.sweeps.pool import ActiveWorker, Allocation, EndedRun
 from sdsbench.sweeps.states import FAILED, States
 from sdsbench.sweeps.watch import Tally, watch
 from tests.sweeps.tools import put_record, tiny_plan
 
 
-def ended(run: str, status: str = "done") -> Ended:
-    return Ended(run, status, "", 1.0)
+def ended(run: str, status: str = "done") -> EndedRun:
+    return EndedRun(run, status, "", 1.0)
 
 
 def plan_with_tally(folder: Path, first: str = "done", again: tuple[str, ...] = ()) -> tuple[Plan, list[str], Tally]:
@@ -159,11 +159,11 @@ class FakePool:
 
     stopping = False
 
-    def __init__(self, runs: list[str], end: Ended, finish: Callable[[], object]) -> None:
+    def __init__(self, runs: list[str], end: EndedRun, finish: Callable[[], object]) -> None:
         self._finish = finish
         places = [Allocation("cpu0", 1), Allocation("cpu1", 1)]
         self.active = [
-            Active(place, None, {run: time.monotonic() - 65})  # type: ignore[arg-type]
+            ActiveWorker(place, None, {run: time.monotonic() - 65})  # type: ignore[arg-type]
             for place, run in zip(places, runs, strict=True)
         ]
         self.left = [end]
@@ -172,7 +172,7 @@ class FakePool:
     def running(self) -> int:
         return sum(len(active.runs) for active in self.active)
 
-    def step(self, _seconds: float) -> tuple[bool, list[Ended]]:
+    def step(self, _seconds: float) -> tuple[bool, list[EndedRun]]:
         self._finish()
         return len(self.left) > 1, [self.left.pop()]
 
@@ -184,7 +184,7 @@ def watch_plan(tmp_path: Path, status: str = "done", message: str = "") -> list[
     (tmp_path / "runs" / runs[1]).mkdir()
     step = {"kind": "train", "step": 40, "loss": 1.25, "tokens": 900, "seconds": 0.3}
     (tmp_path / "runs" / runs[1] / "metrics.jsonl").write_text(json.dumps(step) + "\n")
-    end = Ended(runs[1], status, message, 1.0)
+    end = EndedRun(runs[1], status, message, 1.0)
     pool = FakePool(runs[1:], end, lambda: put_record(plan, tmp_path / "runs", runs[1], status, 0.273))
     watch(pool, plan, States(plan, tmp_path / "runs"), ())  # type: ignore[arg-type]
     return runs

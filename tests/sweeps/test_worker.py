@@ -13,7 +13,7 @@ import pytest
 from sdsbench.core.errors import DiskRefuses, Owned
 from sdsbench.core.record import Attempt
 from sdsbench.core.run_folder import read_record
-from sdsbench.sweeps import active
+from sdsbench.sweeps import staged_run
 from sdsbench.sweeps import worker as workers
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
@@ -72,7 +72,7 @@ def test_non_finite_weights_after_the_last_step_are_a_failed_training(split: str
     _, events = work(plan)
     assert end_statuses(events) == ["failed"]
     (slot,) = States(plan, tmp_path / "runs").all()
-    assert slot.record is not None and slot.record.failure is not None and not slot.may_end_otherwise
+    assert slot.record is not None and slot.record.failure is not None and not slot.worth_retrying
     assert slot.record.failure.message == "logits of the model: nan: not finite. Try a lower train.lr."
 
 
@@ -187,7 +187,7 @@ def test_run_of_another_process_is_skipped(tmp_path: Path, monkeypatch: pytest.M
     plan = tiny_plan(tmp_path, "seed=0,1")
     opened_seeds: list[str] = []
 
-    opened = active.open_run
+    opened = staged_run.open_run
 
     @contextmanager
     def open_run(config: Any, context: Any) -> Any:
@@ -263,6 +263,6 @@ def test_disk_error_stops_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def open_run(*_: Any) -> Any:
         raise DiskRefuses("the disk refuses")
 
-    monkeypatch.setattr(active, "open_run", open_run)
+    monkeypatch.setattr(staged_run, "open_run", open_run)
     with pytest.raises(DiskRefuses):
         work(plan)

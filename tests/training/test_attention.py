@@ -7,7 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig
 
 from sdsbench.training import attention
-from sdsbench.training.attention import LARGEST_HEAD, _varlen_kernel, _varlen_serves, one_by_one, packed_attention
+from sdsbench.training.attention import (
+    LARGEST_HEAD,
+    _varlen_kernel,
+    _varlen_serves,
+    packed_attention,
+    reason_against_varlen,
+)
 from sdsbench.training.causal import CausalObjective, EncodedText
 
 SHAPE = {

@@ -29,7 +29,7 @@ from sdsbench.tasks.images import EncodedImage, ImageBatcher
 from sdsbench.tasks.sentences import EncodedSentence, SentenceBatcher
 from sdsbench.training import activation_checkpointing, causal, classifier_logits, classifier_objective
 from sdsbench.training.assemble import assemble
-from sdsbench.training.attention import FILL, filling
+from sdsbench.training.attention import PADDING_MULTIPLE, padding_length
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.classifier_objective import LabelledObjective
 from sdsbench.training.data_context import TrainingContext
@@ -208,8 +208,8 @@ def test_filled_passes_have_the_same_loss_and_gradient(family: str, monkeypatch:
         found, other = loss_and_gradient(dataclasses.replace(training, micro_tokens=tokens), state)
         assert found == pytest.approx(loss, rel=1e-6)
         assert (other - gradient).abs().max() <= 1e-6 * gradient.abs().max()
-    assert set(seen) == {FILL} and len(seen) > 3
-    assert training.objective.positions(training.model, training.examples, training.device) == FILL
+    assert set(seen) == {PADDING_MULTIPLE} and len(seen) > 3
+    assert training.objective.positions(training.model, training.examples, training.device) == PADDING_MULTIPLE
 
 
 def test_bf16_passes_on_a_cpu_are_filled_to_repeating_shapes() -> None:

@@ -269,6 +269,6 @@ def test_facts_are_written_as_readable_text() -> None:
     """Evaluated data is written as the data set's name and the first digits of its hash, not as a Python tuple."""
     hashes = ("a" * 64, "b" * 64)
     facts = [{"evaluated data": (("gsm8k", digest),)} for digest in hashes]
-    assert setting.unlike(facts) == [{"evaluated data": f"gsm8k {digest[:12]}"} for digest in hashes]
+    assert setting.differing_facts(facts) == [{"evaluated data": f"gsm8k {digest[:12]}"} for digest in hashes]
     assert setting.text(("q_proj", "v_proj")) == "q_proj v_proj"
     assert setting.text((("math", "a" * 64), ("gsm8k", "b" * 64))) == f"math {'a' * 12}, gsm8k {'b' * 12}"

@@ -52,7 +52,7 @@ def test_losses_and_weights_are_bitwise_equal_with_probes(tmp_path: Path, method
     assert [line["step"] for line in probe_lines] == [1, 2, 4]
     assert all(0 <= line["alignment"] <= 1 + 1e-9 and line["seconds"] > 0 for line in probe_lines)
     assert not [line for line in plain if line["kind"] == "probe"] and not (plain_folder / "probes").exists()
-    rows = samples.read_looks(path_of(probed_folder, 4))
+    rows = samples.read_probes(path_of(probed_folder, 4))
     assert len(rows) == 35 and len({row["layer"] for row in rows}) == 35
     assert probe_lines[-1]["alignment"] == pytest.approx(means(rows)["alignment"], rel=1e-6)
     assert all(row["actual_norm"] > 0 for row in rows)
@@ -83,7 +83,7 @@ def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
         linear.weight.requires_grad_(True)
     loss = family.loss(plain, examples, torch.device("cpu")) / sum(example.targets for example in examples)
     loss.backward()
-    for row in samples.read_looks(path_of(folder, 1)):
+    for row in samples.read_probes(path_of(folder, 1)):
         g = linears[row["layer"]].weight.grad.double()
         a = layers[row["layer"]].A.detach().double()
         equivalent = method.scale() ** 2 * g @ a.T @ a
@@ -110,4 +110,4 @@ def test_invalid_probe_keys_are_refused() -> None:
 
 def test_probe_rows_are_json_without_nan(tmp_path: Path) -> None:
     folder, lines = run(tmp_path, "lora_xs", "probe.every=4")
-    json.dumps([*lines, *samples.read_looks(path_of(folder, 4))], allow_nan=False)
+    json.dumps([*lines, *samples.read_probes(path_of(folder, 4))], allow_nan=False)
