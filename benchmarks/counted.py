@@ -1,10 +1,10 @@
-"""What one step needs on a GPU, counted without one: real shapes on the meta device, CUDA's attention kernels.
+"""Count what one step needs on a GPU, without a GPU: real shapes on the meta device, with CUDA's attention kernels.
 
     python -m benchmarks.counted --model llama3.2_3b --batch 4 --max-length 768 --rank 32
 
-Every contestant does forward and backward passes on the same batches of drawn lengths, as in benchmarks.steps. Counted
-are bytes (base, what training holds, the peak of live tensors), operators that run a kernel, and operations in matrix
-products. A meta tensor has no values, so nothing here is a time, and an allocator's rounding is not in it.
+Every contestant does forward and backward passes on the same batches of random lengths, as in benchmarks.steps. Counted
+are bytes (held between steps, and the peak of live tensors), operators that launch a kernel, and operations in matrix
+products. Meta tensors have no values, so no time can be measured, and the rounding of an allocator is not included.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def kernels_of_cuda(padded: bool = True) -> Iterator[None]:
-    """as_on_cuda; transformers' batches have a mask where they are `padded` (that depends on values, which meta tensors
-    do not have), so that attention takes the kernel that reads one."""
+    """Choose kernels as on CUDA. If `padded`, transformers' batches have a mask, and attention uses the kernel that reads
+    it; transformers would decide this from values, which meta tensors do not have."""
     ignore = mock.patch("transformers.masking_utils._ignore_causal_mask_sdpa", lambda *_, **__: not padded)
     with ignore, as_on_cuda():
         yield
 
 
 class _Operators(TorchDispatchMode):
-    """Counts operators that compute: on CUDA each is a kernel or more."""
+    """Counts operators that compute; on CUDA each launches at least one kernel."""
 
     count = 0
 
@@ -85,7 +85,7 @@ class _Operators(TorchDispatchMode):
 
 
 def count(contestant: Contestant, workload: Workload, batches: int) -> dict[str, Any]:
-    """The largest counts over some batches; operations summed over them."""
+    """The largest counts of bytes and operators over `batches` batches; operations are summed over them."""
     if isinstance(contestant, Ours):
         contestant.method.skip_warmup()
     held = _held(contestant)
@@ -109,7 +109,7 @@ def count(contestant: Contestant, workload: Workload, batches: int) -> dict[str,
 
 
 def _held(contestant: Contestant) -> int:
-    """Bytes between steps: weights, adapters, AdamW's two fp32 moments, and the flat gradient where there is one."""
+    """Bytes held between steps: weights, adapters, AdamW's two fp32 moments, and the flat gradient if there is one."""
     tensors: list[Tensor] = [*contestant.model.parameters(), *contestant.model.buffers()]
     trained = sum(p.numel() for p in contestant.model.parameters() if p.requires_grad)
     if isinstance(contestant, Ours):
@@ -120,7 +120,7 @@ def _held(contestant: Contestant) -> int:
 
 
 def _forget_gradients(contestant: Contestant) -> None:
-    """peft's loop starts every step without gradients; ours keeps one flat buffer."""
+    """Free the gradients as peft's loop does before every step; our loop keeps one flat buffer."""
     if not isinstance(contestant, Ours):
         for parameter in contestant.model.parameters():
             parameter.grad = None

@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory --device cuda --dtype bfloat16 --model llama3.2_3b --batch 4 --length 768
 
-The step is that of a run: the same loop, objective and optimizer on random weights at the real shapes; the second step
-is measured, since the first makes the moments. On a CPU the peak is the sum of torch's live tensors.
+The step is that of a run: the same loop, objective and optimizer, with random weights at the real shapes. The second
+step is measured, since the first creates the moments. On a CPU the peak is that of the bytes of live tensors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measured(
     model: str, method: str, dtype: str, rank: int, batch: int, length: int, device: torch.device
 ) -> dict[str, Any]:
-    """Bytes of one method: the estimate, the measured peak, and the first against the second."""
+    """One method's row: estimated bytes, measured peak in bytes, and their ratio."""
     workload = every_example_long(batch, length)
     gc.collect()
     if device.type == "cuda":
@@ -70,7 +70,7 @@ def measured(
 
 
 def _started(model: str, method: str, dtype: str, rank: int, workload: Any, device: torch.device) -> Ours:
-    """A method after its first step, which makes the optimizer's moments."""
+    """The method as a contestant that has made its first step, which creates the optimizer's moments."""
     base = random_model(model, getattr(torch, dtype), device)
     keys = {"warmup_steps": 1, "refresh": "never", "guard": 0.0} if method == "sds_lora" else {}
     contestant = Ours(method, base, Pad(), rank, workload, keys)

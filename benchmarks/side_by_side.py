@@ -1,4 +1,4 @@
-"""Several LoRA runs side by side against the same runs one after the other, interleaved.
+"""Speed of several runs trained side by side in one process, against the same runs one after the other, interleaved.
 
 python -m benchmarks.side_by_side --model micro --runs 8
 """
