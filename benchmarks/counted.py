@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def kernels_of_cuda(padded: bool = True) -> Iterator[None]:
-    """Choose kernels as on CUDA. If `padded`, transformers' batches have a mask, and attention uses the kernel that reads
-    it; transformers would decide this from values, which meta tensors do not have."""
+    """Choose kernels as on CUDA. If `padded`, transformers' batches have a mask, and attention uses the kernel that
+    reads it; transformers would decide this from values, which meta tensors do not have."""
     ignore = mock.patch("transformers.masking_utils._ignore_causal_mask_sdpa", lambda *_, **__: not padded)
     with ignore, as_on_cuda():
         yield
