@@ -111,7 +111,7 @@ def main() -> int:
         return 2
     chance, made, done, problems = random.Random(given.seed), 0, 0, []
     rounds = 0
-    while made < given.kills and not problems:  # the rest of the kills, if a plan ended before its last one
+    while made < given.kills and not problems:  # if a plan ended early, the other kills need a new one
         root = given.folder / f"runs-{rounds}"
         made += campaign(given.folder, root, given.kills - made, given.runs, chance)
         problems = [*differences(root, alone), *run_twice(root)]

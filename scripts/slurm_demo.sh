@@ -1,8 +1,8 @@
 #!/bin/bash
-# Plans on a real SLURM (slurm_node.sh) as job arrays, under everything that ends tasks: one is cancelled, one killed -9,
-# one hits its time limit, the node fails; the last task of an array meets its limit, is killed, is preempted. All records
-# must end complete and bitwise equal to those of the same plans run here without SLURM, and what fails must fail in
-# SLURM's eyes too. slurm_limits.sh waits for real time limits, which takes minutes.
+# Submits plans as job arrays to a real SLURM (slurm_node.sh) and ends their tasks in every way: one task is cancelled,
+# one is killed with kill -9, one reaches its time limit, the node fails; the last task of an array reaches its limit, is
+# killed and is preempted. All records must be complete and bitwise equal to those of the same plans run here without
+# SLURM, and SLURM must report failed runs as failed. Real time limits, which take minutes: slurm_limits.sh.
 #
 #   scripts/slurm_demo.sh FOLDER        # a new folder; logs and records stay in it
 set -euo pipefail
@@ -23,14 +23,14 @@ $SDSBENCH plan $SMALL device=cpu train.max_steps=5,6,200 output_root="$RUNS" --f
 $SDSBENCH plan $SMALL plugins=[lora_extras] method=init_ab train.lr=1e-3,1e30 device=auto train.clip_norm=null \
   train.schedule=constant train.max_steps=4 output_root="$RUNS" --folder "$R/plugin"
 
-say "the same plans without SLURM"
+say "running the same plans without SLURM"
 for plan in "at 100% load" last; do $SDSBENCH sweep "$R/$plan" output_root="$R/alone" --workers 2; done
 
 ON_CPU="slurm=cpu slurm.time=1h slurm.memory=1500M slurm.runs_per_task=1"
-NOTICE=600 # seconds before the time limit at which SLURM warns: the time that a task may stand still after it
+NOTICE=600 # seconds between SLURM's warning and the time limit; a stopped task must be resumed within them
 
-# Sets VICTIM to a running task in the middle of its training, other than those named, and WORKER to its process, which
-# stands still from then on: whatever follows finds it there, however busy the machine is.
+# Sets VICTIM to a running task in the middle of its training, other than the tasks in the arguments, and WORKER to its
+# process, which it stops (SIGSTOP): the next step of this script finds it at that point, however busy the machine is.
 in_the_middle() { local steps; steps=$(steps_of "$1"); [ "${steps:-0}" -ge 3 ] && [ "$steps" -le 50 ]; }
 find_victim() {
   for VICTIM in $(squeue -h -r -j "$JOB" -t RUNNING -o '%K' | sort -n); do
@@ -43,10 +43,10 @@ find_victim() {
   done
   return 1
 }
-stop_after() { # TASK STEPS: the worker of a task stands still once it has made so many steps; sets WORKER
+stop_after() { # TASK STEPS: stop the task's worker (SIGSTOP) once it has made STEPS steps; sets WORKER
   [ "$(steps_of "$1")" -ge "$2" ] 2>/dev/null && WORKER=$(worker_of "$1") && [ -n "$WORKER" ] && kill -STOP "$WORKER"
 }
-meet_limit() { # TASK: the time limit of a task that stands still comes near; the next start has its hour again
+meet_limit() { # TASK WORKER: let a stopped task come near its time limit and resume it; its next start has an hour again
   scontrol update jobid="${JOB}_$1" timelimit=$((NOTICE / 60))
   wait_for log_has "$1" "received USR1"
   kill -CONT "$2"
@@ -54,7 +54,7 @@ meet_limit() { # TASK: the time limit of a task that stands still comes near; th
   scontrol update jobid="${JOB}_$1" timelimit=60
 }
 
-say "as a job array"
+say "running them as a job array"
 $SDSBENCH submit "$R/at 100% load" $ON_CPU slurm.signal_seconds=$NOTICE
 use "$R/at 100% load"
 
@@ -65,7 +65,7 @@ kill -9 "$WORKER"
 
 wait_for find_victim "$KILLED"
 SLOW=$VICTIM SLOW_WORKER=$WORKER
-say "task $SLOW: stands still until its time limit is near"
+say "task $SLOW: stopped until its time limit is near"
 scontrol update jobid="${JOB}_$SLOW" timelimit=$((NOTICE / 60))
 
 wait_for find_victim "$KILLED" "$SLOW"
@@ -76,7 +76,7 @@ kill -CONT "$WORKER" 2>/dev/null || true # SLURM may have ended it already
 
 wait_for find_victim "$KILLED" "$SLOW" "$CANCELLED"
 meet_limit "$SLOW" "$SLOW_WORKER"
-say "the node fails under task $VICTIM and whatever else it runs"
+say "the node fails while it runs task $VICTIM and others"
 kill -9 "$(cat "$R/slurmd.pid")"
 for pid in $(scontrol listpids 2>/dev/null | awk 'NR > 1 && $1 > 0 {print $1}') $(pgrep -f "sdsbench.sweeps.worker $PLAN"); do
   parent=$(ps -o ppid= -p "$pid" 2>/dev/null | tr -d ' ') || continue
@@ -86,7 +86,7 @@ done
 scontrol update nodename="$H" state=down reason=demo
 wait_for node_is down
 /usr/sbin/slurmd -f "$SLURM_CONF" -N "$H"
-node_is_back() { # ReturnToService may be faster than this request
+node_is_back() { # by ReturnToService, or by this request
   node_is 'idle\|mixed\|alloc' && return
   scontrol update nodename="$H" state=resume 2>/dev/null || true
   return 1
@@ -95,7 +95,7 @@ wait_for node_is_back
 wait_for queue_empty
 [ "$(restarts_of "$SLOW")" -le 2 ] || { say "task $SLOW was started again $(restarts_of "$SLOW") times"; exit 1; }
 
-say "sent again: what was cancelled; and an array whose last task meets its limit, is killed and is preempted"
+say "submitting the cancelled run again, and an array whose last task reaches its limit, is killed and is preempted"
 $SDSBENCH submit "$PLAN" $ON_CPU
 $SDSBENCH submit "$R/last" $ON_CPU slurm.signal_seconds=$NOTICE
 use "$R/last"
@@ -113,8 +113,8 @@ wait_for queue_empty
 for task in 0 1 2; do task_ends $task COMPLETED 0; done
 [ "$(restarts_of 0) $(restarts_of 1) $(restarts_of 2)" = "0 0 3" ] || { say "finished siblings were started again"; exit 1; }
 
-say "a plugin; what cannot work fails for SLURM too"
-sends() { # COPY WORDS...: submits a copy of the plugin's plan, both runs in one task
+say "a plan with a plugin; SLURM must report tasks that cannot work as failed"
+sends() { # COPY WORDS...: submit a copy of the plugin's plan with both runs in one task
   cp -r "$R/plugin" "$R/$1"
   $SDSBENCH submit "$R/$1" slurm=cpu slurm.memory=1500M "${@:2}"
 }
@@ -125,9 +125,9 @@ wait_for queue_empty
 for copy in no_module one_gpu two_gpus; do use "$R/$copy"; task_ends 0 FAILED 3; done
 grep -q "setup failed with code 127: module load CUDAA/12" "$R"/no_module/submissions/001/task-0.log
 grep -q "device=cuda: this worker's GPU cannot be used" "$R"/one_gpu/submissions/001/task-0.log
-grep -q "device=cuda: this worker's GPU cannot be used" "$R"/two_gpus/logs/*-gpu0.log # a worker a GPU
+grep -q "device=cuda: this worker's GPU cannot be used" "$R"/two_gpus/logs/*-gpu0.log # one worker per GPU
 grep -q "device=cuda: this worker's GPU cannot be used" "$R"/two_gpus/logs/*-gpu1.log
-[ ! -e "$RUNS/$(run_of 0)" ] # none of these began a run
+[ ! -e "$RUNS/$(run_of 0)" ] # none of these tasks began a run
 $SDSBENCH submit "$R/plugin" $ON_CPU slurm.mail_user=somebody@example.org
 use "$R/plugin"
 wait_for queue_empty
@@ -140,8 +140,8 @@ record = json.load(open(sys.argv[1]))
 assert record["status"] == "done" and "plugin:lora_extras" in record["provenance"]["code"], record["provenance"]["code"]
 P
 $SDSBENCH status "$R/at 100% load"
-say "Hydra's own launcher: a failure is a failure, a job that is signalled or preempted goes on"
-launched() { # WORDS...: what `-m` ends with is in CODE, what it says in launched.log
+say "Hydra's own launcher: failures are reported, signalled and preempted jobs continue"
+launched() { # WORDS...: run `-m` with them; sets CODE to its exit code and writes its output to launched.log
   CODE=0
   $SDSBENCH -m hydra/launcher=submitit_slurm hydra.launcher.partition=debug hydra.launcher.cpus_per_task=1 \
     hydra.launcher.mem_gb=2 $SMALL device=cpu method=lora output_root="$R/launched" "$@" >"$R/launched.log" 2>&1 || CODE=$?
@@ -151,14 +151,14 @@ launched train.max_steps=2 method.rank=8,0
 code_is 2
 grep -q "method.rank=0" "$R/launched.log"
 ! grep Traceback "$R/launched.log" || exit 1
-grep -q '"status": "done"' "$R"/launched/*/record.json # the other job ran all the same
+grep -q '"status": "done"' "$R"/launched/*/record.json # the other job ran nevertheless
 wait_for queue_empty
 JOB=$(basename "$(ls -d "$R"/launched/.multirun/.submitit/*_0)" _0)
 task_ends 0 COMPLETED 0
 task_ends 1 FAILED 2
 rm -r "$R/launched"
 
-launched_stops_after() { # STEPS: the job stands still once it has made so many; sets WORKER
+launched_stops_after() { # STEPS: stop the job (SIGSTOP) once it has made STEPS steps; sets WORKER
   [ "$(cat "$R"/launched/*/metrics.jsonl 2>/dev/null | grep -c '"train"')" -ge "$1" ] || return 1
   WORKER=$(pgrep -f "submitit.core._submit $R/launched" | tail -1) && kill -STOP "$WORKER"
 }
@@ -166,7 +166,7 @@ said() { cat "$R"/launched/.multirun/.submitit/*/*.err | grep -q "$1"; }
 (launched train.max_steps=60 && code_is 0) &
 WAITING=$!
 wait_for launched_stops_after 3
-scancel --signal=USR2 "$(squeue -h --me -o %A)" # what submitit asks SLURM for before a time limit
+scancel --signal=USR2 "$(squeue -h --me -o %A)" # the signal that submitit requests before a time limit
 kill -CONT "$WORKER"
 wait_for said "this job is preempted"
 steps=$(cat "$R"/launched/*/metrics.jsonl | grep -c '"train"')
@@ -178,12 +178,12 @@ wait "$WAITING"
 "$PYTHON" - "$R"/launched/*/record.json <<'P'
 import json, sys
 attempts = [(attempt["status"], attempt["from_step"] > 0) for attempt in json.load(open(sys.argv[1]))["attempts"]]
-print("attempts of the launched run, and whether they went on from a saved state:", attempts)
+print("attempts of the launched run, and whether they continued from a saved state:", attempts)
 assert attempts == [("preempted", False), ("preempted", True), ("done", True)]
 P
 wait_for queue_empty
 
-say "compared with the runs without SLURM"
+say "comparing with the runs without SLURM"
 rm -r "$RUNS/$(run_of 0)" "$RUNS/$(run_of 1)" # the plugin's
 "$PYTHON" scripts/compare_runs.py "$RUNS" "$R/alone"
 "$PYTHON" - "$RUNS" <<'P'

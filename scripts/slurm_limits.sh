@@ -1,9 +1,9 @@
 #!/bin/bash
-# Real time limits on a real SLURM (slurm_node.sh): an array of two short tasks and a long one, two minutes each start.
-# The last task meets its limit until it is done; the others must not be started again. Takes some ten minutes.
+# Real time limits on a real SLURM (slurm_node.sh): an array of two short tasks and a long one, two minutes a start. The
+# last task reaches its limit until it is done; the others must not be started again. Takes about ten minutes.
 #
-#   scripts/slurm_limits.sh FOLDER [STEPS]   # a new folder; logs and records stay in it. STEPS of the long task, which
-#                                            # must take more than a minute here
+#   scripts/slurm_limits.sh FOLDER [STEPS]   # a new folder; logs and records stay in it. STEPS: of the long task, which
+#                                            # must take more than a minute on this machine
 set -euo pipefail
 R=$(realpath -m "${1:?usage: slurm_limits.sh FOLDER [STEPS]}")
 cd "$(dirname "$0")/.."

@@ -1,6 +1,7 @@
-# A real SLURM on this machine (Debian's slurm-wlm, one node, no systemd): sourced by slurm_demo.sh and slurm_limits.sh.
-# It has two cores, however many this machine has, two GPUs for SLURM alone (device files that nothing computes on), a partition whose jobs preempt those of the
-# other, and mails that are written to mail.log. Needs root on Debian or Ubuntu; ends its daemons.
+# Starts a real SLURM on this machine (Debian's slurm-wlm, one node, no systemd); sourced by slurm_demo.sh and
+# slurm_limits.sh. The node has two cores, however many this machine has, and two GPUs that exist for SLURM only (device files that nothing
+# computes on). Jobs of the partition `urgent` preempt those of `debug`. Mails are appended to mail.log. Needs root on
+# Debian or Ubuntu; stops its daemons at the end.
 #
 #   R=FOLDER; source scripts/slurm_node.sh; start_slurm
 mkdir -p "$R"/{state,spool,log}
@@ -84,8 +85,8 @@ start_slurm() {
   say "$(sinfo --version) is up"
 }
 
-PATIENCE=3600 # seconds: a net against a demo that hangs, far above what any wait takes on a busy machine
-wait_for() { # COMMAND...: until the command succeeds
+PATIENCE=3600 # seconds after which a demo counts as hanging; on a busy machine every wait takes far less
+wait_for() { # COMMAND...: repeat the command until it succeeds; exit 1 after PATIENCE seconds
   local until=$((SECONDS + PATIENCE))
   until "$@"; do
     sleep 0.2
@@ -95,13 +96,13 @@ wait_for() { # COMMAND...: until the command succeeds
 node_is() { sinfo -h -p debug -o '%T' 2>/dev/null | grep -q "$1"; }
 queue_empty() { [ -z "$(squeue -h --me)" ]; }
 
-# Of the newest submission of PLAN, which `use PLAN` chooses.
+# The functions below are about the newest submission of a plan; `use PLAN` chooses the plan.
 use() { PLAN=$1 SENT=$(ls -d "$1"/submissions/[0-9]* | tail -1); JOB=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['job'])" "$SENT/submission.json"); }
 run_of() { "$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))[0])" "$SENT/task-$1.json"; }
 worker_of() { pgrep -f "sdsbench.sweeps.worker $PLAN .*/$(basename "$SENT")/task-$1.json" | head -1; }
 log_has() { grep -q "$2" "$SENT/task-$1.log"; }
 steps_of() { grep -c '"train"' "$RUNS/$(run_of "$1")/metrics.jsonl" 2>/dev/null || true; }
-task_ends() { # TASK STATE CODE: what SLURM says of a task that is over
+task_ends() { # TASK STATE CODE: exit 1 unless SLURM reports this state and exit code of a finished task
   local found
   found=$(scontrol show job "${JOB}_$1" | grep -Eo '(JobState|ExitCode)=[^ ]+' | tr '\n' ' ')
   [ "$found" = "JobState=$2 ExitCode=$3:0 " ] || { say "task ${JOB}_$1 ended with $found, not $2 $3"; exit 1; }
