@@ -1,7 +1,7 @@
 #!/bin/bash
 # Submits plans as job arrays to a real SLURM (slurm_node.sh) and ends their tasks in every way: one task is cancelled,
-# one is killed with kill -9, one reaches its time limit, the node fails; the last task of an array reaches its limit, is
-# killed and is preempted. All records must be complete and bitwise equal to those of the same plans run here without
+# one is killed with kill -9, one reaches its time limit, the node fails; the last task of an array reaches its limit,
+# is killed and is preempted. All records must be complete and bitwise equal to those of the same plans run here without
 # SLURM, and SLURM must report failed runs as failed. Real time limits, which take minutes: slurm_limits.sh.
 #
 #   scripts/slurm_demo.sh FOLDER        # a new folder; logs and records stay in it

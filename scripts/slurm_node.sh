@@ -1,7 +1,7 @@
 # Starts a real SLURM on this machine (Debian's slurm-wlm, one node, no systemd); sourced by slurm_demo.sh and
-# slurm_limits.sh. The node has two cores, however many this machine has, and two GPUs that exist for SLURM only (device files that nothing
-# computes on). Jobs of the partition `urgent` preempt those of `debug`. Mails are appended to mail.log. Needs root on
-# Debian or Ubuntu; stops its daemons at the end.
+# slurm_limits.sh. The node has two cores, however many this machine has, and two GPUs that exist for SLURM only (device
+# files that nothing computes on). Jobs of the partition `urgent` preempt those of `debug`. Mails are appended to
+# mail.log. Needs root on Debian or Ubuntu; stops its daemons at the end.
 #
 #   R=FOLDER; source scripts/slurm_node.sh; start_slurm
 mkdir -p "$R"/{state,spool,log}
