@@ -89,8 +89,8 @@ HEAD = """\
 # From nothing to each published table
 
 This page gives the commands that reproduce each published table, with their cost. It is written by
-`python scripts/write_reproduce.py`; every hour and gigabyte is an **estimate**, none was measured. `sdsbench plan` prints
-an estimate for your card, corrected by finished runs.
+`python scripts/write_reproduce.py`; every hour and gigabyte is an **estimate**, none was measured. `sdsbench plan`
+prints an estimate for your card, corrected by finished runs.
 
 Once on each machine (models and data sets from the hub are downloaded at pinned commits, or the commit is recorded;
 gated models need `HF_TOKEN`):
