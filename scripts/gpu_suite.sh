@@ -40,7 +40,7 @@ part() {
   local file=$1 left=$((end - SECONDS)) code=0
   shift
   if [[ -e $out/$file ]]; then echo "== $file: done before"; return; fi
-  if ((left < 20)); then echo "== $file: no time is left; the same command goes on here"; exit 75; fi
+  if ((left < 20)); then echo "== $file: no time is left; the same command continues here"; exit 75; fi
   echo "== $file: $*"
   rm -rf "$work/part"
   mkdir "$work/part"
