@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from sdsbench.core.processor import usable_cores
 
 WORK = """
@@ -39,7 +39,7 @@ print(tokens / (time.time() - started), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "beside", __doc__, model="smollm2_135m", runs=(2, "at once"), seconds=(30.0, "of a round"),
         rounds=3, wait_policy=["PASSIVE", "ACTIVE"],
     )  # fmt: skip

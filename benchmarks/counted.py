@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import report
 from benchmarks.contestants import REFERENCES, Contestant, Ours, Pad, builder
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import Workload, drawn, every_example_long, random_model
 from sdsbench.training.meta_device import META, as_on_cuda
 from sdsbench.training.saved_bytes import PeakBytes
@@ -34,7 +34,7 @@ NO_KERNEL = (aten._unsafe_view, aten.promote_types, aten.empty, aten.empty_like,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "counted", __doc__, model=("llama3.2_3b", "a shipped architecture"), rank=32,
         batch=(4, "examples in a step"), max_length=768,
         full_length=(False, "every example has the greatest length: no padding"), batches=8, contestants=CONTESTANTS,
@@ -88,27 +88,27 @@ def count(contestant: Contestant, workload: Workload, batches: int) -> dict[str,
     """The largest counts of bytes and operators over `batches` batches; operations are summed over them."""
     if isinstance(contestant, Ours):
         contestant.method.skip_warmup()
-    held = _held(contestant)
+    held = _held_bytes(contestant)
     peak = operators = operations = 0
     for number in range(batches):
         batch = workload.batch(number)
         with PeakBytes() as live:
             contestant.loss(batch).backward()
         peak = max(peak, live.peak)
-        _forget_gradients(contestant)
+        _free_gradients(contestant)
         with _Operators() as counted, FlopCounterMode(display=False) as products:
             contestant.loss(batch).backward()
         operators = max(operators, counted.count)
         found = products.get_flop_counts()["Global"]
         operations += sum(count for operator, count in found.items() if "attention" not in str(operator))
-        _forget_gradients(contestant)
+        _free_gradients(contestant)
     return {
         "held_bytes": held, "passes_bytes": peak, "peak_bytes": held + peak, "operators": operators,
         "product_operations": operations,
     }  # fmt: skip
 
 
-def _held(contestant: Contestant) -> int:
+def _held_bytes(contestant: Contestant) -> int:
     """Bytes held between steps: weights, adapters, AdamW's two fp32 moments, and the flat gradient if there is one."""
     tensors: list[Tensor] = [*contestant.model.parameters(), *contestant.model.buffers()]
     trained = sum(p.numel() for p in contestant.model.parameters() if p.requires_grad)
@@ -119,7 +119,7 @@ def _held(contestant: Contestant) -> int:
     return sum(storages.values()) + 2 * 4 * trained
 
 
-def _forget_gradients(contestant: Contestant) -> None:
+def _free_gradients(contestant: Contestant) -> None:
     """Free the gradients as peft's loop does before every step; our loop keeps one flat buffer."""
     if not isinstance(contestant, Ours):
         for parameter in contestant.model.parameters():

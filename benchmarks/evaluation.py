@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks import report
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import loaded_model, random_model
 from sdsbench.data.sources import load
 from sdsbench.evaluation.generation import Generator, Request
@@ -34,7 +34,7 @@ PEER = "lm_eval"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "evaluation", __doc__, model="smollm2_135m", limit=200,
         chunk=(40, "questions that a contestant answers at a time"), max_new_tokens=256, batch=32,
         peer_batch=("1", "lm-eval's default is 1; of several (4,8,16,32) the fastest is used"),
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluation: Any = tasks.build(config.task).evaluations()[0]
     rows = list(load(evaluation.dataset, evaluation.split, config.data).take(range(given.limit)))
     first = [evaluation.prompt(row) for row in rows[: given.chunk]]
-    peer_batch = _best(model, tokenizer, given.peer_batch, first, given.max_new_tokens, evaluation.stop)
+    peer_batch = _fastest_batch_size(model, tokenizer, given.peer_batch, first, given.max_new_tokens, evaluation.stop)
     steps: Sequence[Any] = (given.steps or ("plain,captured" if device.type == "cuda" else "plain")).split(",")
     contestants = {f"sdsbench, {one} steps": _ours(model, tokenizer, given.batch, one) for one in steps}
     contestants[PEER] = _peer(model, tokenizer, peer_batch)
@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _best(model: Any, tokenizer: Any, sizes: str, prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> int:
+def _fastest_batch_size(
+    model: Any, tokenizer: Any, sizes: str, prompts: Sequence[str], new_tokens: int, stop: Sequence[str]
+) -> int:
     """The peer's fastest batch size among comma-separated `sizes`, measured on `prompts`; a single one is not tried."""
     taken: dict[int, float] = {}
     for size in map(int, sizes.split(",")) if "," in sizes else ():

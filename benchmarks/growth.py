@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.prepare import ready_to_train
 
@@ -25,7 +25,7 @@ EARLY, WINDOW = 20, 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "growth", __doc__, model="smollm2_135m", task="gsm8k", dtype="bfloat16",
         batch=(2, "examples a step"), steps=1000, threads=2,
         data_root=(None, "folder with real data; default: generated data"),

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import every_example_long, random_model
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.memory import Batch, allocated_bytes, training_bytes
@@ -26,7 +26,7 @@ from sdsbench.training.saved_bytes import PeakBytes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "memory", __doc__, model=("llama3.2_3b", "a shipped architecture"), device="cuda", dtype="bfloat16",
         methods="lora,dora,lora_pro,lora_xs,sds_lora", rank=32, batch=4, length=(768, "tokens of every example"),
     )  # fmt: skip
@@ -51,13 +51,13 @@ def measured(
     if device.type == "cuda":
         torch.cuda.empty_cache()
         held = torch.cuda.memory_allocated(device)
-        contestant = _started(model, method, dtype, rank, workload, device)
+        contestant = _after_first_step(model, method, dtype, rank, workload, device)
         torch.cuda.reset_peak_memory_stats(device)
         contestant.step(workload.batch(1))
         peak = torch.cuda.max_memory_allocated(device) - held
     else:
         with PeakBytes() as live:
-            contestant = _started(model, method, dtype, rank, workload, device)
+            contestant = _after_first_step(model, method, dtype, rank, workload, device)
             live.peak = live.now
             contestant.step(workload.batch(1))
         peak = live.peak
@@ -69,7 +69,7 @@ def measured(
     return {"method": method, "estimate": estimate, "peak": peak, "ratio": round(estimate / peak, 4)}
 
 
-def _started(model: str, method: str, dtype: str, rank: int, workload: Any, device: torch.device) -> Ours:
+def _after_first_step(model: str, method: str, dtype: str, rank: int, workload: Any, device: torch.device) -> Ours:
     """The method as a contestant that has made its first step, which creates the optimizer's moments."""
     base = random_model(model, getattr(torch, dtype), device)
     keys = {"warmup_steps": 1, "refresh": "never", "guard": 0.0} if method == "sds_lora" else {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def parsed(
+def parse_options(
     arguments: Sequence[str] | None, name: str, doc: str, out: str | None = "benchmarks/results", **defaults: Any
 ) -> argparse.Namespace:
     """Parse the arguments of `python -m benchmarks.NAME`; the first line of `doc` is its description.

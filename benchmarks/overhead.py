@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from sdsbench.core.run_folder import read_record
 
 SWEEP = ["method=lora,sds_lora,dora,pissa,rslora", "method.rank=4,8", "train.lr=1e-3,2e-3,4e-3,8e-3"]
@@ -33,7 +33,7 @@ RUN = [
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "overhead", __doc__, runs=10_000, repetitions=(5, "of the start of a run"),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:

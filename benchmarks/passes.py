@@ -26,14 +26,14 @@ from torch import nn
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import Workload, every_example_long, random_model, synchronize
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A6000": 155e12}  # dense bf16 operations a second
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "passes", __doc__, model=("llama3.2_3b", "a shipped architecture; its weights are random"),
         method="lora", device="cuda", dtype="bfloat16", rank=32, examples=(32, "examples of an optimizer step"),
         length=(512, "tokens of every example"), cuts=("1,4,16", "examples in a pass; the first is the reference"),

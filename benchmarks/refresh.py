@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from sdsbench.methods.attach import attach
 from sdsbench.methods.linear_algebra import orthonormal_columns, thin_qr
 from sdsbench.methods.sds_lora import SDSLoRA, SDSLoRAConfig, refresh_due
@@ -30,7 +30,7 @@ TOTAL_STEPS = 1000  # length of the run over whose steps the cost of refreshes i
 
 
 def main() -> None:
-    arguments = parsed(
+    arguments = parse_options(
         None, "refresh", __doc__, out=None, rank=32, dtype=["float32", "bfloat16"], device="cpu", threads=1,
         repetitions=5,
     )  # fmt: skip

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import METHODS, PEFT, REFERENCES, Contestant, Pad, builder
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import Workload, drawn, gsm8k, loaded_model, random_model, synchronize
 from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
 
@@ -29,7 +29,7 @@ NEW_TOKENS = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "steps", __doc__, model=("smollm2_135m", "micro, smollm2_135m, or a shipped architecture"),
         device="cpu", dtype="float32", threads=(2, "CPU threads"), rank=32, batch=(8, "examples in a step"),
         max_length=512, data_root=(None, "folder with the real GSM8K; default: generated word problems"),
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         contestant = builder(name, base, tokenizer, given.rank, workload)()
         if given.counts:
-            rows[name] |= _alone(contestant, workload, device, given.generate)
+            rows[name] |= _measure_alone(contestant, workload, device, given.generate)
         if given.steps:
             built[name] = contestant
         print(f"{name}: {rows[name]}", file=sys.stderr)
@@ -82,7 +82,7 @@ def _subject(given: argparse.Namespace, device: torch.device, dtype: torch.dtype
     return model, Pad(), drawn(model.config.vocab_size, given.batch, given.max_length)
 
 
-def _alone(contestant: Contestant, workload: Workload, device: torch.device, prompts: int) -> dict[str, Any]:
+def _measure_alone(contestant: Contestant, workload: Workload, device: torch.device, prompts: int) -> dict[str, Any]:
     """Measurements of one contestant alone: saved bytes, peak bytes of a step, start-up seconds, generation speed."""
     batch = workload.batch(0)
     contestant.step(batch)  # creates optimizer state; ends SDS-LoRA's warm-up

@@ -17,10 +17,10 @@ $SDSBENCH plan model=micro data.source=embedded threads=1 device=cpu eval.limit=
   task.max_new_tokens=20 train.checkpoint_every=50 train.batch_size=16 train.max_steps=5,6,${2:-3000} \
   output_root="$RUNS" --folder "$R/plan"
 $SDSBENCH submit "$R/plan" slurm=cpu slurm.time=2:00 slurm.signal_seconds=60 slurm.memory=1500M slurm.runs_per_task=1
-use "$R/plan"
+use_plan "$R/plan"
 wait_for queue_empty
 $SDSBENCH status "$R/plan"
 grep -h requeued "$SENT/task-2.log"
 for task in 0 1 2; do task_ends $task COMPLETED 0; done
-say "starts beyond the first: $(restarts_of 0) $(restarts_of 1) $(restarts_of 2)"
+log "starts beyond the first: $(restarts_of 0) $(restarts_of 1) $(restarts_of 2)"
 [ "$(restarts_of 0) $(restarts_of 1)" = "0 0" ] && [ "$(restarts_of 2)" -ge 1 ]
