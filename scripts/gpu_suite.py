@@ -1,4 +1,4 @@
-"""What scripts/gpu_suite.sh asks of Python: which packages are there, and pytest's outcome as JSON.
+"""Helper of scripts/gpu_suite.sh: writes the installed packages, or the outcome of pytest, as JSON.
 
 python -m scripts.gpu_suite packages FILE [--dry-run]
 python -m scripts.gpu_suite tests FILE PROGRESS FOLDER ... [--dry-run]
@@ -24,12 +24,13 @@ from scripts import gpu_progress
 ROOT = Path(__file__).parent.parent
 TESTING = ("pytest", "hypothesis", "peft", "torchao")
 NEEDED = {"torch", "transformers", "peft", "hydra-core", "pydantic", "click", "datasets", "lm-eval"} | {*TESTING[:2]}
-"""Without these no part begins; what else is missing fails or skips what uses it, and is null in packages.json."""
+"""Without these packages no part begins. Other missing ones are null in packages.json; tests that need them fail or are
+skipped."""
 
 NO_TESTS_LEFT = 5  # pytest's exit code where every test was deselected
 
 _WORKERS = min(4, (os.cpu_count() or 1) // 2) if importlib.util.find_spec("xdist") else 0
-"""Processes of pytest, which share the GPU: most of a test's time is the processor's."""
+"""Number of pytest processes, which share the GPU: most of a test's time is spent on the CPU."""
 
 
 def main(words: list[str]) -> int:
@@ -46,7 +47,7 @@ def main(words: list[str]) -> int:
 
 
 def packages(dry_run: bool) -> tuple[dict[str, object], int]:
-    """(device, versions and a hash of the code, 0), or ({}, 3) where CUDA or a package is missing."""
+    """(device, versions and a hash of the code, 0), or ({}, 3) if CUDA or an indispensable package is missing."""
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = sorted({Requirement(line).name for line in needed} | set(TESTING))
     versions = {name: _version(name) for name in names}

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can prove, in one command: the tests that are marked gpu, then the benchmark tables.
+# All checks that need a GPU, in one command: the tests that are marked gpu, then the benchmark tables (docs/speed.md).
 #
 #   scripts/gpu_suite.sh [--wheels FOLDER] [--minutes 9] [--dry-run] OUT
 #
-# OUT gets at most 8 files: packages.json, tests-*.json and CSV tables. A part whose file is there is done, so the same
-# command goes on after --minutes are over (exit code 75), or after a call was cut off. Needs torch with CUDA,
-# transformers and peft; what else is missing comes from the wheels in FOLDER (scripts/gpu_wheels.sh collects them where
-# there is a network). Nothing is downloaded. --dry-run does the same on a CPU, at tiny sizes.
+# OUT gets at most 8 files: packages.json, tests-*.json and CSV tables. A part whose file exists is skipped, so the same
+# command continues after --minutes are over (exit code 75), or after a call was cut off. Needs torch with CUDA,
+# transformers and peft; other packages can come from the wheels in FOLDER (scripts/gpu_wheels.sh collects them on a
+# machine with a network). Nothing is downloaded. --dry-run does the same on a CPU, at tiny sizes.
 set -euo pipefail
 wheels='' minutes=9 dry='' out=''
 while (($#)); do
@@ -32,15 +32,15 @@ mkdir "$work/site"
 if [[ -n $wheels ]]; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$work/site" "$wheels"/*.whl
 fi
-"$python" setup.py --quiet egg_info --egg-base "$work/site" # entry points and version, as an installation has them
+"$python" setup.py --quiet egg_info --egg-base "$work/site" # entry points and version, as if sdsbench were installed
 PYTHONPATH=$PYTHONPATH:$work/site
 
-# part FILE COMMAND ...: runs the command, whose results are below $work/part, and keeps them as FILE.
+# part FILE COMMAND ...: run the command, which writes FILE into $work/part, and keep FILE in $out.
 part() {
   local file=$1 left=$((end - SECONDS)) code=0
   shift
   if [[ -e $out/$file ]]; then echo "== $file: done before"; return; fi
-  if ((left < 20)); then echo "== $file: no time is left; the same command goes on here"; exit 75; fi
+  if ((left < 20)); then echo "== $file: no time is left; the same command continues here"; exit 75; fi
   echo "== $file: $*"
   rm -rf "$work/part"
   mkdir "$work/part"

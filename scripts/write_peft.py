@@ -1,8 +1,8 @@
-"""Write docs/peft.md: what every type of the installed peft library does here, measured.
+"""Write docs/peft.md: measurements of every tuner type of the installed peft library.
 
-python scripts/write_peft.py kill KILLED                # starts every run of sweep=peft_types, kills and resumes it
-python scripts/write_peft.py types TYPES                # measures every type, a line of the file each
-python scripts/write_peft.py page WHOLE KILLED TYPES    # writes the page; WHOLE: the same runs, never interrupted
+python scripts/write_peft.py kill KILLED                # start, kill and resume every run of sweep=peft_types
+python scripts/write_peft.py types TYPES                # measure every type, a line of the file for each
+python scripts/write_peft.py page WHOLE KILLED TYPES    # write the page; WHOLE: the same runs, uninterrupted
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ STEPS = 4
 LIKE = ["model=micro", "data.source=embedded", "method=lora", "data.train_limit=64", "threads=1", "train.batch_size=4"]
 PLACED = ["threads=1", "train.checkpoint_every=5"]
 KILL_AFTER = 8  # steps
-SHAPED = {"c3a": {"block_size": 64}, "vblora": {"vector_length": 64}}
-"""Options of types whose defaults do not divide micro's layers (128 and 384 wide)."""
-ELSEWHERE = {
+SHAPE_OPTIONS = {"c3a": {"block_size": 64}, "vblora": {"vector_length": 64}}
+"""Options of types whose default block does not divide the widths of micro's layers (128 and 384)."""
+LAYER_OPTIONS = {
     "ln_tuning": {"target_modules": None},
     "trainable_tokens": {"target_modules": ["embed_tokens"], "token_indices": [1, 2, 3]},
 }
@@ -73,7 +73,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def kill_and_resume(root: Path) -> None:
-    """kill -9 of every run of the sweep after KILL_AFTER steps, then the same command to its end."""
+    """Kill every run of the sweep with kill -9 after KILL_AFTER steps, then run the same command to its end."""
     for block in define(["sweep=peft_types"]).blocks:
         for point in product(block):
             overrides = [f"{key}={value}" for key, value in point.items()]
@@ -113,7 +113,7 @@ def _records(root: Path) -> dict[str, tuple[Path, Record]]:
 
 
 def _commits(root: Path) -> str:
-    """The commits that the runs were made at: what has changed since then was not measured."""
+    """The commits whose code made the runs, comma-separated; later changes were not measured."""
     made = {p.git_commit for _, record in _records(root).values() if (p := record.provenance)}
     return ", ".join(sorted((commit or "unknown")[:7] for commit in made))
 
@@ -141,12 +141,12 @@ def _type_rows() -> Iterator[str]:
     base = load(compose_run(["model=micro"]).model, torch.float32, None).model
     for kind, reason in peft_types().items():
         if reason is None:
-            yield f"| `{kind}` | {' | '.join(_looked_at(kind, training, base))} |"
+            yield f"| `{kind}` | {' | '.join(_type_columns(kind, training, base))} |"
 
 
-def _looked_at(kind: str, training: Training, base: Any) -> list[str]:
-    """The columns of one type: parameters, start, resume, export, plain weights, past, packed."""
-    options = SHAPED.get(kind) or ELSEWHERE.get(kind)
+def _type_columns(kind: str, training: Training, base: Any) -> list[str]:
+    """The columns of one type: trained parameters, start, resume, export, past, packed, plain weights."""
+    options = SHAPE_OPTIONS.get(kind) or LAYER_OPTIONS.get(kind)
     try:
         whole, state = _prepared(kind, options, training, base, seed=0)
     except ConfigError as error:
@@ -154,7 +154,7 @@ def _looked_at(kind: str, training: Training, base: Any) -> list[str]:
     model = whole.model
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     ids = torch.tensor([training.examples[0].ids[:32]])
-    start = _apart(_logits(model, ids), _logits(base, ids))
+    start = _largest_difference(_logits(model, ids), _logits(base, ids))
     losses = _train(whole, state, STEPS)
     first, half = _prepared(kind, options, training, base, seed=0)
     losses_again = _train(first, half, STEPS // 2)
@@ -164,7 +164,7 @@ def _looked_at(kind: str, training: Training, base: Any) -> list[str]:
     losses_again += _train(other, rest, STEPS)
     later = ids.clone()
     later[:, 16:] = later[:, 16:].flip(1)
-    past = _apart(_logits(model, later)[:, :16], _logits(model, ids)[:, :16])
+    past = _largest_difference(_logits(model, later)[:, :16], _logits(model, ids)[:, :16])
     return [
         f"{trained:,}", _number(start), "yes" if losses == losses_again else "NO", _exported(state, model, base, ids),
         _number(past), _number(_packed(whole)), _folded(state, model, ids),
@@ -200,13 +200,13 @@ def _exported(state: TrainState, model: Any, base: Any, ids: torch.Tensor) -> st
             loaded = PeftModel.from_pretrained(copy.deepcopy(base), folder).eval()
         except Exception as error:
             return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-        return _number(_apart(_logits(loaded, ids), _logits(model, ids)))
+        return _number(_largest_difference(_logits(loaded, ids), _logits(model, ids)))
 
 
 def _folded(state: TrainState, model: Any, ids: torch.Tensor) -> str:
     before = _logits(model, ids)
     try:
-        return _number(_apart(_logits(state.method.fold(model), ids), before))
+        return _number(_largest_difference(_logits(state.method.fold(model), ids), before))
     except Refused:
         return "peft cannot"
 
@@ -225,7 +225,7 @@ def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
         return model(input_ids=ids, use_cache=False).logits
 
 
-def _apart(one: torch.Tensor, two: torch.Tensor) -> float:
+def _largest_difference(one: torch.Tensor, two: torch.Tensor) -> float:
     return float((one - two).abs().max())
 
 
