@@ -34,7 +34,7 @@ RUN = [
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "overhead", __doc__, runs=RUNS, repetitions=(5, "of the start of a run"),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:

@@ -37,7 +37,7 @@ def test_suite_skips_finished_parts_and_starts_none_without_time(tmp_path: Path)
     facts = json.loads((tmp_path / "packages.json").read_text())
     assert facts["dry_run"] and facts["packages"]["torch"] == torch.__version__ and len(facts["code"]) == 64
     (tmp_path / "packages.json").write_text(json.dumps({**facts, "code": "0" * 64}))
-    code, said = suite("--dry-run", "--minutes", "0", str(tmp_path))
+    code, said = run_suite("--dry-run", "--minutes", "0", str(tmp_path))
     assert code == 2 and "another device, code or packages" in said
 
 

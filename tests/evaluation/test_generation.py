@@ -236,7 +236,7 @@ def test_models_without_static_steps_use_plain_steps_and_print_the_reason_once(
     kind: str, micro, static_steps: list[StaticStep], lines: list[str]
 ) -> None:
     """Falcon computes distances from a mask of two dimensions, and layers with a short window place their columns."""
-    model = random_model(kind, {**NEW, **OTHERS}[kind]).to(micro.model.device)
+    model = random_model(kind, {**PACKED_DECODERS, **PADDED_DECODERS}[kind]).to(micro.model.device)
     plain = Generator(model, micro.tokenizer, 4, steps="plain").answers(UNEQUAL[:9])
     for _ in range(2):
         assert Generator(model, micro.tokenizer, 4, steps="captured").answers(UNEQUAL[:9]) == plain

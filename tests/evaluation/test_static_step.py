@@ -22,7 +22,7 @@ KINDS = [
 
 def run_static_step(kind: str, **changes: Any) -> None:
     """Run one step of a bf16 model on the meta device, where reading a value or mixing devices raises."""
-    facts = {**NEW, **OTHERS}[kind] | changes
+    facts = {**PACKED_DECODERS, **PADDED_DECODERS}[kind] | changes
     model = random_model(kind, {**facts, "sliding_window": 4096} if facts.get("sliding_window") else facts)
     model.to(META, torch.bfloat16)
     config, rows, columns, capacity = model.config, 3, 5, 64

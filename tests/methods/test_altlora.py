@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdsbench.methods.base import build, lookup
 from tests.methods.tiny import Session, tiny_model, tiny_session
-from tests.training.test_side_by_side import member
+from tests.training.test_side_by_side import make_member
 
 BETA1, BETA2 = 0.8, 0.9
 

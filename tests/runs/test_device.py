@@ -66,11 +66,14 @@ def test_banner_says_where_a_gpu_computes_attention_sequence_by_sequence(monkeyp
         device = Device(torch.device("cuda"), "cuda: a card", dtype, "asked for", 1)
         return banner.banner(config, dataclasses.replace(loaded, device=device), 1, None)
 
-    assert "attention" not in banner.banner(config, loaded, 1, None) + said(torch.bfloat16, (8, 6))
-    assert "a call for each sequence (slower, the same numbers): the one kernel needs" in said(torch.float16, (7, 5))
-    assert "this run in float32" in said(torch.float32, (9, 0))
+    assert "attention" not in banner.banner(config, loaded, 1, None) + banner_on(torch.bfloat16, (8, 6))
+    reason = "a call for each sequence (slower, the same numbers): the one kernel needs"
+    assert reason in banner_on(torch.float16, (7, 5))
+        torch.float16, (7, 5)
+    )
+    assert "this run in float32" in banner_on(torch.float32, (9, 0))
     loaded.model.model.config.attention_dropout = 0.1
-    assert "the one kernel drops no attention weights, this model does" in said(torch.bfloat16, (9, 0))
+    assert "the one kernel drops no attention weights, this model does" in banner_on(torch.bfloat16, (9, 0))
 
 
 def test_the_banner_says_which_cores_are_used_and_what_else_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:

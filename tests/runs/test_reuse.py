@@ -194,18 +194,18 @@ def test_another_methods_file_changes_nothing_and_the_core_changes_all(tmp_path:
     package = checkout.package
     assert checkout.lora(program=("interrupt.py",)).returncode == 130
     (package / "methods" / "another.py").write_text("VALUE = 1\n")
-    edit(package / "methods" / "dora.py", "    title =", "    # a comment\n    constant = 2\n    title =")
+    replace_in_file(package / "methods" / "dora.py", "    title =", "    # a comment\n    constant = 2\n    title =")
     assert checkout.lora().returncode == 0
     (path,) = tmp_path.glob("runs/*/record.json")
     assert [attempt.from_step for attempt in read_record(path).attempts] == [0, 3]
-    edit(package / "runs" / "banner.py", "def banner(", "CONSTANT = 2\n\n\ndef banner(")
-    edit(package / "training" / "loop.py", "def check_finite(", "# a comment\ndef check_finite(")
+    replace_in_file(package / "runs" / "banner.py", "def banner(", "CONSTANT = 2\n\n\ndef banner(")
+    replace_in_file(package / "training" / "loop.py", "def check_finite(", "# a comment\ndef check_finite(")
     assert checkout.lora("seed=1").returncode == 0
     table = checkout.table()
     assert [(row["row"], row["n"]) for row in csv.DictReader(table.splitlines())] == [("lora_r8", "2")], "one cell"
     found = checkout.lora()
     assert found.returncode == 0 and "found finished run" in found.stdout
-    edit(package / "training" / "loop.py", "def check_finite(", "CONSTANT = 2\n\n\ndef check_finite(")
+    replace_in_file(package / "training" / "loop.py", "def check_finite(", "CONSTANT = 2\n\n\ndef check_finite(")
     refused = checkout.lora()
     assert refused.returncode == 2 and "code of core: then" in refused.stderr
     assert "code of method" not in refused.stderr
@@ -230,7 +230,7 @@ def test_uncommitted_modules_are_those_that_no_commit_holds(tmp_path: Path, monk
     git("init")
     git("add", ".gitignore", "committed_module.py", "edited_module.py")
     git("commit", "-m", "two modules")
-    edit(tmp_path / "edited_module.py", "1", "2")
+    replace_in_file(tmp_path / "edited_module.py", "1", "2")
     config = compose_run([*FAST, "model=micro", "method=lora", f"plugins=[{','.join(names)}]"])
     changed = uncommitted(config)
     assert changed is not None

@@ -9,7 +9,7 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps.states import States
-from tests.sweeps.test_worker import ends, work
+from tests.sweeps.test_worker import end_statuses, work
 from tests.sweeps.tools import tiny_plan
 
 METHOD = """
@@ -40,7 +40,7 @@ def test_a_stale_run_is_shown_and_kept_until_force_runs_it_again(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the workers of `sdsbench sweep`
     words = ["plugins=[changing_method]", "method=lora,changing", "train.max_steps=5"]
     plan = tiny_plan(tmp_path, *words, config_dirs=(str(conf),))
-    assert ends(work(plan)[1]) == ["done", "done"]
+    assert end_statuses(work(plan)[1]) == ["done", "done"]
     root, folder = tmp_path / "runs", str(plan.folder)
     before = {name: read_record(root / name / "record.json") for name in plan.manifest.runs}
     source.write_text(METHOD.replace("0.25", "0.5"))
@@ -59,7 +59,7 @@ def test_a_stale_run_is_shown_and_kept_until_force_runs_it_again(
     assert "2 runs: 2 stale" in said
     assert "stale: made with other code of method, code of plugin:changing_method than today's." in said
 
-    assert ends(work(plan)[1]) == [], "no worker takes a stale run by itself"
+    assert end_statuses(work(plan)[1]) == [], "no worker takes a stale run by itself"
     assert main(["sweep", folder, "--workers", "1"]) == 2
     assert "2 run(s) are stale" in capsys.readouterr().err
     assert {name: read_record(root / name / "record.json") for name in plan.manifest.runs} == before

@@ -137,10 +137,10 @@ def test_the_overview_counts_the_runs_that_the_sweep_counts(tmp_path: Path, caps
     tally = Tally(plan, states, ())
     assert tally.count() == "0 of at most 7"
     assert first_line() == "at most 7 runs: 4 waiting, 3 not started"
-    tune(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
+    end_tuning_runs(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
     assert tally.count() == "3 of at most 7"
     assert first_line() == "7 runs: 3 done, 3 waiting, 1 not started"
-    tune(plan, cell, tally, {4: 0.2})
+    end_tuning_runs(plan, cell, tally, {4: 0.2})
     assert tally.count() == "4 of 7"
     assert first_line() == "7 runs: 4 done, 3 not started, 1 unneeded"
 

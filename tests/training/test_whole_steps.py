@@ -22,14 +22,14 @@ from sdsbench.training.whole_steps import reason_for_whole_steps
 from tests.methods.tiny import tiny_model
 from tests.tools import QUIET
 from tests.training.test_passes import (
+    ALLOCATION_ERROR,
     LENGTHS,
     SEEDS,
-    SHORT,
-    assembled,
-    check_cuts,
+    assemble_training,
+    assert_cuts_agree,
     examples_of,
+    limit_memory,
     objective_of,
-    short_of_memory,
 )
 
 DRAWS, MIXES = "draw random numbers of their own", "mix the tokens of different examples"
@@ -74,16 +74,16 @@ def test_layers_of_peft_that_depend_on_the_split_are_found(
     assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
     if expected is None:
         assert reason is None
-        check_cuts(training, state)
+        assert_cuts_agree(training, state)
     else:
         assert reason == f"the layers of method=peft {expected}"
         with pytest.raises(AssertionError):
-            check_cuts(training, state)
+            assert_cuts_agree(training, state)
 
 
 def test_layers_of_this_package_need_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, family in (("lora", "decoder"), ("full_ft", "encoder"), ("dora", "vision")):
-        training, state = assembled(tiny_model(family), family, name)
+        training, state = assemble_training(tiny_model(family), family, name)
         monkeypatch.setattr(type(training.objective), "loss", None)
         assert reason_for_whole_steps(training, state) is None
         monkeypatch.undo()
@@ -92,14 +92,14 @@ def test_layers_of_this_package_need_no_measurement(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("dropout", "whole"), [(0.0, False), (0.2, True)])
 def test_padded_batches_with_dropout_are_one_pass(dropout: float, whole: bool) -> None:
     """Without dropout any split of padded batches has the same loss and gradient."""
-    training, state = assembled(tiny_model("decoder"), "decoder", "lora", dropout=dropout)
+    training, state = assemble_training(tiny_model("decoder"), "decoder", "lora", dropout=dropout)
     training.objective.padded = True
     assert (reason_for_whole_steps(training, state) is not None) == whole
     if whole:
         with pytest.raises(AssertionError):
-            check_cuts(training, state)
+            assert_cuts_agree(training, state)
     else:
-        check_cuts(training, state)
+        assert_cuts_agree(training, state)
 
 
 RUN = [
@@ -121,7 +121,7 @@ def test_a_run_says_so_and_memory_that_is_short_ends_it(tmp_path: Path, monkeypa
     assert records[0].losses == records[1].losses and records[0].run_id == records[1].run_id
     assert records[1].placing["micro_tokens"] is None
     assert sum(f"each step in one pass (the layers of method=peft {DRAWS})" in line for line in said) == 2
-    short_of_memory(monkeypatch, 250, SHORT)
+    limit_memory(monkeypatch, 250, ALLOCATION_ERROR)
     with pytest.raises(TrainingFailed, match="out of memory"):
         execute(compose_run([*RUN, f"output_root={tmp_path / 'short'}"]), QUIET)
     assert read_record(next((tmp_path / "short").glob("*/record.json"))).status == "oom"

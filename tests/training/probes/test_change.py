@@ -60,7 +60,7 @@ def closed_form(name: str, layer: torch.nn.Module, s: float, g_mn: Tensor) -> Te
 @pytest.mark.parametrize("name", CLOSED)
 def test_first_order_change_equals_the_closed_form(name: str) -> None:
     keys = {"lora_pro": {"damping": 1e-12}, "preconditioned_lora": {"damping": 1e-14}}.get(name, {})
-    session = train_session(name, **keys)
+    session = trained(name, **keys)
     g, raw = gradients(session)
     for layer_name, layer in session.layers.items():
         at = {key: p.detach() for key, p in layer.named_parameters() if p.requires_grad}
@@ -71,7 +71,7 @@ def test_first_order_change_equals_the_closed_form(name: str) -> None:
 
 def test_dora_equals_differences_of_the_merged_weight() -> None:
     """J by central differences of merged_weight, which includes the change of DoRA's norm."""
-    session = train_session("dora")
+    session = trained("dora")
     _, raw = gradients(session)
     for layer_name, layer in session.layers.items():
         at = {key: p.detach().clone() for key, p in layer.named_parameters() if p.requires_grad}
@@ -89,7 +89,7 @@ def test_dora_equals_differences_of_the_merged_weight() -> None:
 
 @pytest.mark.parametrize("name", LOW_RANK)
 def test_change_between_two_states_equals_that_of_merged_weights(name: str) -> None:
-    session = train_session(name)
+    session = trained(name)
     for layer in session.layers.values():
         old = {key: p.detach().clone() for key, p in layer.named_parameters() if p.requires_grad}
         before = session.method.merged_weight(layer).detach()
