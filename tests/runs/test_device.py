@@ -69,8 +69,6 @@ def test_banner_says_where_a_gpu_computes_attention_sequence_by_sequence(monkeyp
     assert "attention" not in banner.banner(config, loaded, 1, None) + banner_on(torch.bfloat16, (8, 6))
     reason = "a call for each sequence (slower, the same numbers): the one kernel needs"
     assert reason in banner_on(torch.float16, (7, 5))
-        torch.float16, (7, 5)
-    )
     assert "this run in float32" in banner_on(torch.float32, (9, 0))
     loaded.model.model.config.attention_dropout = 0.1
     assert "the one kernel drops no attention weights, this model does" in banner_on(torch.bfloat16, (9, 0))
