@@ -70,7 +70,7 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
 
 def _attention(loaded: Loaded) -> dict[str, str]:
     """On a GPU without a kernel for packed sequences: a line with the reason why attention runs one by one."""
-    from sdsbench.training.attention import one_by_one
+    from sdsbench.training.attention import reason_against_varlen
     from sdsbench.training.dropout import attention_dropout
 
     device, model = loaded.device, loaded.model.model.config
@@ -78,7 +78,7 @@ def _attention(loaded: Loaded) -> dict[str, str]:
         return {}
     head_size = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
     capped = getattr(model, "attn_logit_softcapping", None)
-    reason = one_by_one(device.device, device.dtype, head_size, capped, attention_dropout(model))
+    reason = reason_against_varlen(device.device, device.dtype, head_size, capped, attention_dropout(model))
     return {} if reason is None else {"attention": f"a call for each sequence (slower, the same numbers): {reason}"}
 
 

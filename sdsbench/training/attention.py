@@ -120,7 +120,7 @@ def _seen(length: int, continuations: Sequence[int], window: int | None, device:
     return (seen if window is None else seen & (distance < window)).to(device)
 
 
-def one_by_one(
+def reason_against_varlen(
     device: torch.device, dtype: torch.dtype, head_size: int, softcap: float | None, dropout: float
 ) -> str | None:
     """The reason why attention runs sequence by sequence on this device; None if one kernel handles all sequences.
@@ -144,7 +144,7 @@ def one_by_one(
 
 def _varlen_serves(query: Tensor, softcap: float | None, dropout: float) -> bool:
     on_gpu = query.device.type in ("cuda", "meta")
-    return on_gpu and one_by_one(query.device, query.dtype, query.shape[-1], softcap, dropout) is None
+    return on_gpu and reason_against_varlen(query.device, query.dtype, query.shape[-1], softcap, dropout) is None
 
 
 @lru_cache(maxsize=8)

@@ -124,7 +124,7 @@ def test_limits_of_the_one_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(attention, "_capability", lambda _: capability)
-    found = one_by_one(torch.device("cuda"), dtype, size, softcap, dropout)
+    found = reason_against_varlen(torch.device("cuda"), dtype, size, softcap, dropout)
     assert found is None if reason is None else found is not None and reason in found
 
 
@@ -146,4 +146,4 @@ def test_varlen_kernel_is_called_only_within_its_limits(monkeypatch: pytest.Monk
 
 def test_torch_without_the_varlen_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_varlen_kernel", lambda: None)
-    assert "has no varlen_attn" in str(one_by_one(torch.device("cuda"), torch.bfloat16, 64, None, 0.0))
+    assert "has no varlen_attn" in str(reason_against_varlen(torch.device("cuda"), torch.bfloat16, 64, None, 0.0))

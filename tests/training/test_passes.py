@@ -202,7 +202,7 @@ def test_filled_passes_have_the_same_loss_and_gradient(family: str, monkeypatch:
     training.step(state)
     loss, gradient = loss_and_gradient(training, state)
     for module in (causal, classifier_logits, classifier_objective):
-        monkeypatch.setattr(module, "filling", lambda tokens, *_: -tokens % FILL)
+        monkeypatch.setattr(module, "padding_length", lambda tokens, *_: -tokens % PADDING_MULTIPLE)
     seen = record_tokens_of_passes(training.model)
     for tokens in (None, 16):
         found, other = loss_and_gradient(dataclasses.replace(training, micro_tokens=tokens), state)
@@ -218,8 +218,8 @@ def test_bf16_passes_on_a_cpu_are_filled_to_repeating_shapes() -> None:
         training, state = assemble_training(tiny_model("decoder", dtype), "decoder", "lora")
         seen = record_tokens_of_passes(training.model)
         training.step(state)
-        assert [count % FILL == 0 for count in seen] == [filled]
-    assert filling(65, torch.bfloat16, torch.device("cuda")) == 0, "CUDA kernels need no filling"
+        assert [count % PADDING_MULTIPLE == 0 for count in seen] == [filled]
+    assert padding_length(65, torch.bfloat16, torch.device("cuda")) == 0, "CUDA kernels need no padding"
 
 
 RUN = [
