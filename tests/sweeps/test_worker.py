@@ -197,7 +197,7 @@ def test_run_of_another_process_is_skipped(tmp_path: Path, monkeypatch: pytest.M
         with opened(config, context) as run:
             yield run
 
-    monkeypatch.setattr(active, "open_run", open_run)
+    monkeypatch.setattr(staged_run, "open_run", open_run)
     _, events = work(plan)
     assert opened_seeds == ["0", "1", "0"]  # tried once more, then skipped
     assert end_statuses(events) == ["done"]
