@@ -127,14 +127,14 @@ def test_measured_step_is_scaled_to_the_whole_model(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(step_time, "_timed", timed)
     monkeypatch.setattr(step_time, "_filled", lambda model: model)
     monkeypatch.setattr(step_time.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**12))
-    speed = step_time.cpu_speed(config, known, workload(config, known.facts))
+    speed = step_time.cpu_speed(config, known, workload(config, known.config_json))
     weights, whole = cost.passed_weights(config, known), fixed + per_block * 32
     assert speed is not None
     assert speed.rate == pytest.approx(4 * weights / whole)
     assert speed.bandwidth == pytest.approx(2 * weights / (2 * whole))
     monkeypatch.setattr(step_time.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6))
     step_time._seconds.cache_clear()
-    assert step_time.cpu_speed(config, known, workload(config, known.facts)) is None, (
+    assert step_time.cpu_speed(config, known, workload(config, known.config_json)) is None, (
         "the model does not fit into memory"
     )
     assert cost.measured_here(compose_run([*MATH, "model=mistral_7b"])) is None, (

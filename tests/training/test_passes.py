@@ -202,7 +202,7 @@ def test_filled_passes_have_the_same_loss_and_gradient(family: str, monkeypatch:
     training.step(state)
     loss, gradient = loss_and_gradient(training, state)
     for module in (causal, classifier_logits, classifier_objective):
-        monkeypatch.setattr(module, "filling", lambda tokens, *_: -tokens % PADDING_MULTIPLE)
+        monkeypatch.setattr(module, "padding_length", lambda tokens, *_: -tokens % PADDING_MULTIPLE)
     seen = record_tokens_of_passes(training.model)
     for tokens in (None, 16):
         found, other = loss_and_gradient(dataclasses.replace(training, micro_tokens=tokens), state)
