@@ -56,6 +56,7 @@ class WordReversal(Task):
                 target=lambda row: row["reversed"],
                 scorers={"exact": exact},
                 headline="exact",
+                row_of=lambda target: {"reversed": target},
                 max_new_tokens=self.config.max_new_tokens,
                 stop=("\n",),
                 beams=self.config.beams,
