@@ -54,6 +54,8 @@ def reuse_record(run: ActiveRun, record: Record) -> None:
         f"found finished run {run.folder.name}; nothing trained "
         f"({'it has no probes: ' if missing_probes else ''}force=true runs it again)"
     )
+    if run.config.tracker.name != "none":
+        run.log(f"nothing is sent to {run.config.tracker.name}; `sdsbench replay {run.folder.name}` sends it")
     then, now = record.placing, cost_keys(run.config)
     changed = [key for key in now if then.get(key, now[key]) != now[key]]
     differences = [f"{key}={text(then[key])} (now {text(now[key])})" for key in changed]

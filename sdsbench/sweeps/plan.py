@@ -27,7 +27,7 @@ from sdsbench.core import plugins
 from sdsbench.core.allowed_names import CellKey, Name, RunId, require_printable
 from sdsbench.core.console import print_wrapped
 from sdsbench.core.containment import contained
-from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
+from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
@@ -39,6 +39,7 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.placing import refused
 
 PLANS = Path("results/plans")
+ANOTHER_NAME = "For other runs make a plan of their own: --name NAME."
 
 
 class PlannedRun(FileContent):
@@ -240,7 +241,7 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
     `texts`: run id -> configuration as JSON. An existing plan whose runs have other ids in this code, since
     configuration keys were added or removed, is renamed to FOLDER.1 with a message. Returns the plan and the number of
     new runs. Raises DamagedFile (the existing plan), DiskRefuses, ConfigError (unprintable characters in the folder's
-    name).
+    name, or runs whose data the plan's placing cannot serve).
     """
     require_printable("--folder", folder.absolute())
     with disk_errors(folder.parent):
@@ -315,7 +316,17 @@ def _merged(old: Manifest, new: Manifest) -> Manifest:
     """The old runs in their order, then the new ones; new seeds are added to existing cells.
 
     A cell that is planned again with another tuning budget replaces the old one, so that each setting is tuned once.
+    The new placing applies to all runs. Raises ConfigError if the old runs read the user's files and the new ones do
+    not, or the reverse: no placing would serve both.
     """
+    if old.runs.keys() - new.runs.keys():
+        problems = [
+            Problem(key, new.placing.get(key), f"{before} as in the runs that the plan {old.name} has", ANOTHER_NAME)
+            for key, before in old.placing.items()
+            if key.startswith("data.") and (before is None) != (new.placing.get(key) is None)
+        ]
+        if problems:
+            raise ConfigError(problems)
     runs = dict(old.runs)
     for identity, run in new.runs.items():
         if identity not in runs:

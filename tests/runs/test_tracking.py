@@ -20,6 +20,7 @@ from sdsbench.core.run_folder import read_record
 from sdsbench.results.importers import wandb as importer
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
+from sdsbench.runs.run_context import RunContext
 from sdsbench.runs.tracking import view, wandb_view
 from sdsbench.runs.tracking.tracker_config import TrackerConfig
 from tests.conftest import ROOT
@@ -122,6 +123,15 @@ def test_replay_replaces_the_earlier_offline_copy(run: Path, capsys: pytest.Capt
     assert [m.run.project for m in _messages(run) if m.WhichOneof("record_type") == "run"] == ["other"]  # type: ignore[attr-defined]
 
 
+def test_finished_run_is_not_sent_again_and_says_how_to_send_it(tmp_path: Path) -> None:
+    words = [word for word in FAST if word != "tracker=wandb"] + [f"output_root={tmp_path}"]
+    lines: list[str] = []
+    record = execute(compose_run(words), RunContext(log=lines.append))
+    execute(compose_run([*words, "tracker=wandb"]), RunContext(log=lines.append))
+    (line,) = [line for line in lines if "replay" in line]
+    assert line == f"nothing is sent to wandb; `sdsbench replay {record.run_id}` sends it"
+
+
 def test_tracker_is_not_part_of_the_run_id() -> None:
     from sdsbench.runs.configuration.identity import run_id
 
@@ -154,7 +164,8 @@ def _view(folder: Path, url: str, key: str = "a" * 40, patience: float = 60.0) -
 
     `patience`: seconds to wait for the server; small only where the server hangs.
     """
-    code = f"from sdsbench.runs.tracking import view, wandb_view; wandb_view.PATIENCE = {patience}; view.main()"
+    code = f"from sdsbench.runs.run_context import RunContext
+from sdsbench.runs.tracking import view, wandb_view; wandb_view.PATIENCE = {patience}; view.main()"
     config = TrackerConfig(name="wandb", mode="auto", project="mine").model_dump_json()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_BASE_URL": url, "WANDB_API_KEY": key}
     environment |= {"WANDB_HTTP_TIMEOUT": "1", "WANDB_ERROR_REPORTING": "false"}

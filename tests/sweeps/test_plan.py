@@ -240,6 +240,22 @@ def test_run_of_a_changed_users_file_is_added_to_the_plan(tmp_path: Path) -> Non
     assert len(plan.manifest.runs) == 2 and not (tmp_path / "plan.1").exists()
 
 
+def test_runs_on_other_files_than_those_of_the_plan_are_refused(tmp_path: Path) -> None:
+    """A plan has one placing: with that of the new runs the old ones would lose their data."""
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps({"prompt": f"{i} + 1 =", "response": str(i + 1)}) + "\n" for i in range(40)))
+    pairs = ["model=micro", "method=lora", "task=pairs", f"data.train={own}"]
+    embedded = ["model=micro", "method=lora", "data.source=embedded"]
+    for number, (first, second, given) in enumerate([(pairs, embedded, None), (embedded, pairs, str(own))]):
+        folder = tmp_path / f"plan{number}"
+        old = plans.write(folder, *freeze(define([*first, "seed=0"])))[0].manifest
+        with pytest.raises(ConfigError, match=r"data\.train=.*as in the runs that the plan .* has.*--name") as caught:
+            plans.write(folder, *freeze(define([*second, "seed=0"])))
+        assert [problem.value for problem in caught.value.problems] == [given]
+        assert plans.read(folder).manifest == old
+        assert plans.write(folder, *freeze(define([*first, "seed=0,1"])))[1] == 1
+
+
 INCONSISTENT_CELLS = {
     "a negative extension": {"extend": -5},
     "an extension beyond the grid": {"extend": 9},
