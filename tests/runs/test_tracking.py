@@ -164,8 +164,7 @@ def _view(folder: Path, url: str, key: str = "a" * 40, patience: float = 60.0) -
 
     `patience`: seconds to wait for the server; small only where the server hangs.
     """
-    code = f"from sdsbench.runs.run_context import RunContext
-from sdsbench.runs.tracking import view, wandb_view; wandb_view.PATIENCE = {patience}; view.main()"
+    code = f"from sdsbench.runs.tracking import view, wandb_view; wandb_view.PATIENCE = {patience}; view.main()"
     config = TrackerConfig(name="wandb", mode="auto", project="mine").model_dump_json()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_BASE_URL": url, "WANDB_API_KEY": key}
     environment |= {"WANDB_HTTP_TIMEOUT": "1", "WANDB_ERROR_REPORTING": "false"}
