@@ -12,6 +12,7 @@ import pytest
 
 from sdsbench.core.run_folder import read_record
 from tests.conftest import ROOT
+from tests.models.folders import model_folder
 
 SMALL = [
     "model=micro", "task=word_reversal", "train.max_steps=6", "train.batch_size=4", "eval.limit=4", "device=cpu",
@@ -63,6 +64,16 @@ def test_run_sweep_export_and_table_of_an_installed_plugin(site: Path, tmp_path:
     export = sdsbench(site, tmp_path, "export", record.run_id[:8], "adapter", "--runs", "runs")
     assert export.returncode == 0, export.stderr
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("words", [("method=init_ab", "task=word_reversal"), ("method=lora_one",)], ids=str)
+def test_methods_and_task_hold_the_contract(words: tuple[str, ...], site: Path, tmp_path: Path) -> None:
+    model = ["model=local", "model.family=decoder", f"model.location={model_folder(tmp_path / 'model', 'qwen2')}"]
+    done = sdsbench(site, tmp_path, "check", *words, *model)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in words:
+        assert f"{word.replace('=', ' ')} on model local" in done.stdout
+    assert "FAILS" not in done.stdout and "holds  resume" in done.stdout
 
 
 def test_by_key_the_plugin_travels_with_the_plan(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
 
 from benchmarks.contestants import Pad, builder
 from benchmarks.counted import count, kernels_of_cuda
@@ -20,15 +19,13 @@ from sdsbench.models import load
 from sdsbench.runs import memory
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.measured_memory import measured_bytes
 from sdsbench.runs.memory import Batch, training_bytes
 from sdsbench.sweeps import cost
 from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.states import States
 from sdsbench.training import step_memory
 from sdsbench.training.meta_device import META
-from sdsbench.training.optimizer import FlatOptimizer
-from sdsbench.training.saved_bytes import PeakBytes
-from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 from tests.sweeps.tools import tiny_plan
 
 METHODS = options("method")
@@ -68,50 +65,16 @@ def configured(folder: Path, kind: str, method: str, *words: str) -> RunConfig:
     return compose_run([*model, f"task={task}", f"method={method}", *rank, "train.weight_decay=0.01", *words])
 
 
-def real_model(config: RunConfig, facts: dict[str, Any]) -> Any:
-    """The same model on the CPU, with random weights."""
-    labels = memory._labels(config)
-    extra = {} if labels is None else {"num_labels": labels}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        described = AutoConfig.for_model(**facts, **extra)
-        return load._class_of(config.model.family).from_config(described, dtype=torch.float32).train()
-
-
-def counted_peak(config: RunConfig, kind: str, monkeypatch: pytest.MonkeyPatch, runs: int = 1) -> int:
-    """The largest sum of live bytes in the second real step, weights and optimizer state included."""
-    monkeypatch.setattr("sdsbench.training.meta_device.META", torch.device("cpu"))  # where the runs are assembled
-    facts = {"model_type": kind, **FACTS[kind]}
-    with PeakBytes() as live:
-        base = real_model(config, facts)
-        if runs == 1:
-            training, state, rows = memory._assembled(config, base, BATCH)
-            members, joint = [Member(training, state)], None
-        else:
-            made = [memory._assembled(config, with_shared_weights(base), BATCH) for _ in range(runs)]
-            members, rows = [Member(training, state) for training, state, _ in made], made[0][2]
-            joint = SideBySide(base, members)
-        for _ in range(2):  # the first makes the moments
-            live.peak = live.now
-            for member in members:
-                assert isinstance(member.state.optimizer, FlatOptimizer)
-                member.state.optimizer.zero_grad()
-            losses = [training.backward([rows])] if joint is None else joint.backward([[rows]] * runs)
-            for member, loss in zip(members, losses, strict=True):
-                member.training.update(member.state, [rows], loss, 0.0)
-    return live.peak
-
-
-def check(estimate: int | None, counted: int) -> None:
+def check(estimate: int | None, measured: int) -> None:
     assert estimate is not None
-    assert counted <= estimate <= 1.05 * counted
+    assert measured <= estimate <= 1.05 * measured
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_needs_what_is_estimated(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(tmp_path, "mistral", method)
     estimate = training_bytes(config, BATCH, "float32")
-    check(estimate, counted_peak(config, "mistral", monkeypatch))
+    check(estimate, measured_bytes(config, BATCH))
 
 
 @pytest.mark.parametrize("words", [(), ("train.activation_checkpointing=true",)], ids=["all kept", "recomputed"])
@@ -121,18 +84,18 @@ def test_every_kind_of_model_needs_what_is_estimated(
 ) -> None:
     config = configured(tmp_path, kind, method, *words)
     estimate = training_bytes(config, BATCH, "float32")
-    counted = counted_peak(config, kind, monkeypatch)
+    measured = measured_bytes(config, BATCH)
     if words:  # on a CPU the inputs of blocks, which go to main memory, are among the counted bytes
-        assert estimate is not None and estimate <= counted
+        assert estimate is not None and estimate <= measured
     else:
-        check(estimate, counted)
+        check(estimate, measured)
 
 
 @pytest.mark.parametrize("method", ["lora", "pissa"])
 def test_a_group_needs_what_is_estimated(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(tmp_path, "mistral", method)
     estimate = training_bytes(config, BATCH, "float32", runs=3)
-    check(estimate, counted_peak(config, "mistral", monkeypatch, runs=3))
+    check(estimate, measured_bytes(config, BATCH, runs=3))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +132,7 @@ def test_parts_of_a_step_peak_apart(tmp_path: Path) -> None:
 
         def step_at(depth: int, rows: Batch = rows) -> step_memory.CountedStep:
             model = load.without_weights("decoder", facts, torch.bfloat16, depth=depth)
-            return step_memory.step_of(*memory._assembled(config, model.train(), rows))
+            return step_memory.step_of(*memory.assembled(config, model.train(), rows))
 
         peaks = step_memory._peaks(step_at, 3, 1)
         largest.append(peaks.index(max(peaks)))

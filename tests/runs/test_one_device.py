@@ -49,8 +49,8 @@ class OneDevice(TorchDispatchMode):
 def trace(config: Any, kind: str) -> None:
     facts = {"model_type": kind, **FACTS[kind]}
     with as_on_cuda(), OneDevice() as mode:
-        model = load.without_weights(config.model.family, facts, torch.bfloat16, memory._labels(config), 2)
-        step = step_memory.step_of(*memory._assembled(config, model.train(), BATCH))
+        model = load.without_weights(config.model.family, facts, torch.bfloat16, memory.labels_of(config), 2)
+        step = step_memory.step_of(*memory.assembled(config, model.train(), BATCH))
         step.passes()
         step.update()
     assert not mode.found
