@@ -112,12 +112,9 @@ def scale_by_a_count_that_no_checkpoint_holds(self: Any, layers: Any, step: int,
         layer.B.grad.mul_(self.seen)
 
 
-@torch.no_grad()
-def write_into_the_base(self: LoRA, layers: Any, *_: Any) -> dict[str, float]:
-    """The same values, so that only runs that share these weights notice."""
-    for layer in layers.values():
-        layer.weight.mul_(1)
-    return {}
+def scale_the_input(self: LoRA, layer: Any, x_tn: Tensor) -> Tensor:
+    """A joint pass computes products with the layer's own input and ignores this one."""
+    return forward(self, layer, 1.1 * x_tn)
 
 
 def export_twice_the_update(self: LoRA, layer: Any) -> dict[str, Tensor]:
@@ -135,7 +132,7 @@ BREAKS: dict[str, dict[str, Callable[..., Any]]] = {
     "gradients": {"branches": half_a_gradient},
     "randomness": {"after_step": draw},
     "resume": {"before_step": scale_by_a_count_that_no_checkpoint_holds},
-    "group": {"after_step": write_into_the_base},
+    "group": {"forward": scale_the_input, "peft_tensors": without_export},
     "export": {"peft_tensors": export_twice_the_update},
     "memory": {"before_step": keep_what_is_not_counted},
 }
