@@ -17,7 +17,7 @@ from sdsbench.core.errors import ConfigError, Refused
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import Method, MethodConfig, build, lookup, register
 from sdsbench.methods.export import export_peft
-from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors, put_tensors
+from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors, put_tensors, version
 from sdsbench.methods.peft import peft_types
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import named, run_id
@@ -341,6 +341,18 @@ class _ShiftMethod(Method):
         for name, linear in targets.items():
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, _Shift(linear))
+
+
+def test_a_tensor_s_version_changes_with_its_values() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    before = version(weight)
+    assert version(weight) == before
+    with torch.no_grad():
+        weight.mul_(2)
+    changed = version(weight)
+    assert changed != before
+    weight.data = weight.data.clone()
+    assert version(weight) != changed
 
 
 def test_frozen_tensors_of_any_plugin_are_found_wherever_they_are_kept() -> None:
