@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from sdsbench.checks.forward import change_by_packing, change_of_past, largest_difference, logits_of
 from sdsbench.core import step_log
 from sdsbench.core.errors import ConfigError, Refused
 from sdsbench.core.record import Record
@@ -154,7 +155,7 @@ def _type_columns(kind: str, training: Training, base: Any) -> list[str]:
     model = whole.model
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     ids = torch.tensor([training.examples[0].ids[:32]])
-    start = _largest_difference(_logits(model, ids), _logits(base, ids))
+    start = largest_difference(logits_of(model, ids), logits_of(base, ids))
     losses = _train(whole, state, STEPS)
     first, half = _prepared(kind, options, training, base, seed=0)
     losses_again = _train(first, half, STEPS // 2)
@@ -162,12 +163,10 @@ def _type_columns(kind: str, training: Training, base: Any) -> list[str]:
     other, rest = _prepared(kind, options, training, base, seed=1)
     rest.load(*saved)
     losses_again += _train(other, rest, STEPS)
-    later = ids.clone()
-    later[:, 16:] = later[:, 16:].flip(1)
-    past = _largest_difference(_logits(model, later)[:, :16], _logits(model, ids)[:, :16])
+    past = change_of_past(model, ids[0].tolist())
     return [
         f"{trained:,}", _number(start), "yes" if losses == losses_again else "NO", _exported(state, model, base, ids),
-        _number(past), _number(_packed(whole)), _folded(state, model, ids),
+        _number(past), _number(change_by_packing(whole, whole.examples[:3])), _folded(state, model, ids),
     ]  # fmt: skip
 
 
@@ -200,33 +199,15 @@ def _exported(state: TrainState, model: Any, base: Any, ids: torch.Tensor) -> st
             loaded = PeftModel.from_pretrained(copy.deepcopy(base), folder).eval()
         except Exception as error:
             return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-        return _number(_largest_difference(_logits(loaded, ids), _logits(model, ids)))
+        return _number(largest_difference(logits_of(loaded, ids), logits_of(model, ids)))
 
 
 def _folded(state: TrainState, model: Any, ids: torch.Tensor) -> str:
-    before = _logits(model, ids)
+    before = logits_of(model, ids)
     try:
-        return _number(_largest_difference(_logits(state.method.fold(model), ids), before))
+        return _number(largest_difference(logits_of(state.method.fold(model), ids), before))
     except Refused:
         return "peft cannot"
-
-
-def _packed(training: Training) -> float:
-    rows = training.examples[:3]
-    with torch.no_grad():
-        packed = training.objective.loss(training.model, rows, training.device)
-        alone = sum(training.objective.loss(training.model, [row], training.device) for row in rows)
-        return float(((packed - alone) / alone).abs())
-
-
-def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    model.eval()
-    with torch.no_grad():
-        return model(input_ids=ids, use_cache=False).logits
-
-
-def _largest_difference(one: torch.Tensor, two: torch.Tensor) -> float:
-    return float((one - two).abs().max())
 
 
 def _number(value: float) -> str:

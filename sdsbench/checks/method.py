@@ -2,19 +2,21 @@
 
 | point | what is demanded |
 |---|---|
-| start | a fact: how far the outputs before the first step are from the base model's |
+| start | a measured fact without a demand: how far the losses before the first step are from the base model's |
+| past | decoders: the logits of the first half of a text do not change when later tokens change |
+| packed | several examples in one pass have the loss that they have one after the other |
 | gradients | those of the adapted model in float64 equal central differences, along each tensor |
 | randomness | neither preparing nor training moves the global generators of torch, numpy and Python |
 | resume | stopped after any step and started again: losses and trained tensors bitwise those of an uninterrupted run |
 | group | trained side by side with another seed: the losses of the run alone (where the method may share a base) |
 | export | the folder for the peft library gives the outputs of the trained model |
-| memory | a fact: the estimate of a step's memory |
+| memory | the estimate of a step's memory is at least the peak measured on the CPU, and at most 5 % above it |
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdsbench.checks.finding import Finding, findings
+from sdsbench.checks.forward import change_by_packing, change_of_past, logits_of
 from sdsbench.core import step_log
 from sdsbench.core.errors import Interrupted, Refused
 from sdsbench.methods import base as methods
@@ -34,10 +37,13 @@ from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.execute import execute
 from sdsbench.runs.export import export as export_run
 from sdsbench.runs.export import trained_model
+from sdsbench.runs.measured_memory import measured_bytes
 from sdsbench.runs.memory import Batch, training_bytes
 from sdsbench.runs.prepare import Loaded, attach_method, load, ready_to_train, start_method
 from sdsbench.runs.run_context import RunContext
 from sdsbench.sweeps.group import SharedBase, group_key
+from sdsbench.tasks import base as tasks
+from sdsbench.tasks.base import Kind, TextTaskConfig
 from sdsbench.training.loop import Training
 from sdsbench.training.side_by_side import Member, SideBySide
 from sdsbench.training.signals import StopRequest
@@ -55,15 +61,21 @@ CLOSE = 0.1
 step, and norms and softmax in float32, cause errors of up to 0.04 for queries and keys."""
 NOISE = 1e-2  # smaller derivatives, relative to the largest, are lost in float32 rounding
 SAME_LOSS = 1e-5
+PERTURBATION = 0.02  # standard deviation of the noise that moves trained tensors away from a start at zero
+LONGEST = 64  # tokens of the text whose past is compared
+TOKENS = 64  # of each example whose memory is counted
+MEMORY = 1.05  # largest accepted ratio of counted to measured bytes
 
 
 def check_method(config: RunConfig, folder: Path) -> Iterator[Finding]:
     """Check every point of the contract for the configuration's method on its model and task; writes runs below
     `folder`."""
-    config, _ = resolve_source(with_values(config, SMALL))
+    config = small(config)
     yield from findings(
         {
             "start": lambda: start(config),
+            "past": lambda: past(config),
+            "packed": lambda: packed(config),
             "gradients": lambda: gradients(config),
             "randomness": lambda: randomness(config),
             "resume": lambda: resume(config, folder),
@@ -72,6 +84,12 @@ def check_method(config: RunConfig, folder: Path) -> Iterator[Finding]:
             "memory": lambda: memory(config),
         }
     )
+
+
+def small(config: RunConfig) -> RunConfig:
+    """The configuration with few rows, steps and generated tokens."""
+    answer = {"task.max_new_tokens": 4} if isinstance(config.task, TextTaskConfig) else {}
+    return resolve_source(with_values(config, SMALL | answer))[0]
 
 
 def start(config: RunConfig) -> Finding:
@@ -85,21 +103,54 @@ def start(config: RunConfig) -> Finding:
     return Finding("start", None, f"starts {where}")
 
 
+def past(config: RunConfig) -> Finding:
+    """Compare the logits of the first half of a text before and after its later tokens change."""
+    if tasks.lookup(config.task.name)[0].kind != "text":
+        return Finding("past", None, "the model's outputs may depend on the whole input")
+    training = _perturbed(config)
+    ids = max(training.examples, key=lambda example: example.length).ids[:LONGEST]
+    change = change_of_past(training.model, ids) / float(logits_of(training.model, torch.tensor([ids])).abs().max())
+    return Finding("past", change < SAME_LOSS, f"later tokens change logits by {change:.1e} (relative)")
+
+
+def packed(config: RunConfig) -> Finding:
+    """Compare the loss of three examples in one pass with their losses one after the other."""
+    training = _perturbed(config)
+    rows = min(3, len(training.examples))
+    change = change_by_packing(training, [training.examples[number] for number in range(rows)])
+    return Finding("packed", change < SAME_LOSS, f"relative difference of the loss {change:.1e}")
+
+
+def _perturbed(config: RunConfig) -> Training:
+    """A run at step 0 whose trained tensors were moved away from a start at which the method may change nothing."""
+    training, _ = ready_to_train(config)
+    _perturb(_trained(training.model).values(), torch.Generator().manual_seed(0))
+    return training
+
+
+def _trained(model: Any) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@torch.no_grad()
+def _perturb(parameters: Iterable[Tensor], generator: torch.Generator) -> None:
+    for parameter in parameters:
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.add_(noise, alpha=PERTURBATION)
+
+
 def gradients(config: RunConfig) -> Finding:
     """Compare gradients of the loss with central differences in float64; reports parts of the forward pass held
     constant."""
     kind = methods.lookup(config.method.name)[0]
     if not kind.exact_gradient:
         return Finding("gradients", None, "the method holds a part of the forward pass constant in its backward pass")
-    config = with_values(config, {"method.dropout": 0.0}) if hasattr(config.method, "dropout") else config
     training, _ = ready_to_train(config)
-    model, generator = training.model.double(), torch.Generator().manual_seed(0)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    inputs = _random_inputs(model.config, generator)
+    model, generator = training.model.double().eval(), torch.Generator().manual_seed(0)  # eval: without dropout
+    trained = _trained(model)
+    inputs = _random_inputs(tasks.lookup(config.task.name)[0].kind, model.config, generator)
     weights = torch.randn(model(**inputs).logits.shape, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        for parameter in trained.values():  # move away from a start where half of the factors are zero
-            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64), alpha=0.02)
+    _perturb(trained.values(), generator)
 
     def loss() -> Tensor:
         """A scalar that depends on every output."""
@@ -120,12 +171,12 @@ def gradients(config: RunConfig) -> Finding:
     return Finding("gradients", worst < CLOSE, text)
 
 
-def _random_inputs(facts: Any, generator: torch.Generator) -> dict[str, Tensor]:
-    """A sentence of random tokens, or a random image."""
-    if hasattr(facts, "vocab_size"):
-        return {"input_ids": torch.randint(facts.vocab_size, (1, 16), generator=generator)}
-    shape = (1, facts.num_channels, facts.image_size, facts.image_size)
-    return {"pixel_values": torch.randn(shape, generator=generator, dtype=torch.float64)}
+def _random_inputs(kind: Kind, facts: Any, generator: torch.Generator) -> dict[str, Tensor]:
+    """A random image for tasks of vision, else a sentence of random tokens."""
+    if kind == "vision":
+        shape = (1, facts.num_channels, facts.image_size, facts.image_size)
+        return {"pixel_values": torch.randn(shape, generator=generator, dtype=torch.float64)}
+    return {"input_ids": torch.randint(facts.vocab_size, (1, 16), generator=generator)}
 
 
 @torch.no_grad()
@@ -232,11 +283,16 @@ def export(config: RunConfig, folder: Path) -> Finding:
 
 
 def memory(config: RunConfig) -> Finding:
-    """The estimate of a step's memory."""
-    found = training_bytes(config, Batch((64,) * config.train.batch_size, 0.5), "float32")
-    if found is None:
+    """Compare the estimate of a step's memory with the peak measured in a step on the CPU."""
+    batch = Batch((TOKENS,) * config.train.batch_size, 0.5)
+    counted = training_bytes(config, batch, "float32")
+    if counted is None:
         return Finding("memory", None, "not counted: a step cannot be made without the weights' values")
-    return Finding("memory", True, f"{found / 1e6:.0f} MB a step")
+    if config.train.recomputes:  # on the CPU, what goes to main memory is among the measured bytes
+        return Finding("memory", None, f"{counted / 1e6:.1f} MB counted, not measured with activation checkpointing")
+    measured = measured_bytes(config, batch)
+    text = f"{counted / 1e6:.1f} MB counted, {measured / 1e6:.1f} MB measured"
+    return Finding("memory", measured <= counted <= MEMORY * measured, text)
 
 
 def _run(config: RunConfig, root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""`sdsbench check method=NAME`: the contract that a method (or with `--task` a task) has to hold, point by point."""
+"""`sdsbench check method=NAME` (or `task=NAME`): the contract that a method or task has to hold, point by point."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sdsbench.cli.shared import options
 @click.command("check")
 @options.overrides
 @options.config_dirs
-@click.option("--task", "of_task", is_flag=True, help="Check the task of the configuration instead of its method.")
-def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], of_task: bool) -> None:
-    """Check the contract of a method (or task) on a small model; default: `model=micro`.
+def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...]) -> None:
+    """Check the contract of a method (`method=NAME`), a task (`task=NAME`) or both; default: `model=micro`.
 
-    Each point holds, FAILS, or does not apply (-). The exit code is 4 if one fails.
+    With neither, the configuration's method is checked. Each point holds, FAILS, or does not apply (-). The exit code
+    is 4 if one fails.
     """
     import tempfile
     from pathlib import Path
@@ -23,17 +23,22 @@ def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], of_task: b
     from sdsbench.runs.configuration.compose import compose_run
 
     given = {word.partition("=")[0] for word in overrides}
+    of_task = "task" in given
+    of_method = "method" in given or not of_task
     small = [word for word in ("model=micro", "data.source=embedded") if word.partition("=")[0] not in given]
-    short = ["task.max_new_tokens=4"] if "task" not in given else []
-    config = compose_run([*small, *short, *overrides], config_dirs)
+    config = compose_run([*small, *overrides], config_dirs)
 
     from sdsbench.checks.method import check_method
     from sdsbench.checks.task import check_task
 
     failed = 0
     with tempfile.TemporaryDirectory(prefix="sdsbench-check-") as folder:
-        for finding in check_task(config) if of_task else check_method(config, Path(folder)):
-            click.echo(str(finding))
-            failed += finding.holds is False
+        contracts = {f"method {config.method.name}": check_method(config, Path(folder))} if of_method else {}
+        contracts |= {f"task {config.task.name}": check_task(config)} if of_task else {}
+        for name, points in contracts.items():
+            click.echo(f"{name} on model {config.model.name}")
+            for finding in points:
+                click.echo(str(finding))
+                failed += finding.holds is False
     if failed:
         raise TrainingFailed(f"{failed} point(s) of the contract fail")

@@ -57,6 +57,12 @@ class FrozenAdditions:
         return {name: present[name] for name in self.names}
 
 
+def version(tensor: Tensor) -> tuple[int, int]:
+    """(memory address, torch's version counter). At least one changes when the values change, except by writes through
+    `tensor.data`."""
+    return tensor.data_ptr(), tensor._version
+
+
 def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy saved values into the model's tensors of these names, in place.
 

@@ -72,11 +72,13 @@ class Peft(Method):
         """Let peft put its layers into the model, in place of `targets` or of options.target_modules."""
         import peft
 
+        from sdsbench.methods.named_tensors import version  # imports torch, which a configuration does not need
+
         options = dict(self.config.options)
         if TARGETS not in options:
             self._check_kind(model)
             options[TARGETS] = _short(list(targets), [name for name, _ in model.named_modules()])
-        weights = [(weight, _version(weight)) for weight in model.parameters()]
+        weights = [(weight, version(weight)) for weight in model.parameters()]
         try:
             self.adapted = peft.get_peft_model(model, _configuration(self.config.type, options))
         except torch.OutOfMemoryError:
@@ -85,7 +87,7 @@ class Peft(Method):
             if isinstance(error, NotImplementedError) and weights[0][0].is_meta:
                 raise  # torch objects: nothing can be counted without values (runs/memory.py), and a run has them
             raise ConfigError([_objection(self.config.type, self.config.options, error)]) from error
-        self.rewrites_base = any(_version(weight) != version for weight, version in weights)
+        self.rewrites_base = any(version(weight) != before for weight, before in weights)
         self._check_training()
 
     def fold(self, model: Module) -> Module:
@@ -173,11 +175,6 @@ def _short(targets: list[str], names: list[str]) -> list[str]:
     endings = sorted({name.rsplit(".", 1)[-1] for name in targets})
     meant = [name for name in names if name.rsplit(".", 1)[-1] in endings]
     return endings if meant == targets else targets
-
-
-def _version(weight: Tensor) -> tuple[int, int]:
-    """(memory address, torch's version counter): at least one changes whenever the tensor's values change."""
-    return weight.data_ptr(), weight._version
 
 
 def _tuner(name: str) -> Any:

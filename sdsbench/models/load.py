@@ -166,6 +166,20 @@ def without_weights(
     depth: int | None = None,
 ) -> Any:
     """The model that a config.json describes, on the meta device (shapes only). With `depth`, only its first blocks."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _from_facts(family, facts, dtype, num_labels, depth)
+
+
+def with_random_weights(family: str, facts: Mapping[str, Any], num_labels: int | None = None) -> Any:
+    """The model that a config.json describes, on the CPU in float32; its random weights are the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _from_facts(family, facts, torch.float32, num_labels, None)
+
+
+def _from_facts(
+    family: str, facts: Mapping[str, Any], dtype: torch.dtype, num_labels: int | None, depth: int | None
+) -> Any:
     from transformers import AutoConfig
 
     kept = dict(config_json)
@@ -177,5 +191,4 @@ def without_weights(
         config.num_hidden_layers = depth
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:depth]
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return with_linear_(_class_of(family).from_config(config, dtype=dtype))
+    return with_linear_(_class_of(family).from_config(config, dtype=dtype))

@@ -114,7 +114,7 @@ def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -
         "dtype": dtype,
         "method": config.method.model_dump(),
         "train": {key: getattr(config.train, key) for key in ("optimizer", "weight_decay", "recomputes")},
-        "labels": _labels(config),
+        "labels": labels_of(config),
         "lengths": batch.lengths,
         "targets": batch.targets,
         "runs": runs,
@@ -144,7 +144,7 @@ def _cached_count(name: str, count: Callable[[], int]) -> int:
     return _COUNTED[name]
 
 
-def _labels(config: RunConfig) -> int | None:
+def labels_of(config: RunConfig) -> int | None:
     return tasks.build(config.task).num_labels
 
 
@@ -156,13 +156,13 @@ def _count(config: RunConfig, config_json: Mapping[str, Any], batch: Batch, dtyp
     from sdsbench.training.step_memory import CountedStep, joint_step_of, peak_bytes, step_of
 
     def step_at(depth: int) -> CountedStep:
-        base = without_weights(config.model.family, config_json, getattr(torch, dtype), _labels(config), depth).train()
+        base = without_weights(config.model.family, facts, getattr(torch, dtype), labels_of(config), depth).train()
         if runs == 1:
-            return step_of(*_assembled(config, base, batch))
+            return step_of(*assembled(config, base, batch))
         members: list[Member] = []
         rows: Sequence[Any] = []
         for _ in range(runs):
-            training, state, rows = _assembled(config, with_shared_weights(base), batch)
+            training, state, rows = assembled(config, with_shared_weights(base), batch)
             members.append(Member(training, state))
         return joint_step_of(base, members, rows)
 
@@ -170,13 +170,12 @@ def _count(config: RunConfig, config_json: Mapping[str, Any], batch: Batch, dtyp
     return peak_bytes(step_at, config_json["num_hidden_layers"], kinds)
 
 
-def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, TrainState, Sequence[Any]]:
-    """(training loop, state, examples of the pass) of one run in the middle of its training."""
+def assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, TrainState, Sequence[Any]]:
+    """(training loop, state, examples of the pass) of one run in the middle of its training, on the model's device."""
     from sdsbench.models.load import LoadedModel
     from sdsbench.runs.families import family_of
     from sdsbench.training.assemble import assemble
     from sdsbench.training.causal import CausalObjective
-    from sdsbench.training.meta_device import META
     from sdsbench.training.step_memory import optimizer_in_memory
 
     task, method = tasks.build(config.task), methods.build(config.method)
@@ -184,18 +183,20 @@ def _assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, T
     family, rows = family_of(task, loaded, config), _ROWS[task.kind](model.config, batch)
     if isinstance(family, CausalObjective):
         family.padded = not _packs(family, model, rows)
-    training, state, _ = assemble(model, method, family, rows, config.train, config.seeds, META, optimizer_in_memory)
+    training, state, _ = assemble(
+        model, method, family, rows, config.train, config.seeds, model.device, optimizer_in_memory
+    )
     method.skip_warmup()
     return training, state, rows
 
 
 def _packs(family: CausalObjective, model: Any, rows: Sequence[Any]) -> bool:
     """Whether the run would use packed rows: the model supports them, and a small one keeps its own loss with them."""
-    from sdsbench.training.meta_device import META, as_on_cuda
+    from sdsbench.training.meta_device import as_on_cuda
 
     try:
         with torch.no_grad(), as_on_cuda():
-            family.losses(model, [rows[:1]], META)
+            family.losses(model, [rows[:1]], model.device)
     except Exception:  # models that do not support packing raise errors of many types
         return False
     return not _small_model_needs_padding(model.config.to_dict())

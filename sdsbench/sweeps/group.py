@@ -19,6 +19,7 @@ from torch import nn
 from sdsbench.core.errors import TrainingFailed
 from sdsbench.core.hashing import canonical_json
 from sdsbench.methods import base as methods
+from sdsbench.methods.named_tensors import version
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.identity import naming
 from sdsbench.runs.configuration.schema import RunConfig
@@ -120,8 +121,8 @@ class SharedBase:
 
 
 def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """(address, version) of every weight by name; torch increments the version at every in-place change."""
-    return {name: (parameter.data_ptr(), parameter._version) for name, parameter in model.named_parameters()}
+    """(address, version) of every weight by name."""
+    return {name: version(parameter) for name, parameter in model.named_parameters()}
 
 
 def _contents(model: nn.Module) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from sdsbench.training.tokens import EncodedText, encode
 
 class CausalObjective:
     """Encodes rows, packs examples into passes and computes the summed loss."""
+
+    trains_head: ClassVar[bool] = False
 
     def __init__(self, task: Any, tokenizer: Any, max_length: int) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from sdsbench.training.classifier_logits import class_logits, packs
 
 class LabelledObjective:
     """Encodes rows and computes the summed loss of a pass."""
+
+    trains_head: ClassVar[bool] = True
 
     def __init__(self, batcher: Batcher, regression: bool, model: Any) -> None:
         self.batcher, self.regression, self.packed = batcher, regression, packs(model)
@@ -49,8 +51,16 @@ class LabelledObjective:
 
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor:
         """Loss summed over the examples of a pass (fp32 scalar)."""
-        logits_bc = class_logits(model, self.batcher, examples, device)
-        labels_b = torch.tensor([example.label for example in examples], device=device)
+        return self.losses(model, [examples], device)[0]
+
+    def losses(self, model: Any, shares: Sequence[Sequence[Any]], device: torch.device) -> list[Tensor]:
+        """The summed loss of each share of examples, from one forward pass over all of them."""
+        logits_bc = class_logits(model, self.batcher, [example for share in shares for example in share], device)
+        pieces = logits_bc.split([len(share) for share in shares])
+        return [self._loss(piece_bc, share) for piece_bc, share in zip(pieces, shares, strict=True)]
+
+    def _loss(self, logits_bc: Tensor, examples: Sequence[Any]) -> Tensor:
+        labels_b = torch.tensor([example.label for example in examples], device=logits_bc.device)
         if self.regression:
             return functional.mse_loss(logits_bc[:, 0], labels_b, reduction="sum")
         return functional.cross_entropy(logits_bc, labels_b.long(), reduction="sum")

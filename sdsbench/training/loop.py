@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,11 +25,14 @@ from sdsbench.training.training_config import TrainConfig
 class Objective(Protocol):
     """What a family of tasks (text, sentences, images) computes in a forward pass."""
 
-    padded: bool  # whether the rows of a pass are padded to its longest example
+    trains_head: ClassVar[bool]  # whether a new head of the model trains along with the method
 
+    @property
+    def packed(self) -> bool: ...  # whether examples lie end to end in one row, without padding
     def tokens(self, examples: Sequence[Any]) -> int: ...
     def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int: ...
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
+    def losses(self, model: Any, shares: Sequence[Sequence[Any]], device: torch.device) -> list[Tensor]: ...
 
 
 class Observer(Protocol):

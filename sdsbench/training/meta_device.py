@@ -61,15 +61,44 @@ def _attention(
     if attn_mask is None and query.dtype in (torch.bfloat16, torch.float16):
         return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
     if enable_gqa and query.shape[1] != key.shape[1]:
-        return aten._scaled_dot_product_attention_math(
-            query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=True
-        )[0]
+        return _attention_of_groups(query, key, value, attn_mask, dropout_p, is_causal, scale)
     bias = attn_mask
     if attn_mask is not None:
         bias = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
         bias = bias.expand(*query.shape[:3], key.shape[2])
     kernel = aten._scaled_dot_product_efficient_attention
     return kernel(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]
+
+
+def _attention_of_groups(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    """Attention with grouped queries by plain matrix products."""
+    kernel = aten._scaled_dot_product_attention_math
+    return kernel(query, key, value, mask, dropout, causal, None, scale=scale, enable_gqa=True)[0]
+
+
+@contextmanager
+def grouped_attention_as_on_cuda() -> Iterator[None]:
+    """While active, attention with grouped queries keeps all scores on the CPU too, as CUDA does in fp32.
+
+    So the memory of a real step on the CPU can be compared with that of a step on meta tensors.
+    """
+    before = functional.scaled_dot_product_attention
+
+    def attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        if enable_gqa and query.shape[1] != key.shape[1]:
+            return _attention_of_groups(query, key, value, attn_mask, dropout_p, is_causal, scale)
+        return before(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+
+    functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = before
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

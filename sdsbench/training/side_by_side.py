@@ -152,8 +152,8 @@ class SideBySide:
             for member, share, tokens in zip(self.members, shares, self.layout.tokens, strict=True):
                 member.training.dropout.masks.begin_pass(len(share), tokens)
             # Padding tokens carry no loss, so they can be counted as the last member's without changing its gradient.
-            self.layout.tokens[-1] += padding_length(sum(self.layout.tokens), self.model.dtype, first.device)
-            losses = first.objective.losses(self.model, shares, first.device)  # type: ignore[attr-defined]
+            self.layout.tokens[-1] += filling(sum(self.layout.tokens), self.model.dtype, first.device)
+            losses = first.objective.losses(self.model, shares, first.device)
             joint: Tensor = torch.stack([loss / count for loss, count in zip(losses, targets, strict=True)]).sum()
             joint.backward()
             totals = [total + loss.item() for total, loss in zip(totals, losses, strict=True)]
@@ -166,10 +166,10 @@ def _check(members: Sequence[Member]) -> None:
         raise _refusal("method.name", first.state.method.name, "a method that leaves the base frozen")
     if any(member.training.dropout.base_drops for member in members):
         raise _refusal("model", "dropout inside the base", "a base without dropout (its masks differ from run to run)")
-    if getattr(first.training.objective, "padded", False):
-        raise _refusal("model", "a model that trains in padded batches", "a model whose sequences can lie end to end")
-    if not hasattr(first.training.objective, "losses"):
+    if first.training.objective.trains_head:
         raise _refusal("task", "a head that trains", "a text task (its runs can lie end to end)")
+    if not first.training.objective.packed:
+        raise _refusal("model", "a model that trains in padded batches", "a model whose sequences can lie end to end")
     keys = {member.group_key for member in members}
     if len(keys) > 1:
         accepted = "the same steps done, steps, examples and batch in all runs of a group"

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from sdsbench.core.errors import ConfigError, Refused
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import Method, MethodConfig, build, lookup, register
 from sdsbench.methods.export import export_peft
-from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors, put_tensors
+from sdsbench.methods.named_tensors import FrozenAdditions, named_tensors, put_tensors, version
+from sdsbench.methods.peft import peft_types
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import named, run_id
 from sdsbench.runs.families import TextFamily
@@ -32,7 +34,7 @@ from sdsbench.training.state import TrainState
 from sdsbench.training.training_config import TrainConfig
 from tests.methods.tiny import logits, tiny_batch, tiny_model
 
-pytest.importorskip("peft")
+pytest.importorskip("peft")  # before `peft_types`, which asks the library
 
 STEPS = 6
 SAMPLE: list[tuple[str, dict[str, Any]]] = [
@@ -68,9 +70,9 @@ def training_of_tuner(kind: str, options: dict[str, Any], seed: int = 0) -> tupl
     return training_of_method(peft_method(kind, options), seed)
 
 
-def training_of_method(method: Method, seed: int) -> tuple[Training, TrainState]:
-    """A tiny decoder with a method that wraps no layers, ready to train."""
-    model = tiny_model("decoder")
+def put_in(method: Method, seed: int, model: Any = None) -> tuple[Training, TrainState]:
+    """The same with any method that wraps no layers."""
+    model = tiny_model("decoder") if model is None else model
     base = named_tensors(model)
     layers = attach(model, method, seed)
     config, rows = TrainConfig(lr=1e-2, batch_size=4, max_steps=STEPS), random_examples()
@@ -105,6 +107,46 @@ def test_resume_from_the_checkpoint_alone_equals_uninterrupted_training(kind: st
     state.load(tensors, facts)
     assert first + train(training, state) == uninterrupted
     assert len(set(uninterrupted)) == STEPS
+
+
+TYPES = [kind for kind, reason in peft_types().items() if reason is None]
+ELSEWHERE = {"trainable_tokens": {"target_modules": ["embed_tokens"], "token_indices": [1, 2, 3]}}
+"""Options of types that train nothing at their defaults."""
+
+
+def square_model() -> Any:
+    """A decoder whose layers are all 256 x 256: every type's default block divides them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=256, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4, vocab_size=40
+            )
+        )  # fmt: skip
+
+
+def put_in_square(kind: str, seed: int) -> tuple[Training, TrainState]:
+    """With peft's defaults and method.targets, or, for a type of other layers, with peft's own choice of layers."""
+    try:
+        return put_in(method_of(kind, ELSEWHERE.get(kind)), seed, square_model())
+    except ConfigError as error:
+        assert "names linear layers" in error.problems[0].advice
+        return put_in(method_of(kind, {"target_modules": None}), seed, square_model())
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_type_trains_and_resumes_bitwise(kind: str) -> None:
+    whole = put_in_square(kind, 0)
+    losses = train(*whole, until=2)
+    assert np.isfinite(losses).all() and losses[0] != losses[1]
+    training, state = put_in_square(kind, 0)
+    train(training, state, until=1)
+    saved = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
+    other, rest = put_in_square(kind, 1)
+    rest.load(*saved)
+    assert train(other, rest, until=2) == losses[1:]
+    tensors = rest.tensors()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole[1].tensors().items())
 
 
 @pytest.mark.parametrize(("kind", "options"), SAMPLE, ids=KINDS)
@@ -300,7 +342,19 @@ class ShiftMethod(Method):
             setattr(model.get_submodule(parent), last, ShiftedLinear(linear))
 
 
-def test_frozen_tensors_in_plain_attributes_of_a_plugin_are_found() -> None:
+def test_a_tensor_s_version_changes_with_its_values() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    before = version(weight)
+    assert version(weight) == before
+    with torch.no_grad():
+        weight.mul_(2)
+    changed = version(weight)
+    assert changed != before
+    weight.data = weight.data.clone()
+    assert version(weight) != changed
+
+
+def test_frozen_tensors_of_any_plugin_are_found_wherever_they_are_kept() -> None:
     model = tiny_model("decoder")
     base = named_tensors(model)
     attach(model, build(MethodConfig(name="toy_shift", targets=["q_proj"])), 0)

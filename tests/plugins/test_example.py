@@ -12,6 +12,7 @@ import pytest
 
 from sdsbench.core.run_folder import read_record
 from tests.conftest import ROOT
+from tests.models.folders import model_folder
 
 SMALL = [
     "model=micro", "task=word_reversal", "train.max_steps=6", "train.batch_size=4", "eval.limit=4", "device=cpu",
@@ -69,9 +70,19 @@ def test_installed_plugin_runs_sweeps_exports_and_is_in_tables(site: Path, tmp_p
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_plugin_named_by_key_is_kept_in_the_plan_and_loaded_by_workers(tmp_path: Path) -> None:
-    """Without installed metadata, the command names the module, the plan stores it and the workers load it."""
-    source = tmp_path / "source"  # without the metadata that pip writes, whose entry point would register the plugin
+@pytest.mark.parametrize("words", [("method=init_ab", "task=word_reversal"), ("method=lora_one",)], ids=str)
+def test_methods_and_task_hold_the_contract(words: tuple[str, ...], site: Path, tmp_path: Path) -> None:
+    model = ["model=local", "model.family=decoder", f"model.location={model_folder(tmp_path / 'model', 'qwen2')}"]
+    done = sdsbench(site, tmp_path, "check", *words, *model)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in words:
+        assert f"{word.replace('=', ' ')} on model local" in done.stdout
+    assert "FAILS" not in done.stdout and "holds  resume" in done.stdout
+
+
+def test_by_key_the_plugin_travels_with_the_plan(tmp_path: Path) -> None:
+    """Without installed metadata: the module is named in the command, frozen in the plan and loaded by its workers."""
+    source = tmp_path / "source"  # the module alone: pip leaves metadata, which would install it, in its own folder
     shutil.copytree(ROOT / "examples" / "lora_extras" / "lora_extras", source / "lora_extras")
     words = ["plugins=[lora_extras]", "method=init_ab", *SMALL, "output_root=runs"]
     plan = run_sdsbench(source, tmp_path, "plan", *words, "--name", "p")

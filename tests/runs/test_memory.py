@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
 
 from benchmarks.contestants import Pad, builder
 from benchmarks.counted import count, kernels_of_cuda
@@ -21,15 +20,13 @@ from sdsbench.models import load
 from sdsbench.runs import memory
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.schema import RunConfig
+from sdsbench.runs.measured_memory import measured_bytes
 from sdsbench.runs.memory import Batch, training_bytes
 from sdsbench.sweeps import cost
 from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.states import States
 from sdsbench.training import step_memory
 from sdsbench.training.meta_device import META
-from sdsbench.training.optimizer import FlatOptimizer
-from sdsbench.training.saved_bytes import PeakBytes
-from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 from tests.sweeps.tools import tiny_plan
 
 METHODS = options("method")
@@ -69,45 +66,9 @@ def small_config(folder: Path, kind: str, method: str, *words: str) -> RunConfig
     return compose_run([*model, f"task={task}", f"method={method}", *rank, "train.weight_decay=0.01", *words])
 
 
-def real_model(config: RunConfig, facts: dict[str, Any]) -> Any:
-    """The model of the configuration on the CPU, with random weights."""
-    labels = memory._labels(config)
-    extra = {} if labels is None else {"num_labels": labels}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        described = AutoConfig.for_model(**facts, **extra)
-        return load._class_of(config.model.family).from_config(described, dtype=torch.float32).train()
-
-
-def counted_peak(config: RunConfig, kind: str, monkeypatch: pytest.MonkeyPatch, runs: int = 1) -> int:
-    """Bytes of live tensors at the peak of the second step on real tensors, weights and optimizer state included."""
-    monkeypatch.setattr(
-        "sdsbench.training.meta_device.META", torch.device("cpu")
-    )  # the device where runs are assembled
-    facts = {"model_type": kind, **FACTS[kind]}
-    with PeakBytes() as live:
-        base = real_model(config, facts)
-        if runs == 1:
-            training, state, rows = memory._assembled(config, base, BATCH)
-            members, joint = [Member(training, state)], None
-        else:
-            made = [memory._assembled(config, with_shared_weights(base), BATCH) for _ in range(runs)]
-            members, rows = [Member(training, state) for training, state, _ in made], made[0][2]
-            joint = SideBySide(base, members)
-        for _ in range(2):  # the first step creates Adam's moments
-            live.peak = live.now
-            for member in members:
-                assert isinstance(member.state.optimizer, FlatOptimizer)
-                member.state.optimizer.zero_grad()
-            losses = [training.backward([rows])] if joint is None else joint.backward([[rows]] * runs)
-            for member, loss in zip(members, losses, strict=True):
-                member.training.update(member.state, [rows], loss, 0.0)
-    return live.peak
-
-
-def assert_at_most_5_percent_above(estimate: int | None, counted: int) -> None:
+def check(estimate: int | None, measured: int) -> None:
     assert estimate is not None
-    assert counted <= estimate <= 1.05 * counted
+    assert measured <= estimate <= 1.05 * measured
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -116,7 +77,7 @@ def test_estimate_for_every_method_is_at_most_5_percent_above_the_peak(
 ) -> None:
     config = small_config(tmp_path, "mistral", method)
     estimate = training_bytes(config, BATCH, "float32")
-    assert_at_most_5_percent_above(estimate, counted_peak(config, "mistral", monkeypatch))
+    check(estimate, measured_bytes(config, BATCH))
 
 
 @pytest.mark.parametrize("words", [(), ("train.activation_checkpointing=true",)], ids=["all kept", "recomputed"])
@@ -126,18 +87,18 @@ def test_estimate_for_every_kind_of_model(
 ) -> None:
     config = small_config(tmp_path, kind, method, *words)
     estimate = training_bytes(config, BATCH, "float32")
-    counted = counted_peak(config, kind, monkeypatch)
-    if words:  # on a CPU, the offloaded inputs of blocks are counted too, because they stay in main memory
-        assert estimate is not None and estimate <= counted
+    measured = measured_bytes(config, BATCH)
+    if words:  # on a CPU the inputs of blocks, which go to main memory, are among the counted bytes
+        assert estimate is not None and estimate <= measured
     else:
-        assert_at_most_5_percent_above(estimate, counted)
+        check(estimate, measured)
 
 
 @pytest.mark.parametrize("method", ["lora", "pissa"])
 def test_estimate_for_a_group_of_runs(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(tmp_path, "mistral", method)
     estimate = training_bytes(config, BATCH, "float32", runs=3)
-    assert_at_most_5_percent_above(estimate, counted_peak(config, "mistral", monkeypatch, runs=3))
+    check(estimate, measured_bytes(config, BATCH, runs=3))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +135,7 @@ def test_part_of_the_step_with_the_peak_depends_on_the_number_of_tokens(tmp_path
 
         def step_at(depth: int, rows: Batch = rows) -> step_memory.CountedStep:
             model = load.without_weights("decoder", facts, torch.bfloat16, depth=depth)
-            return step_memory.step_of(*memory._assembled(config, model.train(), rows))
+            return step_memory.step_of(*memory.assembled(config, model.train(), rows))
 
         peaks = step_memory._peaks(step_at, 3, 1)
         largest.append(peaks.index(max(peaks)))

@@ -50,8 +50,8 @@ def trace(config: Any, kind: str) -> None:
     """Run one step on meta tensors and assert that no operator mixed devices."""
     facts = {"model_type": kind, **FACTS[kind]}
     with as_on_cuda(), OneDevice() as mode:
-        model = load.without_weights(config.model.family, facts, torch.bfloat16, memory._labels(config), 2)
-        step = step_memory.step_of(*memory._assembled(config, model.train(), BATCH))
+        model = load.without_weights(config.model.family, facts, torch.bfloat16, memory.labels_of(config), 2)
+        step = step_memory.step_of(*memory.assembled(config, model.train(), BATCH))
         step.passes()
         step.update()
     assert not mode.found

@@ -57,7 +57,19 @@ def loss_and_gradients(model: Any) -> tuple[float, dict[str, torch.Tensor], int]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_packed_loss_and_gradients_equal_the_padded_batchs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_of_shares_add_up(name: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(CONFIGS[name]).eval()
+    examples, cpu = sentences(model.config.model_type == "bert"), torch.device("cpu")
+    objective = LabelledObjective(Padded(), regression=False, model=model)  # type: ignore[arg-type]
+    found = objective.losses(model, [examples[:2], examples[2:]], cpu)
+    expected = [objective.loss(model, share, cpu) for share in (examples[:2], examples[2:])]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_loss_and_gradients_of_the_padded_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_config(CONFIGS[name]).eval()
