@@ -36,15 +36,15 @@ from sdsbench.core.run_folder import read_record
 from sdsbench.core.yaml_text import read_yaml
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
-from sdsbench.results.claims.claim import read as read_claims
+from sdsbench.results.claims.claim_files import read as read_claims
 from sdsbench.results.frames import load_samples, load_steps
-from sdsbench.results.importers import external, peft, wandb
-from sdsbench.results.report.build import build as build_report
+from sdsbench.results.importers import external, peft_results, wandb
+from sdsbench.results.report.report_folder import build as build_report
 from sdsbench.results.tables.by_name import built, texts
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.titles import method_title
 from sdsbench.results.tables.trace import trace_run
-from sdsbench.studies.figures import data as figure_data
+from sdsbench.studies.probe_figures.probed_runs import probed_runs
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.slurm import submissions
 from sdsbench.sweeps.states import States
@@ -292,7 +292,7 @@ def _ask_runs(given: Readable, touched: list[str], how: str, report: bool, outpu
         for frame in (load_steps(given.runs), load_samples(given.runs)):
             lost += [f"rows of {one}" for one in known_runs(given) - {run} if one not in set(frame["run_id"])]
     with _ours():
-        figure_data.load([str(given.runs)])
+        probed_runs(load([str(given.runs)])[0])
 
 
 def known_runs(given: Readable) -> set[str]:
@@ -324,7 +324,7 @@ def _copy(source: str, target: str) -> None:
 
 def _import(tool: str, path: Path) -> None:
     with external.importing(tool, path):
-        _ = peft.read(path) if tool == "peft" else wandb.read(path)
+        _ = peft_results.read(path) if tool == "peft" else wandb.read(path)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from sdsbench.data import local_files
 from sdsbench.data.content import decoded
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
-from sdsbench.results.importers import peft
+from sdsbench.results.importers import peft_results
 from sdsbench.sweeps import plan as plans
 from tests.conftest import ROOT
 from tests.results.tables.fixtures import make_record, make_samples, write_run
@@ -72,7 +72,7 @@ READ: dict[str, tuple[Callable[[Path], object], Callable[..., object]]] = {
     "STEPS": (lambda folder: _run(folder) / "metrics.jsonl", step_log.read),
     "ANSWERS": (lambda folder: samples.path_of(_run(folder), "gsm8k", "trained"), samples.read),
     "MANIFEST": (lambda folder: tiny_plan(folder, "seed=0").folder, plans.read),
-    "EXTERNAL": (_result, peft.read),
+    "EXTERNAL": (_result, peft_results.read),
     "BUNDLE": (_bundle, opened),
     "ENTRIES": (_bundle, opened),
     "DATA": (_packed_rows, _data),

@@ -77,7 +77,9 @@ reference_rank = click.option(
     help="Rank of the reference; default: each compared method's rank.",
 )
 PATH = click.Path(path_type=Path)
-claims_file = click.option("--claims", type=PATH, metavar="FILE", help="Claims file; default: results/claims.yaml.")
+claims_file = click.option(
+    "--claims", type=PATH, metavar="FILE", help="Claims file; default: results/claims.yaml and those of plugins."
+)
 
 
 def folder(*names: str, help: str, default: str | None = None) -> Callable[..., Any]:

@@ -30,8 +30,8 @@ from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
 from sdsbench.results.frames import read_all
 from sdsbench.results.stored_answers import answers_of
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.rescore import rescored
-from sdsbench.results.tables.runs import load
 from sdsbench.runs.configuration.identity import recorded_id
 from tests.results.bundles.tools import Files, contents, edit_json, edit_lines, pack, reseal
 from tests.results.tables.fixtures import make_record, make_samples, write_run

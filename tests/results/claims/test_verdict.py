@@ -12,12 +12,13 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Parameters, Seconds
-from sdsbench.results.claims.claim import Claim, default_file, read
+from sdsbench.results.claims.claim import Claim
+from sdsbench.results.claims.claim_files import PAPERS, read
 from sdsbench.results.claims.decide import decide, joint_answer, needed_to_decide
 from sdsbench.results.claims.verdict import Verdict, judge
 from sdsbench.results.claims.verdict_texts import markdown
 from sdsbench.results.statistics import contrasts, variances
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.loaded_runs import load
 from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
 
 SAME = ["model", "task", "rank", "data_source"]
@@ -335,19 +336,19 @@ def test_claims_about_a_table(tmp_path: Path) -> None:
 
 
 def test_a_shipped_table_is_never_a_reproduction_of_ones_own(tmp_path: Path) -> None:
-    shipped = next(c for c in read(default_file()) if c.test == "file")
-    result = judge(shipped, [], default_file().parent)
+    shipped = next(c for c in read(PAPERS) if c.test == "file")
+    result = judge(shipped, [], PAPERS.parent)
     assert result.source == "shipped theory bench" and result.plain()["evidence"] == "shipped theory bench"
     text = markdown([result])
     assert "no runs; shipped theory bench: reproduced" in text and "| reproduced |" not in text
     assert "shipped theory bench, no runs of yours" in text
     (tmp_path / "theory").mkdir()
-    (tmp_path / shipped.file).write_text((default_file().parent / shipped.file).read_text())
+    (tmp_path / shipped.file).write_text((PAPERS.parent / shipped.file).read_text())
     assert "no runs; given table: reproduced" in markdown([judge(shipped, [], tmp_path)])
 
 
 def test_the_shipped_claims_are_valid() -> None:
-    claims = read(default_file())
+    claims = read(PAPERS)
     assert len({c.id for c in claims}) == len(claims) >= 8
 
 

@@ -16,19 +16,21 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.core.record import Seconds
-from sdsbench.results.tables import by_name, settings
+from sdsbench.results.tables import by_name
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.by_name import texts as all_texts
-from sdsbench.results.tables.definition import Column, Row, Table
-from sdsbench.results.tables.definitions import TABLES, get
-from sdsbench.results.tables.definitions.grid import grid
+from sdsbench.results.tables.definition import Column, FactsTable, Row, Table
+from sdsbench.results.tables.grid import grid
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.published import values
 from sdsbench.results.tables.render import FORMATS, latex
 from sdsbench.results.tables.rescore import rescored
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.table_registry import TABLES, definition_of, get
 from sdsbench.results.tables.trace import trace
 from tests.results.tables.fixtures import built, make_record, make_samples, tuned, write_run
 from tests.results.tables.papers import write_paper_runs
+
+SETTINGS = ("lora_sb/table8", "lora_sb/table9")
 
 
 @pytest.fixture(scope="module")
@@ -329,12 +331,20 @@ def test_times_and_shares_of_table_6(tmp_path: Path) -> None:
     assert frame.loc[("mistral_7b", "init_share"), "ours"] == pytest.approx(1.25, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", settings.NAMES)
+def settings_table(name: str) -> FactsTable:
+    found = definition_of(name)
+    assert isinstance(found, FactsTable)
+    return found
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_settings_tables_equal_the_papers(name: str) -> None:
-    frame = settings.frame(settings.NAMES[name])
+    table = settings_table(name)
+    frame = table.frame()
     assert frame["equal"].all() and len(frame) >= 8
-    for kind in by_name.ENDINGS:
-        assert "warmup" in settings.render(name, kind)
+    texts = by_name.facts_texts(table)
+    assert texts.keys() == {"md", "tex", "html", "csv"} and all("warmup" in text for text in texts.values())
+    assert "| yes |" in texts["md"] and ",True," in texts["csv"]
 
 
 def test_verbs_from_the_command_line(paper_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -350,7 +360,11 @@ def test_verbs_from_the_command_line(paper_runs: Path, tmp_path: Path, capsys: p
 
 
 def test_all_definitions_have_unique_names() -> None:
-    for table in map(get, TABLES):
+    for name in TABLES:
+        table = definition_of(name)
+        assert table.name == name
+        if isinstance(table, FactsTable):
+            continue
         for names in ([r.name for r in table.rows], [c.name for c in table.columns]):
             assert len(names) == len(set(names)), table.name
 
@@ -384,7 +398,7 @@ def grid_of(rows: int, columns: int, root: Path) -> Built:
 @NEEDS_LATEX
 def test_latex_compiles(paper_runs: Path, tmp_path: Path) -> None:
     parts = [FORMATS["latex"][1](built(f"lora_sb/table{number}", paper_runs)) for number in "1234567"]
-    parts += [settings.render(name, "latex") for name in settings.NAMES]
+    parts += [by_name.facts_texts(settings_table(name))["tex"] for name in SETTINGS]
     parts.append(all_texts(built("grid", paper_runs), ("lora", None))["tex"])
     log = compiled(tmp_path, parts)
     assert "Overfull \\hbox" not in log and "Overfull \\vbox" not in log
@@ -425,7 +439,7 @@ def test_every_published_number_of_other_papers_has_its_cell() -> None:
     """88 of them: DoRA's, LoRA-Pro's and those of the comparison of learning rates."""
     shown = 0
     for paper in ("dora", "lora_pro", "lr_matters"):
-        tables = [TABLES.lookup(name) for name in TABLES if name.startswith(f"{paper}/")]
+        tables = [get(name) for name in TABLES if name.startswith(f"{paper}/")]
         found = [value for table in tables for value in build(table, []).frame["paper"].dropna()]
         assert sorted(found) == sorted(values(paper)["value"]), paper
         shown += len(found)
