@@ -14,6 +14,7 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.folder("--out", default="results/figures", help="Folder to write.")
 def command(
     names: tuple[str, ...], runs: tuple[str, ...], where: tuple[str, ...], of_plan: str | None, out: Path

@@ -17,6 +17,7 @@ NAMES = ("table", "claim", "figure", "plugin")
 @click.command("ls")
 @click.argument("group", required=False, metavar="[GROUP]")
 @options.config_dirs
+@options.plugins
 def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
     """List the available choices of all groups, or of one.
 

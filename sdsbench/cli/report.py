@@ -13,6 +13,7 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.folder("--output", default="results/report", help="Folder to write.")
 @options.claims_file
 @options.folder("--external", default="results/external", help="Imported results.")

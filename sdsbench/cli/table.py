@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.scorers
 @options.format_of("markdown", "latex", "html", "csv")
 @options.folder("--output", help="Write all formats to this folder.")

@@ -14,6 +14,7 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.scorers
 @options.stage
 def command(

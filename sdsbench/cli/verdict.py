@@ -14,6 +14,7 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.claims_file
 @options.folder("--results", help="Folder of the tables that claims read; default: the claims file's folder.")
 @options.format_of("markdown", "json")

@@ -9,7 +9,7 @@ from sdsbench.results.claims.claim_files import PAPERS, register_claims
 from sdsbench.results.figures import register_figure
 from sdsbench.results.tables.table_registry import register_table
 
-_TABLES = {
+_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "lora_sb_paper": {
         "lora_sb": (
             "table1", "table2", "table3", "table3_last_epoch", "table4", "table5", "table6", "table7",

@@ -82,6 +82,23 @@ claims_file = click.option(
 )
 
 
+def _load_plugins(_ctx: click.Context, _option: click.Parameter, modules: tuple[str, ...]) -> None:
+    if modules:
+        from sdsbench.core import plugins
+
+        plugins.load(modules)
+
+
+plugins = click.option(
+    "--plugin",
+    multiple=True,
+    metavar="MODULE",
+    expose_value=False,
+    callback=_load_plugins,
+    help="Import this plugin, which is not an installed one; repeatable.",
+)
+
+
 def folder(*names: str, help: str, default: str | None = None) -> Callable[..., Any]:
     """An option whose value is a folder."""
     return click.option(*names, type=PATH, metavar="DIR", default=default, show_default=True, help=help)
