@@ -1,5 +1,7 @@
-"""Two methods, a task, a table, a claim and a figure for sdsbench. Importing this module registers them; its conf/ holds
-the YAML of the methods and the task."""
+"""Two methods, a task, a table, a claim and a figure for sdsbench; importing this module registers them.
+
+The folder conf/ has the YAML of the methods and the task.
+"""
 
 from pathlib import Path
 

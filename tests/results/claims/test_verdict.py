@@ -360,6 +360,31 @@ def test_bad_claim_files(tmp_path: Path) -> None:
         read(tmp_path / "bad.yaml")
 
 
+def test_claims_of_every_registered_file_are_judged_and_ids_differ_between_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each claim reads its tables from the folder of its own file."""
+    monkeypatch.setattr(FILES, "_values", {name: FILES.lookup(name) for name in FILES})
+    mine = {"id": "mine", "paper": "mine", "sentence": "The error is small.", "test": "file", "file": "errors.csv",
+            "row": {"method": "mine"}, "columns": {"value": "error", "low": "low", "high": "high"},
+            "bounds": [None, 0.1]}  # fmt: skip
+    path = tmp_path / "mine" / "claims.yaml"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"claims": [mine]}))
+    (path.parent / "errors.csv").write_text("method,error,low,high\nmine,0.01,0.0,0.02\n")
+    register_claims("mine", path)
+    write(tmp_path / "runs", "lora", [0.5])
+    assert main(["verdict", "--runs", str(tmp_path / "runs")]) == 0
+    text = capsys.readouterr().out
+    assert "| The error is small. | mine | no runs; given table: reproduced |" in text
+    assert read(PAPERS)[0].sentence in text, "beside the project's own"
+    path.write_text(json.dumps({"claims": [mine | {"id": read(PAPERS)[0].id}]}))
+    assert main(["verdict", "--runs", str(tmp_path / "runs")]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert str(PAPERS) in message and str(path) in message
+    assert main(["verdict", "--runs", str(tmp_path / "runs"), "--claims", str(path)]) == 0, "that file alone"
+
+
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, "lora", [0.50, 0.51, 0.53])
     write(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
