@@ -1,4 +1,4 @@
-"""Registries of what this package and plugins bring: methods, tasks, data sets, model readers, tables, claims, figures."""
+"""Registries that map names to what this package and plugins bring: methods, tasks, data sets, tables, figures ..."""
 
 from __future__ import annotations
 

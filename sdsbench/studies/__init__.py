@@ -36,16 +36,16 @@ _FIGURES = {
     "makes for G, and of G itself. Line: mean over seeds of the median over layers; band: range over seeds.",
     "alignment": "Cosine with the full gradient (1: same direction). Above: first-order change under plain gradient "
     "descent; below: the optimizer's actual step, against G of the probe rows.",
-    "anisotropy": "Gain of the gradient along the singular directions of the update. Flat: the method treats them alike. Decreasing: "
-    "directions with large singular values get more of the gradient.",
+    "anisotropy": "Gain of the gradient along the singular directions of the update. Flat: the method treats them alike. "
+    "Decreasing: directions with large singular values get more of the gradient.",
     "spectra": "Singular values of A, B and dW: median over layers and seeds, relative to the largest.",
     "factors": "Condition numbers of A and B (largest by smallest singular value); undefined while B is 0.",
     "bases": "Mean squared cosine between the subspace that the method projects G on and G's leading subspace.",
     "updates": "Size and effective rank of the change of W since the start.",
     "loss": "Training loss of the runs with probes: mean over seeds, running mean of 5 steps.",
     "refresh_jumps": "Change of dW when the bases are recomputed (refresh); variants without refreshes have no marks.",
-    "by_layer_type": "Alignment with the full gradient by type of layer: mean over probed steps, layers of the type, and seeds.",
-    "by_depth": "Alignment with the full gradient by block: mean over probed steps, layers of the block, and seeds.",
+    "by_layer_type": "Alignment with the full gradient by type of layer: mean over probed steps, layers, and seeds.",
+    "by_depth": "Alignment with the full gradient by block: mean over probed steps, layers, and seeds.",
 }
 """Name of each figure of probe_figures/geometry.py -> its caption."""
 

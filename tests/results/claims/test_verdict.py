@@ -13,7 +13,7 @@ from sdsbench.__main__ import main
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Parameters, Seconds
 from sdsbench.results.claims.claim import Claim
-from sdsbench.results.claims.claim_files import PAPERS, read
+from sdsbench.results.claims.claim_files import FILES, PAPERS, read, register_claims
 from sdsbench.results.claims.decide import decide, joint_answer, needed_to_decide
 from sdsbench.results.claims.verdict import Verdict, judge
 from sdsbench.results.claims.verdict_texts import markdown
