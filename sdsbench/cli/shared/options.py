@@ -82,8 +82,8 @@ claims_file = click.option(
 )
 
 
-def _load_plugins(_ctx: click.Context, _option: click.Parameter, modules: tuple[str, ...]) -> None:
-    if modules:
+def _load_plugins(ctx: click.Context, _option: click.Parameter, modules: tuple[str, ...]) -> None:
+    if modules and not ctx.resilient_parsing:
         from sdsbench.core import plugins
 
         plugins.load(modules)
@@ -95,7 +95,7 @@ plugins = click.option(
     metavar="MODULE",
     expose_value=False,
     callback=_load_plugins,
-    help="Import this plugin, which is not an installed one; repeatable.",
+    help="Import a plugin that is not installed, a module that Python can import; repeatable.",
 )
 
 
