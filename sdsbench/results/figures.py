@@ -1,7 +1,7 @@
 """Figures of runs by name: those of probes (studies/probe_figures) and those of plugins.
 
 A figure is registered as text, "module:function", so that importing a plugin is cheap. The function gets the runs that
-a command has read and returns a matplotlib figure, best one made by `new_figure` with the lines of a `Palette`
+a command has read and returns a matplotlib figure, made by `new_figure` and with the lines of a `Palette`
 (figure_style.py). It raises Unavailable if the runs give nothing to draw, Refused if they must not share a figure.
 """
 
@@ -58,8 +58,15 @@ def figure_of(name: str) -> FigureEntry:
 
 
 def draw(name: str, runs: Sequence[Run]) -> Figure:
-    """The figure `name` of these runs. Raises ConfigError for an unknown name, Unavailable or Refused as it does."""
-    return pkgutil.resolve_name(figure_of(name).function)(runs)
+    """The figure `name` of these runs, drawn in the common style.
+
+    Raises ConfigError for an unknown name, Unavailable or Refused as the figure's function does.
+    """
+    from sdsbench.results.figure_style import drawing
+
+    function = pkgutil.resolve_name(figure_of(name).function)
+    with drawing():
+        return function(runs)
 
 
 def save_each(
