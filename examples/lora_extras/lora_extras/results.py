@@ -9,6 +9,7 @@ import numpy as np
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.grouped import grouped
+from sdsbench.results import escape
 from sdsbench.results.figure_style import Palette, new_figure
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.grid import titles_of
@@ -50,7 +51,8 @@ def losses(runs: Sequence[Run]) -> Figure:
         length = min(map(len, curves))
         variants[method] = variants.get(method, -1) + 1
         style = palette.style(method, variants[method])
-        axis.plot(range(1, length + 1), np.mean([curve[:length] for curve in curves], axis=0), label=title, **style)
+        mean = np.mean([curve[:length] for curve in curves], axis=0)
+        axis.plot(range(1, length + 1), mean, label=escape.figure(title), **style)  # escaped: records may be of others
     axis.set(xlabel="optimizer step", ylabel="training loss")
     axis.legend()
     return figure
