@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys;
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup setup-test run test test-all test-full-ft slurm-limits lint mutations study clean
+.PHONY: help setup setup-test run test test-all test-full-ft slurm-limits lint mutations study pages clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,12 @@ study: .venv/.test ## one part of our own study: plan, sweep, bundle, table, ver
 	$(BIN)/sdsbench table compare --runs results/study_$(PART)/$(PART).zip --reference-rank 8 --output results/study_$(PART)
 	$(BIN)/sdsbench verdict --runs results/study_$(PART)/$(PART).zip --output results/study_$(PART)/verdict.md
 	$(BIN)/sdsbench report --runs results/study_$(PART)/$(PART).zip --reference-rank 8 --output results/study_$(PART)/report
+
+pages: .venv/.base ## the HTML report of every bundle that is committed in results/, in results/pages/ (which git ignores)
+	@set -e; for bundle in $$(git ls-files 'results/*.zip'); do \
+	  part=$${bundle#results/}; part=$${part%.zip}; \
+	  $(BIN)/sdsbench report --runs $$bundle --reference-rank 8 --title "$$part" --output results/pages/$$part; \
+	done
 
 clean: ## remove build leftovers (never results)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

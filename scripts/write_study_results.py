@@ -22,7 +22,7 @@ from sdsbench.results.figure_style import save
 from sdsbench.results.report import plots
 from sdsbench.results.report.boards import boards
 from sdsbench.results.tables import by_name
-from sdsbench.results.tables.runs import Run, load
+from sdsbench.results.tables.loaded_runs import Run, load
 
 ROOT = Path(__file__).parent.parent
 STUDY = ROOT / "results/study"

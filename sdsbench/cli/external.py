@@ -17,19 +17,19 @@ def command(tool: str, sources: tuple[Path, ...], output: Path) -> None:
     """Import results of another tool. SOURCE: for wandb, W&B run folders or a folder of them; for peft, JSON files of
     its method_comparison or a folder of them."""
     from sdsbench.core.errors import DamagedFile, Unavailable
-    from sdsbench.results.importers import external, peft, wandb
+    from sdsbench.results.importers import external, peft_results, wandb
 
     faults = []
     for source in sources:
         if not source.exists():
             raise Unavailable(f"{source}: no such file or folder")
-        found = wandb.run_folders(source) if tool == "wandb" else peft.files(source)
+        found = wandb.run_folders(source) if tool == "wandb" else peft_results.files(source)
         if not found:
             raise Unavailable(f"{source}: holds nothing that {tool} writes")
         for path in found:
             try:
                 with external.importing(tool, path):
-                    record = wandb.read(path) if tool == "wandb" else peft.read(path)
+                    record = wandb.read(path) if tool == "wandb" else peft_results.read(path)
                 print(external.write(output, record))
             except (DamagedFile, Unavailable) as error:  # report it and continue with the others
                 faults.append(str(error))

@@ -1,4 +1,4 @@
-"""`sdsbench figures`: draw gradients and updates of runs with probes (probe.every=N); SVG, PNG, PDF, one HTML page."""
+"""`sdsbench figures [NAME]`: draw figures from records, such as those of probes; SVG, PNG, PDF, one HTML page."""
 
 from __future__ import annotations
 
@@ -10,24 +10,51 @@ from sdsbench.cli.shared import options
 
 
 @click.command("figures")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @options.runs
+@options.where
+@options.of_plan
+@options.plugins
 @options.folder("--out", default="results/figures", help="Folder to write.")
-def command(runs: tuple[str, ...], out: Path) -> None:
-    """Draw figures of gradients, factors and updates during training, from runs with probes (probe.every=N)."""
-    from sdsbench.cli.shared.damage import report_damaged
-    from sdsbench.core.files import write_atomic
-    from sdsbench.results.figure_style import ENDINGS, save
-    from sdsbench.studies.figures.data import load
-    from sdsbench.studies.figures.html_page import CAPTIONS, page
-    from sdsbench.studies.figures.numbers import summary_csv
-    from sdsbench.studies.figures.probes import FIGURES
+def command(
+    names: tuple[str, ...], runs: tuple[str, ...], where: tuple[str, ...], of_plan: str | None, out: Path
+) -> None:
+    """Draw figures from records: those called NAME (`sdsbench ls figure`), or all that these runs give.
 
-    data = load(runs)
-    report_damaged(data.damaged)
-    pictures = {}
-    for name, draw in FIGURES.items():
-        pictures[name] = save(draw(data), out / name, CAPTIONS[name])
-        print(*(out / f"{name}.{ending}" for ending in ENDINGS), sep="\n")
-    for name, text in (("summary.csv", summary_csv(data)), ("index.html", page(data, pictures))):
+    Figures of gradients, factors and updates during training need runs with probes (probe.every=N).
+    """
+    from sdsbench.cli.shared.damage import report_damaged
+    from sdsbench.core.errors import SdsbenchError
+    from sdsbench.core.files import write_atomic
+    from sdsbench.results.figure_style import ENDINGS
+    from sdsbench.results.figures import save_each
+    from sdsbench.results.tables.loaded_runs import load, problems_of
+    from sdsbench.studies.probe_figures.html_page import page
+    from sdsbench.studies.probe_figures.numbers import summary_csv
+    from sdsbench.studies.probe_figures.probed_runs import probed_runs
+
+    found, damaged = load(runs, where, of_plan)
+    pictures, refused, of_probes = [], dict[str, SdsbenchError](), False
+    for name, drawn in save_each(found, out, names):
+        if isinstance(drawn, SdsbenchError):
+            refused[name] = drawn
+            continue
+        pictures.append(drawn)
+        of_probes |= is_of_probes(name)
+        print(*(out / f"{drawn.name}.{ending}" for ending in ENDINGS), sep="\n")
+    if refused and (names or not pictures):
+        raise next(iter(refused.values()))
+    data = probed_runs(found) if of_probes else None
+    files = {"index.html": page(pictures, data)} | ({"summary.csv": summary_csv(data)} if data else {})
+    for name, text in files.items():
         write_atomic(out / name, text)
         print(out / name)
+    report_damaged({**damaged, **problems_of(found), **{name: str(error) for name, error in refused.items()}})
+
+
+def is_of_probes(name: str) -> bool:
+    """Whether a registered figure is one of studies/probe_figures."""
+    from sdsbench.results.figures import figure_of
+    from sdsbench.studies import probe_figures
+
+    return figure_of(name).function.startswith(f"{probe_figures.__name__}.")

@@ -1,4 +1,4 @@
-"""`sdsbench ls [GROUP]`: list the available models, methods, tasks, sweeps, tables, claims and plugins."""
+"""`sdsbench ls [GROUP]`: list the available models, methods, tasks, sweeps, tables, claims, figures and plugins."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from sdsbench.cli.shared import options
 
 GROUPS = ("model", "method", "task", "tracker", "protocol", "variant", "sweep", "slurm")
 """Config groups (folders of conf/); the last two are used by `plan` and `submit`."""
-NAMES = ("table", "claim", "plugin")
-"""Lists that are no config groups: arguments of `table` and `verdict`, and installed plugins."""
+NAMES = ("table", "claim", "figure", "plugin")
+"""Lists that are no config groups: arguments of `table`, `verdict` and `figures`, and installed plugins."""
 
 
 @click.command("ls")
 @click.argument("group", required=False, metavar="[GROUP]")
 @options.config_dirs
+@options.plugins
 def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
     """List the available choices of all groups, or of one.
 
-    Groups are model, method, task, tracker, protocol, variant, sweep, slurm, table, claim, plugin.
+    Groups are model, method, task, tracker, protocol, variant, sweep, slurm, table, claim, figure, plugin.
     """
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.core.spelling import nearest
@@ -39,25 +40,20 @@ def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
 
 
 def _names(kind: str) -> Mapping[str, str]:
-    """Name -> description of all tables, claims or plugins."""
+    """Name -> description of all tables, claims, figures or plugins."""
     if kind == "plugin":
         return _plugins()
     if kind == "table":
-        from sdsbench.results.tables.definitions import TABLES
+        from sdsbench.results.tables.table_registry import MADE_OF_RUNS, TABLES, definition_of
 
-        settings = "training settings of the protocols beside the paper's"
-        others = {
-            "lora_sb/table8": settings,
-            "lora_sb/table9": settings,
-            "grid": "whatever the records hold",
-            "compare": "every method against one",
-            "paragraph": "what a paper says about the setup",
-            "bibtex": "references of methods, data and models",
-        }
-        return {name: TABLES.lookup(name).title for name in TABLES} | others
-    from sdsbench.results.claims.claim import default_file, read
+        return {name: definition_of(name).title for name in TABLES} | MADE_OF_RUNS
+    if kind == "figure":
+        from sdsbench.results.figures import FIGURES, figure_of
 
-    return {claim.id: claim.sentence for claim in read(default_file())} if default_file().is_file() else {}
+        return {name: figure_of(name).caption for name in FIGURES}
+    from sdsbench.results.claims.claim_files import read_all
+
+    return {name: claim.sentence for name, (claim, _) in read_all().items()}
 
 
 def _plugins() -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.folder("--output", default="results/report", help="Folder to write.")
 @options.claims_file
 @options.folder("--external", default="results/external", help="Imported results.")
@@ -32,15 +33,14 @@ def command(
 ) -> None:
     """Write one static HTML folder with leaderboards, figures, claims and a page for every run."""
     from sdsbench.cli.shared.damage import report_damaged
-    from sdsbench.results.claims.claim import default_file, read
+    from sdsbench.results.claims.claim_files import chosen
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.importers.external import read_all
-    from sdsbench.results.report.build import build
-    from sdsbench.results.tables.runs import load, problems_of
+    from sdsbench.results.report.report_folder import build
+    from sdsbench.results.tables.loaded_runs import load, problems_of
 
     found, damaged = load(runs, where, of_plan)
-    path = claims or default_file()
-    verdicts = [judge(claim, found, path.parent) for claim in (read(path) if claims or path.is_file() else [])]
+    verdicts = [judge(claim, found, path.parent) for claim, path in chosen(claims).values()]
     others, unreadable = read_all(external)
     print(build(output, found, {**damaged, **unreadable}, verdicts, others, title, reference, reference_rank))
     report_damaged({**damaged, **unreadable, **problems_of(found)})

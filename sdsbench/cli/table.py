@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.scorers
 @options.format_of("markdown", "latex", "html", "csv")
 @options.folder("--output", help="Write all formats to this folder.")
@@ -46,13 +47,15 @@ def command(
     about the setup, or bibtex: the references of methods, data and models."""
     from sdsbench.core.files import write_atomic
     from sdsbench.results import paper_text
-    from sdsbench.results.tables import by_name, reference_comparison, settings
-    from sdsbench.results.tables.runs import load
+    from sdsbench.results.tables import by_name, reference_comparison
+    from sdsbench.results.tables.definition import FactsTable
+    from sdsbench.results.tables.loaded_runs import load
+    from sdsbench.results.tables.table_registry import MADE_OF_RUNS, definition_of
 
-    if name in settings.NAMES:
-        texts = by_name.settings_texts(name)
-    elif name in paper_text.NAMES:
+    if name in paper_text.NAMES:
         texts = paper_text.texts(name, load(runs, where, of_plan)[0])
+    elif name not in MADE_OF_RUNS and isinstance(found := definition_of(name), FactsTable):
+        texts = by_name.facts_texts(found)
     else:
         filled = build_table(name, runs, where, of_plan, scorers, stage)
         against = (reference, reference_rank) if name == reference_comparison.NAME else None
@@ -71,8 +74,8 @@ def build_table(
 ) -> Built:
     """Build the table `name` from the runs of the folders."""
     from sdsbench.results.tables.by_name import built
+    from sdsbench.results.tables.loaded_runs import load
     from sdsbench.results.tables.rescore import rescored
-    from sdsbench.results.tables.runs import load
 
     runs, damaged = load(folders, where, plan)
     for choice in scorers:

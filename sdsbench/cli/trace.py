@@ -14,6 +14,7 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.scorers
 @options.stage
 def command(
@@ -41,7 +42,7 @@ def command(
     if row is not None:
         raise ConfigError([Problem("COLUMN", None, "TABLE ROW COLUMN, or one RUN", f"Which column of {name}?")])
     from sdsbench.cli.shared.run_folders import run_folder
-    from sdsbench.results.tables.runs import load, problems_of
+    from sdsbench.results.tables.loaded_runs import load, problems_of
 
     found, damaged = load([str(run_folder(name, runs))])
     print("\n".join([*map(trace_run, found), *damaged.values(), *problems_of(found).values()]))

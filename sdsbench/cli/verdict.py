@@ -14,6 +14,7 @@ from sdsbench.cli.shared import options
 @options.runs
 @options.where
 @options.of_plan
+@options.plugins
 @options.claims_file
 @options.folder("--results", help="Folder of the tables that claims read; default: the claims file's folder.")
 @options.format_of("markdown", "json")
@@ -32,23 +33,23 @@ def command(
     import json
 
     from sdsbench.cli.shared.damage import report_damaged
-    from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.core.errors import ConfigError, Problem, Unavailable
     from sdsbench.core.files import write_atomic
     from sdsbench.core.spelling import nearest
     from sdsbench.results.claims import verdict_texts
-    from sdsbench.results.claims.claim import default_file, read
+    from sdsbench.results.claims.claim_files import chosen as claims_of
     from sdsbench.results.claims.verdict import judge
-    from sdsbench.results.tables.runs import load, problems_of
+    from sdsbench.results.tables.loaded_runs import load, problems_of
 
-    path = claims or default_file()
-    known = read(path)
-    ids = [claim.id for claim in known]
-    unknown = [name for name in chosen if name not in ids]
+    known = claims_of(claims)
+    if not known:
+        raise Unavailable("no claims are registered. Give a file with --claims (results/claims.yaml of a checkout).")
+    unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise ConfigError([Problem("claim", name, ", ".join(ids), nearest(name, ids)) for name in unknown])
+        raise ConfigError([Problem("claim", name, ", ".join(known), nearest(name, [*known])) for name in unknown])
     found, damaged = load(runs, where, of_plan)
-    asked = [claim for claim in known if not chosen or claim.id in chosen]
-    verdicts = [judge(claim, found, results or path.parent) for claim in asked]
+    asked = [entry for name, entry in known.items() if not chosen or name in chosen]
+    verdicts = [judge(claim, found, results or path.parent) for claim, path in asked]
     text = verdict_texts.markdown(verdicts)
     if kind == "json":
         text = json.dumps([verdict.plain() for verdict in verdicts], indent=1) + "\n"

@@ -1,11 +1,12 @@
 """Modules outside this package that register methods, tasks, data sets, models, tables, claims or figures.
 
 A plugin is a module. Importing it registers what it brings, by the same decorators and functions that this package's
-own files use. A folder `conf` beside the module's file is searched for YAML before ours. A plugin is loaded in one of
-two ways:
+own files use; sdsbench.synthetic and sdsbench.studies are plugins as well. A folder `conf` beside the module's file is
+searched for YAML before ours. A plugin is loaded in one of two ways:
 
     an installed package with   [project.entry-points."sdsbench.plugins"]  my_name = "my_package"
-    the key                     plugins=[my_module]   of a run, for a module that can be imported (PYTHONPATH)
+    the key                     plugins=[my_module]   of a run, for a module that can be imported (PYTHONPATH); commands
+                                that read records have the option --plugin my_module instead
 
 Plugins are the user's own code and are trusted.
 """

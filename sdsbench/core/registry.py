@@ -1,4 +1,4 @@
-"""Registries that map names to methods, tasks, data sets, model readers or tables of this package and of plugins."""
+"""Registries that map names to what this package and plugins bring: methods, tasks, data sets, tables, figures ..."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdsbench.core.record import Score
 from sdsbench.results.stored_answers import answers_of
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.loaded_runs import Run
 
 SYMBOL = "‡"
 

@@ -27,7 +27,7 @@ from sdsbench.core.texts import some_of
 
 if TYPE_CHECKING:
     from sdsbench.core.record import Record, Score
-    from sdsbench.results.tables.runs import Run
+    from sdsbench.results.tables.loaded_runs import Run
 
 Facts = Mapping[str, Any]
 _HASH = re.compile("[0-9a-f]{64}")

@@ -16,7 +16,7 @@ from sdsbench.core.samples import correct, path_of, questions_of
 from sdsbench.evaluation.score_floors import chance_floor, constant_floor
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import samples_of
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.loaded_runs import Run
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ with importing():  # every worker is a process of its own and imports torch
     from sdsbench.core.lock import owned
     from sdsbench.core.record import Record
     from sdsbench.core.texts import counted
-    from sdsbench.models.shared import SharedWeights
+    from sdsbench.models.shared_weights import SharedWeights
     from sdsbench.runs.configuration.schema import RunConfig
     from sdsbench.runs.keeper import RecordKeeper
     from sdsbench.runs.run_context import RunContext

@@ -10,9 +10,9 @@ from sdsbench.models.readers import register_reader
 
 _GENERATORS = {
     "word_problems": {"gsm8k": "rows"},
-    "metamath": {"metamathqa": "rows"},
+    "metamath_rows": {"metamathqa": "rows"},
     "word_problems_math": {"hendrycks_math": "math_rows", "math500": "math500_rows"},
-    "commonsense": {
+    "commonsense_rows": {
         "commonsense_170k": "mixture_rows",
         **{
             name: f"{name}_rows"
@@ -21,7 +21,7 @@ _GENERATORS = {
             )
         },
     },
-    "sentences": {
+    "sentence_rows": {
         **{
             f"glue/{name}": f"{name}_rows"
             for name in ("cola", "rte", "mrpc", "stsb", "qnli", "sst2", "mnli", "qqp", "wnli")

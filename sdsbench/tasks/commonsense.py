@@ -7,7 +7,7 @@
      "answer": "false"}
 
 One training on the mixture. The answer's label word is generated and read in two ways (`paper`, `lora_sb`: see
-graders/commonsense.py), or the labels are ranked (`likelihood`): two evaluations with names of their own.
+graders/commonsense_answer.py), or the labels are ranked (`likelihood`): two evaluations with names of their own.
 BoolQ comes without its passage, as in the papers.
 """
 
@@ -24,7 +24,7 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, TEXT_OR_EMPTY, ColumnCheck
 from sdsbench.tasks.base import Choice, Evaluation, Generation, Row, Scorer, Task, TextExample, TextTaskConfig, register
-from sdsbench.tasks.graders import commonsense as graders
+from sdsbench.tasks.graders import commonsense_answer as graders
 from sdsbench.tasks.prompts import STOP, alpaca, indented_alpaca
 
 COLUMNS = ("instruction", "input", "output", "answer")

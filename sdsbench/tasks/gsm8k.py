@@ -5,7 +5,7 @@
      "answer": "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\\nNatalia sold 48+24 = <<48+24=72>>72 clips altogether
                 in April and May.\\n#### 72"}
 
-Zero-shot with the training prompt; several graders read one generation: see graders/gsm8k.py.
+Zero-shot with the training prompt; several graders read one generation: see graders/gsm8k_answer.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.tasks.base import Evaluation, Generation, Row, register
-from sdsbench.tasks.graders import gsm8k as graders
+from sdsbench.tasks.graders import gsm8k_answer as graders
 from sdsbench.tasks.math_training import MathTask, MathTaskConfig, answered
 
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?", re.ASCII)

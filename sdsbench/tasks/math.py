@@ -5,7 +5,7 @@ r"""MATH: competition problems (Hendrycks et al. 2021). A sample row:
      "type": "Algebra",
      "solution": "The denominator factors into $(x-2)(x+3)$. ... the graph has $\\boxed{2}$ vertical asymptotes."}
 
-Zero-shot with the training prompt; several graders read one generation: see graders/math.py.
+Zero-shot with the training prompt; several graders read one generation: see graders/math_answer.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
 from sdsbench.tasks.answer_extraction import last_boxed
 from sdsbench.tasks.base import Evaluation, Generation, Row, register
-from sdsbench.tasks.graders import math as graders
+from sdsbench.tasks.graders import math_answer as graders
 from sdsbench.tasks.math_training import MathTask, MathTaskConfig, answered
 
 COLUMNS = ("problem", "solution")

@@ -25,7 +25,7 @@ from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT
 from sdsbench.tasks.answer_extraction import last_boxed
 from sdsbench.tasks.base import Generation, Row, Task, TextExample, TextTaskConfig, graded
-from sdsbench.tasks.graders.math import ANSWER_MARK
+from sdsbench.tasks.graders.math_answer import ANSWER_MARK
 from sdsbench.tasks.prompts import STOP, THINK, alpaca
 
 catalogue.add(

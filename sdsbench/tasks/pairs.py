@@ -8,7 +8,7 @@ of any columns. With `task.chat=true` the tokenizer's own chat template goes aro
     {"messages": [{"role": "user", "content": "Name the capital of Peru."}, {"role": "assistant", "content": "Lima"}]}
 
 is read with `task.prompt=messages task.response=null`: the last message is the response. Held-out responses always get
-their loss and perplexity; `task.scorers` grade what the model generates (graders/pairs.py).
+their loss and perplexity; `task.scorers` grade what the model generates (graders/pairs_answer.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sdsbench.tasks.base import (
     graded,
     register,
 )
-from sdsbench.tasks.graders import pairs as graders
+from sdsbench.tasks.graders import pairs_answer as graders
 
 catalogue.add(DataSet(name="pairs", columns=(), splits={"train": "train"}, own=True))
 

@@ -36,15 +36,15 @@ from sdsbench.core.run_folder import read_record
 from sdsbench.core.yaml_text import read_yaml
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
-from sdsbench.results.claims.claim import read as read_claims
+from sdsbench.results.claims.claim_files import read as read_claims
 from sdsbench.results.frames import load_samples, load_steps
-from sdsbench.results.importers import external, peft, wandb
-from sdsbench.results.report.build import build as build_report
+from sdsbench.results.importers import external, peft_results, wandb
+from sdsbench.results.report.report_folder import build as build_report
 from sdsbench.results.tables.by_name import built, texts
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.titles import method_title
 from sdsbench.results.tables.trace import trace_run
-from sdsbench.studies.figures import data as figure_data
+from sdsbench.studies.probe_figures.probed_runs import probed_runs
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.slurm import submissions
 from sdsbench.sweeps.states import States
@@ -289,10 +289,10 @@ def _read_runs(inputs: InputFolder, touched: list[str], how: str, report: bool, 
             build_report(output / "report", runs, damaged, (), external.read_all(folder / "external")[0])
             pages = {path.stem for path in (output / "report" / "runs").glob("*.html")}
             lost += [f"page of {one.id}" for one in runs if one.id not in pages]
-        for frame in (load_steps(inputs.runs), load_samples(inputs.runs)):
-            lost += [f"rows of {one}" for one in run_ids(inputs) - {run} if one not in set(frame["run_id"])]
-    with _package_errors_suppressed():
-        figure_data.load([str(inputs.runs)])
+        for frame in (load_steps(given.runs), load_samples(given.runs)):
+            lost += [f"rows of {one}" for one in known_runs(given) - {run} if one not in set(frame["run_id"])]
+    with _ours():
+        probed_runs(load([str(given.runs)])[0])
 
 
 def run_ids(inputs: InputFolder) -> set[str]:
@@ -324,7 +324,7 @@ def _copy_file_or_pipe(source: str, target: str) -> None:
 
 def _read_import(tool: str, path: Path) -> None:
     with external.importing(tool, path):
-        _ = peft.read(path) if tool == "peft" else wandb.read(path)
+        _ = peft_results.read(path) if tool == "peft" else wandb.read(path)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sdsbench
-from sdsbench.synthetic.metamath import problem_rows
+from sdsbench.synthetic.metamath_rows import problem_rows
 from sdsbench.tasks.prompts import alpaca
 
 FOLDER = Path(sdsbench.__file__).parent / "synthetic" / "micro"

@@ -14,7 +14,7 @@ from sdsbench.core import step_log
 from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.results.frames import read_all, run_row, samples_of
 from sdsbench.results.setting import averaged, differences
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.loaded_runs import load
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 

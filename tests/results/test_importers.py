@@ -11,8 +11,8 @@ import pytest
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import DamagedFile, Unavailable
-from sdsbench.results.claims.claim import read as read_claims
-from sdsbench.results.importers import external, peft, wandb
+from sdsbench.results.claims.claim_files import read as read_claims
+from sdsbench.results.importers import external, peft_results, wandb
 
 # Keys and nesting as in peft's method_comparison/MetaMathQA/results/lora--llama-3.2-3B-rank32.json.
 RESULT = {
@@ -42,7 +42,7 @@ RESULT = {
 def test_peft_result_is_read(tmp_path: Path) -> None:
     path = tmp_path / "lora.json"
     path.write_text(json.dumps(RESULT))
-    record = peft.read(path)
+    record = peft_results.read(path)
     assert (record.method, record.rank, record.seed, record.lr) == ("LORA", 32, 0, 1e-4)
     assert record.scores == {"test accuracy": 0.482, "train loss": 0.607}
     assert record.trainable == 9175040 and record.task == "gsm8k, metamath"
@@ -62,7 +62,7 @@ def test_peft_result_is_read(tmp_path: Path) -> None:
 def test_adapters_keep_their_names_and_ranks(tmp_path: Path, adapter: dict, method: str, rank: int | None) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({**RESULT, "run_info": {**RESULT["run_info"], "peft_config": adapter}}))
-    record = peft.read(path)
+    record = peft_results.read(path)
     assert (record.method, record.rank) == (method, rank)
 
 
@@ -78,7 +78,7 @@ def test_wandb_configuration_of_a_peft_trainer_names_the_adapter(tmp_path: Path)
 def test_full_fine_tuning_has_no_adapter(tmp_path: Path) -> None:
     path = tmp_path / "full.json"
     path.write_text(json.dumps({**RESULT, "run_info": {**RESULT["run_info"], "peft_config": None}}))
-    assert peft.read(path).method == "full fine-tuning"
+    assert peft_results.read(path).method == "full fine-tuning"
 
 
 @pytest.mark.parametrize("text", ["{}", "no json", '{"run_info": 3, "train_info": {}, "meta_info": {}}', "[]"])
@@ -86,7 +86,7 @@ def test_other_json_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(DamagedFile, match=r"not a result|not JSON"):
-        peft.read(path)
+        peft_results.read(path)
 
 
 def wandb_file(messages: list[bytes]) -> bytes:

@@ -14,9 +14,9 @@ from sdsbench.methods.base import METHODS
 from sdsbench.results.paper_text.bibtex import _entry, bibtex, entries
 from sdsbench.results.paper_text.paragraph import paragraphs
 from sdsbench.results.tables.build import build
-from sdsbench.results.tables.definitions.grid import grid as grid_of
+from sdsbench.results.tables.grid import grid as grid_of
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.render.markdown import render
-from sdsbench.results.tables.runs import load
 from sdsbench.runs.configuration.choices import options
 from tests.results.tables.fixtures import make_record, tuned, write_run
 

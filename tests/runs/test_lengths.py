@@ -10,8 +10,8 @@ import pytest
 from sdsbench.core.record import Lengths
 from sdsbench.models.location import folder_of
 from sdsbench.results.tables.build import build
-from sdsbench.results.tables.definitions.grid import grid
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.grid import grid
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.runs import banner
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute

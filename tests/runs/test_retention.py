@@ -18,8 +18,8 @@ from sdsbench.data.sources import text_rows
 from sdsbench.evaluation.lm_eval_tasks import evaluate_named
 from sdsbench.models.load import load as load_model
 from sdsbench.results.tables.build import build
-from sdsbench.results.tables.definitions.grid import grid
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.grid import grid
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.runs import prepare
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.data_source import resolve_source

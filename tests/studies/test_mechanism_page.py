@@ -12,8 +12,8 @@ from scipy import stats
 
 from sdsbench import load_runs, load_scores, load_steps
 from sdsbench.results.tables import by_name
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.reference_comparison import compare, frame
-from sdsbench.results.tables.runs import load
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdsbench.synthetic import metamath, word_problems, word_problems_math
+from sdsbench.synthetic import metamath_rows, word_problems, word_problems_math
 from sdsbench.synthetic.word_problems_splits import PARTS, split_of
 from sdsbench.synthetic.word_problems_templates import TEMPLATES
 
@@ -70,9 +70,9 @@ def test_question_shows_every_number_of_the_canonical_form() -> None:
     "make",
     [
         word_problems.rows,
-        metamath.problem_rows,
+        metamath_rows.problem_rows,
         word_problems_math.math_rows,
-        metamath.exercise_rows,
+        metamath_rows.exercise_rows,
     ],
 )
 def test_rows_depend_only_on_split_seed_and_position(make) -> None:
@@ -97,15 +97,15 @@ FIRST_TEST_ROW = {
 def test_rows_have_the_columns_of_the_real_data_sets() -> None:
     columns = {"type", "query", "original_question", "response"}
     assert all(set(row) == {"question", "answer"} for row in word_problems.rows("train", 50))
-    assert all(set(row) == columns for row in metamath.problem_rows("train", 50, 0))
+    assert all(set(row) == columns for row in metamath_rows.problem_rows("train", 50, 0))
     assert all(
         set(row) == {"problem", "level", "type", "solution"} for row in word_problems_math.math_rows("train", 50)
     )
-    assert all(set(row) == columns for row in metamath.exercise_rows("train", 50, 0))
+    assert all(set(row) == columns for row in metamath_rows.exercise_rows("train", 50, 0))
 
 
-def test_metamath_rows_are_the_same_problems_with_metamaths_last_line() -> None:
-    pairs = zip(word_problems.rows("train", 100), metamath.problem_rows("train", 100, 0), strict=True)
+def test_metamath_rows_are_the_same_problems_with_the_metamath_ending() -> None:
+    pairs = zip(word_problems.rows("train", 100), metamath_rows.problem_rows("train", 100, 0), strict=True)
     for row, derived in pairs:
         number = row["answer"].rsplit("#### ", 1)[1]
         assert derived["query"] == row["question"]
@@ -118,7 +118,7 @@ def test_metamath_rows_are_the_same_problems_with_metamaths_last_line() -> None:
 def test_exercise_steps_are_correct_and_the_box_holds_the_answer(split: str, seed: int) -> None:
     rows = word_problems_math.math_rows(split, 40, seed)
     assert len({row["problem"] for row in rows}) == 40
-    for row, derived in zip(rows, metamath.exercise_rows(split, 40, seed), strict=True):
+    for row, derived in zip(rows, metamath_rows.exercise_rows(split, 40, seed), strict=True):
         for left, sign, right, result in re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)(?!\d)", row["solution"]):
             assert calculate(left, sign, right) == int(result)
         boxed = row["solution"].rsplit("\\boxed{", 1)[1].removesuffix("}$.")

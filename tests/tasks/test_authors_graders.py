@@ -13,7 +13,9 @@ import pytest
 
 from sdsbench.tasks import symbolic
 from sdsbench.tasks.commonsense import BENCHMARKS
-from sdsbench.tasks.graders import commonsense, gsm8k, math
+from sdsbench.tasks.graders import commonsense_answer as commonsense
+from sdsbench.tasks.graders import gsm8k_answer as gsm8k
+from sdsbench.tasks.graders import math_answer as math
 from tests.tasks.busy import busy_machine
 
 AUTHORS = Path(__file__).parent / "authors"

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from sdsbench.tasks import commonsense, symbolic
 from sdsbench.tasks.answer_extraction import last_boxed
-from sdsbench.tasks.graders import commonsense as labels
-from sdsbench.tasks.graders import gsm8k, math, minerva
+from sdsbench.tasks.graders import commonsense_answer as labels
+from sdsbench.tasks.graders import gsm8k_answer as gsm8k
+from sdsbench.tasks.graders import math_answer as math
+from sdsbench.tasks.graders import minerva
 from sdsbench.tasks.graders.hendrycks import normal_form
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -137,8 +139,8 @@ def test_environment_variables_change_no_verdict():
     ]
     program = (
         "import json, sys\n"
-        "from sdsbench.tasks.graders import gsm8k, math\n"
-        "graders = {'gsm8k': gsm8k.GRADERS, 'math': math.GRADERS}\n"
+        "from sdsbench.tasks.graders import gsm8k_answer, math_answer\n"
+        "graders = {'gsm8k': gsm8k_answer.GRADERS, 'math': math_answer.GRADERS}\n"
         "questions = json.load(sys.stdin)\n"
         "found = [{n: g(gold, text) for n, g in graders[task].items()} for task, gold, text in questions]\n"
         "print(json.dumps(found))"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sdsbench.tasks import symbolic
-from sdsbench.tasks.graders import math, pairs
-from sdsbench.tasks.graders.gsm8k import GRADERS
+from sdsbench.tasks.graders import math_answer as math
+from sdsbench.tasks.graders import pairs_answer as pairs
+from sdsbench.tasks.graders.gsm8k_answer import GRADERS
 
 
 @pytest.mark.parametrize("name", GRADERS)

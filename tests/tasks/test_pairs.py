@@ -20,8 +20,8 @@ from sdsbench.data.columns import shown
 from sdsbench.models.load import load as load_model
 from sdsbench.models.location import folder_of
 from sdsbench.results.tables.build import build
-from sdsbench.results.tables.definitions.grid import grid
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.grid import grid
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
@@ -29,7 +29,7 @@ from sdsbench.runs.execute import execute
 from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.tasks import base
 from sdsbench.tasks.base import Conversation
-from sdsbench.tasks.graders.pairs import GRADERS
+from sdsbench.tasks.graders.pairs_answer import GRADERS
 from sdsbench.training import tokens
 from sdsbench.training.tokens import encode, prompt_text
 from tests.tools import QUIET

@@ -16,9 +16,9 @@ from sdsbench.runs.execute import execute
 from sdsbench.runs.families import family_of
 from sdsbench.tasks import base, commonsense, gsm8k, math
 from sdsbench.tasks.classification import LabelledTask
-from sdsbench.tasks.graders import commonsense as labels
-from sdsbench.tasks.graders import gsm8k as gsm8k_graders
-from sdsbench.tasks.graders import math as math_graders
+from sdsbench.tasks.graders import commonsense_answer as labels
+from sdsbench.tasks.graders import gsm8k_answer as gsm8k_graders
+from sdsbench.tasks.graders import math_answer as math_graders
 from tests.tools import QUIET
 
 pytestmark = pytest.mark.local_data

@@ -77,7 +77,26 @@ reference_rank = click.option(
     help="Rank of the reference; default: each compared method's rank.",
 )
 PATH = click.Path(path_type=Path)
-claims_file = click.option("--claims", type=PATH, metavar="FILE", help="Claims file; default: results/claims.yaml.")
+claims_file = click.option(
+    "--claims", type=PATH, metavar="FILE", help="Claims file; default: results/claims.yaml and those of plugins."
+)
+
+
+def _load_plugins(ctx: click.Context, _option: click.Parameter, modules: tuple[str, ...]) -> None:
+    if modules and not ctx.resilient_parsing:
+        from sdsbench.core import plugins
+
+        plugins.load(modules)
+
+
+plugins = click.option(
+    "--plugin",
+    multiple=True,
+    metavar="MODULE",
+    expose_value=False,
+    callback=_load_plugins,
+    help="Import a plugin that is not installed, a module that Python can import; repeatable.",
+)
 
 
 def folder(*names: str, help: str, default: str | None = None) -> Callable[..., Any]:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from sdsbench.core.errors import DamagedFile, Unavailable
-from sdsbench.core.limits import MANIFEST
-from sdsbench.core.yaml_text import read_yaml
-from sdsbench.results.tables import published
 
 Test = Literal["higher", "not_lower", "within", "below", "spread", "file"]
 
@@ -50,20 +44,3 @@ class Claim(BaseModel):
         if missing:
             raise ValueError(f"a claim with test {self.test} needs {', '.join(missing)}")
         return self
-
-
-def default_file() -> Path:
-    """Path of the checkout's results/claims.yaml."""
-    return published.folder().parent / "claims.yaml"
-
-
-def read(path: Path) -> list[Claim]:
-    """All claims of a file. Raises Unavailable if it does not exist, DamagedFile if a claim does not fit the schema."""
-    if not path.is_file():
-        raise Unavailable(
-            f"{path}: no such file of claims. Give one with --claims (results/claims.yaml of a checkout)."
-        )
-    try:
-        return [Claim.model_validate(entry) for entry in read_yaml(path, MANIFEST)["claims"]]
-    except (ValueError, KeyError, TypeError) as error:  # pydantic's ValidationError is a ValueError
-        raise DamagedFile(f"{path}: not a list of claims: {error}") from None

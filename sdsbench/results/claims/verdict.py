@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from sdsbench.results import setting
-from sdsbench.results.claims.admissible import depends_on_truncation, reasons
-from sdsbench.results.claims.claim import Claim, default_file
+from sdsbench.results.claims.admissible import hangs_on_truncation, reasons
+from sdsbench.results.claims.claim import Claim
+from sdsbench.results.claims.claim_files import PAPERS
 from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, joint_answer, needed_to_decide
 from sdsbench.results.statistics.contrasts import Comparison, concluded
 from sdsbench.results.statistics.intervals import t_interval
@@ -22,8 +23,8 @@ from sdsbench.results.statistics.variances import Needed, Variances
 from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import TableCell, mean_cell
 from sdsbench.results.tables.contrast import contrast
-from sdsbench.results.tables.definition import Column, column_format
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.definition import Column, shown_as
+from sdsbench.results.tables.loaded_runs import Run
 
 NAN = float("nan")
 NOTHING_NEEDED = Needed()
@@ -218,7 +219,7 @@ def _from_file(claim: Claim, results: Path) -> list[ContextFinding]:
     path = results / claim.file
     if not path.is_file():
         return []
-    source: Source = "shipped theory bench" if results.resolve() == default_file().parent.resolve() else "given table"
+    source: Source = "shipped theory bench" if results.resolve() == PAPERS.parent.resolve() else "given table"
     findings = []
     with path.open(newline="") as file:
         for row in csv.DictReader(file):

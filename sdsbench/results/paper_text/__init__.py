@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sdsbench.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from sdsbench.results.tables.runs import Run
+    from sdsbench.results.tables.loaded_runs import Run
 
 NAMES = ("paragraph", "bibtex")
 

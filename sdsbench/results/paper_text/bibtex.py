@@ -14,7 +14,7 @@ from pathlib import Path
 from sdsbench.core import plugins
 from sdsbench.core.source_hash import source_file
 from sdsbench.results import escape
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.titles import trains_base
 
 FILE = "references.bib"

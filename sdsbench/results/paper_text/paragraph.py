@@ -13,11 +13,11 @@ from sdsbench.core.record import Tuning
 from sdsbench.core.texts import listed, numbered
 from sdsbench.results import setting
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, paired_over_seeds
-from sdsbench.results.tables.definitions.grid import titles_of
 from sdsbench.results.tables.footer import rules_of
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.grid import titles_of
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.titles import method_order, model_title, task_title
-from sdsbench.tasks.graders.titles import described
+from sdsbench.tasks.graders.grader_titles import described
 
 PACKAGES = ("torch", "transformers", "peft", "lm_eval")
 """Packages whose versions the paragraph states; the records hold those of all packages."""

@@ -12,11 +12,11 @@ from sdsbench.results.figure_style import Palette
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Column, Row, Table
-from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.footer import footer
+from sdsbench.results.tables.grid import grid
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.ranking import family
 from sdsbench.results.tables.reference_comparison import Difference, compare
-from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.titles import method_title
 
 _COSTS = (

@@ -10,9 +10,9 @@ from sdsbench.core.record import Tuning
 from sdsbench.results import setting
 from sdsbench.results.tables.cells import SCALE
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.definitions.grid import by_method, by_variant, varying
+from sdsbench.results.tables.grid import by_method, by_variant, varying
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.run_values import shows
-from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.titles import method_order, method_title
 
 RATE = "config.train.lr"

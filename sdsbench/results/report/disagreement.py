@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sdsbench.core.samples import correct
 from sdsbench.results.report.boards import Board
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.run_values import score_of
-from sdsbench.results.tables.runs import Run
 
 SHOWN = 12
 

@@ -11,8 +11,8 @@ from sdsbench.core.record import STAGES
 from sdsbench.core.samples import holds_answer
 from sdsbench.results.frames import evaluations_with_samples
 from sdsbench.results.tables.footer import TIES, rules_of
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.run_values import cores_of_others
-from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.titles import method_title, model_title, task_title
 
 ANSWERS = 20

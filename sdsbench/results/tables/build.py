@@ -14,8 +14,8 @@ from sdsbench.results.tables import ranking
 from sdsbench.results.tables.cells import Exclusions, TableCell
 from sdsbench.results.tables.definition import Column, Table
 from sdsbench.results.tables.footer import footer
+from sdsbench.results.tables.loaded_runs import Run, problems_of
 from sdsbench.results.tables.run_values import score_of
-from sdsbench.results.tables.runs import Run, problems_of
 
 
 @dataclass(frozen=True)

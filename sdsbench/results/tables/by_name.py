@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sdsbench.results.tables import reference_comparison, settings
+import numpy as np
+
+from sdsbench.results import escape
+from sdsbench.results.tables import reference_comparison
 from sdsbench.results.tables.build import Built, build
-from sdsbench.results.tables.definitions import get
-from sdsbench.results.tables.definitions.grid import grid
-from sdsbench.results.tables.render import FORMATS, latex
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.definition import FactsTable
+from sdsbench.results.tables.grid import grid
+from sdsbench.results.tables.loaded_runs import Run
+from sdsbench.results.tables.render import FORMATS, latex, plain
+from sdsbench.results.tables.table_registry import get
 
 ENDINGS = {kind: ending for kind, (ending, _) in FORMATS.items()}
 
@@ -36,6 +40,13 @@ def texts(
     return {ending: reference_comparison.render(compared, kind) for kind, ending in ENDINGS.items()}
 
 
-def settings_texts(name: str) -> dict[str, str]:
-    """{file ending: text} of a table of settings (settings.NAMES), which needs no runs."""
-    return {ending: settings.render(name, kind) for kind, ending in ENDINGS.items()}
+def facts_texts(table: FactsTable) -> dict[str, str]:
+    """{file ending: text} of a table that needs no runs."""
+    data = table.frame()
+    shown = data.map(lambda value: ("NO", "yes")[bool(value)] if isinstance(value, bool | np.bool_) else value)
+    made = {
+        ending: plain.render(kind, shown, table.title, table.name, table.columns)
+        for kind, ending in ENDINGS.items()
+        if kind != "csv"
+    }
+    return {**made, ENDINGS["csv"]: escape.csv(data)}

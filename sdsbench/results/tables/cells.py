@@ -13,8 +13,8 @@ from sdsbench.results.statistics.intervals import Interval, t_interval
 from sdsbench.results.tables import published, run_values
 from sdsbench.results.tables.counted import count
 from sdsbench.results.tables.definition import Column, Row, Table
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.published import Published
-from sdsbench.results.tables.runs import Run
 
 SCALE = {"score": 100.0, "share": 100.0, "gib": 2.0**-30}
 UNFINISHED = ("oom", "failed", "timeout", "preempted", "running")

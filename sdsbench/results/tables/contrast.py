@@ -23,8 +23,8 @@ from sdsbench.results.statistics.variances import Variances
 from sdsbench.results.stored_answers import answers_of
 from sdsbench.results.tables.cells import SCALE, TableCell
 from sdsbench.results.tables.definition import Column
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.run_values import score_of
-from sdsbench.results.tables.runs import Run
 
 MIN_SEEDS = 3
 """Seeds needed per side. With two, 6 to 13 % of equal methods differ at a level of 5 %; with one, the spread between

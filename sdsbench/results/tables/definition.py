@@ -6,11 +6,14 @@ method, rank, protocol, config.method.sign ...); a tuple of values means any of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sdsbench.core.record import Score
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Format = Literal["score", "count", "seconds", "share", "gib", "number"]
 
@@ -70,3 +73,13 @@ class Table:
     number: str = ""  # the table's number there
     real_data: bool = True  # leave out runs on generated data
     note: str = ""
+
+
+@dataclass(frozen=True)
+class FactsTable:
+    """A table that needs no runs, such as a paper's settings beside those of this project."""
+
+    name: str
+    title: str
+    frame: Callable[[], pd.DataFrame]  # truth values are shown as yes and NO
+    columns: str  # column specification of LaTeX's tabular

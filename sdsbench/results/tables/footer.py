@@ -13,10 +13,10 @@ from sdsbench.results.learned import SYMBOL, floor_of
 from sdsbench.results.tables import contrast
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Table
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.published import values
 from sdsbench.results.tables.run_values import SHARED, cores_of_others, is_cost, own_cost, score_of
-from sdsbench.results.tables.runs import Run
-from sdsbench.tasks.graders.titles import described
+from sdsbench.tasks.graders.grader_titles import described
 
 Cells = Mapping[tuple[str, str], TableCell]
 

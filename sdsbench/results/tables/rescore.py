@@ -20,7 +20,7 @@ from sdsbench.core.samples import holds_answer
 from sdsbench.evaluation.metrics import mean_and_error
 from sdsbench.results.frames import samples_of
 from sdsbench.results.grading import Grader, evaluation_of, graders
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.tasks.base import generation_of
 from sdsbench.tasks.symbolic import patience
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sdsbench.core.record import Score
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.runs import Run
+from sdsbench.results.tables.loaded_runs import Run
 
 
 def value(run: Run, column: Column) -> float | None:

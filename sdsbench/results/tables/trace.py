@@ -7,8 +7,8 @@ from sdsbench.core.record import STAGES
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.frames import evaluations_with_samples
 from sdsbench.results.tables.build import Built
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.run_values import value
-from sdsbench.results.tables.runs import Run
 
 
 def trace(built: Built, row: str, column: str) -> str:

@@ -18,9 +18,9 @@ from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
 from sdsbench.methods import base as methods
-from sdsbench.results.report.build import build as build_report
+from sdsbench.results.report.report_folder import build as build_report
 from sdsbench.results.tables.by_name import built
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.runs.configuration.choices import options
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id

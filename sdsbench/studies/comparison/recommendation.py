@@ -12,10 +12,10 @@ from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import MIN_SEEDS, Contrast, contrast
 from sdsbench.results.tables.definition import Column, Row
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.reference_comparison import Compared
 from sdsbench.results.tables.reference_comparison import compare as compared_with
 from sdsbench.results.tables.run_values import own_cost, score_of
-from sdsbench.results.tables.runs import Run
 from sdsbench.sweeps.best import rank_of
 
 

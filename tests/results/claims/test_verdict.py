@@ -12,12 +12,13 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.errors import DamagedFile, Unavailable
 from sdsbench.core.record import Parameters, Seconds
-from sdsbench.results.claims.claim import Claim, default_file, read
+from sdsbench.results.claims.claim import Claim
+from sdsbench.results.claims.claim_files import FILES, PAPERS, read, register_claims
 from sdsbench.results.claims.decide import decide, joint_answer, needed_to_decide
 from sdsbench.results.claims.verdict import Verdict, judge
 from sdsbench.results.claims.verdict_texts import markdown
 from sdsbench.results.statistics import contrasts, variances
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.loaded_runs import load
 from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
 
 SAME = ["model", "task", "rank", "data_source"]
@@ -342,20 +343,20 @@ def test_claims_about_a_table(tmp_path: Path) -> None:
     assert verdict_on(tmp_path, make_claim(**{**about, "file": "none.csv"}, row={"method": "lora"})).findings == ()
 
 
-def test_shipped_table_does_not_count_as_the_users_reproduction(tmp_path: Path) -> None:
-    shipped = next(c for c in read(default_file()) if c.test == "file")
-    result = judge(shipped, [], default_file().parent)
+def test_a_shipped_table_is_never_a_reproduction_of_ones_own(tmp_path: Path) -> None:
+    shipped = next(c for c in read(PAPERS) if c.test == "file")
+    result = judge(shipped, [], PAPERS.parent)
     assert result.source == "shipped theory bench" and result.plain()["evidence"] == "shipped theory bench"
     text = markdown([result])
     assert "no runs; shipped theory bench: reproduced" in text and "| reproduced |" not in text
     assert "shipped theory bench, no runs of yours" in text
     (tmp_path / "theory").mkdir()
-    (tmp_path / shipped.file).write_text((default_file().parent / shipped.file).read_text())
+    (tmp_path / shipped.file).write_text((PAPERS.parent / shipped.file).read_text())
     assert "no runs; given table: reproduced" in markdown([judge(shipped, [], tmp_path)])
 
 
-def test_shipped_claims_are_valid() -> None:
-    claims = read(default_file())
+def test_the_shipped_claims_are_valid() -> None:
+    claims = read(PAPERS)
     assert len({c.id for c in claims}) == len(claims) >= 8
 
 
@@ -367,9 +368,34 @@ def test_missing_and_invalid_claim_files_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "bad.yaml")
 
 
-def test_verdict_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_runs(tmp_path, "lora", [0.50, 0.51, 0.53])
-    write_runs(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
+def test_claims_of_every_registered_file_are_judged_and_ids_differ_between_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each claim reads its tables from the folder of its own file."""
+    monkeypatch.setattr(FILES, "_values", {name: FILES.lookup(name) for name in FILES})
+    mine = {"id": "mine", "paper": "mine", "sentence": "The error is small.", "test": "file", "file": "errors.csv",
+            "row": {"method": "mine"}, "columns": {"value": "error", "low": "low", "high": "high"},
+            "bounds": [None, 0.1]}  # fmt: skip
+    path = tmp_path / "mine" / "claims.yaml"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"claims": [mine]}))
+    (path.parent / "errors.csv").write_text("method,error,low,high\nmine,0.01,0.0,0.02\n")
+    register_claims("mine", path)
+    write(tmp_path / "runs", "lora", [0.5])
+    assert main(["verdict", "--runs", str(tmp_path / "runs")]) == 0
+    text = capsys.readouterr().out
+    assert "| The error is small. | mine | no runs; given table: reproduced |" in text
+    assert read(PAPERS)[0].sentence in text, "beside the project's own"
+    path.write_text(json.dumps({"claims": [mine | {"id": read(PAPERS)[0].id}]}))
+    assert main(["verdict", "--runs", str(tmp_path / "runs")]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert str(PAPERS) in message and str(path) in message
+    assert main(["verdict", "--runs", str(tmp_path / "runs"), "--claims", str(path)]) == 0, "that file alone"
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "lora", [0.50, 0.51, 0.53])
+    write(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
     assert main(["verdict", "--runs", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "undecided (no runs)" in text and "elsewhere" in text

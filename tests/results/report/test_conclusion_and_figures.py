@@ -12,12 +12,12 @@ from sdsbench.methods.base import METHODS
 from sdsbench.results.figure_style import Palette
 from sdsbench.results.report import plots
 from sdsbench.results.report.boards import Board, boards
-from sdsbench.results.report.build import build
 from sdsbench.results.report.conclusion import conclusion
 from sdsbench.results.report.curves import curves
+from sdsbench.results.report.report_folder import build
 from sdsbench.results.report.run_page import run_page
 from sdsbench.results.tables.footer import rules_of
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.titles import _own
 from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
 

@@ -14,13 +14,13 @@ import pytest
 
 from sdsbench.__main__ import main
 from sdsbench.core.record import Tuning
-from sdsbench.results.claims.claim import default_file, read
+from sdsbench.results.claims.claim_files import PAPERS, read
 from sdsbench.results.claims.verdict import judge
 from sdsbench.results.importers.external import ExternalRecord
 from sdsbench.results.report.boards import boards
-from sdsbench.results.report.build import build
 from sdsbench.results.report.disagreement import disagreements
-from sdsbench.results.tables.runs import load
+from sdsbench.results.report.report_folder import build
+from sdsbench.results.tables.loaded_runs import load
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 METHODS = ("lora", "sds_lora", "full_ft")
@@ -70,7 +70,7 @@ def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_report(runs_folder: Path, output: Path) -> Path:
     runs, damaged = load(runs_folder)
-    verdicts = [judge(claim, runs, runs_folder) for claim in read(default_file())]
+    verdicts = [judge(claim, runs, runs_folder) for claim in read(PAPERS)]
     other = ExternalRecord(
         tool="peft", name="lora <b>", model="m", method="LORA", task="t", scores={"test accuracy": 0.48}, origin="0"
     )

@@ -26,9 +26,9 @@ from sdsbench.core.record import (
 )
 from sdsbench.core.run_folder import write_record
 from sdsbench.results.tables.build import Built, build
-from sdsbench.results.tables.definitions import get
-from sdsbench.results.tables.definitions.grid import grid
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.grid import grid
+from sdsbench.results.tables.loaded_runs import load
+from sdsbench.results.tables.table_registry import get
 
 
 def make_record(

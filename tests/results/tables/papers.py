@@ -8,8 +8,8 @@ import numpy as np
 
 from sdsbench.core.record import Parameters, Record
 from sdsbench.results.tables.definition import Column, Row, Table
-from sdsbench.results.tables.definitions import get
 from sdsbench.results.tables.published import lookup, parameter_counts
+from sdsbench.results.tables.table_registry import get
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 QUESTIONS = 80

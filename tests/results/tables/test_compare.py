@@ -19,8 +19,8 @@ from sdsbench.core.errors import Refused
 from sdsbench.results.report.boards import boards
 from sdsbench.results.statistics.correction import holm
 from sdsbench.results.statistics.intervals import t_interval
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.reference_comparison import Compared, compare, frame, render
-from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import built, make_record, write_run
 
 VALUES = {

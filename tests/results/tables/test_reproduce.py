@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from sdsbench.results.tables.definitions import TABLES, get
+from sdsbench.results.tables.table_registry import TABLES, get
 
 ROOT = Path(__file__).parents[3]
 

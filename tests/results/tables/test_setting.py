@@ -15,9 +15,9 @@ from sdsbench.results import setting
 from sdsbench.results.report.run_page import run_page
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.definition import Column
-from sdsbench.results.tables.definitions.grid import grid
+from sdsbench.results.tables.grid import grid
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.run_values import value
-from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import built, make_record, tuned, write_run
 
 

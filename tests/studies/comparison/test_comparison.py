@@ -16,7 +16,7 @@ from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Row
-from sdsbench.results.tables.runs import load
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.runs.execute import execute
 from sdsbench.runs.export import trained_model
 from sdsbench.studies.comparison import budget, comparison

@@ -8,8 +8,8 @@ from pathlib import Path
 from sdsbench.core.record import Record, Score, Seconds
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Row
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.reference_comparison import compare
-from sdsbench.results.tables.runs import load
 from sdsbench.runs.aggregate import means_of
 from sdsbench.studies.comparison import comparison
 from sdsbench.studies.comparison.budget import EFFORTS

@@ -1,7 +1,8 @@
-"""LoRA-SB (arXiv 2411.19557 v4), Tables 1 to 7. Tables 8 and 9 are settings: tables/settings.py."""
+"""LoRA-SB (arXiv 2411.19557 v4), Tables 1 to 7. Tables 8 and 9 are in lora_sb_settings.py."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sdsbench.results.tables.definition import Column, Row, Table
@@ -80,7 +81,7 @@ def _arithmetic_columns(model: str) -> list[Column]:
     ]
 
 
-def _table1() -> Table:
+def table1() -> Table:
     columns = []
     for model in ARITHMETIC_MODELS:
         columns.append(parameter_column(model, "metamath", "lora_sb/arithmetic", model_title(model)))
@@ -95,7 +96,7 @@ def _table1() -> Table:
     )
 
 
-def _table2() -> Table:
+def table2() -> Table:
     model, protocol = "llama3.2_3b", "lora_sb/commonsense"
     scores = [score_column(model, "commonsense", name, protocol, scorer="lora_sb") for name in COMMONSENSE]
     return Table(
@@ -136,7 +137,7 @@ def _table3(name: str, stage: str, words: str) -> Table:
     )
 
 
-def _table4() -> Table:
+def table4() -> Table:
     starts: list[tuple[str, str, str, dict[str, Any]]] = [
         ("kaiming", "SVD of a Kaiming matrix", "svd_of_kaiming", {"config.method.start": "kaiming"})
     ]
@@ -152,7 +153,7 @@ def _table4() -> Table:
     return Table("lora_sb/table4", title, tuple(rows), tuple(columns), "lora_sb", "4")
 
 
-def _table5() -> Table:
+def table5() -> Table:
     rows = [
         _sb_row(f"samples_{count}", f"{count} rows", f"init_samples={count}", {"config.method.samples": count})
         for count in INIT_SAMPLES
@@ -167,7 +168,7 @@ def _sb_row(name: str, title: str, note: str, where: dict[str, Any]) -> Row:
     return Row(name, title, {**fixed, **where}, {"method": "lora_sb", "rank": "96", "note": note})
 
 
-def _table6() -> Table:
+def table6() -> Table:
     settings = (
         ("mistral_7b", "metamath", "lora_sb/arithmetic", "metamath"),
         ("gemma2_9b", "metamath", "lora_sb/arithmetic", "metamath"),
@@ -193,7 +194,7 @@ def _table6() -> Table:
     return Table("lora_sb/table6", "LoRA-SB: time of the start", rows, columns, "lora_sb", "6", note=note)
 
 
-def _table7() -> Table:
+def table7() -> Table:
     rows = []
     for model, rank in (("roberta_large", 8), ("llama3.2_3b", 32), ("mistral_7b", 32), ("gemma2_9b", 32)):
         ranks = (16, 24) if rank == 8 else (64, 96)
@@ -211,13 +212,5 @@ def _table7() -> Table:
     return Table("lora_sb/table7", title, tuple(rows), columns, "lora_sb", "7")
 
 
-TABLES = (
-    _table1(),
-    _table2(),
-    _table3("lora_sb/table3", "best_epoch", "best epoch on the validation split, as in the paper"),
-    _table3("lora_sb/table3_last_epoch", "trained", "last epoch"),
-    _table4(),
-    _table5(),
-    _table6(),
-    _table7(),
-)
+table3 = partial(_table3, "lora_sb/table3", "best_epoch", "best epoch on the validation split, as in the paper")
+table3_last_epoch = partial(_table3, "lora_sb/table3_last_epoch", "trained", "last epoch")

@@ -6,7 +6,7 @@ import pandas as pd
 
 from sdsbench.results import escape
 from sdsbench.results.statistics.intervals import t_interval
-from sdsbench.studies.figures.data import ProbedRuns
+from sdsbench.studies.probe_figures.probed_runs import ProbedRuns
 
 MEASURES = (
     "alignment", "actual_alignment", "equivalent_effective_rank", "gradient_effective_rank", "condition_A",

@@ -1,11 +1,11 @@
-"""The figures of runs with probes: one function each, with one column of axes per optimizer.
+"""The figures of runs with probes: one function each, with one column of axes per optimizer. Registered in studies.
 
 W0 is the frozen weight, dW its update, G the full gradient of W, A and B the adapter's factors (dW = s B A).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,13 @@ import pandas as pd
 
 from sdsbench.results import escape
 from sdsbench.results.figure_style import Figure, new_figure
-from sdsbench.studies.figures.data import ProbedRuns
+from sdsbench.results.tables.loaded_runs import Run
+from sdsbench.studies.probe_figures.probed_runs import ProbedRuns, probed_runs
 
-Draw = Callable[[ProbedRuns], Figure]
+
+def of_probes(draw: Callable[[ProbedRuns], Figure]) -> Callable[[Sequence[Run]], Figure]:
+    """Decorator: a function of the probes' data as a registered figure needs it, a function of runs."""
+    return lambda runs: draw(probed_runs(runs))
 
 
 def _lines(data: ProbedRuns, optimizer: str) -> Iterator[tuple[list[str], dict[str, Any]]]:
@@ -47,6 +51,7 @@ def _over_training(data: ProbedRuns, title: str, measures: dict[str, str], log: 
     return _legend(figure, axes)
 
 
+@of_probes
 def loss(data: ProbedRuns) -> Figure:
     """Training loss against the step: mean over seeds, running mean of 5 steps."""
     figure, axes = new_figure(1, len(data.optimizers), "Training loss (mean over seeds, running mean of 5 steps)")
@@ -62,6 +67,7 @@ def loss(data: ProbedRuns) -> Figure:
     return _legend(figure, axes)
 
 
+@of_probes
 def refresh_jumps(data: ProbedRuns) -> Figure:
     """Relative change |jump| / |dW| at each refresh of SDS-LoRA's bases."""
     figure, axes = new_figure(1, len(data.optimizers), "Jump of dW at a refresh, relative to |dW| (mean over layers)")
@@ -78,6 +84,7 @@ def refresh_jumps(data: ProbedRuns) -> Figure:
     return _legend(figure, axes)
 
 
+@of_probes
 def spectra(data: ProbedRuns) -> Figure:
     """Singular values of A, B and dW at the last probed step, relative to the largest; median over layers and seeds."""
     keys = {"A_values": "A", "B_values": "B", "update_values": "dW"}
@@ -97,6 +104,7 @@ def spectra(data: ProbedRuns) -> Figure:
     return _legend(figure, axes)
 
 
+@of_probes
 def anisotropy(data: ProbedRuns) -> Figure:
     """Gain of G along dW's singular directions at the last probed step; equal gains mean an isotropic method."""
     figure, axes = new_figure(
@@ -133,35 +141,47 @@ def _by(data: ProbedRuns, part: str, title: str) -> Figure:
     return _legend(figure, axes)
 
 
-FIGURES: dict[str, Draw] = {
-    "effective_rank": partial(
-        _over_training, title="Effective rank of what a gradient does to W",
-        measures={"equivalent_effective_rank": "effective rank of the change for G",
-                  "gradient_effective_rank": "effective rank of G itself"},
-    ),
-    "alignment": partial(
-        _over_training, title="Alignment with the full gradient G",
+effective_rank = of_probes(
+    partial(
+        _over_training,
+        title="Effective rank of what a gradient does to W",
+        measures={
+            "equivalent_effective_rank": "effective rank of the change for G",
+            "gradient_effective_rank": "effective rank of G itself",
+        },
+    )
+)
+alignment = of_probes(
+    partial(
+        _over_training,
+        title="Alignment with the full gradient G",
         measures={"alignment": "cos(first-order change, G)", "actual_alignment": "cos(optimizer's step, -G)"},
-    ),
-    "anisotropy": anisotropy,
-    "spectra": spectra,
-    "factors": partial(
-        _over_training, title="Condition of the factors", log=True,
+    )
+)
+factors = of_probes(
+    partial(
+        _over_training,
+        title="Condition of the factors",
+        log=True,
         measures={"condition_A": "condition number of A", "condition_B": "condition number of B"},
-    ),
-    "bases": partial(
-        _over_training, title="How much of G's leading subspace the bases see",
+    )
+)
+bases = of_probes(
+    partial(
+        _over_training,
+        title="How much of G's leading subspace the bases see",
         measures={"up_overlap": "output side: mean cos^2", "down_overlap": "input side: mean cos^2"},
-    ),
-    "updates": partial(
-        _over_training, title="The update",
+    )
+)
+updates = of_probes(
+    partial(
+        _over_training,
+        title="The update",
         measures={"update_norm_relative": "|dW| / |W0|", "update_effective_rank": "effective rank of dW"},
-    ),
-    "loss": loss,
-    "refresh_jumps": refresh_jumps,
-    "by_layer_type": partial(_by, part="kind", title=f"By layer type: {_BY}"),
-    "by_depth": partial(_by, part="depth", title=f"By depth: {_BY}"),
-}  # fmt: skip
+    )
+)
+by_layer_type = of_probes(partial(_by, part="kind", title=f"By layer type: {_BY}"))
+by_depth = of_probes(partial(_by, part="depth", title=f"By depth: {_BY}"))
 
 
 def _median_over_layers(data: ProbedRuns, run_ids: list[str], key: str) -> pd.DataFrame:

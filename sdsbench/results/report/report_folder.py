@@ -12,6 +12,7 @@ from sdsbench.core.files import write_atomic
 from sdsbench.results.claims import verdict_texts
 from sdsbench.results.claims.verdict import Verdict
 from sdsbench.results.figure_style import save
+from sdsbench.results.figures import Picture, save_each
 from sdsbench.results.importers.external import ExternalRecord
 from sdsbench.results.paper_text.bibtex import bibtex
 from sdsbench.results.paper_text.paragraph import paragraphs
@@ -21,18 +22,9 @@ from sdsbench.results.report.conclusion import conclusion
 from sdsbench.results.report.disagreement import Disagreement, disagreements
 from sdsbench.results.report.pages import template, write_style
 from sdsbench.results.report.run_page import run_page
+from sdsbench.results.tables.loaded_runs import Run, problems_of
 from sdsbench.results.tables.render import html
-from sdsbench.results.tables.runs import Run, problems_of
 from sdsbench.results.tables.titles import method_title, model_title, task_title
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure on the page; `svg` is the figure's SVG text."""
-
-    name: str
-    caption: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +67,7 @@ def build(
         lead=lead,
         views=views,
         second_scores=list(_second_scores(found, folder / "figures")),
+        registered=[drawn for _, drawn in save_each(runs, folder / "figures") if isinstance(drawn, Picture)],
         verdicts=verdicts,
         external=external,
         runs=runs,

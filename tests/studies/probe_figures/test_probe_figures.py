@@ -15,14 +15,20 @@ from sdsbench.__main__ import main
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.hashing import sha256_of
 from sdsbench.results.figure_style import ENDINGS, save
+from sdsbench.results.figures import FIGURES, draw, figure_of
+from sdsbench.results.tables.loaded_runs import load as load_runs
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
-from sdsbench.studies.figures import probes
-from sdsbench.studies.figures.data import depth_of, kind_of, load
-from sdsbench.studies.figures.html_page import CAPTIONS
-from sdsbench.studies.figures.numbers import summary_csv
-from sdsbench.studies.figures.probes import FIGURES, _median_over_layers
+from sdsbench.studies.probe_figures.geometry import _median_over_layers
+from sdsbench.studies.probe_figures.numbers import summary_csv
+from sdsbench.studies.probe_figures.probed_runs import ProbedRuns, depth_of, kind_of, probed_runs
 from tests.tools import QUIET
+
+OF_PROBES = {name for name in FIGURES if figure_of(name).function.startswith("sdsbench.studies.probe_figures.")}
+
+
+def load(*folders: Path) -> ProbedRuns:
+    return probed_runs(load_runs(folders)[0])
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +49,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_line_has_its_best_rate_and_runs_without_probes_are_left_out(runs: Path) -> None:
-    data = load(str(runs))
+def test_lines_best_rate_and_runs_without_probes(runs: Path) -> None:
+    data = load(runs)
     assert data.optimizers == ["adamw"]
     assert data.lines("adamw") == [("LoRA, r 8", "lora"), ("SDS-LoRA, r 8", "sds_lora")]
     assert data.runs.set_index("line").loc["LoRA, r 8", "lr"] == 1e-2
     assert set(data.probes["step"]) == {1, 2} and len(data.probes) == 2 * 2 * 35
 
 
-def test_medians_equal_those_of_the_stored_rows(runs: Path) -> None:
-    data = load(str(runs))
+def test_medians_are_those_of_the_stored_rows(runs: Path) -> None:
+    data = load(runs)
     run_id = data.of("adamw", "SDS-LoRA, r 8")[0]
     rows = data.probes[(data.probes["run_id"] == run_id) & (data.probes["step"] == 2)]
     assert _median_over_layers(data, [run_id], "alignment").loc[2, run_id] == pytest.approx(rows["alignment"].median())
@@ -60,7 +66,7 @@ def test_medians_equal_those_of_the_stored_rows(runs: Path) -> None:
 
 
 def test_summary_has_every_line(runs: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(summary_csv(load(str(runs))))))
+    rows = list(csv.DictReader(io.StringIO(summary_csv(load(runs)))))
     assert {row["line"] for row in rows} == {"LoRA, r 8", "SDS-LoRA, r 8"}
     ranks = {row["line"]: float(row["mean"]) for row in rows if row["measure"] == "equivalent_effective_rank"}
     assert ranks["SDS-LoRA, r 8"] > ranks["LoRA, r 8"], "the projectors keep more directions of the gradient"
@@ -68,33 +74,30 @@ def test_summary_has_every_line(runs: Path) -> None:
 
 def test_figures_command_writes_every_figure_reproducibly(runs: Path, tmp_path: Path) -> None:
     assert main(["figures", "--runs", str(runs), "--out", str(tmp_path)]) == 0
-    assert (
-        {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.pdf")} == {*FIGURES}
-    )
-    save(FIGURES["anisotropy"](load(str(runs))), tmp_path / "again", CAPTIONS["anisotropy"])
+    assert {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.pdf")} == OF_PROBES
+    save(draw("anisotropy", load_runs([runs])[0]), tmp_path / "again", figure_of("anisotropy").caption)
     for ending in ENDINGS:
         assert (tmp_path / f"again.{ending}").read_bytes() == (tmp_path / f"anisotropy.{ending}").read_bytes()
     page = (tmp_path / "index.html").read_text()
-    assert page.count("<svg ") == page.count("aria-label=") == len(FIGURES) and "SDS-LoRA" in page
+    assert page.count("<svg ") == page.count("aria-label=") == len(OF_PROBES) == 11 and "SDS-LoRA" in page
 
 
 def test_folder_without_probes_is_refused_with_the_key_to_set(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"probe\.every=N"):
-        load(str(tmp_path))
+        load(tmp_path)
 
 
-def test_unreadable_probe_hides_no_other_run_and_names_are_escaped(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_probe_that_cannot_be_read_hides_no_other_and_a_name_is_no_formula(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probes, "FIGURES", {"alignment": FIGURES["alignment"]})
     place = Path(shutil.copytree(runs, tmp_path / "runs"))
-    data = load(str(place))
+    data = load(place)
     (probe, *_) = sorted((place / data.of("adamw", "SDS-LoRA, r 8")[0] / "probes").iterdir())
     probe.write_bytes(zstandard.ZstdCompressor().compress(b'{"layer": 7}\n'))
     path = place / data.of("adamw", "LoRA, r 8")[0] / "record.json"
     tree = json.loads(path.read_text()) | {"method": "$\\foo{$ <b> \u202e", "checksum": ""}
     path.write_text(json.dumps(tree | {"checksum": sha256_of(tree)}))
-    assert main(["figures", "--runs", str(place), "--out", str(tmp_path / "out")]) == 0
+    assert main(["figures", "alignment", "--runs", str(place), "--out", str(tmp_path / "out")]) == 0
     error = capsys.readouterr().err
     assert error.count(str(probe)) == 1 and "layer: accepted" in error and error.count("\n") == 1
     page = (tmp_path / "out" / "index.html").read_text()
@@ -114,4 +117,4 @@ def test_runs_of_two_settings_in_one_figure_are_refused(runs: Path, tmp_path: Pa
     ]  # fmt: skip
     execute(compose_run([*longer, "method=lora"]), QUIET)
     with pytest.raises(Refused, match=r"must not share a figure: .*train\.max_steps: 1 in [0-9a-f]+; 2 in"):
-        load([str(runs), str(tmp_path)])
+        load(runs, tmp_path)

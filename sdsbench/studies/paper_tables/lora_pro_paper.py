@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from sdsbench.results.tables.definition import Table
-from sdsbench.results.tables.definitions.lora_sb import method_row, score_column
+from sdsbench.studies.paper_tables.lora_sb_paper import method_row, score_column
 
-TABLES = (
-    Table(
+
+def gsm8k() -> Table:
+    return Table(
         "lora_pro/gsm8k",
         "LLaMA-2 7B trained on MetaMathQA, tested on GSM8K",
         tuple(method_row(method, 8) for method in ("lora", "rslora", "dora", "lora_pro")),
         (score_column("llama2_7b", "metamath", "gsm8k"),),
         "lora_pro",
         "second-hand",
-    ),
-)
+    )

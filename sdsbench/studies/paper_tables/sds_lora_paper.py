@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sdsbench.results.tables.definition import Row, Table
-from sdsbench.results.tables.definitions.lora_sb import COMMONSENSE, average, method_row, score_column
 from sdsbench.results.tables.titles import model_title
+from sdsbench.studies.paper_tables.lora_sb_paper import COMMONSENSE, average, method_row, score_column
 
 COMPARED = (
     "lora", "rslora", "pissa", "dora", "lora_plus", "lora_ga", "preconditioned_lora", "altlora", "lora_pro", "sds_lora",
@@ -17,7 +19,7 @@ def _rows(ranks: tuple[int, ...]) -> tuple[Row, ...]:
     return (method_row("full_ft", None), *(method_row(method, rank) for rank in ranks for method in COMPARED))
 
 
-def _math() -> Table:
+def math() -> Table:
     columns = [
         score_column(model, "metamath", name, "sds_lora/math", scorer="paper", group=model_title(model))
         for model in MODELS
@@ -43,4 +45,7 @@ def _vision(model: str) -> Table:
     return Table(name, title, _rows((8, 16, 32)), (*columns, average(model, columns, "accuracy")), "sds_lora")
 
 
-TABLES = (_math(), *(_commonsense(model) for model in MODELS), *(_vision(model) for model in ("vit_base", "vit_large")))
+commonsense_gemma_2b = partial(_commonsense, "gemma_2b")
+commonsense_llama3_8b = partial(_commonsense, "llama3_8b")
+vision_vit_base = partial(_vision, "vit_base")
+vision_vit_large = partial(_vision, "vit_large")

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from sdsbench.tasks.answer_extraction import after_last_mark
-from sdsbench.tasks.graders.lora_sb import numbers_close
-from sdsbench.tasks.graders.math import ANSWER_MARK
+from sdsbench.tasks.graders.lora_sb_answer import numbers_close
+from sdsbench.tasks.graders.math_answer import ANSWER_MARK
 
 
 def paper(gold: str, text: str) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import Any
 
 import pandas as pd
@@ -18,10 +17,8 @@ from sdsbench.core.reading import files_in
 from sdsbench.results import setting
 from sdsbench.results.bundles.opened import shown
 from sdsbench.results.figure_style import Palette
-from sdsbench.results.frames import Folders, load_runs, load_steps
-from sdsbench.results.tables.definitions.grid import by_method, variant_of, varying
-from sdsbench.results.tables.runs import Run
-from sdsbench.results.tables.runs import load as load_as_tables_do
+from sdsbench.results.tables.grid import by_method, variant_of, varying
+from sdsbench.results.tables.loaded_runs import Run, problems_of
 from sdsbench.results.tables.titles import method_order, method_title
 
 
@@ -31,8 +28,7 @@ class ProbedRuns:
 
     runs: pd.DataFrame  # one row per run: run_id, method, line, optimizer, lr, seed, tail_loss
     probes: pd.DataFrame  # one row per layer and probed step: run_id, step, layer, kind, depth, numbers and spectra
-    steps: pd.DataFrame  # lines of metrics.jsonl
-    damaged: Mapping[str, str]  # unreadable file -> reason
+    steps: pd.DataFrame  # lines of metrics.jsonl of the kinds train and method
 
     @property
     def optimizers(self) -> list[str]:
@@ -54,34 +50,38 @@ class ProbedRuns:
         return runs[(runs["optimizer"] == optimizer) & (runs["line"] == line)]["run_id"].tolist()
 
 
-def load(folders: Folders) -> ProbedRuns:
+def probed_runs(runs: Sequence[Run]) -> ProbedRuns:
     """Finished runs with probes; per line only the learning rate with the lowest mean final training loss.
 
-    Raises Unavailable if no run has probes, Refused if the runs differ in setting (results/setting.py) in more than
-    optimizer and tuning.
+    Probes that cannot be read are left out and named in `Run.problems`. The last result is kept, since all figures of
+    one command are drawn from the same runs. Raises Unavailable if no run has probes, Refused if the runs differ in
+    setting (results/setting.py) in more than optimizer and tuning.
     """
-    runs = load_runs(folders)
-    damaged = runs.attrs["damaged"]
-    members = [run for run in load_as_tables_do(folders)[0] if _drawable(run)]
-    usable = runs["run_id"].isin([run.id for run in members])
-    runs = runs[usable & (runs["status"] == "done") & runs["folder"].map(_probed).astype(bool)]
-    if runs.empty:
-        raise Unavailable(
-            f"{folders}: no finished run has probes. Run with probe.every=N (force=true where it is done)."
-        )
-    ids = set(runs["run_id"])
-    members = [run for run in members if run.id in ids]
+    return _probed_runs(tuple(runs))
+
+
+@lru_cache(maxsize=1)
+def _probed_runs(runs: tuple[Run, ...]) -> ProbedRuns:
+    members = [run for run in runs if run.record.status == "done" and _drawable(run) and _probed(run)]
+    if not members:
+        raise Unavailable("no finished run has probes. Run with probe.every=N (force=true where it is done).")
     _require_one_setting(members)
-    runs = _best_rates(_named(runs, members))
-    steps = load_steps(folders)
-    damaged = {**damaged, **steps.attrs["damaged"]}
-    probes = pd.DataFrame(
-        [row for run in runs.itertuples() for row in _probe_rows(run.run_id, Path(run.folder), damaged)]
-    )
+    frame = _best_rates(_named(members))
+    chosen = {*frame["run_id"]}
+    members = [run for run in members if run.id in chosen]
+    probes = pd.DataFrame([row for run in members for row in _probe_rows(run)])
     if probes.empty:
-        raise Unavailable("no probe can be read.\n" + "\n".join(damaged.values()))
-    runs = runs[runs["run_id"].isin(probes["run_id"])].reset_index(drop=True)
-    return ProbedRuns(runs, probes, steps[steps["run_id"].isin(runs["run_id"])], damaged)
+        raise Unavailable("no probe can be read.\n" + "\n".join(problems_of(members).values()))
+    frame = frame[frame["run_id"].isin(probes["run_id"])].reset_index(drop=True)
+    readable = {*frame["run_id"]}
+    steps = [
+        {"run_id": run.id, **line}
+        for run in members
+        if run.id in readable
+        for kind in ("train", "method")
+        for line in run.steps(kind)
+    ]
+    return ProbedRuns(frame, probes, pd.DataFrame(steps, columns=None if steps else ["run_id", "kind", "step"]))
 
 
 def _require_one_setting(probed: Sequence[Run]) -> None:
@@ -100,11 +100,11 @@ def _drawable(run: Run) -> bool:
     return isinstance(run.flat.get("config.train.optimizer"), str) and run.record.losses is not None
 
 
-def _probed(folder: str) -> bool:
-    return (Path(folder) / "probes").is_dir()
+def _probed(run: Run) -> bool:
+    return (run.folder / "probes").is_dir()
 
 
-def _named(runs: pd.DataFrame, members: Sequence[Run]) -> pd.DataFrame:
+def _named(members: Sequence[Run]) -> pd.DataFrame:
     """The columns that figures read, and `line`: the title of these runs' table row without the learning rate."""
     names: dict[str, str] = {}
     for alike in grouped(members, lambda run: (run.flat["config.train.optimizer"], *by_method(run))).values():
@@ -112,10 +112,11 @@ def _named(runs: pd.DataFrame, members: Sequence[Run]) -> pd.DataFrame:
         names |= {run.id: method_title(*by_method(run), variant_of(run, keys)) for run in alike}
     return pd.DataFrame(
         {
-            "run_id": runs["run_id"], "folder": runs["folder"], "method": runs["method"], "seed": runs["seed"],
-            "optimizer": runs["config.train.optimizer"], "lr": runs["lr"], "tail_loss": runs["losses.tail_mean"],
-            "line": runs["run_id"].map(names),
+            "run_id": run.id, "method": run.record.method, "seed": run.record.seed,
+            "optimizer": run.flat["config.train.optimizer"], "lr": run.record.lr,
+            "tail_loss": run.flat["losses.tail_mean"], "line": names[run.id],
         }
+        for run in members
     )  # fmt: skip
 
 
@@ -125,12 +126,12 @@ def _best_rates(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.merge(best, on=["optimizer", "line", "lr"]).reset_index(drop=True)
 
 
-def _probe_rows(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """A row a layer and look; looks that cannot be read are put into `damaged`."""
+def _probe_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """A row a layer and probed step; files that cannot be read are named in `run.problems`."""
     try:
-        paths = files_in(folder / "probes", ".jsonl.zst")
+        paths = files_in(run.folder / "probes", ".jsonl.zst")
     except DamagedFile as error:
-        damaged[str(folder / "probes")] = shown(str(error))
+        run.problems["probes"] = shown(str(error))
         return
     for path in paths:
         step = path.name.split(".")[0]
@@ -139,11 +140,11 @@ def _probe_rows(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[
         try:
             rows = samples.read_probes(path)
         except DamagedFile as error:
-            damaged[str(path)] = shown(str(error))
+            run.problems[f"probes/{path.name}"] = shown(str(error))
             continue
         for row in rows:
             where = {"kind": kind_of(row["layer"]), "depth": depth_of(row["layer"])}
-            yield {"run_id": run_id, "step": int(step), **where, **row, "weakest_gain": _weakest_gain(row)}
+            yield {"run_id": run.id, "step": int(step), **where, **row, "weakest_gain": _weakest_gain(row)}
 
 
 def _weakest_gain(row: Mapping[str, Any]) -> float:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
+from functools import cache, partial
 
 import pandas as pd
 
 from sdsbench.core.leaves import leaves
-from sdsbench.results import escape
+from sdsbench.results.tables.definition import FactsTable
 from sdsbench.results.tables.published import hyperparameters
-from sdsbench.results.tables.render import plain
 from sdsbench.runs.configuration.compose import compose_run
-
-NAMES = {"lora_sb/table8": "8", "lora_sb/table9": "9"}
-_TITLE = "Training settings: ours beside the paper's (arXiv 2411.19557 v4, Table {})"
 
 
 def frame(number: str) -> pd.DataFrame:
@@ -35,17 +31,12 @@ def frame(number: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def render(name: str, kind: str) -> str:
-    """One of the two tables in one of the four formats."""
-    data = frame(NAMES[name])
-    title = _TITLE.format(NAMES[name])
-    if kind == "csv":
-        return escape.csv(data)
-    shown = data.assign(equal=["yes" if equal else "NO" for equal in data["equal"]])
-    return plain.render(kind, shown, title, name, "llp{3.2cm}p{3.2cm}lp{2cm}")
+def _table(number: str) -> FactsTable:
+    title = f"Training settings: ours beside the paper's (arXiv 2411.19557 v4, Table {number})"
+    return FactsTable(f"lora_sb/table{number}", title, partial(frame, number), "llp{3.2cm}p{3.2cm}lp{2cm}")
 
 
-@functools.cache
+@cache
 def _composed(setting: str) -> dict[str, object]:
     task = ["task=glue/rte"] if setting == "glue" else []
     return dict(leaves(compose_run([f"protocol=lora_sb/{setting}", "method=lora", *task]).model_dump()))
@@ -56,3 +47,7 @@ def _same(ours: str, paper: str) -> bool:
         return float(ours) == float(paper)
     except ValueError:
         return ours == paper
+
+
+table8 = partial(_table, "8")
+table9 = partial(_table, "9")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sdsbench.results.tables.definition import Column, Row, Table
-from sdsbench.results.tables.definitions.lora_sb import method_row, score_column
+from sdsbench.studies.paper_tables.lora_sb_paper import method_row, score_column
 
 MODEL, RANK = "qwen3_0.6b", 128
 METHODS = ("lora", "dora", "init_ab", "pissa", "milora")
@@ -29,7 +29,7 @@ def _row(method: str, printed: str, rate: float) -> Row:
     )
 
 
-def _table() -> Table:
+def rates() -> Table:
     scores = [
         replace(score_column(MODEL, "metamath", name, "lr_matters/math"), better="", published={})
         for name in ("gsm8k", "math")
@@ -45,6 +45,3 @@ def _table() -> Table:
     rows = tuple(_row(method, printed, rate) for printed, rate in RATES.items() for method in METHODS)
     title = "Qwen3-0.6B, r 128, trained on 100,000 rows of MetaMathQA: scores at every printed learning rate"
     return Table("lr_matters/rates", title, rows, (*scores, mean), "lr_matters", "readme")
-
-
-TABLES = (_table(),)

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from sdsbench.tasks import symbolic
 from sdsbench.tasks.answer_extraction import after_last_mark
-from sdsbench.tasks.graders import lora_sb
+from sdsbench.tasks.graders import lora_sb_answer
 from sdsbench.tasks.graders import minerva as minerva_form
 from sdsbench.tasks.graders.hendrycks import normal_form, plain_number
 from sdsbench.tasks.symbolic import Verdict
@@ -31,13 +31,13 @@ def paper(gold: str, text: str) -> Verdict:
     within 1e-3.
     """
     answer = marked_answer(text)
-    return False if answer is None else lora_sb.equivalent(gold, answer, "lora_sb")
+    return False if answer is None else lora_sb_answer.equivalent(gold, answer, "lora_sb")
 
 
 def paper_no_antlr(gold: str, text: str) -> Verdict:
     """The same program with the packages of its requirements: without antlr, so that sympy parses no LaTeX."""
     answer = marked_answer(text)
-    return False if answer is None else lora_sb.equivalent(gold, answer, "lora_sb_no_antlr")
+    return False if answer is None else lora_sb_answer.equivalent(gold, answer, "lora_sb_no_antlr")
 
 
 def metamath(gold: str, text: str) -> bool:

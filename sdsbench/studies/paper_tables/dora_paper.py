@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sdsbench.results.tables.definition import Table
-from sdsbench.results.tables.definitions.lora_sb import COMMONSENSE, average, method_row, score_column
 from sdsbench.results.tables.titles import model_title
+from sdsbench.studies.paper_tables.lora_sb_paper import COMMONSENSE, average, method_row, score_column
 
 
 def _table(model: str) -> Table:
@@ -19,4 +21,5 @@ def _table(model: str) -> Table:
     )
 
 
-TABLES = (_table("llama3_8b"), _table("llama2_7b"))
+commonsense_llama3_8b = partial(_table, "llama3_8b")
+commonsense_llama2_7b = partial(_table, "llama2_7b")
