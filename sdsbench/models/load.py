@@ -167,18 +167,18 @@ def without_weights(
 ) -> Any:
     """The model that a config.json describes, on the meta device (shapes only). With `depth`, only its first blocks."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _from_facts(family, facts, dtype, num_labels, depth)
+        return _from_config_json(family, config_json, dtype, num_labels, depth)
 
 
-def with_random_weights(family: str, facts: Mapping[str, Any], num_labels: int | None = None) -> Any:
+def with_random_weights(family: str, config_json: Mapping[str, Any], num_labels: int | None = None) -> Any:
     """The model that a config.json describes, on the CPU in float32; its random weights are the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _from_facts(family, facts, torch.float32, num_labels, None)
+        return _from_config_json(family, config_json, torch.float32, num_labels, None)
 
 
-def _from_facts(
-    family: str, facts: Mapping[str, Any], dtype: torch.dtype, num_labels: int | None, depth: int | None
+def _from_config_json(
+    family: str, config_json: Mapping[str, Any], dtype: torch.dtype, num_labels: int | None, depth: int | None
 ) -> Any:
     from transformers import AutoConfig
 

@@ -20,7 +20,7 @@ def measured_bytes(config: RunConfig, batch: Batch, runs: int = 1) -> int:
     known = known_architecture(config.model)
     assert known is not None
     with grouped_attention_as_on_cuda(), PeakBytes() as live:
-        base = with_random_weights(config.model.family, known.facts, labels_of(config)).train()
+        base = with_random_weights(config.model.family, known.config_json, labels_of(config)).train()
         if runs == 1:
             training, state, rows = assembled(config, base, batch)
             members, joint = [Member(training, state)], None

@@ -156,7 +156,9 @@ def _count(config: RunConfig, config_json: Mapping[str, Any], batch: Batch, dtyp
     from sdsbench.training.step_memory import CountedStep, joint_step_of, peak_bytes, step_of
 
     def step_at(depth: int) -> CountedStep:
-        base = without_weights(config.model.family, facts, getattr(torch, dtype), labels_of(config), depth).train()
+        base = without_weights(
+            config.model.family, config_json, getattr(torch, dtype), labels_of(config), depth
+        ).train()
         if runs == 1:
             return step_of(*assembled(config, base, batch))
         members: list[Member] = []

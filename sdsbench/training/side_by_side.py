@@ -152,7 +152,7 @@ class SideBySide:
             for member, share, tokens in zip(self.members, shares, self.layout.tokens, strict=True):
                 member.training.dropout.masks.begin_pass(len(share), tokens)
             # Padding tokens carry no loss, so they can be counted as the last member's without changing its gradient.
-            self.layout.tokens[-1] += filling(sum(self.layout.tokens), self.model.dtype, first.device)
+            self.layout.tokens[-1] += padding_length(sum(self.layout.tokens), self.model.dtype, first.device)
             losses = first.objective.losses(self.model, shares, first.device)
             joint: Tensor = torch.stack([loss / count for loss, count in zip(losses, targets, strict=True)]).sum()
             joint.backward()

@@ -289,10 +289,10 @@ def _read_runs(inputs: InputFolder, touched: list[str], how: str, report: bool, 
             build_report(output / "report", runs, damaged, (), external.read_all(folder / "external")[0])
             pages = {path.stem for path in (output / "report" / "runs").glob("*.html")}
             lost += [f"page of {one.id}" for one in runs if one.id not in pages]
-        for frame in (load_steps(given.runs), load_samples(given.runs)):
-            lost += [f"rows of {one}" for one in known_runs(given) - {run} if one not in set(frame["run_id"])]
-    with _ours():
-        probed_runs(load([str(given.runs)])[0])
+        for frame in (load_steps(inputs.runs), load_samples(inputs.runs)):
+            lost += [f"rows of {one}" for one in run_ids(inputs) - {run} if one not in set(frame["run_id"])]
+    with _package_errors_suppressed():
+        probed_runs(load([str(inputs.runs)])[0])
 
 
 def run_ids(inputs: InputFolder) -> set[str]:

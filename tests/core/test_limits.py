@@ -72,12 +72,12 @@ CASES: dict[str, tuple[Callable[[Path], object], Callable[..., object]]] = {
     "STEPS": (lambda folder: write_small_run(folder) / "metrics.jsonl", step_log.read),
     "ANSWERS": (lambda folder: samples.path_of(write_small_run(folder), "gsm8k", "trained"), samples.read),
     "MANIFEST": (lambda folder: tiny_plan(folder, "seed=0").folder, plans.read),
-    "EXTERNAL": (_result, peft_results.read),
-    "BUNDLE": (_bundle, opened),
-    "ENTRIES": (_bundle, opened),
-    "DATA": (_packed_rows, _data),
-    "ROWS": (_rows, _data),
-    "PIXELS": (_image, lambda content: decoded({"bytes": content})),
+    "EXTERNAL": (write_result, peft_results.read),
+    "BUNDLE": (write_small_bundle, opened),
+    "ENTRIES": (write_small_bundle, opened),
+    "DATA": (write_packed_rows, read_data),
+    "ROWS": (write_rows, read_data),
+    "PIXELS": (encoded_image, lambda content: decoded({"bytes": content})),
 }
 """Name of a limit -> (a function that makes input in a folder, the function that reads it)."""
 

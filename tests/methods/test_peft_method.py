@@ -67,7 +67,7 @@ def random_examples() -> list[EncodedText]:
 
 def training_of_tuner(kind: str, options: dict[str, Any], seed: int = 0) -> tuple[Training, TrainState]:
     """A tiny decoder with the tuner, ready to train."""
-    return training_of_method(peft_method(kind, options), seed)
+    return put_in(peft_method(kind, options), seed)
 
 
 def put_in(method: Method, seed: int, model: Any = None) -> tuple[Training, TrainState]:
@@ -128,10 +128,10 @@ def square_model() -> Any:
 def put_in_square(kind: str, seed: int) -> tuple[Training, TrainState]:
     """With peft's defaults and method.targets, or, for a type of other layers, with peft's own choice of layers."""
     try:
-        return put_in(method_of(kind, ELSEWHERE.get(kind)), seed, square_model())
+        return put_in(peft_method(kind, ELSEWHERE.get(kind)), seed, square_model())
     except ConfigError as error:
         assert "names linear layers" in error.problems[0].advice
-        return put_in(method_of(kind, {"target_modules": None}), seed, square_model())
+        return put_in(peft_method(kind, {"target_modules": None}), seed, square_model())
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -368,11 +368,11 @@ def test_frozen_tensors_of_any_plugin_are_found_wherever_they_are_kept() -> None
 def test_plugin_resumes_from_the_checkpoint_alone() -> None:
     """Its frozen directions depend on the run's seed; after a start with another seed only the checkpoint has them."""
     method = build(MethodConfig(name="toy_shift", targets=["q_proj"]))
-    uninterrupted = train(*training_of_method(method, 0))
-    training, state = training_of_method(method, 0)
+    uninterrupted = train(*put_in(method, 0))
+    training, state = put_in(method, 0)
     first = train(training, state, 3)
     saved = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
-    other, rest = training_of_method(method, 1)
+    other, rest = put_in(method, 1)
     rest.load(*saved)
     assert first + train(other, rest) == uninterrupted
-    assert train(*training_of_method(method, 1)) != uninterrupted, "other directions give other losses"
+    assert train(*put_in(method, 1)) != uninterrupted, "other directions give other losses"

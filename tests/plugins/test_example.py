@@ -12,7 +12,6 @@ import pytest
 
 from sdsbench.core.run_folder import read_record
 from tests.conftest import ROOT
-from tests.models.folders import model_folder
 
 SMALL = [
     "model=micro", "task=word_reversal", "train.max_steps=6", "train.batch_size=4", "eval.limit=4", "device=cpu",
@@ -66,7 +65,7 @@ def test_installed_plugin_runs_sweeps_exports_and_is_in_tables(site: Path, tmp_p
     )
     assert "word_reversal" in table.stdout
     shows_table_claim_and_figure(site, tmp_path)
-    export = sdsbench(site, tmp_path, "export", record.run_id[:8], "adapter", "--runs", "runs")
+    export = run_sdsbench(site, tmp_path, "export", record.run_id[:8], "adapter", "--runs", "runs")
     assert export.returncode == 0, export.stderr
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
@@ -78,23 +77,23 @@ def shows_table_claim_and_figure(site: Path, folder: Path) -> None:
         ("claim", "lora_one_above_lora", "sds_above_lora_gsm8k"),
         ("figure", "extras/losses", "alignment"),
     ):
-        listed = sdsbench(site, folder, "ls", kind)
+        listed = run_sdsbench(site, folder, "ls", kind)
         names = {line.split()[0] for line in listed.stdout.splitlines()}
         assert {name, own} <= names, listed.stderr
-    table = sdsbench(site, folder, "table", "extras/word_reversal", "--runs", "runs")
+    table = run_sdsbench(site, folder, "table", "extras/word_reversal", "--runs", "runs")
     assert "Word reversal: LoRA and the methods of lora_extras" in table.stdout, table.stderr
     assert {"LoRA, r 8", "Init[AB], r 8", "LoRA-One, r 8"} == {
         line.split("|")[1].strip().replace("\\", "") for line in table.stdout.splitlines() if ", r 8" in line
     }
-    verdict = sdsbench(site, folder, "verdict", "--runs", "runs")
+    verdict = run_sdsbench(site, folder, "verdict", "--runs", "runs")
     assert "| LoRA-One scores above LoRA at equal rank. | LoRA-One, arXiv 2502.01235 |" in verdict.stdout
     assert "| SDS-LoRA scores above LoRA at equal rank on GSM8K. |" in verdict.stdout, "beside the project's own"
-    figures = sdsbench(site, folder, "figures", "--runs", "runs", "--out", "drawn")
+    figures = run_sdsbench(site, folder, "figures", "--runs", "runs", "--out", "drawn")
     assert figures.returncode == 0 and "left out: no finished run has probes" in figures.stderr
     svg = (folder / "drawn" / "extras_losses.svg").read_text()
     assert "LoRA-One, r 8" in svg and (folder / "drawn" / "extras_losses.pdf").is_file()
     assert svg in (folder / "drawn" / "index.html").read_text()
-    report = sdsbench(site, folder, "report", "--runs", "runs", "--output", "report")
+    report = run_sdsbench(site, folder, "report", "--runs", "runs", "--output", "report")
     assert report.returncode == 0, report.stderr
     page = (folder / "report" / "index.html").read_text()
     assert "LoRA-One scores above LoRA at equal rank." in page and "figures/extras_losses.png" in page
@@ -112,12 +111,12 @@ def test_by_key_the_plugin_travels_with_the_plan(tmp_path: Path) -> None:
     (path,) = (tmp_path / "runs").glob("*/record.json")
     provenance = read_record(path).provenance
     assert provenance is not None and "plugin:lora_extras" in provenance.code
-    without = sdsbench(source, tmp_path, "figures", "extras/losses", "--runs", "runs")
+    without = run_sdsbench(source, tmp_path, "figures", "extras/losses", "--runs", "runs")
     assert without.returncode == 2 and "extras/losses" in without.stderr
-    figure = sdsbench(source, tmp_path, "figures", "extras/losses", "--runs", "runs", "--plugin", "lora_extras")
+    figure = run_sdsbench(source, tmp_path, "figures", "extras/losses", "--runs", "runs", "--plugin", "lora_extras")
     assert figure.returncode == 0, figure.stderr
     assert "Init[AB], r 8" in (tmp_path / "results" / "figures" / "extras_losses.svg").read_text()
-    again = sdsbench(source, tmp_path, *words)
+    again = run_sdsbench(source, tmp_path, *words)
     assert again.returncode == 0 and "found finished run" in again.stdout
     export = run_sdsbench(source, tmp_path, "export", path.parent.name, "adapter", "--runs", "runs")
     assert export.returncode == 0, export.stderr

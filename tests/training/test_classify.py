@@ -62,7 +62,7 @@ def test_losses_of_shares_add_up(name: str) -> None:
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_config(CONFIGS[name]).eval()
     examples, cpu = sentences(model.config.model_type == "bert"), torch.device("cpu")
-    objective = LabelledObjective(Padded(), regression=False, model=model)  # type: ignore[arg-type]
+    objective = LabelledObjective(PaddingBatcher(), regression=False, model=model)  # type: ignore[arg-type]
     found = objective.losses(model, [examples[:2], examples[2:]], cpu)
     expected = [objective.loss(model, share, cpu) for share in (examples[:2], examples[2:])]
     torch.testing.assert_close(found, expected)

@@ -128,15 +128,15 @@ def test_members_at_different_steps_are_refused() -> None:
     ahead = make_member(base, "lora", 0, 1e-2)
     ahead.training.step(ahead.state)
     with pytest.raises(ConfigError, match="the same steps done"):
-        SideBySide(base, [member(base, "lora", 0, 1e-2), ahead])
+        SideBySide(base, [make_member(base, "lora", 0, 1e-2), ahead])
 
 
 def test_refuses_padded_batches_and_a_head_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_model("decoder")
-    padded = member(base, "lora", 0, 1e-2)
+    padded = make_member(base, "lora", 0, 1e-2)
     padded.training.objective.padded = True  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="padded batches"):
         SideBySide(base, [padded])
     monkeypatch.setattr(CausalObjective, "trains_head", True)
     with pytest.raises(ConfigError, match="a head that trains"):
-        SideBySide(base, [member(base, "lora", 0, 1e-2)])
+        SideBySide(base, [make_member(base, "lora", 0, 1e-2)])

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sdsbench.results import setting
-from sdsbench.results.claims.admissible import hangs_on_truncation, reasons
+from sdsbench.results.claims.admissible import depends_on_truncation, reasons
 from sdsbench.results.claims.claim import Claim
 from sdsbench.results.claims.claim_files import PAPERS
 from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, joint_answer, needed_to_decide
@@ -23,7 +23,7 @@ from sdsbench.results.statistics.variances import Needed, Variances
 from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import TableCell, mean_cell
 from sdsbench.results.tables.contrast import contrast
-from sdsbench.results.tables.definition import Column, shown_as
+from sdsbench.results.tables.definition import Column, column_format
 from sdsbench.results.tables.loaded_runs import Run
 
 NAN = float("nan")

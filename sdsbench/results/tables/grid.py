@@ -17,7 +17,7 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Score
 from sdsbench.results import setting
-from sdsbench.results.tables.definition import Column, Row, Table, shown_as
+from sdsbench.results.tables.definition import Column, Row, Table, column_format
 from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.means import Head, mean_columns
 from sdsbench.results.tables.titles import method_order, method_title, model_title, task_title

@@ -26,8 +26,7 @@ from sdsbench.results.bundles.write import write
 from sdsbench.results.stored_answers import answers_of
 from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.rescore import rescored
-from sdsbench.runs.configuration.identity import recorded_id
-from tests.results.bundles.tools import Files, contents, edit_json, edit_lines, pack, reseal
+from tests.results.bundles.tools import contents, edit_lines, pack, reseal
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 from tests.sweeps.tools import put_record, tiny_plan
 

@@ -381,7 +381,7 @@ def test_claims_of_every_registered_file_are_judged_and_ids_differ_between_files
     path.write_text(json.dumps({"claims": [mine]}))
     (path.parent / "errors.csv").write_text("method,error,low,high\nmine,0.01,0.0,0.02\n")
     register_claims("mine", path)
-    write(tmp_path / "runs", "lora", [0.5])
+    write_runs(tmp_path / "runs", "lora", [0.5])
     assert main(["verdict", "--runs", str(tmp_path / "runs")]) == 0
     text = capsys.readouterr().out
     assert "| The error is small. | mine | no runs; given table: reproduced |" in text
@@ -394,8 +394,8 @@ def test_claims_of_every_registered_file_are_judged_and_ids_differ_between_files
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, "lora", [0.50, 0.51, 0.53])
-    write(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
+    write_runs(tmp_path, "lora", [0.50, 0.51, 0.53])
+    write_runs(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
     assert main(["verdict", "--runs", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "undecided (no runs)" in text and "elsewhere" in text

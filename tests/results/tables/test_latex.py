@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sdsbench.results.tables import settings
+from sdsbench.results.tables import by_name
 from sdsbench.results.tables.build import Built, build
 from sdsbench.results.tables.by_name import texts as all_texts
 from sdsbench.results.tables.definition import Column, Row, Table
 from sdsbench.results.tables.render import FORMATS, latex
 from tests.results.tables.fixtures import built, make_record, write_run
+from tests.results.tables.test_tables import SETTINGS, settings_table
 
 NEEDS_LATEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
 
@@ -47,7 +48,7 @@ def method_by_task_grid(rows: int, columns: int, root: Path) -> Built:
 @NEEDS_LATEX
 def test_latex_of_paper_tables_compiles_without_overfull_boxes(paper_runs: Path, tmp_path: Path) -> None:
     parts = [FORMATS["latex"][1](built(f"lora_sb/table{number}", paper_runs)) for number in "1234567"]
-    parts += [settings.render(name, "latex") for name in settings.NAMES]
+    parts += [by_name.facts_texts(settings_table(name))["tex"] for name in SETTINGS]
     parts.append(all_texts(built("grid", paper_runs), ("lora", None))["tex"])
     log = compile_latex(tmp_path, parts)
     assert "Overfull \\hbox" not in log and "Overfull \\vbox" not in log

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sdsbench.core.errors import ConfigError, Unavailable
+from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.rescore import rescored
-from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import built, make_record, make_samples, write_run
 
 

@@ -15,20 +15,16 @@ from sdsbench.__main__ import main
 from sdsbench.core.errors import ConfigError
 from sdsbench.core.record import Seconds
 from sdsbench.results.tables import by_name
-from sdsbench.results.tables.build import Built, build
-from sdsbench.results.tables.by_name import texts as all_texts
-from sdsbench.results.tables.definition import Column, FactsTable, Row, Table
+from sdsbench.results.tables.build import build
+from sdsbench.results.tables.definition import FactsTable
 from sdsbench.results.tables.grid import grid
 from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.published import values
-from sdsbench.results.tables.render import FORMATS, latex
-from sdsbench.results.tables.rescore import rescored
+from sdsbench.results.tables.render import FORMATS
 from sdsbench.results.tables.table_registry import TABLES, definition_of, get
 from sdsbench.results.tables.trace import trace
 from tests.results.tables.fixtures import built, make_record, make_samples, tuned, write_run
 from tests.results.tables.papers import write_paper_runs
-
-SETTINGS = ("lora_sb/table8", "lora_sb/table9")
 
 
 def test_cells_hold_own_and_published_values_and_the_status_of_failed_runs(paper_runs: Path) -> None:
@@ -272,6 +268,9 @@ def test_lora_sb_table_6_holds_start_and_epoch_times(tmp_path: Path) -> None:
     assert frame.loc[("mistral_7b", "init_share"), "ours"] == pytest.approx(1.25, rel=1e-3)
 
 
+SETTINGS = ("lora_sb/table8", "lora_sb/table9")
+
+
 def settings_table(name: str) -> FactsTable:
     found = definition_of(name)
     assert isinstance(found, FactsTable)
@@ -279,7 +278,7 @@ def settings_table(name: str) -> FactsTable:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_settings_tables_equal_the_papers(name: str) -> None:
+def test_protocol_settings_equal_the_papers_settings(name: str) -> None:
     table = settings_table(name)
     frame = table.frame()
     assert frame["equal"].all() and len(frame) >= 8
@@ -300,7 +299,7 @@ def test_table_and_trace_commands(paper_runs: Path, tmp_path: Path, capsys: pyte
     assert main(["table", "grid", "--runs", str(tmp_path / "none")]) == 3
 
 
-def test_all_definitions_have_unique_names() -> None:
+def test_rows_and_columns_of_a_table_have_unique_names() -> None:
     for name in TABLES:
         table = definition_of(name)
         assert table.name == name
@@ -310,74 +309,8 @@ def test_all_definitions_have_unique_names() -> None:
             assert len(names) == len(set(names)), table.name
 
 
-NEEDS_LATEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
-HOSTILE = ["[x]*", "a\n\nb", r"\foo{$_^&%#~", "ünï†±‡<>", "模型", "\x1b[31m", "*", "``'' --"]
-
-
-def compiled(tmp_path: Path, parts: list[str]) -> str:
-    """The log of pdflatex on a plain article with these tables."""
-    head = f"\\documentclass{{article}}{latex.PREAMBLE}\\begin{{document}}\n"
-    (tmp_path / "tables.tex").write_text(head + "\n\\clearpage\n".join(parts) + "\\end{document}\n")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert done.returncode == 0, done.stdout[-1500:]
-    return done.stdout
-
-
-def grid_of(rows: int, columns: int, root: Path) -> Built:
-    """A grid of a score for every method and task."""
-    for row in range(rows):
-        for column in range(columns):
-            for seed in range(2):
-                task = f"task{column}"
-                score = {task: 0.3 + 0.004 * row + 0.01 * seed}
-                write_run(root, make_record(f"method{row}", seed, score, task=task))
-    return built("grid", root)
-
-
-@pytest.mark.slow
-@NEEDS_LATEX
-def test_latex_compiles(paper_runs: Path, tmp_path: Path) -> None:
-    parts = [FORMATS["latex"][1](built(f"lora_sb/table{number}", paper_runs)) for number in "1234567"]
-    parts += [by_name.facts_texts(settings_table(name))["tex"] for name in SETTINGS]
-    parts.append(all_texts(built("grid", paper_runs), ("lora", None))["tex"])
-    log = compiled(tmp_path, parts)
-    assert "Overfull \\hbox" not in log and "Overfull \\vbox" not in log
-
-
-@pytest.mark.slow
-@NEEDS_LATEX
-@pytest.mark.parametrize("rows, columns", [(3, 1), (2, 25), (30, 5), (120, 1)])
-def test_latex_of_every_size_stays_on_its_pages(tmp_path: Path, rows: int, columns: int) -> None:
-    text = FORMATS["latex"][1](grid_of(rows, columns, tmp_path / "runs"))
-    log = compiled(tmp_path, [text])
-    assert "Overfull \\hbox" not in log and "Overfull \\vbox" not in log
-    assert "resizebox" not in text, "text keeps its natural size"
-    assert ("longtable" in text.partition("\n")[2]) == (rows > 40)
-    assert text.count("\\begin{sidewaystable}") == (5 if columns == 25 else 0)
-
-
-@NEEDS_LATEX
-def test_latex_of_hostile_names_compiles(tmp_path: Path) -> None:
-    rows = tuple(Row(str(number), name, {}) for number, name in enumerate(HOSTILE))
-    columns = tuple(Column(str(number), name, {}, group=name) for number, name in enumerate(HOSTILE))
-    compiled(tmp_path, [FORMATS["latex"][1](build(Table("a/b_c", " ".join(HOSTILE), rows, columns), []))])
-
-
-def test_latex_names_runs_only_if_asked(tmp_path: Path) -> None:
-    first = write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.5}))
-    write_run(tmp_path, make_record("lora", 1, {"gsm8k": 0.5}, code_hash="c9"))
-    held_back = make_record("lora", 9, {"gsm8k": 0.9}, stage="validation", config={"eval": {"split": "validation"}})
-    write_run(tmp_path, held_back)
-    table = built("grid", tmp_path)
-    plain, named = FORMATS["latex"][1](table), all_texts(table, run_ids=True)["tex"]
-    assert re.search(r"\b[0-9a-f]{16}\b", plain) is None
-    assert "code.core: c0; c9" in plain and "Excluded runs: 1 (scored on rows held back" in plain
-    assert first.name in named and held_back.run_id in named
-
-
-def test_every_published_number_of_other_papers_has_its_cell() -> None:
-    """88 of them: DoRA's, LoRA-Pro's and those of the comparison of learning rates."""
+def test_every_published_number_of_other_papers_has_a_cell() -> None:
+    """The 88 numbers of DoRA, LoRA-Pro and the comparison of learning rates (`lr_matters`)."""
     shown = 0
     for paper in ("dora", "lora_pro", "lr_matters"):
         tables = [get(name) for name in TABLES if name.startswith(f"{paper}/")]
