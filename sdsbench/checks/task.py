@@ -113,7 +113,9 @@ def evaluation(config: RunConfig) -> Finding:
     loaded = load(config, load_model)
     one, two = _scores(loaded, 4), _scores(loaded, 2)
     text = ", ".join(f"{name} {value:.3f}" for name, value in one.items())
-    equal = one.keys() == two.keys() and all(math.isclose(one[name], two[name], abs_tol=SAME_SCORE) for name in one)
+    equal = one.keys() == two.keys() and all(
+        math.isclose(value, two[name], rel_tol=SAME_SCORE, abs_tol=SAME_SCORE) for name, value in one.items()
+    )
     return Finding("evaluation", equal, text if equal else f"{one}, with half the batch size {two}")
 
 
