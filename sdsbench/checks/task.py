@@ -29,6 +29,7 @@ from sdsbench.tasks import base as tasks
 from sdsbench.tasks.base import Generation, Row, Scorer, generation_of
 
 SMALL = {"data.train_limit": 32, "eval.limit": 4, "eval.batch_size": 4, "device": "cpu", "dtype": "float32"}
+SAME_SCORE = 1e-4  # correlations and likelihoods differ in their last digits when a pass sums in another order
 HOSTILE = ("", " ", "\\boxed{", "#### ", "$" * 40, "1/0", "9" * 400, "The answer is: ", "\x00", "é" * 20)
 
 
@@ -136,7 +137,10 @@ def evaluation(config: RunConfig) -> Finding:
     loaded = load(config, load_model)
     one, two = _scores(loaded, 4), _scores(loaded, 2)
     text = ", ".join(f"{name} {value:.3f}" for name, value in one.items())
-    return Finding("evaluation", one == two, text if one == two else f"{one}, with half the batch size {two}")
+    equal = one.keys() == two.keys() and all(
+        math.isclose(value, two[name], rel_tol=SAME_SCORE, abs_tol=SAME_SCORE) for name, value in one.items()
+    )
+    return Finding("evaluation", equal, text if equal else f"{one}, with half the batch size {two}")
 
 
 @torch.no_grad()
