@@ -119,7 +119,7 @@ def square_model() -> Any:
         torch.manual_seed(0)
         return LlamaForCausalLM(
             LlamaConfig(
-                hidden_size=256, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4, vocab_size=40
+                hidden_size=256, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, vocab_size=40
             )
         )  # fmt: skip
 
