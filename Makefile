@@ -1,4 +1,4 @@
-# `make help` lists the commands. The first one builds .venv; nothing else has to be known.
+# `make help` lists the commands. Those that need .venv build it first.
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -28,29 +28,30 @@ setup-test: .venv/.test
 run: .venv/.base ## the main job: SDS-LoRA on GSM8K-style problems with SmolLM2-135M, minutes on two CPU cores
 	$(BIN)/python -m sdsbench method=sds_lora task=gsm8k
 
-test: .venv/.test ## the tests, in parallel, without the slow ones
+test: .venv/.test ## the tests without the slow ones, in parallel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
 test-all: .venv/.test ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-test-full-ft: .venv/.test ## the tests of train.optimizer=adamw8bit; torchao apart, so that no other run imports it
+test-full-ft: .venv/.test ## the tests of train.optimizer=adamw8bit; torchao in a folder of its own, so that no other process imports it
 	test -d .venv/full-ft || $(PIP) --constraint requirements.lock --no-deps --target .venv/full-ft torchao
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/full-ft $(BIN)/python -m pytest tests/training/test_in_backward.py tests/training/test_step_memory.py
 
-slurm-limits: .venv/.test ## real time limits on a real SLURM, some ten minutes (root on Debian; DEMO=FOLDER for its logs)
+slurm-limits: .venv/.test ## real time limits on a real SLURM, about ten minutes (needs root on Debian; DEMO=FOLDER keeps its logs)
 	scripts/slurm_limits.sh $(or $(DEMO),$(shell mktemp -d))
 
-lint: .venv/.test ## ruff (lint and format), mypy and the contract of the layers
+lint: .venv/.test ## ruff (lint and format), mypy and the import rules of the layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy sdsbench && $(BIN)/lint-imports --no-logo
 
-mutations: .venv/.test ## 20,000 seeded mutations of every file that is read: no traceback, no hang, nothing lost
+mutations: .venv/.test ## 20,000 seeded mutations of the files that sdsbench reads: no traceback, no hang, nothing lost
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bad_input.mutation 20000
 
-# Short: its whole path in a minute or two. The parts themselves (docs/study.md) take hours:
-#   make study PART=many_seeds        and of those on real data: make study PART=sst2 WORDS=data.root=FOLDER
+# PART=short goes through every step in a minute or two. The parts of the study (docs/study.md) take hours:
+#   make study PART=many_seeds
+#   make study PART=sst2 WORDS=data.root=FOLDER        # a part on real data
 PART ?= short
-study: .venv/.test ## a part of our own study from nothing: sweep, bundle, table, verdicts, report (PART=short, docs/study.md)
+study: .venv/.test ## one part of our own study: plan, sweep, bundle, table, verdicts, report (PART=short; docs/study.md)
 	$(BIN)/sdsbench plan sweep=study/$(PART) threads=1 $(WORDS)
 	$(BIN)/sdsbench sweep study_$(PART) --workers $$(nproc)
 	$(BIN)/sdsbench bundle study_$(PART) --verdicts --output results/study_$(PART)/$(PART).zip

@@ -1,3 +1,3 @@
-"""Speed and memory against peft and lm-eval."""
+"""Benchmarks of speed and memory against peft and lm-eval (docs/speed.md)."""
 
-import sdsbench  # noqa: F401  # before torch: it sets what OpenMP reads when it loads
+import sdsbench  # noqa: F401  # before torch: it sets variables that OpenMP reads at load

@@ -1,9 +1,9 @@
-"""Runs at once on one machine, as in several terminals: their tokens/s together against one run alone.
+"""Several runs at once on one machine, each in a process of its own: their summed tokens/s against one run alone.
 
     python -m benchmarks.beside --model smollm2_135m --runs 2
 
-Rounds alternate between one run alone and all at once, each in processes of their own that use every core; the ratio is
-the median over rounds. `--wait-policy ACTIVE` shows what OpenMP does where nobody tells its threads to sleep.
+Each round measures one run alone, then all runs at once; every process may use every core. The ratio is the median over
+rounds. `--wait-policy ACTIVE` measures OpenMP's default, in which waiting threads spin instead of sleeping.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from sdsbench.core.processor import usable_cores
 
 WORK = """
@@ -39,7 +39,7 @@ print(tokens / (time.time() - started), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "beside", __doc__, model="smollm2_135m", runs=(2, "at once"), seconds=(30.0, "of a round"),
         rounds=3, wait_policy=["PASSIVE", "ACTIVE"],
     )  # fmt: skip
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _speeds(runs: int, given: argparse.Namespace) -> list[float]:
-    """tokens/s of each of so many processes that train at the same time, after all are ready."""
+    """tokens/s of each of `runs` processes that train at the same time; they start together once all are ready."""
     words = [f"model={given.model}", "method=lora", "data.source=embedded", "train.max_steps=100000", "device=cpu"]
     command = [sys.executable, "-c", WORK, str(given.seconds), "--", *words]
     environment = {**os.environ, "OMP_WAIT_POLICY": given.wait_policy}
@@ -76,7 +76,7 @@ def _speeds(runs: int, given: argparse.Namespace) -> list[float]:
 
 
 def _load() -> str:
-    """The load averages at the end, in which other work shows."""
+    """The machine's load averages, which show other work."""
     return " ".join(f"{value:.1f}" for value in os.getloadavg())
 
 

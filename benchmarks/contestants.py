@@ -1,4 +1,4 @@
-"""Two ways to do the same optimizer step: this project's, and peft in a plain padded AdamW loop."""
+"""The contestants of a benchmark: optimizer steps of this project, and of peft in a plain padded AdamW loop."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ PEFT = {
     "peft_dora": {"use_dora": True},
     "peft_pissa": {"init_lora_weights": "pissa_niter_4"},
 }
-REFERENCES = ("peft_lora", "lora")  # what ratios are taken against
+REFERENCES = ("peft_lora", "lora")  # ratios are relative to these contestants
 LEARNING_RATE = 1e-4
 CLIP_NORM = 1.0
-OWN_WEIGHTS = ("full_ft", "peft_pissa")  # these write into the base's weights
+OWN_WEIGHTS = ("full_ft", "peft_pissa")  # these change the base's weights, so each gets a copy
 
 
 class Contestant(Protocol):
-    """One way to train; `step` does a whole optimizer step on a batch."""
+    """One way to train. `step` makes a whole optimizer step on a batch and returns its loss."""
 
     name: str
     init_seconds: float
@@ -65,7 +65,7 @@ class Contestant(Protocol):
 
 
 class Ours:
-    """A method of this project in this project's training loop. SDS-LoRA is past its warm-up after one step."""
+    """A method of this project in its training loop. `keys` override keys of the method's configuration."""
 
     def __init__(self, name: str, base: Any, tokenizer: Any, rank: int, workload: Workload, keys: Mapping[str, Any]):
         self.name, self.tokenizer = name, tokenizer
@@ -95,7 +95,7 @@ class Ours:
         return self.training.step_on(self.state, batch).loss
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> int:
-        """Generates `new_tokens` for every prompt from the evaluation copy; returns tokens made."""
+        """Generate `new_tokens` for every prompt with the merged model; returns the number of generated tokens."""
         model = merged(self.model, torch.float32 if self.device.type == "cpu" else None).eval()
         generator = Generator(model, self.tokenizer, len(prompts))
         generator.ends = set()
@@ -154,17 +154,17 @@ class Peft:
 
 @dataclass(frozen=True)
 class Pad:
-    """Stands in for a tokenizer where tokens are drawn."""
+    """Stand-in for a tokenizer in workloads of random tokens."""
 
     pad_token_id: int = 0
     eos_token_id: int = 2
 
 
 def builder(name: str, base: Any, tokenizer: Any, rank: int, workload: Workload) -> Callable[[], Contestant]:
-    """Makes the contestant of that name: ours by method, peft's as peft_METHOD.
+    """A function that builds the contestant `name`: a method of this project, or peft_METHOD.
 
-    sds_lora never refreshes its bases, sds_lora_refreshed does so in every layer at every step: a run lies between the
-    two, at the share of its steps that the refresh rule names.
+    SDS-LoRA leaves its warm-up after one step. sds_lora never refreshes its bases, sds_lora_refreshed refreshes them in
+    every layer at every step. A real run lies between the two, by the share of its steps that refresh.
     """
     if name in PEFT:
         return lambda: Peft(name, base, tokenizer, rank)

@@ -1,10 +1,10 @@
-"""What one step needs on a GPU, counted without one: real shapes on the meta device, CUDA's attention kernels.
+"""Count what one step needs on a GPU, without a GPU: real shapes on the meta device, with CUDA's attention kernels.
 
     python -m benchmarks.counted --model llama3.2_3b --batch 4 --max-length 768 --rank 32
 
-Every contestant does forward and backward passes on the same batches of drawn lengths, as in benchmarks.steps. Counted
-are bytes (base, what training holds, the peak of live tensors), operators that run a kernel, and operations in matrix
-products. A meta tensor has no values, so nothing here is a time, and an allocator's rounding is not in it.
+Every contestant does forward and backward passes on the same batches of random lengths, as in benchmarks.steps. Counted
+are bytes (held between steps, and the peak of live tensors), operators that launch a kernel, and operations in matrix
+products. Meta tensors have no values, so no time can be measured, and the rounding of an allocator is not included.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import report
 from benchmarks.contestants import REFERENCES, Contestant, Ours, Pad, builder
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import Workload, drawn, every_example_long, random_model
 from sdsbench.training.meta_device import META, as_on_cuda
 from sdsbench.training.saved_bytes import PeakBytes
@@ -34,7 +34,7 @@ NO_KERNEL = (aten._unsafe_view, aten.promote_types, aten.empty, aten.empty_like,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "counted", __doc__, model=("llama3.2_3b", "a shipped architecture"), rank=32,
         batch=(4, "examples in a step"), max_length=768,
         full_length=(False, "every example has the greatest length: no padding"), batches=8, contestants=CONTESTANTS,
@@ -67,15 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def kernels_of_cuda(padded: bool = True) -> Iterator[None]:
-    """as_on_cuda; transformers' batches have a mask where they are `padded` (that depends on values, which meta tensors
-    do not have), so that attention takes the kernel that reads one."""
+    """Choose kernels as on CUDA. If `padded`, transformers' batches have a mask, and attention uses the kernel that
+    reads it; transformers would decide this from values, which meta tensors do not have."""
     ignore = mock.patch("transformers.masking_utils._ignore_causal_mask_sdpa", lambda *_, **__: not padded)
     with ignore, as_on_cuda():
         yield
 
 
 class _Operators(TorchDispatchMode):
-    """Counts operators that compute: on CUDA each is a kernel or more."""
+    """Counts operators that compute; on CUDA each launches at least one kernel."""
 
     count = 0
 
@@ -85,31 +85,31 @@ class _Operators(TorchDispatchMode):
 
 
 def count(contestant: Contestant, workload: Workload, batches: int) -> dict[str, Any]:
-    """The largest counts over some batches; operations summed over them."""
+    """The largest counts of bytes and operators over `batches` batches; operations are summed over them."""
     if isinstance(contestant, Ours):
         contestant.method.skip_warmup()
-    held = _held(contestant)
+    held = _held_bytes(contestant)
     peak = operators = operations = 0
     for number in range(batches):
         batch = workload.batch(number)
         with PeakBytes() as live:
             contestant.loss(batch).backward()
         peak = max(peak, live.peak)
-        _forget_gradients(contestant)
+        _free_gradients(contestant)
         with _Operators() as counted, FlopCounterMode(display=False) as products:
             contestant.loss(batch).backward()
         operators = max(operators, counted.count)
         found = products.get_flop_counts()["Global"]
         operations += sum(count for operator, count in found.items() if "attention" not in str(operator))
-        _forget_gradients(contestant)
+        _free_gradients(contestant)
     return {
         "held_bytes": held, "passes_bytes": peak, "peak_bytes": held + peak, "operators": operators,
         "product_operations": operations,
     }  # fmt: skip
 
 
-def _held(contestant: Contestant) -> int:
-    """Bytes between steps: weights, adapters, AdamW's two fp32 moments, and the flat gradient where there is one."""
+def _held_bytes(contestant: Contestant) -> int:
+    """Bytes held between steps: weights, adapters, AdamW's two fp32 moments, and the flat gradient if there is one."""
     tensors: list[Tensor] = [*contestant.model.parameters(), *contestant.model.buffers()]
     trained = sum(p.numel() for p in contestant.model.parameters() if p.requires_grad)
     if isinstance(contestant, Ours):
@@ -119,8 +119,8 @@ def _held(contestant: Contestant) -> int:
     return sum(storages.values()) + 2 * 4 * trained
 
 
-def _forget_gradients(contestant: Contestant) -> None:
-    """peft's loop starts every step without gradients; ours keeps one flat buffer."""
+def _free_gradients(contestant: Contestant) -> None:
+    """Free the gradients as peft's loop does before every step; our loop keeps one flat buffer."""
     if not isinstance(contestant, Ours):
         for parameter in contestant.model.parameters():
             parameter.grad = None

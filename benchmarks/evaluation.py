@@ -1,12 +1,13 @@
-"""GSM8K questions answered by this project's generation and by lm-eval's HFLM with its defaults, on the same model.
+"""Time to answer GSM8K questions, by this project's generation and by lm-eval's HFLM, with the same model.
 
     python -m benchmarks.evaluation --limit 200 --data-root FOLDER
     python -m benchmarks.evaluation --model llama3.2_3b --random --device cuda --dtype bfloat16 --peer-batch 16,64
 
-Questions go in chunks, each answered by all one after the other; the same task object scores them. lm-eval's default
-is a batch of 1; --peer-batch gives it another, or the best of several: the fastest on the first chunk. On CUDA ours
-answers twice, with steps that are launched kernel by kernel and with captured ones (--steps). --random: the shapes of
-a model whose weights are not at hand, with random ones and micro's tokenizer; nearly all answers are of full length.
+Questions are answered in chunks, each chunk by all contestants one after the other; the same task object scores all
+answers. lm-eval's default batch size is 1; --peer-batch sets another, or several, of which the fastest on the first
+chunk is used. On CUDA this project answers twice: with plain steps, whose kernels are launched one by one, and with
+captured ones (--steps). --random: random weights in the shapes of a model, with micro's tokenizer, if its weights are
+not available; nearly all answers then have full length.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks import report
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import loaded_model, random_model
 from sdsbench.data.sources import load
 from sdsbench.evaluation.generation import Generator, Request
@@ -33,13 +34,13 @@ PEER = "lm_eval"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "evaluation", __doc__, model="smollm2_135m", limit=200,
-        chunk=(40, "questions between two changes of the contestant"), max_new_tokens=256, batch=32,
-        peer_batch=("1", "lm-eval's default is 1; 4,8,16,32: the best of them"),
-        steps=(None, "how ours makes tokens: plain, captured or both (plain,captured; CUDA)"),
-        random=(False, "random weights; --model names the shapes"), device="cpu", dtype="float32", threads=2,
-        data_root=(None, "folder with the real GSM8K; without it this package's word problems"),
+        chunk=(40, "questions that a contestant answers at a time"), max_new_tokens=256, batch=32,
+        peer_batch=("1", "lm-eval's default is 1; of several (4,8,16,32) the fastest is used"),
+        steps=(None, "our decoding steps: plain, captured, or both (plain,captured; needs CUDA)"),
+        random=(False, "random weights in the shapes of --model"), device="cpu", dtype="float32", threads=2,
+        data_root=(None, "folder with the real GSM8K; default: generated word problems"),
     )  # fmt: skip
     torch.set_num_threads(given.threads)
     source = ["data.source=local", f"data.root={given.data_root}"] if given.data_root else ["data.source=embedded"]
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluation: Any = tasks.build(config.task).evaluations()[0]
     rows = list(load(evaluation.dataset, evaluation.split, config.data).take(range(given.limit)))
     first = [evaluation.prompt(row) for row in rows[: given.chunk]]
-    peer_batch = _best(model, tokenizer, given.peer_batch, first, given.max_new_tokens, evaluation.stop)
+    peer_batch = _fastest_batch_size(model, tokenizer, given.peer_batch, first, given.max_new_tokens, evaluation.stop)
     steps: Sequence[Any] = (given.steps or ("plain,captured" if device.type == "cuda" else "plain")).split(",")
     contestants = {f"sdsbench, {one} steps": _ours(model, tokenizer, given.batch, one) for one in steps}
     contestants[PEER] = _peer(model, tokenizer, peer_batch)
@@ -96,8 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _best(model: Any, tokenizer: Any, sizes: str, prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> int:
-    """The peer's fastest batch size on some prompts."""
+def _fastest_batch_size(
+    model: Any, tokenizer: Any, sizes: str, prompts: Sequence[str], new_tokens: int, stop: Sequence[str]
+) -> int:
+    """The peer's fastest batch size among comma-separated `sizes`, measured on `prompts`; a single one is not tried."""
     taken: dict[int, float] = {}
     for size in map(int, sizes.split(",")) if "," in sizes else ():
         began = time.perf_counter()
@@ -120,7 +123,7 @@ def _peer(model: Any, tokenizer: Any, batch: int) -> Any:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    # The tokenizer's own setting of the beginning-of-sequence token.
+    # The beginning-of-sequence token follows the tokenizer's own setting, as in this project's prompts.
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device=str(model.device))
 
     def answer(prompts: Sequence[str], new_tokens: int, stop: Sequence[str]) -> list[str]:

@@ -1,9 +1,9 @@
-"""Memory and time of a long training: resident memory and the processor time of a token, every hundred steps.
+"""Whether a long training slows down or grows: resident memory and processor time per token, every hundred steps.
 
     python -m benchmarks.growth --model smollm2_135m --dtype bfloat16 --steps 1000
 
-What libraries keep for every new shape grows with the shapes, so lengths are those of real batches. The row after the
-last step has memory against that after step 20 and the time of a token against that of the first hundred steps.
+Libraries cache something for every new shape, so batches have the lengths of real ones. The last row also has memory
+relative to that after step 20, and time per token relative to that of the first hundred steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.prepare import ready_to_train
 
@@ -25,10 +25,10 @@ EARLY, WINDOW = 20, 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "growth", __doc__, model="smollm2_135m", task="gsm8k", dtype="bfloat16",
         batch=(2, "examples a step"), steps=1000, threads=2,
-        data_root=(None, "folder with real data; without it this package's own"),
+        data_root=(None, "folder with real data; default: generated data"),
     )  # fmt: skip
     source = ["data.source=local", f"data.root={given.data_root}"] if given.data_root else ["data.source=embedded"]
     words = [f"model={given.model}", f"task={given.task}", "method=lora", f"dtype={given.dtype}", "device=cpu"]

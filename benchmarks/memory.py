@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory --device cuda --dtype bfloat16 --model llama3.2_3b --batch 4 --length 768
 
-The step is that of a run: the same loop, objective and optimizer on random weights at the real shapes; the second step
-is measured, since the first makes the moments. On a CPU the peak is the sum of torch's live tensors.
+The step is that of a run: the same loop, objective and optimizer, with random weights at the real shapes. The second
+step is measured, since the first creates the moments. On a CPU the peak is that of the bytes of live tensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import every_example_long, random_model
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.memory import Batch, allocated_bytes, training_bytes
@@ -26,7 +26,7 @@ from sdsbench.training.saved_bytes import PeakBytes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "memory", __doc__, model=("llama3.2_3b", "a shipped architecture"), device="cuda", dtype="bfloat16",
         methods="lora,dora,lora_pro,lora_xs,sds_lora", rank=32, batch=4, length=(768, "tokens of every example"),
     )  # fmt: skip
@@ -45,19 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measured(
     model: str, method: str, dtype: str, rank: int, batch: int, length: int, device: torch.device
 ) -> dict[str, Any]:
-    """Bytes of one method: the estimate, the measured peak, and the first against the second."""
+    """One method's row: estimated bytes, measured peak in bytes, and their ratio."""
     workload = every_example_long(batch, length)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         held = torch.cuda.memory_allocated(device)
-        contestant = _started(model, method, dtype, rank, workload, device)
+        contestant = _after_first_step(model, method, dtype, rank, workload, device)
         torch.cuda.reset_peak_memory_stats(device)
         contestant.step(workload.batch(1))
         peak = torch.cuda.max_memory_allocated(device) - held
     else:
         with PeakBytes() as live:
-            contestant = _started(model, method, dtype, rank, workload, device)
+            contestant = _after_first_step(model, method, dtype, rank, workload, device)
             live.peak = live.now
             contestant.step(workload.batch(1))
         peak = live.peak
@@ -69,8 +69,8 @@ def measured(
     return {"method": method, "estimate": estimate, "peak": peak, "ratio": round(estimate / peak, 4)}
 
 
-def _started(model: str, method: str, dtype: str, rank: int, workload: Any, device: torch.device) -> Ours:
-    """A method after its first step, which makes the optimizer's moments."""
+def _after_first_step(model: str, method: str, dtype: str, rank: int, workload: Any, device: torch.device) -> Ours:
+    """The method as a contestant that has made its first step, which creates the optimizer's moments."""
     base = random_model(model, getattr(torch, dtype), device)
     keys = {"warmup_steps": 1, "refresh": "never", "guard": 0.0} if method == "sds_lora" else {}
     contestant = Ours(method, base, Pad(), rank, workload, keys)

@@ -1,4 +1,4 @@
-"""The command line of a benchmark, from the defaults of its options."""
+"""Command-line parser of a benchmark, built from the defaults of its options."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def parsed(
+def parse_options(
     arguments: Sequence[str] | None, name: str, doc: str, out: str | None = "benchmarks/results", **defaults: Any
 ) -> argparse.Namespace:
-    """What is given to `python -m benchmarks.NAME`, whose module's text is `doc`.
+    """Parse the arguments of `python -m benchmarks.NAME`; the first line of `doc` is its description.
 
-    A default may come with its help, as (default, help). It decides the kind: False is a switch, True one with a
-    --no- form, a list holds what is accepted (the first is the default), None is a text that need not be given.
+    `defaults` maps option names to their default, or to (default, help). The default decides the kind of option: False
+    is a switch, True a switch with a --no- form, a list holds the accepted values (the first is the default), None is
+    an optional text, and any other value has its own type. `out`: default of --out; None: no such option.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc.splitlines()[0])
     for key, default in {**defaults, **({"out": out} if out else {})}.items():

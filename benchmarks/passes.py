@@ -1,14 +1,15 @@
-"""One optimizer step cut into passes of different sizes, and the share of the card's speed that each reaches.
+"""One optimizer step split into passes of different sizes, and the share of the card's speed that each reaches.
 
     python -m benchmarks.passes --model mistral_7b --device cuda --dtype bfloat16 --examples 32 --length 512
 
-Published protocols often say batch 1 with 32 steps of accumulation. The effective batch is the same however it is cut,
-so the cut is the harness's business (train.micro_tokens); this measures what it brings. Rounds take the cuts one after
-the other, and ratios are taken round by round.
+Published protocols often state batch 1 with 32 steps of accumulation. The split does not change the effective batch, so
+sdsbench chooses it (train.micro_tokens); this benchmark measures how much that saves. Every round runs all splits one
+after the other, and ratios are taken round by round.
 
-`share_of_peak` (model FLOP utilisation) counts what a training step of LoRA must compute, recomputation left out: 4
-operations for each weight of a linear layer and token (no gradient of frozen weights), 6 for each trained parameter,
-the output layer at target positions alone, and causal attention, over the published dense bf16 rate of the card.
+`share_of_peak` (model FLOP utilisation) is the rate of the operations that a training step of LoRA must make, relative
+to the card's published dense bf16 rate. Counted are, without recomputation: 4 operations for each weight of a linear
+layer and token (frozen weights have no gradient), 6 for each trained parameter and token, the output layer at target
+positions only, and causal attention.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from torch import nn
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import Workload, every_example_long, random_model, synchronize
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A6000": 155e12}  # dense bf16 operations a second
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "passes", __doc__, model=("llama3.2_3b", "a shipped architecture; its weights are random"),
-        method="lora", device="cuda", dtype="bfloat16", rank=32, examples=(32, "of an optimizer step"),
-        length=(512, "tokens of every example"), cuts=("1,4,16", "examples of a pass; the first is the reference"),
+        method="lora", device="cuda", dtype="bfloat16", rank=32, examples=(32, "examples of an optimizer step"),
+        length=(512, "tokens of every example"), cuts=("1,4,16", "examples in a pass; the first is the reference"),
         rounds=5,
     )  # fmt: skip
     device = torch.device(given.device)
@@ -48,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     peak = _peak(device)
     rows = []
     for cut, taken in seconds.items():
-        ratio = statistics.median(first / own for first, own in zip(seconds[cuts[0]], taken, strict=True))
         row = {"examples_a_pass": cut, "tokens_a_pass": cut * given.length, "passes": -(-given.examples // cut)}
+        if not taken:
+            rows.append(row | {"step_seconds": "does not fit"})
+            continue
+        ratio = statistics.median(first / own for first, own in zip(seconds[cuts[0]], taken, strict=True))
         row |= {"step_seconds": round(statistics.median(taken), 4), "speed_against_first": round(ratio, 3)}
         rate = needed / statistics.median(taken)
         row |= {"teraflops": round(rate / 1e12, 3), "share_of_peak": round(rate / peak, 4) if peak else ""}
@@ -66,22 +70,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(
     run: Ours, workload: Workload, cuts: Sequence[int], rounds: int, device: torch.device
 ) -> dict[int, list[float]]:
-    """Seconds of a step for each cut; one untimed round comes first."""
+    """Seconds of a step for each cut; one untimed round comes first.
+
+    No seconds for a cut whose passes do not fit into memory: training halves such passes (`TrainState.micro_limit`).
+    """
     seconds: dict[int, list[float]] = {cut: [] for cut in cuts}
+    fitting = set(cuts)
     for number in range(1 + rounds):
-        for cut in cuts:
+        for cut in [cut for cut in cuts if cut in fitting]:
             training = dataclasses.replace(run.training, micro_tokens=cut * workload.examples[0].length)
             synchronize(device)
             started = time.perf_counter()
             training.step_on(run.state, workload.batch(number))
             synchronize(device)
-            if number:
+            if run.state.micro_limit is not None:
+                run.state.micro_limit = None
+                fitting.discard(cut)
+                seconds[cut].clear()
+            elif number:
                 seconds[cut].append(time.perf_counter() - started)
     return seconds
 
 
 def operations(run: Ours, workload: Workload) -> float:
-    """Operations that one step must make (see above)."""
+    """Number of operations that one step must make, as the module's docstring defines it."""
     batch, facts = workload.batch(0), run.model.config
     tokens, targets = sum(example.length for example in batch), sum(example.targets for example in batch)
     head = run.model.get_output_embeddings()

@@ -1,10 +1,11 @@
-"""What a refresh of SDS-LoRA's bases costs, against an optimizer step of smollm2_135m at 1024 tokens.
+"""Time of a refresh of SDS-LoRA's bases, relative to an optimizer step of smollm2_135m at 1024 tokens.
 
     python -m benchmarks.refresh --threads 1 --dtype float32
 
-Random weights in the real shapes (speed does not depend on the values). Before: Householder QR, one layer after the
-other. After: what methods/linear_algebra.py does. Medians of interleaved repetitions; one CSV row per variant on
-standard output.
+Random weights in the real shapes, since speed does not depend on the values. Two ways to compute the bases are
+compared: "before", Householder QR of one layer after the other, and "after", the batched Cholesky QR of
+methods/linear_algebra.py, which training uses. Medians of interleaved repetitions; one CSV row per variant on standard
+output.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from sdsbench.methods.attach import attach
 from sdsbench.methods.linear_algebra import orthonormal_columns, thin_qr
 from sdsbench.methods.sds_lora import SDSLoRA, SDSLoRAConfig, refresh_due
 from sdsbench.models.architecture import shipped
 
-TOTAL_STEPS = 1000  # the run over which refreshes are amortised
+TOTAL_STEPS = 1000  # length of the run over whose steps the cost of refreshes is spread
 
 
 def main() -> None:
-    arguments = parsed(
+    arguments = parse_options(
         None, "refresh", __doc__, out=None, rank=32, dtype=["float32", "bfloat16"], device="cpu", threads=1,
         repetitions=5,
     )  # fmt: skip
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def _interleaved(variants: dict[str, Callable[[], None]], repetitions: int, device: str) -> dict[str, float]:
-    """Median seconds of each variant; one warm-up round, then rounds in which every variant has its turn."""
+    """Median seconds of each variant over `repetitions` rounds that run all variants; one untimed round comes first."""
     measured: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repetitions + 1):
         for name, work in variants.items():

@@ -1,4 +1,4 @@
-"""CSV with what produced it, ratios pair by pair, a text table and a plot."""
+"""Results of a benchmark: ratios, a CSV file with the versions that produced it, a text table and a plot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Rows = Mapping[str, dict[str, Any]]
 
 
 def add_speeds(rows: Rows, seconds: Mapping[str, Sequence[float]], tokens: Sequence[int], references: Sequence[str]):
-    """tokens/s (20th, 50th, 80th percentile) and the median, over rounds, of the time against each reference."""
+    """Add to each row tokens/s (20th, 50th, 80th percentile) and the median over rounds of its time relative to each
+    reference. `seconds`: of every round, by contestant; `tokens`: of every round."""
     for name, taken in seconds.items():
         speeds = [count / second for count, second in zip(tokens, taken, strict=True)]
         low, middle, high = np.percentile(speeds, [20, 50, 80])
@@ -34,14 +35,14 @@ def add_speeds(rows: Rows, seconds: Mapping[str, Sequence[float]], tokens: Seque
 
 
 def add_ratio(row: dict[str, Any], rows: Rows, key: str, references: Sequence[str]) -> None:
-    """row[key] against the same of each reference."""
+    """Add to the row its value of `key` relative to that of each reference."""
     for reference in references:
         if rows.get(reference, {}).get(key):
             row[f"{key}_against_{reference}"] = round(row[key] / rows[reference][key], 3)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], device: torch.device) -> None:
-    """One row a contestant; the facts of the run, device, versions and date on every row."""
+    """Write one CSV row per contestant, each with the facts of the run, device, versions and date."""
     path.parent.mkdir(parents=True, exist_ok=True)
     where = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
@@ -57,7 +58,7 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as aligned text."""
+    """The rows as a table of aligned text."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [columns, *[[_text(row.get(column, "")) for column in columns] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -65,7 +66,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def plot_steps(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], device: torch.device) -> None:
-    """Speed with its percentiles, and memory saved for backward, side by side."""
+    """Plot two bar charts side by side: speed with its percentiles, and memory saved for backward."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Several LoRA runs side by side against the same runs one after the other, interleaved.
+"""Speed of several runs trained side by side in one process, against the same runs one after the other, interleaved.
 
 python -m benchmarks.side_by_side --model micro --runs 8
 """
@@ -16,13 +16,13 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import Ours, Pad
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import drawn, gsm8k, loaded_model, random_model, synchronize
 from sdsbench.training.side_by_side import Member, SideBySide
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "side_by_side", __doc__, model="micro", method="lora", device="cpu", dtype="float32", runs=8,
         rank=8, batch=8, rounds=5, threads=2,
     )  # fmt: skip

@@ -3,8 +3,8 @@
     python -m benchmarks.steps --model smollm2_135m --rank 32 --steps 5
     python -m benchmarks.steps --model llama3.2_3b --device cuda --dtype bfloat16 --batch 4 --max-length 768 --rank 32
 
-One round gives every contestant the same batch, one after the other; ratios are taken round by round, so that a machine
-that slows down slows both. Writes benchmarks/results/steps-*.csv (one row a contestant) and a plot beside it.
+One round gives every contestant the same batch, one after the other. Ratios are taken round by round, so that a machine
+that slows down affects both sides. Writes benchmarks/results/steps-*.csv (one row per contestant) and a plot beside it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.contestants import METHODS, PEFT, REFERENCES, Contestant, Pad, builder
-from benchmarks.options import parsed
+from benchmarks.options import parse_options
 from benchmarks.workloads import Workload, drawn, gsm8k, loaded_model, random_model, synchronize
 from sdsbench.training.saved_bytes import PeakBytes, saved_bytes
 
@@ -29,12 +29,12 @@ NEW_TOKENS = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parsed(
+    given = parse_options(
         arguments, "steps", __doc__, model=("smollm2_135m", "micro, smollm2_135m, or a shipped architecture"),
         device="cpu", dtype="float32", threads=(2, "CPU threads"), rank=32, batch=(8, "examples in a step"),
-        max_length=512, data_root=(None, "folder with the real GSM8K; without it this package's word problems"),
+        max_length=512, data_root=(None, "folder with the real GSM8K; default: generated word problems"),
         steps=(5, "timed steps; 0: only exact counts"), warmup=1, counts=(True, "memory and generation"),
-        plot=(True, "a picture beside the CSV"), generate=(0, "prompts for generation speed; 0: not measured"),
+        plot=(True, "a plot beside the CSV"), generate=(0, "prompts for generation speed; 0: not measured"),
         contestants=",".join((*METHODS, *PEFT)),
     )  # fmt: skip
     torch.set_num_threads(given.threads)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         contestant = builder(name, base, tokenizer, given.rank, workload)()
         if given.counts:
-            rows[name] |= _alone(contestant, workload, device, given.generate)
+            rows[name] |= _measure_alone(contestant, workload, device, given.generate)
         if given.steps:
             built[name] = contestant
         print(f"{name}: {rows[name]}", file=sys.stderr)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _subject(given: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any, Workload]:
-    """(model, tokenizer, workload): pretrained with GSM8K where weights are at hand, else random at real shapes."""
+    """(model, tokenizer, workload): pretrained weights and GSM8K if the weights are available, else random ones."""
     if given.model in ("micro", "smollm2_135m") and device.type == "cpu":
         model, tokenizer = loaded_model(given.model, dtype)
         return model, tokenizer, gsm8k(given.model, tokenizer, given.batch, given.max_length, given.data_root)
@@ -82,10 +82,10 @@ def _subject(given: argparse.Namespace, device: torch.device, dtype: torch.dtype
     return model, Pad(), drawn(model.config.vocab_size, given.batch, given.max_length)
 
 
-def _alone(contestant: Contestant, workload: Workload, device: torch.device, prompts: int) -> dict[str, Any]:
-    """Counts that need no clock (saved bytes, peak), start-up seconds and generation speed."""
+def _measure_alone(contestant: Contestant, workload: Workload, device: torch.device, prompts: int) -> dict[str, Any]:
+    """Measurements of one contestant alone: saved bytes, peak bytes of a step, start-up seconds, generation speed."""
     batch = workload.batch(0)
-    contestant.step(batch)  # makes optimizer state; ends SDS-LoRA's warm-up
+    contestant.step(batch)  # creates optimizer state; ends SDS-LoRA's warm-up
     saved = saved_bytes(contestant.model, lambda: contestant.loss(batch))
     found: dict[str, Any] = {"init_seconds": round(contestant.init_seconds, 3), "saved_bytes": saved}
     if device.type == "cuda":
@@ -113,7 +113,7 @@ def _alone(contestant: Contestant, workload: Workload, device: torch.device, pro
 def _interleaved(
     built: dict[str, Contestant], workload: Workload, warmup: int, steps: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of every timed step by contestant; every round has one batch for all, in an order that rotates."""
+    """Seconds of every timed step, by contestant. In a round all make a step on one batch; their order rotates."""
     seconds: dict[str, list[float]] = {name: [] for name in built}
     names = list(built)
     for number in range(warmup + steps):

@@ -1,4 +1,4 @@
-"""What is measured on: a model at real shapes and batches of real or drawn lengths, equal for every contestant."""
+"""Models at real shapes, and batches of real or random lengths that are equal for every contestant."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 from sdsbench.models import architecture
 from sdsbench.training.causal import EncodedText
 
-LENGTHS = (5.4, 0.47)  # of log lengths: mean 245 tokens; random batches of 4 pad to a third, as MetaMathQA's do
-RESPONSE_SHARE = 0.6  # of an example's tokens that carry loss where lengths are drawn
+# Mean and standard deviation of log lengths: 245 tokens on average; random batches of 4 are padding to a third, as
+# those of MetaMathQA.
+LENGTHS = (5.4, 0.47)
+RESPONSE_SHARE = 0.6  # share of an example's tokens that carry loss if lengths are random
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,12 @@ class Workload:
     batch_size: int
 
     def batch(self, number: int) -> list[EncodedText]:
-        """Batch `number`; wraps round."""
+        """Batch `number`; after the last example the first follows again."""
         start = number * self.batch_size
         return [self.examples[(start + i) % len(self.examples)] for i in range(self.batch_size)]
 
     def padding_share(self, batches: int) -> float:
-        """Share of positions that a right-padded batch wastes."""
+        """Share of positions that are padding in right-padded batches."""
         padded = sum(max(e.length for e in self.batch(n)) * self.batch_size for n in range(batches))
         return 1 - sum(e.length for n in range(batches) for e in self.batch(n)) / padded
 
@@ -47,13 +49,13 @@ def drawn(vocabulary: int, batch_size: int, max_length: int, count: int = 256, s
 
 
 def every_example_long(batch_size: int, length: int, count: int = 256) -> Workload:
-    """Examples of `length` tokens only: batches without padding."""
+    """Examples that all have `length` tokens, so that batches need no padding."""
     example = EncodedText(tuple(range(3, 3 + length)), int(length * (1 - RESPONSE_SHARE)))
     return Workload(f"all of {length} tokens", [example] * count, batch_size)
 
 
 def gsm8k(model_name: str, tokenizer: Any, batch_size: int, max_length: int, root: str | None) -> Workload:
-    """GSM8K training examples: the real ones where `root` holds them, else this package's own word problems."""
+    """GSM8K training examples: the real ones in the folder `root`, or generated word problems if `root` is None."""
     from sdsbench.data.held_back import load_training
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.tasks import base as tasks
@@ -90,6 +92,6 @@ def loaded_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what the device was given to do, so that a clock read next measures it."""
+    """Wait until the device has finished its work, so that a clock read next includes it."""
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -1,10 +1,11 @@
-"""Runs the commands of README.md and docs/tutorial.md, so that what they tell users stays true.
+"""Run the commands of README.md and docs/tutorial.md, so that these pages stay true. HTML comments mark the blocks:
 
-    <!-- run -->                     the shell commands of the block that follows, at the root of the checkout
-    <!-- file: PATH -->              the block that follows is a file of a user's own folder
-    <!-- run beside these files -->  commands in that folder
+    <!-- run -->                     run the shell commands of the next block at the root of the checkout
+    <!-- file: PATH -->              write the next block as this file of a temporary folder
+    <!-- run beside these files -->  run the shell commands of the next block in that folder
 
-`sdsbench` and `python` are those of .venv; the first command that fails ends the check with its output.
+`sdsbench` and `python` are those of .venv. The first command of a page that fails ends the check of that page and its
+output is printed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ RUN, BESIDE = "run", "run beside these files"
 
 
 def blocks(readme: str, mark: str) -> list[str]:
-    """The contents of the fences that follow a mark."""
+    """The contents of the fenced blocks that follow a mark."""
     return re.findall(rf"<!-- {mark} -->\s*```\w+\n(.*?)```", readme, flags=re.S)
 
 
@@ -35,14 +36,14 @@ def commands(readme: str, mark: str) -> list[str]:
 
 
 def write_files(readme: str, folder: Path) -> None:
-    """The files that the README tells users to write."""
+    """Write the files that the page tells users to write."""
     for name, text in re.findall(r"<!-- file: (\S+) -->\s*```\w+\n(.*?)```", readme, flags=re.S):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
 
 
 def run(command: str, folder: Path) -> bool:
-    """Run one command; prints its duration, and its output where it failed."""
+    """Run one command, print its duration, and its output if it fails. Returns whether it succeeded."""
     path, started = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", time.monotonic()
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
@@ -55,7 +56,8 @@ def run(command: str, folder: Path) -> bool:
 
 
 def check(page: str) -> bool:
-    """Run the commands of a page, in a folder that holds the files it tells users to write."""
+    """Run the commands of a page until one fails, with the files that it tells users to write. Returns whether all
+    succeeded."""
     text = (ROOT / page).read_text()
     with tempfile.TemporaryDirectory() as name:
         write_files(text, Path(name))

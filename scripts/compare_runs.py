@@ -1,6 +1,6 @@
-"""Are the finished runs of two folders bitwise equal, except for times and attempts?
+"""Compare the finished runs of two folders: they must be bitwise equal, except for times and attempts.
 
-python scripts/compare_runs.py results/runs /elsewhere/runs     # exit code 1 and a line per difference if not
+python scripts/compare_runs.py results/runs /elsewhere/runs     # different: exit code 1, a line per run
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMPARED = ("run_id", "status", "scores", "losses", "tokens", "parameters", "con
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Everything of a finished run that must not depend on how often it was interrupted."""
+    """The parts of a finished run that must not depend on how often it was interrupted."""
     record = read_record(folder / "record.json").model_dump(mode="json")
     found = {f"record.{key}": record[key] for key in COMPARED}
     for line in metrics.read(folder / "metrics.jsonl"):
@@ -32,7 +32,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """A line for each run that is missing, unfinished or different."""
+    """Yield a line for each run that is missing, unfinished or different."""
     names = {path.parent.name for root in (one, other) for path in root.glob("*/record.json")}
     if not names:
         yield f"no records in {one} and {other}"

@@ -1,10 +1,10 @@
-"""kill -9 at random moments, over and over, on a plan with two workers: nothing lost, nothing twice, nothing changed.
+"""Kill the workers of a plan with kill -9 at random moments, and check that no run is lost, repeated or changed.
 
     python scripts/fault_campaign.py FOLDER                        # 20 runs, 50 kills
     python scripts/fault_campaign.py FOLDER --runs 2 --kills 3     # the short form that CI runs
 
-Every tenth kill takes the sweep itself, whose workers then find themselves alone; the sweep is started again at once.
-Each record is compared bitwise with that of an uninterrupted sweep of the same plan, made first.
+Every tenth kill hits the process of `sdsbench sweep` instead of one of its two workers; the sweep is then started again
+at once. Each record is compared bitwise with that of an uninterrupted sweep of the same plan, which runs first.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ def sweep(folder: Path, root: Path) -> subprocess.Popen[bytes]:
 
 
 def finished(root: Path) -> dict[str, str]:
-    """run id -> checksum of every done record. A record that cannot be read fails the campaign here."""
+    """run id -> checksum of every done record. Raises if a record cannot be read, which ends the campaign."""
     records = [read_record(path) for path in root.glob("*/record.json")]
     return {record.run_id: record.checksum for record in records if record.status == "done"}
 
 
 def steps_done(root: Path) -> int:
-    """Optimizer steps in the metrics of all runs: how far the plan is, by no clock."""
+    """Number of optimizer steps in the metrics of all runs: the plan's progress, independent of the machine's speed."""
     return sum(len(path.read_bytes().splitlines()) for path in root.glob("*/metrics.jsonl"))
 
 
 def campaign(folder: Path, root: Path, kills: int, runs: int, chance: random.Random) -> int:
-    """Kill up to `kills` times, at moments drawn from the plan's steps and stages; then let the sweep end.
+    """Kill up to `kills` times, at random steps of the plan and random moments after them; then let the sweep end.
 
-    Returns the number of kills made: fewer where the plan was over before the last.
+    Returns the number of kills made, which is lower if the plan ended before the last one.
     """
     process, made, done = sweep(folder, root), 0, {}
     moments = sorted(chance.randrange(runs * STEPS) for _ in range(kills))
     while len(done) < runs:
         while process.poll() is None and (made == len(moments) or steps_done(root) < moments[made]):
             time.sleep(0.02)
-        time.sleep(chance.choice([0.0, 0.0, 0.3, 1.0, 3.0]))  # later than a step: while loading, evaluating, ending
+        time.sleep(chance.choice([0.0, 0.0, 0.3, 1.0, 3.0]))  # kills also hit loading, evaluation, the run's end
         now = finished(root)
         changed = [identity for identity in done if now.get(identity) != done[identity]]
         if changed:
@@ -86,7 +86,7 @@ def campaign(folder: Path, root: Path, kills: int, runs: int, chance: random.Ran
 
 
 def run_twice(root: Path) -> list[str]:
-    """Runs that more than one attempt finished, or with a step more than once in their metrics."""
+    """A line for each run that was not finished by exactly one attempt, or whose metrics lack or repeat a step."""
     found = []
     for path in root.glob("*/record.json"):
         attempts = [attempt.status for attempt in read_record(path).attempts]
@@ -111,7 +111,7 @@ def main() -> int:
         return 2
     chance, made, done, problems = random.Random(given.seed), 0, 0, []
     rounds = 0
-    while made < given.kills and not problems:  # where a plan was over before its last kill, the rest fall in another
+    while made < given.kills and not problems:  # if a plan ended early, the other kills need a new one
         root = given.folder / f"runs-{rounds}"
         made += campaign(given.folder, root, given.kills - made, given.runs, chance)
         problems = [*differences(root, alone), *run_twice(root)]

@@ -1,7 +1,7 @@
-"""What scripts/gpu_suite.sh asks of Python: which packages are there, and pytest's outcome as JSON.
+"""Helper of scripts/gpu_suite.sh: writes the installed packages, or the outcome of pytest, as JSON.
 
-python scripts/gpu_suite.py packages FILE [--dry-run]
-python scripts/gpu_suite.py tests FILE FOLDER ...
+python -m scripts.gpu_suite packages FILE [--dry-run]
+python -m scripts.gpu_suite tests FILE PROGRESS FOLDER ... [--dry-run]
 """
 
 from __future__ import annotations
@@ -16,29 +16,38 @@ import tempfile
 import tomllib
 from collections import Counter
 from pathlib import Path
-from xml.etree import ElementTree  # of a file that pytest, started here, has just written
 
 from packaging.requirements import Requirement
+
+from scripts import gpu_progress
 
 ROOT = Path(__file__).parent.parent
 TESTING = ("pytest", "hypothesis", "peft", "torchao")
 NEEDED = {"torch", "transformers", "peft", "hydra-core", "pydantic", "click", "datasets", "lm-eval"} | {*TESTING[:2]}
-"""Without these no part begins; what else is missing fails or skips what uses it, and is null in packages.json."""
+"""Without these packages no part begins. Other missing ones are null in packages.json; tests that need them fail or are
+skipped."""
+
+NO_TESTS_LEFT = 5  # pytest's exit code where every test was deselected
 
 _WORKERS = min(4, (os.cpu_count() or 1) // 2) if importlib.util.find_spec("xdist") else 0
-"""Processes of pytest, which share the GPU: most of a test's time is the processor's."""
+"""Number of pytest processes, which share the GPU: most of a test's time is spent on the CPU."""
 
 
 def main(words: list[str]) -> int:
     command, file, *rest = words
-    found, code = packages("--dry-run" in rest) if command == "packages" else tests(rest)
+    dry_run = "--dry-run" in rest
+    if command == "packages":
+        found, code = packages(dry_run)
+    else:
+        progress, *places = (word for word in rest if word != "--dry-run")
+        found, code = tests(Path(progress), places, dry_run)
     if found:
         Path(file).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     return code
 
 
 def packages(dry_run: bool) -> tuple[dict[str, object], int]:
-    """(device, versions and a hash of the code, 0), or ({}, 3) where CUDA or a package is missing."""
+    """(device, versions and a hash of the code, 0), or ({}, 3) if CUDA or an indispensable package is missing."""
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = sorted({Requirement(line).name for line in needed} | set(TESTING))
     versions = {name: _version(name) for name in names}
@@ -70,25 +79,29 @@ def _version(name: str) -> str | None:
         return None
 
 
-def tests(places: list[str]) -> tuple[dict[str, object], int]:
-    """(counts, and every failure by name, pytest's exit code) of the tests that are marked gpu in some folders."""
+def tests(progress: Path, places: list[str], dry_run: bool) -> tuple[dict[str, object], int]:
+    """(counts and failures of the tests that are marked gpu below `places`, pytest's exit code).
+
+    Tests whose end is in `progress` are not repeated. A dry run takes the same tests' variants for the CPU.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short"]
+        done = Path(folder) / "done"
+        whole, _, _cut_off = (progress.read_text() if progress.exists() else "").rpartition("\n")
+        for path in (progress, done):
+            path.write_text(whole + "\n" if whole else "")
+        command = [sys.executable, "-m", "pytest", "-m", "not gpu and not slow" if dry_run else "gpu"]
+        command += ["-p", "scripts.gpu_progress", "-p", "no:cacheprovider", "--tb=short"]
         command += ["-n", str(_WORKERS)] if _WORKERS > 1 else []
-        code = subprocess.run([*command, f"--junitxml={report}", *places], cwd=ROOT).returncode
-        if not report.exists():
-            return {}, code
-        cases = list(ElementTree.parse(report).iter("testcase"))  # noqa: S314 - pytest wrote it just now
-    outcomes, failures = Counter[str](), {}
-    for case in cases:
-        kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
-        outcomes[kinds[0] if kinds else "passed"] += 1
-        if kinds and kinds[0] != "skipped":
-            text = next(child for child in case if child.tag == kinds[0]).get("message") or ""
-            failures[f"{case.get('classname')}::{case.get('name')}"] = text[:1000]
-    seconds = round(sum(float(case.get("time") or 0) for case in cases), 1)
-    return {"outcomes": dict(outcomes), "failures": failures, "seconds": seconds}, code
+        variables = {**os.environ, gpu_progress.PROGRESS: str(progress), gpu_progress.DONE: str(done)}
+        code = subprocess.run([*command, *places], cwd=ROOT, env=variables).returncode
+    if code == NO_TESTS_LEFT:
+        code = 0
+    if code not in (0, 1):  # pytest itself failed, or was stopped
+        return {}, code
+    ends = gpu_progress.lines_of(progress)
+    failures = {end["test"]: end["message"] for end in ends if end["outcome"] == "failed"}
+    seconds = round(sum(end["seconds"] for end in ends), 1)
+    return {"outcomes": Counter(end["outcome"] for end in ends), "failures": failures, "seconds": seconds}, code
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can prove, in one command: the tests that are marked gpu, then the benchmark tables.
+# All checks that need a GPU, in one command: the tests that are marked gpu, then the benchmark tables (docs/speed.md).
 #
 #   scripts/gpu_suite.sh [--wheels FOLDER] [--minutes 9] [--dry-run] OUT
 #
-# OUT gets at most 8 files: packages.json, tests-*.json and CSV tables. A part whose file is there is done, so the same
-# command goes on after --minutes are over (exit code 75), or after a call was cut off. Needs torch with CUDA,
-# transformers and peft; what else is missing comes from the wheels in FOLDER (scripts/gpu_wheels.sh collects them where
-# there is a network). Nothing is downloaded. --dry-run does the same on a CPU, at tiny sizes.
+# OUT gets at most 8 files: packages.json, tests-*.json and CSV tables. A part whose file exists is skipped, so the same
+# command continues after --minutes are over (exit code 75), or after a call was cut off. Needs torch with CUDA,
+# transformers and peft; other packages can come from the wheels in FOLDER (scripts/gpu_wheels.sh collects them on a
+# machine with a network). Nothing is downloaded. --dry-run does the same on a CPU, at tiny sizes.
 set -euo pipefail
 wheels='' minutes=9 dry='' out=''
 while (($#)); do
@@ -32,25 +32,25 @@ mkdir "$work/site"
 if [[ -n $wheels ]]; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$work/site" "$wheels"/*.whl
 fi
-"$python" setup.py --quiet egg_info --egg-base "$work/site" # entry points and version, as an installation has them
+"$python" setup.py --quiet egg_info --egg-base "$work/site" # entry points and version, as if sdsbench were installed
 PYTHONPATH=$PYTHONPATH:$work/site
 
-# part FILE COMMAND ...: runs the command, whose results are below $work/part, and keeps them as FILE.
+# part FILE COMMAND ...: run the command, which writes FILE into $work/part, and keep FILE in $out.
 part() {
   local file=$1 left=$((end - SECONDS)) code=0
   shift
   if [[ -e $out/$file ]]; then echo "== $file: done before"; return; fi
-  if ((left < 20)); then echo "== $file: no time is left; the same command goes on here"; exit 75; fi
+  if ((left < 20)); then echo "== $file: no time is left; the same command continues here"; exit 75; fi
   echo "== $file: $*"
   rm -rf "$work/part"
   mkdir "$work/part"
   timeout --kill-after=10 "$left" "$@" || code=$?
-  if ((code == 124 || code == 137)); then echo "== $file: cut off by --minutes $minutes; the same command repeats it"; exit 75; fi
+  if ((code == 124 || code == 137)); then echo "== $file: cut off by --minutes $minutes; the same command goes on with it"; exit 75; fi
   if [[ ! -e $work/part/$file ]]; then echo "== $file: failed with code $code" >&2; failed=yes; return; fi
   mv "$work/part/$file" "$out/$file"
 }
 
-"$python" scripts/gpu_suite.py packages "$work/packages.json" ${dry:+--dry-run} || exit 3
+"$python" -m scripts.gpu_suite packages "$work/packages.json" ${dry:+--dry-run} || exit 3
 if [[ ! -e $out/packages.json ]]; then
   cp "$work/packages.json" "$out/packages.json"
 elif ! cmp -s "$work/packages.json" "$out/packages.json"; then
@@ -60,7 +60,7 @@ fi
 failed=''
 if [[ -n $dry ]]; then
   device=cpu dtype=float32 training='tests/methods/test_gradients.py tests/training/test_optimizer.py'
-  runs=tests/runs/test_places.py
+  runs=tests/runs/test_device.py
   model=smollm2_135m steps=(--model micro --batch 2 --rank 4 --steps 1 --contestants lora,peft_lora)
   memory=(--batch 1 --length 16 --rank 4 --methods lora) passes=(--examples 2 --length 16 --rank 4 --cuts 1,2 --rounds 1)
   group=(--model micro --runs 2 --rounds 1 --batch 2)
@@ -76,7 +76,10 @@ else
 fi
 for name in training runs; do
   # shellcheck disable=SC2086 # a list of folders
-  part "tests-$name.json" "$python" scripts/gpu_suite.py tests "$work/part/tests-$name.json" ${!name}
+  progress=$out/.tests-$name.jsonl # one line a test, so that a call that is cut off repeats none
+  part "tests-$name.json" "$python" -m scripts.gpu_suite tests "$work/part/tests-$name.json" "$progress" ${!name} \
+    ${dry:+--dry-run}
+  if [[ -e $out/tests-$name.json ]]; then rm -f "$progress"; fi
 done
 common=(--device "$device" --dtype "$dtype" --out "$work/part")
 rank=$([[ -n $dry ]] && echo r4-b2 || echo r32-b4)

@@ -3,9 +3,9 @@
     git clone https://github.com/AGI-Edgerunners/LLM-Adapters
     python scripts/prepare_commonsense.py LLM-Adapters data      then: data.source=local data.root=data
 
-Read are <folder>/dataset/<benchmark>/{train,test}.json and <folder>/ft-training_set/commonsense_170k.json (both also
-without dataset/ and ft-training_set/). Every test set and the mixture must be there; train.json is needed for tuning
-only. A file with other columns or another number of rows than the published one is refused, and nothing is written.
+It reads <folder>/dataset/<benchmark>/{train,test}.json and <folder>/ft-training_set/commonsense_170k.json (both also
+without dataset/ and ft-training_set/). Every test set and the mixture must exist; train.json is needed for tuning only.
+If a file has other columns or another number of rows than the published one, nothing is written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COUNTS: Mapping[tuple[str, str], int] = {  # (data set, split) -> rows as publis
 
 
 def convert(source: Path, target: Path, counts: Mapping[tuple[str, str], int] = COUNTS) -> list[str]:
-    """Write all parquet files below `target`; returns a line a file. Raises Unavailable with every problem."""
+    """Write all parquet files below `target` and return a line for each. Raises Unavailable with all problems."""
     tables, problems = {}, []
     for (name, split), count in counts.items():
         try:
@@ -55,7 +55,7 @@ def convert(source: Path, target: Path, counts: Mapping[tuple[str, str], int] = 
 
 
 def _read(source: Path, name: str, split: str, count: int) -> list[dict[str, str]] | None:
-    """The rows of a file; None for a missing train.json of a benchmark."""
+    """The rows of a file; None if it is a benchmark's train.json and missing. Raises Unavailable for a bad file."""
     if name == MIXTURE:
         places = [source / "ft-training_set" / f"{MIXTURE}.json", source / f"{MIXTURE}.json"]
     else:

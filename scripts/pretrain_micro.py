@@ -1,8 +1,8 @@
-"""Make the `micro` model from nothing: `python -m scripts.pretrain_micro`.
+"""Pretrain the `micro` model from random weights: `python -m scripts.pretrain_micro`.
 
 A Llama of about 1.1 million parameters, trained on generated text (pretrain_micro_text.py) and written to
-sdsbench/synthetic/micro/ with its tokenizer and a model card. One seed, one thread and bf16 compute give the same file
-again on the same kind of processor.
+sdsbench/synthetic/micro/ with its tokenizer and a model card. With one thread, the same seed gives the same file on the
+same kind of processor. Computed in bf16.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scripts.pretrain_micro_tokenizer import POSITIONS, SPECIAL, VOCABULARY, sav
 
 FOLDER = Path(__file__).parent.parent / "sdsbench" / "synthetic" / "micro"
 ROWS, COLUMNS = 12, 192  # tokens per step: 2304
-PEAK_RATE, WARMUP, COOLDOWN = 4e-3, 100, 0.4  # the last 40 % of the steps go down to zero
+PEAK_RATE, WARMUP, COOLDOWN = 4e-3, 100, 0.4  # the rate falls to zero over the last 40 % of the steps
 
 
 def configuration(tokenizer: Tokenizer) -> LlamaConfig:
@@ -49,7 +49,7 @@ def configuration(tokenizer: Tokenizer) -> LlamaConfig:
 
 
 def token_rows(tokenizer: Tokenizer, seed: int) -> Iterator[torch.Tensor]:
-    """Batches of ROWS x (COLUMNS + 1) tokens: documents one after another, half of them opened by <bos>."""
+    """Batches of ROWS x (COLUMNS + 1) tokens: concatenated documents, half of them with a leading <bos>."""
     rng = np.random.default_rng([seed, 2])
     stream = documents(rng)
     bos, eos = tokenizer.token_to_id("<bos>"), tokenizer.token_to_id("<eos>")
@@ -64,13 +64,13 @@ def token_rows(tokenizer: Tokenizer, seed: int) -> Iterator[torch.Tensor]:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Warm up, hold, then go down in a straight line."""
+    """Rate of a step: linear warm-up, constant, then linear decay to zero."""
     cooldown = int(COOLDOWN * steps)
     return PEAK_RATE * min(1.0, (step + 1) / WARMUP, (steps - step) / cooldown)
 
 
 def train(model: LlamaForCausalLM, tokenizer: Tokenizer, steps: int, seed: int) -> float:
-    """Train in place; returns the mean loss of the last 50 steps."""
+    """Train in place and return the mean loss of the last 50 steps. Raises RuntimeError if a loss is not finite."""
     decayed = [weight for weight in model.parameters() if weight.ndim == 2]
     others = [weight for weight in model.parameters() if weight.ndim != 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
@@ -121,7 +121,7 @@ A Llama of {parameters:,} parameters (embeddings tied) for sweeps and tests in s
 
 
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, card: str, folder: Path) -> None:
-    """Write beside the folder, then move file by file, so that no half-written file is ever seen."""
+    """Write into a temporary folder, then move file by file, so that no incomplete file is ever in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".micro-") as name:
         staged = Path(name)

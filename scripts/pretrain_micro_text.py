@@ -1,9 +1,9 @@
 """The generated text that the micro model is pretrained on.
 
-The model is to know the words, the digits and the arithmetic of the embedded tasks, and to have read stories with sums,
-but never in the prompt of fine-tuning: instructions are followed by other things than sums, and sums stand in other
-formats. Stories come from the `pretrain` split only (disjoint from train, validation and test), and only from the
-templates in STORIES, so that fine-tuning has something left to teach.
+The model should know the words, digits and arithmetic of the embedded tasks, and have read stories with sums, but never
+in the prompt format of fine-tuning: instructions have answers without sums, and sums occur in other formats. Stories
+come only from the `pretrain` split, which is disjoint from train, validation and test, and only from the templates in
+STORIES, so that fine-tuning can still improve the model.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def pick(rng: Rng, options: object) -> str:
 
 
 def sample_equation(rng: Rng) -> tuple[int, str, int, int]:
-    """left, operator, right, result; all from 1 to LARGEST, drawn as the word problems' steps are."""
+    """left, operator, right, result; all from 1 to LARGEST, distributed like the word problems' steps."""
     sign = "+-*/"[rng.integers(4)]
     if sign in "+-":
         high = 100 if rng.random() < 0.6 else 30
@@ -93,7 +93,7 @@ def _equations(problem: WordProblem) -> list[str]:
 
 
 def story(rng: Rng) -> str:
-    """A problem of the pretraining split in a format that fine-tuning does not use."""
+    """A problem of the `pretrain` split in a format that fine-tuning does not use."""
     problem = draw_problem("pretrain", rng, STORIES)
     steps = _equations(problem)
     kind = rng.integers(4)
@@ -169,7 +169,7 @@ def instruction_pair(rng: Rng) -> tuple[str, str]:
 
 
 def about_a_question(rng: Rng) -> tuple[str, str]:
-    """A word problem in the prompt of fine-tuning, followed by who or what it is about and by no sum."""
+    """A word problem in the prompt of fine-tuning; the answer names a person or thing in it and has no sum."""
     problem = draw_problem("pretrain", rng)
     named = (problem.words[slot] for slot in ("name", "friend", "things", "day", "place"))
     about = pick(rng, [word for word in named if word in problem.question])
@@ -182,7 +182,7 @@ def instruction(rng: Rng) -> str:
 
 
 def phrases(rng: Rng) -> str:
-    """The words of worked solutions, without numbers and in no order, so that no token is new to fine-tuning."""
+    """The words of worked solutions, without numbers and shuffled, so that fine-tuning meets no new token."""
     lines = []
     for _ in range(rng.integers(2, 6)):
         problem = draw_problem("pretrain", rng)
@@ -194,7 +194,7 @@ def phrases(rng: Rng) -> str:
 
 
 def retold(rng: Rng) -> str:
-    """A story of any template told twice: the model learns to copy."""
+    """A story of any template, twice, from which the model learns to copy."""
     text = draw_problem("pretrain", rng).question.rsplit(". ", 1)[0]
     return f"{text}. {pick(rng, ('Once more:', 'Again:', 'I repeat.'))} {text}."
 
@@ -239,7 +239,7 @@ def documents(rng: Rng) -> Iterator[str]:
 
 
 def tokenizer_text(rng: Rng) -> Iterator[str]:
-    """Text that the vocabulary is made from: the stream, and the words of solutions and exercises."""
+    """Text for training the tokenizer: documents of the stream, solutions of problems, and exercises."""
     stream = documents(rng)
     for _ in range(12_000):
         yield next(stream)

@@ -13,12 +13,12 @@ from scripts.pretrain_micro_text import HEADER, RESPONSE, tokenizer_text
 VOCABULARY = 1024
 POSITIONS = 512
 SPECIAL = ("<pad>", "<bos>", "<eos>")
-# One digit; an operator with its spaces; a word with its leading space; other marks; spaces. Nothing is dropped.
+# A digit, an operator with its spaces, a word with its leading space, other marks, or spaces; together any text.
 PIECES = r" [-+*/=] |[0-9]| ?\p{L}+| ?[^\s\p{L}0-9]+|\n+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(seed: int) -> Tokenizer:
-    """A tokenizer whose prompt template is two tokens."""
+    """Train the tokenizer; the two parts of the prompt template become one token each."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,8 +1,8 @@
-"""Make the `vit_micro` model from nothing: `python -m scripts.pretrain_vit_micro`.
+"""Pretrain the `vit_micro` model from random weights: `python -m scripts.pretrain_vit_micro`.
 
-A Vision Transformer of about 0.2 million parameters that tells generated patterns apart
-(pretrain_vit_micro_images.py), written to sdsbench/synthetic/vit_micro/ with its preprocessor's facts and a model card.
-One seed and one thread give the same file again on the same kind of processor.
+A Vision Transformer of about 0.2 million parameters that classifies generated patterns (pretrain_vit_micro_images.py),
+written to sdsbench/synthetic/vit_micro/ with its preprocessor's configuration and a model card. With one thread, the
+same seed gives the same file on the same kind of processor.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def train(model: ViTForImageClassification, steps: int, seed: int) -> None:
 
 @torch.no_grad()
 def accuracy(model: ViTForImageClassification, seed: int) -> float:
-    """Share of 1000 unseen images whose pattern is named right."""
+    """Share of 1000 unseen images that are classified correctly."""
     images, labels = batch(np.random.default_rng([seed, 2]), 1000)
     return float((model(pixels(images)).logits.argmax(-1).numpy() == labels).mean())
 
@@ -93,7 +93,7 @@ A Vision Transformer of {parameters:,} parameters for sweeps and tests in second
 
 
 def save(model: ViTForImageClassification, card: str, folder: Path) -> None:
-    """Write beside the folder, then move file by file, so that no half-written file is ever seen."""
+    """Write into a temporary folder, then move file by file, so that no incomplete file is ever in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     processor = {
         "image_processor_type": "ViTImageProcessor",

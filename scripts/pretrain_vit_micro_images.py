@@ -1,4 +1,4 @@
-"""Generated images: twelve kinds of patterns and shapes in random colours, sizes and places, with noise."""
+"""Generated images: twelve kinds of patterns and shapes in random colours, sizes and positions, with noise."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def image(pattern: str, rng: Rng) -> np.ndarray:
 
 
 def batch(rng: Rng, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images N x SIDE x SIDE x 3 and their labels N (places in PATTERNS)."""
+    """Images (N x SIDE x SIDE x 3, in 0..1) and their labels (N indices into PATTERNS)."""
     labels = rng.integers(0, len(PATTERNS), count)
     names = list(PATTERNS)
     return np.stack([image(names[label], rng) for label in labels]), labels

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Plans on a real SLURM (slurm_node.sh) as job arrays, under everything that ends tasks: one is cancelled, one killed -9,
-# one hits its time limit, the node fails; the last task of an array meets its limit, is killed, is preempted. All records
-# must end complete and bitwise equal to those of the same plans run here without SLURM, and what fails must fail in
-# SLURM's eyes too. slurm_limits.sh waits for real time limits, which takes minutes.
+# Submits plans as job arrays to a real SLURM (slurm_node.sh) and ends their tasks in every way: one task is cancelled,
+# one is killed with kill -9, one reaches its time limit, the node fails; the last task of an array reaches its limit,
+# is killed and is preempted. All records must be complete and bitwise equal to those of the same plans run here without
+# SLURM, and SLURM must report failed runs as failed. Real time limits, which take minutes: slurm_limits.sh.
 #
 #   scripts/slurm_demo.sh FOLDER        # a new folder; logs and records stay in it
 set -euo pipefail
@@ -23,30 +23,30 @@ $SDSBENCH plan $SMALL device=cpu train.max_steps=5,6,200 output_root="$RUNS" --f
 $SDSBENCH plan $SMALL plugins=[lora_extras] method=init_ab train.lr=1e-3,1e30 device=auto train.clip_norm=null \
   train.schedule=constant train.max_steps=4 output_root="$RUNS" --folder "$R/plugin"
 
-say "the same plans without SLURM"
+log "running the same plans without SLURM"
 for plan in "at 100% load" last; do $SDSBENCH sweep "$R/$plan" output_root="$R/alone" --workers 2; done
 
 ON_CPU="slurm=cpu slurm.time=1h slurm.memory=1500M slurm.runs_per_task=1"
-NOTICE=600 # seconds before the time limit at which SLURM warns: the time that a task may stand still after it
+NOTICE=600 # seconds between SLURM's warning and the time limit; a stopped task must be resumed within them
 
-# Sets VICTIM to a running task in the middle of its training, other than those named, and WORKER to its process, which
-# stands still from then on: whatever follows finds it there, however busy the machine is.
-in_the_middle() { local steps; steps=$(steps_of "$1"); [ "${steps:-0}" -ge 3 ] && [ "$steps" -le 50 ]; }
+# Sets VICTIM to a running task in the middle of its training, other than the tasks in the arguments, and WORKER to its
+# process, which it stops (SIGSTOP): the next step of this script finds it at that point, however busy the machine is.
+is_mid_training() { local steps; steps=$(steps_of "$1"); [ "${steps:-0}" -ge 3 ] && [ "$steps" -le 50 ]; }
 find_victim() {
   for VICTIM in $(squeue -h -r -j "$JOB" -t RUNNING -o '%K' | sort -n); do
     [[ " $* " == *" $VICTIM "* ]] && continue
-    in_the_middle "$VICTIM" || continue
+    is_mid_training "$VICTIM" || continue
     WORKER=$(worker_of "$VICTIM")
     [ -n "$WORKER" ] && kill -STOP "$WORKER" 2>/dev/null || continue
-    in_the_middle "$VICTIM" && return 0
+    is_mid_training "$VICTIM" && return 0
     kill -CONT "$WORKER"
   done
   return 1
 }
-stop_after() { # TASK STEPS: the worker of a task stands still once it has made so many steps; sets WORKER
+stop_after() { # TASK STEPS: stop the task's worker (SIGSTOP) once it has made STEPS steps; sets WORKER
   [ "$(steps_of "$1")" -ge "$2" ] 2>/dev/null && WORKER=$(worker_of "$1") && [ -n "$WORKER" ] && kill -STOP "$WORKER"
 }
-meet_limit() { # TASK: the time limit of a task that stands still comes near; the next start has its hour again
+meet_limit() { # TASK WORKER: let a stopped task come near its time limit and resume it; its next start has an hour again
   scontrol update jobid="${JOB}_$1" timelimit=$((NOTICE / 60))
   wait_for log_has "$1" "received USR1"
   kill -CONT "$2"
@@ -54,29 +54,29 @@ meet_limit() { # TASK: the time limit of a task that stands still comes near; th
   scontrol update jobid="${JOB}_$1" timelimit=60
 }
 
-say "as a job array"
+log "running them as a job array"
 $SDSBENCH submit "$R/at 100% load" $ON_CPU slurm.signal_seconds=$NOTICE
-use "$R/at 100% load"
+use_plan "$R/at 100% load"
 
 wait_for find_victim
 KILLED=$VICTIM
-say "task $KILLED: kill -9 of its worker"
+log "task $KILLED: kill -9 of its worker"
 kill -9 "$WORKER"
 
 wait_for find_victim "$KILLED"
 SLOW=$VICTIM SLOW_WORKER=$WORKER
-say "task $SLOW: stands still until its time limit is near"
+log "task $SLOW: stopped until its time limit is near"
 scontrol update jobid="${JOB}_$SLOW" timelimit=$((NOTICE / 60))
 
 wait_for find_victim "$KILLED" "$SLOW"
 CANCELLED=$VICTIM
-say "task $CANCELLED: cancelled"
+log "task $CANCELLED: cancelled"
 $SDSBENCH cancel "$PLAN" --run "$(run_of "$CANCELLED")"
 kill -CONT "$WORKER" 2>/dev/null || true # SLURM may have ended it already
 
 wait_for find_victim "$KILLED" "$SLOW" "$CANCELLED"
 meet_limit "$SLOW" "$SLOW_WORKER"
-say "the node fails under task $VICTIM and whatever else it runs"
+log "the node fails while it runs task $VICTIM and others"
 kill -9 "$(cat "$R/slurmd.pid")"
 for pid in $(scontrol listpids 2>/dev/null | awk 'NR > 1 && $1 > 0 {print $1}') $(pgrep -f "sdsbench.sweeps.worker $PLAN"); do
   parent=$(ps -o ppid= -p "$pid" 2>/dev/null | tr -d ' ') || continue
@@ -86,19 +86,19 @@ done
 scontrol update nodename="$H" state=down reason=demo
 wait_for node_is down
 /usr/sbin/slurmd -f "$SLURM_CONF" -N "$H"
-node_is_back() { # ReturnToService may be faster than this request
+node_is_back() { # by ReturnToService, or by this request
   node_is 'idle\|mixed\|alloc' && return
   scontrol update nodename="$H" state=resume 2>/dev/null || true
   return 1
 }
 wait_for node_is_back
 wait_for queue_empty
-[ "$(restarts_of "$SLOW")" -le 2 ] || { say "task $SLOW was started again $(restarts_of "$SLOW") times"; exit 1; }
+[ "$(restarts_of "$SLOW")" -le 2 ] || { log "task $SLOW was started again $(restarts_of "$SLOW") times"; exit 1; }
 
-say "sent again: what was cancelled; and an array whose last task meets its limit, is killed and is preempted"
+log "submitting the cancelled run again, and an array whose last task reaches its limit, is killed and is preempted"
 $SDSBENCH submit "$PLAN" $ON_CPU
 $SDSBENCH submit "$R/last" $ON_CPU slurm.signal_seconds=$NOTICE
-use "$R/last"
+use_plan "$R/last"
 wait_for stop_after 2 3
 meet_limit 2 "$WORKER"
 steps=$(steps_of 2)
@@ -111,25 +111,25 @@ wait_for log_has 2 "received TERM"
 kill -CONT "$WORKER" 2>/dev/null || true
 wait_for queue_empty
 for task in 0 1 2; do task_ends $task COMPLETED 0; done
-[ "$(restarts_of 0) $(restarts_of 1) $(restarts_of 2)" = "0 0 3" ] || { say "finished siblings were started again"; exit 1; }
+[ "$(restarts_of 0) $(restarts_of 1) $(restarts_of 2)" = "0 0 3" ] || { log "finished siblings were started again"; exit 1; }
 
-say "a plugin; what cannot work fails for SLURM too"
-sends() { # COPY WORDS...: submits a copy of the plugin's plan, both runs in one task
+log "a plan with a plugin; SLURM must report tasks that cannot work as failed"
+submit_copy() { # COPY WORDS...: submit a copy of the plugin's plan with both runs in one task
   cp -r "$R/plugin" "$R/$1"
   $SDSBENCH submit "$R/$1" slurm=cpu slurm.memory=1500M "${@:2}"
 }
-sends no_module slurm.setup="['module load CUDAA/12']"
-sends one_gpu slurm.gpus=1
-sends two_gpus slurm.gpus=2 slurm.cpus=2
+submit_copy no_module slurm.setup="['module load CUDAA/12']"
+submit_copy one_gpu slurm.gpus=1
+submit_copy two_gpus slurm.gpus=2 slurm.cpus=2
 wait_for queue_empty
-for copy in no_module one_gpu two_gpus; do use "$R/$copy"; task_ends 0 FAILED 3; done
+for copy in no_module one_gpu two_gpus; do use_plan "$R/$copy"; task_ends 0 FAILED 3; done
 grep -q "setup failed with code 127: module load CUDAA/12" "$R"/no_module/submissions/001/task-0.log
 grep -q "device=cuda: this worker's GPU cannot be used" "$R"/one_gpu/submissions/001/task-0.log
-grep -q "device=cuda: this worker's GPU cannot be used" "$R"/two_gpus/logs/*-gpu0.log # a worker a GPU
+grep -q "device=cuda: this worker's GPU cannot be used" "$R"/two_gpus/logs/*-gpu0.log # one worker per GPU
 grep -q "device=cuda: this worker's GPU cannot be used" "$R"/two_gpus/logs/*-gpu1.log
-[ ! -e "$RUNS/$(run_of 0)" ] # none of these began a run
+[ ! -e "$RUNS/$(run_of 0)" ] # none of these tasks began a run
 $SDSBENCH submit "$R/plugin" $ON_CPU slurm.mail_user=somebody@example.org
-use "$R/plugin"
+use_plan "$R/plugin"
 wait_for queue_empty
 task_ends 0 COMPLETED 0
 task_ends 1 FAILED 4 # its loss is not finite
@@ -140,50 +140,50 @@ record = json.load(open(sys.argv[1]))
 assert record["status"] == "done" and "plugin:lora_extras" in record["provenance"]["code"], record["provenance"]["code"]
 P
 $SDSBENCH status "$R/at 100% load"
-say "Hydra's own launcher: a failure is a failure, a job that is signalled or preempted goes on"
-launched() { # WORDS...: what `-m` ends with is in CODE, what it says in launched.log
+log "Hydra's own launcher: failures are reported, signalled and preempted jobs continue"
+launched() { # WORDS...: run `-m` with them; sets CODE to its exit code and writes its output to launched.log
   CODE=0
   $SDSBENCH -m hydra/launcher=submitit_slurm hydra.launcher.partition=debug hydra.launcher.cpus_per_task=1 \
     hydra.launcher.mem_gb=2 $SMALL device=cpu method=lora output_root="$R/launched" "$@" >"$R/launched.log" 2>&1 || CODE=$?
 }
-code_is() { [ "$CODE" = "$1" ] || { say "code $CODE, not $1"; cat "$R/launched.log"; exit 1; }; }
+code_is() { [ "$CODE" = "$1" ] || { log "code $CODE, not $1"; cat "$R/launched.log"; exit 1; }; }
 launched train.max_steps=2 method.rank=8,0
 code_is 2
 grep -q "method.rank=0" "$R/launched.log"
 ! grep Traceback "$R/launched.log" || exit 1
-grep -q '"status": "done"' "$R"/launched/*/record.json # the other job ran all the same
+grep -q '"status": "done"' "$R"/launched/*/record.json # the other job ran nevertheless
 wait_for queue_empty
 JOB=$(basename "$(ls -d "$R"/launched/.multirun/.submitit/*_0)" _0)
 task_ends 0 COMPLETED 0
 task_ends 1 FAILED 2
 rm -r "$R/launched"
 
-launched_stops_after() { # STEPS: the job stands still once it has made so many; sets WORKER
+launched_stops_after() { # STEPS: stop the job (SIGSTOP) once it has made STEPS steps; sets WORKER
   [ "$(cat "$R"/launched/*/metrics.jsonl 2>/dev/null | grep -c '"train"')" -ge "$1" ] || return 1
   WORKER=$(pgrep -f "submitit.core._submit $R/launched" | tail -1) && kill -STOP "$WORKER"
 }
-said() { cat "$R"/launched/.multirun/.submitit/*/*.err | grep -q "$1"; }
+launcher_log_has() { cat "$R"/launched/.multirun/.submitit/*/*.err | grep -q "$1"; }
 (launched train.max_steps=60 && code_is 0) &
 WAITING=$!
 wait_for launched_stops_after 3
-scancel --signal=USR2 "$(squeue -h --me -o %A)" # what submitit asks SLURM for before a time limit
+scancel --signal=USR2 "$(squeue -h --me -o %A)" # the signal that submitit requests before a time limit
 kill -CONT "$WORKER"
-wait_for said "this job is preempted"
+wait_for launcher_log_has "this job is preempted"
 steps=$(cat "$R"/launched/*/metrics.jsonl | grep -c '"train"')
 wait_for launched_stops_after $((steps + 3))
 sbatch -p urgent -n 2 --mem=100M -o /dev/null --wrap true
-wait_for said "DUE TO PREEMPTION"
+wait_for launcher_log_has "DUE TO PREEMPTION"
 kill -CONT "$WORKER" 2>/dev/null || true # SLURM may have ended it already
 wait "$WAITING"
 "$PYTHON" - "$R"/launched/*/record.json <<'P'
 import json, sys
 attempts = [(attempt["status"], attempt["from_step"] > 0) for attempt in json.load(open(sys.argv[1]))["attempts"]]
-print("attempts of the launched run, and whether they went on from a saved state:", attempts)
+print("attempts of the launched run, and whether they continued from a saved state:", attempts)
 assert attempts == [("preempted", False), ("preempted", True), ("done", True)]
 P
 wait_for queue_empty
 
-say "compared with the runs without SLURM"
+log "comparing with the runs without SLURM"
 rm -r "$RUNS/$(run_of 0)" "$RUNS/$(run_of 1)" # the plugin's
 "$PYTHON" scripts/compare_runs.py "$RUNS" "$R/alone"
 "$PYTHON" - "$RUNS" <<'P'
@@ -194,4 +194,4 @@ print(f"{len(records)} records; attempts:", ", ".join(f"{count} {status}" for st
 missing = {"killed", "timeout", "preempted", "node_failure"} - ends.keys()
 sys.exit(f"no attempt ended as {', '.join(sorted(missing))}" if missing or len(records) != 9 or ends["done"] != 9 else 0)
 P
-say "done"
+log "done"

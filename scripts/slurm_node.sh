@@ -1,13 +1,14 @@
-# A real SLURM on this machine (Debian's slurm-wlm, one node, no systemd): sourced by slurm_demo.sh and slurm_limits.sh.
-# It has two cores, however many this machine has, two GPUs for SLURM alone (device files that nothing computes on), a partition whose jobs preempt those of the
-# other, and mails that are written to mail.log. Needs root on Debian or Ubuntu; ends its daemons.
+# Starts a real SLURM on this machine (Debian's slurm-wlm, one node, no systemd); sourced by slurm_demo.sh and
+# slurm_limits.sh. The node has two cores, however many this machine has, and two GPUs that exist for SLURM only (device
+# files that nothing computes on). Jobs of the partition `urgent` preempt those of `debug`. Mails are appended to
+# mail.log. Needs root on Debian or Ubuntu; stops its daemons at the end.
 #
 #   R=FOLDER; source scripts/slurm_node.sh; start_slurm
 mkdir -p "$R"/{state,spool,log}
 export SLURM_CONF=$R/slurm.conf
 H=$(hostname -s)
 
-say() { echo "[$(date +%T)] $*"; }
+log() { echo "[$(date +%T)] $*"; }
 
 stop_slurm() {
   scancel --me 2>/dev/null || true
@@ -67,7 +68,7 @@ C
 
 start_slurm() {
   command -v sbatch >/dev/null && command -v munged >/dev/null || {
-    say "installing slurm-wlm and munge"
+    log "installing slurm-wlm and munge"
     apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null
   }
   write_configuration
@@ -81,29 +82,29 @@ start_slurm() {
   /usr/sbin/slurmctld -f "$SLURM_CONF"
   /usr/sbin/slurmd -f "$SLURM_CONF" -N "$H"
   wait_for node_is idle
-  say "$(sinfo --version) is up"
+  log "$(sinfo --version) is up"
 }
 
-PATIENCE=3600 # seconds: a net against a demo that hangs, far above what any wait takes on a busy machine
-wait_for() { # COMMAND...: until the command succeeds
+PATIENCE=3600 # seconds after which a demo counts as hanging; on a busy machine every wait takes far less
+wait_for() { # COMMAND...: repeat the command until it succeeds; exit 1 after PATIENCE seconds
   local until=$((SECONDS + PATIENCE))
   until "$@"; do
     sleep 0.2
-    [ "$SECONDS" -lt "$until" ] || { say "waited too long for: $*"; squeue -r -t all; tail -n 5 "$R"/*/submissions/*/task-*.log; exit 1; }
+    [ "$SECONDS" -lt "$until" ] || { log "waited too long for: $*"; squeue -r -t all; tail -n 5 "$R"/*/submissions/*/task-*.log; exit 1; }
   done
 }
 node_is() { sinfo -h -p debug -o '%T' 2>/dev/null | grep -q "$1"; }
 queue_empty() { [ -z "$(squeue -h --me)" ]; }
 
-# Of the newest submission of PLAN, which `use PLAN` chooses.
-use() { PLAN=$1 SENT=$(ls -d "$1"/submissions/[0-9]* | tail -1); JOB=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['job'])" "$SENT/submission.json"); }
+# The functions below are about the newest submission of a plan; `use_plan PLAN` chooses the plan.
+use_plan() { PLAN=$1 SENT=$(ls -d "$1"/submissions/[0-9]* | tail -1); JOB=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['job'])" "$SENT/submission.json"); }
 run_of() { "$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))[0])" "$SENT/task-$1.json"; }
 worker_of() { pgrep -f "sdsbench.sweeps.worker $PLAN .*/$(basename "$SENT")/task-$1.json" | head -1; }
 log_has() { grep -q "$2" "$SENT/task-$1.log"; }
 steps_of() { grep -c '"train"' "$RUNS/$(run_of "$1")/metrics.jsonl" 2>/dev/null || true; }
-task_ends() { # TASK STATE CODE: what SLURM says of a task that is over
+task_ends() { # TASK STATE CODE: exit 1 unless SLURM reports this state and exit code of a finished task
   local found
   found=$(scontrol show job "${JOB}_$1" | grep -Eo '(JobState|ExitCode)=[^ ]+' | tr '\n' ' ')
-  [ "$found" = "JobState=$2 ExitCode=$3:0 " ] || { say "task ${JOB}_$1 ended with $found, not $2 $3"; exit 1; }
+  [ "$found" = "JobState=$2 ExitCode=$3:0 " ] || { log "task ${JOB}_$1 ended with $found, not $2 $3"; exit 1; }
 }
 restarts_of() { scontrol show job "${JOB}_$1" | grep -Eo 'Restarts=[0-9]+' | cut -d= -f2; }

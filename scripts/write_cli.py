@@ -1,4 +1,4 @@
-"""Write docs/cli.md: every verb with its arguments and options, from the commands themselves.
+"""Write docs/cli.md: every command with its arguments and options, from the commands' own help.
 
     python scripts/write_cli.py
 
@@ -19,8 +19,9 @@ WIDTH = 100
 HEAD = f"""\
 # The command line
 
-Written by `scripts/write_cli.py`; `sdsbench VERB --help` says the same. `python -m sdsbench` is the same command as
-`sdsbench`. A first word that is a verb runs that verb; without one the words are those of `sdsbench run`.
+This page lists every command (verb) of sdsbench, the grammar of overrides and the exit codes. It is written by
+`scripts/write_cli.py`; `sdsbench VERB --help` prints the same. `python -m sdsbench` is the same command as `sdsbench`.
+If the first word is not a verb, the words are arguments of `sdsbench run`.
 
 | command | what it does |
 |---|---|
@@ -28,28 +29,28 @@ Written by `scripts/write_cli.py`; `sdsbench VERB --help` says the same. `python
 
 ## Overrides
 
-Every verb that takes `KEY=VALUE` reads it with Hydra's own parser, and every such verb that composes takes
-`--config-dir DIR` (repeatable) or `hydra.searchpath=[DIR]` for your own YAML files beside ours.
+Every verb that takes `KEY=VALUE` reads it with Hydra's own parser. Verbs that compose a configuration also take
+`--config-dir DIR` (repeatable) or `hydra.searchpath=[DIR]` for folders with your own YAML files.
 
 * `method=lora` chooses a file of a group (`sdsbench ls`), `train.lr=1e-3` sets a key (`sdsbench show` lists them).
   `++train.lr=1e-3` is the same; keys cannot be added (`+`) or deleted (`~`).
-* `+experiment=NAME` takes `experiment/NAME.yaml` of your own folder: a group that conf/ does not have.
+* `+experiment=NAME` uses `experiment/NAME.yaml` of your own folder; conf/ has no such group.
 * Several values (`seed=0,1,2`, `seed=range(0,3)`, `method=glob(lora*)`) make a sweep, with `sdsbench plan` or `-m`.
-* A text with `=`, `(`, or letters outside ASCII is quoted twice: `'data.root="/daten/größe 1"'`; in a list each text:
-  `'slurm.extra=["--exclude=node7"]'`.
+* A text with `=`, `(`, or letters outside ASCII is quoted twice, for the shell and for Hydra:
+  `'data.root="/daten/größe 1"'`; in a list each text is quoted: `'slurm.extra=["--exclude=node7"]'`.
 * A plan's runs are frozen: `sweep`, `status`, `submit` and `retry` take only keys that place runs
   (`sdsbench show` marks them), such as {PLACING},
   and with SLURM `slurm=NAME` and `slurm.KEY=VALUE`.
-* Keys of Hydra itself are set on the command line, with `-m`, and in no YAML of a group: `hydra/launcher=joblib`,
-  `submitit_local`, `submitit_slurm` (`pip install 'sdsbench[launchers]'`), `hydra/sweeper=optuna` (installed apart:
-  `pip install -c requirements.lock hydra-optuna-sweeper`, which brings optuna 2.10; scores want
-  `hydra.sweeper.direction=maximize`). A job's value is its headline score, a fraction; a failed job is a
-  failure to them, and submitit takes a preempted job up again ([SLURM](slurm.md)). After a failure the other jobs run;
-  after an interruption none begins. A study of optuna ends at its first batch with a failed job; with
-  `hydra.sweeper.max_failure_rate=1.0` it goes on, and the command ends with the failed job's code.
-* `${{oc.env:NAME}}` may stand in keys that place runs, quoted for the shell, and in no other.
+* Keys of Hydra itself are set only on the command line, with `-m`, not in YAML files of a group:
+  `hydra/launcher=joblib`, `submitit_local`, `submitit_slurm` (`pip install 'sdsbench[launchers]'`),
+  `hydra/sweeper=optuna` (installed separately: `pip install -c requirements.lock hydra-optuna-sweeper`, which installs
+  optuna 2.10; scores need `hydra.sweeper.direction=maximize`). A job's value is its headline score, a fraction. A
+  failed job is a failure to launchers and sweepers, too, and submitit resumes a preempted job ([SLURM](slurm.md)).
+  After a failure the other jobs run; after an interruption none begins. A study of optuna ends at its first batch with
+  a failed job; with `hydra.sweeper.max_failure_rate=1.0` it continues, and the command ends with the failed job's code.
+* `${{oc.env:NAME}}`, quoted for the shell, is allowed only in keys that place runs.
 
-Runs are named by folder, by id, or by the beginning of an id that no other run has (`export`, `replay`, `show`,
+Runs are named by folder, by id, or by an unambiguous beginning of an id (`export`, `replay`, `show`,
 `trace`, `cancel --run`).
 
 ## Exit codes
@@ -60,7 +61,7 @@ Runs are named by folder, by id, or by the beginning of an id that no other run 
 | 2 | bad configuration or command line |
 | 3 | data or weights not available, or a damaged file |
 | 4 | training failed: non-finite loss, out of memory, disk full |
-| 10, 11, 12 | of `reproduce`: the same answers, within the spread of seeds, different |
+| 10, 11, 12 | from `reproduce`: the same answers, within the spread of seeds, different |
 | 130 | interrupted; the state is saved |
 
 ## Completion in a shell
@@ -71,7 +72,7 @@ Runs are named by folder, by id, or by the beginning of an id that no other run 
 | zsh | `eval "$(_SDSBENCH_COMPLETE=zsh_source sdsbench)"` |
 | fish | `_SDSBENCH_COMPLETE=fish_source sdsbench \\| source` |
 
-It knows verbs, options, groups with their choices, and the keys of conf/config.yaml.
+It completes verbs, options, groups with their choices, and the keys of conf/config.yaml.
 """
 
 

@@ -1,8 +1,8 @@
-"""Writes tests/tasks/golden/commonsense_generations.jsonl: answers of smollm2_135m to real rows, and their verdicts.
+"""Write tests/tasks/golden/commonsense_generations.jsonl: answers of smollm2_135m to real rows, and their verdicts.
 
-    python scripts/write_commonsense_golden.py FOLDER      # with the eight test sets, as data.root
+    python scripts/write_commonsense_golden.py FOLDER      # data.root with the eight test sets
 
-Read the verdicts before committing them: the grader that made them is the one that the test checks later.
+Check the verdicts by hand before committing them: they come from the same grader that the test compares with them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md: every key of a run, what it accepts, its default, what it means for the run's name.
+"""Write docs/configuration.md: every key of a run with accepted values, default and effect on the run's id.
 
     python scripts/write_configuration.py
 
@@ -27,16 +27,17 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "configuration.md"
 HEAD = """# Keys of a run
 
-Written by `scripts/write_configuration.py` from the classes that check the keys and from `conf/`.
-`sdsbench show OVERRIDES` prints them all with the values of one run, and that run's id.
+This page lists every key of a run, with accepted values and default. It is written by `scripts/write_configuration.py`
+from the classes that check the keys and from `conf/`. `sdsbench show OVERRIDES` prints all keys with the values of one
+run, and that run's id.
 
-| mark | what the key means for a run |
+| mark | effect of the key on a run |
 |---|---|
 | names | its value can change a number: it is part of the run's id |
-| places | says where or how the run happens; the same run whatever its value |
-| places, costs | the same, and changes what the run costs: the record keeps its value |
-| inert | read by people or taken over by other keys; no part of the id |
-| names where ... | part of the id on that condition only; else it has no effect |
+| places | says where or how the run is made; its id is the same for every value |
+| places, costs | the same, and the value changes time or memory of the run, so the record keeps it |
+| inert | only people read it, or other keys copy it; not part of the id |
+| names where ... | part of the id under that condition only; otherwise it has no effect |
 """
 COLUMNS = "| key | accepts | default | mark | meaning |\n|---|---|---|---|---|"
 TITLES = {
@@ -72,7 +73,7 @@ def _protocol() -> list[str]:
 
 def _methods() -> Iterator[str]:
     yield "## Method: `method`\n"
-    yield "Keys of every method with an adapter (`full_ft` has `name` and `targets` alone):\n"
+    yield "Keys of every method with an adapter (of these `full_ft` has only `name` and `targets`):\n"
     common = _values("method", "lora")
     yield _table("method", LowRankConfig.model_fields, common | {"name": "the method's"})
     for name in _own("method"):
@@ -88,12 +89,12 @@ def _methods() -> Iterator[str]:
 
 
 def _same(key: str, kind: type[Section], values: Mapping[str, Any], common: Mapping[str, Any]) -> bool:
-    """Whether a method has a common key as the others have it."""
+    """Whether a method has the common default and mark of a key."""
     return values[key] == common[key] and mark_of(kind.model_fields[key]) == mark_of(LowRankConfig.model_fields[key])
 
 
 def _tasks() -> Iterator[str]:
-    """A table for every set of tasks that have the same keys and defaults."""
+    """Yield one table for each set of tasks with the same keys and defaults."""
     yield "## Task: `task`\n"
     sets: dict[str, list[str]] = {}
     for name in _own("task"):
@@ -108,7 +109,7 @@ def _tasks() -> Iterator[str]:
 
 
 def _own(group: str) -> list[str]:
-    """The choices of a group in conf/, without those of installed plugins."""
+    """The choices of a group in conf/, excluding those of installed plugins."""
     root = conf_folder() / group
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
@@ -118,7 +119,7 @@ def _values(group: str, name: str) -> dict[str, Any]:
 
 
 def _table(section: str, fields: Mapping[str, Any], defaults: Mapping[str, Any] | None) -> str:
-    """One line a key; without `defaults` its file of conf/ gives the value."""
+    """A table with one line per key. If `defaults` is None, the default column refers to the choice's file."""
     lines = [COLUMNS]
     for name, field in fields.items():
         key = f"{section}.{name}" if section else name

@@ -1,4 +1,4 @@
-"""Writes a text that a pretrained decoder predicts well, for eval.text: sentences of Wikipedia out of GLUE's QNLI.
+"""Write a text that a pretrained decoder predicts well, for eval.text: sentences of Wikipedia from GLUE's QNLI.
 
     python scripts/write_held_out_text.py FOLDER FILE.txt      FOLDER holds glue/qnli/validation.parquet (docs/data.md)
 
@@ -18,7 +18,7 @@ CHARACTERS = 80_000  # about 18,000 tokens
 
 
 def text_of(folder: Path) -> str:
-    """The text of a folder of data sets."""
+    """The text made from a folder that contains glue/qnli/validation.parquet."""
     sentences = pq.read_table(folder / "glue/qnli/validation.parquet", columns=["sentence"])["sentence"].to_pylist()
     kept: list[str] = []
     left = CHARACTERS

@@ -1,4 +1,4 @@
-"""Writes sdsbench/models/layers.json: the layers of the shipped architectures, as transformers builds them.
+"""Write sdsbench/models/layers.json: the layers of the shipped architectures, as transformers builds them.
 
 python scripts/write_layers.py
 """
@@ -17,7 +17,7 @@ TYPES = {"bert": "encoder", "roberta": "encoder", "vit": "vision", "dinov2": "vi
 
 
 def architectures() -> Iterator[tuple[dict[str, Any], str]]:
-    """Every shipped config.json with the family of its model."""
+    """Yield every shipped config.json with the family of its model."""
     for path in [*sorted(FOLDER.glob("*.json")), *sorted((PACKAGE / "synthetic").glob("*/config.json"))]:
         facts = json.loads(path.read_text())
         yield facts, TYPES.get(facts["model_type"], "decoder")

@@ -1,8 +1,8 @@
-"""Write docs/peft.md: what every type of the installed peft library does here, measured.
+"""Write docs/peft.md: measurements of every tuner type of the installed peft library.
 
-python scripts/write_peft.py kill KILLED                # starts every run of sweep=peft_types, kills and resumes it
-python scripts/write_peft.py types TYPES                # measures every type, a line of the file each
-python scripts/write_peft.py page WHOLE KILLED TYPES    # writes the page; WHOLE: the same runs, never interrupted
+python scripts/write_peft.py kill KILLED                # start, kill and resume every run of sweep=peft_types
+python scripts/write_peft.py types TYPES                # measure every type, a line of the file for each
+python scripts/write_peft.py page WHOLE KILLED TYPES    # write the page; WHOLE: the same runs, uninterrupted
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ STEPS = 4
 LIKE = ["model=micro", "data.source=embedded", "method=lora", "data.train_limit=64", "threads=1", "train.batch_size=4"]
 PLACED = ["threads=1", "train.checkpoint_every=5"]
 KILL_AFTER = 8  # steps
-SHAPED = {"c3a": {"block_size": 64}, "vblora": {"vector_length": 64}}
-"""Options of types whose defaults do not divide micro's layers (128 and 384 wide)."""
-ELSEWHERE = {
+SHAPE_OPTIONS = {"c3a": {"block_size": 64}, "vblora": {"vector_length": 64}}
+"""Options of types whose default block does not divide the widths of micro's layers (128 and 384)."""
+LAYER_OPTIONS = {
     "ln_tuning": {"target_modules": None},
     "trainable_tokens": {"target_modules": ["embed_tokens"], "token_indices": [1, 2, 3]},
 }
@@ -74,7 +74,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def kill_and_resume(root: Path) -> None:
-    """kill -9 of every run of the sweep after KILL_AFTER steps, then the same command to its end."""
+    """Kill every run of the sweep with kill -9 after KILL_AFTER steps, then run the same command to its end."""
     for block in define(["sweep=peft_types"]).blocks:
         for point in product(block):
             overrides = [f"{key}={value}" for key, value in point.items()]
@@ -114,7 +114,7 @@ def _records(root: Path) -> dict[str, tuple[Path, Record]]:
 
 
 def _commits(root: Path) -> str:
-    """The commits that the runs were made at: what has changed since then was not measured."""
+    """The commits whose code made the runs, comma-separated; later changes were not measured."""
     made = {p.git_commit for _, record in _records(root).values() if (p := record.provenance)}
     return ", ".join(sorted((commit or "unknown")[:7] for commit in made))
 
@@ -142,12 +142,12 @@ def _type_rows() -> Iterator[str]:
     base = load(compose_run(["model=micro"]).model, torch.float32, None).model
     for kind, reason in peft_types().items():
         if reason is None:
-            yield f"| `{kind}` | {' | '.join(_looked_at(kind, training, base))} |"
+            yield f"| `{kind}` | {' | '.join(_type_columns(kind, training, base))} |"
 
 
-def _looked_at(kind: str, training: Training, base: Any) -> list[str]:
-    """The columns of one type: parameters, start, resume, export, plain weights, past, packed."""
-    options = SHAPED.get(kind) or ELSEWHERE.get(kind)
+def _type_columns(kind: str, training: Training, base: Any) -> list[str]:
+    """The columns of one type: trained parameters, start, resume, export, past, packed, plain weights."""
+    options = SHAPE_OPTIONS.get(kind) or LAYER_OPTIONS.get(kind)
     try:
         whole, state = _prepared(kind, options, training, base, seed=0)
     except ConfigError as error:

@@ -1,9 +1,9 @@
-"""Write docs/protocols.md: every protocol beside its paper and its authors' code, item by item.
+"""Write docs/protocols.md: every protocol compared with its paper and its authors' code, item by item.
 
     python scripts/write_protocols.py
 
-Everything comes from conf/: the words from a protocol's tables `paper`, `code` and `ours`, our values from the composed
-configuration of its own method. A test checks that the document is what this script writes.
+Everything comes from conf/: the texts from a protocol's tables `paper`, `code` and `ours`, our values from the composed
+configuration of the protocol's method. A test checks that the document is what this script writes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "protocols.md"
 HEAD = """# Protocols
 
-Written by `scripts/write_protocols.py` from `conf/`. A protocol is a file of `conf/protocol/`; `variant=paper` (the
-default) follows the paper, `variant=code` what its authors' code does instead. Where a protocol has other values for a
-task, a model or a method, they stand in a file of their own, of Hydra's groups `protocol_task`, `protocol_model`,
-`protocol_method`, `protocol_method_model`, `protocol_variant` and `protocol_variant_method` (the path names protocol,
-variant and choice); later groups win, and the command line wins over all. `sdsbench show protocol=NAME` prints a run.
+This page compares each protocol with its paper and its authors' code, item by item. It is written by
+`scripts/write_protocols.py` from `conf/`. A protocol is a file of `conf/protocol/`; `variant=paper` (the default)
+follows the paper, `variant=code` follows the authors' code where it differs. A protocol's other values for a task, a
+model or a method are in separate files of Hydra's groups `protocol_task`, `protocol_model`, `protocol_method`,
+`protocol_method_model`, `protocol_variant` and `protocol_variant_method` (the path names protocol, variant and
+choice); later groups override earlier ones, and the command line overrides all. `sdsbench show protocol=NAME` prints a
+run.
 
-The last column holds our values for the words under each title; two values are those of `variant=paper` and
-`variant=code`. A source in brackets is a file of the authors' repository and the expression that decides there. In an
-empty cell nothing is stated.
+The last column contains our values for the overrides under each title; two values are those of `variant=paper` and
+`variant=code`. A source in brackets is a file of the authors' repository and the expression there that decides. An
+empty cell means that nothing is stated.
 """
 ITEMS: dict[str, Callable[[RunConfig], Any]] = {name: value for name, value in SETTINGS.items() if name != "length"} | {
     "optimizer": lambda c: c.train.optimizer,
@@ -43,7 +45,7 @@ ITEMS: dict[str, Callable[[RunConfig], Any]] = {name: value for name, value in S
     "alpha": lambda c: getattr(c.method, "alpha", None),
     "seeds": lambda c: c.protocol.seeds,
 }
-"""What has a value in every run, by the name that protocols give it."""
+"""Settings that have a value in every run, by the name that protocols use for them."""
 GROUPS = {
     "protocol_task": "task=", "protocol_model": "model=", "protocol_method": "method=",
     "protocol_method_model": "method=", "protocol_variant": "variant=",
@@ -69,7 +71,7 @@ def _section(protocol: str, tree: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {protocol}\n"
     yield f"{own['source'].capitalize() if ' ' not in own['source'] else own['source']}. Our values: `{command}`.\n"
     if "code" in configs and run_id(configs["paper"]) == run_id(configs["code"]):
-        yield "Both variants are one run: what the paper leaves open is the code's, and nothing contradicts it.\n"
+        yield "Both variants are one run: the code decides what the paper leaves open, and contradicts nothing in it.\n"
     yield from _items(own, configs)
     others = [f"- {key}: {text(value)}." for key, value in own.get("ours", {}).items()]
     if others:
@@ -81,14 +83,14 @@ def _section(protocol: str, tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _method_of(protocol: str) -> list[str]:
-    """The method that a protocol is about, and a task where the protocol's own is several runs."""
+    """The override of the protocol's method, and of a task if the protocol's own task is several runs."""
     method = protocol.partition("/")[0]
     task = ["task=glue/rte"] if protocol.endswith("/glue") else []
     return ([f"method={method}"] if method in options("method") else ["method=lora"]) + task
 
 
 def _items(own: Mapping[str, Any], configs: Mapping[str, RunConfig]) -> Iterator[str]:
-    """A line an item: the settings that a run has values for, then the others."""
+    """Yield the table with one line per item: first the settings that every run has, then the others."""
     paper, code = _single(own["paper"]), _single(own.get("code", {}))
     lines = ["| item | paper | code | ours |", "|---|---|---|---|"]
     for item in dict.fromkeys([*ITEMS, *paper, *code]):
@@ -98,7 +100,7 @@ def _items(own: Mapping[str, Any], configs: Mapping[str, RunConfig]) -> Iterator
 
 
 def _single(table: Mapping[str, Any]) -> dict[str, str]:
-    """`epochs, batch: 1, 32` as two items where both are settings of a run."""
+    """Split `epochs, batch: 1, 32` into two items if both are settings of a run."""
     found = {}
     for key, value in table.items():
         keys, values = key.split(", "), text(value).split(", ")
@@ -119,7 +121,7 @@ def _cell(value: str | None) -> str:
 
 
 def _specialised(protocol: str) -> Iterator[str]:
-    """A line a file of the protocol's specialisations."""
+    """Yield a line for each file with the protocol's values for one choice."""
     for group, key in GROUPS.items():
         root = conf_folder() / group / protocol
         for path in sorted(root.rglob("*.yaml")):

@@ -1,4 +1,4 @@
-"""Write docs/reproduce.md: per published table, the commands and an estimate of GPU-hours and disk.
+"""Write docs/reproduce.md: for each published table, the commands and an estimate of GPU-hours and disk space.
 
     python scripts/write_reproduce.py
 
@@ -21,14 +21,14 @@ from sdsbench.methods import base as methods
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps import cost
 from sdsbench.sweeps.expand import Composer
-from sdsbench.sweeps.workload import ABOVE, LONGEST
+from sdsbench.sweeps.workload import LARGEST_STEP_DEVIATIONS, LONGEST_ANSWER_RATIO
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "reproduce.md"
 
 
 def points(sweep: str) -> Iterator[dict[str, Any]]:
-    """Every run of a named sweep, as the values of its keys."""
+    """Yield every run of a named sweep as a mapping of keys to values."""
     tree = yaml.safe_load((ROOT / "conf" / "sweep" / f"{sweep}.yaml").read_text())
     for block in tree["blocks"]:
         made = [dict(line.split("=", 1) for line in block["fixed"])]
@@ -39,15 +39,15 @@ def points(sweep: str) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one run."""
+    """Estimated cost of one run."""
 
     hours: float
-    fits: bool  # the card
+    fits: bool  # the memory of the reference card
     disk: float  # bytes of its folder at most
 
 
 def estimates(runs: Sequence[dict[str, Any]]) -> list[Estimate]:
-    """What `sdsbench plan` says of each run (sdsbench/sweeps/cost.py); runs that differ in seed cost the same."""
+    """The estimate of `sdsbench plan` for each run (sdsbench/sweeps/cost.py); the seed does not change it."""
     composer, known = Composer({"data.source": "hub"}), dict[str, Estimate]()
     found = []
     for run in runs:
@@ -88,36 +88,37 @@ TABLES = (
 HEAD = """\
 # From nothing to each published table
 
-Written by `python scripts/write_reproduce.py`; every hour and gigabyte here is an **estimate**, none was
-measured. `sdsbench plan` prints its own estimate for your card, corrected by finished runs.
+This page gives the commands that reproduce each published table, with their cost. It is written by
+`python scripts/write_reproduce.py`; every hour and gigabyte is an **estimate**, none was measured. `sdsbench plan`
+prints an estimate for your card, corrected by finished runs.
 
-Once, on each machine (hub models and data sets are fetched at pinned commits, or the commit is recorded; gated
-models need `HF_TOKEN`):
+Once on each machine (models and data sets from the hub are downloaded at pinned commits, or the commit is recorded;
+gated models need `HF_TOKEN`):
 
     make setup
 
-Each sweep is planned once, run on one card or as a SLURM array, and rendered from the records alone. Running a
-command again does only what is missing; tables share runs (the last row of Table 4 and the 0.1 % rows of Table 6
-are runs of Tables 1 and 2).
+Each sweep is planned once, run on one card or as a SLURM array, and its table is rendered from the records alone. A
+repeated command does only the missing work. Tables share runs: the last row of Table 4 and the 0.1 % rows of Table 6
+are runs of Tables 1 and 2.
 
 ## How the estimates are made
 
-By the model of `sdsbench plan` (`sdsbench/sweeps/cost.py`), for one A6000:
+They come from the cost model of `sdsbench plan` (`sdsbench/sweeps/cost.py`), for one A6000:
 
 - Rows and mean tokens a row: of the public sets (`sdsbench/data/sizes.py`).
-- Training: 4 x weights x tokens / rate, at {rate:.0f} T operations a second in bf16 (what LoRA-SB's printed epochs of
-  Mistral-7B and Gemma-2 9B on an A6000 amount to at 230 tokens a row), {rate32:.0f} T in fp32. Its third printed epoch,
-  Llama-3.2 3B on short rows, took 2.2 times as long as this says; training here does not pad.
+- Training: 4 x weights x tokens / rate, at {rate:.0f} T operations a second in bf16 (the rate that follows from
+  LoRA-SB's printed times of epochs of Mistral-7B and Gemma-2 9B on an A6000, at 230 tokens a row), {rate32:.0f} T in
+  fp32. The third printed time, Llama-3.2 3B on short rows, is 2.2 times this estimate; training here does not pad.
 - Factors on the training time: {slower}; the first two as published for another benchmark, the third assumed.
-- Evaluation, every time that there is one (after training, after each epoch of GLUE): prompts and answers at 2 x
-  weights a token and the same rates, and the weights read once a step of generation at {bandwidth:.0f} GB/s. A batch
-  takes {longest:.0f} mean answers, as rows differ; four beams are four rows.
-- Memory: what a run needs at least, a pass over one row of the maximum length (with adamw8bit over all rows of a step,
-  {above:.0f} standard deviations above the mean of their tokens); it is counted. A run fits that needs {usable:.0%} of
-  the card or less.
-- Disk: 4 bytes a trained (or frozen low-rank) number, 400 bytes an answer, 200 a step; base weights and data sets
-  come on top once.
-- Runs that do not fit end as `oom`, which the table shows as such; they are counted as runs and not in the hours.
+- Each evaluation (after training, after each epoch of GLUE): prompts and answers at 2 x weights a token and the same
+  rates; the weights are read once for each step of generation, at {bandwidth:.0f} GB/s. A batch takes as long as
+  {longest:.0f} mean answers, since rows differ; four beams count as four rows.
+- Memory: the least that a run needs, counted for a pass over one row of the maximum length (with adamw8bit over all
+  rows of a step, {above:.0f} standard deviations above the mean of their tokens). A run fits if it needs at most
+  {usable:.0%} of the card.
+- Disk: 4 bytes for each trained (or frozen low-rank) number, 400 for an answer, 200 for a step; plus base weights and
+  data sets once.
+- Runs that do not fit end as `oom`, which the table shows; they are counted in the runs, not in the hours.
 
 | sweep | runs | of them beyond 48 GB | GPU-hours | days on one A6000 | disk, GB |
 | --- | --: | --: | --: | --: | --: |
@@ -130,7 +131,12 @@ def document() -> str:
     factors = {name: methods.lookup(name)[0].relative_time for name in names}
     slower = ", ".join(f"{name} x {factor}" for name, factor in factors.items() if factor != 1)
     rates = {"rate": cost.RATE["bfloat16"] / 1e12, "rate32": cost.RATE["float32"] / 1e12, "slower": slower}
-    rules = {"bandwidth": cost.BANDWIDTH / 1e9, "longest": LONGEST, "above": ABOVE, "usable": cost.USABLE}
+    rules = {
+        "bandwidth": cost.BANDWIDTH / 1e9,
+        "longest": LONGEST_ANSWER_RATIO,
+        "above": LARGEST_STEP_DEVIATIONS,
+        "usable": cost.USABLE,
+    }
     parts = [HEAD.format(**rates, **rules)]
     details = []
     for sweep, tables, title in TABLES:
@@ -147,7 +153,7 @@ def document() -> str:
 PREPARED = ("lora_sb/table2", "sds_lora/commonsense")  # no hub set has the form of these benchmarks
 
 _PREPARATION = """
-Once: LLM-Adapters' JSON files as parquet (its test sets are in a form that no hub set has).
+Once: convert LLM-Adapters' JSON files to parquet (no data set on the hub has the form of its test sets).
 
     git clone https://github.com/AGI-Edgerunners/LLM-Adapters
     python scripts/prepare_commonsense.py LLM-Adapters data
@@ -167,8 +173,8 @@ One A6000:
 {command} sweep {sweep}
 {render}
 
-SLURM array (the longest run takes some {math.ceil(longest)} h, estimated; a run that meets its time limit goes on after
-a requeue):
+SLURM array (the longest run takes about {math.ceil(longest)} h, estimated; a run that reaches its time limit continues
+after a requeue):
 
 {command} plan sweep={sweep}{data}
 {command} submit {sweep}
@@ -186,7 +192,7 @@ def _round(value: float) -> str:
 
 
 _WITHOUT_RUNS = """
-Tables 7 to 9 need no run: Table 7 is counted on the architectures, 8 and 9 compare conf/protocol with the paper's
+Tables 7 to 9 need no runs: Table 7 is counted from the architectures, 8 and 9 compare conf/protocol with the paper's
 settings.
 
     python -m sdsbench table lora_sb/table7 --runs results

@@ -1,11 +1,11 @@
-"""Puts the study's tables into its pages from results/study/*.zip, draws its forest plots and judges the claims on all
-parts together (results/study/verdict.md).
+"""Write the study's tables into its pages from results/study/*.zip, draw its forest plots, and judge the claims on all
+parts together (results/study/verdict.md). Comments in a page mark the tables:
 
-    <!-- table: PART NAME -->           a table of `sdsbench table NAME` over the bundle of a part follows, up to
-    <!-- table: end -->
-    <!-- table: mechanism probes -->    likewise what `sdsbench figures` wrote of probed runs (PROBES)
+    <!-- table: PART NAME -->           begins the table of `sdsbench table NAME` over the bundle of a part
+    <!-- table: mechanism probes -->    begins the table of the probes' measurements (PROBES, by `sdsbench figures`)
+    <!-- table: end -->                 ends either
 
-Part names are those of results/study/PART.zip. `--check` only compares the pages.
+Part names are those of results/study/PART.zip. `--check` changes nothing; its exit code is 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ REFERENCE = ("lora", 8)
 
 @cache
 def runs_of(part: str) -> list[Run]:
-    """The runs of a part of the study. Raises DamagedFile where its bundle was changed."""
+    """The runs of a part of the study. Raises DamagedFile if its bundle was changed."""
     return load([STUDY / f"{part}.zip"])[0]
 
 
 def written(page: str) -> str:
-    """A page with its tables as the records give them now."""
+    """The text of a page with its tables recomputed from the records."""
 
     def table(match: re.Match[str]) -> str:
         if match[3] == "probes":
@@ -58,7 +58,7 @@ MEASURES = {
 
 
 def probes_table() -> str:
-    """What probes saw of every variant, a column a measure and optimizer."""
+    """Means of the probes' measures: a row for each variant, a column for each optimizer and measure."""
     frame = pd.read_csv(PROBES)
     means = frame.pivot_table(index="line", columns=["optimizer", "measure"], values="mean", sort=False)
     optimizers = sorted(frame["optimizer"].unique(), reverse=True)
@@ -75,7 +75,7 @@ def probes_table() -> str:
 
 
 def draw(part: str) -> None:
-    """results/study/PART_forest.svg, .png and .pdf; of several tasks the first keeps the short name."""
+    """Draw results/study/PART_forest.svg, .png and .pdf, with a number after the name from the second task on."""
     for number, board in enumerate(boards(runs_of(part), reference=REFERENCE[0], rank=REFERENCE[1])):
         figure = plots.forest(board)
         if figure is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sdsbench.core.collection import collection_paused
+from sdsbench.core.garbage_collection import collection_paused
 from sdsbench.core.processor import set_defaults
 
 if TYPE_CHECKING:

@@ -45,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refused.exit_code
 
 
+def script() -> int:
+    """Entry of the command `sdsbench`: also searches the working folder for plugins, as `python -m sdsbench` does."""
+    sys.path.append(os.getcwd())
+    return main()
+
+
 def _called(words: list[str]) -> int:
     try:
         with app.make_context(NAME, list(words)) as context:

@@ -1,4 +1,4 @@
-"""Fixtures that every part shares."""
+"""Fixtures and settings for all tests."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import sdsbench  # noqa: F401  # before torch: it sets what OpenMP reads when it
 
 ROOT = Path(__file__).parent.parent
 
-# No property test depends on the speed of the machine: hypothesis neither times an example nor the drawing of its data.
+# No property test may depend on the machine's speed: hypothesis limits neither an example's time nor data generation.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Golden numbers depend on the thread count; xdist workers must not fight for cores."""
+    """Set torch to one thread: golden numbers depend on the thread count, and xdist workers must share the cores."""
     import torch
 
     torch.set_num_threads(1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What needs CUDA is skipped without it."""
+    """Skip tests marked `gpu` where torch has no CUDA."""
     if item.get_closest_marker("gpu"):
         import torch
 
@@ -36,13 +36,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
-    """Where a test computes: its assertions are the same on a CPU and, by `pytest -m gpu`, on CUDA."""
+    """The torch device of a test: its assertions are the same on the CPU and, with `pytest -m gpu`, on CUDA."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of real data; the test is skipped where it is absent."""
+    """The folder of real data sets; tests that need it are skipped where it is absent."""
     folder = Path(os.environ.get("SDSBENCH_DATA_ROOT", ROOT.parent / "shared" / "data"))
     if not (folder / "gsm8k" / "test.parquet").exists():
         pytest.skip(f"no real data at {folder.name}/ (set SDSBENCH_DATA_ROOT)")

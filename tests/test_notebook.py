@@ -17,11 +17,11 @@ def test_every_cell_runs(tmp_path: Path) -> None:
     nbclient.NotebookClient(
         notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
-    shown = [
+    displayed = [
         output.get("data", {}).get("text/html", "") + output.get("text", "")
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     ]
-    assert any("run <code>" in text for text in shown), "a record shows its scores"
-    assert any("2 methods" in text for text in shown), "the plan says what the budget buys"
+    assert any("run <code>" in text for text in displayed), "a record shows its scores"
+    assert any("2 methods" in text for text in displayed), "the plan describes what the budget affords"
     assert sorted(path.name for path in (tmp_path / "results/plans").iterdir()) == ["notebook"]

@@ -1,4 +1,4 @@
-"""The pages stay true: their result tables are those that the committed records give."""
+"""README and study pages: result tables equal those made from the committed records, links resolve, examples run."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_result_tables_are_generated(page: Path) -> None:
+def test_result_tables_of_the_page_are_those_of_the_records(page: Path) -> None:
     text = page.read_text()
     assert "<!-- table: " in text
     assert written(text) == text, "run: python scripts/write_study_results.py"
 
 
-def test_every_document_that_it_links_exists() -> None:
+def test_every_document_that_the_readme_links_exists() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_its_example_of_frames_runs_and_names_every_kind_of_step(
+def test_readme_example_of_frames_runs_and_names_every_kind_of_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -1,4 +1,4 @@
-"""The installed wheel works away from the checkout: configuration, shipped model and published values are inside."""
+"""The installed wheel works outside the checkout: it holds the configuration, the shipped model, published values."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which pip installed a copy of the tracked files."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "source"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
@@ -35,7 +36,7 @@ def run(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=installed, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_run_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+def test_wheel_trains_and_evaluates_a_run(installed: Path, tmp_path: Path) -> None:
     words = [
         "model=micro",
         "method=lora",
@@ -50,7 +51,7 @@ def test_a_run_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert (installed / "sdsbench" / "conf" / "config.yaml").is_file()
 
 
-def test_names_and_refusals_from_the_wheel(installed: Path) -> None:
+def test_wheel_lists_methods_and_names_the_key_nearest_to_a_misspelt_one(installed: Path) -> None:
     assert "sds_lora" in run(installed, "ls", "method").stdout
     refused = run(installed, "model=micro", "method.rnk=3")
     assert refused.returncode == 2 and "method.rank" in refused.stderr

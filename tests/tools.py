@@ -1,4 +1,4 @@
-"""What many tests share."""
+"""Helpers for tests of several parts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from sdsbench.runs.run_context import RunContext
 from sdsbench.tasks import base as tasks
 
 QUIET = RunContext(log=lambda _: None)
-"""The surroundings of a run that tells nobody what it does."""
+"""A run context that discards log messages."""
 
 
 def reads_own_files(task: str) -> bool:
-    """Whether a task reads a user's files and nothing of the catalogue (tests/tasks/test_pairs.py, test_labels.py)."""
+    """Whether a task reads only a user's own files. tests/tasks/test_pairs.py and test_labels.py test such tasks."""
     tasks.lookup(task)
     return task in catalogue.names() and catalogue.get(task).own

@@ -5,6 +5,7 @@
 | data | rows of every split that the task reads, with the columns that its data sets promise |
 | training | a training example of every row; a finite loss and gradient on the model |
 | graders | each scorer accepts the gold answer, refuses another row's, and raises on no text |
+| stored answers | each scorer gives the same verdict from the gold answer alone, as answers of a bundle are graded |
 | evaluation | two evaluations of one model give equal scores, one with half the batch size |
 """
 
@@ -18,15 +19,15 @@ import torch
 
 from sdsbench.checks.finding import Finding, findings
 from sdsbench.models.load import load as load_model
+from sdsbench.results.grading import graders as graders_from_gold
 from sdsbench.runs.configuration.identity import with_values
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.data_source import resolve_source
 from sdsbench.runs.prepare import Loaded, load, ready_to_train
 from sdsbench.runs.run_data import load_run
 from sdsbench.tasks import base as tasks
-from sdsbench.tasks.base import Generation, Row, generation_of
+from sdsbench.tasks.base import Generation, Row, Scorer, generation_of
 
-Scorer = Callable[[Row, str], Any]
 SMALL = {"data.train_limit": 32, "eval.limit": 4, "eval.batch_size": 4, "device": "cpu", "dtype": "float32"}
 SAME_SCORE = 1e-4  # correlations and likelihoods differ in their last digits when a pass sums in another order
 HOSTILE = ("", " ", "\\boxed{", "#### ", "$" * 40, "1/0", "9" * 400, "The answer is: ", "\x00", "é" * 20)
@@ -40,6 +41,7 @@ def check_task(config: RunConfig) -> Iterator[Finding]:
             "data": lambda: data(config),
             "training": lambda: training(config),
             "graders": lambda: graders(config),
+            "stored answers": lambda: stored_answers(config),
             "evaluation": lambda: evaluation(config),
         }
     )
@@ -75,6 +77,28 @@ def graders(config: RunConfig) -> Finding:
     return Finding("graders", True if generated else None, f"{len(generated)} generated evaluation(s)")
 
 
+def stored_answers(config: RunConfig) -> Finding:
+    """Run every scorer on rows and, as bundles are graded, on gold answers alone."""
+    evaluations = [(generation_of(wanted), rows) for wanted, rows in load_run(config).evaluations]
+    generated = [(evaluation, [rows[i] for i in range(len(rows))]) for evaluation, rows in evaluations if evaluation]
+    problem = next((problem for evaluation, rows in generated for problem in _other_verdicts(evaluation, rows)), None)
+    if problem is not None:
+        advice = "a scorer that reads other columns than answer and solution needs Generation.row_of"
+        return Finding("stored answers", False, f"{problem}; {advice}")
+    return Finding("stored answers", True if generated else None, f"{len(generated)} generated evaluation(s)")
+
+
+def _other_verdicts(evaluation: Generation, rows: Sequence[Row]) -> Iterator[str]:
+    """Answers whose verdict from the gold answer alone differs from that of the row."""
+    for name, from_gold in graders_from_gold(evaluation).items():
+        for row in rows:
+            gold = str(evaluation.target(row))
+            for text in (*HOSTILE, *forms(gold)):
+                expected, found = _verdict(evaluation.scorers[name], row, text), _verdict(from_gold, gold, text)
+                if isinstance(found, Exception) or found != expected:
+                    yield f"{evaluation.name}/{name}: {found!r} from the gold answer, {expected!r} from the row"
+
+
 def _grader_problems(evaluation: Generation, score: Scorer, rows: Sequence[Row]) -> Iterator[str]:
     golds = [str(evaluation.target(row)) for row in rows]
     texts = [*HOSTILE, *golds]
@@ -101,9 +125,9 @@ def forms(gold: str) -> tuple[str, ...]:
     )
 
 
-def _verdict(score: Scorer, row: Row, text: str) -> Any:
+def _verdict(score: Callable[[Any, str], Any], row_or_gold: Any, text: str) -> Any:
     try:
-        return score(row, text)
+        return score(row_or_gold, text)
     except Exception as error:  # any exception is reported as the finding
         return error
 

@@ -36,14 +36,14 @@ def command(
     from sdsbench.cli.shared.run_folders import completed
     from sdsbench.cli.submit import send
     from sdsbench.sweeps import placing as placings
-    from sdsbench.sweeps.here import run_here
+    from sdsbench.sweeps.local_sweep import run_locally
     from sdsbench.sweeps.plan import named
     from sdsbench.sweeps.slurm import submissions
-    from sdsbench.sweeps.slurm_config import own_words
+    from sdsbench.sweeps.slurm_config import split_slurm_words
     from sdsbench.sweeps.states import FAILED, LOST, states_of
 
     found = named(plan)
-    placing = placings.parse(own_words(overrides)[1])
+    placing = placings.parse(split_slurm_words(overrides)[1])
     slots = list(states_of(found, placing).all())
     if chosen:
         names = {slot.identity or slot.slot.key: slot for slot in slots}
@@ -52,7 +52,7 @@ def command(
         if other := [f"{name} is {names[name].state}" for name in asked if names[name] not in again]:
             print(f"not tried again: {', '.join(other)}")
     else:
-        again = [slot for slot in slots if slot.may_end_otherwise or (failed and slot.state in FAILED)]
+        again = [slot for slot in slots if slot.worth_retrying or (failed and slot.state in FAILED)]
         left = sum(slot.state in FAILED and slot not in again for slot in slots)
         if left:
             print(f"not tried again: {left} run(s) whose training failed; --failed or --run ID tries them as they are")
@@ -64,4 +64,4 @@ def command(
     if slurm if slurm is not None else bool(submissions(found)):
         send(part, overrides, config_dirs, retry=True)
     else:
-        run_here(part, placings.parse(overrides), workers, gpus, deaths, retry=True)
+        run_locally(part, placings.parse(overrides), workers, gpus, deaths, retry=True)

@@ -32,14 +32,14 @@ def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], runs: tupl
     from sdsbench.data import catalogue
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.runs.configuration.identity import PLACING, inert_keys
-    from sdsbench.runs.configuration.paper import beside
+    from sdsbench.runs.configuration.paper import comparison_lines
 
     config = compose_run(overrides, config_dirs)
     notes = dict.fromkeys(inert_keys(config), INERT_NOTE) | dict.fromkeys(PLACING, PLACES_NOTE)
     if catalogue.known(config.task.train_set) and (note := catalogue.get(config.task.train_set).note):
         notes["task.train_set"] = f"   ({note})"
     _print_keys(config.model_dump(), notes)
-    if lines := list(beside(config)):
+    if lines := list(comparison_lines(config)):
         print(f"\nthis run beside {config.protocol.source}:")
         rows = [("", "ours", "paper", "equal"), *lines]
         widths = [max(len(row[i]) for row in rows) for i in (0, 1)]

@@ -44,11 +44,11 @@ def send(
     """
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
-    from sdsbench.sweeps.fetch import require_at_hand
-    from sdsbench.sweeps.slurm_config import configure, own_words
+    from sdsbench.sweeps.fetch import require_downloaded
+    from sdsbench.sweeps.slurm_config import configure, split_slurm_words
     from sdsbench.sweeps.states import FAILED, OVER, states_of
 
-    asked, others = own_words(settings)
+    asked, others = split_slurm_words(settings)
     placing = placings.parse(others)
     config = configure(asked, config_dirs)
     _require_device(plan, config, placing)
@@ -66,7 +66,7 @@ def send(
             print(slurm.script(plan, slurm.next_folder(plan), len(part), config, placing, retry))
         return slots
     slurm.require_slurm()
-    require_at_hand(plan, placing)
+    require_downloaded(plan, placing)
     jobs = slurm.submit(plan, stages, config, placing, retry)
     tasks = sum(-(-len(stage) // config.runs_per_task) for stage in stages)
     print(f"sent {len(wanted)} run(s) in {tasks} task(s) as job {', '.join(jobs)}; `sdsbench status {plan.folder}`")

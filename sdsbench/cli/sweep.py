@@ -38,10 +38,10 @@ def command(
     """
     # --retry, --slots and --lost-as are worker options, used by SLURM tasks with several GPUs, which start a sweep.
     from sdsbench.sweeps import placing as placings
-    from sdsbench.sweeps.here import run_here
+    from sdsbench.sweeps.local_sweep import run_locally
     from sdsbench.sweeps.plan import named
 
     found = named(plan)
     if slots is not None:
         found = found.restricted_to(json.loads(slots.read_text()))
-    run_here(found, placings.parse(overrides), workers, gpus, deaths, retry, force, lost_as)
+    run_locally(found, placings.parse(overrides), workers, gpus, deaths, retry, force, lost_as)

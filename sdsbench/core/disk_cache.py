@@ -18,7 +18,7 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.core.file_hash import content_hash
 
 SEAL = ".seal.json"
-_MOST_BYTES = 2**24  # of a seal
+_MOST_BYTES = 2**24  # largest size of a seal
 _ADVICE = "Set SDSBENCH_CACHE to a folder that can: weights that packages bring are made into plain files there."
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, renamed."""
+"""Write files atomically (to a temporary file, flushed to disk, then renamed), and recognise errors of the disk."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from sdsbench.core.errors import DiskRefuses, Refused, SdsbenchError, Unavailable
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-_OURS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # the disk's only where they are about the folder
+_OURS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # errors of the disk only for paths of the folder
 
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turns errors of a full or read-only disk, or of missing rights below `folder`, into DiskRefuses."""
+    """Turn errors of a full or read-only disk, or of missing rights below `folder`, into DiskRefuses."""
     try:
         yield
     except Exception as error:
@@ -30,7 +30,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 def disk_reason(error: BaseException, folder: Path) -> str | None:
-    """What the disk refused, or None where the error is not the disk's. safetensors keeps only the system's text."""
+    """The message of an error of the disk; None for other errors. safetensors keeps only the text of system errors."""
     if isinstance(error, OSError):
         place = str(error.filename)
         ours = place.startswith(str(folder)) or str(folder).startswith(place)
@@ -41,9 +41,9 @@ def disk_reason(error: BaseException, folder: Path) -> str | None:
 
 
 def refused_by_system(error: OSError) -> SdsbenchError | None:
-    """The one line for an error of the system that a path of the user's, or its rights, leads to in any command.
+    """A one-line error for a system error that a user's path or missing rights can cause in any command.
 
-    None for others, which are this package's own faults.
+    None for other system errors, which are faults of this package.
     """
     if error.errno in _DISK:
         return DiskRefuses(f"the disk refuses: {error}. Everything finished is intact; make room and start again.")
@@ -55,15 +55,15 @@ def refused_by_system(error: OSError) -> SdsbenchError | None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` so that no reader and no crash ever sees a part of it.
+    """Replace the content of a file so that readers never see a part of it, even after a crash.
 
-    A link at `path` is replaced, not followed. Raises Refused where a folder is there.
+    A link at `path` is replaced, not followed. Raises Refused if a folder is there.
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
-        # Mode 0666 less the umask, as every file that a user makes; a file or link of this name is never written into.
+        # Mode 0666 minus the umask, as for any new file of the user; an existing file or link of this name is not used.
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
             file.write(data)
             file.flush()
@@ -77,7 +77,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+    """Flush a folder to disk, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -74,7 +74,7 @@ def places_of(module: str) -> list[Path]:
     return [*places, Path(spec.origin).absolute()] if spec.origin and spec.has_location else places
 
 
-def refuse_brought(what: str, modules: Sequence[str], folder: Path) -> None:
+def refuse_bundled(what: str, modules: Sequence[str], folder: Path) -> None:
     """Raises Refused if a plugin lies beside or below the plan or run in `folder`: plugins must be the user's own code,
     and a plan or run from others is only data. `what` names the plan or run.
 

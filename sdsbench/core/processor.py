@@ -1,4 +1,4 @@
-"""CPU cores: how many this process may use, how busy others keep them, and settings of libraries that use them.
+"""CPU cores: how many this process may use, their load by other processes, and settings of libraries that use them.
 
 The package's __init__ imports this module, so that environment variables are set before torch is loaded.
 """
@@ -16,12 +16,12 @@ DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # Number of matrix shapes for which oneDNN caches code (default 1024); each entry holds megabytes of packed weights.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    # torch has a cache of its own in front of oneDNN's; it keeps as many products instead of 1024.
+    # Number of matrix products that torch's own cache in front of oneDNN's keeps (default 1024).
     "LRU_CACHE_CAPACITY": "16",
-    # From an H100 on torch asks cuDNN for attention first, which builds a plan for every new length (docs/speed.md).
+    # On H100 and later GPUs torch prefers cuDNN's attention, which builds a plan for every new length (docs/speed.md).
     "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
 }
-"""Environment variables, with the values that they get where the user has not set them. Libraries read them once."""
+"""Environment variables and the values that they get unless the user has set them. Libraries read them only once."""
 
 BUSY = 0.25  # share of the cores that other processes must use before a note is shown
 
@@ -35,7 +35,7 @@ def set_defaults() -> None:
 def usable_cores(root: Path = Path("/")) -> int:
     """Number of cores that this process may use: the minimum of affinity, container quota, SLURM and OpenMP limits.
 
-    `root`: where /proc and /sys are looked for.
+    `root`: the folder that contains /proc and /sys.
     """
     limits = [len(_affinity()), *_quotas(root)]
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "OMP_NUM_THREADS"):
@@ -46,7 +46,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _affinity() -> set[int]:
-    """The cores that the system lets this process run on."""
+    """The cores on which the system lets this process run."""
     try:
         return os.sched_getaffinity(0)
     except AttributeError:  # not on every system
@@ -54,7 +54,7 @@ def _affinity() -> set[int]:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores' worth of time that each control group around the process has in a period: cgroup version 2, or 1."""
+    """CPU quota, in cores, of each control group that contains the process (cgroup version 2 or 1)."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -71,7 +71,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """The group's folder and those around it; in a container the mount itself may be the group."""
+    """The group's folder and its parents up to the mount; in a container the mount itself may be the group."""
     folder = mount / path.strip("/")
     while True:
         yield folder
@@ -81,7 +81,7 @@ def _upwards(mount: Path, path: str) -> Iterator[Path]:
 
 
 def _quota(folder: Path, *files: str) -> Iterator[float]:
-    """quota / period from the words of the files; nothing without a limit (`max`, or -1)."""
+    """quota / period, read from the files; nothing if there is no limit (`max`, or -1)."""
     try:
         quota, period = " ".join((folder / name).read_text() for name in files).split()
         if quota != "max" and int(quota) > 0:
@@ -94,13 +94,13 @@ def _quota(folder: Path, *files: str) -> Iterator[float]:
 class Load:
     """CPU time used so far, by all processes on this process's cores and by this process alone."""
 
-    busy: float  # seconds of work on those cores, whoever did it
-    own: float  # seconds of work of this process
-    clock: float
+    busy: float  # CPU seconds of all processes on those cores
+    own: float  # CPU seconds of this process
+    clock: float  # time.perf_counter() at this moment
 
     @classmethod
     def now(cls) -> Load | None:
-        """None where the system does not say."""
+        """The load at this moment; None if the system does not report it."""
         try:
             lines = Path("/proc/stat").read_text().splitlines()
         except OSError:

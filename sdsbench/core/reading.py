@@ -1,7 +1,8 @@
-"""Files that others may have made, read as data: regular files alone, of limited size, and one error for all faults.
+"""Read files that others may have written: only regular files of limited size; every fault raises DamagedFile.
 
-Records, step logs, answers, probes, manifests, results of other tools and bundles are read through here. A link, a
-FIFO or a folder where a file belongs is refused and not waited for; what is unpacked is measured while it is unpacked.
+Records, step logs, answers, probes, manifests, results of other tools and bundles are read by these functions. A link,
+FIFO or folder in place of a file is refused without waiting for it. The size of compressed content is checked while it
+is unpacked.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ from sdsbench.core.limits import Limit
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a link",
           stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}  # fmt: skip
-_SLICE = 1024  # packed bytes at a time: Zstandard makes at most some 32 MiB of them
+_SLICE = 1024  # packed bytes at a time, which Zstandard unpacks to some 32 MiB at most
 
 
 class FileContent(BaseModel):
-    """What a file, or a part of it, holds: no keys beside the declared ones, and no number that is not finite."""
+    """Base of models of a file's content, or a part of it: undeclared keys and infinite numbers are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def seal(self) -> str:
-        """sha256 of its canonical JSON, its field `checksum` left empty."""
+        """sha256 of the canonical JSON, with an empty field `checksum`."""
         return sha256_of({**self.model_dump(mode="json"), "checksum": ""})
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing that is wrong with what a file holds: `scores.0.value: Input should be a valid number`."""
+    """The first error of a validation as text: `scores.0.value: Input should be a valid number`."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))[:200] or "the whole file"
     return f"{where}: {first['msg']}"
 
 
 def kind_of(mode: int) -> str:
-    """What a file's mode says that it is, where it is no regular file."""
+    """The kind of something that is not a regular file, in words, from its mode."""
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
-    """The content of a regular file. `below`: a folder above it between which and the file no link may lie.
+    """The content of a regular file. `below`: a folder above the file; no folder between the two may be a link.
 
-    Raises DamagedFile for anything else than such a file, for a larger one and for one that cannot be read.
+    Raises DamagedFile if it is not a regular file, is larger than `limit` or cannot be read.
     """
     if below is not None:
         for folder in takewhile(lambda folder: folder != below, path.parents):
@@ -68,8 +69,8 @@ def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise DamagedFile(f"{path}: {kind_of(found.st_mode)} where a file belongs.")
         limit.require(found.st_size, path)
-        content = _read(handle, found.st_size + 1)  # room for its size, not for the limit: it is set aside at once
-        if len(content) > found.st_size:  # it has grown
+        content = _read(handle, found.st_size + 1)  # memory is allocated for the file's size, not for the limit
+        if len(content) > found.st_size:  # the file has grown
             content += _read(handle, limit.value + 1 - len(content))
     finally:
         os.close(handle)
@@ -78,8 +79,8 @@ def read_bytes(path: Path, limit: Limit, below: Path | None = None) -> bytes:
 
 
 def is_there(path: Path | str) -> bool:
-    """Whether something lies at a path, a link that leads nowhere too. Also where this user may not look: that is for
-    its reader to say, and a run whose folder is closed is not a run less.
+    """Whether anything exists at a path, broken links included. True also if this user may not look there: the error is
+    then raised by the reader, and a run in such a folder is not overlooked.
     """
     try:
         os.lstat(path)
@@ -91,8 +92,8 @@ def is_there(path: Path | str) -> bool:
 
 
 def files_in(folder: Path, ending: str) -> list[Path]:
-    """The entries of a folder with this ending, by name; none where there is no folder. Raises DamagedFile where this
-    user may not look into it.
+    """The entries of a folder whose names have this ending, sorted; empty if there is no folder. Raises DamagedFile if
+    this user may not list it.
     """
     try:
         return sorted(folder / name for name in os.listdir(folder) if name.endswith(ending))
@@ -103,16 +104,16 @@ def files_in(folder: Path, ending: str) -> list[Path]:
 
 
 def require_file(path: Path) -> None:
-    """Raises DamagedFile where something else than a file lies at `path`: a library that opens it would follow a link
-    and wait for a FIFO.
+    """Raise DamagedFile if something other than a regular file is at `path`: a library that opens it would follow a
+    link or wait for a FIFO.
     """
-    mode = path.lstat().st_mode if os.path.lexists(path) else stat.S_IFREG  # that it is missing, its reader says
+    mode = path.lstat().st_mode if os.path.lexists(path) else stat.S_IFREG  # the reader reports a missing file
     if not stat.S_ISREG(mode):
         raise DamagedFile(f"{path}: {kind_of(mode)} where a file belongs.")
 
 
 def _read(handle: int, most: int) -> bytes:
-    """Up to so many bytes of a file, fewer only at its end."""
+    """Read up to `most` bytes of a file; fewer only at its end."""
     content = os.read(handle, most)
     while len(content) < most and (more := os.read(handle, most - len(content))):
         content += more
@@ -120,8 +121,8 @@ def _read(handle: int, most: int) -> bytes:
 
 
 def parse_json(content: bytes | str, where: object) -> Any:
-    """JSON as plain values. Raises DamagedFile: also for numbers of thousands of digits, hundreds of brackets and half
-    of a surrogate pair, which is no text.
+    """JSON as plain values. Raises DamagedFile, also for numbers of thousands of digits, brackets nested hundreds deep
+    and half of a surrogate pair, which cannot be encoded as text.
     """
     try:
         return from_json(content.removeprefix(BOM_UTF8) if isinstance(content, bytes) else content)
@@ -149,15 +150,15 @@ def _decoded(content: bytes, path: Path) -> str:
 def read_packed_rows(
     path: Path, limit: Limit, check: Callable[[dict[str, Any]], str], below: Path | None = None
 ) -> list[dict[str, Any]]:
-    """The JSON objects, one a line, of a file that Zstandard packed; `check` says what is wrong with one, or nothing.
+    """The JSON objects, one per line, of a file compressed by Zstandard.
 
-    Raises DamagedFile, with the number of the line where one is wrong.
+    `check` returns what is wrong with an object, or an empty text. Raises DamagedFile with the number of a wrong line.
     """
     return rows_of(_decoded(_unpacked(read_bytes(path, limit, below), limit, path), path), check, path)
 
 
 def rows_of(text: str, check: Callable[[dict[str, Any]], str], path: Path) -> list[dict[str, Any]]:
-    """The JSON objects, one a line, of a text; raises DamagedFile as `read_packed_rows` does."""
+    """The JSON objects, one per line, of a text; raises DamagedFile as `read_packed_rows` does."""
     rows = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         row = parse_json(line, f"{path}, line {number}")
@@ -189,12 +190,12 @@ def _unpacked(packed: bytes, limit: Limit, path: Path) -> bytes:
 
 
 def finite(value: Any) -> bool:
-    """Whether a value of JSON is a number that can be computed with."""
+    """Whether a JSON value is a finite number, of a size below 1e300."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < 1e300  # false for NaN; larger whole numbers are no floats
+    return abs(value) < 1e300  # False for NaN; larger whole numbers cannot be converted to a float
 
 
 def whole(value: Any) -> bool:
-    """Whether a value of JSON is a whole number from 0 of a size that counts have."""
+    """Whether a JSON value is a whole number from 0 to below 2^63."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

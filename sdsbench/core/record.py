@@ -26,7 +26,7 @@ STAGES = ("trained", "best_epoch", "validation", "untrained")
 """Stages at which the model is scored. (Stage `along`: weights between the base's and the final ones.)"""
 
 Label = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""Of a model, method, task ...: one line without control characters, since it becomes part of titles and paths."""
+"""Name of a model, method, task ...: one line without control characters, since titles and paths contain it."""
 
 
 Unit = Literal["share", "number"]
@@ -52,10 +52,10 @@ class Score(FileContent):
     stderr: float | None = None
     n: int
     headline: bool = False  # the scorer that this evaluation is ranked by
-    floor: float | None = None  # what a model that learned nothing reaches: see floor_of
+    floor: float | None = None  # score of a model that learned nothing: see floor_of
     floor_of: Literal["majority class", "constant", "chance"] | None = None
-    classes: int | None = None  # of a classifier: how many different predictions it made
-    truncated: int | None = None  # of generated answers: how many were cut at task.max_new_tokens
+    classes: int | None = None  # for classifiers: number of different predictions
+    truncated: int | None = None  # for generated answers: number that was cut at task.max_new_tokens
     prompts_cut: int = 0  # prompts that lost tokens on the left to fit the model's context with the longest answer
     undecided: int = 0  # answers whose grader hit a limit; they count as not correct in `value` until graded again
 
@@ -126,8 +126,8 @@ class Memory(FileContent):
 
 class Parameters(FileContent):
     trainable: int  # everything that trains, classifier heads included
-    adapter: int  # what the papers' tables count: the method's own parameters
-    total: int  # of the whole model, before the method
+    adapter: int  # parameters of the method alone, the number in the papers' tables
+    total: int  # parameters of the model before the method is attached
 
 
 class Losses(FileContent):
@@ -236,7 +236,7 @@ class Record(FileContent):
     alpha: float | None
     lr: float
     config: dict[str, Any]
-    inert: list[str] = Field(default_factory=list)  # dotted keys of config without effect beside the others
+    inert: list[str] = Field(default_factory=list)  # dotted keys of config that have no effect in this run
     placing: dict[str, Any] = Field(default_factory=dict)  # keys that change what the run costs and not its numbers
     means: dict[str, dict[str, list[str]]] = Field(default_factory=dict)  # task -> mean -> the evaluations it is over
     scores: list[Score] = Field(default_factory=list)
@@ -246,9 +246,7 @@ class Record(FileContent):
     seconds: Seconds = Seconds()
     memory: Memory | None = None
     parameters: Parameters | None = None
-    facts: dict[str, float] = Field(
-        default_factory=dict
-    )  # method's own: refreshes, init_svd_seconds, merge_drift_bf16 ...
+    facts: dict[str, float] = Field(default_factory=dict)  # method's own numbers: refreshes, merge_drift_bf16 ...
     provenance: Provenance | None = None
     tuning: Tuning | None = None
     failure: Failure | None = None

@@ -1,14 +1,14 @@
 """The folder of one run and its record: results/runs/<run id>/.
 
-record.json     the record (schema.py); the only file that tables need
+record.json     the record (core/record.py), the only file that tables need
 config.yaml     the resolved configuration, for people
-metrics.jsonl   one line a step, flushed as written
+metrics.jsonl   one line per step, flushed as it is written
 samples/        per-question outputs, compressed
 adapter/        the trained tensors
-checkpoint-N/   the state after step N while the run is unfinished
-tracker.log     what the process that shows the run to a tracker had to say
+checkpoint-N/   the state after step N, while the run is unfinished
+tracker.log     output of the process that sends the run's metrics to a tracker
 lock            held by the process that works on the run
-private.jsonl   host and process of each attempt, whole messages of failures: for the owner, never exported
+private.jsonl   host and process of each attempt, full messages of failures; for the owner only, never exported
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def write_record(folder: Path, record: Record) -> Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises DamagedFile where it does not match its schema, its checksum or its folder."""
+    """The record in a file. Raises DamagedFile if it does not match its schema, its checksum or its folder's name."""
     content = read_bytes(path, RECORD, below=path.parent)
     record = _as_written(content) or _checked(parse_json(content, path), path)
     if path.parent.name != record.run_id and path.parent.resolve().name != record.run_id:
@@ -48,13 +48,13 @@ def read_record(path: Path) -> Record:
 
 
 def _as_written(content: bytes) -> Record | None:
-    """The record in a file that `write_record` made, in two thirds of the time of `_checked`; None for any other file.
+    """The record in a file that `write_record` wrote, in two thirds of the time of `_checked`; None for any other file.
 
-    Without its white space such a file is the text that the checksum is of. The record is read from the text that is
-    hashed, so that it is the one that was sealed whatever else the white space was.
+    Without its white space, such a file is the text whose hash is the checksum. The record is parsed from the hashed
+    text, so it is the record that was sealed even if the white space was changed.
     """
     text = b"".join(map(bytes.lstrip, content.split(b"\n"))).replace(b'": ', b'":')
-    if b"NaN" in text or b"Infinity" in text:  # the free part of a record could hold one; `_checked` refuses it
+    if b"NaN" in text or b"Infinity" in text:  # fields of any type could hold such a number; `_checked` refuses it
         return None
     try:
         record = Record.model_validate_json(text)
@@ -69,7 +69,7 @@ def _checked(tree: Any, path: Path) -> Record:
         record = Record.model_validate(tree)
     except ValidationError as error:
         raise DamagedFile(f"{path}: not a record of schema version 2: {first_fault(error)}.") from None
-    # Of what the file holds, not of what it would hold if it were written today: keys may have been added since.
+    # The hash of the file's own content, not of the record written again: this code may have more keys.
     try:
         held = sha256_of({**tree, "checksum": ""})
     except ValueError as error:  # a number of the configuration that is not finite
@@ -79,11 +79,10 @@ def _checked(tree: Any, path: Path) -> Record:
     return record
 
 
-def find_record(folder: Path, say: Callable[[str], None]) -> Record | None:
-    """The record of a run folder, or None where the run has not begun.
+def find_record(folder: Path, log: Callable[[str], None]) -> Record | None:
+    """The record of a run folder; None if the run has not begun.
 
-    A damaged record is named, renamed to record.damaged-<hash>.json, so that it is neither counted nor lost, and counts
-    as absent.
+    A damaged record is logged, renamed to record.damaged-<hash>.json so that it is kept, and treated as absent.
     """
     path = folder / "record.json"
     if not is_there(path):
@@ -93,5 +92,5 @@ def find_record(folder: Path, say: Callable[[str], None]) -> Record | None:
     except DamagedFile as error:
         aside = folder / f"record.damaged-{content_hash(path)[:8]}.json"
         path.rename(aside)
-        say(f"{error} It is set aside as {aside.name}; the run starts from its newest checkpoint, or anew.")
+        log(f"{error} It is set aside as {aside.name}; the run starts from its newest checkpoint, or anew.")
         return None

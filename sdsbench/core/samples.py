@@ -71,7 +71,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["index"])
 
 
-def read_looks(path: Path) -> list[dict[str, Any]]:
+def read_probes(path: Path) -> list[dict[str, Any]]:
     """The rows of a probe (training/probes/observer.py), one per layer. Raises DamagedFile if the file is not a valid
     list of rows."""
     return read_packed_rows(path, ANSWERS, _wrong_look, below=path.parent.parent)

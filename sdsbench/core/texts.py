@@ -1,4 +1,4 @@
-"""Values as users write them on the command line, names in a row as sentences have them, errors as one line."""
+"""Format values as on a command line, lists of names as in a sentence, and errors as one line."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ def text(value: Any) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether a text can be written to a file: half of a surrogate pair cannot (`\\ud800`, a byte that is no UTF-8)."""
+    """Whether UTF-8 can encode a text; not if it has half of a surrogate pair (`\\ud800`, or an undecodable byte)."""
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def listed(names: Iterable[object]) -> str:
-    """`a`, `a and b`, `a, b and c`; nothing for no names."""
+    """`a`, `a and b`, `a, b and c`; empty without names."""
     *first, last = [*map(str, names)] or [""]
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def span(numbers: Iterable[int]) -> str:
-    """`25`, or the least and the greatest: `25 to 35`."""
+    """The smallest and the largest number: `25 to 35`, or `25` if they are equal."""
     first, last = min(found := [*numbers]), max(found)
     return str(first) if first == last else f"{first} to {last}"
 
 
 def numbered(numbers: Sequence[int]) -> str:
-    """Sorted numbers: `0, 1, 2`, or `0 to 59` for many without a gap."""
+    """Sorted numbers as text: `0, 1, 2`, or `0 to 59` for more than five without a gap."""
     whole = len(numbers) > 5 and list(numbers) == list(range(numbers[0], numbers[-1] + 1))
     return span(numbers) if whole else ", ".join(map(str, numbers))
 
 
 def counted(counts: Mapping[Any, int]) -> str:
-    """How many there are of each: `2 done, 1 failed`, in the order given."""
+    """Counts as text, in the given order: `2 done, 1 failed`."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def some_of(names: Sequence[str], count: int, between: str = ", ") -> str:
-    """The first names: `a, b, c`, or with `count` 2 `a, b and 1 more`."""
+    """The first `count` names: `a, b, c`, or with `count` 2 `a, b and 1 more`."""
     return between.join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

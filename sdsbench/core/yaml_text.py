@@ -1,8 +1,8 @@
 """Read YAML files from others: limits on size and nesting, and one error type for all faults.
 
-Aliases make a text of one kilobyte mean a thousand million values; whoever walks through them never comes to an end. So
-the values are counted, with every alias written out, before any are made. So are the digits of numbers: `1:1:1` is one
-in base 60, which takes minutes where it is long, and Python writes no whole number of more than 4300 digits.
+With aliases, a text of one kilobyte can stand for a thousand million values, too many to walk through. So the values
+are counted, with every alias expanded, before any are built. The length of numbers is limited too: `1:1:1` is a number
+in base 60, and a long one takes minutes to read; Python writes no whole number of more than 4300 digits.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from sdsbench.core.reading import read_text
 from sdsbench.core.texts import is_text
 
 BYTES, DEPTH, NODES = 1_000_000, 32, 100_000
-"""Of one YAML file: its size, how deep it may nest, and its values with every alias written out."""
-DIGITS = 200
-_NUMBER = re.compile(r"[-+.0-9][-+.:_0-9a-zA-Z]*")  # whatever YAML may take for one: 0xFF, 1_000, 1:30, 1e9, a date
+"""Limits of one YAML file: size in bytes, depth of nesting, number of values with every alias expanded."""
+DIGITS = 200  # largest length of a number
+_NUMBER = re.compile(r"[-+.0-9][-+.:_0-9a-zA-Z]*")  # texts that YAML may read as a number or date: 0xFF, 1_000, 1:30
 
 
 def file_problem(path: Path) -> str:
-    """Describes a YAML file's excessive size or nesting; empty for a file that may be read."""
+    """The accepted size or nesting, if a YAML file exceeds it; empty for a file that may be read."""
     if path.stat().st_size > BYTES:
         return f"a file of at most {BYTES:,} bytes"
     try:
         return nesting_problem(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        return ""  # told by who reads it
+        return ""  # the reader raises an error for it
 
 
 def nesting_problem(text: str) -> str:
-    """What is wrong with the nesting of a YAML text, its number of values, a number or a tag; empty for one that may be
-    read. A tag (`!!bool x`) asks for a value of a kind whatever the text is, which loaders end on in many ways.
+    """The accepted nesting, values, numbers or tags, if a YAML text violates one of them; empty for a text that may be
+    read. Tags (`!!bool x`) are refused: if the text does not fit its tag, loaders raise errors of many types.
     """
     depth, sizes, open_anchors, total = 0, dict[str, int](), list[tuple[int, str | None, int]](), 0
     try:
@@ -65,7 +65,7 @@ def nesting_problem(text: str) -> str:
             if total > NODES:
                 return f"at most {NODES:,} values, aliases written out"
     except (yaml.YAMLError, RecursionError):
-        return ""  # told by who reads it
+        return ""  # the reader raises an error for it
     return ""
 
 
@@ -76,5 +76,5 @@ def read_yaml(path: Path, limit: Limit) -> Any:
         raise DamagedFile(f"{path}: accepted: {accepted}.")
     try:
         return yaml.safe_load(text)
-    except Exception as error:  # beside its own errors, PyYAML lets through what making a date or a number raises
+    except Exception as error:  # besides its own errors, PyYAML raises those of converting dates and numbers
         raise DamagedFile(f"{path}: not YAML ({' '.join(str(error).split())[:200]}).") from None

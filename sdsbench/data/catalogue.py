@@ -33,7 +33,7 @@ class DataSet:
     original: str | None = None  # the column that holds the question which a row rewords
     built_from: tuple[str, ...] = ()  # data sets whose training rows this one repeats or rewords
     classes: str | None = None  # the column of a row's class: a limited draw keeps each class's share
-    held_back_from: str | None = None  # of a set without training rows: where tuning rows come from
+    held_back_from: str | None = None  # for a set without training rows: where tuning rows come from
 
     def checks_of(self, split: str) -> Mapping[str, ColumnCheck]:
         """Checks of the cells of a split, by column."""

@@ -1,4 +1,4 @@
-"""What rows say, whatever file, writer or library holds them: fingerprints, and which rows ask the same question."""
+"""The content of rows, independent of file format and library: fingerprints, equal questions, checks of images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sdsbench.core.errors import SdsbenchError, Unavailable
 from sdsbench.core.limits import PIXELS
 from sdsbench.core.texts import short_message
 
-CHUNK = 1000  # rows read at once: a row at a time costs some 50 microseconds each
+CHUNK = 1000  # rows read at once; reading rows one at a time costs some 50 microseconds each
 _UNSPOKEN = re.compile(r"[\W_]+")
 
 
 def fingerprint(table: Any, indices: Sequence[int]) -> str:
-    """sha256 over the content of these rows of a table, in order (not over file bytes, which depend on the writer)."""
+    """sha256 over the content of these rows of a table, in order; file bytes would depend on the writing library."""
     digest = hashlib.sha256()
     for rows in _chunks(table, indices):
         lines = (f"{key}\x1f{_text(row[key])}\x1e" for row in rows for key in sorted(row))
@@ -28,16 +28,16 @@ def fingerprint(table: Any, indices: Sequence[int]) -> str:
 
 
 def questions(table: Any, indices: Sequence[int], columns: Sequence[str]) -> Iterator[str]:
-    """What each row asks: letters and digits of its texts in small letters, so that spacing and marks do not count.
+    """For each row a text that is equal for rows that ask the same: letters and digits of these columns in lower case.
 
-    Images are compared as they are encoded, which needs no decoding.
+    Spacing and punctuation do not count. Images are compared by their encoded bytes, which needs no decoding.
     """
     for row in cells(table, indices, columns):
         yield "\x1f".join(_asked(row[column]) for column in columns)
 
 
 def cells(table: Any, indices: Sequence[int], columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """Some columns, row by row, as they are stored (a class by its number, an image as it is encoded)."""
+    """These columns of the rows, one row at a time, as stored: a class as its number, an image as its encoded bytes."""
     if not isinstance(table, list):
         table = table.select_columns(list(columns)).with_format("arrow")
     for rows in _chunks(table, indices):
@@ -64,7 +64,7 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def decoded(image: Any) -> Any:
-    """A PIL image from itself or from the {"bytes": ...} that parquet holds."""
+    """The PIL image of a PIL image, or of the {"bytes": ...} that parquet files hold."""
     if isinstance(image, dict):
         from PIL import Image as pil
 
@@ -74,7 +74,7 @@ def decoded(image: Any) -> Any:
 
 
 def require_sound(table: Any, what: str) -> None:
-    """Raises Unavailable where a table of `datasets` has texts that are not UTF-8, or cells that lead elsewhere."""
+    """Raise Unavailable if a table of `datasets` has texts that are not UTF-8, or cells that refer to other files."""
     import pyarrow
 
     try:
@@ -85,8 +85,8 @@ def require_sound(table: Any, what: str) -> None:
 
 
 def _require_enclosed(table: Any, what: str) -> None:
-    """Raises Unavailable where a table of `datasets` names an image by a path or an address in place of its bytes, and
-    for sounds and videos: `datasets` would open that file, or connect to that server, when it reads the row.
+    """Raise Unavailable if a table of `datasets` names an image by a path or an address instead of holding its bytes,
+    or has sounds or videos: `datasets` would open that file, or connect to that server, when it reads the row.
     """
     import datasets
     import pyarrow.compute as arrow
@@ -108,15 +108,16 @@ def _require_enclosed(table: Any, what: str) -> None:
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Inside: PIL and `datasets` open no image of more pixels than the limit; a small file may declare any number.
+    """Inside the block, PIL and `datasets` open no image of more pixels than the limit; a small file may declare any
+    number.
 
-    Raises Unavailable, naming `what`, for such an image and for one that cannot be decoded, whatever its decoder says.
+    Raises Unavailable, naming `what`, for such an image and for one that cannot be decoded, whatever error that raises.
     """
     from PIL import EpsImagePlugin
     from PIL import Image as pil
 
-    EpsImagePlugin.gs_binary = False  # else PIL starts Ghostscript, another program, for an image that is PostScript
-    pil.MAX_IMAGE_PIXELS = PIXELS.value // 2  # PIL warns from there on, and refuses from twice as many
+    EpsImagePlugin.gs_binary = False  # otherwise PIL starts Ghostscript, another program, for PostScript images
+    pil.MAX_IMAGE_PIXELS = PIXELS.value // 2  # PIL warns above this number and raises an error above twice as many
     warnings.simplefilter("ignore", pil.DecompressionBombWarning)
     try:
         yield
@@ -127,12 +128,12 @@ def readable(what: str) -> Iterator[None]:
         ) from None
     except SdsbenchError:
         raise
-    except Exception as error:  # PIL's decoders have no class of errors: struct.error, IndexError, ValueError ...
+    except Exception as error:  # PIL's decoders have no common class: struct.error, IndexError, ValueError ...
         raise Unavailable(f"{what}: an image cannot be decoded ({short_message(error)}).") from None
 
 
 def _text(value: Any) -> str:
-    """A value as text that depends on its content only (images: their pixels)."""
+    """A text that depends only on a value's content (for images, on their pixels)."""
     if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
         value = decoded(value)
     if hasattr(value, "tobytes"):

@@ -15,38 +15,43 @@ class DataConfig(Section):
     """Where rows come from and how many are used."""
 
     source: Literal["auto", "hub", "local", "embedded"] = Field(
-        "auto", description="auto: local if data.root is set, else the hub if reachable, else embedded (quick only)"
+        "auto",
+        description="auto: local if data.root is set, else the hub if reachable, else embedded (protocol=quick only)",
     )
     root: Annotated[PathText | None, PLACES] = Field(None, description="folder of data sets for source local")
     train: Annotated[PathText | None, PLACES] = Field(
-        None, description="own training rows: a file (.jsonl, .json, .csv, .parquet ...) or a folder of save_to_disk"
+        None,
+        description="your own training rows: a file (.jsonl, .json, .csv, .parquet ...) or a folder of save_to_disk",
     )
     validation: Annotated[PathText | None, PLACES] = Field(
-        None, description="own rows that tuning is scored on; null: some of the training rows"
+        None, description="your own rows on which tuning is scored; null: some of the training rows"
     )
     test: Annotated[PathText | None, PLACES] = Field(
-        None, description="own rows whose scores are reported; null: a share of those of data.train, by their questions"
+        None, description="your own test rows; null: a share of the rows of data.train, split by question"
     )
-    test_share: Share = Field(0.1, description="share of data.train that is reported on where data.test is null")
+    test_share: Share = Field(
+        0.1, description="share of the rows of data.train that become test rows if data.test is null"
+    )
     question: str | None = Field(
         None,
-        description="what says which own rows ask the same, a column or text with {COLUMN}s; follows the task's prompt",
+        description="a column, or text with {COLUMN}s, that is equal for rows of your own that ask the same question; "
+        "by default the task's prompt",
     )
-    name: str = Field("own", description="what own files are called in the run's name; other files, another name")
-    train_limit: Count | None = Field(None, description="training rows used; null: all")
+    name: str = Field("own", description="name of your own files, part of the run's id; give other files another name")
+    train_limit: Count | None = Field(None, description="number of training rows; null: all")
     order: Annotated[Literal["random", "first"], only_where(train_limit=GIVEN)] = Field(
         "random",
-        description="which rows train_limit keeps: random (one draw for all runs, classes in proportion) or first",
+        description="which rows train_limit keeps: random (the same draw in all runs, classes in proportion) or first",
     )
     max_tokens: Count | None = Field(
         None,
-        description="training rows of more tokens, prompt, response and end token, are left out before train_limit "
-        "counts; null: none is (train.max_length cuts them)",
+        description="training rows with more tokens (prompt, response and end token) are left out before train_limit "
+        "applies; null: none is (train.max_length cuts them)",
     )
     validation_rows: Count = Field(
         200,
-        description="training rows held back for eval.split=validation where no other split is left for it; of own "
-        "files at most a quarter",
+        description="training rows held back for eval.split=validation if the data set has no other split for it; at "
+        "most a quarter of your own files",
     )
 
     def problems(self) -> Iterator[Problem]:

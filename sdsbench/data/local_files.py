@@ -1,12 +1,12 @@
-"""The files of one split, in the layouts in which data lies around; `datasets` reads them.
+"""Find and read the files of one split, in the usual layouts of data sets; `datasets` reads their rows.
 
 train.parquet                               one file; also .jsonl, .json (a list or lines of rows), .csv, .tsv, .arrow,
                                             and each of them as .gz, .zst, .bz2 or .xz
-train-00000-of-00003.parquet ...            shards, all of which must be there
-data/..., <configuration>/...               the same one folder down, as `hf download` leaves it
+train-00000-of-00003.parquet ...            shards, all of which must exist
+data/..., <configuration>/...               the same in a subfolder, as after `hf download`
 train/...                                   every data file of a folder with the split's name
-train/ with state.json                      what `save_to_disk` writes
-MetaMathQA-395K.json                        the only data file, of a set that has training rows alone
+train/ with state.json                      a folder written by `save_to_disk`
+MetaMathQA-395K.json                        the only data file of a set that has no other split
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BUILDERS = {
     ".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow",
 }  # fmt: skip
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".zst": zstandard.open, ".bz2": bz2.open, ".xz": lzma.open}
-LISTED = 20  # files that a message names
+LISTED = 20  # largest number of files that a message lists
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _OF_A_SPLIT = re.compile(r"(^|[-_.])(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?)([-_.]|$)")
 _SET_FILES = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json", "metadata.json")
@@ -42,7 +42,7 @@ _LFS = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split, in order; or the folder that `save_to_disk` wrote."""
+    """The files of one split, in order; with `saved`, the folder that `save_to_disk` wrote."""
 
     paths: tuple[Path, ...]
     saved: bool = False
@@ -51,10 +51,10 @@ class SplitFiles:
 def find(
     folder: Path, names: Sequence[str], configuration: str | None = None, alone: bool = False
 ) -> SplitFiles | None:
-    """The files of the split that has one of these names; None where there are none.
+    """The files of the split that has one of these names; None if there are none.
 
-    `alone`: a single data file that names no split will do. Raises Unavailable where shards are missing, or where
-    files of two kinds could be the split.
+    `alone`: also accept a single data file whose name contains no split. Raises Unavailable if shards are missing, or
+    if files of two kinds could be the split.
     """
     places = [folder, *([folder / configuration] if configuration else []), folder / "data"]
     for place in places:
@@ -69,7 +69,7 @@ def find(
 
 
 def of_path(path: Path) -> SplitFiles:
-    """The one split that a user's own file or folder holds. Raises Unavailable where it holds none."""
+    """The one split in a user's own file or folder. Raises Unavailable if it contains none."""
     if path.is_dir():
         if (path / "state.json").is_file():
             return SplitFiles((path,), saved=True)
@@ -84,16 +84,15 @@ def of_path(path: Path) -> SplitFiles:
 
 
 def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
-    """The rows as a datasets.Dataset; `text_columns` (None: all) are read as text from CSV, which
-    has no types.
+    """The rows as a datasets.Dataset; `text_columns` (None: all) are read as text from CSV, which has no types.
 
-    Raises Unavailable, naming the file, where `datasets` cannot read it.
+    Raises Unavailable, naming the file, if `datasets` cannot read it.
     """
     import datasets
     import pandas
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it would log errors that it also raises
     first = files.paths[0]
     try:
         if files.saved:
@@ -118,7 +117,7 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
         return table
     except SdsbenchError:
         raise
-    except Exception as error:  # pyarrow, pandas and datasets raise many kinds for damaged files
+    except Exception as error:  # pyarrow, pandas and datasets raise errors of many types for damaged files
         kind = "a folder of save_to_disk" if files.saved else _builder(first)
         reason = "it has 0 rows" if _NO_ROWS in str(error) or _empty(files) else error.__cause__ or error
         others = f" (and {len(files.paths) - 1} more)" if len(files.paths) > 1 else ""
@@ -126,7 +125,7 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
 
 
 def _check_declared_size(path: Path) -> None:
-    """Raises DamagedFile for a packed file, or a parquet file, that becomes larger in memory than the limits."""
+    """Raise DamagedFile if a packed file, or the rows of a parquet file, would exceed the limits once read."""
     if path.suffix in PACKED:
         size = 0
         with PACKED[path.suffix](path, "rb") as file:
@@ -140,18 +139,18 @@ def _check_declared_size(path: Path) -> None:
 
 
 _NO_ROWS = "corresponds to no data"
-"""What `datasets` says of files without rows."""
+"""Part of the error of `datasets` for files without rows."""
 
 
 def _empty(files: SplitFiles) -> bool:
-    """Files without a byte, or a folder of save_to_disk that names no file of rows, as `datasets` writes of 0 rows."""
+    """Whether the files have no bytes, or the folder of `save_to_disk` lists no data file, as it does for 0 rows."""
     if files.saved:
         return not _state(files.paths[0]).get("_data_files")
     return not any(path.stat().st_size for path in files.paths)
 
 
 def listing(folder: Path) -> str:
-    """The files below a folder, for a message."""
+    """The files below a folder as text for a message."""
     if not folder.is_dir():
         return "nothing: there is no such folder"
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
@@ -160,15 +159,15 @@ def listing(folder: Path) -> str:
 
 
 def conversion(folder: Path, target: str) -> str:
-    """A line that writes one of the files that are there, or any other, as the file that is looked for."""
+    """Advice with a command that converts a data file of the folder, if there is one, to the expected file `target`."""
     found = next((path for path in sorted(folder.rglob("*")) if _builder(path)), None) if folder.is_dir() else None
     builder, name = (_builder(found), found.relative_to(folder)) if found else ("json", "FILE.jsonl")
     code = f"import datasets; datasets.load_dataset('{builder}', data_files='{name}')['train'].to_parquet('{target}')"
-    return f'Another file becomes one that is found by, in that folder, python -c "{code}"'
+    return f'To convert another file, run in that folder: python -c "{code}"'
 
 
 def _saved(place: Path, name: str) -> SplitFiles | None:
-    """Of a DatasetDict the folder of the split; of a single Dataset its own folder, which says what split it is."""
+    """A split written by `save_to_disk`: a DatasetDict's subfolder, or a Dataset's folder that names this split."""
     if (place / name / "state.json").is_file():
         return SplitFiles((place / name,), saved=True)
     if (place / "state.json").is_file() and _state(place).get("_split") == name:
@@ -177,8 +176,8 @@ def _saved(place: Path, name: str) -> SplitFiles | None:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """The state.json of a folder of `save_to_disk`. Raises Unavailable for no object, and for one that names files
-    elsewhere."""
+    """The state.json of a folder of `save_to_disk`. Raises Unavailable if it is not an object or lists files outside
+    the folder."""
     path = folder / "state.json"
     try:
         state = parse_json(path.read_bytes(), path)
@@ -216,7 +215,7 @@ def _files(place: Path, name: str) -> SplitFiles | None:
 
 
 def _of_one_kind(paths: Sequence[Path], where: str) -> SplitFiles | None:
-    """The files, where there are any. Raises Unavailable for files of two kinds: one might be a copy of the other."""
+    """The files, sorted; None without any. Raises Unavailable for files of two kinds, which might be copies."""
     if len({_builder(path) for path in paths}) > 1 or len({bool(_SHARD.fullmatch(_stem(path))) for path in paths}) > 1:
         names = ", ".join(path.name for path in paths[:LISTED])
         raise Unavailable(f"{where}: {names} could each be the split; accepted: files of one kind. Move one away.")
@@ -231,12 +230,12 @@ def _data_files(folder: Path) -> Iterator[Path]:
 
 
 def _builder(path: Path) -> str | None:
-    """The builder of `datasets` for a file, by its ending."""
+    """The builder of `datasets` for a file, by its ending; None for unknown endings."""
     return BUILDERS.get(_unpacked(path).suffix)
 
 
 def _stem(path: Path) -> str:
-    """The name without its endings."""
+    """A file's name without its endings."""
     return _unpacked(path).stem
 
 

@@ -17,7 +17,7 @@ class Size:
     """Size of one data set. Image sets have tokens = 0, since the number of patches depends on the model."""
 
     train: int
-    test: int  # of the split that is scored
+    test: int  # rows of the split that is scored
     tokens: float = 0.0  # mean of a row: prompt and response, or the sentences
     deviation: float = 0.0  # standard deviation of that number over rows
     response: float = 0.0  # mean of the response, part of `tokens`; what a trained model generates

@@ -19,7 +19,7 @@ from urllib.parse import urlparse
 from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.reading import kind_of
 from sdsbench.core.record import DataUsed
-from sdsbench.data import catalogue, columns, content, local_files, own
+from sdsbench.data import catalogue, columns, content, local_files, own_files
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.data_config import DataConfig
 from sdsbench.data.generators import generated_sets, generator_of, is_generated
@@ -109,7 +109,7 @@ def load(name: str, split: str, config: DataConfig, classes: str | None = None) 
     require(data_set, split, config)
     readers = {"hub": _from_hub, "local": _from_folder, "embedded": _generated}
     table, revision = readers[source](data_set, split, config)
-    asks = own.fields(config.question or "") if data_set.own else data_set.question_columns
+    asks = own_files.fields(config.question or "") if data_set.own else data_set.question_columns
     rows = Rows(
         name, split, source, revision, table, tuple(range(len(table))), tuple(asks), data_set.classes or classes
     )
@@ -119,8 +119,8 @@ def load(name: str, split: str, config: DataConfig, classes: str | None = None) 
         columns.check(rows, data_set.checks_of(split))
         return rows
     # The task checks the rest: it knows the columns.
-    columns.check(rows, dict.fromkeys(asks, columns.PRESENT), own.NAMED_BY)
-    return rows if config.test else own.side(rows, split, config.test_share)
+    columns.check(rows, dict.fromkeys(asks, columns.PRESENT), own_files.NAMED_BY)
+    return rows if config.test else own_files.side(rows, split, config.test_share)
 
 
 def text_rows(path: str) -> Rows:
@@ -161,14 +161,14 @@ def require(data_set: DataSet, split: str, config: DataConfig) -> None:
     if config.source == "hub" and (data_set.hub_id is None or split not in data_set.splits):
         raise Unavailable(
             f"data set {data_set.name}: the hub source has no split {split!r}; it has "
-            f"{', '.join(data_set.splits) if data_set.hub_id else 'nothing of this set'}. {what_would_do(data_set)}"
+            f"{', '.join(data_set.splits) if data_set.hub_id else 'nothing of this set'}. {accepted_sources(data_set)}"
         )
     if config.source == "embedded" and not is_generated(data_set.name):
         have = "" if data_set.own else f"; it makes {', '.join(generated_sets())}"
         lacks = f"data set {data_set.name}: the embedded source does not make it{have}."
-        raise Unavailable(f"{lacks} {what_would_do(data_set)}")
+        raise Unavailable(f"{lacks} {accepted_sources(data_set)}")
     if data_set.own and config.source == "local":
-        own.files(split, config)
+        own_files.files(split, config)
     elif config.source == "local" and _is_folder(Path(config.root or "")):
         _require_files(data_set, split, config)
 
@@ -183,7 +183,7 @@ def _is_folder(path: Path) -> bool:
 
 def _from_folder(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, None]:
     if data_set.own:
-        return local_files.read(own.files(split, config), None), None
+        return local_files.read(own_files.files(split, config), None), None
     found = _require_files(data_set, split, config)
     try:
         return local_files.read(found, data_set.text_columns), None
@@ -198,7 +198,7 @@ def _require_files(data_set: DataSet, split: str, config: DataConfig) -> SplitFi
     root, file = Path(config.root or ""), f"{data_set.folder or data_set.name}/{split}.parquet"
     raise Unavailable(
         f"data set {data_set.name}: no file {file}, nor this split in another layout (docs/data.md), below "
-        f"data.root={config.root}. It has: {local_files.listing(root)}. {what_would_do(data_set)} "
+        f"data.root={config.root}. It has: {local_files.listing(root)}. {accepted_sources(data_set)} "
         f"{local_files.conversion(root, file)}"
     )
 
@@ -262,13 +262,13 @@ def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, s
         )
     except Exception as error:  # network, authorisation and format errors have no common class
         raise Unavailable(
-            f"data set {data_set.name}: the hub did not give it ({error}). {what_would_do(data_set)}"
+            f"data set {data_set.name}: the hub did not give it ({error}). {accepted_sources(data_set)}"
         ) from None
     cached = _cached_commit(table)
     if revision and cached and cached != revision:  # without a network `datasets` takes the newest that it has
         raise Unavailable(
             f"data set {data_set.name}: the hub's cache holds revision {cached}, wanted is {revision}. "
-            f"{what_would_do(data_set)}"
+            f"{accepted_sources(data_set)}"
         )
     content.require_sound(table, f"data set {data_set.name}")
     return table, revision or cached
@@ -308,11 +308,11 @@ def _rows_of(generator: Callable[..., list[dict[str, Any]]], split: str, count: 
     return generator(split, count)
 
 
-def what_would_do(data_set: DataSet) -> str:
-    return f"What would do: {ways(data_set)}."
+def accepted_sources(data_set: DataSet) -> str:
+    return f"Accepted: {source_options(data_set)}."
 
 
-def ways(data_set: DataSet) -> str:
+def source_options(data_set: DataSet) -> str:
     """For each source that may have the data set, a description: folder, or hub id and revision."""
     if data_set.own:
         return "data.train=FILE, and data.test=FILE unless a share of its rows may be taken"

@@ -18,7 +18,7 @@ from sdsbench.core.console import print_now
 from sdsbench.core.texts import short_message
 from sdsbench.evaluation.finite import finite
 from sdsbench.evaluation.key_value_cache import ReservedLayer, reserved_cache
-from sdsbench.evaluation.static_step import StaticStep, Steps, why_plain
+from sdsbench.evaluation.static_step import StaticStep, Steps, reason_against_static_steps
 
 SLACK = 64  # spare columns beyond the longest row, so that columns are dropped rarely
 
@@ -114,7 +114,7 @@ class Decoding:
 
     def _begin_static_steps(self, captured: bool) -> None:
         """Switch to static steps if their logits equal those of a plain step; else print the reason once."""
-        reason = why_plain(self.model, self.cache)
+        reason = reason_against_static_steps(self.model, self.cache)
         if reason is None:
             logits = partial(last_logits, self.model)
             self.static = StaticStep(

@@ -124,7 +124,7 @@ def _load(name: str, root: str | None) -> dict[str, Any]:
             raise Unavailable(f"eval.also: {name} needs packages that are not here: {error}") from None
         why = f"no split {error}" if isinstance(error, KeyError) else str(error)
         raise Unavailable(
-            f"eval.also: {name}: its data is not here ({why}). What would do: its data set below data.root under the "
+            f"eval.also: {name}: its data is not here ({why}). Accepted: its data set below data.root under the "
             "hub's name for it, in any layout of docs/data.md, or HF_HUB_OFFLINE=0 once with a network"
         ) from None
     _check_kind(name, loaded)

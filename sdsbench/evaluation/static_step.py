@@ -41,7 +41,7 @@ def default_steps(device: torch.device) -> Steps:
     return ON_CUDA if device.type == "cuda" else "plain"
 
 
-def why_plain(model: Any, cache: Cache) -> str | None:
+def reason_against_static_steps(model: Any, cache: Cache) -> str | None:
     """The reason why a model cannot use static steps; None if it may."""
     if not all(isinstance(layer, ReservedLayer) for layer in cache.layers):
         return "layers with a short window, or a state of another kind, place their columns themselves"

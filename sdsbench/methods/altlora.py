@@ -43,17 +43,17 @@ class AltLoRAConfig(LowRankConfig):
     second_moment: bool = Field(False, description="AltLoRA+: the step is divided by the root of its second moment")
     moves: Literal["turns", "both"] = Field(
         "turns",
-        description="which factor a step moves: one, in turns; or A and then B at the new A (SDS-LoRA's author's code)",
+        description="factors that a step updates: one, in turns; A and then B at the new A (SDS-LoRA's author's code)",
     )
     steps_per_turn: Annotated[Count, only_where(moves="turns")] = Field(
-        1, description="optimizer steps that one factor moves before the other does"
+        1, description="optimizer steps for one factor before the other is updated"
     )
     damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues of the r x r Gram matrices")
     betas: list[Share] = Field(
         [0.9, 0.999],
         min_length=2,
         max_length=2,
-        description="decay of the first and of the second moment",
+        description="decay rates of the first and the second moment",
     )
     epsilon: Annotated[PositiveNumber, only_where(second_moment=True)] = Field(
         1e-8, description="added to the root of the second moment"

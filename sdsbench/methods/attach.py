@@ -75,10 +75,10 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLinear]:
 
 
 def merge_(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Fold every adapter into a plain nn.Linear, in place; weights in `dtype`, or the base's if not given.
+    """Replace every adapted layer by a plain nn.Linear with merged weights, in place; returns the model.
 
-    fp32 keeps the outputs of the adapted model; bf16 rounds away a part of the update (export.merge_drift measures it).
-    With fp32 the rest of the model is converted as well.
+    The merged weights have type `dtype`, or that of the base if not given. fp32 keeps the outputs of the adapted model;
+    bf16 rounds away a part of the update (export.merge_drift measures it). `dtype` also converts the rest of the model.
     """
     for name, layer in adapted_layers(model).items():
         with torch.no_grad():

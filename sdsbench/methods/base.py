@@ -59,7 +59,7 @@ SVDIterations = Annotated[int, Field(ge=0, le=1000)]
 class MethodConfig(Section):
     """Keys that every method has."""
 
-    name: str = Field(description="the method, as it registers itself")
+    name: str = Field(description="registered name of the method")
     targets: Targets = Field(["all-linear"], description="endings of the names of the adapted layers, or [all-linear]")
 
 
@@ -67,8 +67,8 @@ class LowRankConfig(MethodConfig):
     """Keys of every method that adds a low-rank update."""
 
     rank: Count = Field(8, description="r, at most the smaller side of every adapted layer")
-    alpha: Alpha = Field(16.0, description="decides the factor s of the update, together with the rank")
-    dropout: Share = Field(0.0, description="share of the update's input that a training step drops")
+    alpha: Alpha = Field(16.0, description="determines, with the rank, the factor s of the update")
+    dropout: Share = Field(0.0, description="dropout probability on the input of the update in training")
 
     @model_validator(mode="before")
     @classmethod
@@ -150,6 +150,9 @@ class Method:
     trains_base: ClassVar[bool] = False
     """Whether weights of the base model itself train (full fine-tuning)."""
 
+    trains_between_fixed_factors: ClassVar[bool] = False
+    """Whether the update is B R A with B and A constant: only R, rank x rank, trains."""
+
     packages: ClassVar[tuple[str, ...]] = ()
     """Top-level modules of other packages whose code affects the method's numbers; records hold their versions."""
 
@@ -201,6 +204,10 @@ class Method:
     def create(self, layer: AdaptedLinear, generator: torch.Generator) -> None:
         """Register this method's fp32 parameters and buffers on one layer (also on the meta device)."""
         raise NotImplementedError
+
+    def largest_update_rank(self) -> int:
+        """The largest rank of the update between two refreshes of a layer's factors."""
+        return self.config.rank
 
     def branches(self, layer: AdaptedLinear) -> list[Branch]:
         """The products whose sum, times s, is the update; gradients flow into parameters only."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class DoRAConfig(LowRankConfig):
     name: str = "dora"
     drop_base: Annotated[bool, only_where(dropout=other_than(0.0))] = Field(
-        False, description="dropout on the input of the rescaled base product too (the authors' code, peft)"
+        False, description="dropout also on the input of the rescaled base product (the authors' code, peft)"
     )
 
 

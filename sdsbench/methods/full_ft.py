@@ -23,7 +23,9 @@ class FullFineTuningConfig(MethodConfig):
     targets: Annotated[Targets, only_where(scope="targets")] = Field(
         ["all-linear"], description="endings of the names of the trained layers, or [all-linear]"
     )
-    scope: Literal["all", "targets"] = Field("all", description="every weight, or only those of the target layers")
+    scope: Literal["all", "targets"] = Field(
+        "all", description="train every weight, or only those of the target layers"
+    )
 
 
 @register("full_ft", FullFineTuningConfig)

@@ -138,7 +138,7 @@ class Call:
         mask_tn = keep_mask(x_tn, 1 - self.dropout, self.seed, self.first_row)
         return mask_tn.mul_(x_tn).div_(1 - self.dropout)
 
-    def undropped(self, gradient_tn: Tensor) -> Tensor:
+    def dropout_backward(self, gradient_tn: Tensor) -> Tensor:
         """Backward of `dropped`: multiplies the gradient by the same mask and factor."""
         return self.dropped(gradient_tn)
 
@@ -213,11 +213,11 @@ class _LowRankLinear(torch.autograd.Function):
         dx_tn = None
         if needs_x and call.drops_base:
             through_tn = torch.addmm(u_Kt.t() @ down_Kn, g_tm - output_tm, weight_mn)
-            dx_tn = torch.addmm(call.undropped(through_tn), output_tm, weight_mn)
+            dx_tn = torch.addmm(call.dropout_backward(through_tn), output_tm, weight_mn)
         elif needs_x:
             dx_tn = g_tm @ weight_mn
             if call.dropout:
-                dx_tn.add_(call.undropped(u_Kt.t() @ down_Kn))
+                dx_tn.add_(call.dropout_backward(u_Kt.t() @ down_Kn))
             else:
                 dx_tn.addmm_(u_Kt.t(), down_Kn)
         return dx_tn, None, None, magnitude_gradient_m, None, None, *gradients

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 class LoRAGAConfig(LowRankConfig):
     name: str = "lora_ga"
-    gamma: PositiveNumber = Field(16.0, description="the larger, the smaller the initial factors")
+    gamma: PositiveNumber = Field(16.0, description="a larger gamma makes the initial factors smaller")
     samples: Count = Field(8, description="training rows whose gradients are summed")
-    svd_iterations: SVDIterations = Field(4, description="subspace iterations of the SVD (with 2 r more directions)")
+    svd_iterations: SVDIterations = Field(4, description="subspace iterations of the SVD (with 2 r extra directions)")
 
 
 @register("lora_ga", LoRAGAConfig)

@@ -15,7 +15,7 @@ from sdsbench.methods.lora import LoRA
 
 class LoRAPlusConfig(LowRankConfig):
     name: str = "lora_plus"
-    ratio: PositiveNumber = Field(16.0, description="learning rate of B and of trained vectors over that of A")
+    ratio: PositiveNumber = Field(16.0, description="learning rate of B and of trained vectors divided by that of A")
 
 
 @register("lora_plus", LoRAPlusConfig)

@@ -45,20 +45,24 @@ class LoRAProConfig(LowRankConfig):
     )
     damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues in the r x r inverses")
     damping_form: Literal["relative", "absolute"] = Field(
-        "relative", description="damping times the mean eigenvalue, or damping itself (the authors: 1e-8)"
+        "relative", description="add damping times the mean eigenvalue, or damping itself (the authors: 1e-8)"
     )
     betas: Annotated[list[Share], only_where(mode="full")] = Field(
-        [0.9, 0.999], min_length=2, max_length=2, description="Adam's, in mode full"
+        [0.9, 0.999], min_length=2, max_length=2, description="decay rates of Adam's moments, in mode full"
     )
-    epsilon: Annotated[PositiveNumber, only_where(mode="full")] = Field(1e-8, description="Adam's, in mode full")
+    epsilon: Annotated[PositiveNumber, only_where(mode="full")] = Field(
+        1e-8, description="epsilon of Adam, in mode full"
+    )
     moment_dtype: Annotated[Literal["float32", "bfloat16"], only_where(mode="full")] = Field(
-        "float32", description="of the dense moments, in mode full"
+        "float32", description="number format of the dense moments, in mode full"
     )
     first_count: Annotated[Count, only_where(mode="full")] = Field(
-        1, description="what bias corrections count the first step as, in mode full (the authors' code: 2)"
+        1, description="number of the first step in bias corrections, in mode full (the authors' code: 2)"
     )
     square_dtype: Annotated[Literal["float32", "bfloat16"], only_where(mode="full")] = Field(
-        "float32", description="of the factors of the second moment's squares from the second step on, in mode full"
+        "float32",
+        description="number format in which gradients are squared for the second moment from the second step on, in "
+        "mode full",
     )
 
 

@@ -39,15 +39,16 @@ _GRADIENT = only_where(start="gradient")
 
 class LoRASBConfig(LowRankConfig):
     name: str = "lora_sb"
-    alpha: Alpha = Field(1.0, description="s itself")
+    alpha: Alpha = Field(1.0, description="the factor s itself")
     eta: Annotated[PositiveNumber | Literal["warmup", "paper", "code"], _GRADIENT] = Field(
         "warmup",
-        description="size of the first step, or learning rate / warm-up steps, learning rate, or as the authors' code",
+        description="size of the initial step: a number, learning rate / warm-up steps (warmup), learning rate (paper) "
+        "or as in the authors' code",
     )
     sign: Annotated[bool, _GRADIENT] = Field(
-        True, description="start from the sign of the summed gradients, or the sum"
+        True, description="start from the sign of the summed gradients, or from the sum"
     )
-    start: Literal["gradient", "kaiming"] = Field("gradient", description="what the start approximates")
+    start: Literal["gradient", "kaiming"] = Field("gradient", description="the matrix that the start approximates")
     sample_fraction: Annotated[float, only_where(start="gradient", samples=None)] = Field(
         0.001, gt=0, le=1, description="share of the training rows whose gradients are summed (at least one row)"
     )
@@ -65,9 +66,9 @@ class LoRASBConfig(LowRankConfig):
         "float32", description="number format in which these gradients are summed, and of eta times the sign"
     )
     noise_std: FromZero = Field(0.0, description="standard deviation of noise added to the step before its SVD")
-    approximation: bool = Field(True, description="singular values in R, or in B with R = I")
+    approximation: bool = Field(True, description="put the singular values into R, or into B with R = I")
     svd: Literal["oversampled", "authors", "exact"] = Field(
-        "oversampled", description="16 more directions and 4 iterations, none and 10, or exact"
+        "oversampled", description="16 extra directions and 4 iterations, none and 10 iterations, or exact"
     )
     factor_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="rounding of A and B and of the singular values in R's start"
@@ -82,6 +83,7 @@ class LoRASB(Method):
     config: LoRASBConfig
     title = "LoRA-SB"
     arxiv = "2411.19557"
+    trains_between_fixed_factors = True
 
     def __init__(self, config: LoRASBConfig) -> None:
         super().__init__(config)

@@ -22,9 +22,9 @@ SINGULAR_VALUE_SHARES = {"down": (0.0, 1.0), "up": (1.0, 0.0), "split": (0.5, 0.
 
 class LoRAXSConfig(WeightSVDConfig):
     name: str = "lora_xs"
-    alpha: Alpha = Field(8.0, description="decides s = alpha / r; the authors use the rank for math")
+    alpha: Alpha = Field(8.0, description="determines s = alpha / r; the authors use the rank for math")
     singular_values: Literal["down", "up", "split"] = Field(
-        "down", description="the singular values of W0 in A, in B, or their square roots in both"
+        "down", description="put the singular values of W0 into A, into B, or their square roots into both"
     )
     r_std: FromZero = Field(1e-5, description="standard deviation of the initial R")
 
@@ -34,6 +34,7 @@ class LoRAXS(Method):
     config: LoRAXSConfig
     title = "LoRA-XS"
     arxiv = "2405.17604"
+    trains_between_fixed_factors = True
 
     def scale(self) -> float:
         return self.config.alpha / self.config.rank

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 class MiLoRAConfig(LowRankConfig):
     name: str = "milora"
-    alpha: Alpha = Field(8.0, description="decides s = alpha / r; the authors use the rank")
+    alpha: Alpha = Field(8.0, description="determines s = alpha / r; the authors use the rank")
 
 
 @register("milora", MiLoRAConfig)

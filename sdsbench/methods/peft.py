@@ -37,9 +37,9 @@ ADAPTER = "default"  # peft's own name of a model's only adapter
 
 class PeftMethodConfig(MethodConfig):
     name: str = "peft"
-    type: str = Field("lora", description="peft's name of the tuner, in small letters")
+    type: str = Field("lora", description="peft's name of the tuner, in lower case")
     options: dict[str, Any] = Field(
-        {}, description="keys of peft's configuration class; kept as that class holds them, defaults left out"
+        {}, description="keys of peft's configuration class; stored as that class holds them, without defaults"
     )
 
     @model_validator(mode="before")

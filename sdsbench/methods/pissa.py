@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 class PiSSAConfig(WeightSVDConfig):
     name: str = "pissa"
-    alpha: Alpha = Field(8.0, description="decides s = alpha / r; the authors use the rank")
-    svd: Literal["exact", "fast"] = Field("fast", description="fast: subspace iteration, as the authors have it")
+    alpha: Alpha = Field(8.0, description="determines s = alpha / r; the authors use the rank")
+    svd: Literal["exact", "fast"] = Field("fast", description="fast: subspace iteration, as in the authors' code")
 
 
 @register("pissa", PiSSAConfig)

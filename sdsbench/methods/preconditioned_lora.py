@@ -38,19 +38,20 @@ class PreconditionedLoRAConfig(LowRankConfig):
     damping: PositiveNumber = Field(1e-6, description="added to the eigenvalues of the r x r Gram matrices")
     form: Literal["joint", "authors"] = Field(
         "joint",
-        description="both Gram matrices from before the step, and the run's optimizer; or as its authors' code, where "
-        "A moves before B and Adam is the method's own",
+        description="joint: both Gram matrices from before the step, and the run's optimizer; authors: as in their "
+        "code, where A is updated before B by an Adam of the method",
     )
     betas: Annotated[list[Share], _AUTHORS] = Field(
-        [0.9, 0.999], min_length=2, max_length=2, description="decay of the first and of the second moment"
+        [0.9, 0.999], min_length=2, max_length=2, description="decay rates of the first and the second moment"
     )
     epsilon: Annotated[PositiveNumber, _AUTHORS] = Field(1e-8, description="added to the root of the second moment")
     bias_correction: Annotated[bool, _AUTHORS] = Field(
-        False, description="the rate is multiplied by sqrt(1 - beta2^t) / (1 - beta1^t)"
+        False, description="multiply the learning rate by sqrt(1 - beta2^t) / (1 - beta1^t)"
     )
     weight_decay: Annotated[FromZero, _AUTHORS] = Field(
         0.0,
-        description="after its move a factor shrinks by the rate times this; train.weight_decay is for a head",
+        description="after its update a factor shrinks by the learning rate times this; train.weight_decay applies "
+        "only to a head",
     )
 
 

@@ -46,26 +46,26 @@ _REFRESHING = (*_TWO_BRANCHES, "flat_lora")
 
 class SDSLoRAConfig(LowRankConfig):
     name: str = "sds_lora"
-    alpha: Alpha = Field(4.0, description="decides s = alpha / sqrt r; the authors use 4")
+    alpha: Alpha = Field(4.0, description="determines s = alpha / sqrt r; the authors use 4")
     warmup_steps: Count = Field(10, description="optimizer steps of plain LoRA before the split (B starts at 0)")
     variant: Literal["sds", "scaled_bases", "scaling", "flat_lora", "reset_lora"] = Field(
         "sds", description="the method, or one of the ablations that separate its claims"
     )
     refresh: Annotated[Literal["author", "relative", "every", "never"], only_where(variant=_REFRESHING)] = Field(
-        "author", description="when the bases are made anew"
+        "author", description="rule for when the bases are recomputed"
     )
     phases: Annotated[Count, only_where(variant=_REFRESHING, refresh=("author", "relative"))] = Field(
-        5, description="parts of the run; in part k the scheduled rules refresh every k steps"
+        5, description="equal parts of the run; in part k, the rules author and relative refresh every k steps"
     )
     clear_state: bool = Field(True, description="clear the optimizer's state at the split")
     clear_head: Annotated[bool, only_where(clear_state=True)] = Field(
-        False, description="clear that of a head that trains along, too (the author's code)"
+        False, description="clear also the state of a trained head (the author's code)"
     )
     pre_steps: Annotated[WholeFromZero, only_where(variant=_TWO_BRANCHES)] = Field(
-        0, description="optimizer steps before the run that only find its first bases (the author's code: 50 or 55)"
+        0, description="optimizer steps before the run, only to find its first bases (the author's code: 50 or 55)"
     )
     pre_interval: Annotated[Count, only_where(variant=_TWO_BRANCHES, pre_steps=other_than(0))] = Field(
-        10, description="of these steps, after how many the bases are made anew and A = B = 0"
+        10, description="number of these steps after which the bases are recomputed and A = B = 0"
     )
     guard: Annotated[FromZero, only_where(variant=_REFRESHING, refresh=("author", "relative", "every"))] = Field(
         1e-2, description="layers with a shorter row of A or column of B keep their bases at a refresh (0: none do)"
@@ -121,6 +121,9 @@ class SDSLoRA(Method):
             m, n = layer.shape
             layer.add_buffer("Q_B", torch.zeros(m, self.config.rank))
             layer.add_buffer("Q_A", torch.zeros(n, self.config.rank))
+
+    def largest_update_rank(self) -> int:
+        return self.config.rank * (2 if self.two_branches() else 1)
 
     def branches(self, layer: AdaptedLinear) -> list[Branch]:
         if self.has_bases and self.two_branches():

@@ -23,10 +23,10 @@ class WeightSVDConfig(LowRankConfig):
 
     svd: Literal["exact", "fast"] = Field("exact", description="fast: subspace iteration")
     svd_iterations: Annotated[SVDIterations, only_where(svd="fast")] = Field(
-        4, description="subspace iterations of svd=fast"
+        4, description="number of subspace iterations of svd=fast"
     )
     svd_oversampling: Annotated[WholeFromZero, only_where(svd="fast")] = Field(
-        0, description="extra directions of svd=fast"
+        0, description="number of extra directions of svd=fast"
     )
 
 

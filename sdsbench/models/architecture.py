@@ -28,7 +28,7 @@ _FILE = "layers.json"
 
 
 def shipped(name: str) -> dict[str, Any]:
-    """The config.json facts of a known architecture (mistral_7b, ...).
+    """The config.json of a known architecture (mistral_7b, ...).
 
     Raises Unavailable if the package ships none of that name.
     """
@@ -39,34 +39,34 @@ def shipped(name: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def linear_layers(facts: Mapping[str, Any], family: str) -> Shapes:
+def linear_layers(config_json: Mapping[str, Any], family: str) -> Shapes:
     """(m, n) of every nn.Linear, heads included, by dotted name, in the model's order.
 
-    `facts` is a config.json, `family` decoder, encoder or vision. Raises Unavailable, with transformers' reason, for a
-    configuration that it cannot build.
+    `family` is decoder, encoder or vision. Raises Unavailable, with transformers' reason, for a configuration that it
+    cannot build.
     """
-    name = sha256_of(facts)
+    name = sha256_of(config_json)
     known = _shipped_layers().get(name)
     if known is not None:
         return expanded(known)
-    check_counts(dict(facts), "config.json")
+    check_counts(dict(config_json), "config.json")
     key = f"{name} {family} transformers {importlib.metadata.version('transformers')}"
 
     def build(folder: Path) -> None:
-        (folder / _FILE).write_text(json.dumps(built_layers(facts, family)))
+        (folder / _FILE).write_text(json.dumps(built_layers(config_json, family)))
 
     folder = cached("layers", sha256_of(key)[:16], key, build)
     return {layer: (m, n) for layer, (m, n) in json.loads((folder / _FILE).read_text()).items()}
 
 
-def built_layers(facts: Mapping[str, Any], family: str) -> Shapes:
+def built_layers(config_json: Mapping[str, Any], family: str) -> Shapes:
     """The same as `linear_layers`, without the cache: builds the model on the meta device."""
     from torch import nn
 
     from sdsbench.models.load import without_weights
 
-    with reading(f"config.json of a {facts.get('model_type')!r} model"):
-        model = without_weights(family, facts)
+    with reading(f"config.json of a {config_json.get('model_type')!r} model"):
+        model = without_weights(family, config_json)
     linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
     return {name: (module.out_features, module.in_features) for name, module in linear}
 

@@ -60,9 +60,11 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 def _read(config: ModelConfig, folder: Path, dtype: torch.dtype, num_labels: int | None) -> Any:
     """Read the model from a folder; checks the sizes that its files declare before allocating memory for them."""
-    facts = model_folder.config_of(folder)
+    config_json = model_folder.config_of(folder)
     held = model_folder.check_weights(model_folder.weight_files(folder))
-    check_size(f"{folder.name}/{model_folder.CONFIG}", without_weights(config.family, facts, dtype, num_labels), held)
+    check_size(
+        f"{folder.name}/{model_folder.CONFIG}", without_weights(config.family, config_json, dtype, num_labels), held
+    )
     extra: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels}
     with torch.random.fork_rng(devices=[]):
         model, found = _class_of(config.family).from_pretrained(
@@ -158,31 +160,31 @@ def _class_of(family: str) -> Any:
 
 def without_weights(
     family: str,
-    facts: Mapping[str, Any],
+    config_json: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
     num_labels: int | None = None,
     depth: int | None = None,
 ) -> Any:
     """The model that a config.json describes, on the meta device (shapes only). With `depth`, only its first blocks."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _from_facts(family, facts, dtype, num_labels, depth)
+        return _from_config_json(family, config_json, dtype, num_labels, depth)
 
 
-def with_random_weights(family: str, facts: Mapping[str, Any], num_labels: int | None = None) -> Any:
+def with_random_weights(family: str, config_json: Mapping[str, Any], num_labels: int | None = None) -> Any:
     """The model that a config.json describes, on the CPU in float32; its random weights are the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _from_facts(family, facts, torch.float32, num_labels, None)
+        return _from_config_json(family, config_json, torch.float32, num_labels, None)
 
 
-def _from_facts(
-    family: str, facts: Mapping[str, Any], dtype: torch.dtype, num_labels: int | None, depth: int | None
+def _from_config_json(
+    family: str, config_json: Mapping[str, Any], dtype: torch.dtype, num_labels: int | None, depth: int | None
 ) -> Any:
     from transformers import AutoConfig
 
-    kept = dict(facts)
+    kept = dict(config_json)
     if num_labels is not None:  # a new head: the names of the old one's labels would contradict it
-        kept = {key: value for key, value in facts.items() if key not in ("id2label", "label2id")}
+        kept = {key: value for key, value in config_json.items() if key not in ("id2label", "label2id")}
         kept["num_labels"] = num_labels
     config = AutoConfig.for_model(**kept)
     if depth is not None:

@@ -27,9 +27,11 @@ out of the package."""
 class ModelConfig(Section):
     """Which pretrained weights, from where, at which revision."""
 
-    name: str = Field(description="the model, as tables call it")
-    family: Literal["decoder", "encoder", "vision"] = Field(description="what the model reads and gives")
-    source: str = Field(description="package, hub, folder, or a file format that a reader is registered for")
+    name: str = Field(description="the model's name in tables")
+    family: Literal["decoder", "encoder", "vision"] = Field(
+        description="kind of model: text generation, text classification or image classification"
+    )
+    source: str = Field(description="package, hub, folder, or a file format with a registered reader")
     location: PathText | None = Field(None, description="name, package/path, hub repository or folder")
     revision: Annotated[str | None, only_where(source=other_than("folder"))] = Field(
         None, description="version of the package, or commit of the hub repository"
@@ -43,13 +45,13 @@ class ModelConfig(Section):
         None,
         ge=1,
         le=4096,
-        description="side in pixels that images are resized to, a multiple of the model's patches; positions are "
-        "resampled to it; null: the size of the model's files",
+        description="side in pixels to which images are resized, a multiple of the patch size; positions are resampled "
+        "for it; null: the size in the model's files",
     )
 
     @property
     def resampled_size(self) -> int | None:
-        """`image_size` where it has an effect: of a model of images."""
+        """`image_size` for image models; None for others, where it has no effect."""
         return self.image_size if self.family == "vision" else None
 
     def problems(self) -> Iterator[Problem]:

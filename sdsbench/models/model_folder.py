@@ -18,10 +18,10 @@ LOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "additional_
 """Files of a model folder that loading reads: weights, configuration, tokenizer, image processor."""
 _POINTER = b"version https://git-lfs"
 _SHOWN = 400  # characters of a library's error message that are shown
-MOST_BYTES = 2**28  # of a JSON file: the largest tokenizers have 35 MB
+MOST_BYTES = 2**28  # largest JSON file that is read; the largest tokenizers have 35 MB
 MOST_MODULES = 2048
-MOST_LABELS = 10**6  # transformers makes a name for each
-"""Blocks or experts that a config.json may declare: building as many as a damaged file says would take for ever."""
+"""Largest number of blocks or experts in a config.json: building the number in a damaged file could take forever."""
+MOST_LABELS = 10**6  # largest number of labels in a config.json; transformers creates a name for each
 
 
 def fingerprint(folder: Path) -> str:
@@ -49,10 +49,10 @@ def loaded_files(folder: Path) -> list[Path]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that loading takes the weights from, as transformers chooses them.
+    """The safetensors files from which the weights are loaded, as transformers chooses them.
 
-    Raises Unavailable without any, where one of the folder's files is none (a pipe would be waited for), and for an
-    index that names anything but safetensors files of this folder.
+    Raises Unavailable if there are none, if a file to load is not a regular file (a pipe would block), and if the index
+    names anything but safetensors files of this folder.
     """
     loaded_files(folder)
     if (folder / SINGLE).exists():
@@ -74,7 +74,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """The facts of a folder's config.json, checked as far as they can be without building the model.
+    """The content of a folder's config.json, checked as far as possible without building the model.
 
     Raises Unavailable for invalid JSON, quantised weights, an adapter instead of a model, weights under a non-standard
     file name, or more blocks than MOST_MODULES.
@@ -82,20 +82,20 @@ def config_of(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if (folder / "adapter_config.json").exists():
         raise Unavailable(f"{folder.name}: adapter_config.json says that this is an adapter; accepted: a whole model")
-    facts = json_of(path)
-    if "quantization_config" in facts or "compression_config" in facts:
+    config_json = json_of(path)
+    if "quantization_config" in config_json or "compression_config" in config_json:
         raise Unavailable(f"{_shown(path)}: the weights are quantised; accepted: float32, bfloat16 or float16 weights")
-    if "transformers_weights" in facts:
+    if "transformers_weights" in config_json:
         raise Unavailable(f"{_shown(path)}: transformers_weights: accepted: weights in {SINGLE} or {INDEX}")
-    check_counts(facts, _shown(path))
-    return facts
+    check_counts(config_json, _shown(path))
+    return config_json
 
 
-def check_counts(facts: Any, where: str) -> None:
-    """Raises Unavailable where a configuration declares more blocks, experts (MOST_MODULES) or labels (MOST_LABELS)."""
-    if not isinstance(facts, dict):
+def check_counts(config_json: Any, where: str) -> None:
+    """Raise Unavailable if a configuration declares too many blocks, experts (MOST_MODULES) or labels (MOST_LABELS)."""
+    if not isinstance(config_json, dict):
         return
-    for key, value in facts.items():
+    for key, value in config_json.items():
         check_counts(value, where)
         if key == "num_labels" and isinstance(value, int | float) and value > MOST_LABELS:
             raise Unavailable(f"{where}: {key}={value}: accepted: at most {MOST_LABELS}")
@@ -105,7 +105,7 @@ def check_counts(facts: Any, where: str) -> None:
 
 
 def check_weights(paths: list[Path]) -> int:
-    """Number of tensor entries that the files declare. Raises Unavailable for git-lfs pointers and truncated files."""
+    """Number of weights that the files declare. Raises Unavailable for git-lfs pointers and truncated files."""
     from safetensors import safe_open
 
     total = 0

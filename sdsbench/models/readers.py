@@ -55,7 +55,7 @@ def converted(source: str, file: Path) -> Path:
         with quiet(), reading(file.name):
             pkgutil.resolve_name(reader)(file, folder)
             check_weights(weight_files(folder))
-            _drop_what_says_who_wrote(folder)
+            _remove_writer_keys(folder)
 
     if not file.is_file():
         raise Unavailable(f"{file.name}: no such file in the package")
@@ -63,9 +63,9 @@ def converted(source: str, file: Path) -> Path:
     return cached("models", f"{file.stem}-{digest[:16]}", f"{source} {digest} without {', '.join(_WRITER)}", build)
 
 
-def _drop_what_says_who_wrote(folder: Path) -> None:
+def _remove_writer_keys(folder: Path) -> None:
     for path in sorted(folder.glob("*config.json")):
-        facts = json_of(path)
-        kept = {key: value for key, value in facts.items() if key not in _WRITER}
-        if kept != facts:
+        content = json_of(path)
+        kept = {key: value for key, value in content.items() if key not in _WRITER}
+        if kept != content:
             path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")

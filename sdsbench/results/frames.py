@@ -22,8 +22,8 @@ import pandas as pd
 
 from sdsbench.core import samples
 from sdsbench.core import step_log as metrics
-from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
+from sdsbench.core.garbage_collection import collection_paused
 from sdsbench.core.leaves import leaves
 from sdsbench.core.reading import FileContent, files_in, is_there
 from sdsbench.core.record import Record, Score

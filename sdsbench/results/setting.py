@@ -123,7 +123,7 @@ def differences(runs: Sequence[Run], facts: Sequence[Facts]) -> list[str]:
     return lines
 
 
-def unlike(facts: Sequence[Facts]) -> list[dict[str, str]]:
+def differing_facts(facts: Sequence[Facts]) -> list[dict[str, str]]:
     """For each cell, the facts in which it differs from the majority; empty if it may be compared with them.
 
     The majority value is the most frequent one. If two values are equally frequent, every cell counts as different.

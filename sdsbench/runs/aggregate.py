@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from omegaconf import OmegaConf
 
-from sdsbench.core.collection import importing
 from sdsbench.core.console import print_now
 from sdsbench.core.errors import Interrupted, SdsbenchError
+from sdsbench.core.garbage_collection import importing
 from sdsbench.core.record import Record
 from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.compose import compose_run, compose_tree, options

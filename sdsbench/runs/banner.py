@@ -70,14 +70,15 @@ def banner(config: RunConfig, loaded: Loaded, steps: int, started: Load | None) 
 
 def _attention(loaded: Loaded) -> dict[str, str]:
     """On a GPU without a kernel for packed sequences: a line with the reason why attention runs one by one."""
-    from sdsbench.training.attention import one_by_one
+    from sdsbench.training.attention import reason_against_varlen
+    from sdsbench.training.dropout import attention_dropout
 
     device, model = loaded.device, loaded.model.model.config
     if device.device.type != "cuda" or not loaded.family.packed:
         return {}
     head_size = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
     capped = getattr(model, "attn_logit_softcapping", None)
-    reason = one_by_one(device.device, device.dtype, head_size, capped)
+    reason = reason_against_varlen(device.device, device.dtype, head_size, capped, attention_dropout(model))
     return {} if reason is None else {"attention": f"a call for each sequence (slower, the same numbers): {reason}"}
 
 
@@ -94,9 +95,11 @@ def _lengths(lengths: Lengths | None) -> dict[str, str]:
     return {"lengths": f"{warning}{lengths.note}; the end of a row goes, its end-of-sequence token too"}
 
 
-def trainable(parameters: int, micro_tokens: int | None) -> str:
-    """Trainable parameters, and the largest number of tokens in a pass."""
+def trainable(parameters: int, micro_tokens: int | None, whole_steps: str | None) -> str:
+    """Trainable parameters, and the largest number of tokens in a pass, or why every step must be one pass."""
     cut = "each step in one pass" if micro_tokens is None else f"in passes of at most {micro_tokens:,} tokens"
+    if whole_steps:
+        cut = f"each step in one pass ({whole_steps})"
     return _lines({"trains": f"{parameters:,} parameters, {cut}"})
 
 

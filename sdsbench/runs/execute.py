@@ -7,7 +7,7 @@ from sdsbench.runs.closing_summary import summary
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.finish import finish
 from sdsbench.runs.prepare import prepare
-from sdsbench.runs.reuse import earlier_results, take_up
+from sdsbench.runs.reuse import earlier_results, reuse_record
 from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.runs.train import train
 
@@ -21,7 +21,7 @@ def execute(config: RunConfig, context: RunContext | None = None) -> Record:
     with open_run(config, context or RunContext()) as run:
         record, state = earlier_results(run)
         if record is not None:
-            take_up(run, record)
+            reuse_record(run, record)
         else:
             with run.keeper.attempt():
                 record = finish(train(prepare(run, state)))

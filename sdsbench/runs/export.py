@@ -60,7 +60,7 @@ def recorded_config(record: Record, run: Path, location: str | None = None) -> R
     """
     code = record.provenance.code if record.provenance else {}
     modules = plugins_in(code)
-    plugins.refuse_brought(f"run {record.run_id}", modules, run)
+    plugins.refuse_bundled(f"run {record.run_id}", modules, run)
     plugins.load(modules)
     tree = {**record.config, "plugins": modules}
     if location is not None:

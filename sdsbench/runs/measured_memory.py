@@ -20,7 +20,7 @@ def measured_bytes(config: RunConfig, batch: Batch, runs: int = 1) -> int:
     known = known_architecture(config.model)
     assert known is not None
     with grouped_attention_as_on_cuda(), PeakBytes() as live:
-        base = with_random_weights(config.model.family, known.facts, labels_of(config)).train()
+        base = with_random_weights(config.model.family, known.config_json, labels_of(config)).train()
         models = [base] if runs == 1 else [with_shared_weights(base) for _ in range(runs)]
         made = [assembled(config, model, batch) for model in models]
         members, rows = [Member(training, state) for training, state, _ in made], made[0][2]

@@ -109,7 +109,7 @@ def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -
     if known is None:
         return None
     decides = {
-        "facts": known.facts,
+        "facts": known.config_json,
         "family": config.model.family,
         "dtype": dtype,
         "method": config.method.model_dump(),
@@ -123,7 +123,7 @@ def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -
         "packages": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
     try:
-        return _cached_count(sha256_of(decides), lambda: _count(config, known.facts, batch, dtype, runs))
+        return _cached_count(sha256_of(decides), lambda: _count(config, known.config_json, batch, dtype, runs))
     except RuntimeError:  # torch's error for operations that meta tensors do not support
         return None
 
@@ -148,7 +148,7 @@ def labels_of(config: RunConfig) -> int | None:
     return tasks.build(config.task).num_labels
 
 
-def _count(config: RunConfig, facts: Mapping[str, Any], batch: Batch, dtype: str, runs: int) -> int:
+def _count(config: RunConfig, config_json: Mapping[str, Any], batch: Batch, dtype: str, runs: int) -> int:
     from transformers import AutoConfig
 
     from sdsbench.models.load import without_weights
@@ -156,7 +156,9 @@ def _count(config: RunConfig, facts: Mapping[str, Any], batch: Batch, dtype: str
     from sdsbench.training.step_memory import CountedStep, joint_step_of, peak_bytes, step_of
 
     def step_at(depth: int) -> CountedStep:
-        base = without_weights(config.model.family, facts, getattr(torch, dtype), labels_of(config), depth).train()
+        base = without_weights(
+            config.model.family, config_json, getattr(torch, dtype), labels_of(config), depth
+        ).train()
         if runs == 1:
             return step_of(*assembled(config, base, batch))
         members: list[Member] = []
@@ -166,8 +168,8 @@ def _count(config: RunConfig, facts: Mapping[str, Any], batch: Batch, dtype: str
             members.append(Member(training, state))
         return joint_step_of(base, members, rows)
 
-    kinds = getattr(AutoConfig.for_model(**facts), "layer_types", None)
-    return peak_bytes(step_at, facts["num_hidden_layers"], kinds)
+    kinds = getattr(AutoConfig.for_model(**config_json), "layer_types", None)
+    return peak_bytes(step_at, config_json["num_hidden_layers"], kinds)
 
 
 def assembled(config: RunConfig, model: Any, batch: Batch) -> tuple[Training, TrainState, Sequence[Any]]:
@@ -211,7 +213,7 @@ _SMALL = {
 """Sizes of a model small enough to run, under the names that architectures use."""
 
 
-def _small_model_needs_padding(facts: Mapping[str, Any]) -> bool:
+def _small_model_needs_padding(config_json: Mapping[str, Any]) -> bool:
     """Whether a small random model with these settings needs padded batches (training/own_loss.py).
 
     Scaled logits, ALiBi and the like do not depend on sizes, so the answer holds for the full model. False if no such
@@ -224,13 +226,13 @@ def _small_model_needs_padding(facts: Mapping[str, Any]) -> bool:
     from sdsbench.training.own_loss import needs_padding
     from sdsbench.training.tokens import EncodedText
 
-    sizes = {name: size for names, size in _SMALL.items() for name in names if facts.get(name)}
-    layers = {"layer_types": facts["layer_types"][:1]} if facts.get("layer_types") else {}
-    special = {name: 0 for name in facts if name.endswith("_token_id")}
+    sizes = {name: size for names, size in _SMALL.items() for name in names if config_json.get(name)}
+    layers = {"layer_types": config_json["layer_types"][:1]} if config_json.get("layer_types") else {}
+    special = {name: 0 for name in config_json if name.endswith("_token_id")}
     generator = torch.Generator().manual_seed(0)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet():
-            config = AutoConfig.for_model(**{**facts, **sizes, **layers, **special, "dtype": "float32"})
+            config = AutoConfig.for_model(**{**config_json, **sizes, **layers, **special, "dtype": "float32"})
             model = AutoModelForCausalLM.from_config(config).float().eval()
             for weight in model.parameters():  # large values make differences visible
                 drawn = torch.randn(weight.shape, generator=generator)
@@ -257,18 +259,22 @@ def _texts(_: Any, batch: Batch) -> list[Any]:
     return [EncodedText((0,) * length, length - math.ceil(batch.targets * length)) for length in batch.lengths]
 
 
-def _sentences(facts: Any, batch: Batch) -> list[Any]:
+def _sentences(model_config: Any, batch: Batch) -> list[Any]:
     from sdsbench.tasks.sentences import EncodedSentence
 
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if getattr(facts, "type_vocab_size", 0) > 1 else [])]
+    names = [
+        "input_ids",
+        "attention_mask",
+        *(["token_type_ids"] if getattr(model_config, "type_vocab_size", 0) > 1 else []),
+    ]
     return [EncodedSentence(dict.fromkeys(names, [0] * length), 0.0) for length in batch.lengths]
 
 
-def _images(facts: Any, batch: Batch) -> list[Any]:
+def _images(model_config: Any, batch: Batch) -> list[Any]:
     from sdsbench.tasks.images import EncodedImage
 
-    side = facts.image_size
-    pixels = np.broadcast_to(np.zeros((), np.float32), (facts.num_channels, side, side))
+    side = model_config.image_size
+    pixels = np.broadcast_to(np.zeros((), np.float32), (model_config.num_channels, side, side))
     return [EncodedImage(pixels, 0.0) for _ in batch.lengths]
 
 

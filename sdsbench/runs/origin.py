@@ -37,7 +37,7 @@ PACKAGES = (
     "scipy", "safetensors", "math-verify", "rouge_score", "sacrebleu",
 )  # fmt: skip
 NUMERIC = ("data", "evaluation", "methods", "models", "tasks", "training")
-SPINE = ("prepare", "train", "finish", "evaluate", "families", "run_data", "start_from")
+RESULT_MODULES = ("prepare", "train", "finish", "evaluate", "families", "run_data", "start_from")
 """Modules of runs/ that affect results; the other modules of that folder name, place, record and report runs."""
 
 
@@ -82,7 +82,7 @@ def plugin_packages(config: RunConfig) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _core() -> Mapping[str, Path]:
-    return reachable([f"{PACKAGE.name}.runs.{name}" for name in SPINE], _decides_numbers)
+    return reachable([f"{PACKAGE.name}.runs.{name}" for name in RESULT_MODULES], _decides_numbers)
 
 
 def _decides_numbers(module: str) -> bool:
@@ -92,7 +92,7 @@ def _decides_numbers(module: str) -> bool:
     if package != PACKAGE.name:
         return False
     if folder == "runs":
-        return inside in SPINE
+        return inside in RESULT_MODULES
     return folder in NUMERIC and not inside.startswith("probes")
 
 

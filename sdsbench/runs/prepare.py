@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,7 @@ from sdsbench.training.precision import Device, select_device
 from sdsbench.training.probes.observer import Probe
 from sdsbench.training.starting_point import StartingPoint
 from sdsbench.training.state import TrainState
+from sdsbench.training.whole_steps import reason_for_whole_steps
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def prepare(run: ActiveRun, resume: Checkpoint | None) -> Prepared:
             checkpoint.save(run.folder, state, made_from)
     keeper.record.lengths = loaded.lengths()
     keeper.begin_training(parameters, provenance, state.step)
-    run.log(trainable(parameters.trainable, training.micro_tokens))
+    run.log(trainable(parameters.trainable, training.micro_tokens, training.whole_steps))
     return Prepared(run, loaded, training, state, probe, made_from, peak_memory()[0], base)
 
 
@@ -166,6 +167,8 @@ def attach_method(config: RunConfig, loaded: Loaded) -> tuple[Training, TrainSta
         model, methods.build(config.method), loaded.family, loaded.examples, config.train, config.seeds,
         device.device, micro_tokens=tokens,
     )  # fmt: skip
+    if reason := reason_for_whole_steps(training, state):
+        training = replace(training, whole_steps=reason, micro_tokens=None)
     probe = Probe(config.probe, model, state.layers, state.method) if config.probe.every is not None else None
     return training, state, probe, count(model, head, before)
 

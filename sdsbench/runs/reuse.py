@@ -43,7 +43,7 @@ def earlier_results(run: ActiveRun) -> tuple[Record | None, Checkpoint | None]:
     return None, found
 
 
-def take_up(run: ActiveRun, record: Record) -> None:
+def reuse_record(run: ActiveRun, record: Record) -> None:
     """Tell the user that a finished run was found; add to its record how its tuned value was chosen, if that is new."""
     tuning: Tuning | None = run.context.tuning
     if tuning is not None and record.tuning != tuning:
@@ -54,6 +54,8 @@ def take_up(run: ActiveRun, record: Record) -> None:
         f"found finished run {run.folder.name}; nothing trained "
         f"({'it has no probes: ' if missing_probes else ''}force=true runs it again)"
     )
+    if run.config.tracker.name != "none":
+        run.log(f"nothing is sent to {run.config.tracker.name}; `sdsbench replay {run.folder.name}` sends it")
     then, now = record.placing, cost_keys(run.config)
     changed = [key for key in now if then.get(key, now[key]) != now[key]]
     differences = [f"{key}={text(then[key])} (now {text(now[key])})" for key in changed]

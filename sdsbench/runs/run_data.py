@@ -8,7 +8,7 @@ from itertools import tee
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import DataUsed
-from sdsbench.data import catalogue, columns, own
+from sdsbench.data import catalogue, columns, own_files
 from sdsbench.data.draw import limited
 from sdsbench.data.held_back import load_training, split_off, tuning_rows
 from sdsbench.data.sources import Rows, load, text_rows
@@ -48,7 +48,7 @@ def load_run(config: RunConfig) -> RunData:
     held_back = list(read.values()) if tuning else []
     training = load_training(config.task.train_set, config.data, held_back, task.classes, _selection(config, task))
     for rows in (training, *read.values()):
-        columns.check(rows, task.checks(), own.NAMED_BY if catalogue.get(rows.dataset).own else "")
+        columns.check(rows, task.checks(), own_files.NAMED_BY if catalogue.get(rows.dataset).own else "")
     held_out = None
     if config.train.best_every is not None:
         training, held_out = split_off(training, config.train.best_rows)

@@ -9,7 +9,7 @@ from sdsbench.core.console import aligned, labelled
 from sdsbench.models.model_config import CLASSES
 from sdsbench.runs.export import Exported
 
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank accepts
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM's --max-lora-rank accepts
 _MEANINGS = {
     "drift_mean": "part of the update that rounding merged weights to bfloat16 distorts, mean over layers",
     "drift_max": "the same, of the worst layer",

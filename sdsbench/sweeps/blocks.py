@@ -54,7 +54,9 @@ class Tune(Section):
         list(TUNING_SEEDS), min_length=1, description="seeds of the tuning runs, none of them a final run's"
     )
     evaluation_seeds_axis: str = Field("seed", description="the axis whose values are the final runs' seeds")
-    extend: int = Field(0, ge=0, description="values more at each end, tried while the best is the last one there")
+    extend: int = Field(
+        0, ge=0, description="further values at each end, tried while the best value is the last one there"
+    )
 
     @field_validator("grid", mode="before")
     @classmethod

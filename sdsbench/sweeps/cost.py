@@ -70,7 +70,9 @@ def fits(size: float) -> dict[str, bool]:
 def passed_weights(config: RunConfig, known: KnownArchitecture) -> int:
     """Number of weights that every token is multiplied with: the linear layers and a decoder's output layer."""
     layers = sum(m * n for m, n in known.shapes.values())
-    return layers + (known.facts["vocab_size"] * known.facts["hidden_size"] if config.model.family == "decoder" else 0)
+    return layers + (
+        known.config_json["vocab_size"] * known.config_json["hidden_size"] if config.model.family == "decoder" else 0
+    )
 
 
 def modelled(config: RunConfig, memory: bool) -> Cost | None:
@@ -78,7 +80,7 @@ def modelled(config: RunConfig, memory: bool) -> Cost | None:
     known = known_architecture(config.model)
     if known is None:
         return None
-    work, kind = workload(config, known.facts), compute_type(config)
+    work, kind = workload(config, known.config_json), compute_type(config)
     speed = Speed(RATE[kind], BANDWIDTH, BYTES[kind])
     seconds = _seconds(config, passed_weights(config, known), work, speed)
     return Cost(seconds, step_bytes(config, work) if memory else None)
@@ -91,7 +93,7 @@ def measured_here(config: RunConfig) -> Cost | None:
     known = known_architecture(config.model)
     if known is None:
         return None
-    weights, work = passed_weights(config, known), workload(config, known.facts)
+    weights, work = passed_weights(config, known), workload(config, known.config_json)
     if weights > SMALL_FOR_A_CPU and config.device != "cpu":
         return None
     speed = cpu_speed(config, known, work)
@@ -103,7 +105,7 @@ def disk_bytes(config: RunConfig) -> float | None:
     known = known_architecture(config.model)
     if known is None:
         return None
-    work, rank = workload(config, known.facts), getattr(config.method, "rank", None)
+    work, rank = workload(config, known.config_json), getattr(config.method, "rank", None)
     # Frozen factors count too, since LoRA-XS and LoRA-SB save them.
     kept = sum(m * n if rank is None else rank * (m + n) for m, n in known.shapes.values())
     return 4 * kept + 400 * work.answers + 200 * work.steps

@@ -95,7 +95,7 @@ def announce(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None])
     log(f"{total} GB in all, less what the hub's cache has already; {room} GB free on its disk")
 
 
-def require_at_hand(plan: Plan, placing: Mapping[str, Any]) -> None:
+def require_downloaded(plan: Plan, placing: Mapping[str, Any]) -> None:
     """Raises Unavailable if a run of the plan would not find its weights or data without a network."""
     if not any(need.source == HUB for need in needs_of(plan, placing)):
         fetch(plan, placing, lambda _: None)

@@ -26,9 +26,9 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.memory import Batch, fits, micro_tokens, training_bytes
 from sdsbench.runs.run_context import LoadModel, RunContext
 from sdsbench.runs.train import training_member
-from sdsbench.sweeps.active import DrivenRun
 from sdsbench.sweeps.cost import compute_type
 from sdsbench.sweeps.placing import AUTO
+from sdsbench.sweeps.staged_run import StagedRun
 from sdsbench.tasks import base as tasks
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 
@@ -93,7 +93,7 @@ class SharedBase:
         self._arguments: tuple[Any, ...] = ()
         self._seen: dict[str, tuple[int, int]] = {}
         self._contents: dict[str, int] = {}
-        self.members: list[DrivenRun] = []
+        self.members: list[StagedRun] = []
 
     @property
     def model(self) -> nn.Module:
@@ -134,7 +134,7 @@ def _contents(model: nn.Module) -> dict[str, int]:
     }
 
 
-def prepare_on_shared_base(run: DrivenRun, config: RunConfig, context: RunContext, base: SharedBase) -> None:
+def prepare_on_shared_base(run: StagedRun, config: RunConfig, context: RunContext, base: SharedBase) -> None:
     """Prepare a run on the shared weights, or on its own copy of them if its method writes to them."""
     run.prepare(config, dataclasses.replace(context, load_model=base))
     if base.restore(thorough=True):
@@ -157,7 +157,7 @@ def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
     A member whose own part of a step fails is ended with that error; the others continue.
     """
     with ExitStack() as all_open:
-        driven: dict[Member, tuple[DrivenRun, ExitStack]] = {}
+        driven: dict[Member, tuple[StagedRun, ExitStack]] = {}
         groups: dict[Any, list[Member]] = defaultdict(list)
         for run in base.members:
             assert run.prepared is not None
@@ -184,7 +184,7 @@ def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
                             leave(member, _written_into())
 
 
-def _joint_tokens(runs: Sequence[DrivenRun]) -> int | None:
+def _joint_tokens(runs: Sequence[StagedRun]) -> int | None:
     """Largest number of tokens in a joint pass of these runs; None: no limit."""
     prepared = [run.prepared for run in runs if run.prepared is not None]
     longest = max(one.loaded.family.longest(one.loaded.examples) for one in prepared)

@@ -1,12 +1,12 @@
-"""A plan: a sweep composed once into a frozen folder. Nothing in it is read from conf/ again.
+"""A plan: the runs of a sweep, composed once and frozen in a folder. Later changes of conf/ do not affect it.
 
     results/plans/<name>/
-      manifest.json        what the plan holds, with checksums (Manifest below)
+      manifest.json        the runs and tuned cells of the plan, with checksums (class Manifest)
       runs/<run id>.json   the resolved configuration of one run
-      submissions/         what was sent to SLURM (slurm.py)
+      submissions/         submissions to SLURM (slurm.py)
       logs/                output of workers
 
-Runs are only ever added (planning again with more values); run ids come from content, so a run that is done stays done.
+Planning again with more values only adds runs. A run's id is a hash of its content, so a finished run stays finished.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sdsbench.core import plugins
 from sdsbench.core.allowed_names import CellKey, Name, RunId, require_printable
 from sdsbench.core.console import print_wrapped
 from sdsbench.core.containment import contained
-from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
+from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
@@ -39,28 +39,29 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.placing import refused
 
 PLANS = Path("results/plans")
+ANOTHER_NAME = "For other runs make a plan of their own: --name NAME."
 
 
 class PlannedRun(FileContent):
-    role: Literal["run", "tuning", "final"]  # final: one of a cell's candidates; the tuned value decides which one runs
-    point: dict[str, str]  # the overrides that make this run
-    sha256: str  # of its file
+    role: Literal["run", "tuning", "final"]  # final: runs only if tuning chooses its value of the tuned key
+    point: dict[str, str]  # the overrides that define this run
+    sha256: str  # of runs/<run id>.json
 
 
 class TunedCell(FileContent):
-    """One method (rank, task, ...) with a tuned value: the runs that choose it, and the runs that follow."""
+    """One setting (method, rank, task ...) with a tuned key: its tuning runs, and final runs for every grid value."""
 
-    point: dict[str, str]  # without seed and tuned value
-    key: str
-    grid: list[float]  # ascending where it may be extended, with every value that it may be extended to
+    point: dict[str, str]  # the setting's overrides, without seed and tuned key
+    key: str  # the tuned key, such as train.lr
+    grid: list[float]  # every value that may be tried, extensions included; ascending if `extend` is above 0
     seeds: list[int]
     tuning: list[list[RunId]]  # [grid point][seed] -> run id
     final: dict[str, list[RunId]]  # seed -> [grid point] -> run id
-    extend: int = Field(0, ge=0)  # how many values at each end of `grid` are tried only where the best is the last one
+    extend: int = Field(0, ge=0)  # number of values at each end of `grid` that are tried only if the best lies there
 
     @model_validator(mode="after")
     def _fits(self) -> TunedCell:
-        """A run for every value and seed: whoever reads the cell takes them by position."""
+        """Require a run for every value and seed, since readers of the cell find runs by position."""
         if len(self.grid) <= 2 * self.extend:
             raise ValueError(f"{len(self.grid)} values, of which {self.extend} at each end may not be needed")
         if len(self.tuning) != len(self.grid) or any(len(row) != len(self.seeds) for row in self.tuning):
@@ -71,7 +72,7 @@ class TunedCell(FileContent):
 
     @property
     def declared(self) -> range:
-        """Positions of the values that are tried in any case."""
+        """Positions in `grid` of the values that are always tried."""
         return range(self.extend, len(self.grid) - self.extend)
 
 
@@ -81,12 +82,12 @@ class Manifest(FileContent):
     description: str
     git_commit: str | None
     placing: dict[str, Any]  # key of identity.PLACING -> value
-    runs: dict[RunId, PlannedRun]  # in order
+    runs: dict[RunId, PlannedRun]  # in the plan's order
     cells: dict[CellKey, TunedCell]
     checksum: str = ""
 
     @model_validator(mode="after")
-    def _names_its_runs(self) -> Manifest:
+    def _check_runs_of_cells(self) -> Manifest:
         named = {one for cell in self.cells.values() for row in (*cell.tuning, *cell.final.values()) for one in row}
         if unknown := named - self.runs.keys():
             raise ValueError(f"a cell names run {min(unknown)}, which is not among the runs")
@@ -95,41 +96,41 @@ class Manifest(FileContent):
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a plan that ends with one finished run: a run, or a seed of a tuned cell."""
+    """A unit of work that ends with one finished run: a planned run, or one seed of a tuned cell."""
 
     key: str  # run id, or <cell>:<seed>
     cell: str | None = None
     seed: str | None = None
-    extends: str | None = None  # of a tuning run beyond the declared grid: the cell that may need it
+    extends: str | None = None  # for a tuning run outside the declared grid: the cell that may need it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A frozen folder, opened."""
+    """A plan that was read from its folder."""
 
     folder: Path
     manifest: Manifest
-    only: frozenset[str] | None = None  # keys of the slots that count; None: all
+    only: frozenset[str] | None = None  # keys of the slots to use; None: all
 
     def restricted_to(self, keys: Iterable[str]) -> Plan:
-        """The plan as if it held no other slots."""
+        """A copy of the plan that has only the slots with these keys."""
         return replace(self, only=frozenset(keys))
 
     def slots(self) -> Iterator[Slot]:
-        """Everything to be run, in order, tuning first."""
+        """All slots in order; tuning runs come before the final runs that depend on them."""
         return (slot for slot in self._all_slots() if self.only is None or slot.key in self.only)
 
     def _all_slots(self) -> Iterator[Slot]:
-        beyond = self._beyond()
+        extends = self._extension_runs()
         for identity, run in self.manifest.runs.items():
             if run.role != "final":
-                yield Slot(identity, extends=beyond.get(identity))
+                yield Slot(identity, extends=extends.get(identity))
         for key, cell in self.manifest.cells.items():
             for seed in cell.final:
                 yield Slot(f"{key}:{seed}", key, seed)
 
-    def _beyond(self) -> dict[str, str]:
-        """Tuning runs that only an extended grid needs -> their cell."""
+    def _extension_runs(self) -> dict[str, str]:
+        """run id -> cell, for the tuning runs that are needed only if the cell's grid is extended."""
         cells = self.manifest.cells.items()
         needed = {identity for _, cell in cells for position in cell.declared for identity in cell.tuning[position]}
         found = {identity: key for key, cell in cells for row in cell.tuning for identity in row}
@@ -137,9 +138,9 @@ class Plan:
 
     @cached_property
     def placing(self) -> dict[str, Any]:
-        """Where and how its runs happen, with this machine's environment where the plan refers to it.
+        """Placing keys of its runs (where and how they happen), with references to environment variables resolved.
 
-        Raises DamagedFile for a key that places no run, or a value that it does not take.
+        Raises DamagedFile for a key that is not a placing key, or a value that the key does not accept.
         """
         found = with_environment(self.manifest.placing)
         for key in {"output_root": None, **found}:
@@ -151,20 +152,21 @@ class Plan:
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
-        """Keys that differ between the runs."""
+        """Keys whose values differ between the runs."""
         points = [run.point for run in self.manifest.runs.values()]
         keys = dict.fromkeys(key for point in points for key in point)
         return tuple(key for key in keys if len({point.get(key) for point in points}) > 1)
 
     def difference(self, identity: str) -> str:
-        """What sets a run apart from the others: `method=lora seed=1`."""
+        """The overrides that distinguish a run from the others: `method=lora seed=1`."""
         point = self.manifest.runs[identity].point
         return " ".join(f"{key}={point[key]}" for key in self.varying if key in point)
 
     def configuration(self, identity: str, placing: Mapping[str, Any]) -> RunConfig:
-        """The frozen configuration of a run, placed here; the base's own weights are kept of no tuning run.
+        """The frozen configuration of a run with these placing keys; a tuning run never saves the base's own weights.
 
-        Raises DamagedFile where its file is not what was planned, Refused where a plugin came with the plan.
+        Raises DamagedFile if the run's file does not match the manifest or this code gives the run another id, Refused
+        if a plugin that the run needs lies in the plan's folder.
         """
         path = self.folder / "runs" / f"{identity}.json"
         try:
@@ -176,10 +178,10 @@ class Plan:
         tree = self._tree(content, path)
         placing = {"force": False} | self.placing | dict(placing)
         if self.manifest.runs[identity].role == "tuning" and placing.get("train.save") == "all":
-            placing["train.save"] = "adapter"  # a whole model a rate and seed, which nobody will load
+            placing["train.save"] = "adapter"  # otherwise a whole model per grid value and seed, which nobody will load
         modules = placing.get("plugins")
         named = list(map(str, modules)) if isinstance(modules, list) else []
-        plugins.refuse_brought(f"plan {self.manifest.name}", named, self.folder)
+        plugins.refuse_bundled(f"plan {self.manifest.name}", named, self.folder)
         config = from_tree(placed(unplaced(tree), placing))
         if run_id(config) != identity:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
@@ -212,17 +214,17 @@ def find(name: str) -> Path:
 
 
 def is_plan(name: str) -> bool:
-    """Whether a path or a name is that of a plan."""
+    """Whether a path or a name refers to a plan."""
     return any((folder / "manifest.json").is_file() for folder in (Path(name), PLANS / name))
 
 
 def named(name: str) -> Plan:
-    """The plan of a path or a name. Raises what `find` and `read` do."""
+    """Find and read the plan given by path or by name. Raises the errors of `find` and `read`."""
     return read(find(name))
 
 
 def read(folder: Path) -> Plan:
-    """Open a plan. Raises DamagedFile where its manifest does not match its schema or checksum."""
+    """Read a plan. Raises DamagedFile if its manifest does not match its schema or checksum."""
     path = folder / "manifest.json"
     try:
         manifest = Manifest.model_validate_json(read_bytes(path, MANIFEST, below=folder))
@@ -234,11 +236,12 @@ def read(folder: Path) -> Plan:
 
 
 def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[Plan, int]:
-    """Freeze a plan of run id -> configuration as JSON, or add to the plan that is there.
+    """Write a plan to `folder`, or add its new runs to the plan that already exists there.
 
-    One whose runs this code names otherwise (keys came or went since) is set aside as FOLDER.1, which is said.
-    Returns the plan and the number of runs that are new. Raises DamagedFile (the plan that is there), DiskRefuses,
-    ConfigError (a folder whose name does not print).
+    `texts`: run id -> configuration as JSON. An existing plan whose runs have other ids in this code, since
+    configuration keys were added or removed, is renamed to FOLDER.1 with a message. Returns the plan and the number of
+    new runs. Raises DamagedFile (the existing plan), DiskRefuses, ConfigError (unprintable characters in the folder's
+    name, or runs whose data the plan's placing cannot serve).
     """
     require_printable("--folder", folder.absolute())
     with disk_errors(folder.parent):
@@ -248,9 +251,9 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
         with owned(folder):
             there = read(folder)
             old = there.manifest
-            if not _of_other_keys(there, manifest):
+            if not _has_outdated_ids(there, manifest):
                 merged = _merged(old, manifest)
-                for identity in merged.runs.keys() - old.runs.keys():  # a manifest never names a file that is not there
+                for identity in merged.runs.keys() - old.runs.keys():  # first, so that a manifest names no missing file
                     write_atomic(contained(folder, "runs", f"{identity}.json"), texts[identity])
                 _write_manifest(folder, merged)
                 return read(folder), len(merged.runs) - len(old.runs)
@@ -262,21 +265,22 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
         return read(folder), len(texts)
 
 
-def _of_other_keys(there: Plan, new: Manifest) -> bool:
-    """Whether a run that is asked for is there under an id that this code does not give it.
+def _has_outdated_ids(there: Plan, new: Manifest) -> bool:
+    """Whether the existing plan holds a requested run under an id that this code no longer gives to it.
 
-    One whose values were changed in between (in a YAML of the user's) has its own id by right, and stays.
+    A run with another id only because the user has edited a YAML file since is still valid and stays in the plan.
     """
 
-    def what(run: PlannedRun) -> tuple[str, frozenset[tuple[str, str]]]:
+    def role_and_point(run: PlannedRun) -> tuple[str, frozenset[tuple[str, str]]]:
         return run.role, frozenset(run.point.items())
 
-    asked = {what(run): identity for identity, run in new.runs.items()}
-    others = [identity for identity, run in there.manifest.runs.items() if asked.get(what(run), identity) != identity]
-    return any(not _is_named(there, identity) for identity in others)
+    requested = {role_and_point(run): identity for identity, run in new.runs.items()}
+    existing = there.manifest.runs.items()
+    others = [identity for identity, run in existing if requested.get(role_and_point(run), identity) != identity]
+    return any(not _has_valid_id(there, identity) for identity in others)
 
 
-def _is_named(there: Plan, identity: str) -> bool:
+def _has_valid_id(there: Plan, identity: str) -> bool:
     try:
         there.configuration(identity, {})
     except (ConfigError, DamagedFile):
@@ -285,7 +289,7 @@ def _is_named(there: Plan, identity: str) -> bool:
 
 
 def _write_new(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> None:
-    """Everything in a folder beside, then one rename. Single files are not flushed to disk: checksums find a loss."""
+    """Write a temporary folder and rename it. Files are not flushed to disk one by one: checksums detect a loss."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -304,15 +308,25 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def sealed_text(manifest: Manifest) -> str:
-    """The content of manifest.json, with its checksum."""
+    """The text of manifest.json, with its checksum."""
     return manifest.model_copy(update={"checksum": manifest.seal()}).model_dump_json(indent=1) + "\n"
 
 
 def _merged(old: Manifest, new: Manifest) -> Manifest:
-    """The old runs in their order, then the new ones; seeds are added to cells.
+    """The old runs in their order, then the new ones; new seeds are added to existing cells.
 
-    A cell that is planned again with another budget takes the old one's place: each is tuned once.
+    A cell that is planned again with another tuning budget replaces the old one, so that each setting is tuned once.
+    The new placing applies to all runs. Raises ConfigError if the old runs read the user's files and the new ones do
+    not, or the reverse: no placing would serve both.
     """
+    if old.runs.keys() - new.runs.keys():
+        problems = [
+            Problem(key, new.placing.get(key), f"{before} as in the runs that the plan {old.name} has", ANOTHER_NAME)
+            for key, before in old.placing.items()
+            if key.startswith("data.") and (before is None) != (new.placing.get(key) is None)
+        ]
+        if problems:
+            raise ConfigError(problems)
     runs = dict(old.runs)
     for identity, run in new.runs.items():
         if identity not in runs:

@@ -1,4 +1,4 @@
-"""A sweep on this machine: worker processes, one a GPU or N on the CPU, watched and started again when they die."""
+"""The worker processes of a sweep on this machine: one per GPU, or several on the CPU; those that die are restarted."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from sdsbench.core.processor import usable_cores
 from sdsbench.core.reading import require_file
 from sdsbench.sweeps.plan import Plan
 
-DISK = 74  # exit code of a worker whose disk refuses
-UNFINISHED = 4  # of a worker that leaves runs which are not done: they failed, wait, or others have them
-SAID_WHY = (0, 2, 3, UNFINISHED, DISK, 130)  # exit codes of workers that ended by themselves
-QUICK_DEATHS = 5  # a worker that dies this often before it takes a run is not started again
+DISK = 74  # exit code of a worker that stopped because of an error of the disk
+UNFINISHED = 4  # exit code of a worker some of whose runs are not done: failed, waiting, or owned by other processes
+KNOWN_EXITS = (0, 2, 3, UNFINISHED, DISK, 130)  # exit codes that workers choose; any other code means that one died
+QUICK_DEATHS = 5  # a worker that dies this often in a row before it takes a run is not restarted
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What one worker computes on: a GPU, or a share of the cores."""
+    """The hardware that one worker computes on: a GPU, or a share of the CPU cores."""
 
     name: str
     threads: int
@@ -39,7 +39,7 @@ class Allocation:
 
 
 def gpu_allocations(gpus: Sequence[str], count: int, threads: int) -> list[Allocation]:
-    """`count` workers, one a GPU and then a second on each of the first, and so on."""
+    """Distribute `count` workers over the GPUs in turn: one on each, then a second on each, and so on."""
     share = threads or max(1, usable_cores() // count)
     rounds = [(gpus[number % len(gpus)], number // len(gpus)) for number in range(count)]
     names = [f"gpu{gpu}".replace("/", "-") + (f"-{turn}" if turn else "") for gpu, turn in rounds]
@@ -47,9 +47,9 @@ def gpu_allocations(gpus: Sequence[str], count: int, threads: int) -> list[Alloc
 
 
 def cpu_allocations(count: int, threads: int) -> list[Allocation]:
-    """`count` workers on equal shares of the cores, each pinned to its share.
+    """Distribute `count` workers over equal shares of the cores; each worker is pinned to its share.
 
-    A container's quota leaves all cores open and gives less time on them: threads then follow the quota.
+    A container's quota limits CPU time but not the visible cores, so the number of threads also follows the quota.
     """
     cores = sorted(os.sched_getaffinity(0))
     shares = [tuple(cores[number % len(cores) :: count]) or (cores[number % len(cores)],) for number in range(count)]
@@ -62,9 +62,9 @@ def cpu_allocations(count: int, threads: int) -> list[Allocation]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without loading torch.
+    """The GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES; found without loading torch.
 
-    CUDA itself ends that list at the first entry that names no GPU.
+    Like CUDA itself, this ignores that list from the first entry that names no GPU.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -77,40 +77,40 @@ def visible_gpus() -> list[str]:
 
 
 @dataclass
-class Active:
-    """A worker process and what it does now: its runs, several where they train side by side, and since when."""
+class ActiveWorker:
+    """A worker process and the runs that it is working on, several if they train side by side."""
 
     allocation: Allocation
     process: subprocess.Popen[str]
-    runs: dict[str, float] = field(default_factory=dict)
-    took_any: bool = False
+    runs: dict[str, float] = field(default_factory=dict)  # run id -> time.monotonic() at which the worker took it
+    took_any: bool = False  # whether it has taken any run so far
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A run that a worker ended or left."""
+class EndedRun:
+    """A run that a worker has ended."""
 
     run: str
     status: str
     message: str
-    seconds: float
+    seconds: float  # since the worker took it
 
 
 class Pool:
-    """Starts workers and tells their events; `step` is called until it returns False."""
+    """Starts workers and collects their events; call `step` until it returns False."""
 
     def __init__(
         self, plan: Plan, allocations: Sequence[Allocation], placing: Mapping[str, Any], options: Sequence[str]
     ) -> None:
         self.plan, self.placing, self.options = plan, dict(placing), list(options)
-        self.events: queue.Queue[tuple[Active, dict[str, Any] | None]] = queue.Queue()
+        self.events: queue.Queue[tuple[ActiveWorker, dict[str, Any] | None]] = queue.Queue()
         self.disk: str | None = None
-        self.refused: str | None = None  # why a worker did not begin, such as a GPU that does not work
+        self.refused: str | None = None  # why a worker did not start, for example a GPU that does not work
         self.stopping = False
-        self.lost = 0  # workers that died without a word
+        self.lost = 0  # number of workers that died without reporting why
         self._quick_deaths: dict[str, int] = {}
         self._slots = None
-        if plan.only is not None:  # removed with the pool
+        if plan.only is not None:  # the file is deleted together with this object
             self._slots = tempfile.NamedTemporaryFile("w", prefix="sdsbench-slots-")  # noqa: SIM115
             self._slots.write(json.dumps(sorted(plan.only)))
             self._slots.flush()
@@ -118,9 +118,9 @@ class Pool:
         folder_in(plan.folder, "logs")
         self.active = [self._start(allocation) for allocation in allocations]
 
-    def step(self, seconds: float) -> tuple[bool, list[Ended]]:
-        """Wait up to `seconds` for events; (whether any worker is left, runs that ended)."""
-        ended: list[Ended] = []
+    def step(self, seconds: float) -> tuple[bool, list[EndedRun]]:
+        """Wait up to `seconds` for events; returns (whether any worker is left, runs that ended)."""
+        ended: list[EndedRun] = []
         deadline = time.monotonic() + seconds
         while self.active:
             try:
@@ -133,7 +133,7 @@ class Pool:
                 active.runs[event["run"]], active.took_any = time.monotonic(), True
             elif event["event"] == "end":
                 seconds = time.monotonic() - active.runs.pop(event["run"])
-                ended.append(Ended(event["run"], event["status"], event["message"], seconds))
+                ended.append(EndedRun(event["run"], event["status"], event["message"], seconds))
             elif event["event"] == "leave":
                 del active.runs[event["run"]]
             elif event["event"] == "refused":
@@ -145,20 +145,20 @@ class Pool:
 
     @property
     def running(self) -> int:
-        """Runs that workers have in hand."""
+        """Number of runs that workers are working on."""
         return sum(len(active.runs) for active in self.active)
 
     def stop(self, number: int) -> None:
-        """Pass a signal on: workers save their runs and end; none is started again."""
+        """Send a signal to all workers, which then save their runs and end; none is restarted."""
         self.stopping = True
         for active in self.active:
             if active.process.poll() is None:
                 active.process.send_signal(number)
 
-    def _start(self, allocation: Allocation) -> Active:
+    def _start(self, allocation: Allocation) -> ActiveWorker:
         placing = self.placing | {"threads": allocation.threads}
         if allocation.gpu is not None:
-            placing["device"] = "cuda"  # a GPU that does not work is told, and its worker does not train on the CPU
+            placing["device"] = "cuda"  # with `auto`, a worker whose GPU does not work would train on the CPU
         settings = [f"--set={key}={json.dumps(value)}" for key, value in placing.items()]
         command = [
             sys.executable, "-m", "sdsbench.sweeps.worker", str(self.plan.folder),
@@ -171,27 +171,27 @@ class Pool:
         path = contained(self.plan.folder, "logs", f"{os.uname().nodename}-{allocation.name}.log")
         require_file(path)
         with path.open("a") as log:
-            process = subprocess.Popen(  # a group of its own: a terminal's Ctrl-C reaches workers through `stop`, once
+            process = subprocess.Popen(  # own process group: Ctrl-C on a terminal reaches workers only through `stop`
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, process_group=0
             )
         if allocation.cores:
             os.sched_setaffinity(process.pid, allocation.cores)
-        active = Active(allocation, process)
+        active = ActiveWorker(allocation, process)
         threading.Thread(target=self._read_events, args=(active,), daemon=True).start()
         return active
 
-    def _read_events(self, active: Active) -> None:
+    def _read_events(self, active: ActiveWorker) -> None:
         assert active.process.stdout is not None
         for line in active.process.stdout:
             self.events.put((active, json.loads(line)))
         active.process.wait()
         self.events.put((active, None))
 
-    def _worker_ended(self, active: Active) -> None:
-        """A worker ended: for good, or without a word, and then another takes its place."""
+    def _worker_ended(self, active: ActiveWorker) -> None:
+        """Remove a worker that has ended; start another in its place if it died without reporting why."""
         self.active.remove(active)
         code = active.process.returncode
-        if self.stopping or code in SAID_WHY:
+        if self.stopping or code in KNOWN_EXITS:
             return
         self.lost += 1
         name = active.allocation.name
@@ -200,15 +200,15 @@ class Pool:
             self.active.append(self._start(active.allocation))
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """A handle that no link leads to and no FIFO holds up."""
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file without following a link and without waiting for a FIFO."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def newest_numbers(folder: Path) -> dict[str, Any]:
     """The last training line of a run's metrics.jsonl, read from the end of the file; empty before the first step."""
     try:
-        with open(folder / "metrics.jsonl", "rb", opener=_without_waiting) as file:
+        with open(folder / "metrics.jsonl", "rb", opener=_open_without_waiting) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 4096))
             lines = file.read().decode(errors="replace").splitlines()

@@ -1,9 +1,11 @@
-"""Plans on SLURM: a job array whose tasks are workers on frozen lists of slots. SLURM alone decides what runs when.
+"""Run plans on SLURM: job arrays whose tasks are workers for fixed lists of slots. SLURM alone schedules the tasks.
 
 <plan>/submissions/<number>/
-  task-<i>.json     the slots of array task i; what a task runs never changes after submission
-  job.sh            what sbatch got (slurm/array.sh.j2)
-  submission.json   the job's id; task-<i>.log, task-<i>.ended: written by the tasks
+  task-<i>.json     the slots of array task i, which never change after submission
+  job.sh            the script for sbatch (from slurm/array.sh.j2)
+  submission.json   the job's id and tasks
+  task-<i>.log      output of array task i
+  task-<i>.ended    number of the task's last start that reached the end of the script
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ LIVE = (
 
 
 class SlurmRefused(SdsbenchError):
-    """A SLURM command that failed."""
+    """A SLURM command failed."""
 
     exit_code = 3
 
@@ -47,10 +49,10 @@ class SlurmRefused(SdsbenchError):
 def submit(
     plan: Plan, stages: Sequence[Sequence[str]], slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool = False
 ) -> list[str]:
-    """Send slots as one array, or several where SLURM limits an array's size; returns the job ids.
+    """Submit the slots of each stage as one job array, or several if SLURM limits an array's size; returns the job ids.
 
-    The slots of a stage begin when all jobs of the plan that were sent before have ended, however they ended.
-    Raises Unavailable (no SLURM here), SlurmRefused (what sbatch said), DiskRefuses.
+    Every stage after the first starts when all jobs of the plan that were submitted before have ended, whether they
+    succeeded or not. Raises Unavailable (no SLURM here), SlurmRefused (with sbatch's message), DiskRefuses.
     """
     require_slurm()
     jobs: list[str] = []
@@ -64,7 +66,7 @@ def submit(
 
 
 def arrays(slots: Sequence[str], slurm: SlurmConfig) -> list[list[list[str]]]:
-    """Slots cut into tasks, and tasks into arrays of a size that SLURM takes."""
+    """Split slots into tasks, and tasks into arrays of a size that SLURM accepts: [array][task][slot]."""
     size, limit = slurm.runs_per_task, max_array_size()
     tasks = [list(slots[start : start + size]) for start in range(0, len(slots), size)]
     return [tasks[start : start + limit] for start in range(0, len(tasks), limit)]
@@ -83,7 +85,7 @@ def _submit_array(
     for index, keys in enumerate(tasks):
         (folder / f"task-{index}.json").write_text(json.dumps(keys))
     write_atomic(folder / "job.sh", script(plan, folder, len(tasks), slurm, placing, retry))
-    # In its folder, and with relative paths: sbatch would replace a % in the script's --output.
+    # Run in the submission's folder, so that --output is a relative path: sbatch would replace a % in an absolute one.
     dependency = [f"--dependency=afterany:{':'.join(after)}"] if after else []
     job = call("sbatch", "--parsable", *dependency, "job.sh", folder=folder).strip().split(";")[0]
     write_atomic(folder / "submission.json", Submission(job=job, tasks=tasks).model_dump_json() + "\n")
@@ -91,7 +93,7 @@ def _submit_array(
 
 
 def next_folder(plan: Plan) -> Path:
-    """The folder of the plan's next submission, which is not made."""
+    """The folder for the plan's next submission; it is not created here."""
     folder = contained(plan.folder, "submissions")
     names = (path.name for path in folder.glob("[0-9]*"))
     number = 1 + max((int(name) for name in names if name.isdecimal() and len(name) < 9), default=0)
@@ -101,7 +103,7 @@ def next_folder(plan: Plan) -> Path:
 def script(
     plan: Plan, folder: Path, tasks: int, slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool = False
 ) -> str:
-    """What sbatch gets. Raises ConfigError where a path holds a control character."""
+    """The script for sbatch. Raises ConfigError if a path contains a control character."""
     require_printable("plan", folder)
     require_printable("working directory", Path.cwd())
     threads = placing.get("threads") or plan.placing["threads"] or max(1, slurm.cpus // max(1, slurm.gpus))
@@ -110,7 +112,7 @@ def script(
     if slurm.container:
         container = ["apptainer", "exec", *(["--nv"] if slurm.gpus else [])]
         container += [*(f"--bind={bind}" for bind in slurm.binds), slurm.container]
-    # S701: a shell script, in which values are quoted for the shell and not for HTML.
+    # S701 asks for HTML escaping, but this is a shell script, whose values are quoted for the shell.
     environment = Environment(loader=FileSystemLoader(bundled_folder("slurm")), undefined=StrictUndefined)  # noqa: S701
     environment.filters["quoted"] = shlex.quote
     return environment.get_template("array.sh.j2").render(
@@ -120,12 +122,12 @@ def script(
         folder=shlex.quote(str(folder)),
         here=shlex.quote(str(Path.cwd())),
         threads=threads,
-        command=shlex.join([*container, *_worker(plan, slurm, placing, retry)]),
+        command=shlex.join([*container, *_worker_command(plan, slurm, placing, retry)]),
     )
 
 
-def _worker(plan: Plan, slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool) -> list[str]:
-    """The command of a task: one worker, or on several GPUs the sweep that keeps one worker on each."""
+def _worker_command(plan: Plan, slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool) -> list[str]:
+    """The command of a task: one worker, or with several GPUs `sdsbench sweep`, which runs a worker on each."""
     python, folder = "python" if slurm.container else sys.executable, str(plan.folder.resolve())
     settings = {key: json.dumps(value, ensure_ascii=False) for key, value in placing.items()}
     again = ["--retry"] if retry else []
@@ -135,12 +137,12 @@ def _worker(plan: Plan, slurm: SlurmConfig, placing: Mapping[str, Any], retry: b
 
 
 def job_name(plan: Plan) -> str:
-    """How SLURM lists the plan's jobs."""
+    """The name of the plan's jobs in SLURM."""
     return f"sdsbench-{plan.manifest.name}".replace("/", "-")
 
 
 class Submission(FileContent):
-    """One job array of a plan, as submission.json says it."""
+    """One job array of a plan, as stored in submission.json."""
 
     job: Annotated[str, Field(pattern=r"^\d+$")]
     tasks: list[list[str]]  # slot keys by task index
@@ -158,9 +160,9 @@ def submissions(plan: Plan) -> list[Submission]:
 
 
 def slot_states(plan: Plan) -> dict[str, tuple[str, str, str]]:
-    """slot key -> (job_task, SLURM's state, its reason) from the newest submission that holds the slot.
+    """slot key -> (job_task, SLURM's state, its reason) from the newest submission that contains the slot.
 
-    Empty where SLURM cannot be asked. The state is `gone` where SLURM has forgotten the task.
+    Empty on a machine without squeue. The state is `gone` if SLURM no longer knows the task.
     """
     sent = submissions(plan)
     if not sent or shutil.which("squeue") is None:
@@ -176,9 +178,9 @@ def slot_states(plan: Plan) -> dict[str, tuple[str, str, str]]:
 
 
 def _task_states(jobs: set[str], name: str) -> dict[str, tuple[str, str]]:
-    """<job>_<task> -> (state, reason), from accounting where there is any, then from what the controller remembers.
+    """<job>_<task> -> (state, reason), from accounting (sacct) if available, overridden by the controller (squeue).
 
-    Only jobs of that name: a plan that came from elsewhere holds numbers of jobs that are others' here.
+    Only jobs of that name count: in a plan from another cluster, the job numbers may belong to other jobs here.
     """
     known: dict[str, tuple[str, str]] = {}
     if shutil.which("sacct"):
@@ -202,7 +204,7 @@ def _task_states(jobs: set[str], name: str) -> dict[str, tuple[str, str]]:
 
 
 def cancel(plan: Plan, wanted: Sequence[str] = ()) -> list[str]:
-    """scancel the live tasks of a plan, or those that hold the wanted slots; returns them."""
+    """Cancel the live tasks of a plan, or only those that contain one of the wanted slots; returns these tasks."""
     live: dict[str, None] = {}
     for key, (task, state, _) in slot_states(plan).items():
         if state in LIVE and (not wanted or key in wanted):
@@ -213,7 +215,7 @@ def cancel(plan: Plan, wanted: Sequence[str] = ()) -> list[str]:
 
 
 def max_array_size() -> int:
-    """How many tasks one array may have here; SLURM's default where there is none."""
+    """Largest number of tasks of one array on this cluster; SLURM's default if it cannot be read."""
     if shutil.which("scontrol") is None:
         return DEFAULT_ARRAY_SIZE
     for line in call("scontrol", "show", "config").splitlines():
@@ -223,13 +225,13 @@ def max_array_size() -> int:
 
 
 def require_slurm() -> None:
-    """Raises Unavailable on a machine without SLURM."""
+    """Raise Unavailable on a machine without SLURM."""
     if shutil.which("sbatch") is None:
         raise Unavailable("sbatch: not found. This machine has no SLURM; `sdsbench sweep` runs the plan here.")
 
 
 def call(*command: str, folder: Path | None = None) -> str:
-    """Output of a SLURM command. Raises SlurmRefused."""
+    """Run a SLURM command and return its output. Raises SlurmRefused if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         raise SlurmRefused(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
@@ -237,6 +239,6 @@ def call(*command: str, folder: Path | None = None) -> str:
 
 
 def notes(states: Mapping[str, tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
-    """(slot key, SLURM's words) for people."""
+    """(slot key, SLURM's state as text: `12_3 PENDING (Priority)`)."""
     for key, (task, state, reason) in states.items():
         yield key, f"{task} {state}" + (f" ({reason})" if reason else "")

@@ -1,4 +1,4 @@
-"""conf/slurm/*.yaml and `slurm.KEY=VALUE` on the command line of `sdsbench submit`."""
+"""The `slurm` section: conf/slurm/*.yaml, and `slurm.KEY=VALUE` on the command line of `sdsbench submit`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from sdsbench.runs.configuration.foreign import file_problems
 from sdsbench.runs.configuration.typed import parse_section
 
 DEFAULT = "gpu"
-TEXTS = ("slurm.time", "slurm.memory")  # texts even where they are written as a number
+TEXTS = ("slurm.time", "slurm.memory")  # keys whose values are kept as text even if they look like numbers
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 _TIME_FORMS = "90 (minutes), 4:00, 100:00:00, 2-0, 2-12:30:00, 90m, 4h or 2d, in quotes in a file"
 
-# No text of these begins like an option or holds a space or a sign that sbatch replaces (%).
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:/+@-]*$", description="without spaces or signs")]
-Constraint = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\[(][A-Za-z0-9_.,:|&*()\[\]-]*$", description="of features")]
+# A Word or Constraint cannot look like an option, and has no space and no character that sbatch replaces (%).
+Word = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:/+@-]*$", description="without spaces or special characters")
+]
+Constraint = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_\[(][A-Za-z0-9_.,:|&*()\[\]-]*$", description="of node features")
+]
 Argument = Annotated[
     str, Field(pattern=r"^[^\x00-\x20\x7f-][^\x00-\x1f\x7f]*$", description="that does not begin with a dash")
 ]
@@ -37,7 +41,7 @@ Event = Literal[
 
 
 class SlurmConfig(Section):
-    """What a job array asks SLURM for; conf/slurm/gpu.yaml explains the keys."""
+    """The resources and options of a job array; conf/slurm/gpu.yaml explains the keys."""
 
     partition: Word | None
     account: Word | None
@@ -46,10 +50,10 @@ class SlurmConfig(Section):
     time: Annotated[str, Accepts(_TIME_FORMS)] = Field(
         pattern=r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d+(:\d{2}){0,2}|\d+[mhd])$"
     )
-    gpus: WholeFromZero = Field(description="GPUs of a task; several: one worker a GPU")
+    gpus: WholeFromZero = Field(description="GPUs per task; with several, each has its own worker")
     gpu_type: Word | None
     cpus: Count
-    memory: str = Field(pattern=r"^\d+[KMGT]?$", description="main memory of a task", examples=["64G"])
+    memory: str = Field(pattern=r"^\d+[KMGT]?$", description="main memory per task", examples=["64G"])
     container: Argument | None
     binds: list[Argument]
     setup: list[str]
@@ -58,17 +62,17 @@ class SlurmConfig(Section):
     signal_seconds: int = Field(ge=1, le=65535)
     max_requeues: WholeFromZero
     mail_user: Word | None
-    mail_type: list[Event] = Field(min_length=1, description="one of SLURM's --mail-type or several")
+    mail_type: list[Event] = Field(min_length=1, description="one or several events of SLURM's --mail-type")
     extra: list[Option] = Field(description="options of sbatch, such as --exclude=node7")
 
     @property
     def seconds(self) -> int:
-        """The time limit."""
+        """The time limit in seconds."""
         return time_limit_seconds(self.time)
 
     @property
     def time_limit(self) -> str:
-        """The same as D-HH:MM:SS."""
+        """The time limit as D-HH:MM:SS."""
         minutes, seconds = divmod(self.seconds, 60)
         return f"{minutes // 1440}-{minutes // 60 % 24:02}:{minutes % 60:02}:{seconds:02}"
 
@@ -93,16 +97,16 @@ def time_limit_seconds(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def own_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those that say what SLURM is asked for, and all others."""
+def split_slurm_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split words of a command line into those of the `slurm` section and all others."""
     own = [word for word in words if word.lstrip("+").startswith(("slurm=", "slurm."))]
     return own, [word for word in words if word not in own]
 
 
 def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmConfig:
-    """`slurm=NAME` and `slurm.KEY=VALUE`; a file of one's own inherits by Hydra's `defaults: [gpu]`.
+    """Parse `slurm=NAME` and `slurm.KEY=VALUE`; a user's own file inherits by Hydra's `defaults: [gpu]`.
 
-    Raises ConfigError with every problem.
+    Raises ConfigError with every problem found.
     """
     name, values = DEFAULT, dict[str, Any]()
     parsed, problems = overrides.parse(words)
@@ -126,13 +130,13 @@ def configure(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SlurmCon
 
 
 def _composed(name: str, config_dirs: Sequence[str]) -> dict[str, Any]:
-    """The keys of a choice of conf/slurm, with those that it inherits."""
+    """The keys of one file of conf/slurm, including those that it inherits."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         try:
             composed = compose("submit", [*overrides.search_path(config_dirs), f"slurm={name}"])
             tree = OmegaConf.to_container(composed.slurm, resolve=True)
-        except Exception as error:  # files of the user's: Hydra, OmegaConf and PyYAML have no common class
+        except Exception as error:  # Hydra, OmegaConf and PyYAML have no common class for errors in users' files
             words = "a file whose keys are those of slurm/gpu.yaml"
             raise ConfigError([Problem("slurm", name, words, overrides.one_line(error))]) from None
     if not isinstance(tree, dict):

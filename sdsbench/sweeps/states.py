@@ -1,4 +1,4 @@
-"""Where every slot of a plan stands, read from records and locks alone."""
+"""The state of every slot of a plan, determined from records and locks alone."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ STATES = (
     "done", "running", "waiting", "not started", "stopped", "preempted", "timeout", "failed", "oom", "damaged",
     "impossible", "stale", "unneeded",
 )  # fmt: skip
-"""running: a living process has it. stopped: a process died in it. waiting: for tuning runs. impossible: no tuning run
-of its cell succeeded. unneeded: it would extend a tuning grid whose best value lies inside. stale: its code or base
-weights are not those of today (runs/origin.py). preempted and timeout go on from their checkpoint; failed and oom wait
-for `retry`, stale for `sweep --force`."""
+"""running: a living process works on it. stopped: its process died. waiting: for tuning runs. impossible: every value
+of its cell's grid has a failed tuning run. unneeded: it would extend a tuning grid whose best value is not at that end.
+stale: its code or base weights have changed since (runs/origin.py). preempted and timeout resume from their checkpoint;
+failed and oom are run again by `retry`, stale by `sweep --force`."""
 STALE = "stale"
 FINISHED = ("done", "unneeded")
 OVER = ("done", "failed", "oom", "impossible", "unneeded", STALE)
 FAILED = ("failed", "oom")
-"""States of runs that only a retry takes again."""
+"""States of runs that only `retry` runs again."""
 LOST = ("stopped", "preempted", "timeout", "oom")
-"""States of runs that something outside them ended: another start, or a larger card, may end otherwise."""
+"""States of runs that ended for an outside reason: running them again, or on a larger GPU, may succeed."""
 
 
 @dataclass(frozen=True)
 class SlotState:
-    """One slot now. `identity` is None while tuning has not decided which run it is."""
+    """The state of one slot. `identity` is None while tuning has not chosen the slot's run."""
 
     slot: Slot
     state: str
     identity: str | None
     run: PlannedRun | None
     record: Record | None
-    changed: tuple[str, ...] = ()  # parts of what its record is made from that differ today
+    changed: tuple[str, ...] = ()  # code parts and base weights that have changed since its record was written
 
     @property
-    def may_end_otherwise(self) -> bool:
-        """Whether the same run, started again, may come to another end; not so where training itself failed (NaN)."""
+    def worth_retrying(self) -> bool:
+        """Whether running it again may end differently; not if training itself failed (NaN)."""
         failure = self.record.failure if self.record else None
         by_training = failure is not None and failure.type == TrainingFailed.__name__
         return self.state in LOST or (self.state == "failed" and not by_training)
 
 
 class States:
-    """Reads each record once; make a new one to look again."""
+    """The states of a plan's slots. Reads each record once; create a new object to read the records again."""
 
     def __init__(self, plan: Plan, root: Path) -> None:
         self.plan, self.root = plan, root
@@ -65,7 +65,7 @@ class States:
         self._parts: dict[str, tuple[str, ...]] = {}
 
     def all(self) -> Iterator[SlotState]:
-        """Every slot in the plan's order."""
+        """The state of every slot, in the plan's order."""
         return map(self.of, self.plan.slots())
 
     def counts(self) -> dict[str, int]:
@@ -74,12 +74,12 @@ class States:
 
     @staticmethod
     def counts_of(slots: Iterable[SlotState]) -> dict[str, int]:
-        """The same for slots that were read before."""
+        """The same for slots whose states are already known."""
         found = collections.Counter(slot.state for slot in slots)
         return {state: found[state] for state in STATES if found[state]}
 
     def of(self, slot: Slot) -> SlotState:
-        """One slot."""
+        """The state of one slot."""
         identity = slot.key
         if slot.extends is not None and not self._reached(slot.extends, identity):
             state = "waiting" if self.choice(slot.extends) is None else "unneeded"
@@ -96,18 +96,18 @@ class States:
         return SlotState(slot, state, identity, self.plan.manifest.runs[identity], record, changed)
 
     def choice(self, cell: str) -> TunedChoice | None:
-        """What tuning chose for a cell; None while it is undecided."""
+        """The result of a cell's tuning; None while tuning runs are unfinished."""
         if cell not in self._choices:
             self._choices[cell] = choose(self.plan.manifest.cells[cell], self.record)
         return self._choices[cell]
 
     def _reached(self, cell: str, identity: str) -> bool:
-        """Whether a tuning run beyond the declared grid is to be made."""
+        """Whether the cell's grid has been extended to this tuning run."""
         tuned = self.plan.manifest.cells[cell]
         return any(identity in tuned.tuning[position] for position in window(tuned, self.record))
 
     def record(self, identity: str) -> Record | None:
-        """A run's record; None where it has none or a damaged one (then `damaged` says what is wrong)."""
+        """A run's record; None if there is none or it is damaged (`damaged` then holds the error)."""
         if identity not in self._records:
             path = self.root / identity / "record.json"
             try:
@@ -118,7 +118,7 @@ class States:
         return self._records[identity]
 
     def _changed(self, identity: str, record: Record | None) -> tuple[str, ...]:
-        """Parts of a record's origin that differ now; looked up once for runs that differ in seeds and rates alone."""
+        """Code parts and base weights that differ from the record's; computed once for each method, model and task."""
         if record is None or record.provenance is None:
             return ()
         used = {key: record.config.get(key) for key in ("model", "task", "data")}
@@ -126,7 +126,7 @@ class States:
         if kind not in self._parts:
             try:
                 parts = changed_parts(self.plan.configuration(identity, {}), record)
-            except SdsbenchError:  # told when the run is taken
+            except SdsbenchError:  # raised again when a worker takes the run
                 parts = []
             self._parts[kind] = tuple(parts)
         return self._parts[kind]
@@ -140,12 +140,12 @@ class States:
 
 
 def states_of(plan: Plan, placing: Mapping[str, Any]) -> States:
-    """Where the slots of a plan stand in the folder of its records."""
+    """The states of a plan's slots, given the records in its output_root."""
     return States(plan, root_of(plan, placing))
 
 
 def root_of(plan: Plan, placing: Mapping[str, Any]) -> Path:
-    """The folder of the plan's records."""
+    """The folder of the plan's run folders: output_root of `placing`, else the plan's own."""
     return Path(placing.get("output_root") or plan.placing["output_root"])
 
 

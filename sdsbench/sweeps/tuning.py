@@ -1,4 +1,4 @@
-"""Which grid point a tuned cell runs with: decided from records alone, the same way wherever it is asked."""
+"""Choose the grid point of a tuned cell from records alone, so that every process makes the same choice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdsbench.core.record import Record, Score, Tuning, equal_scores
 from sdsbench.sweeps.plan import TunedCell
 
 ENDED = ("done", "failed", "oom")
-"""Statuses that stay until someone asks for a retry."""
+"""Statuses that only a retry can change."""
 
 
 RecordOf = Callable[[str], Record | None]
@@ -17,7 +17,7 @@ RecordOf = Callable[[str], Record | None]
 
 @dataclass(frozen=True)
 class TunedChoice:
-    """The chosen grid point; `position` is None where every tuning run failed."""
+    """The chosen grid point; `position` and `tuning` are None if every grid point has a failed run."""
 
     position: int | None
     tuning: Tuning | None
@@ -26,8 +26,8 @@ class TunedChoice:
 def choose(cell: TunedCell, record_of: RecordOf) -> TunedChoice | None:
     """The grid point with the best mean headline score on validation rows; None while tuning runs are unfinished.
 
-    Best is highest, of a loss lowest. A grid point with a failed run has no score. Of equal scores the one with the
-    lowest mean validation loss wins where every one of them has it; what is left is decided by the smaller value.
+    The best score is the highest, or the lowest if the score is a loss. A grid point with a failed run has no score.
+    Ties are decided by the lowest mean validation loss if every tied point has one, and then by the smaller value.
     """
     tried = window(cell, record_of)
     outcome = _outcome(cell, tried, record_of)
@@ -55,10 +55,10 @@ def choose(cell: TunedCell, record_of: RecordOf) -> TunedChoice | None:
 
 
 def window(cell: TunedCell, record_of: RecordOf) -> range:
-    """Positions of the grid that are to be tried: the declared ones, and one more beyond an end that is best so far.
+    """Grid positions to try: the declared ones, and one more beyond an end whose value is the best so far.
 
-    The same rule for every method: the grid grows until the best value lies inside it or `tune.extend` is used up. A
-    value beyond which every run fails is inside.
+    The rule is the same for every method: the grid grows until its best value is not at an end or `tune.extend` is used
+    up. A best value counts as inside if the next value beyond it was tried and failed.
     """
     tried = cell.declared
     while True:
@@ -75,7 +75,7 @@ def window(cell: TunedCell, record_of: RecordOf) -> range:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the tuning runs of the positions that were tried came to; `best` is None where every one failed."""
+    """Results of the tuning runs at the tried positions; `best` is None if every position has a failed run."""
 
     records: list[Record]
     scores: list[float | None]
@@ -84,7 +84,7 @@ class _Outcome:
 
 
 def _outcome(cell: TunedCell, tried: range, record_of: RecordOf) -> _Outcome | None:
-    """None while a run of them is unfinished."""
+    """Results of the tuning runs at these positions; None while one of them is unfinished."""
     found = [[record_of(identity) for identity in cell.tuning[position]] for position in tried]
     records = [[record for record in row if record is not None and record.status in ENDED] for row in found]
     flat = [record for row in records for record in row]
@@ -97,7 +97,7 @@ def _outcome(cell: TunedCell, tried: range, record_of: RecordOf) -> _Outcome | N
 def _best(
     cell: TunedCell, tried: range, scores: list[float | None], losses: list[float | None], sign: float
 ) -> int | None:
-    """The position that `choose` names, of those tried; `sign` is 1 where more is better."""
+    """The best of the tried positions by the rule of `choose`; `sign` is 1 if higher scores are better, else -1."""
     known = [sign * score for score in scores if score is not None]
     if not known:
         return None
@@ -109,7 +109,7 @@ def _best(
 
 
 def _means(records: list[list[Record]], number: Callable[[Record], float | None]) -> list[float | None]:
-    """Of each grid point's runs; None where one of them has none."""
+    """Mean of `number` over the runs of each grid point; None if one of them has no such number."""
     return [_mean([number(record) for record in row]) for row in records]
 
 
@@ -119,12 +119,12 @@ def _headline(record: Record) -> float | None:
 
 
 def _deciding(record: Record) -> list[Score]:
-    """The scores that a value is chosen by: what a model retains beside them chooses nothing."""
+    """The scores that decide the choice: headline scores on validation rows, without those of retention."""
     return [s for s in record.scores if s.headline and s.stage == "validation" and not s.retention]
 
 
 def _sign(records: Iterable[Record]) -> float:
-    """1 where more is better, -1 where less is (a loss)."""
+    """1 if higher scores are better, -1 if lower ones are (a loss)."""
     lower = any(score.better == "lower" for record in records for score in _deciding(record))
     return -1.0 if lower else 1.0
 

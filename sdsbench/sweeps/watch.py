@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live table on a terminal, a plain line per ended run elsewhere."""
+"""Show the progress of a sweep: a live table on a terminal, otherwise one plain line per ended run."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from sdsbench.core.console import fitted, print_now, rich_console, terminal_text
 from sdsbench.core.errors import DamagedFile
 from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps.plan import Plan
-from sdsbench.sweeps.pool import Ended, Pool, newest_numbers
+from sdsbench.sweeps.pool import EndedRun, Pool, newest_numbers
 from sdsbench.sweeps.states import FAILED, OVER, States
 from sdsbench.sweeps.tuning import TunedChoice
 
-SHORT = 8  # digits of a run's id that are shown; every command takes the beginning of an id
-WHAT, SCORE = 2, 3  # places among a run's words that give way on a narrow terminal, in this order
+SHORT = 8  # digits of a run's id that are shown; every command accepts the beginning of an id
+WHAT, SCORE = 2, 3  # positions in `Tally.words` of the texts that are shortened on a narrow terminal, in this order
 
 
 def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
-    """Show and drive a pool until its last worker has ended; runs in the states `again` are taken once more."""
+    """Drive a pool and show its progress until the last worker has ended; runs in the states `again` are run again."""
     tally = Tally(plan, states, again)
     console = rich_console()
     if not console.is_terminal or console.is_dumb_terminal:
         print_now(tally.headline(pool.running))
-        _drive(pool, tally, 5.0, lambda run: _say_plainly(pool, tally, run), lambda: None)
+        _drive(pool, tally, 5.0, lambda run: _print_ended(pool, tally, run), lambda: None)
         return
     with Live(console=console, auto_refresh=False) as live:
 
-        def say(run: Ended) -> None:
+        def log(run: EndedRun) -> None:
             words = [terminal_text(word) for word in tally.words(run)]
             lines = [fitted(words, (WHAT, SCORE), console.width)]
             lines += [wrapped(terminal_text(line), console.width) for line in _reason(run)]
@@ -45,36 +45,36 @@ def watch(pool: Pool, plan: Plan, states: States, again: Sequence[str]) -> None:
             count = Text(tally.headline(pool.running), no_wrap=True, overflow="ellipsis")
             live.update(Group(table(pool, tally, states), count, last), refresh=True)
 
-        _drive(pool, tally, 0.5, say, show)
+        _drive(pool, tally, 0.5, log, show)
 
 
-def _say_plainly(pool: Pool, tally: Tally, run: Ended) -> None:
+def _print_ended(pool: Pool, tally: Tally, run: EndedRun) -> None:
     line = "  ".join(filter(None, tally.words(run)))
     print_now(f"{tally.count()}  {line}  ({tally.ahead(pool.running)})")
     for reason in _reason(run):
         print_now(reason)
 
 
-def _reason(run: Ended) -> list[str]:
+def _reason(run: EndedRun) -> list[str]:
     return [f"    {line}" for line in run.message.splitlines()] if run.status != "done" else []
 
 
-def _drive(pool: Pool, tally: Tally, seconds: float, say: Callable[[Ended], None], show: Callable[[], None]) -> None:
-    going = True
-    while going:
+def _drive(pool: Pool, tally: Tally, seconds: float, log: Callable[[EndedRun], None], show: Callable[[], None]) -> None:
+    working = True
+    while working:
         show()
-        going, ended = pool.step(seconds)
+        working, ended = pool.step(seconds)
         for run in ended:
             tally.add(run)
-            say(run)
+            log(run)
     show()
 
 
 class Tally:
-    """Counts of a sweep, kept up without reading all records again.
+    """Counts of a sweep's runs, updated as runs end without reading all records again.
 
-    Runs that would extend a tuning grid are counted as long as they may be needed. Those that turn out unneeded leave
-    the total: they are neither over nor left.
+    Runs that would extend a tuning grid count in the total while they may be needed. Once they turn out to be unneeded,
+    they are removed from it.
     """
 
     def __init__(self, plan: Plan, states: States, again: Sequence[str]) -> None:
@@ -83,20 +83,21 @@ class Tally:
         self.plan, self._root = plan, states.root
         self._slots = {slot.slot.key for slot in slots}
         self._over = {slot.slot.key for slot in slots if slot.state in over}
-        self._beyond: dict[str, set[str]] = defaultdict(set)  # tuned cell -> runs that would extend its grid
+        self._extensions: dict[str, set[str]] = defaultdict(set)  # tuned cell -> runs that would extend its grid
         for slot in slots:
             if slot.slot.extends is not None:
-                self._beyond[slot.slot.extends].add(slot.slot.key)
+                self._extensions[slot.slot.extends].add(slot.slot.key)
         self._choices: dict[str, TunedChoice | None] = {}
         for cell in {cell for slot in slots if (cell := slot.slot.cell or slot.slot.extends)}:
             self._choices[cell] = states.choice(cell)
         self._failed: set[str] = set()
-        self._ended = 0  # runs that have ended here
+        self._ended = 0  # number of runs that this sweep has ended
         self.started = time.monotonic()
 
-    def add(self, run: Ended) -> None:
+    def add(self, run: EndedRun) -> None:
+        """Count a run that has ended."""
         slots = {run.run}
-        states = States(self.plan, self._root)  # what the tuning runs of its cell say by now, those made elsewhere too
+        states = States(self.plan, self._root)  # read anew: other processes may have ended tuning runs of the cell
         for key in self._choices:
             cell = self.plan.manifest.cells[key]
             if any(run.run in row for row in (*cell.tuning, *cell.final.values())):
@@ -104,7 +105,7 @@ class Tally:
                 if choice is not None and choice.position is not None:
                     slots |= {f"{key}:{seed}" for seed, row in cell.final.items() if row[choice.position] == run.run}
         if run.status in OVER:
-            new = (slots & self._slots) - self._over  # a finished run may only have got a new note on its tuning
+            new = (slots & self._slots) - self._over  # a run that was over before may only have an updated tuning entry
             self._ended += bool(new)
             self._over |= new
         if run.status in FAILED:
@@ -114,21 +115,21 @@ class Tally:
 
     @property
     def over(self) -> int:
-        """Runs that have ended, and those that never can be run since every tuning run of their cell failed."""
+        """Number of runs that have ended, and of final runs that can never start since tuning of their cell failed."""
         hopeless = {cell for cell, choice in self._choices.items() if choice and choice.position is None}
         finals = {f"{cell}:{seed}" for cell in hopeless for seed in self.plan.manifest.cells[cell].final}
         return len(self._over | (finals & self._slots))
 
     @property
     def unneeded(self) -> int:
-        """Runs beyond the ends of grids whose best value lies inside."""
-        return sum(len(runs - self._over) for cell, runs in self._beyond.items() if self._choices[cell])
+        """Number of runs that would have extended the grid of a cell, but tuning ended without them."""
+        return sum(len(runs - self._over) for cell, runs in self._extensions.items() if self._choices[cell])
 
     @property
     def total(self) -> int:
-        """Runs that are over or may be needed; a grid grows at one of its ends alone (sweeps/tuning.py)."""
+        """Number of runs that are over or may be needed; a grid grows at one of its ends only (sweeps/tuning.py)."""
         total = len(self._slots)
-        for cell, runs in self._beyond.items():
+        for cell, runs in self._extensions.items():
             tuned = self.plan.manifest.cells[cell]
             needed = 0 if self._choices[cell] else min(len(runs), tuned.extend * len(tuned.seeds))
             total -= len(runs) - max(needed, len(runs & self._over))
@@ -136,24 +137,24 @@ class Tally:
 
     @property
     def at_most(self) -> str:
-        """`at most ` while runs may turn out unneeded."""
-        undecided = (runs for cell, runs in self._beyond.items() if self._choices[cell] is None)
+        """`at most ` while some runs may turn out to be unneeded, else empty."""
+        undecided = (runs for cell, runs in self._extensions.items() if self._choices[cell] is None)
         return "at most " if any(runs - self._over for runs in undecided) else ""
 
     @property
     def failed(self) -> int:
-        """Runs whose last attempt failed here."""
+        """Number of runs whose last attempt in this sweep failed."""
         return len(self._failed)
 
     def left(self) -> str:
-        """`1:02:03 left` from the throughput so far."""
+        """`1:02:03 left`: an estimate from the throughput so far."""
         if not self._ended:
             return "time left not known yet"
         each = (time.monotonic() - self.started) / self._ended
         return f"{self.at_most}{clock(each * (self.total - self.over))} left"
 
-    def words(self, run: Ended) -> list[str]:
-        """The run that ended: `4031c7e0`, `done`, `method=lora seed=0` (at WHAT), `gsm8k 27.34` (at SCORE), `0:31`."""
+    def words(self, run: EndedRun) -> list[str]:
+        """Texts about an ended run: `4031c7e0`, `done`, `method=lora seed=0` (WHAT), `gsm8k 27.34` (SCORE), `0:31`."""
         what, score = self.plan.difference(run.run), self.score(run.run)
         return [run.run[:SHORT], run.status, what, score, clock(run.seconds)]
 
@@ -182,7 +183,7 @@ class Tally:
 
 
 def table(pool: Pool, tally: Tally, states: States) -> Table:
-    """A row a run, in 80 columns; what sets the run apart gives way first."""
+    """A table with one row per run, for 80 columns; the column of the run's overrides is shortened first."""
     shown = Table(box=None, pad_edge=False, expand=True)
     for column in ("worker", "run", "what", "step", "loss", "tokens/s", "for"):
         ratio = 1 if column == "what" else None

@@ -1,10 +1,10 @@
-"""One process that takes runs of a plan, one after the other, until none is left that it may take.
+"""A worker process: takes runs of a plan, one after the other, until none is left that it may take.
 
     python -m sdsbench.sweeps.worker PLAN [--slots FILE] [--set KEY=JSON ...] [--retry] [--force]
 
-What happens is written to standard output as lines of JSON, what runs say goes to standard error. A run that fails
-leaves its record and the worker goes on. Exit codes: 0 all its runs are done, UNFINISHED (4) some are not, 3 the device
-that was asked for does not work, 74 the disk refuses, 130 stopped by a signal (state saved).
+Events are written to standard output as lines of JSON, messages of the runs to standard error. If a run fails, its
+record holds the error and the worker continues with the next run. Exit codes: 0 all its runs are done, UNFINISHED (4)
+some are not, 3 the requested device does not work, DISK (74) the disk failed, 130 stopped by a signal (state saved).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 import click
 
-from sdsbench.core.collection import importing
+from sdsbench.core.garbage_collection import importing
 
-with importing():  # a worker loads torch anew
+with importing():  # every worker is a process of its own and imports torch
     import torch
 
     from sdsbench.core.containment import require_plain
@@ -36,7 +36,6 @@ with importing():  # a worker loads torch anew
     from sdsbench.runs.configuration.schema import RunConfig
     from sdsbench.runs.keeper import RecordKeeper
     from sdsbench.runs.run_context import RunContext
-    from sdsbench.sweeps.active import DrivenRun
     from sdsbench.sweeps.group import (
         LARGEST,
         SharedBase,
@@ -48,31 +47,32 @@ with importing():  # a worker loads torch anew
     from sdsbench.sweeps.placing import AUTO, GROUP_SIZE
     from sdsbench.sweeps.plan import Plan, Slot, read
     from sdsbench.sweeps.pool import DISK, UNFINISHED
+    from sdsbench.sweeps.staged_run import StagedRun
     from sdsbench.sweeps.states import FAILED, FINISHED, OVER, STALE, SlotState, root_of, states_of
     from sdsbench.training.signals import StopRequest
 
 RUNNABLE = "runnable"
-SUSPECT = 2  # a run whose process died this often at one step trains alone: it may be the one that kills
-POLL_SECONDS = 1.0  # between looks at tuning runs that others work on
+SUSPECT = 2  # a run whose process died this often at the same step trains alone, as it may be the cause
+POLL_SECONDS = 1.0  # interval of checks whether the tuning runs of other processes have ended
 
 
 @dataclass
 class Worker:
-    """Takes the slots of a plan."""
+    """Runs the slots of a plan."""
 
     plan: Plan
     slots: Sequence[Slot]
     placing: Mapping[str, Any]
-    emit: Callable[..., None]  # an event for whoever started the worker
+    emit: Callable[..., None]  # sends an event to the process that started the worker
     retry: bool = False  # also take runs that failed
     force: bool = False  # also take runs whose code or base weights have changed since
-    deaths: int = 5  # a run whose processes died this often without a step forward is given up
-    lost_as: Literal["killed", "node_failure"] = "killed"
-    group_size: int | str = 1
+    deaths: int = 5  # a run whose process died this often at the same step is recorded as failed
+    lost_as: Literal["killed", "node_failure"] = "killed"  # status of attempts whose process died without recording one
+    group_size: int | str = 1  # number of runs that train side by side, or AUTO
     weights: SharedWeights = field(default_factory=SharedWeights)
 
     def work(self, stop: StopRequest) -> None:
-        """Take slots until none is left. Raises Interrupted and DiskRefuses; failing runs only leave records."""
+        """Run slots until none is left to take. Raises Interrupted and DiskRefuses; other errors end only their run."""
         left = list(self.slots)
         tried: set[str] = set()
         while left:
@@ -84,10 +84,10 @@ class Worker:
                 stop.raise_if_received("no run was in progress")
 
     def _pass(self, slots: Sequence[Slot], stop: StopRequest, tried: set[str]) -> tuple[list[Slot], bool]:
-        """Look at every slot once; returns those that wait for tuning or for their owner, and whether any was run."""
+        """Go through the slots once; returns those that wait for tuning or another process, and whether any was run."""
         left: list[Slot] = []
         progress = False
-        gathered: dict[str, dict[str, Slot]] = {}  # runs that may share a base, until enough are found
+        gathered: dict[str, dict[str, Slot]] = {}  # group key -> runs by id, until the group is complete
 
         def run(group: Mapping[str, Slot]) -> None:
             nonlocal progress
@@ -112,38 +112,38 @@ class Worker:
         return left, progress
 
     def unfinished(self) -> dict[str, int]:
-        """How many of its slots are not done, by state."""
+        """Number of this worker's slots that are not finished, by state."""
         states = states_of(self.plan, self.placing)
         counts = states.counts_of(map(states.of, self.slots))
         return {state: count for state, count in counts.items() if state not in FINISHED}
 
     def _current_state(self, slot: Slot, tried: Set[str]) -> SlotState:
-        """Where a slot stands now; the state is RUNNABLE where this worker may run it."""
+        """The current state of a slot, replaced by RUNNABLE if this worker may run it."""
         states = states_of(self.plan, self.placing)
         now = states.of(slot)
         again = (self.retry and now.state in FAILED) or (self.force and now.state == STALE)
         again = again and now.identity not in tried
         if now.state == "done" and slot.cell is not None and now.record is not None:
-            choice = states.choice(slot.cell)  # a larger budget may have chosen the same: its record shall say so
+            choice = states.choice(slot.cell)  # if a larger budget chose the same value, the record needs its tuning
             again = choice is not None and choice.tuning != now.record.tuning
         if again or not (now.state in (*OVER, "waiting", "running") or now.identity is None):
             return dataclasses.replace(now, state=RUNNABLE)
         return now
 
     def _group_of(self, now: SlotState) -> tuple[str, int]:
-        """A text that runs of one group share, and how many of them make a group."""
+        """(key that is equal for runs that may train as a group, number of runs in a complete group)."""
         alone = str(now.identity), 1
         if self.group_size == 1 or (now.record is not None and _deaths(now.record) >= SUSPECT):
             return alone
         try:
             config = self.plan.configuration(str(now.identity), self.placing)
-        except SdsbenchError:  # told when it is run
+        except SdsbenchError:  # raised again when the run is prepared
             return alone
         key = group_key(config)
         return alone if key is None else (key, group_size(self.group_size, config))
 
     def _tuning_elsewhere(self, slots: Iterable[Slot]) -> bool:
-        """Whether some slot waits for tuning runs that living processes work on."""
+        """Whether a slot waits for tuning runs that other living processes work on."""
         states = states_of(self.plan, self.placing)
         waiting = {slot.cell or slot.extends for slot in slots if states.of(slot).state == "waiting"}
         running = (
@@ -155,9 +155,9 @@ class Worker:
         return any(running)
 
     def _run(self, group: Mapping[str, Slot], stop: StopRequest, tried: set[str]) -> list[Slot]:
-        """Run slots by identity, side by side where there are several; returns those that others have.
+        """Run slots, given by run id, side by side if there are several; returns those that other processes own.
 
-        Raises Interrupted and DiskRefuses when every run has been dealt with.
+        Raises Interrupted and DiskRefuses only after every run of the group has ended or been released.
         """
         states = {
             identity: self._current_state(slot, tried) for identity, slot in group.items()
@@ -166,7 +166,7 @@ class Worker:
         base = SharedBase(self.weights) if len(group) > 1 else None
         with ExitStack() as held:
             runs = [
-                held.enter_context(DrivenRun(identity, self.emit))
+                held.enter_context(StagedRun(identity, self.emit))
                 for identity, now in states.items()
                 if now.state == RUNNABLE
             ]
@@ -183,8 +183,8 @@ class Worker:
         kept |= {identity for identity, now in states.items() if now.state != RUNNABLE and now.state not in OVER}
         return [group[identity] for identity in group if identity in kept]
 
-    def _prepare(self, run: DrivenRun, slot: Slot, now: SlotState, base: SharedBase | None, stop: StopRequest) -> None:
-        """Bring one run of the plan to where training starts; a run that keeps killing its processes is given up."""
+    def _prepare(self, run: StagedRun, slot: Slot, now: SlotState, base: SharedBase | None, stop: StopRequest) -> None:
+        """Prepare one run for training; a run that keeps killing its processes is recorded as failed instead."""
         root = root_of(self.plan, self.placing)
         try:
             stop.raise_if_received("it had not begun")
@@ -216,7 +216,7 @@ class Worker:
 
 
 def _deaths(record: Record) -> int:
-    """How often in a row a process died at the same step."""
+    """Number of the latest attempts in a row whose process died at the same step."""
     count, step = 0, None
     for attempt in reversed(record.attempts):
         if attempt.status not in ("running", "killed") or (step is not None and attempt.from_step != step):
@@ -237,7 +237,7 @@ def _emit(event: str, **facts: Any) -> None:
 
 
 def require_working_gpu() -> None:
-    """Raises Unavailable where CUDA is not there or does not answer: no run shall fail for it, or train elsewhere."""
+    """Raise Unavailable if CUDA is missing or does not work, before a run fails because of it or trains elsewhere."""
     try:
         torch.zeros(1, device="cuda")
     except (AssertionError, RuntimeError) as error:
@@ -250,9 +250,9 @@ def require_working_gpu() -> None:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--slots", "chosen", type=click.Path(path_type=Path), help="JSON list of slot keys; default: the plan's.")
-@click.option("--offset", default=0, help="Leave so many slots (groups) to others, and go round.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=JSON", help="A placing key.")
+@click.option("--slots", "chosen", type=click.Path(path_type=Path), help="JSON list of slot keys; default: all slots.")
+@click.option("--offset", default=0, help="Start at this slot (times the group size); the skipped slots come last.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=JSON", help="The value of a placing key.")
 @click.option("--retry", is_flag=True, help="Also take runs that failed.")
 @click.option("--force", is_flag=True, help="Also take runs whose code or base weights have changed.")
 @click.option("--deaths", default=Worker.deaths)
@@ -286,7 +286,7 @@ def main(
         _log(f"sdsbench: {error}")
         _emit("disk", message=str(error))
         sys.exit(DISK)
-    except KeyboardInterrupt:  # a second Ctrl-C; the run in progress says in its record how it ended
+    except KeyboardInterrupt:  # a second Ctrl-C; it is already in the record of the run in progress
         _log("sdsbench: interrupted")
         sys.exit(Interrupted.exit_code)
     except SdsbenchError as error:

@@ -1,6 +1,6 @@
-"""What a run will process, from its configuration and the public sizes of its sets: rows, tokens, every evaluation.
+"""The rows, tokens and evaluations that a run processes, from its configuration and the known sizes of its data sets.
 
-Nothing is loaded. `cost.py` turns it into seconds and bytes, scripts/write_reproduce.py into disk.
+Nothing is loaded. cost.py computes seconds and bytes from them, scripts/write_reproduce.py disk space.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.tasks import base as tasks
 from sdsbench.tasks.base import Evaluation, generation_of
 
-ABOVE = 4.0  # standard deviations that the largest step lies above the mean one
-LONGEST = 2.0  # a batch of answers goes on until its longest ends: so many mean lengths, or the cap
+LARGEST_STEP_DEVIATIONS = 4.0  # the tokens of the largest step lie this many standard deviations above the mean
+LONGEST_ANSWER_RATIO = (
+    2.0  # a batch is generated until its longest answer ends: after this many mean lengths, at most the cap
+)
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,17 @@ class Scoring:
     """One pass over one evaluation set."""
 
     rows: int
-    prompt: float  # tokens read of a row
-    generated: float = 0.0  # tokens written by a trained model; 0: scored without generation
-    cap: int = 0  # tokens written by a model that does not stop
+    prompt: float  # prompt tokens of a row
+    generated: float = 0.0  # tokens that a trained model generates per row; 0: scored without generation
+    cap: int = 0  # largest number of generated tokens per row; a model before training is assumed to reach it
     beams: int = 1
 
     def steps(self, trained: bool) -> float:
-        """Steps of generation that one batch takes."""
-        return min(self.cap, LONGEST * self.generated) if trained else self.cap
+        """Number of generation steps of one batch."""
+        return min(self.cap, LONGEST_ANSWER_RATIO * self.generated) if trained else self.cap
 
     def written(self, trained: bool) -> float:
-        """Tokens written for a row, those of all beams; beams of a batch end together."""
+        """Tokens generated per row, over all beams; the beams of a batch end together."""
         tokens = self.steps(trained) if self.beams > 1 or not trained else min(self.cap, self.generated)
         return tokens * self.beams
 
@@ -44,16 +46,16 @@ class Scoring:
 class Workload:
     """Everything that a run processes."""
 
-    steps: int  # of the optimizer
+    steps: int  # optimizer steps
     batch: int  # rows of an optimizer step
-    divisible: bool  # whether a step may be cut into passes
-    tokens: float  # of a training row
-    deviation: float
+    divisible: bool  # whether a step may be split into several passes
+    tokens: float  # mean number of tokens of a training row
+    deviation: float  # standard deviation of that number
     targets: float  # share of the tokens that the loss covers
-    longest: int | None  # a row is cut there
+    longest: int | None  # number of tokens at which rows are cut; None: rows are not cut
     scorings: tuple[Scoring, ...]
-    trained_passes: int  # over all scorings, after training, after epochs and along the way back (eval.along)
-    untrained_passes: float  # the model before training may be asked fewer questions
+    trained_passes: int  # passes over all scorings: after training, after each epoch, and one per value of eval.along
+    untrained_passes: float  # the same before training; below 1 if eval.untrained_limit scores fewer rows
 
     @property
     def trained_rows(self) -> int:
@@ -61,31 +63,31 @@ class Workload:
 
     @property
     def answers(self) -> float:
-        """Rows scored, over all passes."""
+        """Number of scored rows over all passes."""
         return (self.trained_passes + self.untrained_passes) * sum(scoring.rows for scoring in self.scorings)
 
     def smallest_pass(self) -> list[int]:
-        """Lengths of the rows of the smallest pass that the run can be cut into: the longest row, or all of a step.
+        """Row lengths, in tokens, of the smallest pass that a step can be split into: the longest row, or all rows.
 
-        The tokens of a whole step are those to be expected at most, ABOVE deviations above the mean.
+        Their total is LARGEST_STEP_DEVIATIONS standard deviations above the mean, which steps hardly ever exceed.
         """
         if self.divisible:
             return [self.longest or math.ceil(self.tokens)]
-        total = self.batch * self.tokens + ABOVE * self.deviation * math.sqrt(self.batch)
+        total = self.batch * self.tokens + LARGEST_STEP_DEVIATIONS * self.deviation * math.sqrt(self.batch)
         length = math.ceil(total / self.batch)
         return [length if self.longest is None else min(self.longest, length)] * self.batch
 
 
-def workload(config: RunConfig, facts: Mapping[str, Any]) -> Workload:
-    """The workload of a run; `facts` is the model's config.json (patches of an image model)."""
+def workload(config: RunConfig, config_json: Mapping[str, Any]) -> Workload:
+    """The workload of a run; `config_json`: content of the model's config.json, for the patches of an image model."""
     task, train, size = tasks.build(config.task), config.train, sizes.of(config.task.train_set)
     limit = config.data.train_limit
-    made = config.data.source == "embedded"  # as many rows as asked for
+    made = config.data.source == "embedded"  # generated data has as many rows as requested
     rows = limit or EMBEDDED_ROWS["train"] if made else min(size.train, limit or size.train)
     if train.best_every is not None:
         rows = max(1, rows - train.best_rows)
     batch = train.batch_size
-    patches = _patches(facts) if task.kind == "vision" else None
+    patches = _patches(config_json) if task.kind == "vision" else None
     longest = None if patches else train.max_length
     tokens, deviation = (float(patches), 0.0) if patches else (min(size.tokens, train.max_length), size.deviation)
     scorings = tuple(_scoring(evaluation, config, patches) for evaluation in task.evaluations())
@@ -118,12 +120,12 @@ def _scoring(evaluation: Evaluation, config: RunConfig, patches: int | None) -> 
 
 
 def _untrained_share(config: RunConfig, scorings: Sequence[Scoring]) -> float:
-    """Rows that the model before training is asked, of those that the trained one is."""
+    """Rows scored before training, as a share of the rows scored after it."""
     limit = config.eval.untrained_limit
     asked = sum(min(scoring.rows, limit or scoring.rows) for scoring in scorings)
     return asked / sum(scoring.rows for scoring in scorings)
 
 
-def _patches(facts: Mapping[str, Any]) -> int:
-    """Patches of an image, and the class token."""
-    return (facts["image_size"] // facts["patch_size"]) ** 2 + 1
+def _patches(config_json: Mapping[str, Any]) -> int:
+    """Tokens of an image: its patches and the class token."""
+    return (config_json["image_size"] // config_json["patch_size"]) ** 2 + 1

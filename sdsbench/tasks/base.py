@@ -33,21 +33,21 @@ BeginToken = Literal["tokenizer", "always", "never"]
 class TaskConfig(Section):
     """Keys that every task has."""
 
-    name: str = Field(description="the task, as it registers itself")
+    name: str = Field(description="registered name of the task")
     train_set: str = Field(description="catalogue name of the training set (sdsbench/data/catalogue.py)")
 
 
 class TextTaskConfig(TaskConfig):
     """Keys of tasks whose answers are text."""
 
-    max_new_tokens: Count = Field(256, description="cap of one generated answer, in tokens")
-    loss_on: Literal["response", "sequence"] = Field("response", description="which tokens carry loss")
-    beams: Count = Field(1, description="beams of the search for an answer; 1 is greedy")
+    max_new_tokens: Count = Field(256, description="largest length of a generated answer, in tokens")
+    loss_on: Literal["response", "sequence"] = Field("response", description="the tokens in the loss")
+    beams: Count = Field(1, description="number of beams of beam search; 1 is greedy")
     tokenize: Literal["apart", "together"] = Field(
-        "apart", description="prompt and response each for itself, or as one text, as the papers' code does it"
+        "apart", description="tokenize prompt and response separately, or as one text like the papers' code"
     )
     begin_token: BeginToken = Field(
-        "tokenizer", description="the token before a prompt: as the tokenizer is set, or not as it is"
+        "tokenizer", description="begin token before a prompt; tokenizer: by the tokenizer's own setting"
     )
 
 
@@ -142,14 +142,14 @@ class Task:
     kind: ClassVar[Kind]
     label_names: Sequence[str] = ()  # classification and vision; empty for regression
     num_labels: int | None = None  # outputs of the new head that trains with the method; None: the task needs no head
-    classes: str | None = None  # column of a row's class in own files; sets of the catalogue name theirs themselves
+    classes: str | None = None  # column of the class in users' own files; sets of the catalogue declare theirs
     members: Sequence[str] = ()  # tasks of an aggregate, each a run of its own; an aggregate itself is never trained
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     def checks(self) -> Mapping[str, ColumnCheck]:
-        """What the cells of own files must hold; sets of the catalogue say it themselves."""
+        """Checks of the columns of users' own files; sets of the catalogue declare theirs."""
         return {}
 
     def training_example(self, row: Row) -> Any:
@@ -175,5 +175,5 @@ def _module_of(name: str) -> str:
 
 
 TASKS: ClassRegistry[Task, TaskConfig] = ClassRegistry("task", "sdsbench.tasks", _module_of)
-"""A name is looked for in the module of sdsbench/tasks that its first part says, then in installed plugins."""
+"""A name is looked up in the module of sdsbench/tasks that is named by its first part, then in installed plugins."""
 register, lookup, build = TASKS.decorator, TASKS.lookup, TASKS.build

@@ -105,16 +105,19 @@ catalogue.add(
 
 
 class CommonsenseConfig(TextTaskConfig):
-    max_new_tokens: Annotated[Count, _GENERATED] = Field(32, description="cap of one generated answer, in tokens")
-    beams: Annotated[Count, _GENERATED] = Field(1, description="beams of the search for an answer; 1 is greedy")
+    max_new_tokens: Annotated[Count, _GENERATED] = Field(
+        32, description="largest length of a generated answer, in tokens"
+    )
+    beams: Annotated[Count, _GENERATED] = Field(1, description="number of beams of beam search; 1 is greedy")
     scorers: list[Literal["paper", "lora_sb", "likelihood"]] = Field(
         ["paper"],
         min_length=1,
-        description="the generated label as LLM-Adapters (paper) or LoRA-SB reads it, or labels ranked (likelihood)",
+        description="the generated label, read as by LLM-Adapters (paper) or LoRA-SB, or the label ranked first "
+        "(likelihood)",
     )
     template: Literal["plain", "llm_adapters", "lora_xs"] = Field(
         "plain",
-        description="white space of prompts: one for training and test, or that of LLM-Adapters' or LoRA-XS's code",
+        description="white space of prompts: the same for training and test, or as in LLM-Adapters' or LoRA-XS's code",
     )
 
 

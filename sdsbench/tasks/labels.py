@@ -28,7 +28,7 @@ class LabelsConfig(TaskConfig):
     text: str = Field("text", description="column of the text")
     text_pair: str | None = Field(None, description="column of a second text, joined as the tokenizer joins pairs")
     label: str = Field("label", description="column of the label")
-    labels: list[str] = Field([], description="every label as the files write it, in the order of their numbers")
+    labels: list[str] = Field([], description="every label as written in the files, in the order of the class numbers")
 
     def problems(self) -> Iterator[Problem]:
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):

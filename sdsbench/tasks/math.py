@@ -71,9 +71,9 @@ catalogue.add(
 
 
 class MathConfig(MathTaskConfig):
-    max_new_tokens: Count = Field(512, description="cap of one generated answer, in tokens")
+    max_new_tokens: Count = Field(512, description="largest length of a generated answer, in tokens")
     math_test_set: Literal["hendrycks_math", "math500"] = Field(
-        "hendrycks_math", description="5,000 problems, or 500 of them"
+        "hendrycks_math", description="test set: 5,000 problems, or 500 of them"
     )
 
 

@@ -55,12 +55,13 @@ catalogue.add(
 
 class MathTaskConfig(TextTaskConfig):
     think_step_by_step: Literal["never", "test", "always"] = Field(
-        "never", description="which prompts end in \" Let's think step by step.\" (test: the papers' test prompt alone)"
+        "never",
+        description='prompts that end in " Let\'s think step by step." (test: only test prompts, as in the papers)',
     )
     input_field: bool = Field(
         False,
-        description="training questions of several lines: the first is the instruction, the others the template's "
-        "input (SDS-LoRA's code; test prompts have no input)",
+        description="of training questions of several lines, the first becomes the instruction and the others the "
+        "template's input (SDS-LoRA's code; test prompts have no input)",
     )
     template: Literal["plain", "lora_pro"] = Field(
         "plain",
@@ -68,7 +69,7 @@ class MathTaskConfig(TextTaskConfig):
         "LoRA-Pro's code",
     )
     train_types: Literal["all", "gsm"] = Field(
-        "all", description="rows of MetaMathQA that are trained on: all, or those whose type has GSM in it"
+        "all", description="rows of MetaMathQA for training: all, or those whose type contains GSM"
     )
 
 

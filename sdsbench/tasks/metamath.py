@@ -16,8 +16,8 @@ from sdsbench.tasks.math_training import MathTask
 
 
 class MetaMathConfig(math.MathConfig):
-    max_new_tokens: Count = Field(256, description="cap of one generated GSM8K answer, in tokens")
-    math_max_new_tokens: Count = Field(512, description="cap of one generated MATH answer, in tokens")
+    max_new_tokens: Count = Field(256, description="largest length of a generated GSM8K answer, in tokens")
+    math_max_new_tokens: Count = Field(512, description="largest length of a generated MATH answer, in tokens")
 
 
 @register("metamath", MetaMathConfig)

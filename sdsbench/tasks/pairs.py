@@ -22,7 +22,7 @@ from sdsbench.core.errors import Problem
 from sdsbench.data import catalogue
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.columns import TEXT, ColumnCheck
-from sdsbench.data.own import fields
+from sdsbench.data.own_files import fields
 from sdsbench.tasks.base import (
     Choice,
     Conversation,
@@ -48,16 +48,20 @@ _ROLES = ("system", "user", "assistant")
 class PairsConfig(TextTaskConfig):
     prompt: str = Field("prompt", description="column of the prompt, text with {COLUMN}s, or column of chat messages")
     response: str | None = Field(
-        "response", description="column of the response; null: the last message of task.prompt is it"
+        "response", description="column of the response; null: the last message of task.prompt"
     )
-    chat: bool = Field(False, description="the tokenizer's own chat template goes around the prompt")
+    chat: bool = Field(False, description="apply the tokenizer's own chat template to the prompt")
     scorers: list[Literal["exact", "numeric", "contains", "rouge_l", "chrf"]] = Field(
-        [], description="what grades generated responses, the first to rank by; none: the loss of held-out responses"
+        [],
+        description="scorers of generated responses, the first to rank by; none: the loss of held-out responses",
     )
     choices: str | None = Field(
-        None, description="column of a list of texts, the response among them: the likeliest is the answer"
+        None,
+        description="column of a list of texts that contains the response; the most likely text is the model's answer",
     )
-    stop: list[str] = Field([], description="texts that end a generated response, beside the tokenizer's end token")
+    stop: list[str] = Field(
+        [], description="texts that end a generated response, in addition to the tokenizer's end token"
+    )
 
     def problems(self) -> Iterator[Problem]:
         try:

@@ -23,7 +23,7 @@ from sdsbench.training.dropout import seed_attention, segment_seeds
 
 NAME = "sdsbench_packed"
 LARGEST_HEAD = 256  # largest head size that torch's flash attention kernels accept
-FILL = 64  # 16-bit passes on a CPU are padded to a multiple of this many tokens
+PADDING_MULTIPLE = 64  # 16-bit passes on a CPU are padded to a multiple of this many tokens
 
 
 def packed_attention(
@@ -49,10 +49,10 @@ def packed_attention(
     itself only. `dropout` is the base model's dropout of attention weights (encoders, GPT-2).
     """
     causal = getattr(module, "is_causal", True)
-    if continuations is None and not dropout and _varlen_serves(query, softcap):
+    if continuations is None and _varlen_serves(query, softcap, dropout):
         return _varlen(query, key, value, tuple(segment_lengths), scaling, sliding_window, causal), None
     dtype = query.dtype
-    if _by_onednn(query.device, dtype):  # for every length of a sequence: slower, and memory grows without end
+    if _by_onednn(query.device, dtype):  # it would compile code for every sequence length: slow, and memory would grow
         query, key, value = query.float(), key.float(), value.float()
     pieces = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     seeds = segment_seeds(len(segment_lengths)) if dropout else []
@@ -65,9 +65,9 @@ def packed_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
 
 
-def filling(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
+def padding_length(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
     """Number of padding tokens to append as one more sequence without loss, so that few distinct shapes occur."""
-    return -tokens % FILL if _by_onednn(device, dtype) else 0
+    return -tokens % PADDING_MULTIPLE if _by_onednn(device, dtype) else 0
 
 
 def _by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
@@ -120,7 +120,9 @@ def _seen(length: int, continuations: Sequence[int], window: int | None, device:
     return (seen if window is None else seen & (distance < window)).to(device)
 
 
-def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int, softcap: float | None) -> str | None:
+def reason_against_varlen(
+    device: torch.device, dtype: torch.dtype, head_size: int, softcap: float | None, dropout: float
+) -> str | None:
     """The reason why attention runs sequence by sequence on this device; None if one kernel handles all sequences.
 
     The limits are those of torch's flash attention kernels. A meta device counts as CUDA (meta_device.py).
@@ -133,14 +135,16 @@ def one_by_one(device: torch.device, dtype: torch.dtype, head_size: int, softcap
         return f"the one kernel computes in 16 bits, this run in {str(dtype).removeprefix('torch.')}"
     if softcap is not None:
         return "the one kernel caps no scores, this model's are capped"
+    if dropout:
+        return "the one kernel drops no attention weights, this model does in training"
     if head_size > LARGEST_HEAD or head_size % 8:
         return f"the one kernel takes head sizes up to {LARGEST_HEAD} in multiples of 8, this model has {head_size}"
     return None
 
 
-def _varlen_serves(query: Tensor, softcap: float | None) -> bool:
+def _varlen_serves(query: Tensor, softcap: float | None, dropout: float) -> bool:
     on_gpu = query.device.type in ("cuda", "meta")
-    return on_gpu and one_by_one(query.device, query.dtype, query.shape[-1], softcap) is None
+    return on_gpu and reason_against_varlen(query.device, query.dtype, query.shape[-1], softcap, dropout) is None
 
 
 @lru_cache(maxsize=8)

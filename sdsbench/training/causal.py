@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.training.attention import filling, packed
+from sdsbench.training.attention import packed, padding_length
 from sdsbench.training.cross_entropy import linear_cross_entropy
 from sdsbench.training.own_loss import needs_padding, padded_losses
 from sdsbench.training.tokens import EncodedText, encode
@@ -58,9 +58,9 @@ class CausalObjective:
         return sum(example.length for example in examples)
 
     def positions(self, model: Any, examples: Sequence[EncodedText], device: torch.device) -> int:
-        """Positions that a pass over the examples computes, including the tokens that `filling` appends."""
+        """Positions that a pass over the examples computes, including the tokens that `padding_length` appends."""
         tokens = self.tokens(examples)
-        return tokens + (0 if self.padded else filling(tokens, model.dtype, device))
+        return tokens + (0 if self.padded else padding_length(tokens, model.dtype, device))
 
     def longest(self, examples: Sequence[EncodedText]) -> int:
         """Tokens of the longest example."""
@@ -76,7 +76,7 @@ class CausalObjective:
             return padded_losses(model, shares, device)
         examples = [example for share in shares for example in share]
         lengths, tokens = [example.length for example in examples], [t for example in examples for t in example.ids]
-        if filled := filling(len(tokens), model.dtype, device):
+        if filled := padding_length(len(tokens), model.dtype, device):
             lengths, tokens = [*lengths, filled], [*tokens, *[0] * filled]
         ids = torch.tensor(tokens, device=device)[None]
         positions = torch.cat([torch.arange(length) for length in lengths]).to(device)[None]

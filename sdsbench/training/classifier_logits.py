@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sdsbench.tasks.classification import Batcher
 from sdsbench.tasks.sentences import EncodedSentence
-from sdsbench.training.attention import filling, packed
+from sdsbench.training.attention import packed, padding_length
 
 PACKED = ("bert", "roberta", "xlm-roberta")  # attention by transformers' interface, a head on the first token
 
@@ -36,7 +36,7 @@ def class_logits(model: Any, batcher: Batcher, examples: Sequence[Any], device: 
 def _end_to_end(model: Any, sentences: Sequence[EncodedSentence], device: torch.device) -> Tensor:
     lengths = [sentence.length for sentence in sentences]
     names = [name for name in sentences[0].inputs if name != "attention_mask"]
-    filled = filling(sum(lengths), model.dtype, device)
+    filled = padding_length(sum(lengths), model.dtype, device)
     inputs = {
         name: torch.tensor([t for s in sentences for t in s.inputs[name]] + [0] * filled, device=device)[None]
         for name in names

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sdsbench.tasks.classification import Batcher
-from sdsbench.training.attention import filling
+from sdsbench.training.attention import padding_length
 from sdsbench.training.classifier_logits import class_logits, packs
 
 
@@ -23,6 +23,7 @@ class LabelledObjective:
         self.batcher, self.regression, self.packed = batcher, regression, packs(model)
         self.max_length = batcher.max_length
         self.patches = patches_of(model.config)
+        self.padded = not self.packed and self.patches == 1
 
     def encode_all(self, rows: Any) -> Sequence[Any]:
         return self.batcher.encode_all(rows)
@@ -38,7 +39,7 @@ class LabelledObjective:
     def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int:
         """Positions that a pass over the examples occupies, padding included; an image counts as one."""
         positions = self.tokens(examples) // self.patches
-        return positions + (filling(positions, model.dtype, device) if self.packed else 0)
+        return positions + (padding_length(positions, model.dtype, device) if self.packed else 0)
 
     def longest(self, examples: Sequence[Any]) -> int:
         """Tokens of the longest example, known without decoding an image."""

@@ -29,9 +29,8 @@ class Dropout:
         self.seed = seed
         self.masks = DropoutMasks()
         self.model = model
-        self.base_drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()) or any(
-            getattr(model.config, key, 0.0) > 0 for key in ("attention_dropout", "attention_probs_dropout_prob")
-        )
+        modules = (module for module in model.modules() if isinstance(module, torch.nn.Dropout))
+        self.base_drops = attention_dropout(model.config) > 0 or any(module.p > 0 for module in modules)
 
     @contextmanager
     def of_step(self, step: int) -> Iterator[None]:
@@ -63,6 +62,12 @@ class Dropout:
             yield
         finally:
             functional.dropout, _ACTIVE[:] = plain, active
+
+
+def attention_dropout(architecture: Any) -> float:
+    """The share of attention weights that a model drops in training, from its transformers configuration."""
+    names = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")  # Llama's, BERT's, GPT-2's
+    return max(float(getattr(architecture, name, None) or 0.0) for name in names)
 
 
 _ACTIVE: list[DropoutMasks] = []

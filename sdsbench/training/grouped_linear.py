@@ -159,12 +159,12 @@ class _GroupedLowRank(torch.autograd.Function):
             through_tn = _each_with_its_weight(g_tm - output_tm, ctx.weights, ctx.tokens)
             split = (tensor.split(list(ctx.tokens)) for tensor in (dx_tn, through_tn))
             for dx_jn, through_jn, (call, u_Kj, down_Kn) in zip(*split, additions, strict=True):
-                dx_jn.add_(call.undropped(torch.addmm(through_jn, u_Kj.t(), down_Kn)))
+                dx_jn.add_(call.dropout_backward(torch.addmm(through_jn, u_Kj.t(), down_Kn)))
         elif needs_x:
             dx_tn = _each_with_its_weight(g_tm, ctx.weights, ctx.tokens)
             for dx_jn, (call, u_Kj, down_Kn) in zip(dx_tn.split(list(ctx.tokens)), additions, strict=True):
                 if call.dropout:
-                    dx_jn.add_(call.undropped(u_Kj.t() @ down_Kn))
+                    dx_jn.add_(call.dropout_backward(u_Kj.t() @ down_Kn))
                 else:
                     dx_jn.addmm_(u_Kj.t(), down_Kn)
         return dx_tn, None, None, None, None, *gradients

@@ -26,9 +26,8 @@ class Objective(Protocol):
     """What a family of tasks (text, sentences, images) computes in a forward pass."""
 
     trains_head: ClassVar[bool]  # whether a new head of the model trains along with the method
+    padded: bool  # whether the rows of a pass are padded to its longest example
 
-    @property
-    def packed(self) -> bool: ...  # whether examples lie end to end in one row, without padding
     def tokens(self, examples: Sequence[Any]) -> int: ...
     def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int: ...
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...
@@ -81,6 +80,7 @@ class Training:
     device: torch.device
     dropout: Dropout
     micro_tokens: int | None = None  # largest number of tokens in a pass; None: every step is one pass
+    whole_steps: str | None = None  # why every step must be one pass (whole_steps.py); None: any split will do
     observer: Observer = field(default_factory=Unobserved)
 
     @property
@@ -117,7 +117,7 @@ class Training:
         """Compute the gradients of a step; return (examples of each pass, mean loss in nats). `step` seeds dropout.
 
         If memory is too short, retry with passes of half as many tokens, and keep that limit for all later steps.
-        Raises the device's own error if even a single example does not fit.
+        Raises the device's own error if even a single example does not fit, or a step that must be one pass.
         """
         assert isinstance(state.optimizer, FlatOptimizer)
         while True:
@@ -127,7 +127,7 @@ class Training:
                 with self.dropout.of_step(step):
                     return parts, self.backward(parts)
             except Exception as error:
-                if not out_of_memory(error) or len(parts) == len(batch):
+                if not out_of_memory(error) or len(parts) == len(batch) or self.whole_steps:
                     raise
             # Outside the except block, since the exception keeps the tensors of the failed pass alive.
             state.micro_limit = max(self.objective.tokens(part) for part in parts) // 2

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sdsbench.core.errors import ConfigError, Problem, TrainingFailed
 from sdsbench.methods.attach import _replace
 from sdsbench.training import activation_checkpointing
-from sdsbench.training.attention import filling
+from sdsbench.training.attention import padding_length
 from sdsbench.training.grouped_linear import GroupedLinear, Layout
 from sdsbench.training.loop import StepReport, Training
 from sdsbench.training.optimizer import FlatOptimizer
@@ -152,7 +152,7 @@ class SideBySide:
             for member, share, tokens in zip(self.members, shares, self.layout.tokens, strict=True):
                 member.training.dropout.masks.begin_pass(len(share), tokens)
             # Padding tokens carry no loss, so they can be counted as the last member's without changing its gradient.
-            self.layout.tokens[-1] += filling(sum(self.layout.tokens), self.model.dtype, first.device)
+            self.layout.tokens[-1] += padding_length(sum(self.layout.tokens), self.model.dtype, first.device)
             losses = first.objective.losses(self.model, shares, first.device)
             joint: Tensor = torch.stack([loss / count for loss, count in zip(losses, targets, strict=True)]).sum()
             joint.backward()
@@ -168,7 +168,7 @@ def _check(members: Sequence[Member]) -> None:
         raise _refusal("model", "dropout inside the base", "a base without dropout (its masks differ from run to run)")
     if first.training.objective.trains_head:
         raise _refusal("task", "a head that trains", "a text task (its runs can lie end to end)")
-    if not first.training.objective.packed:
+    if first.training.objective.padded:
         raise _refusal("model", "a model that trains in padded batches", "a model whose sequences can lie end to end")
     keys = {member.group_key for member in members}
     if len(keys) > 1:

@@ -1,4 +1,4 @@
-"""What else is read from others beside results and plans: models, rows, images, caches, configurations, submissions."""
+"""Further input for the mutation campaign (mutation.py): models, data rows, images, caches, configurations and more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import sdsbench.tasks.gsm8k
-import sdsbench.tasks.math_training  # noqa: F401  # these register their data sets
+import sdsbench.tasks.math_training  # noqa: F401  # importing them registers their data sets
 from sdsbench.core.disk_cache import cached
 from sdsbench.data import sources
 from sdsbench.data.content import decoded
@@ -35,8 +35,8 @@ from tests.results.test_importers import wandb_file
 ROWS = [{"question": f"{i} + 1?", "answer": f"so #### {i + 1}"} for i in range(6)]
 
 
-def make(folder: Path) -> None:
-    """One small thing of each kind, below folders that READERS names."""
+def write_inputs(folder: Path) -> None:
+    """Write one small example of each kind, mostly into the folders that READERS names."""
     model_folder(folder / "model", "bert")
     for kind in ("jsonl", "parquet"):
         (folder / "rows" / kind / "gsm8k").mkdir(parents=True)
@@ -55,16 +55,17 @@ def make(folder: Path) -> None:
     (folder / "conf" / "method" / "theirs.yaml").write_text((ROOT / "conf" / "method" / "lora.yaml").read_text())
     (folder / "conf" / "slurm").mkdir()
     (folder / "conf" / "slurm" / "theirs.yaml").write_text(yaml.safe_dump({"defaults": ["gpu"], "partition": "long"}))
-    _entry(folder)
+    _cache_entry(folder)
     submission = folder / "planned" / "plan" / "submissions" / "001" / "submission.json"
     submission.parent.mkdir(parents=True)
     submission.write_text(json.dumps({"job": "77", "tasks": [["0123456789abcdef"]]}))
     log = folder / "wandb" / "run-2" / "run-2.wandb"
     (log.parent / "files").mkdir(parents=True)
-    log.write_bytes(wandb_file([_message(step) for step in range(3)]))
+    log.write_bytes(wandb_file([_history_line(step) for step in range(3)]))
 
 
-def _message(step: int) -> bytes:
+def _history_line(step: int) -> bytes:
+    """One message of a wandb log: the accuracy at a step."""
     from wandb.proto import wandb_internal_pb2
 
     record = wandb_internal_pb2.Record()
@@ -72,8 +73,8 @@ def _message(step: int) -> bytes:
     return record.SerializeToString()
 
 
-def _entry(folder: Path) -> Path:
-    """An entry of the machine's cache."""
+def _cache_entry(folder: Path) -> Path:
+    """The cache entry in the folder, made where it is absent or damaged."""
     with mock.patch.dict("os.environ", {"SDSBENCH_CACHE": str(folder / "cache")}):
         return cached("kind", "name", "key", lambda made: (made / "content.txt").write_text("made") and None)
 
@@ -87,7 +88,7 @@ def read_model(folder: Path, _: Path) -> None:
 
 
 def read_rows(folder: Path, output: Path) -> None:
-    """Each file by itself: one that cannot be read is the only thing that its command wants."""
+    """Load each data set. Only one of them can be damaged, so its error may end the loop."""
     with mock.patch.object(datasets.config, "HF_DATASETS_CACHE", output / "datasets"):
         for kind, name in (("jsonl", "gsm8k"), ("parquet", "gsm8k"), ("csv", "metamathqa")):
             sources.load(name, "train", DataConfig(source="local", root=str(folder / "rows" / kind)))
@@ -96,7 +97,7 @@ def read_rows(folder: Path, output: Path) -> None:
 def read_images(folder: Path, _: Path) -> None:
     transform = Transform.of(SimpleNamespace(image_size=4), folder / "images")
     path = folder / "images" / "a.png"
-    if path.is_file():  # in a data set an image is bytes
+    if path.is_file():  # a data set holds the bytes of an image, so no pipe or folder can take its place
         transform(decoded({"bytes": path.read_bytes()}))
 
 
@@ -106,7 +107,7 @@ def read_gguf(folder: Path, output: Path) -> None:
 
 
 def read_cache(folder: Path, _: Path) -> None:
-    assert (_entry(folder) / "content.txt").read_text() == "made"
+    assert (_cache_entry(folder) / "content.txt").read_text() == "made"
 
 
 def read_configurations(folder: Path, _: Path) -> None:
@@ -119,4 +120,4 @@ READERS: dict[str, Callable[[Path, Path], None]] = {
     "model": read_model, "rows": read_rows, "images": read_images, "gguf": read_gguf, "cache": read_cache,
     "conf": read_configurations,
 }  # fmt: skip
-"""By the first part of a file's path: what reads it, given the folder and one to write to."""
+"""Top-level folder of a file -> the function that reads it, from (the folder of all input, a folder to write to)."""

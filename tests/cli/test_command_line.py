@@ -1,4 +1,4 @@
-"""The command line as a whole: help without heavy imports, exit codes, misspellings, completion, and its document."""
+"""The command line: help without heavy imports, exit codes, misspellings, completion and docs/cli.md."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ HEAVY = {
 }  # fmt: skip
 
 
-def python(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
+def run_python(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *words]
-    return subprocess.run(command, env=environment, text=True, check=False, **{"capture_output": True, **more})  # type: ignore[call-overload]
+    return subprocess.run(command, env=environment, text=True, check=False, **{"capture_output": True, **options})  # type: ignore[call-overload]
 
 
 # ---- help
 
 
-def test_help_of_every_verb_imports_nothing_heavy() -> None:
+def test_help_of_every_verb_imports_no_heavy_library() -> None:
     code = f"""
 import sys
 from sdsbench.__main__ import main
@@ -45,18 +45,18 @@ for words in ([], ["--help"], ["-h"], *([verb, "--help"] for verb in verbs())):
     assert main(words) == 0, words
     assert not {HEAVY!r} & set(sys.modules), (words, {HEAVY!r} & set(sys.modules))
 """
-    done = python("-c", code)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: sdsbench ") == len(verbs())
 
 
 def test_status_needs_no_torch(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None\nfrom sdsbench.__main__ import main; sys.exit(main(['status']))"
-    done = python("-c", code, cwd=tmp_path)
+    done = run_python("-c", code, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith("no plan in "), done.stderr
 
 
-def test_no_words_show_three_first_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_arguments_show_three_first_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out
     assert sum(line.startswith("  sdsbench ") for line in text.splitlines()) == 3
@@ -72,7 +72,7 @@ def test_help_names_every_verb_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_a_verb_without_a_section_is_listed_as_well(
+def test_help_lists_a_verb_without_a_section_under_more(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(SECTIONS, "studies", ("figures",))
@@ -80,12 +80,12 @@ def test_a_verb_without_a_section_is_listed_as_well(
     assert "\nmore:\n  theory " in capsys.readouterr().out
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "sdsbench 0.1.0\n"
 
 
-def test_the_document_is_what_the_commands_say() -> None:
+def test_docs_cli_page_is_up_to_date_and_placing_keys_exist() -> None:
     spec = importlib.util.spec_from_file_location("write_cli", ROOT / "scripts" / "write_cli.py")
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
@@ -94,7 +94,7 @@ def test_the_document_is_what_the_commands_say() -> None:
     assert set(options.PLACING.split(", ")) <= set(KEYS)
 
 
-def test_overrides_are_the_same_argument_in_every_verb() -> None:
+def test_overrides_are_declared_alike_in_every_verb() -> None:
     context = click.Context(app)
     taking = []
     for verb in verbs():
@@ -136,7 +136,7 @@ def test_overrides_are_the_same_argument_in_every_verb() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_exit_codes(
+def test_error_ends_with_its_exit_code_and_no_traceback(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -148,31 +148,31 @@ def test_exit_codes(
     assert text.startswith("sdsbench: ") and "Traceback" not in text
 
 
-def test_the_reader_may_leave() -> None:
-    """`sdsbench ls | head -1`: no traceback, status 0."""
+def test_closed_output_pipe_is_no_error() -> None:
+    """As in `sdsbench ls | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = python("-m", "sdsbench", "ls", capture_output=False, stdout=writer, stderr=subprocess.PIPE)
+    done = run_python("-m", "sdsbench", "ls", capture_output=False, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_run_goes_on_when_nobody_reads_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Gone:
+def test_printing_to_a_closed_pipe_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ClosedPipe:
         def write(self, _text: str) -> int:
             raise BrokenPipeError
 
-    left: list[bool] = []
-    monkeypatch.setattr(console, "reader_is_gone", lambda: left.append(True))
-    monkeypatch.setattr(sys, "stdout", Gone())
+    reported: list[bool] = []
+    monkeypatch.setattr(console, "reader_is_gone", lambda: reported.append(True))
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
     console.print_now("a line")
     monkeypatch.undo()
-    assert left == [True]
+    assert reported == [True]
 
 
 # ---- misspellings
 
-REFUSED = [
+REFUSED = [  # arguments, and a part of the message
     (["swep"], "Did you mean 'sweep'?"),
     (["method", "lora"], "Hydra writes method=lora."),
     (["--method", "lora"], "Hydra writes method=lora, without dashes"),
@@ -208,21 +208,21 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
-def test_refused_with_the_right_spelling(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("words", "expected"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_misspelling_is_refused_with_a_suggestion_and_no_side_effect(
+    words: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")
     assert main(words) == 2
     text = capsys.readouterr().err
     assert text.startswith("sdsbench: ") and text.count("sdsbench: ") == 1 and "Traceback" not in text
-    assert said in text
+    assert expected in text
     assert list(tmp_path.iterdir()) == []
     assert (list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")) == before
 
 
-def test_both_problems_of_a_multirun_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_message_names_both_problems_of_a_multirun(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-m", "method=lora,lroa", "train.rl=1", "model=micro"]) == 2
     text = capsys.readouterr().err
     assert "2 problems" in text and "method='lroa'" in text and "train.rl" in text
@@ -231,7 +231,7 @@ def test_both_problems_of_a_multirun_are_told(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("error", "code", "started"), [(TrainingFailed("no"), 4, [0, 1, 2]), (Interrupted("no"), 130, [0])]
 )
-def test_a_multirun_goes_on_after_a_failure_and_stops_after_an_interruption(
+def test_multirun_continues_after_a_failure_and_stops_after_an_interruption(
     error: SdsbenchError, code: int, started: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sdsbench.runs import execute as module
@@ -249,9 +249,7 @@ def test_a_multirun_goes_on_after_a_failure_and_stops_after_an_interruption(
     assert seeds == started
 
 
-def test_hydra_shows_configurations_with_a_folder_of_the_user(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hydra_shows_configurations_of_a_users_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "mine.yaml").write_text((ROOT / "conf" / "method" / "lora.yaml").read_text())
     words = ["--cfg", "job", "--config-dir", str(tmp_path), "method=mine", "-p", "method"]
@@ -283,36 +281,35 @@ def test_ls_names_tables_claims_and_sweeps(capsys: pytest.CaptureFixture[str]) -
 # ---- completion
 
 
-def completed(*given: str, incomplete: str) -> list[str]:
-    found = ShellComplete(app, {}, "sdsbench", "_SDSBENCH_COMPLETE").get_completions(list(given), incomplete)
+def completions(*words: str, incomplete: str) -> list[str]:
+    found = ShellComplete(app, {}, "sdsbench", "_SDSBENCH_COMPLETE").get_completions(list(words), incomplete)
     return [item.value for item in found]
 
 
 def test_completion_of_verbs_options_groups_and_keys(tmp_path: Path) -> None:
-    assert completed(incomplete="sw") == ["sweep"]
-    assert "--workers" in completed("sweep", "x", incomplete="--")
-    assert "--config-dir" in completed("method=lora", incomplete="--c")
-    assert completed("show", incomplete="method=lora_s") == ["method=lora_sb"]
-    assert "method=sds_lora" in completed("seed=1", incomplete="meth")
-    assert completed("seed=1", incomplete="train.l") == ["train.lr="]
-    assert completed(incomplete="method=sds") == ["method=sds_lora"]
-    assert completed("show", "method", "=", incomplete="sds") == ["sds_lora"]  # bash takes words apart at =
-    assert "sds_lora" in completed("show", "method", incomplete="=")
+    assert completions(incomplete="sw") == ["sweep"]
+    assert "--workers" in completions("sweep", "x", incomplete="--")
+    assert "--config-dir" in completions("method=lora", incomplete="--c")
+    assert completions("show", incomplete="method=lora_s") == ["method=lora_sb"]
+    assert "method=sds_lora" in completions("seed=1", incomplete="meth")
+    assert completions("seed=1", incomplete="train.l") == ["train.lr="]
+    assert completions(incomplete="method=sds") == ["method=sds_lora"]
+    assert completions("show", "method", "=", incomplete="sds") == ["sds_lora"]  # bash splits words at =
+    assert "sds_lora" in completions("show", "method", incomplete="=")
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "zz.yaml").touch()
-    assert completed("show", "--config-dir", str(tmp_path), incomplete="method=z") == ["method=zz"]
+    assert completions("show", "--config-dir", str(tmp_path), incomplete="method=z") == ["method=zz"]
 
 
-def test_completion_for_a_shell() -> None:
-    done = python(
+def test_completion_script_for_zsh_is_printed() -> None:
+    done = run_python(
         "-c", "import os; os.environ['_SDSBENCH_COMPLETE'] = 'zsh_source'; import sdsbench.__main__ as m; m.main([])"
     )
     assert done.returncode == 0 and "_SDSBENCH_COMPLETE=zsh_complete" in done.stdout
 
 
-def test_errors_are_told_by_their_exit_code() -> None:
-    """Every error that a verb may end with has one of the documented codes."""
-    kinds = [SdsbenchError]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    assert {kind.exit_code for kind in kinds[1:]} == {2, 3, 4, 130}
+def test_every_error_class_has_a_documented_exit_code() -> None:
+    classes = [SdsbenchError]
+    for one in classes:
+        classes += one.__subclasses__()
+    assert {one.exit_code for one in classes[1:]} == {2, 3, 4, 130}

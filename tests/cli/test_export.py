@@ -1,4 +1,4 @@
-"""What runs trained leaves the project: all methods and families, by the command line, opened by peft and others."""
+"""`sdsbench export`: every method on every model family, opened by peft and transformers with the run's outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.tools import QUIET
 
 FAST = ["data.source=embedded", "data.train_limit=16", "train.max_steps=3", "eval.limit=2", "eval.untrained=false",
         "threads=1", "train.batch_size=4", "model=local"]  # fmt: skip
-"""Three steps: warm-up begins at rate 0, and of AltLoRA's factors the second can move nothing before the first has."""
+"""Three steps, since the first has learning rate 0 and AltLoRA moves its second factor only after the first."""
 KINDS: dict[str, tuple[list[str], Any]] = {
     "qwen2": (["task=gsm8k", "task.max_new_tokens=2"], AutoModelForCausalLM),
     "bert": (["task=glue/rte", "model.family=encoder"], AutoModelForSequenceClassification),
@@ -41,8 +41,8 @@ KINDS: dict[str, tuple[list[str], Any]] = {
 }
 
 
-def trained(folder: Path, root: Path, kind: str, method: str, *more: str) -> Path:
-    """A finished run on a local model folder."""
+def train_run(folder: Path, root: Path, kind: str, method: str, *more: str) -> Path:
+    """Train on a local model folder; returns the folder of the finished run."""
     options = [] if method in ("full_ft", "peft") else ["method.rank=4"]
     if method == "sds_lora":
         options.append("method.warmup_steps=1")
@@ -53,7 +53,7 @@ def trained(folder: Path, root: Path, kind: str, method: str, *more: str) -> Pat
     return run
 
 
-def inputs(kind: str) -> dict[str, torch.Tensor]:
+def model_inputs(kind: str) -> dict[str, torch.Tensor]:
     if kind == "vit":
         return {"pixel_values": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
     return {"input_ids": torch.tensor([[5, 6, 7, 8, 9, 10]])}
@@ -61,16 +61,16 @@ def inputs(kind: str) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def logits(model: Any, kind: str) -> torch.Tensor:
-    return model.eval()(**{name: value.to(model.device) for name, value in inputs(kind).items()}).logits.cpu()
+    return model.eval()(**{name: value.to(model.device) for name, value in model_inputs(kind).items()}).logits.cpu()
 
 
-def of_run(run: Path, model: Path, kind: str) -> torch.Tensor:
+def logits_of_run(run: Path, model: Path, kind: str) -> torch.Tensor:
     config = recorded_config(read_record(run / "record.json"), run, str(model))
     return logits(trained_model(config, run)[0].model, kind)
 
 
-def opened(folder: Path, model: Path, kind: str, labels: int) -> Any:
-    """An exported folder, as its reader would open it: the base by the name in the adapter."""
+def open_export(folder: Path, model: Path, kind: str, labels: int) -> Any:
+    """The model in an exported folder, opened as a user would: an adapter on the base model that it names."""
     head = {} if KINDS[kind][1] is AutoModelForCausalLM else {"num_labels": labels, "ignore_mismatched_sizes": True}
     if not (folder / "adapter_config.json").exists():
         return KINDS[kind][1].from_pretrained(folder)
@@ -80,65 +80,76 @@ def opened(folder: Path, model: Path, kind: str, labels: int) -> Any:
     return PeftModel.from_pretrained(base, folder)
 
 
-def check(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def assert_exports_reproduce_run(
+    kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str
+) -> str:
+    """Train, export (also merged) and compare logits with the run's; returns the text that `export` printed."""
     model = model_folder(tmp_path / "model", kind)
-    run = trained(model, tmp_path / "runs", kind, method, *words)
-    expected = of_run(run, model, kind)
+    run = train_run(model, tmp_path / "runs", kind, method, *words)
+    expected = logits_of_run(run, model, kind)
     untrained = logits(KINDS[kind][1].from_pretrained(model), kind)
     assert untrained.shape != expected.shape or not torch.allclose(untrained, expected, atol=1e-4)
     capsys.readouterr()
     assert main(["export", str(run), str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert main(["export", str(run), str(tmp_path / "merged"), "--form", "merged"]) == 0
     for folder in (tmp_path / "out", tmp_path / "merged"):
-        found = logits(opened(folder, model, kind, expected.shape[-1]), kind)
+        found = logits(open_export(folder, model, kind, expected.shape[-1]), kind)
         assert torch.allclose(found, expected, atol=2e-4), (folder.name, float((found - expected).abs().max()))
-    return said
+    return printed
 
 
-ROTATED = [(kind, METHODS[(3 * i + 1) % len(METHODS)]) for i, kind in enumerate(KINDS)]
+ONE_METHOD_PER_KIND = [(kind, METHODS[(3 * i + 1) % len(METHODS)]) for i, kind in enumerate(KINDS)]
 
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [*ROTATED, ("roberta", "sds_lora"), ("vit", "full_ft"), ("gpt2", "full_ft"), ("gpt2", "sds_lora")],
+    [*ONE_METHOD_PER_KIND, ("roberta", "sds_lora"), ("vit", "full_ft"), ("gpt2", "full_ft"), ("gpt2", "sds_lora")],
 )
-def test_a_method_each(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check(kind, method, tmp_path, capsys)
+def test_exports_reproduce_the_run(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_exports_reproduce_run(kind, method, tmp_path, capsys)
 
 
-def test_tuners_of_peft_that_do_not_know_conv1d_are_written_as_plain_models(
+def test_peft_tuners_without_conv1d_are_exported_as_plain_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "a plain model folder" in check("gpt2", "peft", tmp_path, capsys, "method.type=hra")
+    assert "a plain model folder" in assert_exports_reproduce_run("gpt2", "peft", tmp_path, capsys, "method.type=hra")
     (run,) = (tmp_path / "runs").iterdir()
     assert main(["export", str(run), str(tmp_path / "refused"), "--form", "peft"]) == 2
     assert "Conv1D" in capsys.readouterr().err
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("kind", "method"), ROTATED)
-def test_runs_of_cuda(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Trained in fp32 on CUDA, opened on a CPU."""
-    check(kind, method, tmp_path, capsys, "device=cuda", "dtype=float32")
+@pytest.mark.parametrize(("kind", "method"), ONE_METHOD_PER_KIND)
+def test_exports_reproduce_runs_of_cuda(
+    kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Train in fp32 on CUDA and open the exports on a CPU."""
+    assert_exports_reproduce_run(kind, method, tmp_path, capsys, "device=cuda", "dtype=float32")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_method(kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check(kind, method, tmp_path, capsys)
+def test_exports_of_every_method_and_kind_reproduce_the_run(
+    kind: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_exports_reproduce_run(kind, method, tmp_path, capsys)
 
 
-def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    said = check("qwen2", "sds_lora", tmp_path, capsys)
-    assert "a peft adapter of rank 8 (2r: " in said
-    command = " ".join(said.replace("\\\n", "").split())  # a shell goes on after a backslash
-    statement = ast.unparse(ast.parse(said[said.index("model = ") : said.index("    serve  ")]))  # as it is pasted
+def test_printed_commands_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = assert_exports_reproduce_run("qwen2", "sds_lora", tmp_path, capsys)
+    assert "a peft adapter of rank 8 (2r: " in printed
+    command = " ".join(printed.replace("\\\n", "").split())  # a backslash continues a shell's line
+    statement = ast.unparse(
+        ast.parse(printed[printed.index("model = ") : printed.index("    serve  ")])
+    )  # raises where the text is no Python
     loaded = f"LM.from_pretrained('{tmp_path / 'model'}'), '{tmp_path / 'out'}')"
     assert statement.startswith("model = peft.PeftModel.from_pretrained(Auto") and statement.endswith(loaded)
     assert f"vllm serve {tmp_path / 'model'} --enable-lora --max-lora-rank 8 --lora-modules sds_lora=" in command
-    assert "drift_mean" in said and "part of the update that rounding merged weights" in said
+    assert "drift_mean" in printed and "part of the update that rounding merged weights" in printed
     (run,) = (tmp_path / "runs").iterdir()
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
@@ -153,10 +164,10 @@ def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert json.loads((tmp_path / "named" / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/base"
 
 
-def test_the_base_is_the_one_that_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A moved model is named; another one is refused; no record holds where it was."""
+def test_export_accepts_only_the_base_that_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A moved model is given by --model and any other is refused. Records hold no path of the model."""
     model = model_folder(tmp_path / "model", "qwen2")
-    run = trained(model, tmp_path / "runs", "qwen2", "lora")
+    run = train_run(model, tmp_path / "runs", "qwen2", "lora")
     assert str(tmp_path) not in (run / "record.json").read_text() + (run / "config.yaml").read_text()
     moved = Path(shutil.move(model, tmp_path / "moved"))
     capsys.readouterr()
@@ -171,8 +182,8 @@ def test_the_base_is_the_one_that_was_trained_on(tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "b").exists()
 
 
-def test_nothing_of_the_data_is_needed(tmp_path: Path) -> None:
-    """A run on local rows is exported where they are no more."""
+def test_export_needs_no_data(tmp_path: Path) -> None:
+    """The local rows that the run was trained on are deleted before the export."""
     import pyarrow
     import pyarrow.parquet
 
@@ -188,7 +199,9 @@ def test_nothing_of_the_data_is_needed(tmp_path: Path) -> None:
     assert main(["export", str(run), str(tmp_path / "out")]) == 0
 
 
-def test_full_fine_tuning_that_saved_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_of_full_fine_tuning_without_saved_weights_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [word for word in FAST if not word.startswith("model=")]
     task = ["task=gsm8k", "task.max_new_tokens=2", "model=micro", "method=full_ft", f"output_root={tmp_path / 'runs'}"]
     assert main([*words, *task]) == 0
@@ -197,7 +210,7 @@ def test_full_fine_tuning_that_saved_nothing_says_so(tmp_path: Path, capsys: pyt
     assert "train.save=all" in capsys.readouterr().err
 
 
-def test_a_plan_and_its_best_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_of_a_plan_and_of_its_best_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = tiny_plan(tmp_path, "seed=0,1", "train.save=adapter")
     for identity in plan.manifest.runs:
         execute(plan.configuration(identity, {}), QUIET)
@@ -206,8 +219,8 @@ def test_a_plan_and_its_best_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert {path.name for path in (tmp_path / "all").iterdir()} == names
     capsys.readouterr()
     assert main(["export", str(plan.folder), str(tmp_path / "best"), "--best"]) == 0
-    said = capsys.readouterr().out
-    assert "is the best of 2 finished runs by gsm8k" in said
+    printed = capsys.readouterr().out
+    assert "is the best of 2 finished runs by gsm8k" in printed
     assert (tmp_path / "best" / "adapter_config.json").is_file()
     (run, *_) = names
     assert main(["export", run, str(tmp_path / "none"), "--best"]) == 2

@@ -1,4 +1,4 @@
-"""Hydra's launchers and sweepers: failure is failure, an interruption stops, the value of a job is its score."""
+"""Hydra's launchers and sweepers: failed jobs, interruptions, and the score that a sweeper optimises."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAST = [
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def multirun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_multirun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sdsbench", "-m", *FAST, f"output_root={folder / 'runs'}", *words]
     return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
@@ -47,12 +47,12 @@ def statuses(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "error", [ConfigError([Problem("a", 1, "2", "b")]), TrainingFailed("no", "oom"), Interrupted("no", "timeout")]
 )
-def test_errors_travel_between_processes(error: Exception) -> None:
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - as multiprocessing does with our own
-    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+def test_errors_survive_pickling(error: Exception) -> None:
+    unpickled = pickle.loads(pickle.dumps(error))  # noqa: S301 - multiprocessing pickles them too
+    assert (type(unpickled), str(unpickled), vars(unpickled)) == (type(error), str(error), vars(error))
 
 
-def test_a_job_has_its_headline_score_as_value() -> None:
+def test_value_of_a_job_is_its_headline_score() -> None:
     record: Record = _new_record(compose_run(["model=micro", "method=lora"]), "0" * 16)
     assert headline(record) is None
     common = {"evaluation": "gsm8k", "version": 1, "n": 4}
@@ -70,36 +70,41 @@ def test_a_job_has_its_headline_score_as_value() -> None:
     ]
     assert headline(record) == pytest.approx(0.3)
     del record.scores[1]
-    assert headline(record) is None, "the mean of all or none"
+    assert headline(record) is None, "no mean of a part"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_a_launcher_reports_a_failure(launcher: str, tmp_path: Path) -> None:
+def test_launcher_reports_failed_jobs(launcher: str, tmp_path: Path) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher", reason="an optional plugin")
     more = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
-    done = multirun(tmp_path, f"hydra/launcher={launcher}", *more, "train.lr=1e-3,1e30", "seed=0,1")
+    done = run_multirun(tmp_path, f"hydra/launcher={launcher}", *more, "train.lr=1e-3,1e30", "seed=0,1")
     assert done.returncode == 4, done.stderr[-3000:]
     assert "sdsbench: step" in done.stderr and "not finite" in done.stderr and "Traceback" not in done.stderr
     assert statuses(tmp_path) == ["done", "done", "failed", "failed"]
-    assert multirun(tmp_path, f"hydra/launcher={launcher}", *more, "seed=0,1").returncode == 0
+    assert run_multirun(tmp_path, f"hydra/launcher={launcher}", *more, "seed=0,1").returncode == 0
 
 
 @pytest.mark.slow
-def test_a_sweeper_gets_scores(tmp_path: Path) -> None:
+def test_optuna_optimises_scores_and_reports_failures(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an optional plugin")
     words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "train.lr=choice(1e-3,2e-3)"]
-    done = multirun(tmp_path, *words, "hydra.sweeper.direction=maximize")
+    done = run_multirun(tmp_path, *words, "hydra.sweeper.direction=maximize")
     assert done.returncode == 0, done.stderr[-3000:]
     best = OmegaConf.load(tmp_path / "runs" / ".multirun" / "optimization_results.yaml")["best_value"]
     scores = [headline(read_record(path)) for path in tmp_path.glob("runs/*/record.json")]
     assert best == max(score for score in scores if score is not None)
-    failed = multirun(tmp_path, *words[:-1], "train.lr=choice(1e30)")
+    failed = run_multirun(tmp_path, *words[:-1], "train.lr=choice(1e30)")
     assert failed.returncode == 4 and "Traceback" not in failed.stderr, failed.stderr[-3000:]
-    goes_on = ["hydra.sweeper.direction=maximize", "hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.sampler.seed=1"]
+    tolerant = ["hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.sampler.seed=1"]
     (tmp_path / "some").mkdir()
-    some = multirun(
-        tmp_path / "some", *words[:2], *goes_on, "train.lr=choice(1e-3,2e-3,1e30)", "hydra.sweeper.n_jobs=1"
+    some = run_multirun(
+        tmp_path / "some",
+        *words[:2],
+        "hydra.sweeper.direction=maximize",
+        *tolerant,
+        "train.lr=choice(1e-3,2e-3,1e30)",
+        "hydra.sweeper.n_jobs=1",
     )
     assert some.returncode == 4 and "Traceback" not in some.stderr, some.stderr[-3000:]
     assert (tmp_path / "some" / "runs" / ".multirun" / "optimization_results.yaml").is_file()
@@ -115,8 +120,8 @@ def _wait_for_training(process: subprocess.Popen[str], folder: Path) -> None:
 LONG = ["train.max_steps=100000", "train.checkpoint_every=100000", "seed=0,1,2"]
 
 
-def _interrupted(folder: Path, group: bool, number: int, *words: str) -> tuple[int, str]:
-    """A multirun that is told to stop once its first run trains: exit code, what it said."""
+def interrupted_multirun(folder: Path, group: bool, number: int, *words: str) -> tuple[int, str]:
+    """Interrupt a multirun once its first run trains; returns its exit code and error output."""
     command = [sys.executable, "-m", "sdsbench", "-m", *FAST, f"output_root={folder / 'runs'}", *LONG, *words]
     process = subprocess.Popen(
         command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -124,32 +129,34 @@ def _interrupted(folder: Path, group: bool, number: int, *words: str) -> tuple[i
     )  # fmt: skip
     _wait_for_training(process, folder)
     (os.killpg if group else os.kill)(process.pid, number)
-    _, said = process.communicate()
-    return process.returncode, said
+    _, text = process.communicate()
+    return process.returncode, text
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_multirun_stops_after_the_run_that_was_interrupted(tmp_path: Path, number: int) -> None:
-    code, said = _interrupted(tmp_path, True, number)
-    assert code == 130, said
-    assert said.count("stopping after this step") == 1 and "is saved; the same command continues" in said
-    assert "Traceback" not in said
+def test_multirun_stops_after_the_interrupted_run(tmp_path: Path, number: int) -> None:
+    code, text = interrupted_multirun(tmp_path, True, number)
+    assert code == 130, text
+    assert text.count("stopping after this step") == 1 and "is saved; the same command continues" in text
+    assert "Traceback" not in text
     assert statuses(tmp_path) == ["preempted"], "the others did not begin"
-    assert list(tmp_path.glob("runs/*/checkpoint-[1-9]*")), "its state is saved"
+    assert list(tmp_path.glob("runs/*/checkpoint-[1-9]*")), "the interrupted run has a checkpoint"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C in a terminal", "a signal to the parent"])
 def test_launched_jobs_stop_with_their_state_saved(tmp_path: Path, group: bool) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="an optional plugin")
-    code, said = _interrupted(tmp_path, group, signal.SIGINT, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert code == 130, said
-    assert "Traceback" not in said
+    code, text = interrupted_multirun(
+        tmp_path, group, signal.SIGINT, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    assert code == 130, text
+    assert "Traceback" not in text
     assert set(statuses(tmp_path)) == {"preempted"} and len(statuses(tmp_path)) < 3
     assert list(tmp_path.glob("runs/*/checkpoint-[1-9]*"))
 
 
-def test_a_signal_between_jobs_starts_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_between_jobs_starts_no_other_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
     def run(_composed: object, _folders: object) -> float:
@@ -165,28 +172,28 @@ def test_a_signal_between_jobs_starts_no_other(tmp_path: Path, monkeypatch: pyte
     assert started == [1]
 
 
-def test_waiting_for_jobs_in_slurm_ends_at_once(capfd: pytest.CaptureFixture[str]) -> None:
-    """They are no processes of this one: nothing here would stop after its step."""
+def test_interrupted_wait_for_slurm_jobs_ends_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """The jobs are processes of SLURM, so the signal to this process stops none of them."""
     with pytest.raises(KeyboardInterrupt), hydra_jobs._StopJobs(in_slurm=True):
         os.kill(os.getpid(), signal.SIGINT)
-    said = capfd.readouterr().err
-    assert "stay with SLURM" in said and "stopping after this step" not in said
+    text = capfd.readouterr().err
+    assert "stay with SLURM" in text and "stopping after this step" not in text
 
 
 @pytest.mark.parametrize(("executor", "code"), [("slurm", 130), ("local", None)])
-def test_a_job_that_slurm_takes_back_leaves_no_result(
+def test_interrupted_slurm_job_exits_without_a_result(
     executor: str, code: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """submitit writes what a job raises as its result, except where the process is told to end."""
+    """submitit writes an exception as the job's result, but not SystemExit."""
     jobs = []
 
-    def main_of_hydra(**_: object) -> Callable[[Callable[..., object]], Callable[[], None]]:
+    def hydra_main(**_: object) -> Callable[[Callable[..., object]], Callable[[], None]]:
         return lambda job: lambda: jobs.append(job)
 
     def interrupted(*_: object) -> float:
         raise Interrupted("stopped by SIGTERM; the state is saved")
 
-    monkeypatch.setattr(hydra_jobs.hydra, "main", main_of_hydra)
+    monkeypatch.setattr(hydra_jobs.hydra, "main", hydra_main)
     monkeypatch.setattr(hydra_jobs, "_run", interrupted)
     assert hydra_jobs.run_hydra(["-m"], ["model=micro"], []) == 0
     monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
@@ -197,8 +204,8 @@ def test_a_job_that_slurm_takes_back_leaves_no_result(
 
 
 @pytest.mark.parametrize(("executor", "code"), [("slurm", 4), ("local", 0)])
-def test_a_failed_job_has_failed_for_slurm_too(executor: str, code: int, tmp_path: Path) -> None:
-    """Hydra hands the error to submitit as a result, whose process would end with 0 and be COMPLETED to sacct."""
+def test_failed_job_ends_its_slurm_process_with_an_error(executor: str, code: int, tmp_path: Path) -> None:
+    """Hydra passes the error to submitit as a result, after which its process exits with 0: a success for SLURM."""
     script = """
 import os, sys
 from sdsbench.cli.shared import hydra_jobs
@@ -224,22 +231,22 @@ except TrainingFailed:
     assert (done.returncode, done.stdout) == (code, "the result is written\n"), done.stderr
 
 
-def test_a_sweeper_is_handed_the_headline_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The contract of Hydra's sweepers, by one of our own: a job's return value is what it optimises."""
-    handed: list[object] = []
+def test_sweeper_receives_headline_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweeper optimises the return values of its jobs; this one only collects them."""
+    received: list[object] = []
 
-    class Recorder(Sweeper):
+    class CollectingSweeper(Sweeper):
         def setup(self, **context: Any) -> None:
             self.launcher = Plugins.instance().instantiate_launcher(**context)
 
         def sweep(self, arguments: list[str]) -> None:
             jobs = self.launcher.launch([[*arguments, f"seed={seed}"] for seed in (0, 1)], initial_job_idx=0)
-            handed.extend(job.return_value for job in jobs)
+            received.extend(job.return_value for job in jobs)
 
-    def recorder(**context: Any) -> Sweeper:
-        found = Recorder()
-        found.setup(**context)
-        return found
+    def collecting_sweeper(**context: Any) -> Sweeper:
+        sweeper = CollectingSweeper()
+        sweeper.setup(**context)
+        return sweeper
 
     def execute(config: RunConfig) -> Record:
         record = _new_record(config, "0" * 16)
@@ -252,14 +259,14 @@ def test_a_sweeper_is_handed_the_headline_score(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hydra_jobs, "execute_announced", execute)
-    monkeypatch.setattr(Plugins.instance(), "instantiate_sweeper", recorder)
+    monkeypatch.setattr(Plugins.instance(), "instantiate_sweeper", collecting_sweeper)
     assert main(["-m", "model=micro", "method=lora", "hydra/hydra_logging=none"]) == 0
-    assert handed == [0.25, 0.5]
+    assert received == [0.25, 0.5]
 
 
 @pytest.mark.slow
-def test_submitit_takes_a_preempted_job_up_again(tmp_path: Path) -> None:
-    """Its own signal: the run saves its state, then submitit its job, which it starts again."""
+def test_submitit_restarts_a_preempted_job_which_resumes(tmp_path: Path) -> None:
+    """submitit's preemption signal makes the run save its state and submitit start the job again."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="an optional plugin")
     words = ["hydra/launcher=submitit_local", "train.max_steps=300", "train.checkpoint_every=1000", "seed=0"]
     command = [sys.executable, "-m", "sdsbench", "-m", *FAST, f"output_root={tmp_path / 'runs'}", *words]
@@ -268,8 +275,8 @@ def test_submitit_takes_a_preempted_job_up_again(tmp_path: Path) -> None:
     for child in psutil.Process(process.pid).children(recursive=True):
         if "submitit.core._submit" in child.cmdline():
             child.send_signal(signal.SIGUSR2)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    _, text = process.communicate()
+    assert process.returncode == 0, text
     (path,) = tmp_path.glob("runs/*/record.json")
     record = read_record(path)
     assert [attempt.status for attempt in record.attempts] == ["preempted", "done"]

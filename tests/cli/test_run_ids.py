@@ -1,4 +1,4 @@
-"""A run is named by its folder, its id, or the beginning of its id that no other run has."""
+"""Commands accept a run as its folder, its id, or a beginning of its id that no other run shares."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def roots(tmp_path: Path) -> list[str]:
     for name in ("one/aa11", "one/aa22", "two/bb11"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "record.json").touch()
-    (tmp_path / "one" / "aa33").mkdir()  # no record: no run
+    (tmp_path / "one" / "aa33").mkdir()  # not a run, since it has no record
     return [str(tmp_path / "one"), str(tmp_path / "two")]
 
 
-def test_found_by_id_prefix_and_folder(roots: list[str]) -> None:
+def test_run_is_found_by_id_prefix_and_folder(roots: list[str]) -> None:
     for text in ("bb11", "b", f"{roots[1]}/bb11"):
         assert run_folder(text, roots) == Path(roots[1]) / "bb11"
     assert run_folder("aa2", roots).name == "aa22"
@@ -27,7 +27,7 @@ def test_found_by_id_prefix_and_folder(roots: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("aa", "Several begin so: aa11, aa22."),
         ("aa33", "accepted: a run folder"),
@@ -35,11 +35,11 @@ def test_found_by_id_prefix_and_folder(roots: list[str]) -> None:
         ("", "a run folder"),
     ],
 )
-def test_refused(text: str, said: str, roots: list[str]) -> None:
+def test_ambiguous_or_unknown_run_is_refused(text: str, expected: str, roots: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         run_folder(text, roots)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
-def test_an_id_that_begins_another_is_itself() -> None:
+def test_complete_id_is_not_ambiguous_if_another_begins_with_it() -> None:
     assert completed("run", "ab", ["ab", "abc"], "a run") == "ab"

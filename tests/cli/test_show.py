@@ -1,4 +1,4 @@
-"""`sdsbench show`: a protocol beside its paper, setting by setting."""
+"""`sdsbench show`: the settings of a protocol compared with those of its paper."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pytest
 from sdsbench.__main__ import main
 
 
-def shown(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, list[str]]:
-    """key -> [ours, paper, equal] of the table, as printed."""
+def comparison_table(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, list[str]]:
+    """The printed table as setting -> [run's value, paper's value, whether equal]."""
     assert main(["show", *words, "data.source=embedded"]) == 0
     table = capsys.readouterr().out.split(" beside ")[1].split("\n\n")[0].splitlines()[2:]
     cells = [[cell for cell in line.strip().split("  ") if cell] for line in table]
     return {row[0]: [cell.strip() for cell in row[1:]] for row in cells if row}
 
 
-def test_ours_and_the_papers_value_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = shown(capsys, "protocol=lora_sb/arithmetic", "method=lora", "train.max_length=256")
+def test_show_compares_settings_with_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = comparison_table(capsys, "protocol=lora_sb/arithmetic", "method=lora", "train.max_length=256")
     assert rows["max length"] == ["256", "512", "NO"]
     assert rows["warm-up"] == ["0.02", "2 %", "yes"]
     assert rows["batch"] == ["32", "32", "yes"]
@@ -28,8 +28,8 @@ def test_ours_and_the_papers_value_stand_side_by_side(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     "protocol", ("lora_sb/arithmetic", "lora_sb/commonsense", "lora_sb/glue", "sds_lora/math", "sds_lora/commonsense")
 )
-def test_protocols_keep_to_their_papers(protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_protocol_has_the_settings_of_its_paper(protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
     task = ["task=glue/rte"] if protocol.endswith("glue") else []
-    rows = shown(capsys, f"protocol={protocol}", "method=lora", *task)
+    rows = comparison_table(capsys, f"protocol={protocol}", "method=lora", *task)
     assert sum(row[-1] == "yes" for row in rows.values()) >= 6
     assert not [key for key, row in rows.items() if row[-1] == "NO"]

@@ -1,4 +1,4 @@
-"""What a terminal shows and when, and machines that lack a letter, a home, a cache or a disk that can be written."""
+"""Text that a run prints and when, and machines with an ASCII terminal or without a writable home, cache or disk."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ FAST = [
 ]  # fmt: skip
 
 
-def python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run([sys.executable, *words], env=environment, text=True, capture_output=True, check=False)
 
 
-def test_a_run_says_what_it_understood_before_torch_loads(tmp_path: Path) -> None:
+def test_run_prints_its_configuration_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['torch'] = None\n"  # importing it is an ImportError from here on
+        "import sys; sys.modules['torch'] = None\n"  # importing torch raises ImportError from here on
         "from sdsbench.__main__ import main; main(sys.argv[1:])"
     )
     for first in ([], ["-m"]):
-        done = python("-c", code, *first, *FAST, f"output_root={tmp_path}")
+        done = run_python("-c", code, *first, *FAST, f"output_root={tmp_path}")
         lines = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(" ")]
         assert lines == ["run", "method", "task", "data", "train"], done.stderr
         assert "import of torch halted" in done.stderr
 
 
-def test_a_run_where_nothing_can_be_written_but_its_folder(tmp_path: Path) -> None:
-    """An ascii terminal, no home and no cache: no traceback, status 0; decisions come before the first evaluation."""
+def test_run_succeeds_where_only_its_folder_is_writable(tmp_path: Path) -> None:
+    """With an ASCII terminal and without home and cache; the first line on stderr is the first evaluation."""
     nowhere = "/dev/null/nowhere"
-    done = python(
+    done = run_python(
         "-m", "sdsbench", *FAST, f"output_root={tmp_path}",
         PYTHONIOENCODING="ascii", HOME=nowhere, XDG_CACHE_HOME=nowhere, SDSBENCH_CACHE=nowhere, HF_HOME=nowhere,
     )  # fmt: skip
@@ -53,13 +53,13 @@ def test_a_run_where_nothing_can_be_written_but_its_folder(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr and " ? " in done.stdout and done.stdout.isascii()
     first = done.stderr.splitlines()[0]
     assert first.startswith("evaluate gsm8k (untrained) 0/1 "), done.stderr
-    said = " ".join(done.stdout.split())
-    assert "untrained 0.00 (n 1)" in said and "trained 0.00 ? 0.00 (n 2)" in said
+    words = " ".join(done.stdout.split())
+    assert "untrained 0.00 (n 1)" in words and "trained 0.00 ? 0.00 (n 2)" in words
     assert max(map(len, (line for line in done.stdout.splitlines() if " gsm8k " in line))) <= 80
 
 
 @pytest.mark.parametrize("variable", ["SDSBENCH_CACHE", "XDG_CACHE_HOME", "HOME"])
-def test_a_cache_that_cannot_be_made_names_its_variable(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_an_unwritable_cache_names_the_variable_to_set(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SDSBENCH_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "/dev/null/nowhere")
@@ -67,14 +67,14 @@ def test_a_cache_that_cannot_be_made_names_its_variable(variable: str, monkeypat
         cache_folder()
 
 
-def test_the_score_before_training_is_a_small_one_by_default() -> None:
-    """Nobody waits for as many answers before the first step as after the last."""
+def test_untrained_model_is_evaluated_on_fewer_questions_by_default() -> None:
+    """So that the first step does not wait for long."""
     found = compose_run([]).eval
     assert found.untrained and found.untrained_limit == 16 and found.limit == 64
 
 
 @pytest.mark.parametrize("first", [[], ["-m"]], ids=["one run", "multirun"])
-def test_a_folder_that_cannot_be_made_is_the_disks_refusal(
+def test_output_folder_that_cannot_be_made_is_a_disk_error(
     first: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,21 +85,21 @@ def test_a_folder_that_cannot_be_made_is_the_disks_refusal(
         assert "the disk refuses" in text and text.count("sdsbench: ") == 1 and "Traceback" not in text
 
 
-def test_a_multirun_leaves_logging_as_it_was(tmp_path: Path) -> None:
-    """Hydra shows every library's INFO lines on the terminal of its jobs; the next command of a notebook does not."""
+def test_multirun_restores_logging(tmp_path: Path) -> None:
+    """Hydra makes the root logger print every library's INFO lines; later commands in a notebook must not."""
     before = logging.root.level, logging.root.handlers[:]
     (tmp_path / "file").touch()
     assert main(["-m", *FAST, f"output_root={tmp_path / 'file' / 'runs'}"]) == 4
     assert (logging.root.level, logging.root.handlers) == before
 
 
-def test_plugins_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_names_plugins(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "plugins"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "plugin:" and any(line.split()[:2] == ["sdsbench.synthetic", "from"] for line in lines)
 
 
-def test_the_doctor_names_what_runs_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_reports_cache_gpus_slurm_and_tracking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -119,7 +119,9 @@ def test_the_doctor_names_what_runs_need(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "Set SDSBENCH_CACHE" in doctor._cache()
 
 
-def test_a_message_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_message_is_wrapped_to_the_width_of_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["show", "model=micro", "method=lora", "train.learning_rate=1e-3", "train.max_stepps=7"]
     assert main(words) == 2
     message = capsys.readouterr().err
@@ -131,8 +133,8 @@ def test_a_message_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert " ".join(message.split()) == " ".join(" ".join(lines).split()), "broken between words"
 
 
-def test_a_run_s_last_words_fit_the_terminal() -> None:
-    """Scores of three stages and two scorers, a line each."""
+def test_closing_summary_fits_the_terminal() -> None:
+    """One line for each of three stages and two scorers."""
     record = make_record("preconditioned_lora", 0, {"commonsense/social_i_qa": 0.273}, task="commonsense", n=1954)
     (score,) = record.scores
     before = score.model_copy(update={"stage": "untrained", "value": 0.0, "stderr": 0.0})

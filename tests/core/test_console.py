@@ -1,4 +1,4 @@
-"""What reaches a terminal is text: data cannot act on it, and an encoding that lacks a letter is no error."""
+"""Text on a terminal: control characters are escaped, missing letters replaced, and lines fit the width."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sdsbench.core.progress import Progress
         ("[/red] index [a]", "[/red] index [a]"),
     ],
 )
-def test_characters_that_act_are_written_out(data: str, shown: str) -> None:
+def test_control_characters_are_escaped(data: str, shown: str) -> None:
     assert terminal_text(data) == shown
-    assert terminal_text(shown) == shown, "once is enough"
+    assert terminal_text(shown) == shown, "escaping twice changes nothing more"
 
 
-def test_everything_that_is_printed_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_text_is_escaped_inside_the_context(capsys: pytest.CaptureFixture[str]) -> None:
     with printing_text():
         print("\x1b]0;title\x07", "row")
         sys.stdout.writelines(["a\r\n", "b\n"])
-    print("\x1b[0m")  # outside it is the caller's
+    print("\x1b[0m")  # outside of the context nothing is escaped
     assert capsys.readouterr().out == "\\x1b]0;title\\x07 row\na\\r\nb\n\x1b[0m\n"
 
 
-def test_an_ascii_terminal_gets_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letter_that_ascii_lacks_becomes_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     with printing_text():
@@ -44,7 +44,7 @@ def test_an_ascii_terminal_gets_a_question_mark(monkeypatch: pytest.MonkeyPatch)
     assert raw.getvalue() == b"27.3 ? 2.6\n"
 
 
-def test_brackets_in_a_table_are_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rich_prints_brackets_and_emoji_codes_literally(capsys: pytest.CaptureFixture[str]) -> None:
     with printing_text():
         rich_console(width=60).print("index [a] out of [/red] bounds :smile:")
     assert capsys.readouterr().out == "index [a] out of [/red] bounds :smile:\n"
@@ -52,6 +52,7 @@ def test_brackets_in_a_table_are_brackets(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the code believe that it prints to a terminal of 80 columns without colour."""
     for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
 
@@ -68,7 +69,7 @@ def test_progress_fits_a_terminal_of_80_columns(stage: str, terminal: None, caps
     assert "\x1b[3" not in text, "NO_COLOR"
 
 
-def test_progress_elsewhere_is_a_line_at_the_start_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_without_a_terminal_is_one_line_at_start_and_end(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("evaluate gsm8k", 3) as progress:
         for _ in range(3):
             progress.advance(0)
@@ -87,11 +88,11 @@ def test_progress_elsewhere_is_a_line_at_the_start_and_at_the_end(capsys: pytest
         (5, "4031c7e0"),
     ],
 )
-def test_words_give_way_in_their_order(width: int, line: str) -> None:
+def test_parts_of_a_line_are_shortened_in_the_given_order(width: int, line: str) -> None:
     assert fitted(["4031c7e0", "", "method=lora seed=0", "gsm8k 27.3"], (2, 3), width) == line
 
 
-def test_wide_letters_take_two_columns() -> None:
+def test_wide_letters_count_as_two_columns() -> None:
     assert fitted(["data=日本語", "0:01"], (0,), 14) == "data=日…  0:01"
 
 
@@ -100,13 +101,13 @@ SENTENCE = (
 )
 
 
-def test_a_sentence_is_broken_between_words_on_a_terminal(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sentence_is_wrapped_between_words_on_a_terminal(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
     print_wrapped(f"{SENTENCE}\n\nreport: {'/long' * 20}")
     first, second, empty, report, path = capsys.readouterr().out.splitlines()
     assert len(first) <= 80 and f"{first} {second.removeprefix(' ' * 4)}" == SENTENCE and empty == ""
     assert (report, path) == ("report:", "  " + "/long" * 20), "a path stays whole"
 
 
-def test_a_sentence_is_one_line_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sentence_is_one_line_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_wrapped(SENTENCE)
     assert capsys.readouterr().out == SENTENCE + "\n"

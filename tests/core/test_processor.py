@@ -1,4 +1,4 @@
-"""The cores that a process may use, and what libraries are told about them before they load."""
+"""Number of usable cores, defaults of libraries' environment variables, and the load of other processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _sixty_four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "_affinity", lambda: set(range(64)))
 
 
-def machine(root: Path, groups: str, files: dict[str, str]) -> Path:
+def write_system_files(root: Path, groups: str, files: dict[str, str]) -> Path:
     for name, text in {"proc/self/cgroup": groups, **files}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def machine(root: Path, groups: str, files: dict[str, str]) -> Path:
     return root
 
 
-CPU = "sys/fs/cgroup/cpu,cpuacct"
+CPU_GROUP = "sys/fs/cgroup/cpu,cpuacct"
 
 
 @pytest.mark.parametrize(
@@ -43,25 +43,29 @@ CPU = "sys/fs/cgroup/cpu,cpuacct"
         ("0::/\n", {"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
         (
             "4:cpu,cpuacct:/docker/a\n3:memory:/docker/a\n",
-            {f"{CPU}/cpu.cfs_quota_us": "300000\n", f"{CPU}/cpu.cfs_period_us": "100000\n"},
+            {f"{CPU_GROUP}/cpu.cfs_quota_us": "300000\n", f"{CPU_GROUP}/cpu.cfs_period_us": "100000\n"},
             3,
         ),
-        ("4:cpu,cpuacct:/\n", {f"{CPU}/cpu.cfs_quota_us": "-1\n", f"{CPU}/cpu.cfs_period_us": "100000\n"}, 64),
+        (
+            "4:cpu,cpuacct:/\n",
+            {f"{CPU_GROUP}/cpu.cfs_quota_us": "-1\n", f"{CPU_GROUP}/cpu.cfs_period_us": "100000\n"},
+            64,
+        ),
     ],
 )
-def test_a_containers_quota_counts(groups: str, files: dict[str, str], cores: int, tmp_path: Path) -> None:
-    assert usable_cores(machine(tmp_path, groups, files)) == cores
+def test_quota_of_a_container_limits_the_cores(groups: str, files: dict[str, str], cores: int, tmp_path: Path) -> None:
+    assert usable_cores(write_system_files(tmp_path, groups, files)) == cores
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_slurm_and_openmp_count(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_and_openmp_limit_the_cores(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "4,2" if name == "OMP_NUM_THREADS" else "4")
     assert usable_cores(tmp_path) == 4
     monkeypatch.setenv(name, "all")
     assert usable_cores(tmp_path) == 64
 
 
-def test_a_run_takes_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_uses_as_many_threads_as_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from sdsbench.training.precision import select_device
@@ -73,7 +77,7 @@ def test_a_run_takes_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch) 
         torch.set_num_threads(1)
 
 
-def test_workers_share_what_the_quota_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     from sdsbench.sweeps import pool
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
@@ -83,24 +87,24 @@ def test_workers_share_what_the_quota_gives(monkeypatch: pytest.MonkeyPatch) -> 
     assert [one.threads for one in pool.gpu_allocations(["0", "1", "2", "3"], 4, 0)] == [2, 2, 2, 2]
 
 
-def test_defaults_are_set_before_torch_loads_and_the_users_values_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = "import sys, os, sdsbench; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+def test_defaults_are_set_before_torch_loads_and_keep_the_users_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys, os, sdsbench; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
     clean = {key: value for key, value in os.environ.items() if key not in DEFAULTS}
-    done = subprocess.run([sys.executable, "-c", asked], env=clean, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "PASSIVE"]
     for name in DEFAULTS:
-        monkeypatch.setenv(name, "ours")
+        monkeypatch.setenv(name, "set by the user")
     set_defaults()
-    assert {os.environ[name] for name in DEFAULTS} == {"ours"}
+    assert {os.environ[name] for name in DEFAULTS} == {"set by the user"}
 
 
-def test_other_work_on_the_cores_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_note_is_shown_where_other_processes_use_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Load(busy=100.0, own=3.0, clock=50.0)
     monkeypatch.setattr(Load, "now", lambda: Load(busy=500.0, own=13.0, clock=60.0))
     assert start.others_since() == pytest.approx(39.0)
     assert "held 39.0 of the 64 cores" in str(shared_text(start))
     monkeypatch.setattr(Load, "now", lambda: Load(busy=130.0, own=13.0, clock=60.0))
-    assert shared_text(start) is None, "two cores of 64 are nobody's concern"
+    assert shared_text(start) is None, "two cores of 64 are too few for a note"
     monkeypatch.undo()
     assert Load.now() is None or Load.now().busy > 0  # type: ignore[union-attr]
-    assert shared_text(None) is None, "a system that does not say"
+    assert shared_text(None) is None, "a system that does not report its load"

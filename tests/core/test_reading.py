@@ -1,4 +1,4 @@
-"""Files that others may have made: what is read, followed, waited for and written, and with which rights."""
+"""Reading files that others may have made, links and pipes in their place, and permissions of written files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
-def test_the_umask_is_honoured(umask: int, tmp_path: Path) -> None:
+def test_written_files_and_folders_honour_the_umask(umask: int, tmp_path: Path) -> None:
     write_atomic(tmp_path / "folder" / "file", "text")
     with owned(tmp_path / "run"), step_log.StepLog(tmp_path / "run" / "metrics.jsonl") as log:
         log.write("train", 1, loss=1.0)
@@ -47,20 +47,22 @@ def test_the_umask_is_honoured(umask: int, tmp_path: Path) -> None:
 
 # ---- writing
 
-MAKE: dict[str, Callable[[Path], object]] = {
+PLANT: dict[str, Callable[[Path], object]] = {
     "link": lambda path: path.symlink_to(path.parent.parent / "target"),
     "FIFO": os.mkfifo,
     "folder": Path.mkdir,
 }
 
 
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", PLANT)
 @pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "private.jsonl", "record.json", "config.yaml"])
-def test_a_run_folder_with_something_else_in_a_file_s_place_is_refused(name: str, kind: str, tmp_path: Path) -> None:
+def test_run_folder_with_a_link_pipe_or_folder_in_place_of_a_file_is_refused(
+    name: str, kind: str, tmp_path: Path
+) -> None:
     (tmp_path / "target").write_text("precious")
     folder = tmp_path / "run"
     folder.mkdir()
-    MAKE[kind](folder / name)
+    PLANT[kind](folder / name)
     with pytest.raises(Refused, match=name):
         require_plain(folder)
     if name == "lock":
@@ -71,7 +73,7 @@ def test_a_run_folder_with_something_else_in_a_file_s_place_is_refused(name: str
 
 
 @pytest.mark.parametrize("name", ["samples", "adapter", "probes", "checkpoint-3"])
-def test_a_folder_that_is_a_link_is_not_written_through(name: str, tmp_path: Path) -> None:
+def test_run_folder_with_a_linked_subfolder_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
@@ -79,7 +81,7 @@ def test_a_folder_that_is_a_link_is_not_written_through(name: str, tmp_path: Pat
         require_plain(tmp_path / "run")
 
 
-def test_a_results_folder_that_is_a_link_is_allowed(tmp_path: Path) -> None:
+def test_folder_of_runs_may_be_a_link_but_a_run_folder_may_not(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "runs").symlink_to(tmp_path / "scratch")
     (tmp_path / "runs" / "0123456789abcdef").mkdir()
@@ -89,7 +91,7 @@ def test_a_results_folder_that_is_a_link_is_allowed(tmp_path: Path) -> None:
         require_plain(tmp_path / "runs" / "fedcba9876543210")
 
 
-def test_a_link_is_replaced_and_a_folder_refused(tmp_path: Path) -> None:
+def test_atomic_write_replaces_a_link_and_refuses_a_folder(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "target")
     write_atomic(tmp_path / "link", "new")
@@ -104,7 +106,7 @@ def test_a_link_is_replaced_and_a_folder_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["../out", "/etc/passwd", "a/../../out", "", ".", "a\nb", "link/x"])
-def test_what_leads_out_of_a_root(part: str, tmp_path: Path) -> None:
+def test_path_out_of_the_root_is_refused(part: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "link").symlink_to(tmp_path)
@@ -116,16 +118,16 @@ def test_what_leads_out_of_a_root(part: str, tmp_path: Path) -> None:
 # ---- reading
 
 
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", PLANT)
 def test_only_regular_files_are_read(kind: str, tmp_path: Path) -> None:
     (tmp_path / "target").write_text("{}")
     (tmp_path / "run").mkdir()
-    MAKE[kind](tmp_path / "run" / "record.json")
+    PLANT[kind](tmp_path / "run" / "record.json")
     with pytest.raises(DamagedFile, match=r"record\.json: (cannot be read \(a link|.* where a file belongs)"):
         read_record(tmp_path / "run" / "record.json")
 
 
-def test_no_link_lies_between_a_run_and_its_answers(tmp_path: Path) -> None:
+def test_answers_below_a_linked_folder_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").mkdir()
     samples.write(tmp_path / "elsewhere" / "gsm8k.trained.jsonl.zst", [{"index": 0}])
@@ -134,8 +136,8 @@ def test_no_link_lies_between_a_run_and_its_answers(tmp_path: Path) -> None:
         samples.read(tmp_path / "run" / "samples" / "gsm8k.trained.jsonl.zst")
 
 
-def test_what_is_unpacked_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of a few kilobytes that would become gigabytes; the message names the limit and its key."""
+def test_size_limit_holds_for_unpacked_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers are a file below 256 KiB that would unpack to 1 GB."""
     path = tmp_path / "samples" / "bomb.trained.jsonl.zst"
     path.parent.mkdir()
     packer = zstandard.ZstdCompressor().compressobj()
@@ -154,7 +156,7 @@ def test_what_is_unpacked_is_measured(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "9" * 5000, '"\\ud800"', "nul"], ids=lambda text: text[:8])
-def test_what_is_no_json_is_one_line(content: str, tmp_path: Path) -> None:
+def test_invalid_json_is_a_short_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DamagedFile, match=r"x\.json: not JSON") as caught:
         read_json(tmp_path / "x.json", RECORD)
@@ -165,7 +167,7 @@ ANSWER = {"index": 0, "id": "0", "prompt": "p", "target": "t", "response": "r", 
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         (1, "not an object"),
         ([], "not an object"),
@@ -181,12 +183,12 @@ ANSWER = {"index": 0, "id": "0", "prompt": "p", "target": "t", "response": "r", 
     ],
     ids=str,
 )
-def test_answers_are_typed(row: object, said: str, tmp_path: Path) -> None:
+def test_answers_with_wrong_types_or_trailing_bytes_are_refused(row: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "samples" / "gsm8k.trained.jsonl.zst"
     path.parent.mkdir()
     lines = f"{json.dumps(ANSWER)}\n{json.dumps(row)}\n".encode()
     path.write_bytes(zstandard.ZstdCompressor().compress(lines))
-    with pytest.raises(DamagedFile, match=f"line 2: {said}"):
+    with pytest.raises(DamagedFile, match=f"line 2: {message}"):
         samples.read(path)
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(DamagedFile, match="more bytes follow"):
@@ -199,7 +201,7 @@ def test_answers_are_typed(row: object, said: str, tmp_path: Path) -> None:
      '{"kind": "probe", "step": -1}', '{"kind": "method", "step": 1, "refreshes": [1]}',
      '{"kind": "eval", "step": 1, "stage": "trained"}', '{"kind": "train", "step": 1, "loss": "low"}', "{"],
 )  # fmt: skip
-def test_steps_are_typed_and_only_the_last_line_may_be_cut(line: str, tmp_path: Path) -> None:
+def test_invalid_step_line_is_ignored_at_the_end_and_refused_elsewhere(line: str, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     good = '{"kind": "train", "step": 1, "loss": 2.0}\n'
     path.write_text(good + line)
@@ -209,7 +211,7 @@ def test_steps_are_typed_and_only_the_last_line_may_be_cut(line: str, tmp_path: 
         step_log.read(path)
 
 
-def test_public_text_keeps_what_helps_and_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_text_removes_paths_user_and_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(private, "host", lambda: "node-17")
     monkeypatch.setattr(private, "user", lambda: "alice")
     text = (
@@ -223,8 +225,8 @@ def test_public_text_keeps_what_helps_and_nothing_of_the_machine(monkeypatch: py
     )
 
 
-def test_json_is_what_python_makes_of_it() -> None:
-    """The compiled reader: the same floats to the last bit, whole numbers of any size, texts and repeated keys."""
+def test_parsed_json_equals_that_of_python() -> None:
+    """Compare floats to the last bit, large whole numbers, texts, byte order marks and repeated keys."""
     generator = random.Random(0)
     floats = [struct.unpack("d", generator.randbytes(8))[0] for _ in range(20_000)]
     numbers = [*(value for value in floats if math.isfinite(value)), 2**63, -(2**70), 5e-324, 1e16, 0.1, -0.0]
@@ -244,7 +246,7 @@ def test_json_is_what_python_makes_of_it() -> None:
     ],
     ids=str,
 )
-def test_a_record_is_the_one_that_was_sealed_however_its_file_is_laid_out(form: Any, tmp_path: Path) -> None:
+def test_checksum_of_a_record_ignores_the_layout_of_its_file(form: Any, tmp_path: Path) -> None:
     config = {"method": {"note": 'é ": x'}, "train": {"lr": 1e-05, "rate": 1e16, "seed": 2**70}}
     for number, more in enumerate(({}, config)):
         record = make_record("lora", number, {"gsm8k": 0.25}, config=more)
@@ -260,8 +262,8 @@ def test_a_record_is_the_one_that_was_sealed_however_its_file_is_laid_out(form: 
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_a_sealed_record_holds_no_number_that_is_not_finite(number: float, tmp_path: Path) -> None:
-    """Its configuration may hold any value; the seal here is of the very text that the file has."""
+def test_record_with_a_non_finite_number_is_refused_despite_a_matching_checksum(number: float, tmp_path: Path) -> None:
+    """The number lies in the configuration, where any value is allowed; the checksum is that of the written text."""
     path = write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.25})) / "record.json"
     tree = json.loads(path.read_text())
     tree["config"]["note"], tree["checksum"] = number, ""

@@ -1,4 +1,4 @@
-"""What a hash of code depends on: everything that runs and can be reached, and nothing else."""
+"""The hash of code depends on the syntax trees of all reachable modules, and on nothing else."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def scale(x):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An importable package whose module `method` imports `helper` and `relative`, but not `other`."""
     folder = tmp_path / "package_a"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
@@ -41,14 +42,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def digest() -> str:
+def hash_of_method() -> str:
     return source_hash.hash_of(source_hash.reachable(["package_a.method"], lambda name: name.startswith("package_a")))
 
 
-def test_only_reachable_modules_count(package: Path) -> None:
+def test_only_reachable_modules_are_hashed_and_none_is_imported(package: Path) -> None:
     found = source_hash.reachable(["package_a.method"], lambda name: name.startswith("package_a"))
     assert list(found) == ["package_a.helper", "package_a.method", "package_a.relative"]
-    assert "package_a" not in sys.modules, "nothing was imported to find out"
+    assert "package_a" not in sys.modules, "nothing was imported"
 
 
 @pytest.mark.parametrize(
@@ -65,27 +66,29 @@ def test_only_reachable_modules_count(package: Path) -> None:
         ("typing_only.py", "never", "not", False),
     ],
 )
-def test_the_hash_changes_with_what_runs(package: Path, file: str, old: str, new: str, changes: bool) -> None:
-    before = digest()
+def test_hash_changes_with_code_but_not_with_comments_or_docstrings(
+    package: Path, file: str, old: str, new: str, changes: bool
+) -> None:
+    before = hash_of_method()
     path = package / file
     path.write_text(path.read_text().replace(old, new) + "\n")
-    assert (digest() != before) is changes
+    assert (hash_of_method() != before) is changes
 
 
-def test_the_empty_text_that_ends_a_format_in_python_3_12_is_no_part_of_the_hash(
+def test_hash_ignores_the_empty_constant_that_python_3_12_adds_to_formats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "module.py"
     file.write_text('def wide(x: str, width: int) -> str:\n    return f"{x:{width}}"\n')
 
-    def as_parsed_by(texts_at_end: int) -> str:
+    def hash_with_constants(number_at_end: int) -> str:
         tree = ast.parse(file.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr):
                 values = [value for value in node.format_spec.values if not isinstance(value, ast.Constant)]
-                node.format_spec.values = values + [ast.Constant("") for _ in range(texts_at_end)]
+                node.format_spec.values = values + [ast.Constant("") for _ in range(number_at_end)]
         monkeypatch.setattr(source_hash, "_parsed", lambda path, changed: tree)
         source_hash._tree_hash.cache_clear()
         return source_hash.hash_of({"module": file})
 
-    assert as_parsed_by(0) == as_parsed_by(1)
+    assert hash_with_constants(0) == hash_with_constants(1)

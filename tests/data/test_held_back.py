@@ -1,4 +1,4 @@
-"""Tuning rows, reported rows and training rows share nothing, for every task, also where a row is in other words."""
+"""Rows for tuning, for reporting and for training are disjoint in every task, also where a question is reworded."""
 
 from __future__ import annotations
 
@@ -45,36 +45,37 @@ def config_of(name: str, *overrides: str) -> RunConfig:
     return resolve_source(compose_run([f"task={name}", f"model={model}", *overrides]))[0]
 
 
-def contents(rows: Rows) -> set[str]:
-    """What the rows ask; raw values, not the project's own notion of a question."""
-    return {" ".join(_value(row[key]) for key in _asked(rows)) for row in rows}
+def questions(rows: Rows) -> set[str]:
+    """The questions of the rows as raw values, without the project's own functions for that."""
+    return {" ".join(_as_text(row[key]) for key in _question_columns(rows)) for row in rows}
 
 
-def _asked(rows: Rows) -> Iterator[str]:
+def _question_columns(rows: Rows) -> Iterator[str]:
     names = "question sentence problem instruction query sentence1 sentence2 premise hypothesis question1 question2"
     yield from (key for key in rows[0] if key in [*names.split(), "image", "img"])
 
 
-def _value(value: object) -> str:
+def _as_text(value: object) -> str:
     return value.tobytes().hex() if hasattr(value, "tobytes") else str(value)
 
 
-def data_of(name: str, *overrides: str) -> tuple[RunData, RunData]:
+def tuning_and_final_data(name: str, *overrides: str) -> tuple[RunData, RunData]:
+    """The data of a tuning run and of a final run with the same overrides."""
     return load_run(config_of(name, "eval.split=validation", *overrides)), load_run(config_of(name, *overrides))
 
 
 def assert_disjoint(name: str, tuning: RunData, final: RunData, overlaps: bool = False) -> None:
-    seen = contents(tuning.training)
+    seen = questions(tuning.training)
     for (evaluation, tuned), (_, reported) in zip(tuning.evaluations, final.evaluations, strict=True):
-        rows, test = contents(tuned), contents(reported)
+        rows, test = questions(tuned), questions(reported)
         assert rows and not rows & test, f"{evaluation.name}: tuned on reported rows"
         assert not rows & seen, f"{evaluation.name}: trained on tuning rows"
         if not overlaps:
-            assert not test & contents(final.training), f"{evaluation.name}: trained on reported rows"
+            assert not test & questions(final.training), f"{evaluation.name}: trained on reported rows"
 
 
-def _makers(name: str) -> tuple[str, ...]:
-    """What makes a task's embedded rows, without the number of classes: VTAB's tasks all see the same digits."""
+def _generators(name: str) -> tuple[str, ...]:
+    """Generators (without numbers of classes, since VTAB's tasks share digits) and splits of a task's embedded rows."""
     task = config_of(name, "data.source=embedded").task
     sets = [task.train_set, *(evaluation.dataset for evaluation in base.build(task).evaluations())]
     splits = [evaluation.split for evaluation in base.build(task).evaluations()]
@@ -83,49 +84,49 @@ def _makers(name: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_tuning_reported_and_training_rows_are_disjoint(kind: str) -> None:
-    """For one task of each way to make rows."""
-    tasks = {_makers(name): name for name in TASKS if base.lookup(name)[0].kind == kind}
+    """For one task of each combination of generators of embedded rows."""
+    tasks = {_generators(name): name for name in TASKS if base.lookup(name)[0].kind == kind}
     for name in tasks.values():
-        assert_disjoint(name, *data_of(name, "data.source=embedded", "data.validation_rows=50"))
+        assert_disjoint(name, *tuning_and_final_data(name, "data.source=embedded", "data.validation_rows=50"))
 
 
 @pytest.mark.local_data
 @pytest.mark.parametrize("name", LOCAL)
 def test_real_tuning_reported_and_training_rows_are_disjoint(name: str, data_root: Path) -> None:
     words = ["data.source=local", f"data.root={data_root}", *LOCAL[name]]
-    tuning, final = data_of(name, *words)
+    tuning, final = tuning_and_final_data(name, *words)
     assert_disjoint(name, tuning, final, overlaps=name in OFFICIAL_OVERLAPS)
-    assert 0 <= len(final.training) - len(tuning.training) <= 400, "duplicates of 200 held-back rows, no more"
+    assert 0 <= len(final.training) - len(tuning.training) <= 400, "at most 200 held-back rows and their duplicates"
 
 
-def write(root: Path, name: str, **columns: list[str]) -> None:
+def write_split(root: Path, name: str, **columns: list[str]) -> None:
     path = root / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
 
 
-def gsm8k(root: Path, train: list[str], test: list[str]) -> Path:
+def write_gsm8k(root: Path, train: list[str], test: list[str]) -> Path:
     for split, texts in (("train", train), ("test", test)):
-        write(root, f"gsm8k/{split}", question=texts, answer=[f"#### {i}" for i in range(len(texts))])
+        write_split(root, f"gsm8k/{split}", question=texts, answer=[f"#### {i}" for i in range(len(texts))])
     return root
 
 
 def test_held_back_rows_are_the_same_for_every_seed_and_limit(tmp_path: Path) -> None:
-    root = gsm8k(tmp_path, [f"q{i}" for i in range(30)], ["t"])
+    root = write_gsm8k(tmp_path, [f"q{i}" for i in range(30)], ["t"])
     words = ["data.source=local", f"data.root={root}", "data.validation_rows=10", "eval.split=validation"]
     runs = [load_run(config_of("gsm8k", *words, *more)) for more in ([], ["seed=7"], ["eval.limit=3"])]
-    held = [contents(run.evaluations[0][1]) for run in runs]
-    assert held[0] == held[1] > held[2] and len(held[0]) == 10 and len(held[2]) == 3
+    held_back = [questions(run.evaluations[0][1]) for run in runs]
+    assert held_back[0] == held_back[1] > held_back[2] and len(held_back[0]) == 10 and len(held_back[2]) == 3
     for run in runs:
-        assert contents(run.training) == {f"q{i}" for i in range(30)} - held[0]
+        assert questions(run.training) == {f"q{i}" for i in range(30)} - held_back[0]
     assert runs[0].evaluations[0][1].split == "held_back"
 
 
 @pytest.mark.parametrize("key", ["eval.limit", "data.train_limit"])
-def test_limits_keep_the_same_rows_for_every_seed_and_each_class_its_share(tmp_path: Path, key: str) -> None:
+def test_limits_take_the_same_stratified_rows_for_every_seed(tmp_path: Path, key: str) -> None:
     subjects = ["Algebra"] * 40 + ["Geometry"] * 40
     for split in ("train", "test"):
-        write(
+        write_split(
             tmp_path, f"hendrycks_math/{split}", type=subjects, solution=["\\boxed{1}"] * 80,
             problem=[f"{split} {i}" for i in range(80)],
         )  # fmt: skip
@@ -137,46 +138,49 @@ def test_limits_keep_the_same_rows_for_every_seed_and_each_class_its_share(tmp_p
     assert abs(sum(row["type"] == "Algebra" for row in rows[0]) - 10) <= 1
 
 
-def test_a_copy_in_other_spelling_stays_in_neither(tmp_path: Path) -> None:
-    root = gsm8k(tmp_path, [*(f"Case {i}, is it?" for i in range(8)), "The test, row."], ["the test row"])
+def test_training_row_that_respells_a_test_question_is_not_held_back(tmp_path: Path) -> None:
+    root = write_gsm8k(tmp_path, [*(f"Case {i}, is it?" for i in range(8)), "The test, row."], ["the test row"])
     config = config_of("gsm8k", "data.source=local", f"data.root={root}", "data.validation_rows=9")
-    assert "The test, row." not in contents(tuning_rows("gsm8k", "test", config.data))
+    assert "The test, row." not in questions(tuning_rows("gsm8k", "test", config.data))
 
 
-def metamath(root: Path, **columns: list[str]) -> list[str]:
-    gsm8k(root, [f"How many are {i}?" for i in range(20)], ["t"])
-    write(root, "metamathqa/train", **columns)
+def write_metamath(root: Path, **columns: list[str]) -> list[str]:
+    """Write GSM8K and MetaMathQA; returns the overrides of a tuning run that reads them."""
+    write_gsm8k(root, [f"How many are {i}?" for i in range(20)], ["t"])
+    write_split(root, "metamathqa/train", **columns)
     return ["data.source=local", f"data.root={root}", "data.validation_rows=5", "eval.split=validation"]
 
 
 def test_reworded_rows_of_a_held_back_question_are_not_trained_on(tmp_path: Path) -> None:
     originals = [f"How many are {i}?" for i in range(20)] * 3
     queries = [f"version {version} of {i}" for version in range(3) for i in range(20)]
-    words = metamath(tmp_path, query=queries, response=["r"] * 60, original_question=[q.upper() for q in originals])
+    words = write_metamath(
+        tmp_path, query=queries, response=["r"] * 60, original_question=[q.upper() for q in originals]
+    )
     run = load_run(config_of("gsm8k", "task.train_set=metamathqa", *words))
-    held = {question.removeprefix("How many are ").rstrip("?") for question in contents(run.evaluations[0][1])}
-    assert len(held) == 5 and len(run.training) == 60 - 3 * 5
-    assert held.isdisjoint(row["query"].split()[-1] for row in run.training)
+    held_back = {text.removeprefix("How many are ").rstrip("?") for text in questions(run.evaluations[0][1])}
+    assert len(held_back) == 5 and len(run.training) == 60 - 3 * 5
+    assert held_back.isdisjoint(row["query"].split()[-1] for row in run.training)
 
 
-def test_tuning_is_refused_where_reworded_rows_cannot_be_told(tmp_path: Path) -> None:
-    words = metamath(tmp_path, query=["a"] * 9, response=["r"] * 9)
+def test_tuning_is_refused_where_reworded_rows_cannot_be_recognised(tmp_path: Path) -> None:
+    words = write_metamath(tmp_path, query=["a"] * 9, response=["r"] * 9)
     with pytest.raises(Unavailable, match="metamathqa: without its column original_question"):
         load_run(config_of("gsm8k", "task.train_set=metamathqa", *words))
-    words = metamath(tmp_path, query=["a"] * 9, response=["r"] * 9, original_question=["another form"] * 9)
+    words = write_metamath(tmp_path, query=["a"] * 9, response=["r"] * 9, original_question=["another form"] * 9)
     with pytest.raises(Unavailable, match="metamathqa is made of training rows of gsm8k, yet holds none"):
         load_run(config_of("gsm8k", "task.train_set=metamathqa", *words))
 
 
 def test_holding_back_everything_is_refused(tmp_path: Path) -> None:
-    root = gsm8k(tmp_path, ["a", "b"], ["t"])
+    root = write_gsm8k(tmp_path, ["a", "b"], ["t"])
     with pytest.raises(Unavailable, match=r"no training row is left.*data\.validation_rows"):
         load_run(config_of("gsm8k", "data.source=local", f"data.root={root}", "eval.split=validation"))
 
 
 def test_math500_is_tuned_on_training_rows_of_math(tmp_path: Path) -> None:
     for path, texts in (("hendrycks_math/train", [f"p{i}" for i in range(9)]), ("MATH-500/test", ["t"])):
-        write(tmp_path, path, problem=texts, solution=["\\boxed{1}"] * len(texts))
+        write_split(tmp_path, path, problem=texts, solution=["\\boxed{1}"] * len(texts))
     run = load_run(
         config_of(
             "math", "task.math_test_set=math500", "data.source=local", f"data.root={tmp_path}",

@@ -1,4 +1,4 @@
-"""Images of others: how many pixels one may declare, and what is said of one that cannot be decoded."""
+"""Foreign images: the limit on their pixels, damaged ones, and paths or addresses in place of image bytes."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from sdsbench.data import local_files
 from sdsbench.data.content import decoded, readable
 
 
-def _encoded(size: int) -> bytes:
+def encoded_image(size: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("1", (size, size)).save(buffer, "png")
     return buffer.getvalue()
 
 
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDSBENCH_LIMIT_PIXELS", "1000000")
-    assert decoded({"bytes": _encoded(1000)}).size == (1000, 1000)
-    large = _encoded(1500)
+    assert decoded({"bytes": encoded_image(1000)}).size == (1000, 1000)
+    large = encoded_image(1500)
     assert len(large) < 1000, "a small file"
     with pytest.raises(Unavailable, match=r"more than 1000000 pixels.*SDSBENCH_LIMIT_PIXELS"):
         decoded({"bytes": large})
 
 
-def test_an_image_that_cannot_be_decoded_is_one_line() -> None:
+def test_damaged_png_is_refused_with_a_message() -> None:
     with pytest.raises(Unavailable, match="cannot be decoded"):
         decoded({"bytes": b"no image"})
-    chunk = (10**6).to_bytes(4, "big") + b"tEXt"  # of more bytes than the file has
+    chunk = (10**6).to_bytes(4, "big") + b"tEXt"  # a chunk that is longer than the file
     with pytest.raises(Unavailable, match="cannot be decoded"):
-        decoded({"bytes": _encoded(8)[:33] + chunk + b"x" * 9})
-    cut = decoded({"bytes": _encoded(1000)[:100]})
+        decoded({"bytes": encoded_image(8)[:33] + chunk + b"x" * 9})
+    cut = decoded({"bytes": encoded_image(1000)[:100]})
     with pytest.raises(Unavailable, match="row 3: an image cannot be decoded"), readable("row 3"):
         cut.load()
 
@@ -52,13 +52,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_whatever_a_decoder_says_is_one_line(kind: str) -> None:
+def test_error_of_any_decoder_becomes_one_message(kind: str) -> None:
     with pytest.raises(Unavailable, match="an image cannot be decoded"), readable("row 1"):
         decoded({"bytes": BROKEN[kind]}).load()
 
 
-def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PIL hands PostScript to Ghostscript, where there is one."""
+def test_postscript_image_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PIL would start Ghostscript (`gs`) if it were installed."""
     from PIL import EpsImagePlugin
 
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
@@ -71,8 +71,8 @@ def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "ran").exists()
 
 
-def _table(path: Path, kind: str, value: dict[str, object]) -> Path:
-    """A parquet file of three rows whose column `image` is of a kind that `datasets` decodes."""
+def write_image_table(path: Path, kind: str, value: dict[str, object]) -> Path:
+    """A parquet file of three rows whose column `image` is declared as a `datasets` feature (Image, Audio, Video)."""
     column = pyarrow.array([value] * 3, pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))
     features = {"info": {"features": {"image": {"_type": kind}}}}
     table = pyarrow.table({"image": column}).replace_schema_metadata({"huggingface": json.dumps(features)})
@@ -80,23 +80,23 @@ def _table(path: Path, kind: str, value: dict[str, object]) -> Path:
     return path
 
 
-def test_an_image_that_is_a_path_or_an_address_is_neither_opened_nor_fetched(tmp_path: Path) -> None:
+def test_image_given_as_path_or_address_is_neither_opened_nor_fetched(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/x.png"
         for where in (str(tmp_path / "pipe"), address, "/etc/passwd", f"zip://a::{address}"):
-            file = _table(tmp_path / "t.parquet", "Image", {"bytes": None, "path": where})
+            file = write_image_table(tmp_path / "t.parquet", "Image", {"bytes": None, "path": where})
             with pytest.raises(Unavailable, match="column image: an image that is a path or an address"):
                 local_files.read(local_files.of_path(file), None)[0]
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
-    file = _table(tmp_path / "t.parquet", "Image", {"bytes": _encoded(4), "path": "/etc/passwd"})
+    file = write_image_table(tmp_path / "t.parquet", "Image", {"bytes": encoded_image(4), "path": "/etc/passwd"})
     assert local_files.read(local_files.of_path(file), None)[0]["image"].size == (4, 4)
 
 
 @pytest.mark.parametrize("kind", ["Audio", "Video"])
-def test_what_is_no_image_is_not_decoded(kind: str, tmp_path: Path) -> None:
-    file = _table(tmp_path / "t.parquet", kind, {"bytes": b"x", "path": "x"})
+def test_audio_and_video_are_not_decoded(kind: str, tmp_path: Path) -> None:
+    file = write_image_table(tmp_path / "t.parquet", kind, {"bytes": b"x", "path": "x"})
     with pytest.raises(Unavailable, match=f"column image: {kind}; accepted: images"):
         local_files.read(local_files.of_path(file), None)[0]

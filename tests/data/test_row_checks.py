@@ -1,4 +1,4 @@
-"""Rows that cannot be used are refused before anything heavy, in one message; real sets pass (test_real_data.py)."""
+"""Unusable rows are refused in one message before a model is loaded; tests/tasks/test_real_data.py checks real sets."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ BAD: list[tuple[str, str, Any, str]] = [
 
 
 @pytest.fixture(autouse=True)
-def _known_sets() -> None:
+def _register_data_sets() -> None:
     for name in ("gsm8k", "math", "metamath", "glue", "commonsense", "vision/dtd", "vtab"):
         base.lookup(name)
 
 
-def write(root: Path, name: str, rows: list[dict[str, Any]], split: str) -> DataConfig:
+def write_rows(root: Path, name: str, rows: list[dict[str, Any]], split: str) -> DataConfig:
     from sdsbench.data import catalogue
 
     folder = root / str(catalogue.get(name).folder)
@@ -69,50 +69,52 @@ def write(root: Path, name: str, rows: list[dict[str, Any]], split: str) -> Data
     return DataConfig(source="local", root=str(root))
 
 
-def split_of(name: str) -> str:
+def loaded_split(name: str) -> str:
     return "train" if name == "metamathqa" else "validation" if name.startswith("glue") else "test"
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_good_rows_pass(name: str, tmp_path: Path) -> None:
-    assert len(sources.load(name, split_of(name), write(tmp_path, name, GOOD[name], split_of(name)))) == 4
+def test_good_rows_are_accepted(name: str, tmp_path: Path) -> None:
+    assert len(sources.load(name, loaded_split(name), write_rows(tmp_path, name, GOOD[name], loaded_split(name)))) == 4
 
 
-@pytest.mark.parametrize(("name", "column", "value", "said"), BAD, ids=lambda value: str(value)[:20])
-def test_a_bad_cell_is_named_with_its_row(name: str, column: str, value: Any, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "column", "value", "expected"), BAD, ids=lambda value: str(value)[:20])
+def test_bad_cell_is_refused_with_row_column_and_accepted_values(
+    name: str, column: str, value: Any, expected: str, tmp_path: Path
+) -> None:
     rows = [dict(row) for row in GOOD[name]]
     rows[2][column] = value
-    config = write(tmp_path, name, rows, split_of(name))
+    config = write_rows(tmp_path, name, rows, loaded_split(name))
     with pytest.raises(Unavailable) as caught:
-        sources.load(name, split_of(name), config)
+        sources.load(name, loaded_split(name), config)
     text = str(caught.value)
-    assert f"data set {name}, split {split_of(name)}, source local: 1 of 4 rows cannot be used" in text
-    assert f"row 3, column {column}: " in text and said in text
+    assert f"data set {name}, split {loaded_split(name)}, source local: 1 of 4 rows cannot be used" in text
+    assert f"row 3, column {column}: " in text and expected in text
     assert len(text) < 600
 
 
-def test_texts_and_numbers_from_one_are_told(tmp_path: Path) -> None:
+def test_labels_that_are_texts_or_count_from_1_are_refused_with_advice(tmp_path: Path) -> None:
     rows = [{**row, "label": row["label"] + 1} for row in GOOD["glue/rte"]]
     with pytest.raises(Unavailable, match=r"(?s)2 of 4 rows.*counted from 1: write label - 1"):
-        sources.load("glue/rte", "train", write(tmp_path, "glue/rte", rows, "train"))
+        sources.load("glue/rte", "train", write_rows(tmp_path, "glue/rte", rows, "train"))
     rows = [{**row, "label": "entailment"} for row in GOOD["glue/rte"]]
     with pytest.raises(Unavailable, match=r"'entailment'; accepted: a whole number from 0 to 1 \(0 entailment"):
-        sources.load("glue/rte", "train", write(tmp_path, "glue/rte", rows, "train"))
+        sources.load("glue/rte", "train", write_rows(tmp_path, "glue/rte", rows, "train"))
 
 
-def test_many_bad_rows_are_one_short_message(tmp_path: Path) -> None:
+def test_many_bad_rows_give_one_short_message(tmp_path: Path) -> None:
     rows = [{"question": "", "answer": "#### 1"}] * 5000
     with pytest.raises(Unavailable) as caught:
-        sources.load("gsm8k", "test", write(tmp_path, "gsm8k", rows, "test"))
+        sources.load("gsm8k", "test", write_rows(tmp_path, "gsm8k", rows, "test"))
     assert "5000 of 5000 rows" in str(caught.value) and "and 4995 more" in str(caught.value)
     assert len(str(caught.value)) < 800
 
 
-def test_the_command_ends_with_3_before_it_loads_a_model(
+def test_command_with_bad_rows_ends_with_3_before_it_loads_a_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, "gsm8k", GOOD["gsm8k"], "train")
-    write(tmp_path, "gsm8k", [{"question": "q", "answer": "#### $18"}], "test")
+    write_rows(tmp_path, "gsm8k", GOOD["gsm8k"], "train")
+    write_rows(tmp_path, "gsm8k", [{"question": "q", "answer": "#### $18"}], "test")
     words = ["model=micro", "method=lora", "task=gsm8k", "data.source=local", f"data.root={tmp_path}"]
     monkeypatch.setattr("sdsbench.runs.run_context.load_model", lambda *_: pytest.fail("a model was loaded"))
     code = main([*words, f"output_root={tmp_path / 'runs'}"])
@@ -121,12 +123,12 @@ def test_the_command_ends_with_3_before_it_loads_a_model(
     assert "data set gsm8k, split test, source local: 1 of 1 rows" in error
 
 
-def test_rows_without_a_readable_answer_are_never_held_back(tmp_path: Path) -> None:
-    """MATH has two training solutions without a box: they are trained on, and nothing is tuned on them."""
+def test_training_rows_without_a_readable_answer_are_not_held_back(tmp_path: Path) -> None:
+    """Two training solutions of MATH have no \\boxed answer: they may be trained on, but cannot be scored."""
     from sdsbench.data.held_back import tuning_rows
 
     plain = [{"problem": f"no box {i}", "solution": "It holds.", "type": "Algebra"} for i in range(20)]
-    write(tmp_path, "hendrycks_math", [*plain, *GOOD["hendrycks_math"]], "train")
+    write_rows(tmp_path, "hendrycks_math", [*plain, *GOOD["hendrycks_math"]], "train")
     test = [{"problem": "t", "solution": "\\boxed{1}", "type": "Algebra"}]
-    config = write(tmp_path, "hendrycks_math", test, "test")
+    config = write_rows(tmp_path, "hendrycks_math", test, "test")
     assert len(tuning_rows("hendrycks_math", "test", config)) == 4

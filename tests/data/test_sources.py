@@ -1,4 +1,4 @@
-"""One loading path, three sources; nothing substituted; fingerprints of content."""
+"""Loading rows from local files, the hub and generators: columns, fingerprints, revisions, draws and refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sdsbench.tasks.commonsense  # (these register their data sets)
+import sdsbench.tasks.commonsense  # importing these modules registers their data sets
 import sdsbench.tasks.glue
 import sdsbench.tasks.gsm8k
 import sdsbench.tasks.math
@@ -30,36 +30,36 @@ from sdsbench.data.generators import is_generated
 from sdsbench.data.held_back import load_training
 
 
-def folder(root: Path, rows: int = 30, split: str = "train", **columns: list[str]) -> Path:
+def write_gsm8k(root: Path, rows: int = 30, split: str = "train", **columns: list[str]) -> Path:
     table = columns or {"question": [f"q{i}" for i in range(rows)], "answer": [f"#### {i}" for i in range(rows)]}
     (root / "gsm8k").mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(table), root / "gsm8k" / f"{split}.parquet")
     return root
 
 
-def local(root: Path, **keys: object) -> DataConfig:
+def local_config(root: Path, **keys: object) -> DataConfig:
     return DataConfig(source="local", root=str(root), **keys)  # type: ignore[arg-type]
 
 
 def test_local_and_embedded_have_the_same_columns(tmp_path: Path) -> None:
-    real = sources.load("gsm8k", "train", local(folder(tmp_path)))
+    real = sources.load("gsm8k", "train", local_config(write_gsm8k(tmp_path)))
     made = sources.load("gsm8k", "train", DataConfig(source="embedded"))
     assert set(real[0]) == set(made[0]) == {"question", "answer"}
     assert (real.source, made.source) == ("local", "embedded")
 
 
-def test_fingerprint_is_of_content_and_order(tmp_path: Path) -> None:
-    one = sources.load("gsm8k", "train", local(folder(tmp_path / "a")))
+def test_fingerprint_depends_on_content_and_order_only(tmp_path: Path) -> None:
+    one = sources.load("gsm8k", "train", local_config(write_gsm8k(tmp_path / "a")))
     path = tmp_path / "a/gsm8k/train.parquet"
     pq.write_table(pq.read_table(path), path, compression="zstd")
-    again = sources.load("gsm8k", "train", local(tmp_path / "a"))
-    other = sources.load("gsm8k", "train", local(folder(tmp_path / "b", rows=29)))
-    assert one.fingerprint == again.fingerprint != other.fingerprint
+    rewritten = sources.load("gsm8k", "train", local_config(tmp_path / "a"))
+    other = sources.load("gsm8k", "train", local_config(write_gsm8k(tmp_path / "b", rows=29)))
+    assert one.fingerprint == rewritten.fingerprint != other.fingerprint
     assert one.take([1, 0]).fingerprint != one.take([0, 1]).fingerprint
 
 
-def slow_fingerprint(rows: sources.Rows) -> str:
-    """The definition: row by row, key by key; what every record so far holds."""
+def reference_fingerprint(rows: sources.Rows) -> str:
+    """The definition of a fingerprint, row by row and key by key, on which all stored records rely."""
     digest = hashlib.sha256()
     for row in rows:
         for key in sorted(row):
@@ -67,21 +67,21 @@ def slow_fingerprint(rows: sources.Rows) -> str:
     return digest.hexdigest()
 
 
-def test_fingerprints_of_chunks_are_those_of_rows(tmp_path: Path) -> None:
+def test_fingerprint_computed_in_chunks_equals_the_definition(tmp_path: Path) -> None:
     count = 2 * content.CHUNK + 7
-    rows = folder(
+    rows = write_gsm8k(
         tmp_path, question=[f"{i} ü" for i in range(count)], answer=["#### 1"] * count,
         extra=[[i, None] for i in range(count)], number=[i / 7 for i in range(count)],
     )  # fmt: skip
-    read = sources.load("gsm8k", "train", local(rows))
+    read = sources.load("gsm8k", "train", local_config(rows))
     drawn = read.take(np.random.default_rng(0).permutation(count)[:1500].tolist())
     for some in (read, drawn, read.take(range(5, 1200)), read.take([3])):
-        assert some.fingerprint == slow_fingerprint(some)
+        assert some.fingerprint == reference_fingerprint(some)
     made = sources.load("gsm8k", "test", DataConfig(source="embedded"))
-    assert made.fingerprint == slow_fingerprint(made)
+    assert made.fingerprint == reference_fingerprint(made)
 
 
-def test_an_image_has_the_fingerprint_of_its_pixels_decoded_or_not() -> None:
+def test_fingerprint_of_an_image_is_the_same_encoded_and_decoded() -> None:
     from PIL import Image
 
     image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
@@ -91,10 +91,10 @@ def test_an_image_has_the_fingerprint_of_its_pixels_decoded_or_not() -> None:
     assert content.fingerprint([{"image": packed}], [0]) == content.fingerprint([{"image": image}], [0])
 
 
-def test_missing_split_says_what_is_there_and_what_would_do(tmp_path: Path) -> None:
-    folder(tmp_path)
+def test_message_of_a_missing_split_names_found_files_and_remedies(tmp_path: Path) -> None:
+    write_gsm8k(tmp_path)
     with pytest.raises(Unavailable) as caught:
-        sources.load("gsm8k", "test", local(tmp_path))
+        sources.load("gsm8k", "test", local_config(tmp_path))
     message = str(caught.value)
     for part in ("gsm8k/test.parquet", "gsm8k/train.parquet", "openai/gsm8k", "740312add", "data.source=embedded"):
         assert part in message
@@ -102,20 +102,20 @@ def test_missing_split_says_what_is_there_and_what_would_do(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1" + b"\0" * 50])
-def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
-    folder(tmp_path)
+def test_message_of_a_damaged_file_names_it(tmp_path: Path, content: bytes) -> None:
+    write_gsm8k(tmp_path)
     (tmp_path / "gsm8k/train.parquet").write_bytes(content)
     with pytest.raises(Unavailable, match=r"gsm8k.*train\.parquet cannot be read"):
-        sources.load("gsm8k", "train", local(tmp_path))
+        sources.load("gsm8k", "train", local_config(tmp_path))
 
 
-def test_wrong_columns_are_named(tmp_path: Path) -> None:
+def test_message_of_wrong_columns_names_them(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"missing column.*answer.*found question, solution"):
-        sources.load("gsm8k", "train", local(folder(tmp_path, question=["q"], solution=["s"])))
+        sources.load("gsm8k", "train", local_config(write_gsm8k(tmp_path, question=["q"], solution=["s"])))
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(1, 200))
-def test_a_draw_gives_each_class_its_share(classes: list[int], count: int) -> None:
+def test_draw_is_stratified_and_grows_by_adding_rows(classes: list[int], count: int) -> None:
     count = min(count, len(classes))
     drawn = draw(classes, count)
     assert len(set(drawn)) == count and set(draw(classes, count - 1)) <= set(drawn)
@@ -124,15 +124,15 @@ def test_a_draw_gives_each_class_its_share(classes: list[int], count: int) -> No
         assert abs(sum(classes[position] == name for position in drawn) - share * size) <= len(set(classes)) / 2 + 1
 
 
-def test_classes_that_lie_in_blocks_are_drawn_in_proportion() -> None:
-    """MATH's rows lie subject by subject: its first 64 are all Algebra."""
+def test_classes_stored_in_blocks_are_drawn_in_proportion() -> None:
+    """MATH's rows are sorted by subject: the first 64 are all Algebra."""
     classes = ["Algebra"] * 600 + ["Geometry"] * 300 + ["Prealgebra"] * 100
     found = Counter(classes[position] for position in draw(classes, 50))
     assert abs(found["Algebra"] - 30) <= 1 and abs(found["Geometry"] - 15) <= 1 and abs(found["Prealgebra"] - 5) <= 1
 
 
-def test_every_class_column_is_one_of_its_set() -> None:
-    """A class that no row has would leave draws unstratified without a word."""
+def test_declared_class_column_exists_in_its_data_set() -> None:
+    """Draws would silently not be stratified by a column that no row has."""
     with_classes = [name for name in catalogue.names() if catalogue.get(name).classes]
     assert {"glue/rte", "hendrycks_math", "math500", "boolq", "vision/dtd10", "vtab/dtd"} <= set(with_classes)
     assert "glue/stsb" not in with_classes
@@ -141,11 +141,11 @@ def test_every_class_column_is_one_of_its_set() -> None:
         assert catalogue.get(name).classes in rows[0]
 
 
-def test_limit_first_and_random(tmp_path: Path) -> None:
-    root = folder(tmp_path)
-    first = load_training("gsm8k", local(root, train_limit=5, order="first"))
+def test_train_limit_takes_the_first_rows_or_a_draw_in_file_order(tmp_path: Path) -> None:
+    root = write_gsm8k(tmp_path)
+    first = load_training("gsm8k", local_config(root, train_limit=5, order="first"))
     assert [row["question"] for row in first] == [f"q{i}" for i in range(5)]
-    drawn = [row["question"] for row in load_training("gsm8k", local(root, train_limit=5))]
+    drawn = [row["question"] for row in load_training("gsm8k", local_config(root, train_limit=5))]
     assert len(set(drawn)) == 5 and drawn != [f"q{i}" for i in range(5)]
     assert drawn == sorted(drawn, key=lambda question: int(question[1:])), "in the order of the file"
 
@@ -153,8 +153,8 @@ def test_limit_first_and_random(tmp_path: Path) -> None:
 PINNED = "740312add88f781978c0658806c59bc2815b9866"
 
 
-class Table(list[dict[str, str]]):
-    """What `datasets` returns, with the file that it was read from."""
+class CachedTable(list[dict[str, str]]):
+    """A stand-in for a table of `datasets`, with the cache file that it was read from."""
 
     features: ClassVar[dict[str, object]] = {}
     data = SimpleNamespace(table=pa.table({}))
@@ -167,67 +167,67 @@ class Table(list[dict[str, str]]):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """A hub without a network; what is asked of it is kept. `offline` and `cached` set the scene."""
+    """Replaces the hub. Holds the arguments of requests; `cached` is the commit of the table that it returns."""
     import datasets
     import huggingface_hub
 
-    scene: dict[str, object] = {"offline": False, "cached": PINNED, "infos": 0}
+    state: dict[str, object] = {"cached": PINNED, "infos": 0}
 
-    class Api:
+    class HubApi:
         def dataset_info(self, name: str, revision: str | None) -> object:
             if huggingface_hub.constants.HF_HUB_OFFLINE:
                 raise huggingface_hub.errors.OfflineModeIsEnabled("offline")
-            scene["infos"] = 1
+            state["infos"] = 1
             return type("Info", (), {"sha": "a" * 40})
 
-    def load_dataset(*args: object, **keys: object) -> Table:
-        scene.update(args=args, **keys)
-        return Table(str(scene["cached"]))
+    def load_dataset(*args: object, **keys: object) -> CachedTable:
+        state.update(args=args, **keys)
+        return CachedTable(str(state["cached"]))
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "HfApi", HubApi)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    return scene
+    return state
 
 
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def test_hub_path_pins_the_revision_and_asks_nothing_more(hub: dict[str, object]) -> None:
+def test_hub_loads_the_pinned_revision_without_further_requests(hub: dict[str, object]) -> None:
     rows = sources.load("gsm8k", "test", DataConfig(source="hub"))
     assert hub["args"] == ("openai/gsm8k", "main") and hub["split"] == "test"
     assert rows.revision == hub["revision"] == PINNED and hub["infos"] == 0
 
 
-def test_an_unpinned_set_is_read_at_the_commit_that_is_recorded(hub: dict[str, object]) -> None:
+def test_unpinned_set_is_loaded_at_the_commit_that_is_recorded(hub: dict[str, object]) -> None:
     hub["cached"] = "a" * 40
     rows = sources.load("commonsense_170k", "train", DataConfig(source="hub"))
     assert rows.revision == hub["revision"] == "a" * 40 and hub["infos"] == 1
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "commonsense_170k"])
-def test_the_cache_will_do_offline(name: str, hub: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    offline(monkeypatch)
+def test_cached_set_is_used_offline(name: str, hub: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    go_offline(monkeypatch)
     assert sources.load(name, "train", DataConfig(source="hub")).revision == PINNED
 
 
-def test_a_cache_of_another_revision_is_refused(hub: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    offline(monkeypatch)
+def test_cache_of_another_revision_is_refused_offline(hub: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    go_offline(monkeypatch)
     hub["cached"] = "b" * 40
     with pytest.raises(Unavailable, match=f"cache holds revision {'b' * 40}, wanted is {PINNED}"):
         sources.load("gsm8k", "test", DataConfig(source="hub"))
 
 
 @pytest.mark.local_data
-def test_real_gsm8k(data_root: Path) -> None:
-    rows = sources.load("gsm8k", "test", local(data_root))
+def test_real_gsm8k_test_split_has_1319_rows_with_answers(data_root: Path) -> None:
+    rows = sources.load("gsm8k", "test", local_config(data_root))
     assert len(rows) == 1319
     assert "####" in rows[0]["answer"]
 
 
-def test_more_rows_than_are_ever_generated_are_refused() -> None:
-    """A limit of 10^12 would be generated row by row, until memory ends."""
+def test_train_limit_beyond_the_most_generated_rows_is_refused() -> None:
+    """Rows are generated one by one, so a limit of 10^12 would fill the memory."""
     config = DataConfig(source="embedded", train_limit=sources.MOST_GENERATED + 1)
     with pytest.raises(ConfigError, match=r"data.train_limit=1000001: accepted: at most 1,000,000 where rows"):
         load_training("gsm8k", config)

@@ -1,4 +1,4 @@
-"""Generation with micro: the same answers at every batch size, and transformers' own greedy answers."""
+"""Generation with the model `micro`: equal answers at every batch size and with static steps, and as transformers'."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sdsbench.evaluation.static_step import StaticStep
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.training.tokens import prompt_ids
-from tests.models.folders import NEW, OTHERS, random_model
+from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, random_model
 
 PROMPTS = [f"Tom has {i} apples. He buys {'many ' * (i % 4)}more. How many apples does he have?" for i in range(9)]
 
 
 @pytest.fixture(scope="module")
 def micro(device: str):
-    """In fp32 on either device, so that answers are equal to the letter."""
+    """The model in fp32, in which answers can be compared exactly."""
     config = compose_run(["model=micro", "method=lora", "task=gsm8k"]).model
     return load(config, torch.float32, device=torch.device(device))
 
@@ -32,7 +32,7 @@ def requests(stop: tuple[str, ...] = (), new_tokens: int = 24, beams: int = 1) -
     return [Request(prompt, new_tokens, stop, beams) for prompt in PROMPTS]
 
 
-def test_answers_do_not_depend_on_the_batch(micro) -> None:
+def test_answers_do_not_depend_on_the_batch_size(micro) -> None:
     answers = [
         Generator(micro.model, micro.tokenizer, size, begin_token="always").answer(requests()) for size in (1, 7, 32)
     ]
@@ -41,53 +41,53 @@ def test_answers_do_not_depend_on_the_batch(micro) -> None:
 
 
 @torch.inference_mode()
-def test_equal_to_transformers_greedy(micro) -> None:
+def test_answers_equal_greedy_decoding_of_transformers(micro) -> None:
     found = Generator(micro.model, micro.tokenizer, 4).answer(requests())
     for prompt, answer in zip(PROMPTS, found, strict=True):
         ids = torch.tensor(prompt_ids([prompt], micro.tokenizer, "tokenizer"), device=micro.model.device)
-        made = micro.model.generate(
+        generated = micro.model.generate(
             ids, max_new_tokens=24, do_sample=False, pad_token_id=micro.tokenizer.pad_token_id,
             attention_mask=torch.ones_like(ids),
         )  # fmt: skip
-        assert answer == micro.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+        assert answer == micro.tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def test_stops_at_the_stop_text(micro) -> None:
-    free = Generator(micro.model, micro.tokenizer, 4).answer(requests())
-    stop = free[0][len(free[0]) // 2 :][:3]
+def test_answer_ends_before_the_stop_text_and_saves_tokens(micro) -> None:
+    unstopped = Generator(micro.model, micro.tokenizer, 4).answer(requests())
+    stop = unstopped[0][len(unstopped[0]) // 2 :][:3]
     generator = Generator(micro.model, micro.tokenizer, 4)
     stopped = generator.answer(requests((stop,)))
-    for long, short in zip(free, stopped, strict=True):
+    for long, short in zip(unstopped, stopped, strict=True):
         assert short == (long[: long.index(stop)] if stop in long else long)
     ids = prompt_ids(PROMPTS, micro.tokenizer, "tokenizer")
     tokens = generator.continuations(ids, requests((stop,)))
     assert sum(map(len, tokens)) < sum(map(len, generator.continuations(ids, requests())))
 
 
-@pytest.mark.parametrize("of", ["micro", "spaces between tokens"])
-def test_a_stop_text_ends_an_answer_at_the_token_that_completes_it(micro, of: str) -> None:
-    """Wherever it begins and ends, in half characters too: as if all were decoded after every token."""
-    tokenizer = micro.tokenizer if of == "micro" else Spaced()
+@pytest.mark.parametrize("kind", ["micro", "spaces between tokens"])
+def test_answer_ends_at_the_token_that_completes_a_stop_text(micro, kind: str) -> None:
+    """Compared with decoding after every token; tokens may end inside of characters and stop texts begin anywhere."""
+    tokenizer = micro.tokenizer if kind == "micro" else SpacingTokenizer()
     generator = Generator(micro.model, micro.tokenizer, 1)
-    generator.tokenizer, draw, ended = tokenizer, random.Random(0), set()
+    generator.tokenizer, rng, ended = tokenizer, random.Random(0), set()
     for _ in range(40):
-        ids = [draw.randrange(3, len(micro.tokenizer)) for _ in range(20)]
+        ids = [rng.randrange(3, len(micro.tokenizer)) for _ in range(20)]
         ids += tokenizer("größe — €").input_ids
         text = tokenizer.decode(ids)
-        start = draw.randrange(len(text) // 2, len(text))
-        request = Request("", 100, ("never\x00", text[start : start + draw.randrange(1, 4)]))
+        start = rng.randrange(len(text) // 2, len(text))
+        request = Request("", 100, ("never\x00", text[start : start + rng.randrange(1, 4)]))
         for length in range(1, len(ids) + 1):
             tail = tokenizer.decode(ids[:length][-24:], skip_special_tokens=True)
-            whole = any(stop in tail for stop in request.stop)
-            assert generator._ended(ids[:length], request) == (whole or ids[length - 1] in generator.ends)
-            if whole:
+            completed = any(stop in tail for stop in request.stop)
+            assert generator._ended(ids[:length], request) == (completed or ids[length - 1] in generator.ends)
+            if completed:
                 ended.add(length)
                 break
     assert len(ended) > 10
 
 
-class Spaced:
-    """A tokenizer whose tokens are letters, with a space between them that none of them has."""
+class SpacingTokenizer:
+    """A tokenizer whose tokens are letters, and which puts a space between tokens when it decodes."""
 
     def __call__(self, text: str) -> SimpleNamespace:
         return SimpleNamespace(input_ids=[ord(letter) % 26 for letter in text])
@@ -96,25 +96,27 @@ class Spaced:
         return " ".join(chr(97 + number % 26) for number in ids)
 
 
-def test_beam_search_answers_in_order(micro) -> None:
+def test_beam_search_answers_equal_those_of_single_prompts(micro) -> None:
     answers = Generator(micro.model, micro.tokenizer, 3).answer(requests(new_tokens=6, beams=2))
-    alone = [Generator(micro.model, micro.tokenizer, 1).answer([request])[0] for request in requests("", 6, 2)]
+    alone = [
+        Generator(micro.model, micro.tokenizer, 1).answer([request])[0] for request in requests(new_tokens=6, beams=2)
+    ]
     assert answers == alone
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_a_look_after_every_token_may_end_it(micro, beams: int) -> None:
-    """Ctrl-C is obeyed within a token, not within a batch of long answers."""
-    looks: list[int] = []
+def test_exception_of_the_progress_function_ends_generation_within_a_token(micro, beams: int) -> None:
+    """So that Ctrl-C need not wait for a batch of long answers."""
+    calls: list[int] = []
 
-    def look(units: int) -> None:
-        looks.append(units)
-        if len(looks) == 3:
+    def progress(finished: int) -> None:
+        calls.append(finished)
+        if len(calls) == 3:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        Generator(micro.model, micro.tokenizer, 8, look).answer(requests((), 40, beams))
-    assert looks == [0, 0, 0]
+        Generator(micro.model, micro.tokenizer, 8, progress).answer(requests((), 40, beams))
+    assert calls == [0, 0, 0]
 
 
 UNEQUAL = [Request(prompt, 4 + 9 * (number % 4), ()) for number, prompt in enumerate(PROMPTS * 3)]
@@ -122,21 +124,19 @@ UNEQUAL = [Request(prompt, 4 + 9 * (number % 4), ()) for number, prompt in enume
 
 @pytest.mark.parametrize("slack", [1, 64])
 @pytest.mark.parametrize("size", [2, 5, 16])
-def test_rows_that_end_make_room_for_waiting_prompts(
-    micro, size: int, slack: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As many rows as there are prompts left, and the answers of one prompt after the other; columns run out too."""
+def test_waiting_prompts_replace_finished_rows(micro, size: int, slack: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch stays full while prompts wait; answers equal those of single prompts, also where columns run out."""
     monkeypatch.setattr(decoding, "SLACK", slack)
     seen: list[tuple[int, int]] = []
-    usual = decoding.last_logits
+    original = decoding.last_logits
 
-    def look(model, inputs, mask, positions, cache):
+    def recording_logits(model, inputs, mask, positions, cache):
         seen.append(tuple(inputs.shape))
         assert mask.shape == (len(inputs), cache.get_seq_length() + inputs.shape[1])
-        return usual(model, inputs, mask, positions, cache)
+        return original(model, inputs, mask, positions, cache)
 
     alone = [Generator(micro.model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL]
-    monkeypatch.setattr(decoding, "last_logits", look)
+    monkeypatch.setattr(decoding, "last_logits", recording_logits)
     assert Generator(micro.model, micro.tokenizer, size).answers(UNEQUAL) == alone
     steps = [rows for rows, columns in seen if columns == 1]
     last_prompt = max(number for number, (_, columns) in enumerate(seen) if columns > 1)
@@ -145,8 +145,8 @@ def test_rows_that_end_make_room_for_waiting_prompts(
     assert sum(steps) < 1.5 * sum(request.max_new_tokens for request in UNEQUAL) + size * 40
 
 
-def test_a_models_window_keeps_batches_as_they_are(micro, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers with a window have columns of their own: a batch is answered to its end, then the next one."""
+def test_model_with_sliding_windows_finishes_a_batch_before_the_next(micro, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows cannot be replaced, since layers with a window keep other columns."""
     facts = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = AutoConfig.for_model(
         "gemma2", **facts, head_dim=8, num_hidden_layers=2, vocab_size=len(micro.tokenizer), sliding_window=16
@@ -161,45 +161,45 @@ def test_a_models_window_keeps_batches_as_they_are(micro, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is said about decoding, each line once a process."""
-    said: list[str] = []
+    """The lines that decoding prints, which it does once per process."""
+    printed: list[str] = []
     decoding._log_once.cache_clear()
-    monkeypatch.setattr(decoding, "print_now", said.append)
-    return said
+    monkeypatch.setattr(decoding, "print_now", printed.append)
+    return printed
 
 
 @pytest.fixture
 def static_steps(monkeypatch: pytest.MonkeyPatch) -> list[StaticStep]:
-    """The static steps that were made ready; buckets are small, so that an answer crosses some."""
-    made: list[StaticStep] = []
-    usual = StaticStep.__init__
+    """The StaticStep objects that a test creates; buckets are small, so that an answer uses several."""
+    created: list[StaticStep] = []
+    original = StaticStep.__init__
 
-    def note(self: StaticStep, *arguments: object) -> None:
-        usual(self, *arguments)
-        made.append(self)
+    def recording_init(self: StaticStep, *arguments: object) -> None:
+        original(self, *arguments)
+        created.append(self)
 
-    monkeypatch.setattr(StaticStep, "__init__", note)
+    monkeypatch.setattr(StaticStep, "__init__", recording_init)
     monkeypatch.setattr(static_step, "BUCKET", 4)
-    return made
+    return created
 
 
 @pytest.mark.parametrize("slack", [1, 64])
 @pytest.mark.parametrize("size", [2, 5, 32])
-def test_static_steps_give_the_answers_of_plain_ones(
+def test_static_steps_give_the_answers_of_plain_steps(
     micro, size: int, slack: int, static_steps: list[StaticStep], lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows that end, are replaced and never leave, columns that are dropped, buckets; captured on CUDA."""
+    """Finished rows are replaced, columns dropped and buckets changed; on CUDA the steps are captured."""
     monkeypatch.setattr(decoding, "SLACK", slack)
     alone = [Generator(micro.model, micro.tokenizer, 1, steps="plain").answers([r])[0] for r in UNEQUAL]
     seen: set[tuple[int, int]] = set()
-    usual = decoding.last_logits
+    original = decoding.last_logits
 
-    def look(model, inputs, mask, positions, cache):
+    def recording_logits(model, inputs, mask, positions, cache):
         if mask.ndim == 4:
             seen.add((len(inputs), mask.shape[-1]))
-        return usual(model, inputs, mask, positions, cache)
+        return original(model, inputs, mask, positions, cache)
 
-    monkeypatch.setattr(decoding, "last_logits", look)
+    monkeypatch.setattr(decoding, "last_logits", recording_logits)
     assert Generator(micro.model, micro.tokenizer, size, steps="captured").answers(UNEQUAL) == alone
     assert {rows for rows, _ in seen} == {min(size, len(UNEQUAL))}
     assert len(seen) > 1, "several buckets"
@@ -209,13 +209,13 @@ def test_static_steps_give_the_answers_of_plain_ones(
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gemma3_text", "granite"])
-def test_static_steps_of_other_architectures(
+def test_static_steps_of_other_architectures_give_equal_tokens(
     kind: str, micro, static_steps: list[StaticStep], lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their tokens in fp32 are those of plain steps. In bf16 on CUDA a replayed graph gives, to the bit, what its
-    kernels give when they are launched."""
+    """On a CPU, in fp32, they equal those of plain steps. On CUDA, in bf16, replayed graphs equal static steps without
+    graphs; plain steps round otherwise there, since static steps sum over more columns."""
     monkeypatch.setattr(decoding, "SLACK", 1)  # columns run out several times
-    facts = {**NEW, **OTHERS}[kind]
+    facts = {**PACKED_DECODERS, **PADDED_DECODERS}[kind]
     model = random_model(kind, {**facts, "sliding_window": 4096} if "sliding_window" in facts else facts)
     on_cuda = micro.model.device.type == "cuda"
     model.to(micro.model.device, torch.bfloat16 if on_cuda else torch.float32)
@@ -232,11 +232,11 @@ def test_static_steps_of_other_architectures(
 
 
 @pytest.mark.parametrize("kind", ["falcon", "gemma3_text"])
-def test_models_without_static_steps_answer_as_before_and_say_why_once(
+def test_models_without_static_steps_use_plain_steps_and_print_the_reason_once(
     kind: str, micro, static_steps: list[StaticStep], lines: list[str]
 ) -> None:
-    """Falcon's distances come from a mask of two dimensions, and a short window places its own columns."""
-    model = random_model(kind, {**NEW, **OTHERS}[kind]).to(micro.model.device)
+    """Falcon computes distances from a mask of two dimensions, and layers with a short window place their columns."""
+    model = random_model(kind, {**PACKED_DECODERS, **PADDED_DECODERS}[kind]).to(micro.model.device)
     plain = Generator(model, micro.tokenizer, 4, steps="plain").answers(UNEQUAL[:9])
     for _ in range(2):
         assert Generator(model, micro.tokenizer, 4, steps="captured").answers(UNEQUAL[:9]) == plain
@@ -245,33 +245,33 @@ def test_models_without_static_steps_answer_as_before_and_say_why_once(
     assert ("short window" in line) == (not static_steps) == (kind == "gemma3_text")
 
 
-def test_static_steps_with_other_logits_are_not_taken(micro, static_steps, lines, monkeypatch) -> None:
-    """As of a model that reads the mask in another way, without an error."""
+def test_static_steps_with_wrong_logits_are_not_used(micro, static_steps, lines, monkeypatch) -> None:
+    """As for a model that interprets the mask otherwise without raising an error."""
     plain = Generator(micro.model, micro.tokenizer, 5, steps="plain").answers(UNEQUAL)
     monkeypatch.setattr(key_value_cache.StaticLayer, "update", lambda self, keys, values, *_: (keys * 0, values))
-    usual = decoding.last_logits
+    original = decoding.last_logits
 
-    def unmasked(model, inputs, mask, positions, cache):
-        return usual(model, inputs, mask[..., -1:].clone() if mask.ndim == 4 else mask, positions, cache)
+    def logits_without_mask(model, inputs, mask, positions, cache):
+        return original(model, inputs, mask[..., -1:].clone() if mask.ndim == 4 else mask, positions, cache)
 
-    monkeypatch.setattr(decoding, "last_logits", unmasked)
+    monkeypatch.setattr(decoding, "last_logits", logits_without_mask)
     assert Generator(micro.model, micro.tokenizer, 5, steps="captured").answers(UNEQUAL) == plain
     (line,) = lines
     assert "logits of a static step are off by" in line
 
 
 @pytest.mark.parametrize("capturing", [False, True])
-def test_a_step_that_fails_is_made_again_kernel_by_kernel(
+def test_failed_static_step_is_repeated_as_a_plain_step(
     micro, capturing: bool, static_steps, lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On CUDA as of a model that reads a value back, which no graph can hold."""
+    """On CUDA the step reads a value back, which no graph can contain."""
     if capturing and micro.model.device.type == "cpu":
         pytest.skip("nothing is captured on a CPU")
     plain = Generator(micro.model, micro.tokenizer, 5, steps="plain").answers(UNEQUAL)
-    calls, usual = [0], decoding.last_logits
+    calls, original = [0], decoding.last_logits
 
-    def failing(model, inputs, mask, positions, cache):
-        logits = usual(model, inputs, mask, positions, cache)
+    def failing_logits(model, inputs, mask, positions, cache):
+        logits = original(model, inputs, mask, positions, cache)
         calls[0] += mask.ndim == 4
         if mask.ndim == 4 and calls[0] > 6:
             if logits.device.type == "cpu":
@@ -280,18 +280,18 @@ def test_a_step_that_fails_is_made_again_kernel_by_kernel(
                 float(logits.sum())
         return logits
 
-    monkeypatch.setattr(decoding, "last_logits", failing)
+    monkeypatch.setattr(decoding, "last_logits", failing_logits)
     assert Generator(micro.model, micro.tokenizer, 5, steps="captured").answers(UNEQUAL) == plain
     (line,) = lines
     assert line.startswith("answers are decoded kernel by kernel (slower, the same answers): ")
     assert len(static_steps) == 1
     if micro.model.device.type == "cuda":
-        assert torch.cuda.current_stream() == torch.cuda.default_stream(), "where later work goes"
+        assert torch.cuda.current_stream() == torch.cuda.default_stream(), "not the stream of the capture"
         torch.rand(1, device=micro.model.device)
 
 
 def test_prompts_beyond_the_context_are_cut_on_the_left_and_counted(micro, monkeypatch) -> None:
-    """The end of a prompt, which asks for the answer, stays; the answer is that to the shorter prompt."""
+    """The answer is that to the end of the prompt, which holds the question."""
     monkeypatch.setattr(micro.model.config, "max_position_embeddings", 40)
     long = Request("Once upon a time. " * 30 + PROMPTS[0], 24, ())
     generator = Generator(micro.model, micro.tokenizer, 4)

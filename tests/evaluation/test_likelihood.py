@@ -1,4 +1,4 @@
-"""Log-likelihoods: each prompt is computed once, and the numbers are those of every pair alone."""
+"""Log-likelihoods of continuations equal those of single sequences, and each prompt is computed once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def micro():
     return load(compose_run(["model=micro", "method=lora", "task=gsm8k"]).model, torch.float32)
 
 
-def small(config_class, **keys):
-    """A random decoder with micro's vocabulary and a feature that micro lacks."""
+def small_decoder(config_class, **keys):
+    """A random decoder with micro's vocabulary and features that micro lacks (`keys` of its configuration)."""
     config = config_class(
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         head_dim=8, vocab_size=1024, **keys,
@@ -38,8 +38,8 @@ def small(config_class, **keys):
     return model.eval()
 
 
-def alone(model, tokenizer, prompt: str, continuation: str) -> tuple[float, bool]:
-    """The reference: one unpadded sequence through the model's own forward pass."""
+def reference(model, tokenizer, prompt: str, continuation: str) -> tuple[float, bool]:
+    """(log-likelihood, whether greedy) from one unpadded sequence and the model's own forward pass."""
     head = tokenizer(prompt)["input_ids"]
     tail = tokenizer(continuation, add_special_tokens=False)["input_ids"]
     with torch.no_grad():
@@ -49,7 +49,7 @@ def alone(model, tokenizer, prompt: str, continuation: str) -> tuple[float, bool
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_weights_that_are_no_numbers_choose_nothing(micro, padded: bool) -> None:
+def test_nan_logits_raise_instead_of_choosing_an_answer(micro, padded: bool) -> None:
     from sdsbench.core.errors import TrainingFailed
 
     broken = copy.deepcopy(micro.model)
@@ -59,10 +59,10 @@ def test_weights_that_are_no_numbers_choose_nothing(micro, padded: bool) -> None
 
 
 @pytest.mark.parametrize("batch_size", (1, 3, 7, 32))
-def test_equal_to_every_pair_alone(micro, batch_size: int) -> None:
+def test_log_likelihoods_equal_those_of_single_sequences(micro, batch_size: int) -> None:
     found = continuation_log_likelihoods(micro.model, micro.tokenizer, PAIRS, batch_size)
     for pair, (value, greedy) in zip(PAIRS, found, strict=True):
-        expected, expected_greedy = alone(micro.model, micro.tokenizer, *pair)
+        expected, expected_greedy = reference(micro.model, micro.tokenizer, *pair)
         assert math.isclose(value, expected, rel_tol=1e-5)
         assert greedy == expected_greedy
 
@@ -70,19 +70,19 @@ def test_equal_to_every_pair_alone(micro, batch_size: int) -> None:
 @pytest.mark.parametrize(
     "model",
     (
-        small(MistralConfig, sliding_window=6),
-        small(Gemma2Config, sliding_window=6, attn_logit_softcapping=5.0, final_logit_softcapping=3.0),
+        small_decoder(MistralConfig, sliding_window=6),
+        small_decoder(Gemma2Config, sliding_window=6, attn_logit_softcapping=5.0, final_logit_softcapping=3.0),
     ),
     ids=("sliding window", "soft caps"),
 )
-def test_windows_and_soft_caps(micro, model) -> None:
+def test_log_likelihoods_with_sliding_windows_and_soft_caps(micro, model) -> None:
     model.set_attn_implementation("eager")
     found = continuation_log_likelihoods(model, micro.tokenizer, PAIRS, 32)
-    expected = [alone(model, micro.tokenizer, *pair) for pair in PAIRS]
+    expected = [reference(model, micro.tokenizer, *pair) for pair in PAIRS]
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], rel=1e-5)
 
 
-def test_a_prompt_is_computed_once(micro) -> None:
+def test_prompt_is_computed_once_for_all_continuations(micro) -> None:
     prompt = PROMPTS[1] * 4
 
     def flops(pairs: list[tuple[str, str]]) -> int:

@@ -1,4 +1,4 @@
-"""Metrics of labels: values worked out by hand."""
+"""Metrics of labels against values that were computed by hand."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import sdsbench.evaluation.metrics as metrics
         ("matthews", [1, 0, 1, 1], [1, 0, 0, 1], 2 / 12**0.5),  # (2*1 - 1*0) / sqrt(3*2*2*1)
         ("matthews", [1, 1, 1, 1], [1, 0, 0, 1], 0.0),
         ("pearson", [1.0, 2.0, 3.0], [2.0, 4.0, 6.5], 0.99794872),
-        ("pearson", [2.0, 2.0, 2.0], [1.0, 2.0, 3.0], 0.0),  # not defined: a constant knows nothing
+        ("pearson", [2.0, 2.0, 2.0], [1.0, 2.0, 3.0], 0.0),  # not defined for a constant
         ("spearman", [1.0, 2.0, 9.0], [1.0, 3.0, 2.0], 0.5),
     ],
 )
-def test_values(metric, predictions, references, value):
+def test_metric_equals_the_value_computed_by_hand(metric, predictions, references, value):
     assert metrics.compute(metric, predictions, references) == pytest.approx(value, abs=1e-6)
 
 
@@ -32,7 +32,7 @@ def test_unknown_metric_names_the_known_ones():
         metrics.compute("bleu", [1], [1])
 
 
-def test_no_metric_costs_the_seconds_that_importing_evaluate_does():
+def test_metrics_import_neither_evaluate_nor_datasets_nor_torch():
     code = (
         "import sys; from sdsbench.evaluation import metrics\n"
         "values = [metrics.compute(name, [0, 1, 1], [0, 1, 0]) for name in metrics.METRICS]\n"

@@ -1,4 +1,4 @@
-"""What a CUDA graph can hold, proven without CUDA: a static step on meta tensors, which have no values to read."""
+"""A static step must read no value of a tensor, or CUDA could not capture it; tested on meta tensors, without CUDA."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from sdsbench.evaluation.decoding import last_logits
 from sdsbench.evaluation.key_value_cache import reserved_cache
 from sdsbench.evaluation.static_step import StaticStep
-from tests.models.folders import NEW, OTHERS, random_model
+from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, random_model
 
 META = torch.device("meta")
 KINDS = [
@@ -20,9 +20,9 @@ KINDS = [
 ]  # fmt: skip
 
 
-def make_a_step(kind: str, **changes: Any) -> None:
-    """Of a model in bf16: a value that is read, or a tensor of main memory that meets one of the device, raises."""
-    facts = {**NEW, **OTHERS}[kind] | changes
+def run_static_step(kind: str, **changes: Any) -> None:
+    """Run one step of a bf16 model on the meta device, where reading a value or mixing devices raises."""
+    facts = {**PACKED_DECODERS, **PADDED_DECODERS}[kind] | changes
     model = random_model(kind, {**facts, "sliding_window": 4096} if facts.get("sliding_window") else facts)
     model.to(META, torch.bfloat16)
     config, rows, columns, capacity = model.config, 3, 5, 64
@@ -41,11 +41,11 @@ def make_a_step(kind: str, **changes: Any) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_static_step_reads_no_value(kind: str) -> None:
-    make_a_step(kind)
+    run_static_step(kind)
 
 
 @torch.inference_mode()
-def test_rotations_that_depend_on_the_longest_row_are_no_graph() -> None:
-    """That this would show: they compare a value. On CUDA such a model is decoded kernel by kernel."""
+def test_rotations_that_depend_on_the_longest_row_read_a_value() -> None:
+    """So the test above can fail. On CUDA such a model is decoded with plain steps."""
     with pytest.raises(RuntimeError, match="meta tensors"):
-        make_a_step("qwen2", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})
+        run_static_step("qwen2", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})

@@ -1,4 +1,4 @@
-"""kill -9, full disks and read-only folders: what was finished stays as it was."""
+"""kill -9, full disks and read-only disks: finished runs stay intact, and unfinished ones can be continued."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.sweeps.tools import TINY, tiny_plan
 from tests.tools import QUIET
 
 
-def test_short_campaign_of_kills(tmp_path: Path) -> None:
-    """The form of CI: 2 runs, 3 kills; the long one (20 runs, 50 kills) is the script's default."""
+def test_killed_runs_end_bitwise_equal_to_uninterrupted_ones(tmp_path: Path) -> None:
+    """A short campaign for CI; the script's default is 20 runs and 50 kills."""
     command = [
         sys.executable,
         str(ROOT / "scripts" / "fault_campaign.py"),
@@ -42,7 +42,7 @@ def test_short_campaign_of_kills(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 600 kB, where this test may mount one."""
+    """A file system of 600 kB; the test is skipped where it may not be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
@@ -54,7 +54,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_ends_the_sweep_cleanly(
+def test_sweep_on_a_full_disk_keeps_finished_runs_and_completes_elsewhere(
     small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     plan = tiny_plan(tmp_path, "method=lora", "method.rank=2", "train.save=adapter", "seed=range(0,8)")
@@ -68,15 +68,17 @@ def test_a_full_disk_ends_the_sweep_cleanly(
     done = [state for state in States(plan, root).all() if state.state == "done"]
     assert 0 < len(done) < 8, counts
     assert counts.keys() <= {"done", "not started", "preempted", "stopped"}
-    again = tmp_path / "moved"
-    subprocess.run(["cp", "-r", str(root), str(again)], check=True)
-    assert main(["sweep", str(plan.folder), f"output_root={again}"]) == 0
-    assert States(plan, again).counts() == {"done": 8}
-    for state in done:  # runs that were finished are not touched
-        assert state.record == read_record(again / str(state.identity) / "record.json")
+    moved = tmp_path / "moved"
+    subprocess.run(["cp", "-r", str(root), str(moved)], check=True)
+    assert main(["sweep", str(plan.folder), f"output_root={moved}"]) == 0
+    assert States(plan, moved).counts() == {"done": 8}
+    for state in done:  # the records of finished runs are unchanged
+        assert state.record == read_record(moved / str(state.identity) / "record.json")
 
 
-def test_a_read_only_disk_is_refused(small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_read_only_disk_ends_commands_with_its_message(
+    small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     plan = tiny_plan(tmp_path, "seed=0,1")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     root = f"output_root={small_disk / 'runs'}"
@@ -88,7 +90,7 @@ def test_a_read_only_disk_is_refused(small_disk: Path, tmp_path: Path, capfd: py
         assert "Read-only file system" in text and "Traceback" not in text
 
 
-def test_no_room_for_a_plan(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_without_room_on_the_disk_leaves_no_files(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "model=micro", "seed=range(0,200)", "--folder", str(small_disk / "plans" / "p")]) == 4
     assert "disk refuses" in capsys.readouterr().err
     assert list((small_disk / "plans").iterdir()) == []
@@ -96,21 +98,23 @@ def test_no_room_for_a_plan(small_disk: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 @pytest.mark.parametrize("nth", [1, 3, 5])
-def test_a_write_that_fails_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, nth: int) -> None:
-    """Fault injection for machines where nothing can be mounted: the nth flush of a run fails, and all after it."""
+def test_failed_write_leaves_no_temporary_files_and_the_run_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, nth: int
+) -> None:
+    """Needs no mounted disk: the nth flush of a run to disk fails, and all later ones."""
     plan: Plan = tiny_plan(tmp_path, "seed=0", "train.checkpoint_every=1")
     (name,) = plan.manifest.runs
     flush, count = os.fsync, 0
 
-    def failing(handle: int) -> None:
+    def failing_flush(handle: int) -> None:
         nonlocal count
         count += 1
         if count >= nth:
             raise OSError(code, os.strerror(code))
         flush(handle)
 
-    with monkeypatch.context() as broken:
-        broken.setattr(files.os, "fsync", failing)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", failing_flush)
         with pytest.raises(DiskRefuses, match=os.strerror(code)):
             execute(plan.configuration(name, {}), QUIET)
     leftovers = [path.name for path in (tmp_path / "runs" / name).rglob(".*")]

@@ -1,4 +1,4 @@
-"""LoRA, rsLoRA, DoRA, PiSSA and OLoRA against peft: forward, gradients and 20 AdamW steps in fp32."""
+"""LoRA, rsLoRA, DoRA, PiSSA and OLoRA against peft: outputs, gradients and 20 AdamW steps in fp32."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from sdsbench.methods.layer import AdaptedLinear
-from tests.methods.tiny import FAMILIES, logits, start, tiny_model
+from tests.methods.tiny import FAMILIES, logits, tiny_model, tiny_session
 
 PEFT_KEYS = {
     "lora": {},
@@ -22,62 +22,64 @@ STEPS = 20
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", PEFT_KEYS)
 def test_equal_to_peft_over_20_steps(name: str, family: str) -> None:
-    ours = start(name, family, **({"svd": "exact", "alpha": 4.0} if name == "pissa" else {"alpha": 8.0}))
+    session = tiny_session(name, family, **({"svd": "exact", "alpha": 4.0} if name == "pissa" else {"alpha": 8.0}))
     config = LoraConfig(
-        r=4, lora_alpha=int(ours.method.config.alpha), target_modules=list(ours.layers), **PEFT_KEYS[name]
+        r=4, lora_alpha=int(session.method.config.alpha), target_modules=list(session.layers), **PEFT_KEYS[name]
     )
-    theirs = get_peft_model(tiny_model(family), config)
-    pairs = _pairs(ours.layers, theirs)
+    peft_model = get_peft_model(tiny_model(family), config)
+    pairs = tensor_pairs(session.layers, peft_model)
     with torch.no_grad():
-        for mine, his in pairs.values():
-            if "init_lora_weights" in PEFT_KEYS[name]:  # both factorised W0 themselves: equal up to the signs of pairs
-                sign = torch.sign((mine * his).sum(1 if mine.shape[0] == 4 else 0))
-                mine.copy_(mine * (sign.unsqueeze(1) if mine.shape[0] == 4 else sign))
-                assert torch.allclose(mine, his, atol=1e-5)
-            his.copy_(mine)
-    _close(logits(ours.model, ours.batch), logits(theirs, ours.batch))
+        for own, other in pairs.values():
+            if "init_lora_weights" in PEFT_KEYS[name]:  # equal up to the signs of pairs of vectors
+                sign = torch.sign((own * other).sum(1 if own.shape[0] == 4 else 0))
+                own.copy_(own * (sign.unsqueeze(1) if own.shape[0] == 4 else sign))
+                assert torch.allclose(own, other, atol=1e-5)
+            other.copy_(own)
+    assert_close(logits(session.model, session.batch), logits(peft_model, session.batch))
 
-    optimizer = torch.optim.AdamW([his for _, his in pairs.values()], lr=1e-3, weight_decay=0)
+    optimizer = torch.optim.AdamW([other for _, other in pairs.values()], lr=1e-3, weight_decay=0)
     for step in range(STEPS):
         optimizer.zero_grad()
-        loss = theirs(**ours.batch).loss
+        loss = peft_model(**session.batch).loss
         loss.backward()
-        assert ours.train(1, lr=1e-3)[0] == pytest.approx(loss.item(), rel=1e-6, abs=1e-6)
-        for key, (mine, his) in pairs.items():
-            if "key" in key or "k_proj" in key:  # softmax hardly sees key factors: Adam divides noise by noise
+        assert session.train(1, lr=1e-3)[0] == pytest.approx(loss.item(), rel=1e-6, abs=1e-6)
+        for key, (own, other) in pairs.items():
+            if "key" in key or "k_proj" in key:  # keys have tiny gradients, of which Adam amplifies rounding
                 continue
             if step == 0:
-                _close(mine.grad, his.grad)
+                assert_close(own.grad, other.grad)
         optimizer.step()
-    _close(logits(ours.model, ours.batch), logits(theirs, ours.batch), tolerance=3e-6)
+    assert_close(logits(session.model, session.batch), logits(peft_model, session.batch), tolerance=3e-6)
 
 
-def test_dora_drops_the_input_of_both_products_as_peft() -> None:
-    """One mask for both libraries: the training loss and all gradients, at magnitudes other than rownorm."""
-    ours = start("dora", alpha=8.0, dropout=0.3, drop_base=True)
-    config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.3, target_modules=list(ours.layers), use_dora=True)
-    theirs = get_peft_model(tiny_model("decoder"), config).train()
-    for name, layer in ours.layers.items():
-        theirs.base_model.model.get_submodule(name).lora_dropout["default"] = _Dropped(layer)
-    pairs = _pairs(ours.layers, theirs)
+def test_dora_with_drop_base_equals_peft_under_dropout() -> None:
+    """Loss and all gradients under the same mask, with magnitudes that differ from the row norms."""
+    session = tiny_session("dora", alpha=8.0, dropout=0.3, drop_base=True)
+    config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.3, target_modules=list(session.layers), use_dora=True)
+    peft_model = get_peft_model(tiny_model("decoder"), config).train()
+    for name, layer in session.layers.items():
+        peft_model.base_model.model.get_submodule(name).lora_dropout["default"] = DropoutWithMaskOfLayer(layer)
+    pairs = tensor_pairs(session.layers, peft_model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for mine, his in pairs.values():
-            his.copy_(mine.mul_(1.5).add_(0.1 * torch.randn(mine.shape, generator=generator)))
-    losses = [model(**ours.batch).loss for model in (ours.model, theirs)]
+        for own, other in pairs.values():
+            other.copy_(own.mul_(1.5).add_(0.1 * torch.randn(own.shape, generator=generator)))
+    losses = [model(**session.batch).loss for model in (session.model, peft_model)]
     torch.autograd.backward(losses)
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
-    for mine, his in pairs.values():
-        _close(mine.grad, his.grad, tolerance=1e-5)
-    plain = start("dora", alpha=8.0, dropout=0.3)
+    for own, other in pairs.values():
+        assert_close(own.grad, other.grad, tolerance=1e-5)
+    plain = tiny_session("dora", alpha=8.0, dropout=0.3)
     with torch.no_grad():
-        for (mine, _), (other, _) in zip(pairs.values(), _pairs(plain.layers, theirs).values(), strict=True):
-            other.copy_(mine)
-    assert abs(plain.model(**plain.batch).loss.item() - losses[1].item()) > 1e-3, "other than the update's input alone"
+        for (own, _), (target, _) in zip(pairs.values(), tensor_pairs(plain.layers, peft_model).values(), strict=True):
+            target.copy_(own)
+    assert abs(plain.model(**plain.batch).loss.item() - losses[1].item()) > 1e-3, (
+        "dropping only the input of B A gives another loss"
+    )
 
 
-class _Dropped(torch.nn.Module):
-    """peft's dropout of a layer with the mask that our layer draws."""
+class DropoutWithMaskOfLayer(torch.nn.Module):
+    """Replaces peft's dropout in a layer by the mask that this package's layer draws."""
 
     def __init__(self, layer: AdaptedLinear) -> None:
         super().__init__()
@@ -88,10 +90,11 @@ class _Dropped(torch.nn.Module):
         return self.call(1.0, len(x_tn), None).dropped(x_tn).view_as(x)
 
 
-def _pairs(layers, theirs) -> dict:
+def tensor_pairs(layers, peft_model) -> dict:
+    """Name -> (tensor of this package's layer, the same tensor of peft's)."""
     pairs = {}
     for name, layer in layers.items():
-        module = theirs.base_model.model.get_submodule(name)
+        module = peft_model.base_model.model.get_submodule(name)
         pairs[f"{name}.A"] = layer.A, module.lora_A["default"].weight
         pairs[f"{name}.B"] = layer.B, module.lora_B["default"].weight
         if hasattr(layer, "magnitude"):
@@ -99,5 +102,5 @@ def _pairs(layers, theirs) -> dict:
     return pairs
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-6) -> None:
+def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-6) -> None:
     assert (found - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max()))

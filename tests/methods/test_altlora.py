@@ -1,4 +1,4 @@
-"""AltLoRA against dense least squares in fp64: its projections, its momentum, its turns; and what clipping sees."""
+"""AltLoRA against dense least squares in fp64: projections, momentum and turns; and clipping of its gradients."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from sdsbench.methods.base import build, lookup
-from tests.methods.tiny import Session, start, tiny_model
-from tests.training.test_side_by_side import member
+from tests.methods.tiny import Session, tiny_model, tiny_session
+from tests.training.test_side_by_side import make_member
 
 BETA1, BETA2 = 0.8, 0.9
 
 
-def nearest(held_dr: Tensor, target_dn: Tensor) -> Tensor:
+def least_squares(held_dr: Tensor, target_dn: Tensor) -> Tensor:
     """argmin_X |held X - target|_F, by a dense least-squares solver."""
     return torch.linalg.lstsq(held_dr, target_dn).solution
 
 
-def session_of(**keys: object) -> Session:
-    """In fp64 and with hardly any damping, so that the closed forms hold."""
-    return start("altlora", dtype=torch.float64, damping=1e-14, betas=[BETA1, BETA2], alpha=12.0, **keys)
+def undamped_session(**keys: object) -> Session:
+    """A session in fp64 with hardly any damping, so that the closed forms hold."""
+    return tiny_session("altlora", dtype=torch.float64, damping=1e-14, betas=[BETA1, BETA2], alpha=12.0, **keys)
 
 
 def train_one_step(session: Session, lr: float) -> dict[str, Tensor]:
-    """Train one step; returns dL/dW_mn of every layer at its start."""
+    """Train one step; returns dL/dW_mn of every layer before the step."""
     gradients: dict[str, Tensor] = {}
     for name, layer in session.layers.items():
         layer.gradient_sink = partial(gradients.__setitem__, name)
@@ -36,7 +36,7 @@ def train_one_step(session: Session, lr: float) -> dict[str, Tensor]:
 
 
 class Reference:
-    """AltLoRA on one layer by its definition: whole gradients, least squares, B's turn first."""
+    """AltLoRA on one layer by its definition: dense gradients, least squares, and B moves first."""
 
     def __init__(self, layer, per_turn: int, second_moment: bool) -> None:
         self.s, self.per_turn, self.second_moment = 12.0 / 4, per_turn, second_moment
@@ -52,10 +52,10 @@ class Reference:
             held_dr, target_dn = self.s * self.factor["B"], gradient_mn
         else:  # |s X A - G| = |s A^T X^T - G^T|
             held_dr, target_dn = self.s * self.factor["A"].T, gradient_mn.T
-        projected_rn = nearest(held_dr, target_dn)
-        then = self.momentum.get(moving)
-        moved_dn = torch.zeros_like(target_dn) if then is None else self.held[moving] @ then
-        self.momentum[moving] = BETA1 * nearest(held_dr, moved_dn) + (1 - BETA1) * projected_rn
+        projected_rn = least_squares(held_dr, target_dn)
+        previous = self.momentum.get(moving)
+        moved_dn = torch.zeros_like(target_dn) if previous is None else self.held[moving] @ previous
+        self.momentum[moving] = BETA1 * least_squares(held_dr, moved_dn) + (1 - BETA1) * projected_rn
         self.held[moving] = held_dr
         self.square[moving] = BETA2 * self.square.get(moving, 0) + (1 - BETA2) * projected_rn**2
         self.count[moving] += 1
@@ -67,8 +67,8 @@ class Reference:
 
 @pytest.mark.parametrize("second_moment", (False, True))
 @pytest.mark.parametrize("per_turn", (1, 3))
-def test_equals_its_definition(per_turn: int, second_moment: bool) -> None:
-    session = session_of(steps_per_turn=per_turn, second_moment=second_moment)
+def test_steps_equal_the_definition(per_turn: int, second_moment: bool) -> None:
+    session = undamped_session(steps_per_turn=per_turn, second_moment=second_moment)
     references = {name: Reference(layer, per_turn, second_moment) for name, layer in session.layers.items()}
     lr = 1e-3 if second_moment else 0.1
     for step in range(1, 10):
@@ -80,14 +80,19 @@ def test_equals_its_definition(per_turn: int, second_moment: bool) -> None:
                 assert (found - expected).norm() < 1e-5 * expected.norm(), (step, name, factor)
 
 
-def test_both_factors_move_as_in_the_code_of_sds_lora_s_author() -> None:
-    """Five steps of trainer.py's altlora_step, written out: A first, then B at the new A; s is in no step's size."""
+def test_moves_both_equals_the_code_of_sds_lora_author() -> None:
+    """Five steps of trainer.py's altlora_step, written out: A moves first, then B at the new A; s is in no step."""
     lr, damping, identity_rr = 1e-3, 1e-6, torch.eye(4, dtype=torch.float64)
-    session = start("altlora", dtype=torch.float64, moves="both", second_moment=True, alpha=12.0)
-    own = {name: {key: getattr(layer, key).detach().clone() for key in "AB"} for name, layer in session.layers.items()}
-    state = {n: {k: torch.zeros_like(of[k[-1]]) for k in ("mA", "mB", "vA", "vB", "oA", "oB")} for n, of in own.items()}
+    session = tiny_session("altlora", dtype=torch.float64, moves="both", second_moment=True, alpha=12.0)
+    factors = {
+        name: {key: getattr(layer, key).detach().clone() for key in "AB"} for name, layer in session.layers.items()
+    }
+    state = {
+        n: {k: torch.zeros_like(current[k[-1]]) for k in ("mA", "mB", "vA", "vB", "oA", "oB")}
+        for n, current in factors.items()
+    }
 
-    def moved(
+    def moved_factor(
         step: int, factor_rn: Tensor, held_mr: Tensor, then_mr: Tensor, momentum: Tensor, square: Tensor, g: Tensor
     ):
         inverse_rr = torch.linalg.inv(held_mr.T @ held_mr + damping * identity_rr)
@@ -100,21 +105,23 @@ def test_both_factors_move_as_in_the_code_of_sds_lora_s_author() -> None:
     for step in range(1, 6):
         gradients = train_one_step(session, lr)
         for name, layer in session.layers.items():
-            of, was, g_mn = own[name], state[name], 3.0 * gradients[name]
-            ga_rn, gb_mr = of["B"].T @ g_mn, g_mn @ of["A"].T
-            a_rn, was["mA"], was["vA"] = moved(step, of["A"], of["B"], was["oB"], was["mA"], was["vA"], ga_rn)
-            turned = (was["oA"].T, was["mB"].T, was["vB"].T, gb_mr.T)
-            b_rm, momentum_rm, square_rm = moved(step, of["B"].T, a_rn.T, *turned)
-            was |= {"mB": momentum_rm.T, "vB": square_rm.T, "oB": of["B"], "oA": a_rn}
-            of |= {"A": a_rn, "B": b_rm.T}
+            current, previous, g_mn = factors[name], state[name], 3.0 * gradients[name]
+            ga_rn, gb_mr = current["B"].T @ g_mn, g_mn @ current["A"].T
+            a_rn, previous["mA"], previous["vA"] = moved_factor(
+                step, current["A"], current["B"], previous["oB"], previous["mA"], previous["vA"], ga_rn
+            )
+            turned = (previous["oA"].T, previous["mB"].T, previous["vB"].T, gb_mr.T)
+            b_rm, momentum_rm, square_rm = moved_factor(step, current["B"].T, a_rn.T, *turned)
+            previous |= {"mB": momentum_rm.T, "vB": square_rm.T, "oB": current["B"], "oA": a_rn}
+            current |= {"A": a_rn, "B": b_rm.T}
             for key in "AB":
-                torch.testing.assert_close(getattr(layer, key).detach(), of[key], rtol=1e-6, atol=1e-10)
+                torch.testing.assert_close(getattr(layer, key).detach(), current[key], rtol=1e-6, atol=1e-10)
 
 
 def test_weight_moves_along_the_projected_gradient() -> None:
-    """W moves by -eta G P_A on B's turn and by -eta P_B G on A's, whatever alpha: no singular value of A or B in it."""
+    """W moves by -eta G P_A when B moves and by -eta P_B G when A moves, for every alpha."""
     for alpha in (2.0, 40.0):
-        session = start("altlora", dtype=torch.float64, damping=1e-14, betas=[0.0, 0.999], alpha=alpha)
+        session = tiny_session("altlora", dtype=torch.float64, damping=1e-14, betas=[0.0, 0.999], alpha=alpha)
         lr = 0.1
         for step in (1, 2, 3, 4):
             before = {name: session.method.delta(layer).detach() for name, layer in session.layers.items()}
@@ -129,8 +136,8 @@ def test_weight_moves_along_the_projected_gradient() -> None:
 
 
 @pytest.mark.parametrize("per_turn", (1, 3))
-def test_one_factor_moves_at_a_time_and_B_first(per_turn: int) -> None:
-    session = start("altlora", steps_per_turn=per_turn)
+def test_one_factor_moves_at_a_time_and_b_first(per_turn: int) -> None:
+    session = tiny_session("altlora", steps_per_turn=per_turn)
     for step in range(1, 4 * per_turn + 1):
         before = {name: (layer.A.detach().clone(), layer.B.detach().clone()) for name, layer in session.layers.items()}
         session.train(1)
@@ -140,7 +147,7 @@ def test_one_factor_moves_at_a_time_and_B_first(per_turn: int) -> None:
             assert torch.equal(layer.B, before[name][1]) != moves_b
 
 
-def test_turns_are_counted_for_each_factor() -> None:
+def test_steps_are_counted_for_each_factor() -> None:
     method = build(lookup("altlora")[1](name="altlora", steps_per_turn=2))
     found = [method.turn(step) for step in range(1, 9)]
     assert [moving for moving, _, _ in found] == list("BBAABBAA")
@@ -148,20 +155,20 @@ def test_turns_are_counted_for_each_factor() -> None:
     assert all({moving, resting} == {"A", "B"} for moving, resting, _ in found)
 
 
-def test_memory_is_that_of_lora_under_adam() -> None:
-    """Momentum and the other factor's last place, r(m + n) numbers each, and nothing from a second optimizer."""
-    session = start("altlora")
+def test_state_is_as_large_as_that_of_lora_under_adam() -> None:
+    """The momentum and the previous values of the other factor: r(m + n) numbers each."""
+    session = tiny_session("altlora")
     for layer in session.layers.values():
         m, n = layer.shape
         assert sum(buffer.numel() for buffer in layer.buffers()) == 2 * 4 * (m + n)
-        assert set(layer.method_tensors()) == {"A", "B"}, "saved adapters carry none of it"
+        assert set(layer.method_tensors()) == {"A", "B"}, "saved adapters hold none of the state"
 
 
-def test_clipping_limits_the_raw_gradient() -> None:
-    """The norm that train.clip_norm sees is that of LoRA at the same point, whatever AltLoRA makes of the gradient."""
+def test_clipping_uses_the_norm_of_the_raw_gradient() -> None:
+    """The norm that is compared with train.clip_norm equals LoRA's at the same weights."""
     norms, moved = {}, {}
     for name, clip_norm in (("lora", None), ("altlora", None), ("altlora", 0.01)):
-        run = member(tiny_model("decoder"), name, seed=0, lr=0.1)
+        run = make_member(tiny_model("decoder"), name, seed=0, lr=0.1)
         config = run.training.config.model_copy(update={"clip_norm": clip_norm})
         norms[name, clip_norm] = dataclasses.replace(run.training, config=config).step(run.state).grad_norm
         moved[name, clip_norm] = torch.cat([layer.B.detach().flatten() for layer in run.state.layers.values()])

@@ -1,4 +1,4 @@
-"""Names and shapes from configuration files against real modules on the meta device, and the papers' counts."""
+"""Layers from shipped configurations equal those of real models on the meta device, and counts equal the papers'."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COUNTS = Path(__file__).parents[2] / "results" / "paper" / "parameter_counts.csv
 TARGETS = {"roberta_large": ["query", "value", "attention.output.dense", "output.dense"]}
 
 
-def on_meta(config: dict, model_class=None) -> nn.Module:
+def model_on_meta(config: dict, model_class=None) -> nn.Module:
     hf_config = AutoConfig.for_model(**config)
     if model_class is None:
         encoder = AutoModelForSequenceClassification if "bert" in config["model_type"] else AutoModelForCausalLM
@@ -37,15 +37,15 @@ def on_meta(config: dict, model_class=None) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layers_of_shipped_architectures_are_the_real_ones(name: str) -> None:
+def test_layers_of_shipped_architectures_equal_those_of_the_model(name: str) -> None:
     facts = shipped(name)
-    real = {key: m for key, m in on_meta(facts).named_modules() if isinstance(m, nn.Linear)}
+    linears = {key: m for key, m in model_on_meta(facts).named_modules() if isinstance(m, nn.Linear)}
     assert list(linear_layers(facts, "decoder").items()) == [
-        (key, tuple(linear.weight.shape)) for key, linear in real.items()
+        (key, tuple(linear.weight.shape)) for key, linear in linears.items()
     ]
 
 
-def test_layers_of_any_architecture_are_read_from_the_model_once(
+def test_layers_of_other_architectures_are_read_from_the_model_and_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path))
@@ -57,7 +57,9 @@ def test_layers_of_any_architecture_are_read_from_the_model_once(
     assert list(linear_layers(facts, "decoder").items()) == list(found.items())
 
 
-def test_what_cannot_be_adapted_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_and_oversized_architectures_are_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path))
     with pytest.raises(Unavailable, match="no_such_type"):
         linear_layers({"model_type": "no_such_type"}, "decoder")
@@ -67,16 +69,16 @@ def test_what_cannot_be_adapted_is_refused_with_the_reason(tmp_path: Path, monke
         shipped("mistral")
 
 
-def _rows() -> list[dict[str, str]]:
+def published_counts() -> list[dict[str, str]]:
     return list(csv.DictReader(COUNTS.open())) if COUNTS.exists() else []
 
 
-@pytest.mark.parametrize("name", sorted({row["model"] for row in _rows()}))
-def test_trainable_counts_are_the_papers(name: str) -> None:
+@pytest.mark.parametrize("name", sorted({row["model"] for row in published_counts()}))
+def test_trainable_parameter_counts_equal_the_papers(name: str) -> None:
     config = shipped(name)
-    for row in (row for row in _rows() if row["model"] == name):
+    for row in (row for row in published_counts() if row["model"] == name):
         full = row["method"] == "full_ft"
-        model = on_meta(config, AutoModel if name == "roberta_large" else AutoModelForCausalLM)
+        model = model_on_meta(config, AutoModel if name == "roberta_large" else AutoModelForCausalLM)
         keys = {} if full else {"rank": int(row["rank"])}
         targets = ["all-linear"] if full else TARGETS.get(name, ["all-linear"])
         method = build(lookup(row["method"])[1](name=row["method"], targets=targets, **keys))
@@ -85,5 +87,5 @@ def test_trainable_counts_are_the_papers(name: str) -> None:
         assert trainable == int(row["trainable_parameters"]), row
 
 
-def test_counts_are_at_hand() -> None:
-    assert len(_rows()) == 52
+def test_all_published_counts_are_read() -> None:
+    assert len(published_counts()) == 52

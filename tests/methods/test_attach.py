@@ -1,4 +1,4 @@
-"""Targets, initialisation independent of order, refusals, folding."""
+"""Target layers, initial values, merging, scopes of full fine-tuning, PiSSA's start and groups of layers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 from sdsbench.core.errors import ConfigError
 from sdsbench.methods.attach import adapted_layers, attach, group_by_shape, merged, target_layers
-from tests.methods.tiny import logits, make_method, start, tiny_model
+from tests.methods.tiny import logits, make_method, tiny_model, tiny_session
 
 
-def test_all_linear_leaves_heads_and_poolers_alone() -> None:
+def test_all_linear_excludes_heads_and_poolers() -> None:
     for family, heads in (
         ("decoder", {"lm_head"}),
         ("encoder", {"classifier", "bert.pooler.dense"}),
@@ -23,7 +23,7 @@ def test_all_linear_leaves_heads_and_poolers_alone() -> None:
         assert linear - set(target_layers(model, ["all-linear"])) == heads
 
 
-def test_targets_match_whole_endings() -> None:
+def test_targets_match_whole_parts_at_the_end_of_names() -> None:
     names = list(target_layers(tiny_model("encoder"), ["query", "output.dense"]))
     assert len(names) == 6 and "bert.encoder.layer.0.attention.output.dense" in names
     assert len(target_layers(tiny_model("encoder"), ["attention.output.dense"])) == 2
@@ -32,76 +32,69 @@ def test_targets_match_whole_endings() -> None:
     assert [problem.value for problem in caught.value.problems] == ["uery", "nothing"]
 
 
-def test_rank_above_a_layer_is_refused() -> None:
+def test_rank_above_the_smaller_dimension_of_a_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"method\.rank=33.*at most 16"):
         attach(tiny_model("decoder"), make_method("lora", rank=33, targets=["k_proj"]), 0)
 
 
 def test_initial_values_depend_on_seed_and_name_only() -> None:
-    every = start("lora").layers
-    some = start("lora", targets=["up_proj", "q_proj"]).layers
-    other_seed = start("lora", seed=1).layers
-    for name, layer in some.items():
-        assert torch.equal(layer.A, every[name].A)
+    all_linear = tiny_session("lora").layers
+    two_targets = tiny_session("lora", targets=["up_proj", "q_proj"]).layers
+    other_seed = tiny_session("lora", seed=1).layers
+    for name, layer in two_targets.items():
+        assert torch.equal(layer.A, all_linear[name].A)
         assert not torch.equal(layer.A, other_seed[name].A)
-    assert len({layer.A[0, 0].item() for layer in every.values()}) == len(every)
+    assert len({layer.A[0, 0].item() for layer in all_linear.values()}) == len(all_linear)
 
 
 def test_initial_values_are_kaiming_uniform() -> None:
-    layer = start("lora", rank=16, targets=["down_proj"]).layers["model.layers.0.mlp.down_proj"]
+    layer = tiny_session("lora", rank=16, targets=["down_proj"]).layers["model.layers.0.mlp.down_proj"]
     bound = 48**-0.5
     assert 0.95 * bound < layer.A.abs().max() <= bound and layer.B.abs().max() == 0
 
 
 @pytest.mark.parametrize("name", ["lora", "pissa", "dora"])
-def test_merged_copy_leaves_the_model_alone(name: str) -> None:
-    session = start(name)
+def test_merging_does_not_change_the_model(name: str) -> None:
+    session = tiny_session(name)
     session.train(2)
     before = logits(session.model, session.batch)
     state = copy.deepcopy(session.model.state_dict())
-    plain = merged(session.model)
-    assert not adapted_layers(plain) and adapted_layers(session.model) == session.layers
+    merged_model = merged(session.model)
+    assert not adapted_layers(merged_model) and adapted_layers(session.model) == session.layers
     assert torch.equal(logits(session.model, session.batch), before)
     assert all(torch.equal(tensor, session.model.state_dict()[key]) for key, tensor in state.items())
 
 
-def test_merged_keeps_tied_weights_tied_and_dtype() -> None:
+def test_merged_model_keeps_tied_weights_and_dtype() -> None:
     model = tiny_model("decoder", torch.bfloat16)
     model.config.tie_word_embeddings = True
     model.tie_weights()
     attach(model, make_method("lora"), 0)
-    plain = merged(model)
-    assert plain.lm_head.weight is plain.model.embed_tokens.weight
-    assert {parameter.dtype for parameter in plain.parameters()} == {torch.bfloat16}
+    merged_model = merged(model)
+    assert merged_model.lm_head.weight is merged_model.model.embed_tokens.weight
+    assert {parameter.dtype for parameter in merged_model.parameters()} == {torch.bfloat16}
 
 
-def test_training_leaves_base_weights_alone() -> None:
-    session = start("lora")
+def test_training_does_not_change_base_weights() -> None:
+    session = tiny_session("lora")
     session.train(2)
     base = dict(tiny_model("decoder").named_parameters())
     assert all(torch.equal(layer.weight, base[f"{name}.weight"]) for name, layer in session.layers.items())
 
 
-def test_full_fine_tuning_scopes() -> None:
-    everything = start("full_ft")
+def test_full_fine_tuning_trains_the_layers_of_its_scope() -> None:
+    everything = tiny_session("full_ft")
     assert len(everything.trainable()) == len(list(everything.model.parameters()))
-    targets = start("full_ft", scope="targets", targets=["q_proj", "v_proj"], family="decoder")
+    targets = tiny_session("full_ft", scope="targets", targets=["q_proj", "v_proj"], family="decoder")
     assert {name.split(".")[-2] for name in targets.trainable()} == {"q_proj", "v_proj"}
-    assert {name.split(".")[-1] for name in start("full_ft", "encoder", scope="targets").trainable()} == {"weight"}
-
-
-def test_pissa_does_not_touch_the_models_own_weight() -> None:
-    model = tiny_model("decoder")
-    weights = {
-        name: (linear.weight, linear.weight.clone()) for name, linear in target_layers(model, ["all-linear"]).items()
+    assert {name.split(".")[-1] for name in tiny_session("full_ft", "encoder", scope="targets").trainable()} == {
+        "weight"
     }
-    attach(model, make_method("pissa"), 0)
-    assert all(torch.equal(parameter, copied) for parameter, copied in weights.values())
 
 
 @pytest.mark.parametrize("svd", ["fast", "exact"])
 def test_pissa_starts_at_the_leading_singular_part(svd: str) -> None:
-    session = start("pissa", alpha=8.0, svd=svd, svd_iterations=12, svd_oversampling=8)
+    session = tiny_session("pissa", alpha=8.0, svd=svd, svd_iterations=12, svd_oversampling=8)
     for name, layer in session.layers.items():
         weight = tiny_model("decoder").get_submodule(name).weight.detach()
         u, s, vh = torch.linalg.svd(weight)
@@ -111,33 +104,33 @@ def test_pissa_starts_at_the_leading_singular_part(svd: str) -> None:
         torch.testing.assert_close(layer.weight + product, weight, rtol=0, atol=1e-5)
 
 
-def test_pissa_reports_the_rounding_of_its_residual() -> None:
-    exact, rounded = start("pissa"), start("pissa", dtype=torch.bfloat16)
+def test_pissa_records_the_rounding_of_its_residual() -> None:
+    exact, rounded = tiny_session("pissa"), tiny_session("pissa", dtype=torch.bfloat16)
     assert exact.facts["residual_rounding_max"] == 0
     assert 1e-4 < rounded.facts["residual_rounding_mean"] <= rounded.facts["residual_rounding_max"] < 1e-2
 
 
-def test_groups_hold_equal_shapes() -> None:
-    session = start("lora")
+def test_layers_are_grouped_by_shape() -> None:
+    session = tiny_session("lora")
     groups = group_by_shape(session.layers)
     assert sorted(len(group) for group in groups) == [2, 4, 4, 4]
     assert all(len({layer.shape for layer in group}) == 1 for group in groups)
 
 
-def test_batches_on_the_cpu_stay_small(monkeypatch) -> None:
+def test_small_batches_on_the_cpu_do_not_change_losses(monkeypatch) -> None:
     from sdsbench.methods import linear_algebra
 
-    session = start("sds_lora", refresh="every")
+    session = tiny_session("sds_lora", refresh="every")
     monkeypatch.setattr(linear_algebra, "CPU_BATCH", 3 * 64 * 4)
     assert sorted(len(group) for group in group_by_shape(session.layers)) == [1, 2, 2, 2, 3, 4]
-    whole = start("sds_lora", refresh="every")
-    cut_losses = session.train(5)
+    unlimited = tiny_session("sds_lora", refresh="every")
+    limited_losses = session.train(5)
     monkeypatch.undo()
-    assert cut_losses == whole.train(5), "how layers are batched does not change numbers"
+    assert limited_losses == unlimited.train(5), "the batching of layers changes no number"
 
 
-def test_dora_norm_equals_the_dense_norm() -> None:
-    session = start("dora", alpha=8.0)
+def test_dora_row_norm_equals_the_dense_norm() -> None:
+    session = tiny_session("dora", alpha=8.0)
     session.train(5)
     for layer in session.layers.values():
         dense = (layer.weight + session.method.scale() * layer.B @ layer.A).norm(dim=1)

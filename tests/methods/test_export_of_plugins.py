@@ -1,4 +1,4 @@
-"""Saved adapters of methods that keep modules inside their layers: every tensor comes back or the file is refused."""
+"""Saved adapters of methods with modules inside of layers, and methods that train nothing or wrap no layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.methods.tiny import logits, tiny_batch, tiny_model
 
 @register("toy_router", LowRankConfig)
 class Router(Method):
-    """A method whose trained values lie in a module of their own: names with dots."""
+    """A method whose trained tensors are in a module of the layer, so that their names have dots."""
 
     def create(self, layer: Any, generator: torch.Generator) -> None:
         m, n = layer.shape
@@ -31,24 +31,24 @@ class Router(Method):
         return [(layer.router["up"], layer.router["down"])]
 
 
-def attached(seed: int) -> tuple[nn.Module, dict, Method]:
+def model_with_router(seed: int) -> tuple[nn.Module, dict, Method]:
     model, method = tiny_model("decoder"), build(LowRankConfig(name="toy_router", rank=2))
     return model, attach(model, method, seed), method
 
 
-def test_names_with_dots_come_back(tmp_path: Path) -> None:
-    model, layers, method = attached(0)
+def test_tensors_with_dots_in_their_names_are_saved_and_loaded(tmp_path: Path) -> None:
+    model, layers, method = model_with_router(0)
     with torch.no_grad():
         for layer in layers.values():
             layer.router["up"].fill_(0.1)
     save_adapter(tmp_path, layers, method)
-    again, their_layers, theirs = attached(1)
-    assert load_adapter(tmp_path, their_layers, theirs) == {}
-    assert torch.equal(logits(again, tiny_batch("decoder")), logits(model, tiny_batch("decoder")))
+    loaded_model, loaded_layers, loaded_method = model_with_router(1)
+    assert load_adapter(tmp_path, loaded_layers, loaded_method) == {}
+    assert torch.equal(logits(loaded_model, tiny_batch("decoder")), logits(model, tiny_batch("decoder")))
 
 
-def test_a_tensor_without_a_place_is_refused(tmp_path: Path) -> None:
-    _, layers, method = attached(0)
+def test_unknown_tensor_in_a_file_is_refused(tmp_path: Path) -> None:
+    _, layers, method = model_with_router(0)
     save_adapter(tmp_path, layers, method)
     path = tmp_path / "adapter.safetensors"
     name = next(iter(layers))
@@ -57,20 +57,20 @@ def test_a_tensor_without_a_place_is_refused(tmp_path: Path) -> None:
         load_adapter(tmp_path, layers, method)
 
 
-def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
+def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
     shared = torch.arange(6.0)
     save_tensors(tmp_path / "a.safetensors", {"whole": shared, "part": shared[:3], "again": shared})
     found = load_file(tmp_path / "a.safetensors")
     assert found["part"].tolist() == [0, 1, 2] and found["again"].tolist() == found["whole"].tolist()
 
 
-def test_drift_of_nothing_is_nothing() -> None:
+def test_merge_drift_without_layers_is_empty() -> None:
     assert merge_drift({}, torch.bfloat16) == {}
 
 
 @register("toy_idle", MethodConfig)
 class Idle(Method):
-    """Wraps no layers and, but for a norm, trains nothing."""
+    """Wraps no layers, and trains norms if the targets are q_proj, else nothing."""
 
     def wraps_layers(self) -> bool:
         return False
@@ -80,7 +80,7 @@ class Idle(Method):
             parameter.requires_grad_(self.config.targets == ["q_proj"] and "norm" in name)
 
 
-def test_a_method_that_trains_nothing_is_refused_and_probes_that_see_nothing_too() -> None:
+def test_methods_without_trained_tensors_and_probes_without_layers_are_refused() -> None:
     with pytest.raises(ConfigError, match="trains something"):
         attach(tiny_model("decoder"), build(MethodConfig(name="toy_idle")), 0)
     model, method = tiny_model("decoder"), build(MethodConfig(name="toy_idle", targets=["q_proj"]))

@@ -1,4 +1,4 @@
-"""The gradient pass: right sums, and memory that does not grow with depth."""
+"""Summed dense gradients: equal to autograd's, with memory that does not grow with depth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdsbench.methods.gradients import summed_gradients
 from tests.methods.tiny import make_method, tiny_batch, tiny_model
 
 
-def test_sums_equal_ordinary_autograd_over_several_batches() -> None:
+def test_summed_gradients_equal_autograd_over_several_batches() -> None:
     batches = [tiny_batch("decoder", seed=seed) for seed in range(3)]
     reference = tiny_model("decoder")
     for batch in batches:
@@ -27,7 +27,7 @@ def test_sums_equal_ordinary_autograd_over_several_batches() -> None:
     assert all(layer.gradient_sink is None and layer.R.grad.abs().max() == 0 for layer in layers.values())
 
 
-def test_sinks_are_removed_when_the_pass_fails() -> None:
+def test_gradient_sinks_are_removed_after_an_error() -> None:
     layers = attach(tiny_model("decoder"), make_method("lora_sb"), 0)
     with pytest.raises(RuntimeError, match="no data"):
         summed_gradients(layers, lambda: (_ for _ in ()).throw(RuntimeError("no data")))
@@ -35,7 +35,7 @@ def test_sinks_are_removed_when_the_pass_fails() -> None:
 
 
 def _peak_bytes(work: Callable[[], None]) -> int:
-    """Most bytes of main memory that torch held at once inside `work`, beyond what it held before."""
+    """Peak of the bytes of main memory that torch allocates inside `work`."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -43,8 +43,8 @@ def _peak_bytes(work: Callable[[], None]) -> int:
     return max(itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
-def _peak(depth: int, with_gradients: bool) -> int:
-    """Peak bytes of one backward pass over two tokens; the accumulators exist before it starts."""
+def _peak_bytes_of_backward(depth: int, with_gradients: bool) -> int:
+    """Peak bytes of one backward pass over two tokens; buffers for sums are allocated before it."""
     model = tiny_model("decoder", layers=depth)
     batch = {key: value[:1, :2] for key, value in tiny_batch("decoder").items()}
     layers = attach(model, make_method("lora_sb"), 0)
@@ -61,16 +61,16 @@ def _peak(depth: int, with_gradients: bool) -> int:
     return peaks[0]
 
 
-def test_extra_memory_is_one_matrix_whatever_the_depth() -> None:
+def test_extra_memory_is_one_matrix_at_every_depth() -> None:
     one_gradient = 4 * 48 * 32
-    extra = {depth: _peak(depth, True) - _peak(depth, False) for depth in (2, 12)}
+    extra = {depth: _peak_bytes_of_backward(depth, True) - _peak_bytes_of_backward(depth, False) for depth in (2, 12)}
     for depth, found in extra.items():
         assert 0.5 * one_gradient < found < 2 * one_gradient, depth
     assert extra[12] == pytest.approx(extra[2], abs=0.1 * one_gradient)
 
 
 @pytest.mark.gpu
-def test_device_memory_is_independent_of_depth() -> None:
+def test_extra_device_memory_does_not_grow_with_depth() -> None:
     extra = {}
     for depth in (2, 12):
         model = tiny_model("decoder", torch.bfloat16, layers=depth).cuda()

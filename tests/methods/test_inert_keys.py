@@ -1,4 +1,4 @@
-"""A key that a method declares without effect has none: three steps with another value have the same losses."""
+"""A key that a method declares to be inert has no effect: six steps with another value have the same losses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from sdsbench.core.section import OnlyWhere, mark_of
 from sdsbench.methods.base import lookup
-from tests.methods.tiny import start
+from tests.methods.tiny import tiny_session
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("full_ft", {"scope": "all"}, {"targets": ["q_proj"]}),
@@ -54,13 +54,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "keys", "changed"), CASES, ids=str)
 def test_inert_keys_change_no_loss(name: str, keys: dict[str, Any], changed: dict[str, Any]) -> None:
-    plain, other = start(name, **keys), start(name, **keys, **changed)
+    plain, other = tiny_session(name, **keys), tiny_session(name, **keys, **changed)
     assert other.method.config.inert() == set(changed)
     assert plain.train(6) == other.train(6)
 
 
-def test_every_condition_has_a_case() -> None:
-    """Every key that a method may declare without effect stands in CASES."""
+def test_every_conditional_key_has_a_case() -> None:
+    """CASES covers every key that its methods may declare to be inert."""
     for name in {case[0] for case in CASES}:
         fields = lookup(name)[1].model_fields
         conditional = {key for key, field in fields.items() if isinstance(mark_of(field), OnlyWhere)}

@@ -1,4 +1,4 @@
-"""The adapted layer against plain autograd, and what it keeps for the backward pass."""
+"""The adapted layer against plain autograd, and the tensors that it saves for the backward pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def make_layer(m: int, n: int, dropout: float = 0.0, bias: bool = True, dtype: t
     return layer.train()
 
 
-def factors(m: int, n: int, widths: list[int], dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:
+def random_branches(
+    m: int, n: int, widths: list[int], dtype: torch.dtype = torch.float32
+) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(2)
     return [
         (torch.randn(m, k, generator=generator).to(dtype), torch.randn(k, n, generator=generator).to(dtype))
@@ -30,7 +32,7 @@ def factors(m: int, n: int, widths: list[int], dtype: torch.dtype = torch.float3
 
 
 def dense_reference(layer, x, branches, scale, rows=None, mask=None):
-    """The same output from separate differentiable products."""
+    """The layer's output by separate products, which autograd differentiates."""
     y = x @ layer.weight.t()
     dropped = x if mask is None else x * mask
     for up, down in branches:
@@ -50,8 +52,8 @@ def dense_reference(layer, x, branches, scale, rows=None, mask=None):
     bias=st.booleans(),
     rows=st.booleans(),
 )
-def test_equals_plain_autograd(m, n, widths, trained, needs_x, bias, rows) -> None:
-    layer, branches = make_layer(m, n, bias=bias), factors(m, n, widths)
+def test_output_and_gradients_equal_plain_autograd(m, n, widths, trained, needs_x, bias, rows) -> None:
+    layer, branches = make_layer(m, n, bias=bias), random_branches(m, n, widths)
     flat = [block for branch in branches for block in branch]
     for index, block in enumerate(flat):
         block.requires_grad_(bool(trained >> index & 1))
@@ -66,15 +68,15 @@ def test_equals_plain_autograd(m, n, widths, trained, needs_x, bias, rows) -> No
         assert not found.requires_grad
         return
     g = torch.randn_like(found)
-    for mine, reference in zip(
+    for found_gradient, expected_gradient in zip(
         torch.autograd.grad(found, leaves, g), torch.autograd.grad(expected, leaves, g), strict=True
     ):
-        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found_gradient, expected_gradient, rtol=1e-5, atol=1e-5)
 
 
 def test_leading_dimensions_are_kept() -> None:
     layer = make_layer(3, 4)
-    branches = factors(3, 4, [2])
+    branches = random_branches(3, 4, [2])
     layer.method.forward = lambda adapted, x_tn: adapted.low_rank_forward(x_tn, branches, 1.0)
     x = torch.randn(2, 5, 4, dtype=torch.float64)
     torch.testing.assert_close(layer(x), dense_reference(layer, x, branches, 1.0))
@@ -90,8 +92,8 @@ def test_magnitude_of_zero_has_gradient_zero() -> None:
     assert magnitude.grad[1] == 0 and magnitude.grad.isfinite().all()
 
 
-def test_dropout_drops_the_update_only_and_repeats_its_mask() -> None:
-    layer, branches = make_layer(6, 50, dropout=0.3), factors(6, 50, [2])
+def test_dropout_acts_on_the_update_only_and_repeats_its_mask_within_a_step() -> None:
+    layer, branches = make_layer(6, 50, dropout=0.3), random_branches(6, 50, [2])
     branches[0][1].requires_grad_(True)
     x = torch.randn(40, 50, dtype=torch.float64, requires_grad=True)
     layer.dropout_masks = DropoutMasks(4)
@@ -102,12 +104,12 @@ def test_dropout_drops_the_update_only_and_repeats_its_mask() -> None:
     expected = dense_reference(layer, x, branches, 0.5, mask=mask)
     torch.testing.assert_close(found, expected)
     g = torch.randn_like(found)
-    for mine, reference in zip(
+    for found_gradient, expected_gradient in zip(
         torch.autograd.grad(found, (x, branches[0][1]), g),
         torch.autograd.grad(expected, (x, branches[0][1]), g),
         strict=True,
     ):
-        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found_gradient, expected_gradient, rtol=1e-5, atol=1e-5)
     layer.dropout_masks.begin_step(5)
     assert not torch.equal(layer.low_rank_forward(x, branches, 0.5), found), "the next step draws another mask"
     torch.testing.assert_close(
@@ -118,16 +120,16 @@ def test_dropout_drops_the_update_only_and_repeats_its_mask() -> None:
 def test_dropout_without_masks_is_refused() -> None:
     layer = make_layer(3, 4, dropout=0.1)
     with pytest.raises(RuntimeError, match="dropout_masks"):
-        layer.low_rank_forward(torch.randn(2, 4, dtype=torch.float64), factors(3, 4, [1]), 1.0)
+        layer.low_rank_forward(torch.randn(2, 4, dtype=torch.float64), random_branches(3, 4, [1]), 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("ranks", [[2], [2, 3]])
-def test_keeps_only_input_and_factors(ranks: list[int], dtype: torch.dtype) -> None:
-    """Saved for backward: x once, in its own dtype, tensors that exist anyway (weight, factors used as they are), and
-    factors that were joined or cast, once each.
+def test_only_input_and_factors_are_saved_for_backward(ranks: list[int], dtype: torch.dtype) -> None:
+    """x is saved once, in its own dtype, and factors that were joined or cast once each; all other saved tensors exist
+    anyway.
     """
-    layer, branches = make_layer(6, 8, dtype=dtype), factors(6, 8, ranks)
+    layer, branches = make_layer(6, 8, dtype=dtype), random_branches(6, 8, ranks)
     for block in branches[0]:
         block.requires_grad_(True)
     blocks = [block for branch in branches for block in branch]
@@ -137,26 +139,26 @@ def test_keeps_only_input_and_factors(ranks: list[int], dtype: torch.dtype) -> N
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         y = layer.low_rank_forward(x, branches, 1.0)
     new = [tensor for tensor in saved if tensor.untyped_storage().data_ptr() not in existing]
-    made = [] if len(ranks) == 1 and dtype == torch.float32 else [(6, sum(ranks)), (sum(ranks), 8)]
+    joined = [] if len(ranks) == 1 and dtype == torch.float32 else [(6, sum(ranks)), (sum(ranks), 8)]
     assert new[0].data_ptr() == x.data_ptr()
-    assert [(tuple(tensor.shape), tensor.dtype) for tensor in new[1:]] == [(shape, dtype) for shape in made]
+    assert [(tuple(tensor.shape), tensor.dtype) for tensor in new[1:]] == [(shape, dtype) for shape in joined]
     y.sum().backward()
     assert y.dtype == dtype and x.grad.dtype == dtype
     assert all(block.grad.dtype == torch.float32 for block in branches[0])
 
 
-def test_gradient_sink_gets_the_dense_gradient() -> None:
-    layer, branches = make_layer(3, 4, dtype=torch.float32), factors(3, 4, [2])
+def test_gradient_sink_receives_the_dense_gradient() -> None:
+    layer, branches = make_layer(3, 4, dtype=torch.float32), random_branches(3, 4, [2])
     branches[0][0].requires_grad_(True)
-    got: list[Tensor] = []
-    layer.gradient_sink = got.append
+    received: list[Tensor] = []
+    layer.gradient_sink = received.append
     x, g = torch.randn(5, 4), torch.randn(5, 3)
     layer.low_rank_forward(x, branches, 1.0).backward(g)
-    assert got[0].dtype == torch.float32
-    torch.testing.assert_close(got[0], g.t() @ x)
+    assert received[0].dtype == torch.float32
+    torch.testing.assert_close(received[0], g.t() @ x)
 
 
-def test_works_on_the_meta_device() -> None:
+def test_layer_works_on_the_meta_device() -> None:
     with torch.device("meta"):
         layer = AdaptedLinear(
             nn.Linear(4, 3), SimpleNamespace(config=SimpleNamespace(dropout=0.0), name="test"), "layer"

@@ -1,4 +1,4 @@
-"""Tuners of the peft library as methods: what is refused, what an option names, and that they train like any method."""
+"""Tuners of the peft library as methods: refusals, normal form of options, training, resuming and export."""
 
 from __future__ import annotations
 
@@ -39,43 +39,43 @@ pytest.importorskip("peft")  # before `peft_types`, which asks the library
 STEPS = 6
 SAMPLE: list[tuple[str, dict[str, Any]]] = [
     ("lora", {"lora_dropout": 0.2}),
-    ("vera", {"r": 4, "vera_dropout": 0.2}),  # frozen random matrices that all layers share
-    ("pvera", {"r": 4}),  # draws in its forward pass without nn.Dropout
+    ("vera", {"r": 4, "vera_dropout": 0.2}),  # has frozen random matrices that all layers share
+    ("pvera", {"r": 4}),  # draws random numbers in its forward pass, not in nn.Dropout
     ("loha", {"r": 2, "rank_dropout": 0.5}),
     ("boft", {"boft_dropout": 0.2}),
     ("oft", {"oft_block_size": 8}),
     ("ia3", {}),
     ("miss", {"r": 2}),
-    ("fourierft", {"n_frequency": 20}),  # frozen indices that are no buffers
+    ("fourierft", {"n_frequency": 20}),  # has frozen indices that are no buffers
     ("randlora", {"r": 4}),
-    ("lily", {"r": 4}),  # one factor for several layers
+    ("lily", {"r": 4}),  # shares one factor between layers
 ]
 KINDS = [kind for kind, _ in SAMPLE]
 
 
-def method_of(kind: str, options: dict[str, Any] | None = None) -> Method:
+def peft_method(kind: str, options: dict[str, Any] | None = None) -> Method:
     config = lookup("peft")[1](name="peft", type=kind, options=options)  # type: ignore[call-arg]
     assert list(config.problems()) == []
     return build(config)
 
 
-def examples() -> list[EncodedText]:
+def random_examples() -> list[EncodedText]:
     generator = np.random.default_rng(0)
     lengths = generator.integers(5, 12, 10).tolist()
     return [EncodedText(tuple(generator.integers(0, 40, length).tolist()), length // 2) for length in lengths]
 
 
-def prepared(kind: str, options: dict[str, Any], seed: int = 0) -> tuple[Training, TrainState]:
-    """A tiny decoder with the tuner in it, and everything that training needs."""
-    return put_in(method_of(kind, options), seed)
+def training_of_tuner(kind: str, options: dict[str, Any], seed: int = 0) -> tuple[Training, TrainState]:
+    """A tiny decoder with the tuner, ready to train."""
+    return training_of_method(peft_method(kind, options), seed)
 
 
-def put_in(method: Method, seed: int, model: Any = None) -> tuple[Training, TrainState]:
-    """The same with any method that wraps no layers."""
+def training_of_method(method: Method, seed: int, model: Any = None) -> tuple[Training, TrainState]:
+    """A decoder (tiny, if none is given) with a method that wraps no layers, ready to train."""
     model = tiny_model("decoder") if model is None else model
     base = named_tensors(model)
     layers = attach(model, method, seed)
-    config, rows = TrainConfig(lr=1e-2, batch_size=4, max_steps=STEPS), examples()
+    config, rows = TrainConfig(lr=1e-2, batch_size=4, max_steps=STEPS), random_examples()
     training = Training(
         model, CausalObjective(None, None, 0), rows, DataOrder(len(rows), 4, 0), config, torch.device("cpu"),
         Dropout(model, 0),
@@ -85,6 +85,7 @@ def put_in(method: Method, seed: int, model: Any = None) -> tuple[Training, Trai
 
 
 def train(training: Training, state: TrainState, until: int = STEPS) -> list[float]:
+    """Train up to step `until`; returns the losses."""
     training.model.train()
     losses = []
     while state.step < until:
@@ -94,18 +95,18 @@ def train(training: Training, state: TrainState, until: int = STEPS) -> list[flo
 
 
 @pytest.mark.parametrize(("kind", "options"), SAMPLE, ids=KINDS)
-def test_resume_is_bitwise_and_needs_nothing_but_the_checkpoint(kind: str, options: dict[str, Any]) -> None:
-    """The second half starts from a model with other initial values: all that matters is in the state."""
-    whole = train(*prepared(kind, options))
-    training, state = prepared(kind, options)
+def test_resume_from_the_checkpoint_alone_equals_uninterrupted_training(kind: str, options: dict[str, Any]) -> None:
+    """The second half starts from a model with other initial values, so all that matters is in the checkpoint."""
+    uninterrupted = train(*training_of_tuner(kind, options))
+    training, state = training_of_tuner(kind, options)
     first = train(training, state, 3)
     tensors = {name: tensor.clone() for name, tensor in state.tensors().items()}
     facts = copy.deepcopy(state.facts())
-    training, state = prepared(kind, options, seed=1)
-    torch.manual_seed(11)  # nothing is drawn from wherever the global generator happens to be
+    training, state = training_of_tuner(kind, options, seed=1)
+    torch.manual_seed(11)  # the state of the global generator must not matter
     state.load(tensors, facts)
-    assert first + train(training, state) == whole
-    assert len(set(whole)) == STEPS
+    assert first + train(training, state) == uninterrupted
+    assert len(set(uninterrupted)) == STEPS
 
 
 TYPES = [kind for kind, reason in peft_types().items() if reason is None]
@@ -124,24 +125,24 @@ def square_model() -> Any:
         )  # fmt: skip
 
 
-def put_in_square(kind: str, seed: int) -> tuple[Training, TrainState]:
+def square_training(kind: str, seed: int) -> tuple[Training, TrainState]:
     """With peft's defaults and method.targets, or, for a type of other layers, with peft's own choice of layers."""
     try:
-        return put_in(method_of(kind, ELSEWHERE.get(kind)), seed, square_model())
+        return training_of_method(peft_method(kind, ELSEWHERE.get(kind)), seed, square_model())
     except ConfigError as error:
         assert "names linear layers" in error.problems[0].advice
-        return put_in(method_of(kind, {"target_modules": None}), seed, square_model())
+        return training_of_method(peft_method(kind, {"target_modules": None}), seed, square_model())
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_every_type_trains_and_resumes_bitwise(kind: str) -> None:
-    whole = put_in_square(kind, 0)
+    whole = square_training(kind, 0)
     losses = train(*whole, until=2)
     assert np.isfinite(losses).all() and losses[0] != losses[1]
-    training, state = put_in_square(kind, 0)
+    training, state = square_training(kind, 0)
     train(training, state, until=1)
     saved = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
-    other, rest = put_in_square(kind, 1)
+    other, rest = square_training(kind, 1)
     rest.load(*saved)
     assert train(other, rest, until=2) == losses[1:]
     tensors = rest.tensors()
@@ -149,69 +150,67 @@ def test_every_type_trains_and_resumes_bitwise(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "options"), SAMPLE, ids=KINDS)
-def test_peft_loads_the_export_and_the_folded_model_is_equal(
-    kind: str, options: dict[str, Any], tmp_path: Path
-) -> None:
+def test_exported_and_folded_models_equal_the_trained_one(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     from peft import PeftModel
 
-    training, state = prepared(kind, options)
+    training, state = training_of_tuner(kind, options)
     train(training, state)
     batch = tiny_batch("decoder")
     expected = logits(training.model, batch)
-    assert (expected - logits(tiny_model("decoder").eval(), batch)).abs().max() > 1e-2, "it learned something"
+    assert (expected - logits(tiny_model("decoder").eval(), batch)).abs().max() > 1e-2, "training changed the outputs"
     export_peft(tmp_path, {}, state.method, "tiny", "CAUSAL_LM")
-    theirs = PeftModel.from_pretrained(tiny_model("decoder"), tmp_path).eval()
-    torch.testing.assert_close(logits(theirs, batch), expected, rtol=1e-5, atol=1e-5)
+    peft_model = PeftModel.from_pretrained(tiny_model("decoder"), tmp_path).eval()
+    torch.testing.assert_close(logits(peft_model, batch), expected, rtol=1e-5, atol=1e-5)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == kind.upper()
     if kind == "lily":
         with pytest.raises(Refused, match=r"lily cannot become plain weights.*--form peft"):
             state.method.fold(training.model)
         return
-    plain = state.method.fold(training.model)
-    torch.testing.assert_close(logits(plain, batch), expected, rtol=1e-4, atol=1e-4)
-    assert {type(module) for module in plain.modules()} == {type(module) for module in tiny_model("decoder").modules()}
+    folded = state.method.fold(training.model)
+    torch.testing.assert_close(logits(folded, batch), expected, rtol=1e-4, atol=1e-4)
+    assert {type(module) for module in folded.modules()} == {type(module) for module in tiny_model("decoder").modules()}
 
 
-def test_a_start_that_rewrites_the_base_is_exported_as_plain_weights_only(tmp_path: Path) -> None:
-    """Loading the folder would draw another decomposition of the base: its outputs would be nobody's."""
-    training, state = prepared("lora", {"r": 4, "init_lora_weights": "pissa_niter_4"})
+def test_tuner_that_rewrites_the_base_is_exported_as_plain_weights_only(tmp_path: Path) -> None:
+    """peft would draw another decomposition of the base when it loads the folder, so outputs would differ."""
+    training, state = training_of_tuner("lora", {"r": 4, "init_lora_weights": "pissa_niter_4"})
     train(training, state)
     expected = logits(training.model, tiny_batch("decoder"))
     with pytest.raises(Refused, match=r"rewrites weights of the base.*--form merged"):
         export_peft(tmp_path, {}, state.method, "tiny", "CAUSAL_LM")
-    plain = state.method.fold(training.model)
-    torch.testing.assert_close(logits(plain, tiny_batch("decoder")), expected, rtol=1e-4, atol=1e-4)
+    folded = state.method.fold(training.model)
+    torch.testing.assert_close(logits(folded, tiny_batch("decoder")), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "options"), [case for case in SAMPLE if case[0] not in ("pvera", "lily")], ids=str)
-def test_packed_equals_sequential(kind: str, options: dict[str, Any]) -> None:
-    training, state = prepared(kind, options)
+def test_loss_of_a_packed_batch_equals_the_sum_of_single_rows(kind: str, options: dict[str, Any]) -> None:
+    training, state = training_of_tuner(kind, options)
     train(training, state, 2)
-    rows, objective = examples()[:3], training.objective
+    rows, objective = random_examples()[:3], training.objective
     with torch.no_grad():
         packed = objective.loss(training.model, rows, training.device)
         alone = sum(objective.loss(training.model, [row], training.device) for row in rows)
     torch.testing.assert_close(packed, alone, rtol=1e-6, atol=1e-6)
 
 
-def test_lora_of_peft_and_ours_are_one_method() -> None:
-    """Same seed, data, order and optimizer; peft draws its first factors otherwise, so they are copied."""
+def test_lora_of_peft_has_the_losses_of_method_lora() -> None:
+    """With the same seed, data, order and optimizer; initial factors are copied, since peft draws others."""
     run = ["model=micro", "data.source=embedded", "data.train_limit=32", "train.max_steps=8", "train.batch_size=4",
            "threads=1", "protocol.dropout=0", "train.lr=5e-3"]  # fmt: skip
     training, state = ready_to_train(compose_run([*run, "method=lora", "method.rank=4", "method.alpha=8"]))
-    theirs, their_state = ready_to_train(
+    peft_model, peft_state = ready_to_train(
         compose_run([*run, "method=peft", "method.type=lora", "method.options={r: 4, lora_alpha: 8}"])
     )
-    places = named_tensors(theirs.model)
+    places = named_tensors(peft_model.model)
     with torch.no_grad():
         for name, layer in state.layers.items():
             places[f"{name}.lora_A.default.weight"].copy_(layer.A)
-    ours, peft = (train(a, b, 8) for a, b in ((training, state), (theirs, their_state)))
+    ours, peft = (train(a, b, 8) for a, b in ((training, state), (peft_model, peft_state)))
     assert ours[-1] < ours[0] - 0.1
     np.testing.assert_allclose(peft, ours, rtol=0, atol=1e-6)
 
 
-def parameters(model: nn.Module) -> dict[str, bytes]:
+def tensor_bytes(model: nn.Module) -> dict[str, bytes]:
     return {name: tensor.detach().numpy().tobytes() for name, tensor in named_tensors(model).items()}
 
 
@@ -221,28 +220,28 @@ def test_initial_values_depend_on_the_seed_alone(kind: str) -> None:
     for outside, seed in ((1, 0), (2, 0), (2, 5)):
         torch.manual_seed(outside)
         before, model = torch.random.get_rng_state(), tiny_model("decoder")
-        attach(model, method_of(kind), seed)
-        assert torch.equal(before, torch.random.get_rng_state()), "the global generator is as it was"
-        found.append(parameters(model))
+        attach(model, peft_method(kind), seed)
+        assert torch.equal(before, torch.random.get_rng_state()), "the global generator is restored"
+        found.append(tensor_bytes(model))
     assert found[0] == found[1]
     assert (found[1] == found[2]) == (kind == "vera"), "vera has a seed of its own, options.projection_prng_key"
 
 
-def overrides(*more: str) -> list[str]:
+def peft_overrides(*more: str) -> list[str]:
     return ["model=micro", "data.source=embedded", "method=peft", *more]
 
 
-def test_options_have_a_normal_form() -> None:
+def test_equal_options_in_other_spelling_have_the_same_run_id() -> None:
     same = ["null", "{}", "{r: 8}", "{r: 8.0}", "{lora_alpha: 8, r: 8}"]
-    assert len({run_id(compose_run(overrides(f"method.options={options}"))) for options in same}) == 1
+    assert len({run_id(compose_run(peft_overrides(f"method.options={options}"))) for options in same}) == 1
     spelt = ["{target_modules: [v_proj, q_proj]}", "{target_modules: [q_proj, v_proj]}"]
-    assert len({run_id(compose_run(overrides(f"method.options={options}"))) for options in spelt}) == 1
+    assert len({run_id(compose_run(peft_overrides(f"method.options={options}"))) for options in spelt}) == 1
     different = ["{}", "{r: 16}", "{lora_dropout: 0.1}", "{use_dora: true}", spelt[0]]
-    configs = [compose_run(overrides(f"method.options={options}")) for options in different]
+    configs = [compose_run(peft_overrides(f"method.options={options}")) for options in different]
     assert len({run_id(config) for config in configs}) == len(different)
-    assert run_id(compose_run(overrides("method.type=LoRA"))) == run_id(configs[0])
-    again = lookup("peft")[1](**named(configs[1])["method"])  # type: ignore[arg-type]
-    assert again == configs[1].method, "what a plan or a record keeps gives the same configuration"
+    assert run_id(compose_run(peft_overrides("method.type=LoRA"))) == run_id(configs[0])
+    read_back = lookup("peft")[1](**named(configs[1])["method"])  # type: ignore[arg-type]
+    assert read_back == configs[1].method, "the stored form of a plan or record gives the same configuration"
 
 
 REFUSED = [
@@ -257,32 +256,32 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("kind", "reason"), REFUSED, ids=[kind for kind, _ in REFUSED])
-def test_types_that_cannot_work_are_refused_with_the_reason(kind: str, reason: str) -> None:
+def test_unsupported_types_are_refused_with_the_reason(kind: str, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        compose_run(overrides(f"method.type={kind}"))
+        compose_run(peft_overrides(f"method.type={kind}"))
     (problem,) = caught.value.problems
     assert (problem.key, problem.value) == ("method.type", kind)
     assert reason.lower() in problem.advice.lower() and "vera" in problem.accepted
 
 
-def test_wrong_options_are_named() -> None:
+def test_wrong_options_are_refused_by_name() -> None:
     with pytest.raises(ConfigError) as caught:
-        compose_run(overrides("method.type=vera", "method.options={rr: 4, d_initial: 0.2, task_type: CAUSAL_LM}"))
+        compose_run(peft_overrides("method.type=vera", "method.options={rr: 4, d_initial: 0.2, task_type: CAUSAL_LM}"))
     assert sorted(problem.key for problem in caught.value.problems) == [
         "method.options.rr", "method.options.task_type",
     ]  # fmt: skip
     assert "d_initial" in caught.value.problems[0].accepted
     with pytest.raises(ConfigError, match="peft says: ValueError"):
-        compose_run(overrides("method.type=ia3", "method.options={target_modules: [a], feedforward_modules: [b]}"))
+        compose_run(peft_overrides("method.type=ia3", "method.options={target_modules: [a], feedforward_modules: [b]}"))
     with pytest.raises(ConfigError, match=r"peft says: ValueError: .*positive"):
-        attach(tiny_model("decoder"), method_of("lora", {"r": -1}), 0)
+        attach(tiny_model("decoder"), peft_method("lora", {"r": -1}), 0)
 
 
-def test_a_type_for_other_layers_asks_for_them() -> None:
+def test_type_for_other_layers_asks_for_target_modules() -> None:
     with pytest.raises(ConfigError, match=r"ln_tuning for LlamaRMSNorm"):
-        attach(tiny_model("decoder"), method_of("ln_tuning"), 0)
+        attach(tiny_model("decoder"), peft_method("ln_tuning"), 0)
     model = tiny_model("decoder")
-    attach(model, method_of("ln_tuning", {"target_modules": None}), 0)
+    attach(model, peft_method("ln_tuning", {"target_modules": None}), 0)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(trained) == 5 and all("norm" in name for name in trained)
 
@@ -295,33 +294,33 @@ def test_a_type_for_other_layers_asks_for_them() -> None:
         ("lora", {"r": 4, "monteclora_config": {}}, "_get_monteclora_loss"),
     ],
 )
-def test_options_that_need_more_than_gradients_are_refused(kind: str, options: dict[str, Any], needed: str) -> None:
+def test_options_that_need_extra_calls_in_training_are_refused(kind: str, options: dict[str, Any], needed: str) -> None:
     with pytest.raises(ConfigError, match=needed):
-        attach(tiny_model("decoder"), method_of(kind, options), 0)
+        attach(tiny_model("decoder"), peft_method(kind, options), 0)
 
 
 @pytest.mark.parametrize(
     ("name", "keys"), [("lora", {"targets": ["lm_head"]}), ("peft", {"options": {"target_modules": ["lm_head"]}})]
 )
-def test_an_adapter_on_the_output_layer_is_refused(name: str, keys: dict[str, Any]) -> None:
-    """The loss applies that layer's weight directly: the adapter would count as trained and never move."""
+def test_adapter_on_the_output_layer_is_refused(name: str, keys: dict[str, Any]) -> None:
+    """The loss uses that layer's weight directly, so the adapter would count as trained but never change."""
     model = tiny_model("decoder")
     attach(model, build(lookup(name)[1](name=name, **keys)), 0)
     with pytest.raises(ConfigError, match=r"lm_head.*would never train"):
         TextFamily(None, None, 0).unfreeze_head(model)
 
 
-def test_it_never_trains_in_a_group_and_probes_say_that_they_cannot_look() -> None:
-    assert group_key(compose_run(overrides())) is None
+def test_peft_runs_are_not_grouped_and_refuse_probes_and_8_bit_adamw() -> None:
+    assert group_key(compose_run(peft_overrides())) is None
     assert group_key(compose_run(["model=micro", "data.source=embedded", "method=lora"])) is not None
     with pytest.raises(ConfigError, match=r"probe\.every=2: accepted: null with method=peft"):
-        compose_run(overrides("probe.every=2"))
+        compose_run(peft_overrides("probe.every=2"))
     with pytest.raises(ConfigError, match=r"adamw8bit"):
-        compose_run(overrides("train.optimizer=adamw8bit"))
+        compose_run(peft_overrides("train.optimizer=adamw8bit"))
 
 
-class _Shift(nn.Module):
-    """A layer of a plugin's own: a frozen random vector in a plain attribute, times a trained number."""
+class ShiftedLinear(nn.Module):
+    """A plugin's layer, which adds a trained number times a frozen random vector that is held in a plain attribute."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -333,14 +332,14 @@ class _Shift(nn.Module):
 
 
 @register("toy_shift", MethodConfig)
-class _ShiftMethod(Method):
+class ShiftMethod(Method):
     def wraps_layers(self) -> bool:
         return False
 
     def unfreeze(self, model: nn.Module, targets: Any, seed: int) -> None:
         for name, linear in targets.items():
             parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, _Shift(linear))
+            setattr(model.get_submodule(parent), last, ShiftedLinear(linear))
 
 
 def test_a_tensor_s_version_changes_with_its_values() -> None:
@@ -355,7 +354,7 @@ def test_a_tensor_s_version_changes_with_its_values() -> None:
     assert version(weight) != changed
 
 
-def test_frozen_tensors_of_any_plugin_are_found_wherever_they_are_kept() -> None:
+def test_frozen_tensors_in_plain_attributes_of_a_plugin_are_found() -> None:
     model = tiny_model("decoder")
     base = named_tensors(model)
     attach(model, build(MethodConfig(name="toy_shift", targets=["q_proj"])), 0)
@@ -366,14 +365,14 @@ def test_frozen_tensors_of_any_plugin_are_found_wherever_they_are_kept() -> None
     assert all(torch.equal(frozen.tensors()[name], tensor) for name, tensor in saved.items())
 
 
-def test_a_plugin_resumes_from_the_checkpoint_alone() -> None:
-    """Its frozen directions are drawn from the run's seed: with another one only the checkpoint has them."""
+def test_plugin_resumes_from_the_checkpoint_alone() -> None:
+    """Its frozen directions depend on the run's seed; after a start with another seed only the checkpoint has them."""
     method = build(MethodConfig(name="toy_shift", targets=["q_proj"]))
-    whole = train(*put_in(method, 0))
-    training, state = put_in(method, 0)
+    uninterrupted = train(*training_of_method(method, 0))
+    training, state = training_of_method(method, 0)
     first = train(training, state, 3)
     saved = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
-    other, rest = put_in(method, 1)
+    other, rest = training_of_method(method, 1)
     rest.load(*saved)
-    assert first + train(other, rest) == whole
-    assert train(*put_in(method, 1)) != whole, "the directions matter"
+    assert first + train(other, rest) == uninterrupted
+    assert train(*training_of_method(method, 1)) != uninterrupted, "other directions give other losses"

@@ -1,4 +1,4 @@
-"""A tenth method edits nothing; YAML files and sections agree; every wrong value is named."""
+"""Registering a new method, agreement of YAML files with configuration classes, and refusal of wrong values."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class ScaledConfig(LowRankConfig):
     strength: float = 2.0
 
 
-def test_a_tenth_method_is_one_class_and_edits_nothing(tmp_path) -> None:
-    """W = W0 + strength * B A with both factors of one sign: not LoRA, and nothing else knows of it."""
+def test_new_method_is_one_class_that_trains_merges_and_exports(tmp_path) -> None:
+    """W = W0 + strength * B A, where A starts with non-negative entries."""
 
     @register("toy_average", ScaledConfig)
-    class Toy(Method):
+    class ToyMethod(Method):
         def scale(self) -> float:
             return self.config.strength
 
@@ -51,8 +51,8 @@ def test_a_tenth_method_is_one_class_and_edits_nothing(tmp_path) -> None:
     expected = logits(model, batch)
     torch.testing.assert_close(logits(merged(model, torch.float32), batch), expected, rtol=1e-4, atol=1e-4)
     export_peft(tmp_path, session.layers, method)
-    theirs = logits(PeftModel.from_pretrained(tiny_model("decoder"), tmp_path), batch)
-    torch.testing.assert_close(theirs, expected, rtol=1e-4, atol=1e-4)
+    peft_logits = logits(PeftModel.from_pretrained(tiny_model("decoder"), tmp_path), batch)
+    torch.testing.assert_close(peft_logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_unknown_method_is_a_key_error() -> None:
@@ -60,22 +60,22 @@ def test_unknown_method_is_a_key_error() -> None:
         lookup("no_such_method")
 
 
-def test_every_method_has_a_file_and_a_configuration() -> None:
+def test_every_registered_method_has_a_yaml_file() -> None:
     registering = {path.stem for path in MODULES.glob("*.py") if "\n@register(" in path.read_text()}
     assert {path.stem for path in CONF.glob("*.yaml")} == registering
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_yaml_names_every_key_with_a_comment(name: str) -> None:
+def test_yaml_file_has_every_key_with_a_comment(name: str) -> None:
     text = (CONF / f"{name}.yaml").read_text()
     keys = lookup(name)[1].model_fields
     assert sorted(yaml.safe_load(text)) == sorted(keys)
     assert f"python -m sdsbench method={name}" in text.splitlines()[0]
-    assert all("  # " in line for line in text.splitlines()[2:]), "each key says what it accepts"
+    assert all("  # " in line for line in text.splitlines()[2:]), "a comment states the values that a key accepts"
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_yaml_values_are_accepted_and_equal_the_defaults_where_fixed(name: str) -> None:
+def test_yaml_values_without_interpolation_equal_the_defaults(name: str) -> None:
     values = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     fixed = {key: value for key, value in values.items() if not str(value).startswith("${")}
     config = lookup(name)[1](**fixed)
@@ -128,20 +128,20 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "keys"), BAD, ids=lambda value: str(value))
-def test_wrong_values_are_named(name: str, keys: dict) -> None:
+def test_wrong_value_is_reported_with_key_and_accepted_values(name: str, keys: dict) -> None:
     _, problems = parse_section(lookup(name)[1], {"name": name, **keys}, "method")
     assert [problem.key for problem in problems] == [f"method.{key}" for key in keys]
     assert problems[0].value == next(iter(keys.values())) and problems[0].accepted
 
 
-def test_all_problems_are_listed_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     wrong = {"name": "sds_lora", "rank": 0, "alpha": -1.0, "phases": 0, "refresh": "x", "pases": 3}
     _, problems = parse_section(lookup("sds_lora")[1], wrong, "method")
     assert {problem.key for problem in problems} == {f"method.{key}" for key in wrong.keys() - {"name"}}
     assert "Did you mean 'method.phases'?" in str(problems[-1])
 
 
-def test_a_configuration_cannot_be_wrong_or_change() -> None:
+def test_configuration_refuses_wrong_values_and_assignment() -> None:
     config = lookup("lora")[1]
     with pytest.raises(ValidationError, match="rank"):
         config(rank=0)
@@ -149,7 +149,7 @@ def test_a_configuration_cannot_be_wrong_or_change() -> None:
         config().rank = 4  # type: ignore[misc]
 
 
-def test_configurations_import_without_torch() -> None:
+def test_configurations_are_imported_without_torch() -> None:
     import subprocess
 
     load = f"from sdsbench.methods.base import lookup; [lookup(name) for name in {METHODS}]"

@@ -1,4 +1,4 @@
-"""SDS-LoRA: split, gradients, refresh schedule and guard, rank after a refresh, and 50 steps of a dense reference."""
+"""SDS-LoRA: split, gradients, refreshes with schedule and guard, variants, and 50 steps of a dense reference."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ import torch
 
 from sdsbench.methods.export import export_peft
 from sdsbench.methods.sds_lora import refresh_due
-from tests.methods.tiny import logits, start
+from tests.methods.tiny import logits, tiny_session
 
-SCALE = 4.0 / math.sqrt(4)  # alpha / sqrt r of the sessions here
+SCALE = 4.0 / math.sqrt(4)  # alpha / sqrt r
 
 
 def deltas(session) -> list[torch.Tensor]:
+    """The update of each layer's weight."""
     return [session.method.delta(layer).detach() for layer in session.layers.values()]
 
 
 def ranks(session) -> list[int]:
+    """The numerical rank of each layer's update."""
     return [int(torch.linalg.matrix_rank(delta, rtol=1e-5)) for delta in deltas(session)]
 
 
-def test_warm_up_is_rslora() -> None:
-    sds, rslora = start("sds_lora", warmup_steps=4), start("rslora", alpha=4.0)
+def test_warm_up_equals_rslora() -> None:
+    sds, rslora = tiny_session("sds_lora", warmup_steps=4), tiny_session("rslora", alpha=4.0)
     assert sds.train(3) == rslora.train(3)
     assert sds.cleared == 0
 
 
 @pytest.mark.parametrize("variant", ["sds", "scaled_bases", "reset_lora"])
 def test_split_preserves_the_update_and_clears_state_once(variant: str) -> None:
-    session = start("sds_lora", warmup_steps=3, variant=variant, refresh="never")
+    session = tiny_session("sds_lora", warmup_steps=3, variant=variant, refresh="never")
     session.train(2)
     after_step, before = session.method.after_step, []
 
-    def watched(*arguments):
+    def recording_after_step(*arguments):
         before[:] = deltas(session)
         return after_step(*arguments)
 
-    session.method.after_step = watched
+    session.method.after_step = recording_after_step
     session.train(1)
     for old, new in zip(before, deltas(session), strict=True):
         assert old.norm() > 0
@@ -49,8 +51,8 @@ def test_split_preserves_the_update_and_clears_state_once(variant: str) -> None:
     assert set(session.events) == {3}
 
 
-def test_split_is_half_and_half_over_singular_bases() -> None:
-    session = start("sds_lora", warmup_steps=2, refresh="never")
+def test_split_gives_orthonormal_bases_and_equal_branches() -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, refresh="never")
     session.train(2)
     for layer in session.layers.values():
         eye = torch.eye(4)
@@ -60,7 +62,7 @@ def test_split_is_half_and_half_over_singular_bases() -> None:
 
 
 def test_gradients_are_projections_of_the_dense_gradient() -> None:
-    session = start("sds_lora", warmup_steps=2, refresh="never")
+    session = tiny_session("sds_lora", warmup_steps=2, refresh="never")
     session.train(4)
     dense: dict[str, torch.Tensor] = {}
     for name, layer in session.layers.items():
@@ -74,8 +76,8 @@ def test_gradients_are_projections_of_the_dense_gradient() -> None:
         assert layer.Q_A.grad is None and not layer.Q_A.requires_grad
 
 
-def test_bases_stay_between_refreshes_and_rank_grows() -> None:
-    session = start("sds_lora", warmup_steps=2, refresh="never")
+def test_bases_are_constant_without_refreshes_and_the_rank_doubles() -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, refresh="never")
     session.train(2)
     bases = [layer.Q_A.clone() for layer in session.layers.values()]
     session.train(4)
@@ -83,8 +85,8 @@ def test_bases_stay_between_refreshes_and_rank_grows() -> None:
     assert max(ranks(session)) == 8
 
 
-def test_refresh_gives_rank_r_and_leaves_factors_and_optimizer_alone() -> None:
-    session = start("sds_lora", warmup_steps=2, refresh="relative", phases=1)
+def test_refresh_gives_rank_r_and_keeps_the_optimizer_state() -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, refresh="relative", phases=1)
     session.train(3, total_steps=100)  # phases=1: after every step
     assert session.events[3]["refreshed_layers"] == len(session.layers)
     assert 0 < session.events[3]["jump_mean"] <= session.events[3]["jump_max"]
@@ -97,12 +99,11 @@ def test_refresh_gives_rank_r_and_leaves_factors_and_optimizer_alone() -> None:
     assert session.cleared == 1 and len(session.optimizer.state) == len(session.trainable())
 
 
-def test_reported_jump_is_the_dense_one() -> None:
-    session = start("sds_lora", warmup_steps=2, refresh="every")
+def test_reported_jump_equals_the_dense_change_of_the_update() -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, refresh="every")
     session.train(3)
-    before = deltas(session)
     with torch.no_grad():
-        for layer in session.layers.values():  # factors moved as by a step, bases still old
+        for layer in session.layers.values():  # as after a step: A has changed, the bases have not
             layer.A.add_(0.05 * torch.randn(layer.A.shape, generator=torch.Generator().manual_seed(0)))
     before = deltas(session)
     facts = session.method.after_step(session.layers, 4, 10, session)
@@ -111,8 +112,8 @@ def test_reported_jump_is_the_dense_one() -> None:
     assert facts["jump_mean"] == pytest.approx(sum(jumps) / len(jumps), rel=1e-3)
 
 
-def test_guard_skips_layers_with_short_rows() -> None:
-    session = start("sds_lora", warmup_steps=2, refresh="every", guard=1e-2)
+def test_guard_keeps_bases_of_layers_with_short_rows() -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, refresh="every", guard=1e-2)
     session.train(3)
     with torch.no_grad():
         for layer in session.layers.values():
@@ -127,15 +128,15 @@ def test_guard_skips_layers_with_short_rows() -> None:
     assert torch.equal(first.Q_A, kept) and not torch.equal(second.Q_B, renewed)
 
 
-def test_steps_are_optimizer_steps() -> None:
-    session = start("sds_lora", warmup_steps=2, refresh="never")
+def test_warm_up_counts_optimizer_steps_not_accumulated_batches() -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, refresh="never")
     session.train(1, accumulation=4)
     assert not session.method.has_bases
     session.train(1, accumulation=4)
     assert session.method.has_bases
 
 
-def test_relative_rule_of_the_specification() -> None:
+def test_relative_rule_counts_from_the_end_of_the_warm_up() -> None:
     due = [step for step in range(1, 12) if refresh_due("relative", step, 11, 2, 3)]
     assert due == [3, 4, 5, 6, 8, 11]
 
@@ -149,16 +150,16 @@ def test_author_rule_refreshes_every_k_steps_in_phase_k() -> None:
 
 
 @pytest.mark.parametrize(("rule", "expected"), [("never", []), ("every", list(range(4, 11)))])
-def test_constant_rules(rule: str, expected: list[int]) -> None:
+def test_rules_never_and_every(rule: str, expected: list[int]) -> None:
     assert [step for step in range(1, 11) if refresh_due(rule, step, 10, 3, 5)] == expected
 
 
-def test_short_runs_do_not_divide_by_zero() -> None:
-    assert [refresh_due(rule, step, 3, 1, 5) for rule in ("author", "relative") for step in (2, 3)]
+def test_runs_shorter_than_the_phases_are_never_refreshed() -> None:
+    assert not any([refresh_due(rule, step, 3, 1, 5) for rule in ("author", "relative") for step in (2, 3)])
 
 
 def test_flat_lora_has_one_branch_and_a_flat_spectrum() -> None:
-    session = start("sds_lora", warmup_steps=2, variant="flat_lora", refresh="every")
+    session = tiny_session("sds_lora", warmup_steps=2, variant="flat_lora", refresh="every")
     session.train(4)
     for layer, delta in zip(session.layers.values(), deltas(session), strict=True):
         assert not hasattr(layer, "Q_A")
@@ -169,15 +170,15 @@ def test_flat_lora_has_one_branch_and_a_flat_spectrum() -> None:
 
 
 def test_flattening_keeps_the_norm_of_the_update() -> None:
-    flat, reset = (start("sds_lora", warmup_steps=2, variant=variant) for variant in ("flat_lora", "reset_lora"))
+    flat, reset = (tiny_session("sds_lora", warmup_steps=2, variant=variant) for variant in ("flat_lora", "reset_lora"))
     flat.train(2)
     reset.train(2)
-    for mine, other in zip(deltas(flat), deltas(reset), strict=True):
-        torch.testing.assert_close(mine.norm(), other.norm(), rtol=1e-4, atol=0)
+    for flat_delta, reset_delta in zip(deltas(flat), deltas(reset), strict=True):
+        torch.testing.assert_close(flat_delta.norm(), reset_delta.norm(), rtol=1e-4, atol=0)
 
 
-def test_scaled_bases_carry_the_singular_values() -> None:
-    session = start("sds_lora", warmup_steps=2, variant="scaled_bases", refresh="every")
+def test_scaled_bases_keep_the_singular_values() -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, variant="scaled_bases", refresh="every")
     session.train(3)
     for layer in session.layers.values():
         torch.testing.assert_close(layer.Q_A, 2 * layer.A.t())
@@ -186,9 +187,9 @@ def test_scaled_bases_carry_the_singular_values() -> None:
         assert spectrum[0] > 1.2 * spectrum[-1]
 
 
-def test_scaling_is_the_authors_form() -> None:
-    """The split gives bases and factors the root of Sigma / 2 each; a refresh takes Q diag(R) of the factors."""
-    session = start("sds_lora", warmup_steps=2, variant="scaling", refresh="every")
+def test_variant_scaling_is_the_authors_form() -> None:
+    """The split puts the root of Sigma / 2 into bases and factors; a refresh sets bases to Q diag(R) of the factors."""
+    session = tiny_session("sds_lora", warmup_steps=2, variant="scaling", refresh="every")
     session.train(2)
     for layer in session.layers.values():
         torch.testing.assert_close(layer.Q_A, layer.A.t(), rtol=1e-4, atol=1e-6)
@@ -201,32 +202,32 @@ def test_scaling_is_the_authors_form() -> None:
 
 
 @pytest.mark.parametrize("clear_head", [True, False])
-def test_the_head_s_moments_go_with_the_adapter_s_where_asked_for(clear_head: bool) -> None:
-    session = start("sds_lora", warmup_steps=2, clear_head=clear_head)
-    asked: list[bool] = []
-    session.clear_state = lambda head=False: asked.append(head)  # type: ignore[method-assign]
+def test_clear_head_is_passed_to_the_optimizer(clear_head: bool) -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, clear_head=clear_head)
+    calls: list[bool] = []
+    session.clear_state = lambda head=False: calls.append(head)  # type: ignore[method-assign]
     session.train(4)
-    assert asked == [clear_head]
+    assert calls == [clear_head]
 
 
-def test_reset_lora_is_lora_with_cleared_moments() -> None:
-    reset, lora = start("sds_lora", warmup_steps=3, variant="reset_lora"), start("rslora", alpha=4.0)
+def test_reset_lora_equals_lora_with_cleared_moments() -> None:
+    reset, lora = tiny_session("sds_lora", warmup_steps=3, variant="reset_lora"), tiny_session("rslora", alpha=4.0)
     reset.train(3)
     lora.train(3)
     lora.optimizer.state.clear()
     assert reset.train(4) == lora.train(4)
 
 
-def test_state_is_kept_if_asked() -> None:
-    session = start("sds_lora", warmup_steps=2, clear_state=False)
+def test_optimizer_state_is_kept_without_clear_state() -> None:
+    session = tiny_session("sds_lora", warmup_steps=2, clear_state=False)
     session.train(5)
     assert session.cleared == 0
 
 
-def test_export_is_rank_2r(tmp_path) -> None:
+def test_exported_adapter_has_rank_2r(tmp_path) -> None:
     import json
 
-    session = start("sds_lora", warmup_steps=2)
+    session = tiny_session("sds_lora", warmup_steps=2)
     session.train(4)
     export_peft(tmp_path, session.layers, session.method)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
@@ -234,10 +235,10 @@ def test_export_is_rank_2r(tmp_path) -> None:
 
 
 def test_fifty_steps_equal_a_dense_reference() -> None:
-    """One layer, SGD, squared error: the run through layer and method against dense formulas in fp64."""
+    """One layer trained with SGD on squared error, against dense formulas in fp64."""
     steps, warmup, lr, total = 50, 10, 0.02, 50
-    target, x = _problem()
-    session = _single_layer(target, x, warmup)
+    target, x = targets_and_inputs()
+    session = single_layer_session(target, x, warmup)
     layer = session.layers["0"]
     a, b = layer.A.detach().double(), layer.B.detach().double()
     q_a = q_b = None
@@ -276,12 +277,12 @@ def _signed_qr(x: torch.Tensor) -> torch.Tensor:
     return q * torch.sign(r.diagonal())
 
 
-def _problem() -> tuple[torch.Tensor, torch.Tensor]:
+def targets_and_inputs() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     return 3 * torch.randn(64, 12, generator=generator), torch.randn(64, 10, generator=generator)
 
 
-def _single_layer(target: torch.Tensor, x: torch.Tensor, warmup: int):
+def single_layer_session(target: torch.Tensor, x: torch.Tensor, warmup: int):
     from sdsbench.methods.attach import attach
     from tests.methods.tiny import Session, make_method
 
@@ -297,13 +298,15 @@ def _single_layer(target: torch.Tensor, x: torch.Tensor, warmup: int):
 @pytest.mark.parametrize(
     ("condition", "lora_at_least", "sds_at_most"), [(1, 0, 1e-20), (10, 0, 1e-20), (100, 1e-4, 1e-20)]
 )
-def test_theory_sds_does_not_see_the_condition_number(condition, lora_at_least, sds_at_most) -> None:
-    """min 1/2 |dW - W*|^2, plain gradient descent, fp64: methods.md, SDS-LoRA item 8."""
-    lora, sds = _descend(condition, decouple=False), _descend(condition, decouple=True)
+def test_convergence_does_not_depend_on_the_condition_number(condition, lora_at_least, sds_at_most) -> None:
+    """Gradient descent on 1/2 |dW - W*|^2 in fp64, with the formulas of SDS-LoRA written out."""
+    lora, sds = final_loss_of_descent(condition, decouple=False), final_loss_of_descent(condition, decouple=True)
     assert lora >= lora_at_least and sds <= sds_at_most
 
 
-def _descend(condition: float, decouple: bool, m: int = 96, n: int = 80, r: int = 8, steps: int = 1000) -> float:
+def final_loss_of_descent(
+    condition: float, decouple: bool, m: int = 96, n: int = 80, r: int = 8, steps: int = 1000
+) -> float:
     from sdsbench.methods.linear_algebra import product_svd, thin_qr
 
     generator = torch.Generator().manual_seed(0)
@@ -329,13 +332,13 @@ def _descend(condition: float, decouple: bool, m: int = 96, n: int = 80, r: int 
     return float(0.5 * (scale * (b @ a if q_a is None else q_b @ a + b @ q_a.t()) - goal).square().sum())
 
 
-def test_resumed_run_continues_the_same(tmp_path) -> None:
+def test_loaded_adapter_restores_bases_and_outputs(tmp_path) -> None:
     from sdsbench.methods.export import load_adapter, save_adapter
 
-    session = start("sds_lora", warmup_steps=2)
+    session = tiny_session("sds_lora", warmup_steps=2)
     session.train(5)
     save_adapter(tmp_path, session.layers, session.method)
-    again = start("sds_lora", warmup_steps=2)
-    load_adapter(tmp_path, again.layers, again.method)
-    assert again.method.has_bases
-    assert torch.equal(logits(again.model, session.batch), logits(session.model, session.batch))
+    loaded = tiny_session("sds_lora", warmup_steps=2)
+    load_adapter(tmp_path, loaded.layers, loaded.method)
+    assert loaded.method.has_bases
+    assert torch.equal(logits(loaded.model, session.batch), logits(session.model, session.batch))

@@ -1,4 +1,4 @@
-"""Cached factors: found again, never for another weight, rank, algorithm or seed, and without effect on results."""
+"""Cached SVDs are used for the same weight, rank, algorithm and seed only, and do not change results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from sdsbench.methods import svd_cache
 from sdsbench.methods.linear_algebra import truncated_svd
-from tests.methods.tiny import start
+from tests.methods.tiny import tiny_session
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def _folder(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(svd_cache, "WORTH_CACHING", 0)
 
 
-def test_second_call_reads_and_any_other_key_computes() -> None:
+def test_second_call_reads_the_cache_and_any_other_key_computes() -> None:
     weight = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     calls = []
 
@@ -36,22 +36,22 @@ def test_second_call_reads_and_any_other_key_computes() -> None:
     assert len(calls) == 6
 
 
-def test_planted_factors_are_made_again(tmp_path) -> None:
+def test_planted_factors_are_computed_again(tmp_path) -> None:
     weight = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     first = svd_cache.cached_triples(weight, 2, "exact", 0, lambda: truncated_svd(weight, 2))
     (file,) = tmp_path.rglob("*.safetensors")
     save_file({name: torch.zeros_like(part).contiguous() for name, part in zip("USV", first, strict=True)}, file)
-    again = svd_cache.cached_triples(weight, 2, "exact", 0, lambda: truncated_svd(weight, 2))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    computed = svd_cache.cached_triples(weight, 2, "exact", 0, lambda: truncated_svd(weight, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, computed, strict=True))
 
 
 @pytest.mark.parametrize("name", ["pissa", "lora_xs"])
 @pytest.mark.parametrize("svd", ["fast", "exact"])
-def test_methods_start_the_same_with_a_cold_and_a_warm_cache(name: str, svd: str, tmp_path) -> None:
-    cold = start(name, svd=svd)
+def test_start_is_the_same_with_a_cold_and_a_warm_cache(name: str, svd: str, tmp_path) -> None:
+    cold = tiny_session(name, svd=svd)
     assert len(list((tmp_path / "svd").glob("*/*.safetensors"))) == len(cold.layers)
-    warm = start(name, svd=svd)
-    for mine, other in zip(cold.layers.values(), warm.layers.values(), strict=True):
-        for key, tensor in mine.method_tensors().items():
-            assert torch.equal(tensor, other.method_tensors()[key]), key
+    warm = tiny_session(name, svd=svd)
+    for cold_layer, warm_layer in zip(cold.layers.values(), warm.layers.values(), strict=True):
+        for key, tensor in cold_layer.method_tensors().items():
+            assert torch.equal(tensor, warm_layer.method_tensors()[key]), key
     assert not list((tmp_path / "svd").glob(".*")), "no temporary file is left"

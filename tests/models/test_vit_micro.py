@@ -1,4 +1,4 @@
-"""The shipped vit_micro model: loads offline, is small, and sees the patterns that it was trained on."""
+"""The shipped vit_micro model: it loads offline, is small and classifies the patterns that it was trained on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model() -> ViTForImageClassification:
     return ViTForImageClassification.from_pretrained(FOLDER, local_files_only=True).eval()
 
 
-def test_it_is_small_and_every_projection_takes_rank_32(model) -> None:
+def test_model_is_small_and_every_projection_takes_rank_32(model) -> None:
     assert (FOLDER / "model.safetensors").stat().st_size <= 2**20
     assert {path.suffix for path in FOLDER.iterdir()} == {".json", ".safetensors", ".md"}
     layers = [layer for layer in model.vit.modules() if isinstance(layer, torch.nn.Linear)]
@@ -29,7 +29,7 @@ def test_it_is_small_and_every_projection_takes_rank_32(model) -> None:
     assert min(min(layer.weight.shape) for layer in layers) > 32
 
 
-def test_it_names_unseen_patterns_with_the_preprocessing_that_it_ships(model) -> None:
+def test_model_classifies_new_images_with_the_shipped_preprocessing(model) -> None:
     facts = json.loads((FOLDER / "preprocessor_config.json").read_text())
     assert facts["size"] == {"height": SIDE, "width": SIDE} and model.config.image_size == SIDE
     assert list(model.config.id2label.values()) == list(PATTERNS)

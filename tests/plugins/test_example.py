@@ -1,4 +1,4 @@
-"""The example package, installed beside sdsbench: single run, sweep with two workers, export, table; and by key."""
+"""The example plugin, installed together with sdsbench or named by the key `plugins`: run, sweep, export, table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package installed into a folder that Python searches, with the metadata that declares its entry point."""
+    """A folder on Python's path with the installed package and the metadata that declares its entry point."""
     folder = tmp_path_factory.mktemp("site")
     subprocess.run(
         [
@@ -34,15 +34,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sdsbench(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_sdsbench(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "sdsbench", *words], cwd=folder, env=environment, capture_output=True, text=True
     )
 
 
-def test_run_sweep_export_and_table_of_an_installed_plugin(site: Path, tmp_path: Path) -> None:
-    single = sdsbench(site, tmp_path, "method=lora_one", *SMALL, "output_root=runs")
+def test_installed_plugin_runs_sweeps_exports_and_is_in_tables(site: Path, tmp_path: Path) -> None:
+    single = run_sdsbench(site, tmp_path, "method=lora_one", *SMALL, "output_root=runs")
     assert single.returncode == 0, single.stderr
     (path,) = (tmp_path / "runs").glob("*/record.json")
     record = read_record(path)
@@ -51,17 +51,21 @@ def test_run_sweep_export_and_table_of_an_installed_plugin(site: Path, tmp_path:
     assert record.provenance is not None and record.provenance.packages["lora-extras"] == "0.1.0"
     assert {"method", "task", "data"} <= record.provenance.code.keys()
 
-    plan = sdsbench(site, tmp_path, "plan", "method=lora,init_ab,lora_one", *SMALL, "output_root=runs", "--name", "p")
+    plan = run_sdsbench(
+        site, tmp_path, "plan", "method=lora,init_ab,lora_one", *SMALL, "output_root=runs", "--name", "p"
+    )
     assert plan.returncode == 0, plan.stderr
-    sweep = sdsbench(site, tmp_path, "sweep", "p", "--workers", "2")
+    sweep = run_sdsbench(site, tmp_path, "sweep", "p", "--workers", "2")
     assert sweep.returncode == 0, sweep.stdout + sweep.stderr
-    assert len(list((tmp_path / "runs").glob("*/record.json"))) == 3, "the single run is one of the sweep's"
+    assert len(list((tmp_path / "runs").glob("*/record.json"))) == 3, "the sweep reuses the single run"
 
-    table = sdsbench(site, tmp_path, "table", "grid", "--runs", "runs")
+    table = run_sdsbench(site, tmp_path, "table", "grid", "--runs", "runs")
     assert table.returncode == 0, table.stderr
-    assert "Init[AB], r 8" in table.stdout and "LoRA-One, r 8" in table.stdout, "the titles of their classes"
+    assert "Init[AB], r 8" in table.stdout and "LoRA-One, r 8" in table.stdout, (
+        "the titles that the plugin's classes declare"
+    )
     assert "word_reversal" in table.stdout
-    export = sdsbench(site, tmp_path, "export", record.run_id[:8], "adapter", "--runs", "runs")
+    export = run_sdsbench(site, tmp_path, "export", record.run_id[:8], "adapter", "--runs", "runs")
     assert export.returncode == 0, export.stderr
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
@@ -69,33 +73,33 @@ def test_run_sweep_export_and_table_of_an_installed_plugin(site: Path, tmp_path:
 @pytest.mark.parametrize("words", [("method=init_ab", "task=word_reversal"), ("method=lora_one",)], ids=str)
 def test_methods_and_task_hold_the_contract(words: tuple[str, ...], site: Path, tmp_path: Path) -> None:
     model = ["model=local", "model.family=decoder", f"model.location={model_folder(tmp_path / 'model', 'qwen2')}"]
-    done = sdsbench(site, tmp_path, "check", *words, *model)
+    done = run_sdsbench(site, tmp_path, "check", *words, *model)
     assert done.returncode == 0, done.stdout + done.stderr
     for word in words:
         assert f"{word.replace('=', ' ')} on model local" in done.stdout
     assert "FAILS" not in done.stdout and "holds  resume" in done.stdout
 
 
-def test_by_key_the_plugin_travels_with_the_plan(tmp_path: Path) -> None:
-    """Without installed metadata: the module is named in the command, frozen in the plan and loaded by its workers."""
-    source = tmp_path / "source"  # the module alone: pip leaves metadata, which would install it, in its own folder
+def test_plugin_named_by_key_is_kept_in_the_plan_and_loaded_by_workers(tmp_path: Path) -> None:
+    """Without installed metadata, the command names the module, the plan stores it and the workers load it."""
+    source = tmp_path / "source"  # without the metadata that pip writes, whose entry point would register the plugin
     shutil.copytree(ROOT / "examples" / "lora_extras" / "lora_extras", source / "lora_extras")
     words = ["plugins=[lora_extras]", "method=init_ab", *SMALL, "output_root=runs"]
-    plan = sdsbench(source, tmp_path, "plan", *words, "--name", "p")
+    plan = run_sdsbench(source, tmp_path, "plan", *words, "--name", "p")
     assert plan.returncode == 0, plan.stderr
-    sweep = sdsbench(source, tmp_path, "sweep", "p")
+    sweep = run_sdsbench(source, tmp_path, "sweep", "p")
     assert sweep.returncode == 0, sweep.stdout + sweep.stderr
     (path,) = (tmp_path / "runs").glob("*/record.json")
     provenance = read_record(path).provenance
     assert provenance is not None and "plugin:lora_extras" in provenance.code
-    again = sdsbench(source, tmp_path, *words)
+    again = run_sdsbench(source, tmp_path, *words)
     assert again.returncode == 0 and "found finished run" in again.stdout
-    export = sdsbench(source, tmp_path, "export", path.parent.name, "adapter", "--runs", "runs")
+    export = run_sdsbench(source, tmp_path, "export", path.parent.name, "adapter", "--runs", "runs")
     assert export.returncode == 0, export.stderr
 
 
-def test_a_plugin_that_cannot_be_imported_is_one_message(tmp_path: Path) -> None:
-    done = sdsbench(tmp_path, tmp_path, "plugins=[no_such_module]", "method=lora", *SMALL[:1])
+def test_plugin_that_cannot_be_imported_is_one_message(tmp_path: Path) -> None:
+    done = run_sdsbench(tmp_path, tmp_path, "plugins=[no_such_module]", "method=lora", *SMALL[:1])
     assert done.returncode == 2
     assert "plugins='no_such_module'" in done.stderr and "Is it installed" in done.stderr
     assert "Traceback" not in done.stderr

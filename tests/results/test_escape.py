@@ -1,4 +1,4 @@
-"""Names and texts that others wrote are shown as text, wherever they are shown."""
+"""Names and texts from records are displayed as plain text in every output format."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from sdsbench.results.tables.render import FORMATS
 HOSTILE = "a|b\n\n# c <b>&amp; **x** `y` [l](u) $z$ _w_ ~~s~~ \x1b[31m \u202e \\"
 
 
-def test_what_cannot_be_seen_is_written_out() -> None:
+def test_invisible_characters_are_written_as_escapes() -> None:
     assert escape.visible("a\x1b[2J\u202eb\x00\n\tc\r\nd") == "a\\x1b[2J\\u202eb\\x00\n\tc\nd"
     assert escape.one_line(" a\n\n b\tc ") == "a b c"
 
 
-def test_html_and_markdown() -> None:
+def test_html_and_markdown_markup_is_escaped() -> None:
     assert escape.html('<a href="x">\x1b') == "&lt;a href=&quot;x&quot;&gt;\\x1b"
     text = escape.markdown(HOSTILE)
     assert "\n" not in text
     for letter in "|*`$_~<&":
         assert all(text[i - 1] == "\\" for i, found in enumerate(text) if found == letter), letter
-    assert "[l]\\(u)" in text, "no link"
+    assert "[l]\\(u)" in text, "it must not become a link"
     assert escape.markdown("[a][b] [a]: x ~~y~~ __z__") == r"[a]\[b] [a]\: x \~\~y\~\~ \_\_z\_\_"
     for plain in ("train_set < 3, p < 0.001", "+2.5 [-15.2, 20.2]", "R&D", "a ~ b", "(x)"):
         assert escape.markdown(plain).replace("R\\&D", "R&D") == plain
 
 
-def test_latex_has_no_command_and_no_line_break_of_others() -> None:
+def test_latex_commands_and_line_breaks_are_escaped() -> None:
     text = escape.latex("100% of $x_1$ & {y}#\n\n[z]*\\foo^~ 模 é")
     expected = r"100\% of \$x\_1\$ \& \{y\}\# {[}z{]}{*}\textbackslash{}foo\textasciicircum{}\textasciitilde{} "
     assert text == expected + "{[}U+6A21{]} é"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2", "@x", "\t=1"])
-def test_csv_starts_no_formula(text: str) -> None:
+def test_csv_cells_start_no_spreadsheet_formula(text: str) -> None:
     rows = list(csv.reader(io.StringIO(escape.csv(pd.DataFrame({"name": [text, "plain"], "value": [-1.5, 2.0]})))))
     assert rows == [["name", "value"], ["'" + text, "-1.5"], ["plain", "2"]]
 
 
 @pytest.mark.parametrize("text", ["$\\foo{$", "_hidden", "$x$ and $y$", "a\nb\x1b", "\\$"])
-def test_figures_show_names_as_they_are(tmp_path: Path, text: str) -> None:
-    """`$\\foo{$` was read as a formula and ended the report in a traceback."""
+def test_figures_show_names_unchanged(tmp_path: Path, text: str) -> None:
+    """matplotlib must not parse a name such as `$\\foo{$` as a formula, which would raise."""
     with warnings.catch_warnings(), drawing():
         warnings.simplefilter("error")
         figure = Figure()
@@ -63,7 +63,7 @@ def test_figures_show_names_as_they_are(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_tables_of_hostile_names_keep_their_form(kind: str) -> None:
+def test_tables_with_hostile_names_keep_their_structure(kind: str) -> None:
     rows = tuple(Row(f"={name}", HOSTILE, {}) for name in "ab")
     table = Table("t", HOSTILE, rows, (Column("@c", HOSTILE, {}, group=HOSTILE),))
     text = FORMATS[kind][1](build(table, []))

@@ -1,4 +1,4 @@
-"""Run folders as frames: what is in them, what is damaged, how fast."""
+"""Run folders as data frames: their contents, damaged records and missing files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 
-def test_a_row_a_run(tmp_path: Path) -> None:
+def test_frame_of_runs_has_one_row_per_run(tmp_path: Path) -> None:
     write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.25}, facts={"refreshes": 3.0}))
     write_run(tmp_path, make_record("sds_lora", 1, status="oom"))
     runs = sdsbench.load_runs(tmp_path).set_index("method")
@@ -31,7 +31,7 @@ def test_a_row_a_run(tmp_path: Path) -> None:
     assert scores[["method", "evaluation", "value"]].to_numpy().tolist() == [["lora", "gsm8k", 0.25]]
 
 
-def test_damage_is_named_and_left_out(tmp_path: Path) -> None:
+def test_damaged_records_are_named_and_left_out(tmp_path: Path) -> None:
     good = write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.25}))
     altered = write_run(tmp_path, make_record("lora", 1, {"gsm8k": 0.25}))
     cut = write_run(tmp_path, make_record("lora", 2, {"gsm8k": 0.25}))
@@ -45,8 +45,8 @@ def test_damage_is_named_and_left_out(tmp_path: Path) -> None:
     assert "checksum" in runs.attrs["damaged"][altered.name]
 
 
-def test_a_frame_is_the_rows_of_the_records_that_count(tmp_path: Path) -> None:
-    """Runs of other methods with other keys, and one that failed in one place and was finished in the other."""
+def test_frame_holds_one_record_of_each_run_from_several_folders(tmp_path: Path) -> None:
+    """Runs may have different keys; if a run failed in one folder and finished in another, the finished one counts."""
     finished = make_record("dora", 0, {"gsm8k": 0.5}, facts={"only_here": 1.0})
     failed = make_record("dora", 0, status="failed").model_copy(update={"run_id": finished.run_id})
     write_run(tmp_path / "a", failed)
@@ -60,7 +60,7 @@ def test_a_frame_is_the_rows_of_the_records_that_count(tmp_path: Path) -> None:
         assert frame.set_index("method").loc["dora", "status"] == "done"
 
 
-def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
+def test_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
     record = make_record("lora", 0, {"gsm8k": 0.25})
     write_run(tmp_path / "a", record)
     write_run(tmp_path / "b", record)
@@ -75,7 +75,7 @@ def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
     assert copy.origin == str(tmp_path / "c") and "gsm8k (flexible, trained) 25.00 and 50.00" in copy.disagreement
 
 
-def test_steps_and_samples(tmp_path: Path) -> None:
+def test_frames_of_steps_and_samples_can_be_selected(tmp_path: Path) -> None:
     steps = [{"kind": "train", "step": 1, "loss": 2.0}, {"kind": "probe", "step": 1, "rank": 3.0}]
     folder = write_run(tmp_path, make_record(), {"glue/rte": make_samples([True, False])}, steps)
     with (folder / "metrics.jsonl").open("a") as file:
@@ -83,7 +83,7 @@ def test_steps_and_samples(tmp_path: Path) -> None:
     assert sdsbench.load_steps(tmp_path)["kind"].tolist() == ["train", "probe"]
     assert sdsbench.load_steps(tmp_path, kind="train")["loss"].tolist() == [2.0]
     described = {line.partition('"kind": "')[2].partition('"')[0] for line in (step_log.__doc__ or "").splitlines()}
-    assert described - {""} == {*step_log.KINDS}, "every kind that is written can be asked for"
+    assert described - {""} == {*step_log.KINDS}, "every kind that is written can be selected"
     samples = sdsbench.load_samples(tmp_path)
     assert samples["evaluation"].tolist() == ["glue/rte"] * 2
     assert samples["scorer.flexible"].tolist() == [1.0, 0.0]
@@ -96,7 +96,7 @@ def test_steps_and_samples(tmp_path: Path) -> None:
         sdsbench.load_steps(tmp_path, kind="trian")
 
 
-def test_missing_and_broken_files(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no such folder of runs"):
         sdsbench.load_runs(tmp_path / "nothing")
     assert sdsbench.load_runs(tmp_path).empty
@@ -113,8 +113,8 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_runs(tmp_path: Path) -> None:
-    """Prints the time (a figure for the documents); asserts only that none is lost."""
+def test_all_of_ten_thousand_runs_are_read(tmp_path: Path) -> None:
+    """Prints the time, which the documents quote, and asserts only that no record is lost."""
     text = [make_record("lora", seed, {"gsm8k": 0.25}) for seed in range(50)]
     for copy in range(200):
         for record in text:
@@ -129,8 +129,8 @@ def test_ten_thousand_runs(tmp_path: Path) -> None:
     assert len(runs) == 10_000 and not runs.attrs["damaged"]
 
 
-def test_a_line_cannot_name_another_run(tmp_path: Path) -> None:
-    """A key of a file's line that stands for its place, and a part of a configuration that is no plain value."""
+def test_line_of_a_file_cannot_name_another_run(tmp_path: Path) -> None:
+    """A file's lines may hold the keys `run_id` and `stage`, and a configuration may hold nested values."""
     odd = {"nested": [1]}
     answers = [{**sample, "run_id": odd, "stage": "x"} for sample in make_samples([True])]
     for seed in (0, 1):

@@ -1,4 +1,4 @@
-"""Results of other tools: read from the shapes that the tools really write."""
+"""Importers of other tools' results, tested on files with the structure that these tools write."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RESULT = {
 }
 
 
-def test_peft_result(tmp_path: Path) -> None:
+def test_peft_result_is_read(tmp_path: Path) -> None:
     path = tmp_path / "lora.json"
     path.write_text(json.dumps(RESULT))
     record = peft.read(path)
@@ -59,14 +59,14 @@ def test_peft_result(tmp_path: Path) -> None:
         ({"peft_type": "IA3"}, "IA3", None),
     ],
 )
-def test_methods_keep_their_own_names_and_ranks(tmp_path: Path, adapter: dict, method: str, rank: int | None) -> None:
+def test_adapters_keep_their_names_and_ranks(tmp_path: Path, adapter: dict, method: str, rank: int | None) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({**RESULT, "run_info": {**RESULT["run_info"], "peft_config": adapter}}))
     record = peft.read(path)
     assert (record.method, record.rank) == (method, rank)
 
 
-def test_a_trainers_log_names_the_adapter(tmp_path: Path) -> None:
+def test_wandb_configuration_of_a_peft_trainer_names_the_adapter(tmp_path: Path) -> None:
     files = tmp_path / "run-1" / "files"
     files.mkdir(parents=True)
     (files / "wandb-summary.json").write_text('{"loss": 0.7}')
@@ -82,7 +82,7 @@ def test_full_fine_tuning_has_no_adapter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "no json", '{"run_info": 3, "train_info": {}, "meta_info": {}}', "[]"])
-def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+def test_other_json_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(DamagedFile, match=r"not a result|not JSON"):
@@ -90,7 +90,7 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def wandb_file(messages: list[bytes]) -> bytes:
-    """Messages in the framing of a .wandb file."""
+    """The bytes of a .wandb file that holds these messages in its block format (blocks of 32768 bytes)."""
     content = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
     for message in messages:
         first = True
@@ -108,8 +108,8 @@ def wandb_file(messages: list[bytes]) -> bytes:
     return content
 
 
-def test_the_file_of_an_offline_run(tmp_path: Path) -> None:
-    """Long enough to cross the blocks of the file; then cut short, then altered."""
+def test_wandb_file_of_an_offline_run_is_read(tmp_path: Path) -> None:
+    """The file spans several blocks; then it is truncated, altered, replaced and removed."""
     protocol = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     start = protocol.Record()
     for key, value in {"train": {"lr": 0.1}, "seed": 3, "method": "lora"}.items():
@@ -143,7 +143,7 @@ def test_the_file_of_an_offline_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_wandb_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_run_written_by_wandb_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = pytest.importorskip("wandb")
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -152,13 +152,13 @@ def test_a_real_wandb_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run.log({"accuracy": 0.5})
     run.log({"accuracy": 0.75})
     run.finish()
-    package.teardown()  # the file is whole when the service has ended
+    package.teardown()  # the file is complete only after the service has ended
     (folder,) = wandb.run_folders(tmp_path / "wandb")
     record = wandb.read(folder)
     assert record.scores["accuracy"] == 0.75 and record.seed == 3
 
 
-def test_wandb_folder_with_summary(tmp_path: Path) -> None:
+def test_wandb_folder_with_summary_is_read(tmp_path: Path) -> None:
     files = tmp_path / "run-1" / "files"
     files.mkdir(parents=True)
     (files / "wandb-summary.json").write_text('{"eval": {"accuracy": 0.7}, "_runtime": 12, "note": "x", "bad": NaN}')
@@ -173,7 +173,7 @@ def test_wandb_folder_with_summary(tmp_path: Path) -> None:
         wandb.read(tmp_path / "run-1")
 
 
-def test_the_verb_writes_records_that_reports_read(tmp_path: Path) -> None:
+def test_external_command_writes_records_that_reports_read(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.json").write_text(json.dumps(RESULT))
     assert main(["external", "peft", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
@@ -181,15 +181,15 @@ def test_the_verb_writes_records_that_reports_read(tmp_path: Path) -> None:
     assert main(["external", "wandb", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 3
     (tmp_path / "out" / "peft" / "broken.json").write_text("{}")
     records, damaged = external.read_all(tmp_path / "out")
-    assert len(records) == 1, "one bad file hides no other"
+    assert len(records) == 1, "a bad file does not hide others"
     assert list(damaged) == [str(tmp_path / "out" / "peft" / "broken.json")]
     (tmp_path / "in" / "b.json").write_text(json.dumps({**RESULT, "run_info": 5}))
     assert main(["external", "peft", str(tmp_path / "in"), "--output", str(tmp_path / "again")]) == 3
     assert len(list((tmp_path / "again").rglob("*.json"))) == 1
 
 
-def test_a_configuration_of_aliases_does_not_hang_the_import(tmp_path: Path) -> None:
-    """A kilobyte that means a thousand million values."""
+def test_yaml_of_nested_aliases_is_refused_without_expanding_it(tmp_path: Path) -> None:
+    """A kilobyte of YAML aliases that would expand to a thousand million values."""
     bomb = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{l: *a{i - 1}, r: *a{i - 1}}}\n" for i in range(1, 30))
     (tmp_path / "run-1" / "files").mkdir(parents=True)
     (tmp_path / "run-1" / "files" / "wandb-summary.json").write_text('{"accuracy": 0.5}')
@@ -201,7 +201,7 @@ def test_a_configuration_of_aliases_does_not_hang_the_import(tmp_path: Path) -> 
         read_claims(tmp_path / "claims.yaml")
 
 
-def test_a_name_of_any_length_is_a_file(tmp_path: Path) -> None:
+def test_record_name_of_any_length_gets_a_file(tmp_path: Path) -> None:
     names = ["x" * 1000, "x" * 1000 + "y", "\u6a21" * 90, "n"]
     for name in names:
         content = {**RESULT, "run_info": {**RESULT["run_info"], "experiment_name": name}}  # type: ignore[dict-item]
@@ -210,7 +210,7 @@ def test_a_name_of_any_length_is_a_file(tmp_path: Path) -> None:
     assert {record.name for record in external.read_all(tmp_path / "out")[0]} == set(names)
 
 
-def test_names_that_become_one_file_s_name_are_two_files(tmp_path: Path) -> None:
+def test_names_with_equal_file_names_are_kept_in_two_files(tmp_path: Path) -> None:
     def record(name: str, score: float) -> external.ExternalRecord:
         scores = {"x": score}
         return external.ExternalRecord(
@@ -218,24 +218,24 @@ def test_names_that_become_one_file_s_name_are_two_files(tmp_path: Path) -> None
         )
 
     written = [external.write(tmp_path, record(*given)) for given in (("a b", 0.1), ("a-b", 0.2), ("a-b", 0.3))]
-    assert written[0] != written[1] == written[2], "an import of the same is replaced"
+    assert written[0] != written[1] == written[2], "a second import replaces the first"
     found = {one.name: one.scores["x"] for one in external.read_all(tmp_path)[0]}
     assert found == {"a b": 0.1, "a-b": 0.3}
 
 
-ODD = {
+WRONG_TYPES = {
     "metrics": {**RESULT, "train_info": {**RESULT["train_info"], "metrics": [3]}},
     "packages": {**RESULT, "meta_info": {**RESULT["meta_info"], "package_info": 7}},
     "configuration": {**RESULT, "run_info": {**RESULT["run_info"], "train_config": [1]}},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("odd", ODD)
-def test_whatever_is_wrong_is_one_line_and_hides_no_other(
-    odd: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("section", WRONG_TYPES)
+def test_value_of_another_type_gives_one_line_and_hides_no_other_file(
+    section: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """AttributeError, TypeError: what a value of another kind raises is not listed anywhere."""
-    for name, content in (("bad", ODD[odd]), ("good", RESULT)):
+    """A value of another type may raise any exception, such as AttributeError or TypeError."""
+    for name, content in (("bad", WRONG_TYPES[section]), ("good", RESULT)):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     assert main(["external", "peft", str(tmp_path), "--output", str(tmp_path / "out")]) == 3
     (line,) = capsys.readouterr().err.splitlines()
@@ -243,8 +243,8 @@ def test_whatever_is_wrong_is_one_line_and_hides_no_other(
     assert len(external.read_all(tmp_path / "out")[0]) == 1
 
 
-def test_messages_of_wandb_that_are_none_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The checksums of the file fit, and what they are of is no message."""
+def test_invalid_wandb_message_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file's checksums are right, but its content is no wandb message."""
     pytest.importorskip("wandb.proto.wandb_internal_pb2")
     (tmp_path / "run-1" / "files").mkdir(parents=True)
     (tmp_path / "run-1" / "run-1.wandb").write_bytes(wandb_file([b"\xff\xff\xff"]))

@@ -1,4 +1,4 @@
-"""The paragraph on the setup and the BibTeX: from records alone, and nothing that they do not say."""
+"""The paragraph on the setup and the BibTeX entries: they state what the records hold, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.results.tables.fixtures import make_record, tuned, write_run
 
 @pytest.fixture
 def runs_folder(tmp_path: Path) -> Path:
+    """Three tuned runs of SDS-LoRA and one of LoRA that ran out of memory."""
     for seed in range(3):
         train = {"lr": 2e-3, "epochs": 1.0, "batch_size": 32, "optimizer": "adamw"}
         chosen = tuned(2e-3, [1e-3, 2e-3, 4e-3], seeds=[9, 10], declared=[1e-3, 2e-3], extend=1)
@@ -32,7 +33,7 @@ def runs_folder(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_the_paragraph_says_what_the_records_say(runs_folder: Path) -> None:
+def test_paragraph_states_the_setup_of_the_records(runs_folder: Path) -> None:
     (text,) = paragraphs(load(runs_folder)[0])
     for words in (
         "We fine-tune micro", "gsm8k (generated stand-ins for the real rows, 200 training rows)",
@@ -42,10 +43,10 @@ def test_the_paragraph_says_what_the_records_say(runs_folder: Path) -> None:
         "3 seeds (0, 1, 2)", "not paired over seeds", "cpu: test (1 thread)", "torch 2.13.0", "abc1234",
     ):  # fmt: skip
         assert words in text, words
-    assert "weight decay" not in text, "the records do not say it"
+    assert "weight decay" not in text, "the records do not hold it"
 
 
-def test_forms_have_their_names_and_a_rule_with_other_budgets_is_one_rule(tmp_path: Path) -> None:
+def test_variants_are_named_and_one_tuning_rule_with_other_budgets_is_stated_once(tmp_path: Path) -> None:
     for method, form, grid in (
         ("sds_lora", {"variant": "sds"}, [1e-3, 2e-3]), ("sds_lora", {"variant": "reset_lora"}, [1e-3, 2e-3, 4e-3]),
         ("lora", {}, [1e-3, 2e-3]),
@@ -63,30 +64,32 @@ def test_forms_have_their_names_and_a_rule_with_other_budgets_is_one_rule(tmp_pa
     assert foot.count("train.lr among") == 1 and ": 2 to 3 runs a method" in foot
 
 
-def test_nothing_finished_has_no_paragraph(tmp_path: Path) -> None:
+def test_paragraph_without_a_finished_run_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path, make_record("lora", 0, status="oom"))
     with pytest.raises(Unavailable, match="no run is finished"):
         paragraphs(load(tmp_path)[0])
 
 
-def test_bibtex_of_methods_data_and_models(runs_folder: Path) -> None:
+def test_bibtex_cites_methods_and_data_and_names_models_without_reference(runs_folder: Path) -> None:
     text = bibtex(load(runs_folder)[0])
     assert re.findall(r"^@\w+\{(\w+),", text, re.MULTILINE) == ["cobbe2021gsm8k", "hu2021lora", "sdslora2026"]
     assert "% no reference is known for model micro" in text
     assert text.count("{") == text.count("}")
 
 
-def test_every_shipped_name_has_a_reference_or_is_ours() -> None:
-    """What papers made is cited; this project's own models, and what a user names himself, are nobody's."""
+def test_every_shipped_method_data_set_and_model_has_a_reference() -> None:
+    """Exceptions are this project's own models, and the models and data that a user names."""
     names = [f"method:{name}" for name in METHODS.names() if METHODS.lookup(name)[0].__dict__.get("arxiv")]
     names += [f"data:{name}" for name in catalogue.names()] + [f"model:{name}" for name in options("model")]
     missing = {name for name in names if not _entry(name)}
-    ours = {"model:hub", "model:local", "model:micro", "model:vit_micro", "data:pairs", "data:labels"}
-    assert missing == ours, "add them to paper_text/references.bib"
+    without_reference = {"model:hub", "model:local", "model:micro", "model:vit_micro", "data:pairs", "data:labels"}
+    assert missing == without_reference, "add them to paper_text/references.bib"
     assert all("year" in entry for entry in entries().values())
 
 
-def test_the_verb(runs_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_command_writes_paragraph_and_bibtex(
+    runs_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["table", "bibtex", "--runs", str(runs_folder)]) == 0
     assert "@misc{hu2021lora," in capsys.readouterr().out
     assert main(["table", "paragraph", "--runs", str(runs_folder), "--output", str(tmp_path / "out")]) == 0

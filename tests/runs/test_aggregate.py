@@ -1,4 +1,4 @@
-"""task=glue and task=vtab are runs of their members; means need all their parts."""
+"""task=glue and task=vtab start one run per member task and print the means over them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAST = [
 ]  # fmt: skip
 
 
-def test_members_are_runs_of_their_own() -> None:
+def test_each_member_is_a_run_of_its_own() -> None:
     words = ["task=vtab", *FAST]
     configs = member_runs(compose_run(words), words)
     assert len(configs) == 19
@@ -26,7 +26,7 @@ def test_members_are_runs_of_their_own() -> None:
     assert run_id(alone) in {run_id(config) for config in configs}
 
 
-def test_means_of_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_means_are_means_of_the_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     members = "task.members=[vtab/dtd,vtab/eurosat]"
     assert main(["task=vtab", members, *FAST, f"output_root={tmp_path}"]) == 0
     out = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""Best and last epoch side by side: evaluated after every epoch, the best kept with its samples."""
+"""eval.each_epoch: the best epoch's scores and answers are kept beside those of the last epoch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAST = [
 ]  # fmt: skip
 
 
-def test_best_epoch_is_the_best_and_its_samples_are_kept(tmp_path: Path) -> None:
+def test_best_epoch_scores_at_least_the_last_and_its_answers_are_kept(tmp_path: Path) -> None:
     record = execute(compose_run([*FAST, "eval.each_epoch=true", f"output_root={tmp_path}"]), QUIET)
     scores = {(s.stage, s.scorer): s.value for s in record.scores}
     headline = next(s.scorer for s in record.scores if s.headline)
@@ -37,34 +37,34 @@ def test_best_epoch_is_the_best_and_its_samples_are_kept(tmp_path: Path) -> None
 
     plain = execute(compose_run([*FAST, f"output_root={tmp_path}"]), QUIET)
     assert {s.stage for s in plain.scores} == {"trained"}
-    assert plain.losses == record.losses, "evaluating between epochs changes nothing"
+    assert plain.losses == record.losses, "evaluating between epochs does not change training"
 
 
-def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores are dealt: the second epoch is the best, the third equals it.
+def test_answers_of_the_best_epoch_are_those_after_that_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given scores make the second epoch the best; the third epoch has the same score.
 
-    With a constant rate a run of two epochs ends where the longer one stood after its second epoch, so its answers are
-    those that must have been kept.
+    At a constant rate, a run of two epochs ends with the weights that the longer run has after its second epoch, so
+    both must give the same answers.
     """
     words = [*FAST, "train.schedule=constant", "train.warmup_ratio=0", f"output_root={tmp_path}"]
 
-    def answers(stage: str, dealt: list[float], *extra: str) -> tuple[Record, list[dict[str, Any]]]:
+    def answers(stage: str, given: list[float], *extra: str) -> tuple[Record, list[dict[str, Any]]]:
         with monkeypatch.context() as patch:
-            patch.setattr(metrics, "compute", lambda *_: dealt.pop(0))
+            patch.setattr(metrics, "compute", lambda *_: given.pop(0))
             record = execute(compose_run([*words, *extra]), QUIET)
-        assert dealt == [], "one score for each evaluation"
+        assert given == [], "one score for each evaluation"
         return record, samples.read(samples.path_of(tmp_path / record.run_id, "vtab/dtd", stage))
 
     record, kept = answers("best_epoch", [0.2, 0.9, 0.9, 0.4], "eval.each_epoch=true")
     assert {s.stage: s.value for s in record.scores} == {"best_epoch": 0.9, "trained": 0.4}
-    assert record.facts["best_epoch.vtab/dtd"] == 2, "of equal epochs the first"
+    assert record.facts["best_epoch.vtab/dtd"] == 2, "the first of two equal epochs"
     _, second = answers("trained", [0.5], "train.epochs=2")
     _, third = answers("trained", [0.5])
     assert kept == second != third
 
 
-def test_generated_and_ranked_answers_are_two_evaluations_and_overwrite_nothing(tmp_path: Path) -> None:
-    """task.scorers=[paper,likelihood], after every epoch and at the end: names, scores and answers of their own."""
+def test_generated_and_likelihood_answers_are_kept_as_two_evaluations(tmp_path: Path) -> None:
+    """With task.scorers=[paper,likelihood], each has its own name, scores and answers, per epoch and at the end."""
     words = [
         "model=micro", "task=commonsense/openbookqa", "task.scorers=[paper,likelihood]", "method=lora",
         "data.source=embedded", "data.train_limit=8", "train.batch_size=4", "train.max_steps=null", "train.epochs=2",
@@ -82,8 +82,8 @@ def test_generated_and_ranked_answers_are_two_evaluations_and_overwrite_nothing(
             assert [row["scores"].keys() for row in answers] == [scorers] * 3
 
 
-def test_two_evaluations_of_one_name_are_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores and answers are kept under the name, so that one would overwrite the other."""
+def test_task_with_two_evaluations_of_one_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores and answers are stored under the name, so one evaluation would overwrite the other."""
     one = GSM8K.evaluations
     monkeypatch.setattr(GSM8K, "evaluations", lambda task: [*one(task), *one(task)])
     with pytest.raises(ValueError, match="two evaluations share a name: gsm8k, gsm8k"):
@@ -91,20 +91,20 @@ def test_two_evaluations_of_one_name_are_no_task(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("evaluation", "stage"), [("a__b", "trained"), ("a.b", "trained"), ("a", "best.epoch")])
-def test_no_two_names_share_a_file_of_answers(evaluation: str, stage: str) -> None:
+def test_names_that_could_share_a_file_of_answers_are_refused(evaluation: str, stage: str) -> None:
     with pytest.raises(ValueError, match="names without"):
         samples.path_of(Path(), evaluation, stage)
 
 
-def test_an_interrupted_evaluation_between_epochs_loses_no_step(tmp_path: Path) -> None:
-    """The state after the epoch is saved; the next attempt makes up for the scores and trains on."""
+def test_interrupted_evaluation_between_epochs_loses_no_step(tmp_path: Path) -> None:
+    """The state after the epoch is saved; the next attempt evaluates that epoch again and continues training."""
 
     class StopInSecondEpoch(StopRequest):
-        looks = 0
+        checks = 0
 
         def raise_if_received(self, saved: str) -> None:
-            self.looks += saved.startswith("evaluation")
-            if self.looks == 3:  # two batches of 32 rows an epoch
+            self.checks += saved.startswith("evaluation")
+            if self.checks == 3:  # an epoch has two evaluation batches of 32 rows
                 raise Interrupted(saved)
 
     words = [*FAST, "eval.each_epoch=true", "train.checkpoint_every=1000", f"output_root={tmp_path}"]

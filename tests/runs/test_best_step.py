@@ -1,4 +1,4 @@
-"""train.best_every: what was trained at the lowest loss on held-out rows is the run's result, interrupted or not."""
+"""train.best_every: a run's result is the adapter at the step with the lowest held-out loss, interrupted or not."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ SDS = ["method=sds_lora", "method.rank=4", "method.warmup_steps=3", "method.guar
 LORA = ["method=lora", "method.rank=4"]
 
 
-def adapter(folder: Path, record: Record) -> dict[str, Any]:
-    """Bits of every saved tensor, and what the method remembers."""
+def saved_adapter(folder: Path, record: Record) -> dict[str, Any]:
+    """The bytes of every saved tensor, and the saved state of the method."""
     saved = folder / record.run_id / "adapter"
     tensors = {name: tensor.numpy().tobytes() for name, tensor in load_file(saved / "adapter.safetensors").items()}
     return tensors | {"state": json.loads((saved / "adapter.json").read_text())["state"]}
 
 
 @pytest.mark.parametrize("method", [LORA, SDS], ids=["lora", "sds_lora"])
-def test_the_result_is_that_of_a_run_that_ends_at_the_best_step(
+def test_result_equals_that_of_a_run_that_ends_at_the_best_step(
     method: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Losses are dealt: step 2 is the best of three looks, the last one equals it. SDS-LoRA gets its bases after it."""
+    """Given losses make step 2 the best of three; step 6 has the same loss. SDS-LoRA's bases are set after step 2."""
 
-    def trained(steps: int, dealt: list[float]) -> Record:
+    def train_to(steps: int, given: list[float]) -> Record:
         with monkeypatch.context() as patch:
-            patch.setattr(train, "mean_loss", lambda model, *_: (model.eval(), dealt.pop(0))[1])
+            patch.setattr(train, "mean_loss", lambda model, *_: (model.eval(), given.pop(0))[1])
             words = [*FAST, *method, f"train.max_steps={steps}", f"output_root={tmp_path}"]
             record = execute(compose_run(words), QUIET)
-        assert dealt == [], "one look every two steps"
+        assert given == [], "one held-out loss every two steps"
         return record
 
-    longer, shorter = trained(7, [0.9, 1.5, 0.9]), trained(2, [0.9])
+    longer, shorter = train_to(7, [0.9, 1.5, 0.9]), train_to(2, [0.9])
     assert longer.facts["best_step"] == 2 and longer.facts["best_step_loss"] == 0.9
-    assert adapter(tmp_path, longer) == adapter(tmp_path, shorter)
+    assert saved_adapter(tmp_path, longer) == saved_adapter(tmp_path, shorter)
     assert (longer.losses.steps, longer.losses.last == shorter.losses.last) == (7, False)
-    last = trained(6, [1.5, 0.9, 0.3])
-    assert adapter(tmp_path, last) != adapter(tmp_path, shorter)
+    last = train_to(6, [1.5, 0.9, 0.3])
+    assert saved_adapter(tmp_path, last) != saved_adapter(tmp_path, shorter)
     log = step_log.read(tmp_path / longer.run_id / "metrics.jsonl")
     assert [(line["step"], line["loss"]) for line in log if line["kind"] == "held_out"] == [
         (2, 0.9),
@@ -67,28 +67,28 @@ def test_the_result_is_that_of_a_run_that_ends_at_the_best_step(
     ]
 
 
-def test_an_interrupted_run_knows_its_best_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first attempt ends after step 5, the second looks at step 4 again; step 2 is the best."""
+def test_resumed_run_keeps_its_best_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attempt ends after step 5; the second evaluates step 4 again; step 2 is the best."""
 
     class StopAfterStepFive(StopRequest):
         def raise_if_received(self, saved: str) -> None:
             if "step 5" in saved:
                 raise Interrupted(saved)
 
-    dealt = [0.5, 0.9, 0.9, 0.8, 0.7, 0.5, 0.9, 0.8, 0.7]
-    monkeypatch.setattr(train, "mean_loss", lambda model, *_: (model.eval(), dealt.pop(0))[1])
+    given = [0.5, 0.9, 0.9, 0.8, 0.7, 0.5, 0.9, 0.8, 0.7]
+    monkeypatch.setattr(train, "mean_loss", lambda model, *_: (model.eval(), given.pop(0))[1])
     words = [*FAST, *LORA, "train.max_steps=8", "train.checkpoint_every=3"]
     here, there = (compose_run([*words, f"output_root={tmp_path / name}"]) for name in ("here", "there"))
     with pytest.raises(Interrupted):
         execute(here, RunContext(log=lambda _: None, stop=StopAfterStepFive()))
     resumed, whole = execute(here, QUIET), execute(there, QUIET)
     assert [attempt.from_step for attempt in resumed.attempts] == [0, 3]
-    assert whole.facts["best_step"] == 2, "found by the first attempt"
+    assert whole.facts["best_step"] == 2, "measured by the first attempt"
     assert (resumed.facts, resumed.losses) == (whole.facts, whole.losses)
-    assert adapter(tmp_path / "here", resumed) == adapter(tmp_path / "there", whole)
+    assert saved_adapter(tmp_path / "here", resumed) == saved_adapter(tmp_path / "there", whole)
 
 
-def test_held_out_rows_are_no_training_rows_and_no_seed_moves_them() -> None:
+def test_held_out_rows_are_not_trained_on_and_are_the_same_for_every_seed() -> None:
     first, other = (load_run(compose_run([*FAST, *LORA, f"seed={seed}"])) for seed in (0, 1))
     without = load_run(compose_run([*FAST, *LORA, "train.best_every=null"]))
     assert (len(first.training), len(first.held_out), without.held_out) == (34, 6, None)
@@ -97,25 +97,25 @@ def test_held_out_rows_are_no_training_rows_and_no_seed_moves_them() -> None:
     assert {used.split: used.rows for used in first.used()} == {"train": 34, "held_out": 6, "test": 2}
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_too_many_held_out_rows_and_full_fine_tuning_are_refused() -> None:
     with pytest.raises(Unavailable, match=r"train\.best_rows=40: accepted: fewer than the 40"):
         load_run(compose_run([*FAST, *LORA, "train.best_rows=40"]))
     with pytest.raises(ConfigError, match=r"train\.best_every=2: accepted: null with method=full_ft"):
         compose_run([*FAST, "method=full_ft"])
 
 
-def test_a_run_without_a_look_says_so(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_run_shorter_than_best_every_logs_that_it_has_no_best_step(tmp_path: Path) -> None:
+    logged: list[str] = []
     words = [*FAST, *LORA, "train.max_steps=1", f"output_root={tmp_path}"]
-    record = execute(compose_run(words), RunContext(log=said.append))
+    record = execute(compose_run(words), RunContext(log=logged.append))
     assert "best_step" not in record.facts and any(
-        "train.best_every=2 is more than the 1 steps" in text for text in said
+        "train.best_every=2 is more than the 1 steps" in text for text in logged
     )
 
 
 @pytest.mark.parametrize(("method", "every"), [("dora", 80), ("lora_xs", 40)])
-def test_the_papers_recipes(method: str, every: int) -> None:
-    """Of 170,420 rows 120 are held out; the warm-up is the 100 steps of the authors' scripts."""
+def test_protocols_follow_the_papers_best_step_recipes(method: str, every: int) -> None:
+    """120 of 170,420 rows are held out; the warm-up has the 100 steps of the authors' scripts."""
     config = compose_run([f"protocol={method}/commonsense", "data.source=hub"])
     keys = config.train
     assert (keys.best_every, keys.best_rows) == (every, 120)

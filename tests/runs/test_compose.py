@@ -1,4 +1,4 @@
-"""Bad configurations: every problem in one message, each with key, value, what is accepted, nearest spelling."""
+"""Composing configurations: one message names every problem with key, value, accepted values, nearest spelling."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ MICRO = ["model=micro", "data.source=embedded"]
 
 
 def problems(*overrides: str) -> dict[str, str]:
+    """The text of each problem by its key."""
     with pytest.raises(ConfigError) as caught:
         compose_run([*MICRO, *overrides])
     return {problem.key: str(problem) for problem in caught.value.problems}
 
 
 @pytest.mark.parametrize(
-    ("override", "key", "says"),
+    ("override", "key", "words"),
     [
         ("metod.rank=3", "metod.rank", "Did you mean 'method.rank'?"),
         ("rank=3", "rank", "Did you mean 'method.rank'?"),
@@ -54,18 +55,18 @@ def problems(*overrides: str) -> dict[str, str]:
         ("model=minilm", "model", "decoder model"),
     ],
 )
-def test_one_problem(override: str, key: str, says: str) -> None:
+def test_problem_names_key_and_accepted_values(override: str, key: str, words: str) -> None:
     found = problems(override)
     assert key in found
-    assert says in found[key]
+    assert words in found[key]
 
 
-def test_all_problems_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     found = problems("method.rank=abc", "method.alpha=-1", "train.lr=0", "tran.lr=1", "task=nothing", "seeds.data=-2")
     assert found.keys() == {"method.rank", "method.alpha", "train.lr", "tran.lr", "task", "seeds.data"}
 
 
-def test_command_line_refuses_within_three_seconds_and_without_torch() -> None:
+def test_command_line_refuses_without_importing_torch() -> None:
     code = (
         "import sys; from sdsbench.__main__ import main; code = main(['model=micro', 'method.rank=9999']);"
         "assert 'torch' not in sys.modules; sys.exit(code)"
@@ -76,28 +77,29 @@ def test_command_line_refuses_within_three_seconds_and_without_torch() -> None:
     assert "Traceback" not in done.stderr
 
 
-LATER = (
+NOT_BEFORE_FIRST_STEP = (
     "IPython", "datasets", "evaluate", "gguf", "lm_eval", "math_verify", "matplotlib", "nltk", "onnx", "pandas", "peft",
     "pyarrow", "rouge_score", "sacrebleu", "scipy.stats", "sdsbench.results", "sdsbench.studies", "sdsbench.sweeps",
     "sklearn", "statsmodels", "submitit", "torchao", "torchvision", "transformers.trainer", "wandb",
 )  # fmt: skip
-"""What a run on embedded data needs after its first step or not at all; torch and transformers bring scipy.optimize,
-sympy and accelerate themselves."""
+"""Packages that a run on embedded data needs after its first step or never; torch and transformers themselves import
+scipy.optimize, sympy and accelerate."""
 
 
-def test_a_run_up_to_its_first_step_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+def test_run_imports_no_unneeded_package_before_its_first_step(tmp_path: Path) -> None:
     code = f"""
 import gc, sys
 from sdsbench.__main__ import main
 from sdsbench.core import progress
-asked = [*{MICRO!r}, "data.source=embedded", "eval.untrained=false", "eval.limit=2", "output_root={tmp_path}"]
+words = [*{MICRO!r}, "data.source=embedded", "eval.untrained=false", "eval.limit=2", "output_root={tmp_path}"]
 class Stepped(BaseException):
     pass
 def stepped(self, count, text=""):
-    raise Stepped([name for name in {LATER!r} if name in sys.modules], gc.get_freeze_count() > 0, gc.isenabled())
+    imported = [name for name in {NOT_BEFORE_FIRST_STEP!r} if name in sys.modules]
+    raise Stepped(imported, gc.get_freeze_count() > 0, gc.isenabled())
 progress.Progress.advance = stepped
 try:
-    main(asked)
+    main(words)
 except Stepped as stopped:
     assert stopped.args == ([], True, True), stopped.args
 else:
@@ -107,13 +109,13 @@ else:
     assert done.returncode == 0, done.stderr
 
 
-def test_command_line_beats_protocol_and_protocol_beats_defaults() -> None:
+def test_command_line_overrides_the_protocol_and_the_protocol_the_defaults() -> None:
     assert compose_run([*MICRO]).train.max_steps == 200
     assert compose_run([*MICRO, "train.max_steps=7", "method.rank=3"]).train.max_steps == 7
     assert compose_run([*MICRO, "train.lr=0.5"]).train.lr == 0.5
 
 
-def test_run_id_names_what_decides_numbers_and_nothing_else() -> None:
+def test_run_id_depends_only_on_keys_that_decide_numbers() -> None:
     base = run_id(compose_run(MICRO))
     for same in (["output_root=elsewhere"], ["threads=1"], ["force=true"], ["device=cpu"], ["tracker=wandb"]):
         assert run_id(compose_run([*MICRO, *same])) == base
@@ -121,7 +123,7 @@ def test_run_id_names_what_decides_numbers_and_nothing_else() -> None:
         assert run_id(compose_run([*MICRO, other])) != base
 
 
-def test_seeds_follow_seed_and_move_apart() -> None:
+def test_seeds_follow_seed_unless_set_apart() -> None:
     config = compose_run([*MICRO, "seed=7", "seeds.init=1"])
     assert (config.seeds.data, config.seeds.init, config.seeds.dropout) == (7, 1, 7)
 
@@ -138,7 +140,7 @@ def test_every_model_composes(choice: str, tmp_path) -> None:
     assert config.model.family == family
 
 
-def test_own_config_folder(tmp_path) -> None:
+def test_configuration_folder_of_the_user_is_searched(tmp_path) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "mine.yaml").write_text((conf_folder() / "method" / "lora.yaml").read_text())
     assert compose_run([*MICRO, "method=mine"], [str(tmp_path)]).method.name == "lora"
@@ -153,8 +155,8 @@ def test_flat_keys_reach_every_leaf() -> None:
 
 
 @pytest.mark.parametrize("before", ["", "import sdsbench.tasks.math, sdsbench.tasks.commonsense; "])
-def test_a_training_set_is_known_whatever_was_imported_before(before: str) -> None:
-    """hendrycks_math is registered by the file of task=math, which task=gsm8k does not import."""
+def test_training_set_of_another_task_is_known_without_importing_it(before: str) -> None:
+    """The module of task=math registers hendrycks_math; task=gsm8k alone does not import that module."""
     code = (
         f"{before}from sdsbench.runs.configuration.compose import compose_run;"
         "compose_run(['model=micro', 'data.source=embedded', 'task=gsm8k', 'task.train_set=hendrycks_math'])"
@@ -163,7 +165,7 @@ def test_a_training_set_is_known_whatever_was_imported_before(before: str) -> No
     assert done.returncode == 0, done.stderr
 
 
-def test_a_stand_in_is_never_named_without_saying_so(capsys) -> None:
+def test_stand_in_data_is_described_wherever_it_is_named(capsys) -> None:
     from sdsbench.cli.show import command
     from sdsbench.runs.banner import announcement
 

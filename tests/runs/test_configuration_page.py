@@ -1,4 +1,4 @@
-"""docs/configuration.md is what its script writes, and says what a key means for a run's name."""
+"""docs/configuration.md equals the output of its script and states which keys are part of a run's id."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ PAGE = (ROOT / "docs" / "configuration.md").read_text()
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
+    """scripts/write_configuration.py as a module."""
     spec = importlib.util.spec_from_file_location("write_configuration", ROOT / "scripts" / "write_configuration.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -24,7 +25,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_the_page_is_current(script: ModuleType) -> None:
+def test_page_equals_the_output_of_the_script(script: ModuleType) -> None:
     assert script.document() == PAGE, "run python scripts/write_configuration.py"
 
 
@@ -49,6 +50,6 @@ def test_every_key_of_a_run_is_on_the_page(words: list[str]) -> None:
         ("task.scorers", "a list of values, each paper, lora_sb, likelihood, at least one", "names"),
     ],
 )
-def test_lines(key: str, accepted: str, mark: str) -> None:
+def test_line_of_a_key_states_accepted_values_and_its_part_in_the_run_id(key: str, accepted: str, mark: str) -> None:
     lines = [line.split(" | ") for line in PAGE.splitlines() if line.startswith(f"| `{key}` |")]
     assert (accepted, mark) in [(line[1], line[3]) for line in lines]

@@ -1,4 +1,4 @@
-"""Configured once, read once: a key under train or seeds changes the losses of a run if it names the run, else none."""
+"""A key under `train` or `seeds` changes the losses of a run if and only if it is part of the run's id."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHER_VALUES = {
     "train.batch_size": "8",
     "train.micro_tokens": "64",
     "train.mean_over": "1",
-    "train.epochs": "2",  # the rate falls more slowly
+    "train.epochs": "2",  # the learning rate falls more slowly
     "train.max_steps": "4",
     "train.max_length": "60",
     "train.schedule": "linear",
@@ -51,7 +51,7 @@ OTHER_VALUES = {
     "seeds.init": "1",
     "seeds.dropout": "1",
 }
-NO_DROPOUT = "train.activation_checkpointing"  # refused together: what is computed again would have other masks
+NO_DROPOUT = "train.activation_checkpointing"  # refused with dropout: recomputed activations would have other masks
 CASES = [("text without dropout" if key == NO_DROPOUT else "text", key) for key in OTHER_VALUES]
 CASES += [("images", "train.head_lr"), ("images", "train.max_length"), ("adjusted gradients", "train.clip")]
 CASES += [
@@ -63,22 +63,22 @@ CASES += [
 
 @cache
 def losses(*words: str) -> list[float]:
-    """Of the first four optimizer steps."""
+    """The losses of the first four optimizer steps."""
     training, state = ready_to_train(compose_run(words))
     training.model.train()
     return [training.step(state).loss for _ in range(4)]
 
 
 @pytest.mark.parametrize(("task", "key"), CASES)
-def test_a_key_that_names_the_run_changes_the_losses_and_any_other_changes_none(task: str, key: str) -> None:
+def test_key_changes_the_losses_exactly_where_it_is_part_of_the_run_id(task: str, key: str) -> None:
     words = (*COMMON, *TASKS[task])
     changed = (*words, f"{key}={OTHER_VALUES[key]}")
-    names_the_run = key not in PLACING and key not in inert_keys(compose_run(changed))
-    same = losses(*changed) == pytest.approx(losses(*words), rel=1e-6)  # another cut moves the last bits
-    assert same != names_the_run
+    in_run_id = key not in PLACING and key not in inert_keys(compose_run(changed))
+    same = losses(*changed) == pytest.approx(losses(*words), rel=1e-6)  # other micro-batches change the last bits
+    assert same != in_run_id
 
 
-def test_every_key_has_another_value_here() -> None:
+def test_every_key_of_train_and_seeds_is_tested() -> None:
     config = compose_run([*COMMON, *TASKS["text"]])
     keys = {
         f"{section}.{name}" for section in ("train", "seeds") for name in type(getattr(config, section)).model_fields

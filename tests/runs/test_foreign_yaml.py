@@ -1,4 +1,4 @@
-"""YAML files that others wrote: no key of Hydra, no environment in a name or record, no size that hangs a command."""
+"""YAML files from others cannot set Hydra's keys, put environment variables into records, or hang a command."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ LORA = (ROOT / "conf" / "method" / "lora.yaml").read_text()
 
 
 def group_file(folder: Path, group: str, text: str, name: str = "theirs") -> str:
+    """Write a file of a configuration group, and return the configuration folder."""
     (folder / group).mkdir(parents=True, exist_ok=True)
     (folder / group / f"{name}.yaml").write_text(text)
     return str(folder)
 
 
-def refused(words: list[str], folder: str, *said: str) -> None:
+def assert_refused(words: list[str], folder: str, *words_of_message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compose_run(["model=micro", *words], [folder])
-    for text in said:
+    for text in words_of_message:
         assert text in str(caught.value)
 
 
 # ---- Hydra's own keys
 
-ACTING = {
+HYDRA_KEYS = {
     "callback": "# @package _global_\nhydra: {callbacks: {theirs: {_target_: builtins.print}}}\nmethod: {name: lora}\n",
     "package": "# @package hydra\njob: {env_set: {PATH: theirs}}\n",
     "launcher": "# @package _global_\ndefaults: [override /hydra/hydra_logging: disabled]\n",
@@ -50,20 +51,20 @@ ACTING = {
 }
 
 
-@pytest.mark.parametrize("name", ACTING)
-def test_a_file_of_a_group_sets_no_key_of_hydra(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = group_file(tmp_path / "conf", "experiment", ACTING[name])
-    refused(["+experiment=theirs"], folder, "hydra.", "Keys of Hydra itself are set on the command line")
+@pytest.mark.parametrize("name", HYDRA_KEYS)
+def test_group_file_that_sets_a_key_of_hydra_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = group_file(tmp_path / "conf", "experiment", HYDRA_KEYS[name])
+    assert_refused(["+experiment=theirs"], folder, "hydra.", "Keys of Hydra itself are set on the command line")
     words = ["-m", "model=micro", "+experiment=theirs", "seed=0,1", "--config-dir", folder]
     assert main([*words, f"output_root={tmp_path / 'runs'}"]) == 2
     assert "Keys of Hydra itself are set on the command line" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_choice_among_several_of_a_multirun_is_looked_at_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = group_file(tmp_path / "conf", "method", ACTING["callback"])
+def test_every_choice_of_a_multirun_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = group_file(tmp_path / "conf", "method", HYDRA_KEYS["callback"])
     for choice in ("method=lora,theirs", "method=glob(t*)"):
         words = ["-m", "model=micro", choice, "--config-dir", folder, f"output_root={tmp_path / 'runs'}"]
         assert main(words) == 2
@@ -71,7 +72,7 @@ def test_a_choice_among_several_of_a_multirun_is_looked_at_too(
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_honest_file_of_the_user_composes(tmp_path: Path) -> None:
+def test_users_group_file_composes(tmp_path: Path) -> None:
     folder = group_file(tmp_path, "method", LORA)
     assert compose_run(["model=micro", "method=theirs"], [folder]).method.name == "lora"
 
@@ -89,7 +90,9 @@ def test_an_honest_file_of_the_user_composes(tmp_path: Path) -> None:
         LORA.replace("name: lora", "name: lora_${now:%H}"),
     ],
 )
-def test_the_environment_names_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_in_a_key_of_the_run_id_is_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hush")
     folder = group_file(tmp_path, "method", text)
     with pytest.raises(ConfigError) as caught:
@@ -107,23 +110,23 @@ def test_the_environment_names_nothing(text: str, tmp_path: Path, monkeypatch: p
         "eval.also=['${data.root}']",
     ],
 )
-def test_the_environment_enters_no_list(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_in_a_list_is_refused(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hush")
     with pytest.raises(ConfigError, match=r"eval\.also.*without the environment"):
         compose_run(["model=micro", word, "data.root=${oc.env:SECRET_TOKEN}"])
 
 
-def test_a_list_in_a_section_of_a_method_may_not_read_it_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_in_a_list_of_method_options_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "q_proj")
     text = (
         "name: peft\ntype: lora\ntargets: ${protocol.targets}\noptions: {target_modules: ['${oc.env:SECRET_TOKEN}']}\n"
     )
-    refused(["method=theirs"], group_file(tmp_path, "method", text), "method.options.target_modules")
+    assert_refused(["method=theirs"], group_file(tmp_path, "method", text), "method.options.target_modules")
 
 
-def test_the_environment_places_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_may_set_the_output_folder_and_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCRATCH_OF_TESTS", str(tmp_path))
     words = [*TINY, "method=lora"]
     config = compose_run([*words, "output_root=${oc.env:SCRATCH_OF_TESTS}/runs"])
@@ -133,7 +136,7 @@ def test_the_environment_places_a_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not any(str(tmp_path).encode() in path.read_bytes() for path in files if path.suffix in (".json", ".yaml"))
 
 
-def test_a_plan_keeps_the_reference_and_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_keeps_the_reference_to_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCRATCH_OF_TESTS", str(tmp_path / "here"))
     plan = tiny_plan(tmp_path, "output_root=${oc.env:SCRATCH_OF_TESTS}/runs", "seed=0,1")
     assert plan.manifest.placing["output_root"] == "${oc.env:SCRATCH_OF_TESTS}/runs"
@@ -149,74 +152,74 @@ def test_a_plan_keeps_the_reference_and_follows_it(tmp_path: Path, monkeypatch: 
 
 # ---- size
 
-LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+NESTED_ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
 )
-LARGE = {
-    "deep": ("x: " + "[" * 2000 + "]" * 2000, "nested at most 32 deep"),
-    "aliased": (LAUGHS, "at most 100,000 values"),
-    "long": ("x: " + "y" * 1_100_000, "at most 1,000,000 bytes"),
+HANGING_FILES = {
+    "deep nesting": ("x: " + "[" * 2000 + "]" * 2000, "nested at most 32 deep"),
+    "nested aliases": (NESTED_ALIASES, "at most 100,000 values"),
+    "long file": ("x: " + "y" * 1_100_000, "at most 1,000,000 bytes"),
     "number in base 60": ("x: 1" + ":1" * 100_000, "numbers of at most 200 characters"),
     "fraction in base 60": ("x: 1" + ":1" * 400 + ".5", "numbers of at most 200 characters"),
     "long number": ("x: 0x" + "F" * 5000, "numbers of at most 200 characters"),
-    "half a pair": ('x: "\\ud800"', "text of whole characters"),
+    "half a surrogate pair": ('x: "\\ud800"', "text of whole characters"),
     **{f"tag {tag}": (f"x: !!{tag} abc", "values without tags") for tag in ("bool", "int", "timestamp", "binary")},
 }
 
 
-@pytest.mark.parametrize("name", LARGE)
-def test_a_file_that_would_hang_a_command_is_refused(
+@pytest.mark.parametrize("name", HANGING_FILES)
+def test_file_that_would_hang_a_command_is_refused(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text, said = LARGE[name]
+    text, message = HANGING_FILES[name]
     folder = group_file(tmp_path, "method", text)
-    refused(["method=theirs"], folder, said, "method/theirs.yaml")
+    assert_refused(["method=theirs"], folder, message, "method/theirs.yaml")
     group_file(tmp_path, "sweep", text)
     assert main(["plan", "sweep=theirs", "--config-dir", folder, "--folder", str(tmp_path / "plan")]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-NO_YAML = {
+INVALID_YAML = {
     "dash": "x: -", "tab": "x:\n\t- y", "key": "? [a]\n: b", "merge": "<<: 3", "digits": "x: 0b_", "zero byte": "\0",
     "long key": "k" * 5000 + ": 1",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NO_YAML)
-def test_a_file_that_is_no_yaml_is_one_refusal(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = group_file(tmp_path, "method", NO_YAML[name])
-    refused(["method=theirs"], folder, "theirs", "files that compose")
-    group_file(tmp_path, "sweep", NO_YAML[name])
+@pytest.mark.parametrize("name", INVALID_YAML)
+def test_invalid_yaml_is_refused_by_run_plan_and_slurm(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = group_file(tmp_path, "method", INVALID_YAML[name])
+    assert_refused(["method=theirs"], folder, "theirs", "files that compose")
+    group_file(tmp_path, "sweep", INVALID_YAML[name])
     assert main(["plan", "sweep=theirs", "--config-dir", folder, "--folder", str(tmp_path / "plan")]) == 2
     assert "a YAML file" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="slurm"):
-        configure(["slurm=theirs"], [group_file(tmp_path, "slurm", NO_YAML[name])])
+        configure(["slurm=theirs"], [group_file(tmp_path, "slurm", INVALID_YAML[name])])
 
 
-def test_a_file_in_the_place_of_a_choice_that_the_run_does_not_take_is_one_refusal(tmp_path: Path) -> None:
-    folder = group_file(
-        tmp_path, "protocol_method/quick", "x: -", name="sds_lora"
-    )  # of the method where none is chosen
-    refused(["method=lora"], folder, "sds_lora", "files that compose")
+def test_invalid_yaml_of_a_choice_that_the_run_does_not_use_is_refused(tmp_path: Path) -> None:
+    folder = group_file(tmp_path, "protocol_method/quick", "x: -", name="sds_lora")  # sds_lora is the default method
+    assert_refused(["method=lora"], folder, "sds_lora", "files that compose")
 
 
 @pytest.mark.parametrize("key", ["", ".", "rank.x", "a.b.c"])
-def test_a_key_with_dots_or_without_a_name_is_one_refusal(key: str, tmp_path: Path) -> None:
-    """A key of a YAML file may hold what separates keys elsewhere."""
-    refused(
+def test_key_with_dots_or_without_a_name_is_refused(key: str, tmp_path: Path) -> None:
+    """A key in a YAML file may contain a dot, which separates sections elsewhere."""
+    assert_refused(
         ["method=theirs"], group_file(tmp_path, "method", f"{LORA}\n'{key}': 3\n"), f"method.{key}", "a key of method"
     )
     environment = group_file(tmp_path / "environment", "method", f"{LORA}\n'{key}': ${{oc.env:HOME}}\n")
-    refused(["method=theirs"], environment, f"method.{key}", "a value without the environment")
+    assert_refused(["method=theirs"], environment, f"method.{key}", "a value without the environment")
 
 
-def test_options_may_name_layers_with_dots(tmp_path: Path) -> None:
+def test_method_options_may_name_layers_with_dots(tmp_path: Path) -> None:
     folder = group_file(tmp_path, "method", "name: peft\ntype: lora\noptions: {rank_pattern: {model.layers.0: 4}}\n")
     assert compose_run(["method=theirs"], [folder]).method.options == {"rank_pattern": {"model.layers.0": 4}}
 
 
-def test_a_value_that_is_missing_is_one_refusal(tmp_path: Path) -> None:
-    refused(
+def test_missing_value_is_refused(tmp_path: Path) -> None:
+    assert_refused(
         ["method=theirs"],
         group_file(tmp_path, "method", re.sub("dropout:.*", "dropout: ???", LORA)),
         "method.dropout",
@@ -225,7 +228,7 @@ def test_a_value_that_is_missing_is_one_refusal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["name: [", "\x00", "a: b: c", "rank: " + "9" * 5000], ids=lambda text: text[:9])
-def test_a_file_of_a_group_that_is_no_yaml_is_one_line(
+def test_invalid_group_file_is_one_problem_of_every_command(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = group_file(tmp_path, "method", text)
@@ -235,7 +238,7 @@ def test_a_file_of_a_group_that_is_no_yaml_is_one_line(
         assert "sdsbench: bad configuration, 1 problem" in error and "Traceback" not in error
 
 
-MANY = [
+OUT_OF_RANGE = [
     (["plan", "seed=range(0,1e9)"], "at most 100,000 values"),
     (["plan", "seed=range(0,1000)", "train.lr=range(1,1000)"], "at most 100,000 runs"),
     (["-m", "seed=range(0,1e9)"], "at most 100,000 values"),
@@ -250,31 +253,31 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), MANY, ids=[" ".join(words)[:50] for words, _ in MANY])
-def test_more_than_anyone_can_want(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("words", "message"), OUT_OF_RANGE, ids=[" ".join(words)[:50] for words, _ in OUT_OF_RANGE])
+def test_values_out_of_range_are_refused_and_nothing_is_written(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*words, "model=micro"]) == 2
     text = capsys.readouterr().err
-    assert said in text and len(text.splitlines()) <= 3
+    assert message in text and len(text.splitlines()) <= 3
     assert list(tmp_path.iterdir()) == []
 
 
 PLACING = [("output_root=", "not empty"), ("output_rot=x", "Did you mean 'output_root'?"), ("seed=3", "frozen")]
 
 
-@pytest.mark.parametrize(("word", "said"), PLACING, ids=[word for word, _ in PLACING])
-def test_placing_keys_that_place_nothing(
-    word: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("word", "message"), PLACING, ids=[word for word, _ in PLACING])
+def test_invalid_placing_keys_of_a_sweep_are_refused(
+    word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tiny_plan(tmp_path, "seed=0")
     capsys.readouterr()
     assert main(["sweep", str(plan.folder), word]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_value_of_an_axis_may_be_a_sweep_of_hydras(tmp_path: Path) -> None:
+def test_axis_of_a_sweep_file_may_hold_hydra_ranges_and_globs(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "ranges.yaml").write_text(
         'blocks: [{axes: {seed: ["range(0,3)", 7], method: ["glob(lora_p*)"], method.targets: [[q_proj, v_proj]]}}]\n'
@@ -290,41 +293,43 @@ def test_a_value_of_an_axis_may_be_a_sweep_of_hydras(tmp_path: Path) -> None:
     assert configs[0] is not None and configs[0].method.targets == ["q_proj", "v_proj"]
 
 
-def test_values_that_only_a_sweeper_knows_are_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With files of the user's, choices are looked at before Hydra starts; an interval, or 1,000 seeds, are not."""
+def test_only_choices_from_the_users_files_are_composed_before_hydra_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two choices of method need two compositions; the values of an interval or of 1,000 seeds need none."""
     from sdsbench.cli.shared import hydra_jobs
 
     folder = group_file(tmp_path, "method", LORA)
     words = ["model=micro", "method=theirs,lora", "train.lr=interval(1e-4,1e-2)", "seed=range(0,1000)"]
-    looked: list[object] = []
+    composed: list[object] = []
     real = hydra_jobs.compose_tree
-    monkeypatch.setattr(hydra_jobs, "compose_tree", lambda *given: looked.append(given) or real(*given))
+    monkeypatch.setattr(hydra_jobs, "compose_tree", lambda *given: composed.append(given) or real(*given))
     assert hydra_jobs._problems_of_choices(words, [folder]) == []
-    assert len(looked) == 2
+    assert len(composed) == 2
 
 
-BOMB = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{l: *a{i - 1}, r: *a{i - 1}}}\n" for i in range(1, 30))
-"""A kilobyte that means a thousand million values."""
+ALIAS_BOMB = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{l: *a{i - 1}, r: *a{i - 1}}}\n" for i in range(1, 30))
+"""A kilobyte of YAML that would expand to a thousand million values."""
 
 
-def test_no_file_beside_those_of_a_group_hangs_a_command(tmp_path: Path) -> None:
-    folder = group_file(tmp_path, "slurm", BOMB)
+def test_alias_bomb_in_slurm_or_top_level_files_is_refused(tmp_path: Path) -> None:
+    folder = group_file(tmp_path, "slurm", ALIAS_BOMB)
     with pytest.raises(ConfigError, match="aliases written out"):
         configure(["slurm=theirs"], [folder])
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "top.yaml").write_text(BOMB)
-    refused(["method=lora"], str(tmp_path / "other"), "top.yaml", "aliases written out")
+    (tmp_path / "other" / "top.yaml").write_text(ALIAS_BOMB)
+    assert_refused(["method=lora"], str(tmp_path / "other"), "top.yaml", "aliases written out")
 
 
-def test_a_plan_brings_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its plugin lies beside it, where `python -m` finds it; or its runs name one that its manifest does not."""
+def test_plan_loads_no_plugin_that_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin beside the plan, where `python -m` finds it, is refused; one named only by a run's file is ignored."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     plan = tiny_plan(tmp_path / "received", "seed=0")
-    act = "from pathlib import Path\nPath('ran').touch()\n"
+    code = "from pathlib import Path\nPath('ran').touch()\n"
     for name in ("plan/theirs.py", "theirs.py", "package/__init__.py"):
         (tmp_path / "received" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "received" / name).write_text(act)
+        (tmp_path / "received" / name).write_text(code)
     (identity,) = plan.manifest.runs
     for module in ("received.plan.theirs", "received.theirs", "received.package", "received.package.absent"):
         manifest = plan.manifest.model_copy(update={"placing": plan.manifest.placing | {"plugins": [module]}})
@@ -343,10 +348,10 @@ def test_a_plan_brings_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "location", ["received.package/model", "sdsbench/../../x", "..", "/etc/x", "sdsbench", "json/x", "sdsbench//x"]
 )
-def test_a_model_in_a_package_is_a_name_and_a_path_inside_it(
+def test_model_location_is_a_package_name_and_a_path_inside_it(
     source: str, location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Python would import the packages above a dotted name to find it."""
+    """To find a package with a dotted name, Python would import its parent packages and so run their code."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "received" / "package").mkdir(parents=True)
     (tmp_path / "received" / "__init__.py").write_text("raise SystemExit('ran')\n")
@@ -358,13 +363,13 @@ def test_a_model_in_a_package_is_a_name_and_a_path_inside_it(
         weights_of(compose_run(["model=micro"]).model.model_copy(update={"source": source, "location": location}))
 
 
-def test_an_architecture_is_one_that_ships() -> None:
+def test_architecture_must_be_a_shipped_one() -> None:
     with pytest.raises(ConfigError, match=r"model\.architecture"):
         compose_run(["model=micro", "model.architecture='../layers'"])
 
 
-def test_no_option_of_peft_names_a_module() -> None:
-    """peft imports what megatron_core names."""
+def test_peft_option_that_names_a_module_is_refused() -> None:
+    """PEFT would import the module that `megatron_core` names."""
     pytest.importorskip("peft")
     words = ["model=micro", "method=peft", "+method.options={megatron_config: {a: 1}, megatron_core: antigravity}"]
     with pytest.raises(ConfigError, match=r"method\.options"):

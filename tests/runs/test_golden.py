@@ -1,7 +1,8 @@
-"""Golden losses of every registered method with `micro`, one thread, fp32. Any change of the mathematics shows here.
+"""Golden losses of every registered method with `micro`, one thread, fp32. A change of the mathematics changes them.
 
 Two courses: `plain` is 12 steps at the protocol's settings; `regularised` is two epochs of six steps with dropout,
-weight decay, warm-up and, for methods that start from gradients, several rows of them. Every step takes several passes.
+weight decay, warm-up and, for methods that start from gradients, gradients of several rows. Each step has several
+passes.
 
 Rewrite after an intended change:  python tests/runs/test_golden.py [METHOD ...]
 """
@@ -33,7 +34,7 @@ COURSES = {
     ],
 }  # fmt: skip
 KEYS = {"plain": {"warmup_steps": 5}, "regularised": {"warmup_steps": 5, "dropout": 0.2, "samples": 5}}
-"""Set on every method that has them: the steps before SDS-LoRA's split, the rows whose gradients a start takes."""
+"""Set on every method that has them: steps before SDS-LoRA's split, dropout, rows whose gradients a start uses."""
 OVERRIDES = {
     "full_ft": ["train.lr=1e-3"],
     "pissa": ["train.lr=5e-4"],
@@ -42,18 +43,18 @@ OVERRIDES = {
     "lora_sb": ["method.rank=16", "train.lr=1e-2"],
     "altlora": ["train.lr=1.0"],
 }
-"""Where a method learns too little or falls apart within so few steps of the protocol's settings."""
+"""For methods that learn too little or diverge within so few steps at the protocol's settings."""
 
 
 def overrides(method: str, course: str) -> list[str]:
-    """The words of a run."""
+    """The command-line overrides of a run."""
     words = [f"method={method}", *OVERRIDES.get(method, []), *COMMON, *COURSES[course]]
     config = compose_run(words).method
     return words + [f"method.{key}={value}" for key, value in KEYS[course].items() if hasattr(config, key)]
 
 
 def losses(method: str, course: str, root: Path) -> list[float]:
-    """Losses of the optimizer steps, of 4 examples each."""
+    """The losses of a run's optimizer steps, 4 examples each."""
     torch.set_num_threads(1)
     record = execute(compose_run([*overrides(method, course), f"output_root={root}"]), QUIET)
     assert record.status == "done"
@@ -63,7 +64,7 @@ def losses(method: str, course: str, root: Path) -> list[float]:
 
 @pytest.mark.parametrize("course", COURSES)
 @pytest.mark.parametrize("method", options("method"))
-def test_losses_are_the_golden_ones(method: str, course: str, tmp_path: Path) -> None:
+def test_losses_equal_the_golden_losses_and_fall(method: str, course: str, tmp_path: Path) -> None:
     golden = json.loads(GOLDEN.read_text())[course]
     assert method in golden, f"a new method: python {Path(__file__).name} {method}"
     found = losses(method, course, tmp_path)
@@ -71,8 +72,8 @@ def test_losses_are_the_golden_ones(method: str, course: str, tmp_path: Path) ->
     assert found[-1] < found[0]
 
 
-def write(methods: list[str]) -> None:
-    """Run the methods named and put their losses in the file."""
+def write_golden(methods: list[str]) -> None:
+    """Run these methods and write their losses to the file of golden losses."""
     import tempfile
 
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
@@ -88,4 +89,4 @@ def write(methods: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    write(sys.argv[1:] or list(options("method")))
+    write_golden(sys.argv[1:] or list(options("method")))

@@ -1,4 +1,4 @@
-"""What names a run: every key of every kind of run, and the keys that place it or have no effect on it."""
+"""Run ids: which keys of each kind of run are part of its id, which only place it, and which are inert."""
 
 from __future__ import annotations
 
@@ -40,13 +40,18 @@ ALWAYS_INERT = {
     "model.architecture",
 }  # fmt: skip
 MICRO_FOLDER = Path(synthetic.__file__).parent / "micro"
-CLIP = "train.clip"  # of methods that take gradients as they are
+CLIP = "train.clip"  # inert for methods that do not adjust gradients
 NO_DECAY, NO_WARMUP = "train.decay_vectors", "train.warmup_rounding"
-NO_BEST_STEP = "train.best_rows"  # where the last step counts
-UNTRAINED = "eval.untrained_limit"  # where the model is not evaluated before training
+NO_BEST_STEP = "train.best_rows"  # inert where the result is that of the last step
+UNTRAINED = "eval.untrained_limit"  # inert where the model is not evaluated before training
 OWN_FILES = {"data.test_share", "data.name", "data.question"}
 ALWAYS = OWN_FILES | {CLIP, NO_DECAY, NO_BEST_STEP}
-HUB = ALWAYS | {UNTRAINED, "train.head_lr", "data.validation_rows", "eval.order"}  # text, epochs, the test set
+HUB = ALWAYS | {
+    UNTRAINED,
+    "train.head_lr",
+    "data.validation_rows",
+    "eval.order",
+}  # text tasks trained by epochs, scored on the test set
 MICRO = ALWAYS | {"train.head_lr", "data.validation_rows", "train.epochs", "data.order"}
 ADJUSTING = MICRO - {CLIP}
 GLUE = ALWAYS | {UNTRAINED, "data.validation_rows", "data.order", "eval.order"}
@@ -112,7 +117,10 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["protocol=lora_sb/arithmetic"], HUB),
     (["protocol=lora_sb/commonsense"], HUB | {"data.order"}),
     (["protocol=lora_sb/glue", "task=glue/rte"], GLUE),
-    (["protocol=lora_sb/glue", "task=glue/rte", "method=lora_pro", "method.mode=full"], GLUE),  # its head is AdamW's
+    (
+        ["protocol=lora_sb/glue", "task=glue/rte", "method=lora_pro", "method.mode=full"],
+        GLUE,
+    ),  # its head is trained with AdamW
     (["protocol=lr_matters/math"], HUB),
     (["protocol=sds_lora/math", "method=full_ft"], HUB | {NO_WARMUP}),
     (["protocol=sds_lora/commonsense"], HUB | {NO_WARMUP, "data.order"}),
@@ -129,12 +137,12 @@ CASES: list[tuple[list[str], set[str]]] = [
 
 
 @cache
-def composed(words: tuple[str, ...]) -> RunConfig:
+def composed_config(words: tuple[str, ...]) -> RunConfig:
     micro = [] if any(word.startswith(("protocol=", "model=")) for word in words) else ["model=micro"]
     return compose_run([*micro, "data.source=embedded", *words])
 
 
-def test_placing_keys_are_those_that_are_marked() -> None:
+def test_placing_and_cost_keys_are_those_declared() -> None:
     assert set(PLACING) == PLACES
     assert set(COST_KEYS) == {
         "device",
@@ -145,14 +153,16 @@ def test_placing_keys_are_those_that_are_marked() -> None:
     }
 
 
-def test_a_record_says_which_keys_had_no_effect() -> None:
-    """Tables read it there: a record that is read by later code means what it meant when it was written."""
-    config = composed(("method=lora",))
+def test_record_lists_its_inert_keys() -> None:
+    """Tables read the list from the record, so that later code cannot change the meaning of an older record."""
+    config = composed_config(("method=lora",))
     assert _new_record(config, "0" * 16).inert == sorted(inert_keys(config))
 
 
-def test_a_text_is_named_by_its_file_and_not_by_its_folder() -> None:
-    here, there, other = (composed(("method=lora", f"eval.text={path}")) for path in ("/a/t.txt", "b/t.txt", "a/u.txt"))
+def test_text_file_is_identified_by_its_name_without_the_folder() -> None:
+    here, there, other = (
+        composed_config(("method=lora", f"eval.text={path}")) for path in ("/a/t.txt", "b/t.txt", "a/u.txt")
+    )
     assert run_id(here) == run_id(there) != run_id(other)
     assert resolved(here)["eval"]["text"] == "t.txt" and named(here)["eval"]["text"] == "/a/t.txt"
 
@@ -160,50 +170,52 @@ def test_a_text_is_named_by_its_file_and_not_by_its_folder() -> None:
 @pytest.mark.parametrize(
     ("words", "inert"), CASES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_inert_keys(words: list[str], inert: set[str]) -> None:
-    config = composed(tuple(words))
-    pre_stage = PRE if getattr(config.method, "pre_steps", None) == 0 else set()  # of SDS-LoRA, the default method
+def test_inert_keys_of_each_case(words: list[str], inert: set[str]) -> None:
+    config = composed_config(tuple(words))
+    pre_stage = (
+        PRE if getattr(config.method, "pre_steps", None) == 0 else set()
+    )  # a key of SDS-LoRA, the default method
     untrained = set() if config.eval.untrained else {"eval.untrained_limit"}
     no_images = set() if config.model.family == "vision" else {"model.image_size"}
     assert inert_keys(config) == ALWAYS_INERT | inert | pre_stage | untrained | no_images
 
 
-def test_a_record_names_its_run_by_itself() -> None:
-    configs = [composed(tuple(words)) for words, _ in CASES]
-    recorded = [config for config in configs if config.model.source != "folder"]  # a folder is not in the record
+def test_run_id_follows_from_the_record_alone() -> None:
+    configs = [composed_config(tuple(words)) for words, _ in CASES]
+    recorded = [config for config in configs if config.model.source != "folder"]  # a model folder is not recorded
     assert len(recorded) > 20
     for config in recorded:
         assert recorded_id(resolved(config), inert_keys(config)) == run_id(config)
 
 
 @pytest.mark.parametrize("words", [case[0] for case in CASES], ids=" ".join)
-def test_every_key_names_places_or_has_no_effect(words: list[str]) -> None:
-    """A key that names the run changes its id whatever the others are; every other key leaves it."""
-    config = composed(tuple(words))
+def test_every_key_changes_the_run_id_or_is_placing_or_inert(words: list[str]) -> None:
+    """Another value of a key changes the run's id unless the key is placing or inert."""
+    config = composed_config(tuple(words))
     name, silent = run_id(config), PLACES | inert_keys(config)
-    keys = [f"{section}.{key}" for section, key in _keys(config)] + [key for key in _plain(config)]
+    keys = [f"{section}.{key}" for section, key in _section_keys(config)] + [key for key in _top_level_keys(config)]
     assert {leaf for leaf, _ in leaves(config.model_dump()) if not leaf.startswith(PROTOCOL_TABLES)} <= set(keys)
     for key in keys:
-        if key in ("method.name", "task.name"):  # another class; CASES has one each
+        if key in ("method.name", "task.name"):  # another value needs another class; CASES covers each
             continue
-        changed = with_values(config, {key: _other(config, key)})
+        changed = with_values(config, {key: _other_value(config, key)})
         assert (run_id(changed) == name) is (key in silent), key
 
 
-def test_every_method_protocol_and_kind_of_task_has_a_case() -> None:
-    configs = [composed(tuple(words)) for words, _ in CASES]
+def test_cases_cover_every_method_protocol_and_kind_of_task() -> None:
+    configs = [composed_config(tuple(words)) for words, _ in CASES]
     assert {config.method.name for config in configs} == set(options("method"))
     assert {config.protocol.name for config in configs} == set(options("protocol"))
     assert {tasks.build(config.task).kind for config in configs} == {"text", "classification", "vision"}
-    different = [run_id(composed((f"method={name}",))) for name in options("method")]
+    different = [run_id(composed_config((f"method={name}",))) for name in options("method")]
     assert len(set(different)) == len(different)
 
 
-def test_whole_numbers_and_fractions_of_one_value_name_one_run() -> None:
-    assert run_id(composed(("method.alpha=4",))) == run_id(composed(("method.alpha=4.0",)))
+def test_integer_and_float_of_one_value_give_one_run_id() -> None:
+    assert run_id(composed_config(("method.alpha=4",))) == run_id(composed_config(("method.alpha=4.0",)))
 
 
-def test_placed_leaves_its_arguments() -> None:
+def test_placed_does_not_change_its_argument() -> None:
     tree: dict[str, Any] = {"train": {"lr": 1.0}, "seed": 0}
     assert placed(tree, {"train.save": "all", "probe.every": 2, "threads": 1}) == {
         "train": {"lr": 1.0, "save": "all"}, "probe": {"every": 2}, "seed": 0, "threads": 1,
@@ -211,8 +223,8 @@ def test_placed_leaves_its_arguments() -> None:
     assert tree == {"train": {"lr": 1.0}, "seed": 0}
 
 
-def test_conf_and_the_sections_have_the_same_defaults() -> None:
-    """conf/config.yaml is what users read; the sections decide where a key is left out (a record, an own protocol)."""
+def test_defaults_of_conf_and_of_the_sections_are_equal() -> None:
+    """Users read conf/config.yaml; the sections' defaults apply where a key is left out (records, own protocols)."""
     import yaml
 
     tree = yaml.safe_load((conf_folder() / "config.yaml").read_text())
@@ -220,29 +232,29 @@ def test_conf_and_the_sections_have_the_same_defaults() -> None:
         if name in tree and not isinstance(tree[name], dict):
             assert tree[name] == field.default, name
     for name, kind in (("train", "train"), ("eval", "eval"), ("data", "data"), ("probe", "probe")):
-        section: Any = type(getattr(composed(()), kind))
+        section: Any = type(getattr(composed_config(()), kind))
         for key, field in section.model_fields.items():
             if not str(tree[name][key]).startswith("${"):
                 assert tree[name][key] == field.default, f"{name}.{key}"
 
 
-def _keys(config: RunConfig) -> list[tuple[str, str]]:
+def _section_keys(config: RunConfig) -> list[tuple[str, str]]:
     sections = [(name, getattr(config, name)) for name in RunConfig.model_fields]
     return [(name, key) for name, value in sections if isinstance(value, Section) for key in type(value).model_fields]
 
 
-def _plain(config: RunConfig) -> list[str]:
+def _top_level_keys(config: RunConfig) -> list[str]:
     return [name for name in RunConfig.model_fields if not isinstance(getattr(config, name), Section)]
 
 
-def _other(config: RunConfig, key: str) -> Any:
-    """Another value of a key's type."""
+def _other_value(config: RunConfig, key: str) -> Any:
+    """A value of the key's type that differs from the configured one."""
     *sections, name = key.split(".")
     section: Any = getattr(config, sections[0]) if sections else config
-    return _another(type(section).model_fields[name].annotation, getattr(section, name))
+    return _other_value_of_type(type(section).model_fields[name].annotation, getattr(section, name))
 
 
-def _another(annotation: Any, value: Any) -> Any:
+def _other_value_of_type(annotation: Any, value: Any) -> Any:
     if get_origin(annotation) is Literal:
         return next(choice for choice in get_args(annotation) if choice != value)
     if isinstance(value, bool):
@@ -255,10 +267,10 @@ def _another(annotation: Any, value: Any) -> Any:
         return {**value, "another": 1}
     if isinstance(value, list):
         return ["likelihood", "paper"] if value == ["paper"] else [*value, "x" if "str" in str(annotation) else 1]
-    return _of_nothing(annotation)
+    return _value_for_null(annotation)
 
 
-def _of_nothing(annotation: Any) -> Any:
-    """A value of an optional key that is null."""
+def _value_for_null(annotation: Any) -> Any:
+    """A value for an optional key whose configured value is null."""
     texts = str(annotation)
     return 3 if "int" in texts else 0.25 if "float" in texts else "x"

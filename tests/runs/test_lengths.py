@@ -1,4 +1,4 @@
-"""Rows that train.max_length cuts or leaves out are counted, shown and recorded; what is cut is what the docs say."""
+"""Rows that train.max_length cuts or drops are counted, logged and recorded; the end of the response is cut."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(folder_of(compose_run(["model=micro"]).model)[0])
 
 
-def test_the_end_of_the_response_is_cut_and_the_prompt_stays_whole(tokenizer: Any) -> None:
+def test_end_of_the_response_is_cut_and_the_prompt_kept(tokenizer: Any) -> None:
     config = TextTaskConfig(name="", train_set="")
     example = TextExample("How many?", " There are seven of them.")
     whole = next(encode([example], tokenizer, 1000, config))
@@ -43,14 +43,14 @@ def test_the_end_of_the_response_is_cut_and_the_prompt_stays_whole(tokenizer: An
     assert not next(encode([example], tokenizer, whole.length, config)).cut
 
 
-def run(root: Path, *more: str) -> tuple[Lengths, str]:
-    said: list[str] = []
-    record = execute(compose_run([*RUN, *more, f"output_root={root}"]), RunContext(log=said.append))
+def recorded_lengths_and_banner(root: Path, *more: str) -> tuple[Lengths, str]:
+    logged: list[str] = []
+    record = execute(compose_run([*RUN, *more, f"output_root={root}"]), RunContext(log=logged.append))
     assert record.lengths is not None
-    return record.lengths, next(text for text in said if "expected" in text)
+    return record.lengths, next(text for text in logged if "expected" in text)
 
 
-def test_cut_and_dropped_rows_are_in_banner_record_and_footer(tmp_path: Path) -> None:
+def test_cut_and_dropped_rows_are_in_banner_record_and_table_footer(tmp_path: Path) -> None:
     from sdsbench.runs.run_data import load_run
     from sdsbench.tasks import base
 
@@ -63,9 +63,9 @@ def test_cut_and_dropped_rows_are_in_banner_record_and_footer(tmp_path: Path) ->
     limit = sorted(example.first_target for example in encoded)[12]
     dropped = sum(example.first_target >= limit for example in encoded)
     cut = sum(example.length > limit for example in encoded) - dropped
-    assert cut > 0 and dropped > 0, "the test needs both"
+    assert cut > 0 and dropped > 0, "the test needs rows of both kinds"
 
-    lengths, banner = run(tmp_path, f"train.max_length={limit}")
+    lengths, banner = recorded_lengths_and_banner(tmp_path, f"train.max_length={limit}")
     assert (lengths.rows, lengths.cut, lengths.dropped, lengths.max_length) == (24, cut, dropped, limit)
     note = f"{cut} of 24 rows cut at train.max_length={limit}, {dropped} left out"
     assert f"WARNING: {note}" in banner
@@ -75,18 +75,18 @@ def test_cut_and_dropped_rows_are_in_banner_record_and_footer(tmp_path: Path) ->
     assert any(line.startswith(f"Lengths: micro on gsm8k: {note}") for line in footer)
 
 
-def test_whole_rows_are_not_talked_about(tmp_path: Path) -> None:
-    lengths, banner = run(tmp_path)
+def test_banner_does_not_mention_uncut_rows(tmp_path: Path) -> None:
+    lengths, banner = recorded_lengths_and_banner(tmp_path)
     assert (lengths.cut, lengths.dropped) == (0, 0) and "cut" not in banner
 
 
 @pytest.mark.parametrize(("cut", "dropped", "warned"), [(2, 0, False), (3, 0, True), (1, 2, True)])
-def test_above_two_in_a_hundred_it_is_a_warning(cut: int, dropped: int, warned: bool) -> None:
-    told = banner._lengths(Lengths(max_length=512, rows=100, cut=cut, dropped=dropped))["lengths"]
-    assert ("WARNING" in told) == warned and f"{cut} of 100 rows cut" in told
+def test_banner_warns_where_more_than_two_percent_of_rows_are_cut(cut: int, dropped: int, warned: bool) -> None:
+    line = banner._lengths(Lengths(max_length=512, rows=100, cut=cut, dropped=dropped))["lengths"]
+    assert ("WARNING" in line) == warned and f"{cut} of 100 rows cut" in line
 
 
-def test_sentences_that_are_cut_are_counted() -> None:
+def test_cut_sentences_of_classification_tasks_are_marked() -> None:
     from types import SimpleNamespace
 
     from transformers import AutoTokenizer

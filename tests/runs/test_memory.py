@@ -1,10 +1,11 @@
-"""The estimate of a step's memory against the counted peak of the same step on real tensors, and what it leads to."""
+"""The estimate of a step's memory compared with the peak counted on real tensors, and the decisions based on it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,8 +55,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     yield
 
 
-def configured(folder: Path, kind: str, method: str, *words: str) -> RunConfig:
-    """A run of a small model of that kind, from its config.json."""
+def small_config(folder: Path, kind: str, method: str, *words: str) -> RunConfig:
+    """The configuration of a run on a small model of that kind, for which it writes a config.json into the folder."""
     (folder / "config.json").write_text(json.dumps({"model_type": kind, **FACTS[kind]}))
     family, task = TASKS[kind]
     low_rank = issubclass(methods.lookup(method)[1], methods.LowRankConfig)
@@ -65,37 +66,39 @@ def configured(folder: Path, kind: str, method: str, *words: str) -> RunConfig:
     return compose_run([*model, f"task={task}", f"method={method}", *rank, "train.weight_decay=0.01", *words])
 
 
-def check(estimate: int | None, measured: int) -> None:
+def assert_at_most_5_percent_above(estimate: int | None, measured: int) -> None:
     assert estimate is not None
     assert measured <= estimate <= 1.05 * measured
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_needs_what_is_estimated(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configured(tmp_path, "mistral", method)
+def test_estimate_for_every_method_is_at_most_5_percent_above_the_peak(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path, "mistral", method)
     estimate = training_bytes(config, BATCH, "float32")
-    check(estimate, measured_bytes(config, BATCH))
+    assert_at_most_5_percent_above(estimate, measured_bytes(config, BATCH))
 
 
 @pytest.mark.parametrize("words", [(), ("train.activation_checkpointing=true",)], ids=["all kept", "recomputed"])
 @pytest.mark.parametrize(("kind", "method"), [("gemma2", "lora"), ("roberta", "dora"), ("vit", "full_ft")])
-def test_every_kind_of_model_needs_what_is_estimated(
+def test_estimate_for_every_kind_of_model(
     kind: str, method: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(tmp_path, kind, method, *words)
+    config = small_config(tmp_path, kind, method, *words)
     estimate = training_bytes(config, BATCH, "float32")
     measured = measured_bytes(config, BATCH)
-    if words:  # on a CPU the inputs of blocks, which go to main memory, are among the counted bytes
+    if words:  # on a CPU the inputs of blocks, which go to main memory, are counted too
         assert estimate is not None and estimate <= measured
     else:
-        check(estimate, measured)
+        assert_at_most_5_percent_above(estimate, measured)
 
 
 @pytest.mark.parametrize("method", ["lora", "pissa"])
-def test_a_group_needs_what_is_estimated(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configured(tmp_path, "mistral", method)
+def test_estimate_for_a_group_of_runs(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(tmp_path, "mistral", method)
     estimate = training_bytes(config, BATCH, "float32", runs=3)
-    check(estimate, measured_bytes(config, BATCH, runs=3))
+    assert_at_most_5_percent_above(estimate, measured_bytes(config, BATCH, runs=3))
 
 
 @pytest.mark.parametrize(
@@ -110,11 +113,11 @@ def test_a_group_needs_what_is_estimated(method: str, tmp_path: Path, monkeypatc
     ],
 )
 @pytest.mark.parametrize("lengths", [(8,), BATCH.lengths])
-def test_a_few_blocks_give_the_peak_of_all(
+def test_estimate_from_a_few_blocks_equals_the_count_of_all_blocks(
     kind: str, method: str, words: list[str], lengths: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the byte; with eight tokens the largest part is another one than with a full batch."""
-    config = configured(tmp_path, kind, method, *words)
+    """The bytes are equal. With eight tokens, another part of the step has the peak than with a full batch."""
+    config = small_config(tmp_path, kind, method, *words)
     batch = Batch(lengths, 1.0)
     few = training_bytes(config, batch, "bfloat16")
     monkeypatch.setattr(memory, "_cached_count", lambda name, counted: counted())
@@ -122,9 +125,9 @@ def test_a_few_blocks_give_the_peak_of_all(
     assert training_bytes(config, batch, "bfloat16") == few
 
 
-def test_parts_of_a_step_peak_apart(tmp_path: Path) -> None:
-    """Full fine-tuning on few tokens needs most where the embedding's gradient is made, on many where the loss is."""
-    config = configured(tmp_path, "gemma2", "full_ft")
+def test_part_of_the_step_with_the_peak_depends_on_the_number_of_tokens(tmp_path: Path) -> None:
+    """Full fine-tuning peaks at the embedding's gradient with few tokens, and at the loss with many."""
+    config = small_config(tmp_path, "gemma2", "full_ft")
     facts = {"model_type": "gemma2", **FACTS["gemma2"], "vocab_size": 20000}
     largest = []
     for length in (8, 512):
@@ -140,8 +143,8 @@ def test_parts_of_a_step_peak_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["lora", "dora", "sds_lora", "lora_xs"])
-def test_real_shapes_as_the_benchmark_counts_them(name: str) -> None:
-    """benchmarks/counted.py adds up what is held and counts the passes of all blocks on the device of meta tensors."""
+def test_estimate_at_full_model_size_equals_the_benchmarks_count(name: str) -> None:
+    """benchmarks/counted.py adds up the tensors held and counts the passes of all blocks on meta tensors."""
     base, workload = random_model("llama3.2_3b", torch.bfloat16, META), every_example_long(4, 512)
     with kernels_of_cuda():
         counted = count(builder(name, base, Pad(), 32, workload)(), workload, 1)["peak_bytes"]
@@ -152,15 +155,13 @@ def test_real_shapes_as_the_benchmark_counts_them(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["lora", "dora", "sds_lora"])
 @pytest.mark.gpu
-def test_a_gpu_needs_what_is_estimated(name: str) -> None:
-    """The peak of torch's allocator, which rounds every tensor up to 512 bytes: the estimate is at most 5 % above."""
+def test_estimate_is_at_most_5_percent_above_the_peak_on_a_gpu(name: str) -> None:
+    """The peak is that of torch's allocator, which rounds every tensor up to 512 bytes."""
     found = measured("smollm2_135m", name, "bfloat16", 32, 8, 512, torch.device("cuda"))
     assert 1.0 <= found["ratio"] <= 1.05, found
 
 
-def test_whatever_a_method_keeps_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method from outside of the package, which nothing lists."""
-
+def test_training_state_of_a_plugins_method_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Config(methods.LowRankConfig):
         name: str = "hoarder"
         kept: int = 1000
@@ -172,7 +173,7 @@ def test_whatever_a_method_keeps_is_counted(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(methods.METHODS, "_values", dict(methods.METHODS._values))
     methods.register("hoarder", Config)(Hoarder)
-    plain = configured(tmp_path, "mistral", "lora")
+    plain = small_config(tmp_path, "mistral", "lora")
     own = {**plain.method.model_dump(), "name": "hoarder"}
     sizes = [
         training_bytes(plain.model_copy(update={"method": Config(**own, kept=kept)}), BATCH, "bfloat16")
@@ -183,29 +184,31 @@ def test_whatever_a_method_keeps_is_counted(tmp_path: Path, monkeypatch: pytest.
     assert sizes[0] - training_bytes(plain, BATCH, "bfloat16") == 1000 * 4 * layers  # type: ignore[operator]
 
 
-def test_a_count_is_remembered_until_something_that_decides_it_changes(
+def test_count_is_cached_until_something_that_decides_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(tmp_path, "mistral", "lora")
+    config = small_config(tmp_path, "mistral", "lora")
     counts = []
     monkeypatch.setattr(memory, "_count", lambda *_: counts.append(1) or 1000 + len(counts))  # type: ignore[func-returns-value]
     assert training_bytes(config, BATCH, "bfloat16") == training_bytes(config, BATCH, "bfloat16") == 1001
-    monkeypatch.setattr(memory, "_COUNTED", {})  # another process
+    monkeypatch.setattr(memory, "_COUNTED", {})  # as in another process
     assert training_bytes(config, BATCH, "bfloat16") == 1001
     train = config.train.model_copy(update={"lr": config.train.lr * 2})
-    assert training_bytes(config.model_copy(update={"train": train}), BATCH, "bfloat16") == 1001, "decides no bytes"
+    assert training_bytes(config.model_copy(update={"train": train}), BATCH, "bfloat16") == 1001, (
+        "the learning rate decides no bytes"
+    )
     (entry,) = (tmp_path / "cache" / "memory").iterdir()
     (entry / "bytes.json").write_text("7")
     monkeypatch.setattr(memory, "_COUNTED", {})
-    assert training_bytes(config, BATCH, "bfloat16") == 1002, "what was changed is no count"
+    assert training_bytes(config, BATCH, "bfloat16") == 1002, "an altered cache entry is not used"
     assert training_bytes(config, BATCH, "float32") == 1003
     assert training_bytes(config, BATCH, "bfloat16", runs=2) == 1004
-    assert training_bytes(configured(tmp_path, "mistral", "lora", "method.rank=5"), BATCH, "bfloat16") == 1005
+    assert training_bytes(small_config(tmp_path, "mistral", "lora", "method.rank=5"), BATCH, "bfloat16") == 1005
     monkeypatch.setattr(memory, "code_hashes", lambda config: {"method": "edited"})
     assert training_bytes(config, BATCH, "bfloat16") == 1006
 
 
-def test_a_step_that_needs_values_is_not_counted_and_the_run_is_not_refused(
+def test_method_that_needs_values_has_no_estimate_and_is_not_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("peft")
@@ -216,15 +219,15 @@ def test_a_step_that_needs_values_is_not_counted_and_the_run_is_not_refused(
     assert "memory of 2 run(s) not counted" in capsys.readouterr().out
 
 
-def test_an_unknown_architecture_has_no_estimate(tmp_path: Path) -> None:
-    config = configured(tmp_path, "mistral", "lora")
+def test_model_without_config_has_no_estimate(tmp_path: Path) -> None:
+    config = small_config(tmp_path, "mistral", "lora")
     (tmp_path / "config.json").unlink()
     assert training_bytes(config, BATCH, "bfloat16") is None
 
 
 @pytest.mark.parametrize("model", ("mistral_7b", "gemma2_9b"))
-def test_full_fine_tuning_of_the_papers_fits_an_a6000(model: str) -> None:
-    """32 examples of 512 tokens, all of them targets: more than MetaMathQA has."""
+def test_full_fine_tuning_in_lora_sb_fits_an_a6000(model: str) -> None:
+    """32 examples of 512 tokens, all of them targets, are more than any batch of MetaMathQA has."""
     config = compose_run(["protocol=lora_sb/arithmetic", f"model={model}", "method=full_ft"])
     assert config.train.batch_size == 32
     size = training_bytes(config, Batch((512,) * 32, 1.0), "bfloat16")
@@ -232,8 +235,8 @@ def test_full_fine_tuning_of_the_papers_fits_an_a6000(model: str) -> None:
 
 
 @pytest.mark.parametrize("task", ("glue/cola", "glue/rte", "glue/qnli"))
-def test_the_papers_glue_runs_fit_the_papers_card(task: str) -> None:
-    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000; the padded worst case would not fit."""
+def test_lora_sb_glue_runs_fit_an_a6000(task: str) -> None:
+    """LoRA-SB trained RoBERTa-large in fp32 with batch 128 on an A6000, which cannot hold 128 rows of full length."""
     config = compose_run(["protocol=lora_sb/glue", f"task={task}", "method=lora"])
     found = cost.modelled(config, memory=True)
     assert found is not None and found.bytes is not None
@@ -242,7 +245,7 @@ def test_the_papers_glue_runs_fit_the_papers_card(task: str) -> None:
     assert longest is not None and longest > 48e9
 
 
-def test_published_settings_fit_or_not() -> None:
+def test_lora_on_mistral_fits_48_gb_and_full_fine_tuning_does_not() -> None:
     """LoRA on Mistral-7B, batch 4 of 768 tokens, fits 48 GB; full fine-tuning with fp32 Adam does not."""
     lora, full = (
         training_bytes(
@@ -252,3 +255,28 @@ def test_published_settings_fit_or_not() -> None:
     )
     assert lora is not None and full is not None
     assert lora < 48e9 < full
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_pass_on_a_gpu_has_the_largest_power_of_two_of_tokens_that_fits(runs: int) -> None:
+    """One byte less, and it is half as many; never less than one example of each run, never more than GPU_TOKENS."""
+    config, longest = compose_run(["model=micro", "method=lora", "task=gsm8k", "data.source=embedded"]), 100
+    for tokens in (1024, 4096):
+        rows = Batch((longest,) * (tokens // (longest * runs)), 1.0)
+        needed = memory.needed_bytes(training_bytes(config, rows, "bfloat16", runs)) / memory.USABLE
+        found = [memory.tokens_that_fit(config, longest, room, "bfloat16", runs) for room in (needed, needed - 1)]
+        assert found == [tokens, tokens // 2]
+    assert memory.tokens_that_fit(config, longest, 1.0, "bfloat16", runs) == longest * runs
+    assert memory.tokens_that_fit(config, longest, 1e15, "bfloat16", runs) == memory.GPU_TOKENS
+
+
+def test_micro_tokens_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As asked; `auto`: by the device's memory on a GPU, constant on a CPU; none for adamw8bit, one pass a step."""
+    words = ["model=micro", "task=gsm8k", "data.source=embedded"]
+    asked, auto = compose_run([*words, "train.micro_tokens=300"]), compose_run(words)
+    whole = compose_run([*words, "method=full_ft", "train.optimizer=adamw8bit"])
+    card = SimpleNamespace(total_memory=1e15)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    for device, expected in (("cpu", memory.CPU_TOKENS), ("cuda", memory.GPU_TOKENS)):
+        found = [memory.micro_tokens(c, 100, torch.device(device), "bfloat16") for c in (asked, auto, whole)]
+        assert found == [300, expected, None]

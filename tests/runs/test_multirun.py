@@ -1,4 +1,4 @@
-"""Hydra's own command line: multirun runs every combination, one failing run does not stop the others."""
+"""Hydra's multirun (-m) runs every combination, and a failing run does not stop the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAST = [
 ]  # fmt: skip
 
 
-def test_multirun(tmp_path: Path) -> None:
+def test_multirun_runs_every_combination_and_continues_after_a_failure(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "sdsbench", "-m", *FAST, "method=full_ft,lora", "train.lr=1e-3,1e30"]
     done = subprocess.run(
@@ -23,11 +23,13 @@ def test_multirun(tmp_path: Path) -> None:
     assert done.returncode == 4, done.stderr
     assert "not finite" in done.stderr and "Traceback" not in done.stderr
     assert len(list(tmp_path.glob("runs/*/record.json"))) == 4
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"], "nothing is left where the command was started"
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"], (
+        "no other file in the folder where the command was started"
+    )
 
 
 def test_multirun_of_an_aggregate_task_runs_its_members(tmp_path: Path) -> None:
-    """Every job of the multirun is two runs and their mean, not a traceback."""
+    """Every job of the multirun is two runs and their mean."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     words = ["model=vit_micro", "method=lora", "task=vtab", "task.members=[vtab/dtd,vtab/eurosat]", "seed=0,1",
              "data.source=embedded", "data.train_limit=32", "train.max_steps=2", "eval.limit=10", "threads=1",

@@ -1,4 +1,4 @@
-"""One grammar of overrides: composed once where all is well, `++`, groups of the user's own, advice on quoting."""
+"""Command-line overrides: one composition where all are valid, `++`, the user's own groups, advice on quoting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIXTEEN = [
 
 @pytest.fixture
 def compositions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with each composition of Hydra's."""
+    """A list that grows by one element with each composition by Hydra."""
     made: list[int] = []
     real = module.compose
 
@@ -42,14 +42,14 @@ def test_sixteen_overrides_are_composed_once(compositions: list[int]) -> None:
     assert (config.train.lr, config.eval.batch_size, config.train.save, config.seeds.data) == (0.1, 3, "none", 1)
 
 
-def test_wrong_values_are_found_in_one_composition_as_well(compositions: list[int]) -> None:
+def test_wrong_values_are_found_in_one_composition(compositions: list[int]) -> None:
     with pytest.raises(ConfigError) as caught:
         compose_run([*SIXTEEN, "method.alpha=-1", "train.clip_norm=x"])
     assert {problem.key for problem in caught.value.problems} == {"method.alpha", "train.clip_norm"}
     assert len(compositions) == 1
 
 
-def test_culprits_are_looked_for_one_by_one_only_where_all_together_fail(compositions: list[int]) -> None:
+def test_overrides_are_tried_one_by_one_only_where_hydra_rejects_them(compositions: list[int]) -> None:
     with pytest.raises(ConfigError) as caught:
         compose_run([*SIXTEEN, "method.rnak=1", "seed=0,1", "eval=3"])
     assert {problem.key for problem in caught.value.problems} == {"method.rnak", "seed", "eval"}
@@ -57,7 +57,7 @@ def test_culprits_are_looked_for_one_by_one_only_where_all_together_fail(composi
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["++train.lrr=1"], "Did you mean 'train.lr'?"),
         (["train.learning_rate=1"], "Did you mean 'train.lr'?"),
@@ -73,17 +73,17 @@ def test_culprits_are_looked_for_one_by_one_only_where_all_together_fail(composi
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_refused_with_advice(words: list[str], said: str) -> None:
+def test_wrong_override_is_refused_with_advice(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compose_run(["model=micro", *words])
-    assert said in f"{caught.value}\n"
+    assert message in f"{caught.value}\n"
 
 
-def test_what_the_advice_says_is_accepted() -> None:
+def test_value_quoted_as_advised_is_accepted() -> None:
     assert compose_run(["model=micro", "data.source=local", 'data.root="größe (1)"']).data.root == "größe (1)"
 
 
-def test_plus_plus_is_the_same_everywhere() -> None:
+def test_plus_plus_overrides_work_in_every_command() -> None:
     assert compose_run(["++model=micro", "++train.lr=0.25", "++method=lora"]).train.lr == 0.25
     assert placing.parse(["++threads=3"]) == {"threads": 3}
     assert configure(["++slurm=cpu", "++slurm.time=00:10:00"]).time == "00:10:00"
@@ -93,6 +93,7 @@ def test_plus_plus_is_the_same_everywhere() -> None:
 
 @pytest.fixture
 def own(tmp_path: Path) -> str:
+    """A configuration folder of the user with two experiments."""
     folder = tmp_path / 'a "strange", folder'
     (folder / "experiment").mkdir(parents=True)
     for name, rate in (("slow", 0.125), ("fast", 0.5)):
@@ -103,19 +104,19 @@ def own(tmp_path: Path) -> str:
     return str(folder)
 
 
-def test_an_experiment_of_the_user(own: str) -> None:
+def test_experiment_of_the_user_is_composed(own: str) -> None:
     config = compose_run(["+experiment=slow", "seed=4"], [own])
     assert (config.train.lr, config.method.name, config.model.name, config.seed) == (0.125, "lora", "micro", 4)
     assert compose_run(["+experiment=slow", *search_path([own])]) == compose_run(["+experiment=slow"], [own])
-    for word, said in (
+    for word, message in (
         ("experiment=slow", "+experiment=slow"), ("+experiment=slwo", "'slow'"), ("+experimant=slow", "Keys cannot")
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             compose_run([word], [own])
-        assert said in str(caught.value)
+        assert message in str(caught.value)
 
 
-def test_experiments_of_the_user_are_an_axis_of_a_plan(own: str) -> None:
+def test_experiments_of_the_user_can_be_an_axis_of_a_plan(own: str) -> None:
     sweep = define(["+experiment=slow,fast", "seed=0,1", "data.source=embedded"], [own])
     composer = Composer(sweep.placing, [own])
     points = [single for point in product(sweep.blocks[0]) for single in composer.points(point)]
@@ -127,7 +128,7 @@ def test_experiments_of_the_user_are_an_axis_of_a_plan(own: str) -> None:
         define(["+experiment=slow", "seed=0,1"])
 
 
-def test_folders_of_a_search_path_follow_those_of_the_options(tmp_path: Path) -> None:
+def test_folders_of_hydra_searchpath_follow_those_of_the_options(tmp_path: Path) -> None:
     words = ["seed=1", f"hydra.searchpath=[file://{tmp_path}]"]
     assert with_search_path(words, ["own"]) == (["seed=1"], ["own", str(tmp_path)])
     with pytest.raises(ConfigError, match="folders that exist"):

@@ -1,4 +1,4 @@
-"""The peak of memory that a record names is the run's, not that of whatever ran in its process before."""
+"""The peak memory in a record is the run's own, not that of earlier work in the same process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sdsbench.core import progress
 SIZE = 200_000_000
 
 
-def test_the_peak_starts_anew() -> None:
+def test_forgetting_the_peak_starts_a_new_measurement() -> None:
     large = torch.ones(SIZE // 4)
     before, kind = progress.peak_memory()
     assert large.numel() and kind in ("rss", "cuda_allocated")
@@ -18,11 +18,11 @@ def test_the_peak_starts_anew() -> None:
     progress.forget_peak_memory()
     after, _ = progress.peak_memory()
     if kind != "rss" or not progress.CLEAR.exists():
-        pytest.skip("CUDA counts its own memory; without /proc the peak is the process's")
+        pytest.skip("CUDA counts its own memory; without /proc the peak is that of the process")
     assert after < before - SIZE // 2
 
 
-def test_without_proc_the_peak_is_the_process_own(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_without_proc_the_peak_of_the_process_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     for name in ("STATUS", "CLEAR"):
         monkeypatch.setattr(progress, name, tmp_path / "absent" / "file")
     progress.forget_peak_memory()

@@ -1,4 +1,4 @@
-"""kill -9 at any step, the same command again: bitwise the losses, weights and scores of an uninterrupted run."""
+"""A run that is killed and started again has bitwise the losses, weights and scores of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ COMMAND = [
 
 
 def finish(root: Path, *extra: str) -> Path:
-    """The same run in this process; that a killed run of another process equals it shows the more."""
+    """Run the command to its end in this process, and return the run's folder."""
     execute(compose_run([*COMMAND, f"output_root={root}", *extra]), QUIET)
     return next(path.parent for path in root.glob("*/record.json"))
 
 
-SIGNALS_ITSELF = """
+SELF_SIGNALLING = """
 import os, sys
 from sdsbench.__main__ import main
 from sdsbench.training.loop import Training
@@ -56,17 +56,17 @@ sys.exit(main(words))
 
 
 def stop_after(root: Path, step: int, number: int, *extra: str) -> int:
-    """The command in a process of its own, which sends itself a signal when `step` steps are done; its exit code.
+    """Run the command in a process that sends itself a signal after `step` steps, and return its exit code.
 
-    At that very step on any machine: a signal from here would come after more steps, or too late, on a busy one.
+    The step is the same on any machine; a signal sent from here could arrive after more steps on a busy one.
     """
     words = [str(step), str(number), *COMMAND, f"output_root={root}", *extra]
-    command = [sys.executable, "-c", SIGNALS_ITSELF, *words]
+    command = [sys.executable, "-c", SELF_SIGNALLING, *words]
     return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True).returncode
 
 
 def interrupt(root: Path, *extra: str) -> None:
-    """Leave a run unfinished after its fourth step, as a signal in this process does."""
+    """Leave a run unfinished after its fourth step, by a signal in this process."""
     step = Training.step
 
     def step_and_signal(self: Training, state: TrainState) -> StepReport:
@@ -80,6 +80,7 @@ def interrupt(root: Path, *extra: str) -> None:
 
 
 def outcome(folder: Path) -> tuple:
+    """Everything that must be equal in two runs: status, scores, step log without times, tensors, answers, losses."""
     record = read_record(folder / "record.json")
     lines = metrics.read(folder / "metrics.jsonl")
     steps = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
@@ -92,22 +93,22 @@ def outcome(folder: Path) -> tuple:
     )  # fmt: skip
 
 
-# SDS-LoRA is LoRA until its split, so that the kill before it is one of LoRA as well.
+# SDS-LoRA is LoRA until its split, so the kill before the split tests LoRA too.
 @pytest.mark.parametrize("method", [pytest.param("lora", marks=pytest.mark.slow), "sds_lora"])
-def test_killed_runs_end_bitwise_equal(tmp_path: Path, method: str) -> None:
+def test_killed_and_resumed_run_equals_an_uninterrupted_run(tmp_path: Path, method: str) -> None:
     extra = [f"method={method}", "method.dropout=0.1"]
     whole = finish(tmp_path / "whole", *extra)
-    for step in (2, 11):  # before the first checkpoint; between two checkpoints, after SDS-LoRA's split
+    for step in (2, 11):  # before the first checkpoint; between two checkpoints and after SDS-LoRA's split
         assert stop_after(tmp_path / "killed", step, signal.SIGKILL, *extra) == -signal.SIGKILL
     killed = finish(tmp_path / "killed", *extra)
     assert outcome(killed) == outcome(whole)
     attempts = read_record(killed / "record.json").attempts
     assert len(attempts) == 3
-    assert attempts[-1].from_step > 0, "it really continued"
+    assert attempts[-1].from_step > 0, "it resumed from a checkpoint"
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_continues_where_it_stopped(tmp_path: Path, method: str) -> None:
+def test_resumed_run_of_every_method_equals_an_uninterrupted_run(tmp_path: Path, method: str) -> None:
     extra = [f"method={method}", "train.save=all"]
     interrupt(tmp_path / "a", *extra)
     assert outcome(finish(tmp_path / "a", *extra)) == outcome(finish(tmp_path / "b", *extra))
@@ -115,8 +116,8 @@ def test_every_method_continues_where_it_stopped(tmp_path: Path, method: str) ->
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", ["lora", "sds_lora", "lora_pro", "full_ft"])
-def test_a_run_on_cuda_continues_where_it_stopped(tmp_path: Path, method: str) -> None:
-    """Losses to 1e-3 in fp32: attention and the embedding add up gradients in no fixed order there."""
+def test_resumed_run_on_cuda_has_the_losses_of_an_uninterrupted_run(tmp_path: Path, method: str) -> None:
+    """Losses agree to 1e-3 in fp32: on CUDA, attention and the embedding sum gradients in no fixed order."""
     extra = [f"method={method}", "train.save=all", "device=cuda", "dtype=float32"]
     interrupt(tmp_path / "a", *extra)
     folders = finish(tmp_path / "a", *extra), finish(tmp_path / "b", *extra)
@@ -124,10 +125,10 @@ def test_a_run_on_cuda_continues_where_it_stopped(tmp_path: Path, method: str) -
     losses = [[line["loss"] for line in one if line["kind"] == "train"] for one in lines]
     assert len(losses[0]) == 14 and losses[0] == pytest.approx(losses[1], rel=1e-3)
     record = read_record(folders[0] / "record.json")
-    assert [attempt.from_step for attempt in record.attempts][-1] > 0, "it really continued"
+    assert [attempt.from_step for attempt in record.attempts][-1] > 0, "it resumed from a checkpoint"
 
 
-def test_sigterm_saves_and_says_so(tmp_path: Path) -> None:
+def test_sigterm_saves_a_checkpoint_and_records_preemption(tmp_path: Path) -> None:
     assert stop_after(tmp_path / "a", 2, signal.SIGTERM, "method=lora") == 130
     record = read_record(next(tmp_path.glob("a/*/record.json")))
     assert record.status == "preempted"
@@ -135,16 +136,16 @@ def test_sigterm_saves_and_says_so(tmp_path: Path) -> None:
     assert outcome(finish(tmp_path / "a", "method=lora")) == outcome(finish(tmp_path / "b", "method=lora"))
 
 
-def test_finished_run_is_found_and_kept(tmp_path: Path) -> None:
+def test_finished_run_is_reused_and_force_keeps_the_old_record(tmp_path: Path) -> None:
     folder = finish(tmp_path, "method=lora")
     before = (folder / "record.json").read_bytes()
-    said: list[str] = []
-    execute(compose_run([*COMMAND, f"output_root={tmp_path}", "method=lora"]), RunContext(log=said.append))
-    assert "nothing trained" in said[0]
+    logged: list[str] = []
+    execute(compose_run([*COMMAND, f"output_root={tmp_path}", "method=lora"]), RunContext(log=logged.append))
+    assert "nothing trained" in logged[0]
     assert (folder / "record.json").read_bytes() == before
     finish(tmp_path, "method=lora", "force=true")
-    assert len(list(folder.glob("record.replaced-*.json"))) == 1, "the old record is kept beside the new one"
-    assert not list(folder.glob("checkpoint-*")), "a finished run keeps no checkpoint"
+    assert len(list(folder.glob("record.replaced-*.json"))) == 1, "the old record stays beside the new one"
+    assert not list(folder.glob("checkpoint-*")), "a finished run has no checkpoint"
 
 
 def test_checkpoint_of_other_code_is_refused(tmp_path: Path) -> None:
@@ -155,15 +156,15 @@ def test_checkpoint_of_other_code_is_refused(tmp_path: Path) -> None:
     state.write_text(json.dumps({**facts, "checksum": checkpoint._checksum(facts)}))
     with pytest.raises(Refused, match=r"(?s)other code .*code of core: then 0{12}.*force=true"):
         finish(tmp_path, "method=lora")
-    assert state.exists(), "nothing is deleted"
+    assert state.exists(), "the checkpoint is not deleted"
 
 
-def test_a_resume_reads_the_whole_checkpoint_once_to_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_hashes_the_checkpoint_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt(tmp_path, "method=lora")
     digest, checked = hashlib.file_digest, []
 
     def counted(file: Any, algorithm: str) -> Any:
-        if file.name.endswith("state.safetensors") and not file.writable():  # one that is open for writing is saved
+        if file.name.endswith("state.safetensors") and not file.writable():  # a file open for writing is being saved
             checked.append(file.name)
         return digest(file, algorithm)
 
@@ -172,7 +173,7 @@ def test_a_resume_reads_the_whole_checkpoint_once_to_check_it(tmp_path: Path, mo
     assert len(checked) == 1
 
 
-def test_damaged_checkpoint_is_set_aside(tmp_path: Path) -> None:
+def test_run_with_a_damaged_checkpoint_equals_a_fresh_run(tmp_path: Path) -> None:
     interrupt(tmp_path, "method=lora")
     tensors = next(tmp_path.glob("*/checkpoint-*/state.safetensors"))
     tensors.write_bytes(tensors.read_bytes()[:-7])
@@ -180,26 +181,26 @@ def test_damaged_checkpoint_is_set_aside(tmp_path: Path) -> None:
     assert outcome(folder) == outcome(finish(tmp_path / "fresh", "method=lora"))
 
 
-def test_ctrl_c_in_generation_is_obeyed_at_the_next_token(tmp_path: Path) -> None:
-    """Through lm-eval, in the middle of a batch; the trained state is saved and only the evaluation starts again."""
+def test_ctrl_c_stops_generation_at_the_next_token(tmp_path: Path) -> None:
+    """Within a batch that lm-eval generates, the trained state is saved, and only the evaluation is repeated."""
 
-    class AtFifthLook(StopRequest):
-        looks = 0
+    class StopAtFifthCheck(StopRequest):
+        checks = 0
 
         def raise_if_received(self, saved: str) -> None:
-            self.looks += saved.startswith("evaluation")
-            if self.looks == 5:
+            self.checks += saved.startswith("evaluation")
+            if self.checks == 5:
                 raise Interrupted(saved)
 
     words = [
         "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2",
         "eval.limit=8", "eval.untrained=false", "threads=1", "task.max_new_tokens=60", f"output_root={tmp_path}",
     ]  # fmt: skip
-    stop = AtFifthLook()
+    stop = StopAtFifthCheck()
     with pytest.raises(Interrupted):
         execute(compose_run(words), RunContext(log=lambda _: None, stop=stop))
     (folder,) = (path.parent for path in tmp_path.glob("*/record.json"))
-    assert stop.looks == 5 and read_record(folder / "record.json").status == "preempted"
+    assert stop.checks == 5 and read_record(folder / "record.json").status == "preempted"
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
     record = execute(compose_run(words), QUIET)
     assert [attempt.from_step for attempt in record.attempts] == [0, 2]

@@ -1,4 +1,4 @@
-"""data.root is not in a run's name: a finished run is taken for this one only if it read the rows that are here now."""
+"""data.root is not part of a run's id, so a finished run is reused only if it read the rows that are there now."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sdsbench.runs.execute import execute
 from sdsbench.runs.run_context import RunContext
 
 
-def folder(root: Path, question: str, split: str = "", answer: str = "#### 1") -> Path:
-    """GSM8K's splits, one of them with another question."""
+def write_gsm8k(root: Path, question: str, split: str = "", answer: str = "#### 1") -> Path:
+    """Write GSM8K's splits below `root`, with another question in `split`."""
     for name in ("train", "test"):
         path = root / "gsm8k" / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,8 +26,8 @@ def folder(root: Path, question: str, split: str = "", answer: str = "#### 1") -
     return root
 
 
-def run(tmp_path: Path, root: Path, *words: str) -> tuple[Record, str]:
-    said: list[str] = []
+def run_and_log(tmp_path: Path, root: Path, *words: str) -> tuple[Record, str]:
+    logged: list[str] = []
     config = compose_run(
         [
             "model=micro", "method=lora", "task=gsm8k", "data.source=local", f"data.root={root}", "train.max_steps=1",
@@ -35,42 +35,42 @@ def run(tmp_path: Path, root: Path, *words: str) -> tuple[Record, str]:
             f"output_root={tmp_path / 'runs'}", *words,
         ]
     )  # fmt: skip
-    return execute(config, RunContext(log=said.append)), "\n".join(said)
+    return execute(config, RunContext(log=logged.append)), "\n".join(logged)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_finished_run_on_other_rows_is_refused(tmp_path: Path, split: str) -> None:
-    first, _ = run(tmp_path, folder(tmp_path / "a", "same"))
-    same, said = run(tmp_path, folder(tmp_path / "b", "same"))
-    assert same == first and "found finished run" in said, "equal rows in another folder"
-    other = folder(tmp_path / "c", "other", split)
+def test_finished_run_on_other_rows_is_refused(tmp_path: Path, split: str) -> None:
+    first, _ = run_and_log(tmp_path, write_gsm8k(tmp_path / "a", "same"))
+    same, logged = run_and_log(tmp_path, write_gsm8k(tmp_path / "b", "same"))
+    assert same == first and "found finished run" in logged, "a run on equal rows in another folder is reused"
+    other = write_gsm8k(tmp_path / "c", "other", split)
     with pytest.raises(Refused, match=r"(?s)made with other data than are here now.*force=true.*output_root") as caught:
-        run(tmp_path, other)
+        run_and_log(tmp_path, other)
     assert first.provenance is not None and caught.value.exit_code == 2
     (before,) = [used.fingerprint for used in first.provenance.data if used.split == split]
     assert before[:12] in str(caught.value)
-    forced, _ = run(tmp_path, other, "force=true")
+    forced, _ = run_and_log(tmp_path, other, "force=true")
     assert forced.provenance is not None
     (after,) = [used.fingerprint for used in forced.provenance.data if used.split == split]
     assert after[:12] in str(caught.value) and after != before
 
 
-def test_a_finished_run_without_its_folder_says_that_nothing_was_compared(tmp_path: Path) -> None:
-    first, _ = run(tmp_path, folder(tmp_path / "a", "same"))
+def test_finished_run_whose_data_is_missing_logs_that_rows_were_not_compared(tmp_path: Path) -> None:
+    first, _ = run_and_log(tmp_path, write_gsm8k(tmp_path / "a", "same"))
     shutil.rmtree(tmp_path / "a")
-    again, said = run(tmp_path, tmp_path / "a")
-    assert again == first and "could not be compared" in said
+    again, logged = run_and_log(tmp_path, tmp_path / "a")
+    assert again == first and "could not be compared" in logged
 
 
-@pytest.mark.parametrize("how", ["damaged", "forbidden"])
-def test_a_finished_run_whose_data_cannot_be_read_says_so(
+@pytest.mark.parametrize("how", ["damaged", "unreadable"])
+def test_finished_run_whose_data_cannot_be_read_logs_that_rows_were_not_compared(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = folder(tmp_path / "a", "same")
-    first, _ = run(tmp_path, root)
+    root = write_gsm8k(tmp_path / "a", "same")
+    first, _ = run_and_log(tmp_path, root)
     if how == "damaged":
         (root / "gsm8k/train.parquet").write_bytes(b"PAR1")
-    else:  # the tests may run as a user who may read everything
+    else:  # patched, because the tests may run as root, who can read every file
         plain = Path.is_dir
 
         def is_dir(path: Path) -> bool:
@@ -79,5 +79,5 @@ def test_a_finished_run_whose_data_cannot_be_read_says_so(
             return plain(path)
 
         monkeypatch.setattr(Path, "is_dir", is_dir)
-    again, said = run(tmp_path, root)
-    assert again == first and "could not be compared" in said
+    again, logged = run_and_log(tmp_path, root)
+    assert again == first and "could not be compared" in logged

@@ -1,4 +1,4 @@
-"""start_from: a run goes on from what another one trained, with other labels, as LoRA-XS's runs on RTE from MNLI."""
+"""start_from: a run starts from another run's trained tensors, with other labels, as LoRA-XS's RTE runs from MNLI."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ FAST = [
     "model=vit_micro", "method=lora_xs", "method.rank=4", "data.source=embedded", "data.train_limit=16",
     "train.batch_size=8", "train.max_steps=2", "eval.limit=4", "eval.untrained=false", "threads=1",
 ]  # fmt: skip
-MNLI, RTE = "task=vtab/dtd", "task=vtab/svhn"  # 47 labels, then 10
+FIRST_TASK, SECOND_TASK = "task=vtab/dtd", "task=vtab/svhn"  # with 47 and 10 labels
 
 
-def run(folder: Path, *words: str) -> Record:
+def finish(folder: Path, *words: str) -> Record:
     return execute(compose_run([*FAST, f"output_root={folder}", *words]), QUIET)
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    """The folder of runs and the record of a finished run on the first task."""
     folder = tmp_path_factory.mktemp("runs")
-    return folder, run(folder, MNLI)
+    return folder, finish(folder, FIRST_TASK)
 
 
-def test_it_starts_from_the_other_run_s_tensors(first: tuple[Path, Record]) -> None:
+def test_run_starts_from_the_tensors_of_the_other_run(first: tuple[Path, Record]) -> None:
     folder, record = first
-    words = [*FAST, RTE, f"output_root={folder}"]
+    words = [*FAST, SECOND_TASK, f"output_root={folder}"]
     config = compose_run([*words, f"start_from='{record.run_id}'"])
     training, state = ready_to_train(config)
     saved = load_file(folder / record.run_id / "adapter" / "adapter.safetensors")
@@ -51,35 +52,35 @@ def test_it_starts_from_the_other_run_s_tensors(first: tuple[Path, Record]) -> N
     labels = label_parameters(training.model)
     of = lambda model: dict(model.named_parameters())  # noqa: E731
     assert labels and all(torch.equal(of(training.model)[name], of(plain.model)[name]) for name in labels)
-    assert not any(key.startswith("state") for key in state.optimizer.tensors()), "the optimizer starts anew"
+    assert not any(key.startswith("state") for key in state.optimizer.tensors()), "the optimizer has no state"
 
 
-def test_the_record_says_from_what(first: tuple[Path, Record]) -> None:
-    """Another id than without, the hash of what it started from; that run made anew is not the same start."""
+def test_record_names_the_start_and_changed_start_tensors_are_refused(first: tuple[Path, Record]) -> None:
+    """The run has its own id and records the hash of the tensors that it started from."""
     folder, record = first
     start = f"start_from='{record.run_id}'"
-    plain, begun = run(folder, RTE), run(folder, RTE, start)
+    plain, begun = finish(folder, SECOND_TASK), finish(folder, SECOND_TASK, start)
     assert begun.run_id != plain.run_id and begun.losses.first != plain.losses.first
     assert begun.provenance and begun.provenance.start and plain.provenance and plain.provenance.start is None
     assert begun.config["start_from"] == record.run_id
-    assert run(folder, RTE, start) == begun, "found again"
+    assert finish(folder, SECOND_TASK, start) == begun, "the finished run is reused"
     path = folder / record.run_id / "adapter" / "adapter.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-4] + bytes(4))
     try:
         with pytest.raises(Refused, match="made with other trained tensors to start from"):
-            run(folder, RTE, start)
+            finish(folder, SECOND_TASK, start)
     finally:
         path.write_bytes(content)
 
 
 @pytest.mark.parametrize("method", [["full_ft"], ["peft", "method.type=vera"]], ids=str)
-def test_methods_without_adapted_layers_go_on_too(method: list[str], tmp_path: Path) -> None:
-    """All that the other run saved is in the model, frozen projections too, but for the label layer."""
+def test_methods_without_adapted_layers_start_from_all_saved_tensors(method: list[str], tmp_path: Path) -> None:
+    """Every tensor that the other run saved is in the model, frozen projections included, except the label layer."""
     words = [word for word in FAST if not word.startswith("method")]
     words += [f"method={method[0]}", *method[1:], "train.save=all", f"output_root={tmp_path}"]
-    record = execute(compose_run([*words, MNLI]), QUIET)
-    training, _ = ready_to_train(compose_run([*words, RTE, f"start_from='{record.run_id}'"]))
+    record = execute(compose_run([*words, FIRST_TASK]), QUIET)
+    training, _ = ready_to_train(compose_run([*words, SECOND_TASK, f"start_from='{record.run_id}'"]))
     labels, present = label_parameters(training.model), named_tensors(training.model)
     saved = load_file(tmp_path / record.run_id / "adapter" / "adapter.safetensors")
     others = {key.removeprefix("other."): tensor for key, tensor in saved.items()}
@@ -89,7 +90,7 @@ def test_methods_without_adapted_layers_go_on_too(method: list[str], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "says"),
+    ("words", "error", "message"),
     [
         (["start_from=0000000000000abc"], Unavailable, r"start_from=0000000000000abc: accepted: the id of a finished"),
         (["start_from={id}", "method.rank=2"], Refused, r"start_from=.*a run with the same method\.\*"),
@@ -97,17 +98,17 @@ def test_methods_without_adapted_layers_go_on_too(method: list[str], tmp_path: P
         (["start_from=yesterday"], ConfigError, r"start_from.*16 hexadecimal digits"),
     ],
 )
-def test_what_cannot_be_a_start_is_refused(
-    words: list[str], error: type[Exception], says: str, first: tuple[Path, Record], tmp_path: Path
+def test_invalid_start_is_refused(
+    words: list[str], error: type[Exception], message: str, first: tuple[Path, Record], tmp_path: Path
 ) -> None:
     folder, record = first
     shutil.copytree(folder / record.run_id, tmp_path / record.run_id)
-    with pytest.raises(error, match=says):
-        run(tmp_path, RTE, *(word.replace("{id}", f"'{record.run_id}'") for word in words))
+    with pytest.raises(error, match=message):
+        finish(tmp_path, SECOND_TASK, *(word.replace("{id}", f"'{record.run_id}'") for word in words))
 
 
-def test_start_from_names_the_run(first: tuple[Path, Record]) -> None:
-    words = [*FAST, RTE]
+def test_start_from_is_part_of_the_run_id(first: tuple[Path, Record]) -> None:
+    words = [*FAST, SECOND_TASK]
     ids = {run_id(compose_run([*words, f"start_from='{start}'"])) for start in ("1" * 16, "2" * 16)}
     assert len(ids | {run_id(compose_run(words))}) == 3
 
@@ -119,8 +120,8 @@ def test_start_from_names_the_run(first: tuple[Path, Record]) -> None:
         (BertForSequenceClassification, BertConfig, {"classifier.weight", "classifier.bias"}),
     ],
 )
-def test_the_label_layer_of_a_head(kind: Any, config: Any, expected: set[str]) -> None:
-    """RoBERTa's head has a layer before it, which is taken over; BERT's head is the label layer."""
+def test_label_parameters_are_those_of_the_last_layer(kind: Any, config: Any, expected: set[str]) -> None:
+    """RoBERTa's head has a layer before the label layer, which start_from keeps; BERT's head is the label layer."""
     with torch.device("meta"):
         model = kind(config(num_hidden_layers=1, num_labels=3))
     assert label_parameters(model) == expected

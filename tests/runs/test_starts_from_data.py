@@ -1,4 +1,4 @@
-"""What happens in a run before its first step, as the authors' code has it: SDS-LoRA's stage, LoRA-SB's batches."""
+"""Starts that read data before the first step, as in the authors' code: SDS-LoRA's stage, LoRA-SB's batches."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ COMMON = (
 )  # fmt: skip
 
 
-def test_sds_lora_starts_with_the_bases_of_its_first_stage() -> None:
-    """The model is the base's (A = B = 0), its bases are there, and no moment of the first stage is left."""
+def test_sds_lora_keeps_only_the_bases_of_its_first_stage() -> None:
+    """A = B = 0, so the model is the base model; the bases are orthonormal; no optimizer moments remain."""
     training, state = ready_to_train(compose_run([*COMMON, "method=sds_lora", "method.pre_steps=12"]))
     for layer in state.layers.values():
         assert not layer.A.any() and not layer.B.any()
@@ -25,11 +25,11 @@ def test_sds_lora_starts_with_the_bases_of_its_first_stage() -> None:
     assert not any(key.startswith("state") for key in state.optimizer.tensors())
     first = training.step(state)
     plain = ready_to_train(compose_run([*COMMON, "method=sds_lora"]))
-    assert first.loss == plain[0].step(plain[1]).loss, "the first batch is seen by the base model in both"
+    assert first.loss == plain[0].step(plain[1]).loss, "in both runs, the base model sees the first batch"
     assert state.step == 1
 
 
-def test_a_run_of_the_authors_variant_finishes(tmp_path) -> None:
+def test_runs_with_starts_from_data_finish_and_record_their_facts(tmp_path) -> None:
     words = [*COMMON, f"output_root={tmp_path}", "eval.limit=1", "eval.untrained=false", "task.max_new_tokens=2"]
     sds = execute(compose_run([*words, "method=sds_lora", "method.pre_steps=10"]), QUIET)
     assert sds.status == "done" and sds.facts["pre_steps"] == 10.0

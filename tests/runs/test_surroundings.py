@@ -1,4 +1,4 @@
-"""What surrounds a run moves no score: environment variables, the working folder, threads and batches of evaluation."""
+"""Scores do not depend on environment variables, the working folder, threads, or the evaluation's batch size."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ VARIABLES = {
 }  # fmt: skip
 
 
-def test_no_environment_variable_moves_a_run(tmp_path: Path) -> None:
-    """The name, the losses, the scores and every answer, to the last digit of a likelihood."""
+def test_environment_variables_change_no_loss_score_or_answer(tmp_path: Path) -> None:
     here = execute(compose_run([*RUN, f"output_root={tmp_path / 'here'}"]), QUIET)
     there = tmp_path / "there"
     root = Path(__file__).parents[2]
@@ -52,6 +51,7 @@ def test_no_environment_variable_moves_a_run(tmp_path: Path) -> None:
 
 @pytest.fixture
 def threads() -> Iterator[None]:
+    """Restore torch's number of threads after the test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -66,8 +66,8 @@ def threads() -> Iterator[None]:
     ],
     ids=lambda words: words[1],
 )
-def test_scores_do_not_depend_on_threads_and_batches(words: list[str], threads: None) -> None:
-    """In fp32. Sums of another order move a likelihood in its last digits, and neither an answer nor a verdict."""
+def test_scores_do_not_depend_on_threads_and_batch_size(words: list[str], threads: None) -> None:
+    """In fp32, sums in another order change the last digits of a likelihood, but no answer and no verdict."""
     config = compose_run([*words, "data.source=embedded"])
     task = base.build(config.task)
     loaded = load(config.model, torch.float32, getattr(task, "num_labels", None))
@@ -81,6 +81,6 @@ def test_scores_do_not_depend_on_threads_and_batches(words: list[str], threads: 
     for other in found[1:]:
         assert other.scores == found[0].scores
         for mine, theirs in zip(found[0].samples, other.samples, strict=True):
-            said = mine["response"]
-            likelihoods = pytest.approx(said, rel=1e-4) if isinstance(said, list) else said
+            response = mine["response"]
+            likelihoods = pytest.approx(response, rel=1e-4) if isinstance(response, list) else response
             assert theirs == mine | {"response": likelihoods}, "verdicts, texts, order"

@@ -1,4 +1,4 @@
-"""Weights & Biases is a view beside the run: whole, made again at will, and never in the run's way."""
+"""Weights & Biases shows a complete copy of a run, which can be written again and never delays or fails the run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sdsbench.core.run_folder import read_record
 from sdsbench.results.importers import wandb as importer
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
+from sdsbench.runs.run_context import RunContext
 from sdsbench.runs.tracking import view, wandb_view
 from sdsbench.runs.tracking.tracker_config import TrackerConfig
 from tests.conftest import ROOT
@@ -34,7 +35,7 @@ FAST = [
 
 
 @pytest.fixture(autouse=True)
-def without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def without_wandb_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
@@ -43,7 +44,7 @@ def without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was shown to W&B as it went."""
+    """The folder of a run that wrote an offline W&B copy during training."""
     pytest.importorskip("wandb")
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
@@ -54,9 +55,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_importer_reads_the_run_back_whole(run: Path) -> None:
-    (shown,) = importer.run_folders(run / "wandb")
-    found, record = importer.read(shown), read_record(run / "record.json")
+def test_importer_reads_all_results_from_the_offline_copy(run: Path) -> None:
+    (copy,) = importer.run_folders(run / "wandb")
+    found, record = importer.read(copy), read_record(run / "record.json")
     assert (found.model, found.method, found.task, found.seed) == ("micro", "lora", "gsm8k", 0)
     assert (found.rank, found.lr, found.status) == (record.rank, record.lr, "done")
     assert found.scores == {f"{s.stage}/{s.evaluation}/{s.scorer}": s.value for s in record.scores}
@@ -66,6 +67,7 @@ def test_the_importer_reads_the_run_back_whole(run: Path) -> None:
 
 
 def _messages(folder: Path) -> list[object]:
+    """The protocol messages of a run's offline copy."""
     from wandb.proto import wandb_internal_pb2
 
     from sdsbench.results.importers.wandb_log import _records
@@ -79,7 +81,7 @@ def _messages(folder: Path) -> list[object]:
     return found
 
 
-def test_it_has_name_group_tags_configuration_steps_and_the_adapters_place(run: Path) -> None:
+def test_offline_copy_has_name_group_tags_configuration_steps_and_adapter(run: Path) -> None:
     messages = _messages(run)
     (shown,) = [m.run for m in messages if m.WhichOneof("record_type") == "run"]
     assert (shown.run_id, shown.project) == (run.name, "mine")
@@ -100,28 +102,37 @@ def test_it_has_name_group_tags_configuration_steps_and_the_adapters_place(run: 
 
 
 def names_this_machine(text: str) -> bool:
-    """Whether its name is a word of the text: letters of a random id may be a short one, too."""
+    """Whether the host name is a whole word of the text; a short host name may be part of a random id."""
     return bool(re.search(rf"(?<![\w-]){re.escape(socket.gethostname())}(?![\w-])", text))
 
 
-def test_it_says_nothing_of_the_machine(run: Path) -> None:
+def test_offline_copy_names_no_machine_user_or_path(run: Path) -> None:
     import getpass
 
     (log,) = run.glob("wandb/offline-run-*/*.wandb")
     content = log.read_bytes()
     for private in (str(run.parent), str(Path.cwd()), f'"{getpass.getuser()}"'):
         assert private.encode() not in content, private
-    told = "\n".join(map(str, _messages(run)))
-    assert run.name in told and not names_this_machine(told)
+    text = "\n".join(map(str, _messages(run)))
+    assert run.name in text and not names_this_machine(text)
 
 
-def test_a_view_made_again_takes_the_place_of_the_earlier(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_replaces_the_earlier_offline_copy(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", run.name[:6], "--runs", str(run.parent), "--project", "other"]) == 0
     assert f"{run.name}: 4 steps" in capsys.readouterr().out
     assert [m.run.project for m in _messages(run) if m.WhichOneof("record_type") == "run"] == ["other"]  # type: ignore[attr-defined]
 
 
-def test_a_tracker_is_no_part_of_a_runs_name() -> None:
+def test_finished_run_is_not_sent_again_and_says_how_to_send_it(tmp_path: Path) -> None:
+    words = [word for word in FAST if word != "tracker=wandb"] + [f"output_root={tmp_path}"]
+    lines: list[str] = []
+    record = execute(compose_run(words), RunContext(log=lines.append))
+    execute(compose_run([*words, "tracker=wandb"]), RunContext(log=lines.append))
+    (line,) = [line for line in lines if "replay" in line]
+    assert line == f"nothing is sent to wandb; `sdsbench replay {record.run_id}` sends it"
+
+
+def test_tracker_is_not_part_of_the_run_id() -> None:
     from sdsbench.runs.configuration.identity import run_id
 
     words = ["model=micro", "data.source=embedded"]
@@ -129,7 +140,7 @@ def test_a_tracker_is_no_part_of_a_runs_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "asked", "key", "found"),
+    ("mode", "variable", "key", "found"),
     [
         ("auto", None, False, "offline"),
         ("auto", None, True, "online"),
@@ -138,17 +149,22 @@ def test_a_tracker_is_no_part_of_a_runs_name() -> None:
         ("online", "offline", False, "online"),
     ],
 )
-def test_mode(mode: str, asked: str | None, key: bool, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_mode_follows_configuration_environment_and_key(
+    mode: str, variable: str | None, key: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setattr(wandb, "login", lambda prompt, verify: key and not verify)
-    if asked:
-        monkeypatch.setenv("WANDB_MODE", asked)
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
     assert wandb_view.mode_of(TrackerConfig(name="wandb", mode=mode)) == found  # type: ignore[arg-type]
 
 
-def _view(folder: Path, url: str, key: str = "a" * 40) -> str:
-    """Show a finished run online from a process of its own, as a run does, with little patience: what it said."""
-    code = "from sdsbench.runs.tracking import view, wandb_view; wandb_view.PATIENCE = 2; view.main()"
+def _view(folder: Path, url: str, key: str = "a" * 40, patience: float = 60.0) -> str:
+    """Send a finished run to a server from another process, as a run does; returns the standard error.
+
+    `patience`: seconds to wait for the server; small only where the server hangs.
+    """
+    code = f"from sdsbench.runs.tracking import view, wandb_view; wandb_view.PATIENCE = {patience}; view.main()"
     config = TrackerConfig(name="wandb", mode="auto", project="mine").model_dump_json()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_BASE_URL": url, "WANDB_API_KEY": key}
     environment |= {"WANDB_HTTP_TIMEOUT": "1", "WANDB_ERROR_REPORTING": "false"}
@@ -159,27 +175,27 @@ def _view(folder: Path, url: str, key: str = "a" * 40) -> str:
 
 
 def _without_empty(tree: dict[str, object]) -> dict[str, object]:
-    """A configuration as W&B's client sends it."""
+    """A configuration without empty sections, as W&B's client sends it."""
     found = {key: _without_empty(value) if isinstance(value, dict) else value for key, value in tree.items()}
     return {key: value for key, value in found.items() if value != {}}
 
 
 @pytest.fixture
 def finished(run: Path, tmp_path: Path) -> Path:
-    """A copy of the run that was never shown."""
+    """A copy of the run without its W&B copy."""
     return shutil.copytree(run, tmp_path / run.name, ignore=shutil.ignore_patterns("wandb"))
 
 
-def test_online_the_server_has_the_run_whole(finished: Path) -> None:
+def test_server_receives_the_complete_run_and_can_continue_it(finished: Path) -> None:
     record = read_record(finished / "record.json")
     with WandbServer("answers").running() as server:
-        for _ in range(2):  # the second time the server has it already, and continues it
+        for _ in range(2):  # the second time, the server has the run already and continues it
             _view(finished, server.url)
-            told = server.run
-            assert (told["name"], told["project"], told["jobType"]) == (record.run_id, "mine", "quick")
-            assert told["displayName"] == "micro gsm8k lora r8 seed 0"
-            assert told["groupName"] == "micro gsm8k lora r8 lr 0.002"
-            assert set(told["tags"]) == {"micro", "lora", "gsm8k", "quick", "embedded"}
+            received = server.run
+            assert (received["name"], received["project"], received["jobType"]) == (record.run_id, "mine", "quick")
+            assert received["displayName"] == "micro gsm8k lora r8 seed 0"
+            assert received["groupName"] == "micro gsm8k lora r8 lr 0.002"
+            assert set(received["tags"]) == {"micro", "lora", "gsm8k", "quick", "embedded"}
             config = server.config()
             assert {key: config[key] for key in record.config} == _without_empty(record.config)
             assert config["run_id"] == record.run_id
@@ -198,7 +214,7 @@ def test_online_the_server_has_the_run_whole(finished: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("fault", "message"),
     [
         ("denies", "401"),
         ("hangs", "context deadline exceeded"),
@@ -207,22 +223,23 @@ def test_online_the_server_has_the_run_whole(finished: Path) -> None:
         ("hangs later", "did not take all of"),
     ],
 )
-def test_trouble_online_leaves_a_whole_copy(trouble: str, said: str, finished: Path) -> None:
+def test_server_fault_leaves_a_complete_local_copy(fault: str, message: str, finished: Path) -> None:
     record = read_record(finished / "record.json")
-    if trouble in ("refused", "a wrong key"):
-        text = _view(finished, "http://127.0.0.1:9", "short" if trouble == "a wrong key" else "a" * 40)
+    if fault in ("refused", "a wrong key"):
+        text = _view(finished, "http://127.0.0.1:9", "short" if fault == "a wrong key" else "a" * 40, patience=2)
     else:
-        with WandbServer(trouble).running() as server:  # type: ignore[arg-type]
-            text = _view(finished, server.url)
-    assert said in text and ("offline instead" in text) == (trouble != "hangs later"), text
-    (log,) = finished.glob("wandb/run-*/*.wandb" if trouble == "hangs later" else "wandb/offline-run-*/*.wandb")
+        with WandbServer(fault).running() as server:  # type: ignore[arg-type]
+            # a server that hangs later must have answered the start within the patience
+            text = _view(finished, server.url, patience=10 if fault == "hangs later" else 2)
+    assert message in text and ("offline instead" in text) == (fault != "hangs later"), text
+    (log,) = finished.glob("wandb/run-*/*.wandb" if fault == "hangs later" else "wandb/offline-run-*/*.wandb")
     found = importer.read(log.parent)
     assert found.scores == {f"{s.stage}/{s.evaluation}/{s.scorer}": s.value for s in record.scores}
     assert found.status == "done" and found.train_seconds == record.seconds.train
 
 
-def test_a_run_ends_as_ever_where_its_view_hangs_or_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run starts a process and never waits for it; at the end the command waits for a bounded time."""
+def test_hanging_view_does_not_delay_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run starts the view's process and does not wait for it; the command's final wait is bounded."""
     pytest.importorskip("wandb")
     real, started = subprocess.Popen, []
 
@@ -241,7 +258,7 @@ def test_a_run_ends_as_ever_where_its_view_hangs_or_dies(tmp_path: Path, monkeyp
     started[0].wait()
 
 
-def test_a_missing_package_is_told_before_anything_is_loaded(
+def test_missing_wandb_package_is_refused_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = view.importlib.util.find_spec

@@ -1,4 +1,4 @@
-"""Tuning runs are scored on rows held back from training, and never pass for test scores."""
+"""Tuning runs are scored on rows held back from training, and their scores are never labelled as test scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAST = [
 ]  # fmt: skip
 
 
-def test_scores_name_the_split_that_they_are_on(tmp_path: Path) -> None:
+def test_scores_name_their_split(tmp_path: Path) -> None:
     tuning = execute(compose_run([*FAST, "eval.split=validation", f"output_root={tmp_path}"]), QUIET)
     final = execute(compose_run([*FAST, f"output_root={tmp_path}"]), QUIET)
     assert {score.stage for score in tuning.scores} == {"validation"}
@@ -24,8 +24,8 @@ def test_scores_name_the_split_that_they_are_on(tmp_path: Path) -> None:
     assert tuning.provenance.data[1].fingerprint != final.provenance.data[1].fingerprint
 
 
-def test_a_tuning_run_records_its_loss_on_the_rows_it_is_scored_on(tmp_path: Path) -> None:
-    """Beside the score; a run that is tested has none, nor has one whose training rows have another form."""
+def test_tuning_run_records_its_validation_loss(tmp_path: Path) -> None:
+    """The loss falls with more training; a run scored on test data has none."""
     tuning = execute(compose_run([*FAST, "eval.split=validation", f"output_root={tmp_path}"]), QUIET)
     assert tuning.losses is not None and tuning.losses.validation is not None
     assert 0 < tuning.losses.validation < 2 * tuning.losses.first

@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server: it answers what W&B's own client asks of the real one, and keeps what it was told."""
+"""A local stand-in for W&B's server: it answers the requests of W&B's client and keeps the data that it receives."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Behaviour = Literal["answers", "denies", "hangs", "hangs later"]  # the last: once a run has begun
+Behaviour = Literal["answers", "denies", "hangs", "hangs later"]  # "hangs later": after a run has started
 
 
 class WandbServer:
-    """Runs as the server knows them, from the requests it was sent."""
+    """The server with the run that it received."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour, self.release = behaviour, threading.Event()
-        self.bodies: list[str] = []  # of every request
+        self.bodies: list[str] = []  # the body of every request
         self.run: dict[str, Any] = {}  # variables of UpsertBucket: name, group, tags ...; `config` is the latest
         self.files: dict[str, dict[int, Any]] = {}  # lines of wandb-history.jsonl and other streams
         self.exit_code: int | None = None
@@ -47,7 +47,7 @@ class WandbServer:
             self._server.server_close()
 
     def answer(self, path: str, body: str) -> tuple[int, dict[str, Any]]:
-        """Status and content of the answer to one request; may never return, as the behaviour says."""
+        """Status and content of the answer to one request; a hanging server answers only when it is shut down."""
         self.bodies.append(body)
         if self.behaviour == "hangs" or (self.behaviour == "hangs later" and self.run):
             self.release.wait()
@@ -78,7 +78,7 @@ class WandbServer:
         return {}
 
     def _resumed(self, entity: dict[str, str]) -> dict[str, Any]:
-        """What a client is told that continues the run."""
+        """The answer to a client that continues the run."""
         bucket = {
             "id": "cg==", "name": self.run["name"], "config": self.run["config"], "tags": self.run["tags"],
             "summaryMetrics": json.dumps(self.summary()), "historyLineCount": len(self.history()),
@@ -87,12 +87,12 @@ class WandbServer:
         }  # fmt: skip
         return {"id": "cA==", "name": self.run["project"], "entity": entity, "bucket": bucket}
 
-    def _stream(self, told: dict[str, Any]) -> None:
-        for name, part in (told.get("files") or {}).items():
+    def _stream(self, received: dict[str, Any]) -> None:
+        for name, part in (received.get("files") or {}).items():
             lines = [json.loads(line) for line in part["content"]]
             self.files.setdefault(name, {}).update(enumerate(lines, part["offset"]))
-        if told.get("complete"):
-            self.exit_code = told["exitcode"]
+        if received.get("complete"):
+            self.exit_code = received["exitcode"]
 
 
 def _handler_of(server: WandbServer) -> type[BaseHTTPRequestHandler]:
@@ -108,7 +108,7 @@ def _handler_of(server: WandbServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
-            except OSError:  # the client has gone
+            except OSError:  # the client has closed the connection
                 self.close_connection = True
 
         do_GET = do_POST = do_PUT = _answer
@@ -116,7 +116,7 @@ def _handler_of(server: WandbServer) -> type[BaseHTTPRequestHandler]:
         def handle(self) -> None:
             try:
                 super().handle()
-            except OSError:  # a client that ends does not say so
+            except OSError:  # a client may end without closing the connection
                 self.close_connection = True
 
         def log_message(self, *_: object) -> None:

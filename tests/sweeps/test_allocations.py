@@ -1,4 +1,4 @@
-"""Which GPUs a sweep uses, with device counts that are made up, and how workers that cannot work, or did not, end."""
+"""The GPUs that a sweep uses, on a simulated machine, and the exit codes of workers that fail or have no work."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.sweeps.tools import held_by_another_process, put_record, tiny_plan
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of four GPUs, and a file with a line for each worker that is started: its GPU and its options."""
+    """Simulate four GPUs; the returned file gets a line per started worker with its GPU and its options."""
     commands, log = tmp_path / "bin", tmp_path / "started"
     commands.mkdir()
-    four = "".join(f"echo 'GPU {number}: made up'\n" for number in range(4))
+    four = "".join(f"echo 'GPU {number}: simulated'\n" for number in range(4))
     for name, body in {"nvidia-smi": four, "python": f'echo "$CUDA_VISIBLE_DEVICES $@" >> {log}'}.items():
         (commands / name).write_text(f"#!/bin/sh\n{body}\n")
         (commands / name).chmod(0o755)
@@ -34,19 +34,19 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (None, [], "0123"),
         ("2,3", [], "23"),
-        ("2, 3,-1,1", [], "23"),  # CUDA ends the list there
+        ("2, 3,-1,1", [], "23"),  # CUDA ignores the list from -1 on
         (None, ["--gpus=1,3"], "13"),
         ("2,3", ["--workers=5"], "22233"),
         (None, ["--gpus=1", "--workers=2"], "11"),
     ],
 )
-def test_one_worker_a_gpu(
+def test_sweep_starts_workers_on_the_visible_gpus(
     started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, options: list[str], gpus: str
 ) -> None:
     plan = tiny_plan(tmp_path, "seed=0")
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert main(["sweep", str(plan.folder), "device=auto", *options]) == 4, "the made-up workers run nothing"
+    assert main(["sweep", str(plan.folder), "device=auto", *options]) == 4, "the simulated workers finish no run"
     lines = sorted(started.read_text().splitlines())
     assert "".join(line.partition(" ")[0] for line in lines) == gpus
     assert all('--set=device="cuda"' in line for line in lines)
@@ -54,7 +54,7 @@ def test_one_worker_a_gpu(
 
 
 @pytest.mark.parametrize(("visible", "options"), [("2,3", ["--gpus=0"]), ("", ["--gpus=0"]), ("-1", ["device=cuda"])])
-def test_gpus_that_are_not_there_are_refused(
+def test_absent_gpus_are_refused(
     started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, options: list[str]
 ) -> None:
     plan = tiny_plan(tmp_path, "seed=0")
@@ -64,7 +64,7 @@ def test_gpus_that_are_not_there_are_refused(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine's GPU works")
-def test_a_gpu_that_does_not_work_is_told_and_no_run_begins(
+def test_unusable_gpu_is_reported_and_no_run_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tiny_plan(tmp_path, "seed=0")
@@ -74,31 +74,31 @@ def test_a_gpu_that_does_not_work_is_told_and_no_run_begins(
     assert not (tmp_path / "runs").exists()
 
 
-def ends(plan: Plan) -> int:
+def worker_exit_code(plan: Plan) -> int:
     return CliRunner().invoke(worker.main, [str(plan.folder)]).exit_code
 
 
-def test_a_worker_ends_as_its_runs_do(tmp_path: Path) -> None:
-    """So that a task of SLURM whose run failed, or that ran nothing, is not COMPLETED."""
+def test_exit_code_of_a_worker_follows_from_its_runs(tmp_path: Path) -> None:
+    """A SLURM task whose run failed, or that ran nothing, must not be COMPLETED."""
     plan = tiny_plan(tmp_path, "seed=0,1")
     names = list(plan.manifest.runs)
     for name in names:
         put_record(plan, tmp_path / "runs", name)
-    assert ends(plan) == 0
+    assert worker_exit_code(plan) == 0
     put_record(plan, tmp_path / "runs", names[0], "failed", None)
-    assert ends(plan) == pool.UNFINISHED
+    assert worker_exit_code(plan) == pool.UNFINISHED
     put_record(plan, tmp_path / "runs", names[0], "running", None)
     with held_by_another_process(tmp_path / "runs" / names[0]):
-        assert ends(plan) == pool.UNFINISHED
+        assert worker_exit_code(plan) == pool.UNFINISHED
 
 
-def test_a_plan_that_writes_outside_of_the_working_folder_says_so(
+def test_sweep_names_an_output_folder_outside_of_the_working_folder(
     started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A plan of somebody else names a folder, too; where the command line or the working folder decide, no word."""
+    """A received plan may name any folder. Folders on the command line or below the working folder are not named."""
     plan = tiny_plan(tmp_path, "seed=0")
     (tmp_path / "elsewhere").mkdir()
-    for folder, words, told in (
+    for folder, words, named in (
         (tmp_path / "elsewhere", [], True),
         (tmp_path, [], False),
         (tmp_path / "elsewhere", ["output_root=here"], False),
@@ -106,4 +106,4 @@ def test_a_plan_that_writes_outside_of_the_working_folder_says_so(
         monkeypatch.chdir(folder)
         capsys.readouterr()
         assert main(["sweep", str(plan.folder), "device=auto", *words]) == 4
-        assert (f"the plan writes its runs to {tmp_path / 'runs'}" in capsys.readouterr().out) == told
+        assert (f"the plan writes its runs to {tmp_path / 'runs'}" in capsys.readouterr().out) == named

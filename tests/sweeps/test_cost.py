@@ -1,4 +1,4 @@
-"""The cost model: every evaluation counts, with its caps and beams; sizes are those of the public sets."""
+"""The cost model: training at published speed, every evaluation with its caps and beams, sizes of the public sets."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def hours(*words: str) -> float:
     return found.seconds / 3600
 
 
-def test_an_epoch_takes_what_the_paper_printed() -> None:
-    """LoRA-SB, Table 6: 11,037 s and 15,204 s an epoch on an A6000; one question is asked of each set here."""
+def test_epoch_takes_the_time_that_the_paper_reports() -> None:
+    """LoRA-SB, Table 6: 11,037 s and 15,204 s per epoch on an A6000. Here each set has one question."""
     for model, seconds in (("mistral_7b", 11037), ("gemma2_9b", 15204)):
         assert 3600 * hours(*MATH, f"model={model}", "eval.limit=1") == pytest.approx(seconds, rel=0.08)
 
@@ -37,8 +37,8 @@ def test_an_epoch_takes_what_the_paper_printed() -> None:
 @pytest.mark.parametrize(
     ("method", "slower"), [("lora", 1.0), ("sds_lora", 1.0), ("dora", 1.21), ("full_ft", 3.1), ("lora_pro", 1.2)]
 )
-def test_a_method_slower_than_lora_costs_its_factor(method: str, slower: float) -> None:
-    """Of the training alone: twice the rows less the rows once leaves evaluations out."""
+def test_slower_methods_cost_their_factor(method: str, slower: float) -> None:
+    """The factor holds for training alone: the difference of two row counts leaves evaluations out."""
 
     def training(name: str) -> float:
         words = ["protocol=lora_sb/arithmetic", "data.source=hub", "eval.limit=1", f"method={name}"]
@@ -47,22 +47,22 @@ def test_a_method_slower_than_lora_costs_its_factor(method: str, slower: float) 
     assert training(method) / training("lora") == pytest.approx(slower, rel=1e-6)
 
 
-def test_every_set_of_every_evaluation_counts() -> None:
+def test_every_set_of_every_evaluation_is_counted() -> None:
     training = hours(*MATH, "eval.limit=1")
     both = hours(*MATH) - training
     one = hours(*MATH, "task=gsm8k", "task.train_set=metamathqa") - training
     assert both > 3 * one > 0, "MATH has 5,000 questions with longer answers, GSM8K 1,319"
-    assert hours(*MATH, "eval.untrained=true") - training > 2 * both, "a base model goes on to the cap"
+    assert hours(*MATH, "eval.untrained=true") - training > 2 * both, "a base model generates up to the cap"
     longer = hours(*MATH, "eval.untrained=true", "task.math_max_new_tokens=1024")
     assert longer - training > 1.3 * (hours(*MATH, "eval.untrained=true") - training)
 
 
-def test_beams_cost_their_rows() -> None:
+def test_each_beam_costs_like_a_row() -> None:
     words = ["protocol=sds_lora/commonsense", "method=lora", "data.source=hub"]
     assert hours(*words) > hours(*words, "task.beams=1") > hours(*words, "eval.limit=100")
 
 
-def test_evaluation_after_each_epoch_counts() -> None:
+def test_evaluations_after_each_epoch_are_counted() -> None:
     words = ["protocol=lora_sb/glue", "task=glue/qnli", "method=lora", "data.source=hub"]
     config = compose_run(words)
     path = config_file(config.model)
@@ -73,32 +73,34 @@ def test_evaluation_after_each_epoch_counts() -> None:
     assert hours(*words) > hours(*words, "eval.each_epoch=false")
 
 
-def test_scores_on_the_way_back_count() -> None:
+def test_scores_of_interpolated_weights_are_counted() -> None:
     training = hours(*MATH, "eval.limit=1")
     once, thrice = (hours(*MATH, *more) - training for more in ((), ("eval.along=[0.5,1]",)))
     assert thrice == pytest.approx(3 * once, rel=0.01)
 
 
-def test_the_smallest_pass_is_one_longest_row_or_a_whole_step() -> None:
+def test_smallest_pass_is_one_longest_row_or_a_whole_step() -> None:
     work = workload(compose_run(MATH), {})
     assert work.batch == 32 and work.smallest_pass() == [512]
     whole = workload(compose_run([*MATH, "method=full_ft"]), {})
-    assert 32 * whole.tokens < sum(whole.smallest_pass()) < 32 * 512, "adamw8bit cannot add passes up"
+    assert 32 * whole.tokens < sum(whole.smallest_pass()) < 32 * 512, (
+        "adamw8bit cannot accumulate gradients over passes"
+    )
 
 
-def test_every_public_set_has_its_size() -> None:
-    """Nothing that a protocol or sweep of conf/ names is guessed as GSM8K's."""
+def test_every_public_data_set_has_a_known_size() -> None:
+    """Otherwise the size of a set that conf/ names would be guessed to be that of GSM8K."""
     for task in ("metamath", "commonsense", "glue/rte", "vtab/dtd", "vision/cars"):
         tasks.lookup(task)
-    own = {"pairs", "labels"}  # files of the user's, whose sizes nobody knows before they are read
+    own = {"pairs", "labels"}  # a user's own files, whose sizes are unknown before they are read
     missing = [name for name in catalogue.names() if name not in {*sizes.SIZES, *own}]
     assert not missing
 
 
-def test_a_plan_says_what_it_takes_before_its_first_run(
+def test_plan_prints_time_and_disk_before_its_first_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On CPUs by a step that is measured; with two significant digits, and the longest run."""
+    """On CPUs, a measured step gives the time of all work and of the longest run, with two significant digits."""
     monkeypatch.chdir(tmp_path)
     words = ["model=micro", "data.source=embedded", "device=cpu", "threads=1", "train.max_steps=10,20", "eval.limit=4"]
     assert main(["plan", *words]) == 0
@@ -106,39 +108,43 @@ def test_a_plan_says_what_it_takes_before_its_first_run(
     number = r"\d+(\.\d+)?"
     assert re.search(rf"on this CPU, by a short step measured now.*: {number} (s|min) of work left, the longest", out)
     assert re.search(rf"disk: at most {number} MB", out) and "eval.also" not in out
-    assert main(["plan", *words, "eval.also=[rte]", "--name", "beside"]) == 0
+    assert main(["plan", *words, "eval.also=[rte]", "--name", "second_scores"]) == 0
     assert "not in it: what eval.also and eval.text score" in capsys.readouterr().out
     assert re.search(rf"GPU-hours left, the longest run {number} s", out)
 
 
-def test_a_measured_step_is_that_of_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One and two blocks stand for all of them: here the timer counts the blocks that it sees, and nothing else."""
+def test_measured_step_is_scaled_to_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of one and of two blocks give that of all blocks; the simulated timer depends only on their number."""
     config = compose_run([*MATH, "model=mistral_7b", "device=cpu", "dtype=bfloat16"])
     known = known_architecture(config.model)
     assert known is not None
-    per_block, beside = 0.25, 3.0
+    per_block, fixed = 0.25, 3.0
 
     def timed(model: Any, *_: object) -> tuple[float, float]:
-        seconds = beside + per_block * model.config.num_hidden_layers
+        seconds = fixed + per_block * model.config.num_hidden_layers
         return seconds, 2 * seconds
 
     monkeypatch.setattr(step_time, "_timed", timed)
     monkeypatch.setattr(step_time, "_filled", lambda model: model)
     monkeypatch.setattr(step_time.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**12))
-    speed = step_time.cpu_speed(config, known, workload(config, known.facts))
-    weights, whole = cost.passed_weights(config, known), beside + per_block * 32
+    speed = step_time.cpu_speed(config, known, workload(config, known.config_json))
+    weights, whole = cost.passed_weights(config, known), fixed + per_block * 32
     assert speed is not None
     assert speed.rate == pytest.approx(4 * weights / whole)
     assert speed.bandwidth == pytest.approx(2 * weights / (2 * whole))
     monkeypatch.setattr(step_time.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6))
     step_time._seconds.cache_clear()
-    assert step_time.cpu_speed(config, known, workload(config, known.facts)) is None, "it does not fit"
-    assert cost.measured_here(compose_run([*MATH, "model=mistral_7b"])) is None, "nobody trains it on a CPU unasked"
+    assert step_time.cpu_speed(config, known, workload(config, known.config_json)) is None, (
+        "the model does not fit into memory"
+    )
+    assert cost.measured_here(compose_run([*MATH, "model=mistral_7b"])) is None, (
+        "without device=cpu, such a model is not measured on a CPU"
+    )
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.234, "0.23 s"), (99, "99 s"), (100, "1.7 min"), (5999, "1.7 h"), (360000, "4.2 days"), (1e8, "1,200 days")],
 )
-def test_durations_have_two_digits(seconds: float, text: str) -> None:
+def test_durations_have_two_significant_digits(seconds: float, text: str) -> None:
     assert about(seconds) == text

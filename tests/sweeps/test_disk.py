@@ -1,4 +1,4 @@
-"""`sdsbench disk` and `clean`: only what nobody needs goes, and only when it is asked for."""
+"""`sdsbench disk` and `clean`: only files that no run needs are deleted, and only with --delete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdsbench.sweeps import plan as plans
 from tests.sweeps.tools import held_by_another_process, put_record, tiny_plan
 
 
-def test_clean_deletes_what_it_listed_and_nothing_else(
+def test_clean_deletes_exactly_what_it_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tiny_plan(tmp_path, "seed=0,1,2")
@@ -33,20 +33,21 @@ def test_clean_deletes_what_it_listed_and_nothing_else(
     before = files()
     with held_by_another_process(runs / busy):
         assert main(["disk", str(plan.folder)]) == 0
-        shown = capsys.readouterr().out
-        assert "5.1 kB" in shown and " 3 " in shown  # of `done` alone: its checkpoint, link and old record, and more
+        listed = capsys.readouterr().out
+        # sizes of `done`, whose checkpoint, link and old record can go, and a count that includes other runs
+        assert "5.1 kB" in listed and " 3 " in listed
         assert main(["clean", str(plan.folder)]) == 0
         assert "can go; nothing was deleted" in capsys.readouterr().out
         assert files() - {f"{busy}/lock"} == before
         assert main(["clean", str(plan.folder), "--delete"]) == 0
-    left = {path for path in files() if not path.endswith("lock")}
-    gone = {f"{done}/checkpoint-4", f"{done}/checkpoint-4/state.safetensors", f"{done}/checkpoint-5"}
-    gone |= {f"{name}/record.replaced-0123abcd.json" for name in (done, stopped)}
-    assert before - left == gone, "not what a stopped run goes on from, nothing of a run that a process has"
+    remaining = {path for path in files() if not path.endswith("lock")}
+    deletable = {f"{done}/checkpoint-4", f"{done}/checkpoint-4/state.safetensors", f"{done}/checkpoint-5"}
+    deletable |= {f"{name}/record.replaced-0123abcd.json" for name in (done, stopped)}
+    assert before - remaining == deletable, "kept: checkpoints of stopped runs, and runs that a process holds"
     assert (elsewhere / "precious").read_text() == "kept"
 
 
-def test_runs_of_no_plan_come_last(
+def test_runs_of_no_plan_are_listed_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tiny_plan(tmp_path, "seed=0,1")
@@ -64,8 +65,8 @@ def test_runs_of_no_plan_come_last(
     assert capsys.readouterr().out == "plan: 1 done, 1 not started\n"
 
 
-def test_nothing_is_deleted_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link in the place of a run's folder, to a finished run that lies elsewhere; of a plan and of none."""
+def test_clean_deletes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's folder is a link to a finished run elsewhere; this holds for runs of a plan and for others."""
     plan = tiny_plan(tmp_path, "seed=0")
     (name,) = plan.manifest.runs
     put_record(plan, tmp_path / "elsewhere", name)

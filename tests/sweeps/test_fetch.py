@@ -1,4 +1,4 @@
-"""`sdsbench fetch` against a hub on this machine: what it brings is what runs find without a network."""
+"""`sdsbench fetch` with a local stand-in for the hub: runs without a network find the files that it fetched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPOSITORY = "somebody/micro"
 
 @contextmanager
 def hub(files: Path) -> Iterator[str]:
-    """A hub of one repository at one commit; its address."""
+    """Serve a hub with one repository at one commit; yields its address."""
     contents = {path.name: path.read_bytes() for path in files.iterdir() if path.is_file()}
 
     class Hub(BaseHTTPRequestHandler):
@@ -70,7 +70,7 @@ def hub(files: Path) -> Iterator[str]:
         server.server_close()
 
 
-def test_what_fetch_brings_is_what_compute_nodes_find(
+def test_submit_needs_the_files_that_fetch_downloads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, body in {"sbatch": "echo 77", "squeue": "", "scontrol": ""}.items():
@@ -78,7 +78,7 @@ def test_what_fetch_brings_is_what_compute_nodes_find(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))  # of the processes that look or fetch
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))  # for the processes that check and fetch
     location = ["model.source=hub", f"model.location={REPOSITORY}", f"model.revision={COMMIT}"]
     plan = tiny_plan(tmp_path, "seed=0,1", *location)
 

@@ -1,4 +1,4 @@
-"""Runs of a plan side by side: each ends as it ends alone, whatever happens to the others."""
+"""Runs of a plan trained side by side: each ends as it does alone, whatever happens to the others."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """Two seeds with two learning rates."""
+    """A plan of two seeds with two learning rates."""
     return tiny_plan(
         tmp_path_factory.mktemp("group"), "seed=0,1", "train.lr=1e-3,3e-3", f"train.max_steps={STEPS}",
         "train.checkpoint_every=2",
@@ -47,8 +47,8 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def alone(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    """Run id -> losses of the run alone."""
+def losses_alone(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+    """Run id -> losses of the run trained alone."""
     root = tmp_path_factory.mktemp("alone")
     assert work(plan, root, 1) == {name: "done" for name in plan.manifest.runs}
     assert all(record(root, name).placing["group_size"] == 1 for name in plan.manifest.runs)
@@ -58,17 +58,17 @@ def alone(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
 def work(
     plan: Plan, root: Path, group_size: int, only: list[str] | None = None, stop: StopRequest | None = None
 ) -> dict[str, str]:
-    """A worker's whole life in this process; run id -> how it ended."""
-    ends: dict[str, str] = {}
+    """Run a worker in this process; returns run id -> final status."""
+    status_by_run: dict[str, str] = {}
 
     def tell(event: str, **facts: Any) -> None:
         if event == "end":
-            assert facts["run"] not in ends
-            ends[facts["run"]] = facts["status"]
+            assert facts["run"] not in status_by_run
+            status_by_run[facts["run"]] = facts["status"]
 
     slots = [slot for slot in plan.slots() if only is None or slot.key in only]
     Worker(plan, slots, {"output_root": str(root)}, tell, group_size=group_size).work(stop or StopRequest())
-    return ends
+    return status_by_run
 
 
 def record(root: Path, name: str) -> Record:
@@ -79,31 +79,31 @@ def losses(root: Path, name: str) -> list[float]:
     return [line["loss"] for line in metrics.read(root / name / "metrics.jsonl") if line["kind"] == "train"]
 
 
-def groups(patch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the groups that start from now on, in order."""
+def record_group_sizes(patch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets the sizes of the groups that start from now on."""
     sizes: list[int] = []
     run = SideBySide.run
     patch.setattr(SideBySide, "run", lambda self, leave: (sizes.append(len(self.members)), run(self, leave))[1])
     return sizes
 
 
-def at_step(patch: pytest.MonkeyPatch, step: int, happens: Callable[[], None]) -> None:
-    """Something happens at the joint step after `step` steps."""
+def call_at_step(patch: pytest.MonkeyPatch, step: int, action: Callable[[], None]) -> None:
+    """Call `action` in the joint step that follows `step` steps."""
     backward = SideBySide.backward
 
     def first(self: SideBySide, steps: Any) -> list[float]:
         if self.members[0].state.step == step:
-            happens()
+            action()
         return backward(self, steps)
 
     patch.setattr(SideBySide, "backward", first)
 
 
-def test_four_runs_are_complete_and_see_the_losses_that_they_see_alone(
-    plan: Plan, alone: dict[str, list[float]], tmp_path: Path
+def test_group_of_four_runs_has_the_losses_of_runs_alone(
+    plan: Plan, losses_alone: dict[str, list[float]], tmp_path: Path
 ) -> None:
     assert work(plan, tmp_path, 4) == {name: "done" for name in plan.manifest.runs}
-    for name, expected in alone.items():
+    for name, expected in losses_alone.items():
         found = record(tmp_path, name)
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
         assert (found.status, found.placing["group_size"], found.losses.steps) == ("done", 4, STEPS)  # type: ignore[union-attr]
@@ -112,11 +112,11 @@ def test_four_runs_are_complete_and_see_the_losses_that_they_see_alone(
         assert found.seconds.train > 0
         assert list((tmp_path / name / "samples").iterdir())
         assert not list((tmp_path / name).glob("checkpoint-*"))
-    assert len({tuple(values) for values in alone.values()}) == 4  # they do differ
+    assert len({tuple(values) for values in losses_alone.values()}) == 4  # the four runs differ
     assert work(plan, tmp_path, 4) == {}
 
 
-def test_a_run_that_fails_leaves_and_one_that_cannot_start_never_joins(
+def test_failing_run_leaves_the_group_and_unstartable_run_does_not_join(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tiny_plan(
@@ -130,11 +130,11 @@ def test_a_run_that_fails_leaves_and_one_that_cannot_start_never_joins(
         return load(config, read_model)
 
     monkeypatch.setattr(preparation, "load", unavailable)
-    sizes = groups(monkeypatch)
-    ends = work(plan, tmp_path / "runs", 4)
+    sizes = record_group_sizes(monkeypatch)
+    status_by_run = work(plan, tmp_path / "runs", 4)
     good, bad, other, unread = plan.manifest.runs
-    assert ends == {good: "done", bad: "failed", other: "done", unread: "failed"}
-    assert list(ends)[:2] == [unread, bad]  # told, and its lock free, while the others train
+    assert status_by_run == {good: "done", bad: "failed", other: "done", unread: "failed"}
+    assert list(status_by_run)[:2] == [unread, bad]  # reported, and their locks released, while the others train
     assert sizes == [3]
     assert "They continue alone" not in capsys.readouterr().err
     found = record(tmp_path / "runs", bad)
@@ -144,11 +144,11 @@ def test_a_run_that_fails_leaves_and_one_that_cannot_start_never_joins(
     assert record(tmp_path / "runs", other).losses.steps == 4  # type: ignore[union-attr]
 
 
-def test_a_run_of_another_living_process_is_left_out(
-    plan: Plan, alone: dict[str, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_held_by_another_process_is_left_out(
+    plan: Plan, losses_alone: dict[str, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, *others = plan.manifest.runs
-    sizes = groups(monkeypatch)
+    sizes = record_group_sizes(monkeypatch)
     with held_by_another_process(tmp_path / first):
         assert work(plan, tmp_path, 4) == dict.fromkeys(others, "done")
     assert sizes == [3]
@@ -157,8 +157,8 @@ def test_a_run_of_another_living_process_is_left_out(
     assert record(tmp_path, first).placing["group_size"] == 1
 
 
-def test_a_signal_saves_all_and_each_goes_on_alone_or_in_a_group(
-    plan: Plan, alone: dict[str, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_signal_saves_all_runs_and_each_resumes_alone_or_in_a_group(
+    plan: Plan, losses_alone: dict[str, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = list(plan.manifest.runs)
     stop = StopRequest()
@@ -167,28 +167,28 @@ def test_a_signal_saves_all_and_each_goes_on_alone_or_in_a_group(
         stop.received = signal.SIGUSR1
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        at_step(patch, 2, send)
+        call_at_step(patch, 2, send)
         work(plan, tmp_path, 4, stop=stop)
     for name in names:
         assert record(tmp_path, name).status == "timeout"
         assert [path.name for path in (tmp_path / name).glob("checkpoint-*")] == ["checkpoint-3"]
     assert work(plan, tmp_path, 1, names[:1]) == {names[0]: "done"}
     stop.received = None
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):  # two of the three get a step ahead
-        at_step(patch, 3, send)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):  # two of the three get one step ahead
+        call_at_step(patch, 3, send)
         work(plan, tmp_path, 4, names[1:3], stop=stop)
-    sizes = groups(monkeypatch)
+    sizes = record_group_sizes(monkeypatch)
     stop.received = None
-    (tmp_path / names[0] / "record.json").rename(tmp_path / "set aside")  # so this one starts from step 0
+    (tmp_path / names[0] / "record.json").rename(tmp_path / "set aside")  # so this run starts from step 0
     assert work(plan, tmp_path, 4) == dict.fromkeys(names, "done")
     assert sizes == [2]
-    for name, expected in alone.items():
+    for name, expected in losses_alone.items():
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
 
 
-def test_where_the_group_fails_as_a_whole_its_runs_go_on_alone(
+def test_runs_continue_alone_where_the_group_fails_as_a_whole(
     plan: Plan,
-    alone: dict[str, list[float]],
+    losses_alone: dict[str, list[float]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -196,15 +196,15 @@ def test_where_the_group_fails_as_a_whole_its_runs_go_on_alone(
     def fail() -> None:
         raise RuntimeError("out of room")
 
-    at_step(monkeypatch, 3, fail)
+    call_at_step(monkeypatch, 3, fail)
     assert work(plan, tmp_path, 4) == {name: "done" for name in plan.manifest.runs}
     assert "4 runs side by side: RuntimeError: out of room. They continue alone." in capsys.readouterr().err
-    for name, expected in alone.items():
+    for name, expected in losses_alone.items():
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
 
 
-def test_kill_9_and_the_sweep_command_goes_on_together(
-    plan: Plan, alone: dict[str, list[float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_killed_group_resumes_together_with_the_sweep_command(
+    plan: Plan, losses_alone: dict[str, list[float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     die = (
         "import os, sys; from sdsbench.sweeps import worker; from sdsbench.training.side_by_side import SideBySide\n"
@@ -221,7 +221,7 @@ def test_kill_9_and_the_sweep_command_goes_on_together(
     assert States(plan, tmp_path).counts() == {"stopped": 4}
     assert main(["sweep", str(plan.folder), "sweep.group_size=4", f"output_root={tmp_path}"]) == 0
     assert "4 of 4" in capsys.readouterr().out
-    for name, expected in alone.items():
+    for name, expected in losses_alone.items():
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
         assert record(tmp_path, name).placing["group_size"] == 4
         first, second = record(tmp_path, name).attempts
@@ -229,22 +229,22 @@ def test_kill_9_and_the_sweep_command_goes_on_together(
         assert second.from_step == 2
 
 
-def test_a_run_whose_process_died_twice_at_one_step_trains_alone(
+def test_run_whose_process_died_twice_at_one_step_trains_alone(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be the one that kills: its neighbours must not be given up with it."""
+    """Such a run may be the one that kills the process, so it must not take others with it."""
     suspect, once, *others = plan.manifest.runs
     for name, deaths in ((suspect, 2), (once, 1)):
         found = put_record(plan, tmp_path, name, "running", None)
         died = Attempt(started="2026-01-01T00:00:00+00:00", status="killed")
         write_record(tmp_path / name, found.model_copy(update={"attempts": [died] * deaths}))
-    taken: list[list[str]] = []
-    monkeypatch.setattr(Worker, "_run", lambda self, group, stop, tried: taken.append(list(group)) or [])
+    started: list[list[str]] = []
+    monkeypatch.setattr(Worker, "_run", lambda self, group, stop, tried: started.append(list(group)) or [])
     work(plan, tmp_path, 4)
-    assert taken == [[suspect], [once, *others]]
+    assert started == [[suspect], [once, *others]]
 
 
-def test_only_seeds_and_learning_rates_may_differ() -> None:
+def test_group_members_may_differ_only_in_seeds_and_learning_rates() -> None:
     config = compose_run([*TINY, "method=lora"])
     lora = group_key(config)
     assert lora is not None
@@ -252,7 +252,7 @@ def test_only_seeds_and_learning_rates_may_differ() -> None:
     for key, value in (("method.rank", 4), ("train.batch_size", 4), ("eval.split", "validation")):
         assert group_key(with_values(config, {key: value})) not in (lora, None)
     for key, value in (("eval.batch_size", 2), ("protocol.rank", 4), ("train.head_lr", 1.0)):
-        assert group_key(with_values(config, {key: value})) == lora, "no number of the run depends on it"
+        assert group_key(with_values(config, {key: value})) == lora, "the run's numbers do not depend on it"
     assert group_key(compose_run([*TINY, "method=full_ft"])) is None
     assert group_key(compose_run(["model=minilm", "task=glue/rte"])) is None
 
@@ -265,7 +265,7 @@ def test_bad_group_sizes_are_refused(word: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "pissa"])
-def test_auto_is_one_on_a_cpu_and_what_fits_elsewhere(method: str) -> None:
+def test_automatic_group_size_is_one_on_a_cpu_and_the_most_that_fit_elsewhere(method: str) -> None:
     config = compose_run([*TINY, f"method={method}"])
     assert group_size("auto", config) == 1
     assert group_size(5, config) == 5
@@ -278,10 +278,10 @@ def test_auto_is_one_on_a_cpu_and_what_fits_elsewhere(method: str) -> None:
     assert most_that_fit(unknown, 1e15) == 1
 
 
-def test_a_method_that_writes_into_the_base_trains_alone(
+def test_method_that_changes_base_weights_trains_alone(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As peft's starts do it: the values of a shared weight replaced. No run may see another one's change."""
+    """As some PEFT starts do, it replaces values of a shared weight; no run may see the change of another."""
 
     def prepare(self: LoRA, layers: Any, context: Any) -> dict[str, float]:
         for layer in layers.values():
@@ -297,12 +297,12 @@ def test_a_method_that_writes_into_the_base_trains_alone(
     for verb, function in (("prepare", prepare), ("create", create)):
         with monkeypatch.context() as patch:
             patch.setattr(LoRA, verb, function)
-            sizes = groups(patch)
+            sizes = record_group_sizes(patch)
             config = plan.configuration(names[0], {})
             patch.setattr(type(build(config.method)), verb, function)
             assert work(plan, tmp_path / verb / "alone", 1, names) == dict.fromkeys(names, "done")
             assert work(plan, tmp_path / verb / "group", 4, names) == dict.fromkeys(names, "done")
-        assert sizes == [], "nothing was trained together"
+        assert sizes == [], "no runs were trained together"
         assert "changes the base weights in place" in capsys.readouterr().err
         for name in names:
             assert losses(tmp_path / verb / "group", name) == losses(tmp_path / verb / "alone", name)

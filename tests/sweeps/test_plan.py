@@ -1,4 +1,4 @@
-"""A plan holds exactly the runs that the same overrides would start, and nothing changes it afterwards."""
+"""A plan holds exactly the runs that the same overrides would start, and later changes of files do not affect it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.sweeps.tools import TINY, tiny_plan
 COMPOSED = [
     ["method=lora,sds_lora,full_ft,lora_sb", "seed=0,1"],
     ["model=micro,smollm2_135m", "method=lora,dora", "seed=3"],  # protocol.lr and max_steps depend on the model
-    ["protocol.rank=4,8", "method=lora,pissa"],  # flows into method.rank by interpolation
+    ["protocol.rank=4,8", "method=lora,pissa"],  # interpolated into method.rank
     ["method=lora", "method.alpha=8,16", "method.rank=2,4"],
     ["protocol.lr=1e-3,2e-3", "seeds.init=5,6", "seed=1"],  # train.lr follows protocol.lr, seeds.data follows seed
     ["method=sds_lora", "method.alpha=2r", "method.rank=4,8"],
@@ -36,7 +36,7 @@ COMPOSED = [
 
 
 @pytest.mark.parametrize("words", COMPOSED, ids=lambda words: " ".join(words)[:50])
-def test_points_are_composed_as_hydra_composes_them(words: list[str]) -> None:
+def test_points_are_composed_as_hydra_would(words: list[str]) -> None:
     (block,) = define(words).blocks
     composer = Composer({"threads": "1"})
     for point in product(block):
@@ -46,7 +46,7 @@ def test_points_are_composed_as_hydra_composes_them(words: list[str]) -> None:
         assert fast == slow, point
 
 
-def test_planned_run_ids_are_those_that_running_computes(tmp_path: Path) -> None:
+def test_planned_run_ids_equal_those_of_the_runs(tmp_path: Path) -> None:
     plan = tiny_plan(tmp_path, "method=lora,dora", "seed=0,1")
     names = list(plan.manifest.runs)
     assert len(names) == 4
@@ -55,7 +55,7 @@ def test_planned_run_ids_are_those_that_running_computes(tmp_path: Path) -> None
         assert run_id(resolve_source(config)[0]) == name == run_id(plan.configuration(name, {"threads": 3}))
 
 
-def test_source_auto_is_settled_when_planning(tmp_path: Path) -> None:
+def test_source_auto_is_resolved_when_planning(tmp_path: Path) -> None:
     rows = [{"question": f"What is {i} and 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(8)]
     for split in ("train", "test"):
         (tmp_path / "gsm8k").mkdir(exist_ok=True)
@@ -68,7 +68,7 @@ def test_source_auto_is_settled_when_planning(tmp_path: Path) -> None:
     assert plan.configuration(name, {}).data.source == "local"
 
 
-def test_editing_conf_changes_nothing_in_a_plan(tmp_path: Path) -> None:
+def test_editing_conf_does_not_change_a_plan(tmp_path: Path) -> None:
     conf = tmp_path / "conf" / "sweep"
     conf.mkdir(parents=True)
     file = conf / "mine.yaml"
@@ -81,7 +81,7 @@ def test_editing_conf_changes_nothing_in_a_plan(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in plan.folder.rglob("*.json")}
 
 
-def test_planning_again_adds_the_new_runs_and_keeps_the_old(tmp_path: Path) -> None:
+def test_planning_again_adds_new_runs_and_keeps_the_old(tmp_path: Path) -> None:
     first = tiny_plan(tmp_path, "seed=0,1")
     again = tiny_plan(tmp_path, "seed=1,2")
     assert list(again.manifest.runs)[:2] == list(first.manifest.runs)
@@ -89,7 +89,7 @@ def test_planning_again_adds_the_new_runs_and_keeps_the_old(tmp_path: Path) -> N
     assert [again.configuration(name, {}).seed for name in again.manifest.runs] == [0, 1, 2]
 
 
-def test_a_plan_that_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -136,13 +136,13 @@ def test_tuned_cells_have_the_same_declared_budget_and_fresh_seeds(tmp_path: Pat
         assert [(c.train.lr, c.seed, c.eval.split) for c in configs] == [(rate, 1, "test") for rate in cell.grid]
 
 
-def test_every_problem_of_every_run_is_in_one_message() -> None:
+def test_one_message_holds_the_problems_of_all_runs() -> None:
     with pytest.raises(ConfigError) as caught:
         freeze(define(["model=micro", "method=lora,sds_lora", "method.rank=8,9999", "train.lr=-1", "seed=0,1"]))
     assert {problem.key for problem in caught.value.problems} == {"method.rank", "train.lr"}
 
 
-def test_a_changed_frozen_file_is_found(tmp_path: Path) -> None:
+def test_changed_file_of_a_plan_is_detected(tmp_path: Path) -> None:
     plan = tiny_plan(tmp_path, "seed=0")
     (name,) = plan.manifest.runs
     file = plan.folder / "runs" / f"{name}.json"
@@ -154,7 +154,7 @@ def test_a_changed_frozen_file_is_found(tmp_path: Path) -> None:
 
 
 def test_aggregate_tasks_become_their_members(tmp_path: Path) -> None:
-    """task=glue named, or the default task of a protocol; the runs are those of each member alone."""
+    """This holds for task=glue and for a protocol's default task; the runs equal those of each member alone."""
     axes = ["model=minilm", "method=lora,sds_lora", "seed=0,1", "data.source=embedded"]
     manifest, _ = freeze(define(["task=glue", *axes]))
     assert len(manifest.runs) == 24
@@ -166,7 +166,7 @@ def test_aggregate_tasks_become_their_members(tmp_path: Path) -> None:
     assert len(chosen.runs) == 8 and set(chosen.runs) < set(manifest.runs)
 
 
-def test_tuned_aggregate_tasks_have_a_cell_a_member(tmp_path: Path) -> None:
+def test_tuned_aggregate_tasks_have_one_cell_per_member(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "t.yaml").write_text(
         "name: t\nblocks: [{fixed: [model=minilm, task=glue], axes: {method: [lora], seed: [0, 1]}}]\n"
@@ -178,7 +178,7 @@ def test_tuned_aggregate_tasks_have_a_cell_a_member(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_named_protocol_brings_its_seeds_where_none_is_given(
+def test_protocol_gives_its_seeds_where_no_seed_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -193,8 +193,10 @@ def test_a_named_protocol_brings_its_seeds_where_none_is_given(
     assert "2 new run(s)" in capsys.readouterr().out
 
 
-def test_more_seeds_and_rates_resolve_no_interpolation_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpolations take a parser a millisecond each; what depends on no value that varies is resolved once."""
+def test_number_of_resolved_interpolations_does_not_grow_with_seeds_and_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parsing an interpolation takes about a millisecond, so those that no varying value affects are resolved once."""
     counts = []
     select = OmegaConf.select
     for number, (seeds, rates) in enumerate((("0,1", "1e-3,2e-3"), ("range(0,12)", "1e-3,2e-3,3e-3,4e-3"))):
@@ -210,10 +212,10 @@ def test_more_seeds_and_rates_resolve_no_interpolation_more(tmp_path: Path, monk
     assert counts[0] == counts[1]
 
 
-def test_a_plan_of_a_version_with_other_keys_is_set_aside(
+def test_plan_of_a_version_with_other_keys_is_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It could be neither run nor added to: planning again is what its message tells to do."""
+    """The old plan can be neither run nor extended; its error message tells the user to plan again."""
     words = ["model=micro", "method=lora", "data.source=embedded", "seed=0,1"]
     old = plans.write(tmp_path / "plan", *freeze(define(words)))[0].manifest
     monkeypatch.setattr(identity, "_id", lambda tree: sha256_of(["other keys", tree])[:16])
@@ -225,8 +227,8 @@ def test_a_plan_of_a_version_with_other_keys_is_set_aside(
     assert f"it is kept as {tmp_path / 'plan.1'}" in capsys.readouterr().err
 
 
-def test_a_value_that_a_users_file_changed_is_added_to_the_plan(tmp_path: Path) -> None:
-    """The words are the same and the id is another by right: what was planned stays a run of the plan."""
+def test_run_of_a_changed_users_file_is_added_to_the_plan(tmp_path: Path) -> None:
+    """The overrides are equal and the run id differs; the run planned first stays in the plan."""
     (tmp_path / "conf/method").mkdir(parents=True)
     file = tmp_path / "conf/method/mine.yaml"
     words = ["model=micro", "method=mine", "data.source=embedded", "seed=0"]
@@ -238,60 +240,76 @@ def test_a_value_that_a_users_file_changed_is_added_to_the_plan(tmp_path: Path) 
     assert len(plan.manifest.runs) == 2 and not (tmp_path / "plan.1").exists()
 
 
-UNFIT = {
+def test_runs_on_other_files_than_those_of_the_plan_are_refused(tmp_path: Path) -> None:
+    """A plan has one placing: with that of the new runs the old ones would lose their data."""
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps({"prompt": f"{i} + 1 =", "response": str(i + 1)}) + "\n" for i in range(40)))
+    pairs = ["model=micro", "method=lora", "task=pairs", f"data.train={own}"]
+    embedded = ["model=micro", "method=lora", "data.source=embedded"]
+    for number, (first, second, given) in enumerate([(pairs, embedded, None), (embedded, pairs, str(own))]):
+        folder = tmp_path / f"plan{number}"
+        old = plans.write(folder, *freeze(define([*first, "seed=0"])))[0].manifest
+        with pytest.raises(ConfigError, match=r"data\.train=.*as in the runs that the plan .* has.*--name") as caught:
+            plans.write(folder, *freeze(define([*second, "seed=0"])))
+        assert [problem.value for problem in caught.value.problems] == [given]
+        assert plans.read(folder).manifest == old
+        assert plans.write(folder, *freeze(define([*first, "seed=0,1"])))[1] == 1
+
+
+INCONSISTENT_CELLS = {
     "a negative extension": {"extend": -5},
     "an extension beyond the grid": {"extend": 9},
     "no values": {"grid": [], "tuning": [], "final": {}},
     "fewer tuning runs than values": {"tuning": []},
     "fewer tuning runs than seeds": {"tuning": [[]] * 2},
     "fewer final runs than values": {"final": {"0": []}},
-    "a run that is not there": {"final": {"0": ["f" * 16] * 2}},
+    "a run that is not in the plan": {"final": {"0": ["f" * 16] * 2}},
 }
 
 
-@pytest.mark.parametrize("what", UNFIT)
-def test_a_received_cell_whose_parts_do_not_fit_is_one_line(
-    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("fault", INCONSISTENT_CELLS)
+def test_received_plan_with_an_inconsistent_cell_is_refused(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its checksum is right: somebody made it who knows the format."""
+    """The checksum is right, as somebody who knows the format could make it."""
     plan = tiny_plan(tmp_path, "seed=0")
     (known,) = plan.manifest.runs
     whole = {"point": {}, "key": "train.lr", "grid": [1.0, 2.0], "seeds": [1], "tuning": [[known]] * 2,
              "final": {"0": [known] * 2}}  # fmt: skip
-    _received(plan.folder, cells={"0" * 12: whole})
+    _rewrite_manifest(plan.folder, cells={"0" * 12: whole})
     assert main(["status", str(plan.folder)]) == 0
-    _received(plan.folder, cells={"0" * 12: {**whole, **UNFIT[what]}})
+    _rewrite_manifest(plan.folder, cells={"0" * 12: {**whole, **INCONSISTENT_CELLS[fault]}})
     for verb in ("status", "sweep", "retry", "submit"):
         capsys.readouterr()
         assert main([verb, str(plan.folder)]) == 3
         assert "manifest.json: not a manifest" in capsys.readouterr().err
 
 
-PLACED = {
+INVALID_PLACING = {
     "a list": ({"output_root": ["a"]}, "a text"),
     "a number": ({"output_root": 5}, "a text"),
     "a zero byte": ({"output_root": "a\0b"}, "without control characters"),
     "another key": ({"no.such": 1}, "one of the keys"),
-    "nothing": ({"output_root": None}, "a text"),
+    "null": ({"output_root": None}, "a text"),
 }
 
 
-@pytest.mark.parametrize("what", PLACED)
-def test_a_received_placing_value_of_another_kind_is_one_line(
-    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("fault", INVALID_PLACING)
+def test_received_plan_with_an_invalid_placing_value_is_refused(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tiny_plan(tmp_path, "seed=0")
-    change, said = PLACED[what]
-    _received(plan.folder, placing=plan.manifest.placing | change)
+    change, message = INVALID_PLACING[fault]
+    _rewrite_manifest(plan.folder, placing=plan.manifest.placing | change)
     for verb in ("status", "sweep", "retry", "submit", "disk"):
         capsys.readouterr()
         assert main([verb, str(plan.folder)]) == 3
         error = capsys.readouterr().err
-        assert f"manifest.json: placing: {next(iter(change))}=" in error and said in error
+        assert f"manifest.json: placing: {next(iter(change))}=" in error and message in error
 
 
-def _received(folder: Path, **changes: object) -> None:
-    """A manifest with other values and the checksum that they have."""
+def _rewrite_manifest(folder: Path, **changes: object) -> None:
+    """Change values of a manifest, and give it the checksum of the new values."""
     tree = json.loads((folder / "manifest.json").read_text()) | changes | {"checksum": ""}
     for cell in tree["cells"].values():
         cell.setdefault("extend", 0)

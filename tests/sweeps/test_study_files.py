@@ -1,4 +1,4 @@
-"""The study's sweep files (docs/study.md) plan as they are, also for a device that is not on the planning machine."""
+"""The study's sweep files (docs/study.md) can be planned, also for a device that the planning machine lacks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sdsbench.runs.configuration.choices import options
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.blocks import define
 from sdsbench.sweeps.freeze import freeze
-from sdsbench.sweeps.here import run_here
+from sdsbench.sweeps.local_sweep import run_locally
 
 STUDY = [name for name in options("sweep") if name.startswith("study/")]
 
 
 @pytest.mark.parametrize("name", STUDY)
-def test_every_cell_of_a_file_has_the_same_seeds_and_grid_and_a_seed_is_in_no_two_roles(name: str) -> None:
+def test_cells_of_a_study_file_share_seeds_and_tuning_seeds_are_others(name: str) -> None:
     sweep = define([f"sweep={name}"])
     assert len({tuple(block["seed"]) for block in sweep.blocks}) == 1
     if sweep.tune is not None:
@@ -28,7 +28,7 @@ def test_every_cell_of_a_file_has_the_same_seeds_and_grid_and_a_seed_is_in_no_tw
         assert sweep.tune.extend >= 3
 
 
-def test_the_decoder_is_planned_where_there_is_no_gpu_and_not_run_there(
+def test_decoder_study_is_planned_without_a_gpu_and_refused_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -39,10 +39,10 @@ def test_the_decoder_is_planned_where_there_is_no_gpu_and_not_run_there(
     assert new == 3 * 4 * 2
     assert plan.manifest.placing["device"] == "cuda"
     with pytest.raises(ConfigError, match="No GPU was found"):
-        run_here(plan, {}, workers=4, gpus=None, deaths=5)
+        run_locally(plan, {}, workers=4, gpus=None, deaths=5)
 
 
-def test_a_held_out_text_has_each_sentence_once_and_ends_in_time(tmp_path: Path) -> None:
+def test_held_out_text_has_each_sentence_once_and_a_limited_length(tmp_path: Path) -> None:
     (tmp_path / "glue/qnli").mkdir(parents=True)
     long = ["x" * 999 + str(number % 10) for number in range(100)]
     sentences = ["One.", "Two.", "One.", *long, *(f"{line}{number}" for number, line in enumerate(long))]

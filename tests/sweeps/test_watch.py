@@ -1,4 +1,4 @@
-"""What a sweep says of itself while it runs."""
+"""The progress display of a running sweep: counts, remaining time and a line per finished run."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.sweeps import watch as watch_module
 from sdsbench.sweeps.overview import print_overview
 from sdsbench.sweeps.plan import Plan, TunedCell
-from sdsbench.sweeps.pool import Active, Allocation, Ended
+from sdsbench.sweeps.pool import ActiveWorker, Allocation, EndedRun
 from sdsbench.sweeps.states import FAILED, States
 from sdsbench.sweeps.watch import Tally, watch
 from tests.sweeps.tools import put_record, tiny_plan
 
 
-def ended(run: str, status: str = "done") -> Ended:
-    return Ended(run, status, "", 1.0)
+def ended(run: str, status: str = "done") -> EndedRun:
+    return EndedRun(run, status, "", 1.0)
 
 
-def started(folder: Path, first: str = "done", again: tuple[str, ...] = ()) -> tuple[Plan, list[str], Tally]:
-    """A plan of three runs, the first of them over."""
+def plan_with_tally(folder: Path, first: str = "done", again: tuple[str, ...] = ()) -> tuple[Plan, list[str], Tally]:
+    """A plan of three runs, the first of which has ended, its run ids, and a tally of it."""
     plan = tiny_plan(folder, "seed=0,1,2")
     runs = list(plan.manifest.runs)
     put_record(plan, folder / "runs", runs[0], first)
     return plan, runs, Tally(plan, States(plan, folder / "runs"), again)
 
 
-def test_counts_what_was_done_before_and_what_ends(tmp_path: Path) -> None:
-    _, runs, tally = started(tmp_path)
+def test_tally_counts_earlier_and_newly_finished_runs(tmp_path: Path) -> None:
+    _, runs, tally = plan_with_tally(tmp_path)
     assert (tally.over, tally.total) == (1, 3)
     tally.add(ended(runs[1]))
     tally.add(ended(runs[2], "oom"))
@@ -43,8 +43,8 @@ def test_counts_what_was_done_before_and_what_ends(tmp_path: Path) -> None:
     assert tally.words(ended(runs[0])) == [runs[0][:8], "done", "seed=0", "gsm8k 50.00", "0:01"]
 
 
-def test_a_loss_is_not_shown_in_per_cent(tmp_path: Path) -> None:
-    _, runs, tally = started(tmp_path)
+def test_loss_is_not_shown_in_percent(tmp_path: Path) -> None:
+    _, runs, tally = plan_with_tally(tmp_path)
     path = tmp_path / "runs" / runs[0] / "record.json"
     record = read_record(path)
     text = {"evaluation": "text", "scorer": "loss", "value": 3.0712, "unit": "number", "better": "lower"}
@@ -53,31 +53,31 @@ def test_a_loss_is_not_shown_in_per_cent(tmp_path: Path) -> None:
     assert tally.score(runs[0]) == "gsm8k 50.00, text 3.0712"
 
 
-def test_never_counts_a_run_twice(tmp_path: Path) -> None:
-    """A worker also reports finished runs whose record only got a new note on its tuning, and runs that it retries."""
-    _, runs, tally = started(tmp_path)
+def test_tally_counts_each_run_once(tmp_path: Path) -> None:
+    """A worker also reports finished runs whose record got a new tuning note, and runs that it retries."""
+    _, runs, tally = plan_with_tally(tmp_path)
     tally.add(ended(runs[0]))
     tally.add(ended(runs[1], "failed"))
     tally.add(ended(runs[1]))
     assert (tally.over, tally.failed) == (2, 0)
 
 
-def test_a_retry_starts_from_what_did_not_fail(tmp_path: Path) -> None:
-    _, runs, tally = started(tmp_path, "failed", again=FAILED)
+def test_retry_does_not_count_failed_runs_as_finished(tmp_path: Path) -> None:
+    _, runs, tally = plan_with_tally(tmp_path, "failed", again=FAILED)
     assert tally.over == 0
     tally.add(ended(runs[0]))
     assert tally.over == 1 and tally.left() != "time left not known yet"
 
 
-def test_says_how_long_is_left_once_a_run_has_ended(tmp_path: Path) -> None:
-    _, runs, tally = started(tmp_path)
+def test_remaining_time_is_shown_once_a_run_has_ended(tmp_path: Path) -> None:
+    _, runs, tally = plan_with_tally(tmp_path)
     assert tally.left() == "time left not known yet"
     tally.add(ended(runs[1]))
     assert tally.left().endswith(" left") and "failed" not in tally.headline(1)
 
 
 def tuned_plan(folder: Path) -> tuple[Plan, TunedCell, States]:
-    """Three declared rates, one more at each end where it is needed, a tuning seed, three fresh ones."""
+    """A plan of three declared rates with one extension at each end, one tuning seed and three fresh seeds."""
     (folder / "sweep").mkdir()
     (folder / "sweep/s.yaml").write_text(
         "name: s\nblocks:\n  - axes: {method: [lora], seed: [0, 1, 2]}\n"
@@ -88,24 +88,26 @@ def tuned_plan(folder: Path) -> tuple[Plan, TunedCell, States]:
     return plan, cell, States(plan, folder / "runs")
 
 
-def tune(plan: Plan, cell: TunedCell, tally: Tally, values: dict[int, float | None]) -> None:
-    """The tuning runs at positions of the grid end, with a score or without one."""
+def end_tuning_runs(plan: Plan, cell: TunedCell, tally: Tally, values: dict[int, float | None]) -> None:
+    """End the tuning runs at these positions of the grid, with a score, or as failed where it is None."""
     for position, value in values.items():
         status = "done" if value is not None else "failed"
         put_record(plan, plan.folder.parent / "runs", cell.tuning[position][0], status, value)
         tally.add(ended(cell.tuning[position][0], status))
 
 
-def test_runs_that_turn_out_unneeded_are_neither_over_nor_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unneeded_runs_count_neither_as_finished_nor_as_remaining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     plan, cell, states = tuned_plan(tmp_path)
     tally = Tally(plan, states, ())
     assert tally.headline(1) == "0 of at most 7, 1 running, time left not known yet"
-    tune(plan, cell, tally, {1: 0.1, 2: 0.2})
+    end_tuning_runs(plan, cell, tally, {1: 0.1, 2: 0.2})
     now.seconds = 20.0
     assert tally.headline(1) == "2 of at most 7, 1 running, at most 0:50 left"
-    tune(plan, cell, tally, {3: 0.1})
+    end_tuning_runs(plan, cell, tally, {3: 0.1})
     now.seconds = 30.0
     assert tally.headline(1) == "3 of 6, 1 running, 2 unneeded, 0:30 left"
     tally.add(ended(cell.final["1"][2]))
@@ -114,12 +116,12 @@ def test_runs_that_turn_out_unneeded_are_neither_over_nor_left(tmp_path: Path, m
     assert again.headline(0) == "3 of 6, 0 running, 2 unneeded, time left not known yet"
 
 
-def test_a_grid_that_grows_counts_what_it_needs(tmp_path: Path) -> None:
+def test_extended_grid_counts_the_runs_that_it_needs(tmp_path: Path) -> None:
     plan, cell, states = tuned_plan(tmp_path)
     tally = Tally(plan, states, ())
-    tune(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
+    end_tuning_runs(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
     assert tally.count() == "3 of at most 7"
-    tune(plan, cell, tally, {4: 0.2})
+    end_tuning_runs(plan, cell, tally, {4: 0.2})
     assert tally.headline(0).startswith("4 of 7, 0 running, 1 unneeded, ")
 
 
@@ -135,10 +137,10 @@ def test_the_overview_counts_the_runs_that_the_sweep_counts(tmp_path: Path, caps
     tally = Tally(plan, states, ())
     assert tally.count() == "0 of at most 7"
     assert first_line() == "at most 7 runs: 4 waiting, 3 not started"
-    tune(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
+    end_tuning_runs(plan, cell, tally, {1: 0.1, 2: 0.2, 3: 0.3})
     assert tally.count() == "3 of at most 7"
     assert first_line() == "7 runs: 3 done, 3 waiting, 1 not started"
-    tune(plan, cell, tally, {4: 0.2})
+    end_tuning_runs(plan, cell, tally, {4: 0.2})
     assert tally.count() == "4 of 7"
     assert first_line() == "7 runs: 4 done, 3 not started, 1 unneeded"
 
@@ -146,22 +148,22 @@ def test_the_overview_counts_the_runs_that_the_sweep_counts(tmp_path: Path, caps
 def test_runs_whose_tuning_failed_are_over(tmp_path: Path) -> None:
     plan, cell, states = tuned_plan(tmp_path)
     tally = Tally(plan, states, ())
-    tune(plan, cell, tally, {1: None, 2: None, 3: None})
+    end_tuning_runs(plan, cell, tally, {1: None, 2: None, 3: None})
     assert tally.headline(0) == "6 of 6, 0 running, 3 failed, 2 unneeded, 0:00 left"
-    tune(plan, cell, tally, {2: 0.1})  # a retry
+    end_tuning_runs(plan, cell, tally, {2: 0.1})  # a retry
     assert tally.headline(0).startswith("3 of 6, 0 running, 2 failed, 2 unneeded, ")
 
 
 class FakePool:
-    """A pool whose two runs are in hand, one of them with a step behind it; the first ends at the next look."""
+    """A pool of two running runs, the first of which ends at the next call of `step`."""
 
     stopping = False
 
-    def __init__(self, runs: list[str], end: Ended, finish: Callable[[], object]) -> None:
+    def __init__(self, runs: list[str], end: EndedRun, finish: Callable[[], object]) -> None:
         self._finish = finish
         places = [Allocation("cpu0", 1), Allocation("cpu1", 1)]
         self.active = [
-            Active(place, None, {run: time.monotonic() - 65})  # type: ignore[arg-type]
+            ActiveWorker(place, None, {run: time.monotonic() - 65})  # type: ignore[arg-type]
             for place, run in zip(places, runs, strict=True)
         ]
         self.left = [end]
@@ -170,19 +172,19 @@ class FakePool:
     def running(self) -> int:
         return sum(len(active.runs) for active in self.active)
 
-    def step(self, _seconds: float) -> tuple[bool, list[Ended]]:
+    def step(self, _seconds: float) -> tuple[bool, list[EndedRun]]:
         self._finish()
         return len(self.left) > 1, [self.left.pop()]
 
 
-def watched(tmp_path: Path, status: str = "done", message: str = "") -> list[str]:
-    """Shows a plan with names and brackets of data, one of whose runs ends; returns the ids of its runs."""
-    plan, runs, _ = started(tmp_path)
+def watch_plan(tmp_path: Path, status: str = "done", message: str = "") -> list[str]:
+    """Display a plan whose run has markup and control characters in its name and then ends; returns the run ids."""
+    plan, runs, _ = plan_with_tally(tmp_path)
     plan.manifest.runs[runs[1]].point["what"] = "a [red]name[/red] \x1b[2J " + "long " * 30
     (tmp_path / "runs" / runs[1]).mkdir()
     step = {"kind": "train", "step": 40, "loss": 1.25, "tokens": 900, "seconds": 0.3}
     (tmp_path / "runs" / runs[1] / "metrics.jsonl").write_text(json.dumps(step) + "\n")
-    end = Ended(runs[1], status, message, 1.0)
+    end = EndedRun(runs[1], status, message, 1.0)
     pool = FakePool(runs[1:], end, lambda: put_record(plan, tmp_path / "runs", runs[1], status, 0.273))
     watch(pool, plan, States(plan, tmp_path / "runs"), ())  # type: ignore[arg-type]
     return runs
@@ -190,20 +192,20 @@ def watched(tmp_path: Path, status: str = "done", message: str = "") -> list[str
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
-    """Standard output is a terminal of 80 columns; gives the lines that were written to it."""
+    """Make standard output a terminal of 80 columns; returns a function that gives the lines written to it."""
     for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
 
     def lines() -> list[str]:
         text = re.sub(r"\x1b\[[01]?m|\x1b\[\d*[A-Zhl]|\x1b\[\?25[hl]|\r", "", capsys.readouterr().out)
-        assert "\x1b" not in text, "neither data nor colours"
+        assert "\x1b" not in text, "no escape sequence from names, and no colours"
         return text.splitlines()
 
     return lines
 
 
-def test_a_terminal_of_80_columns_holds_every_line(tmp_path: Path, terminal: Callable[[], list[str]]) -> None:
-    runs = watched(tmp_path)
+def test_every_line_fits_a_terminal_of_80_columns(tmp_path: Path, terminal: Callable[[], list[str]]) -> None:
+    runs = watch_plan(tmp_path)
     lines = terminal()
     assert max(map(len, lines)) <= 80
     assert any(re.search(r"what=a \[red\]name\[/red\].*… +40 +1.2500 +3,000 ", line) for line in lines), "\n".join(
@@ -213,11 +215,11 @@ def test_a_terminal_of_80_columns_holds_every_line(tmp_path: Path, terminal: Cal
     assert counts[0] == "1 of 3, 2 running, time left not known yet" and counts[-1].startswith("2 of 3, 2 running, ")
     (line,) = (line for line in lines if line.startswith(runs[1][:8]))
     assert line.startswith(f"{runs[1][:8]}  done  seed=1 what=a [red]name[/red] \\x1b[2J long")
-    assert line.endswith("…  gsm8k 27.30  0:01") and len(line) == 80, "what gives way is what sets the run apart"
+    assert line.endswith("…  gsm8k 27.30  0:01") and len(line) == 80, "the run's point is shortened"
 
 
-def test_a_reason_is_broken_between_words_on_a_terminal(tmp_path: Path, terminal: Callable[[], list[str]]) -> None:
-    runs = watched(tmp_path, "failed", "the loss is not finite; " + "reasons " * 12 + "/a/path\x1b[2J")
+def test_failure_reason_is_wrapped_between_words(tmp_path: Path, terminal: Callable[[], list[str]]) -> None:
+    runs = watch_plan(tmp_path, "failed", "the loss is not finite; " + "reasons " * 12 + "/a/path\x1b[2J")
     lines = terminal()
     assert max(map(len, lines)) <= 80
     (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{runs[1][:8]}  failed"))
@@ -225,8 +227,8 @@ def test_a_reason_is_broken_between_words_on_a_terminal(tmp_path: Path, terminal
     assert re.fullmatch(r" {6}(reasons )+/a/path\\x1b\[2J", lines[place + 2])
 
 
-def test_elsewhere_there_is_a_plain_line_for_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = watched(tmp_path)
+def test_without_a_terminal_each_run_is_a_plain_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = watch_plan(tmp_path)
     first, last = capsys.readouterr().out.splitlines()[-2:]
     assert first == "1 of 3, 2 running, time left not known yet"
     assert last.startswith(f"2 of 3  {runs[1][:8]}  done") and "\\x1b[2J" in last

@@ -1,4 +1,4 @@
-"""Small plans and made-up records."""
+"""Small plans and hand-made records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY = [
 
 
 def tiny_plan(folder: Path, *words: str, config_dirs: tuple[str, ...] = ()) -> Plan:
-    """A frozen plan of runs that take a second."""
+    """A written plan of runs that take about a second each."""
     sweep = define([*TINY, f"output_root={folder / 'runs'}", *words], config_dirs)
     return plans.write(folder / "plan", *freeze(sweep, config_dirs))[0]
 
@@ -45,7 +45,7 @@ def put_record(plan: Plan, root: Path, identity: str, status: str = "done", valu
 
 @contextmanager
 def held_by_another_process(folder: Path) -> Iterator[None]:
-    """Inside: a living process holds the lock of a run's folder; afterwards it is dead, killed without a word."""
+    """Another process holds the lock of a run's folder within the context, and is killed at its end."""
     hold = (
         "import sys; from pathlib import Path; from sdsbench.core.lock import owned\n"
         "with owned(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -56,7 +56,7 @@ def held_by_another_process(folder: Path) -> Iterator[None]:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "held\n"
         yield
-        assert owner.poll() is None, "it lived until the end"
+        assert owner.poll() is None, "the other process lived until the end"
     finally:
         owner.kill()
         owner.communicate()

@@ -1,4 +1,4 @@
-"""Embedded problems: right by a calculator, disjoint by construction, the same on every machine."""
+"""Embedded problems: correct solutions, disjoint splits, and the same rows on every machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def calculate(left: str, sign: str, right: str) -> Fraction:
 
 @settings(max_examples=40)
 @given(SPLITS, SEEDS)
-def test_every_annotation_is_right_and_the_last_one_is_the_answer(split: str, seed: int) -> None:
+def test_every_annotation_is_correct_and_the_last_is_the_answer(split: str, seed: int) -> None:
     for row in word_problems.rows(split, 20, seed):
         lines = row["answer"].split("\n")
         result = None
@@ -42,7 +42,7 @@ def test_every_annotation_is_right_and_the_last_one_is_the_answer(split: str, se
 
 @settings(max_examples=20)
 @given(SEEDS, SEEDS)
-def test_splits_share_no_question_whatever_the_seed(one: int, other: int) -> None:
+def test_splits_share_no_question_for_any_seed(one: int, other: int) -> None:
     questions = [
         {row["question"] for row in word_problems.rows(split, 150, seed)} for split in PARTS for seed in (one,)
     ]
@@ -50,7 +50,7 @@ def test_splits_share_no_question_whatever_the_seed(one: int, other: int) -> Non
     assert sum(map(len, questions)) == len(set().union(*questions))
 
 
-def test_a_problem_belongs_to_the_split_that_it_was_drawn_for() -> None:
+def test_drawn_problem_belongs_to_its_split() -> None:
     for split in PARTS:
         rng = word_problems.generator(split, 3)
         for _ in range(200):
@@ -58,8 +58,8 @@ def test_a_problem_belongs_to_the_split_that_it_was_drawn_for() -> None:
             assert split_of(word_problems.canonical(problem.template, problem.values)) == split
 
 
-def test_the_canonical_form_is_seen_in_the_question() -> None:
-    """Numbers that the story does not show would let one question sit in two splits."""
+def test_question_shows_every_number_of_the_canonical_form() -> None:
+    """If the story left a number out, two canonical forms could give one question in two splits."""
     for template in TEMPLATES:
         for name in template.ranges:
             assert f"{{{name}}}" in template.story
@@ -75,7 +75,7 @@ def test_the_canonical_form_is_seen_in_the_question() -> None:
         metamath.exercise_rows,
     ],
 )
-def test_rows_are_the_same_again_and_a_longer_list_starts_with_a_shorter_one(make) -> None:
+def test_rows_depend_only_on_split_seed_and_position(make) -> None:
     assert make("test", 30, 5) == make("test", 60, 5)[:30]
     assert make("test", 30, 5) != make("test", 30, 6)
     assert make("test", 30, 5) != make("train", 30, 5)
@@ -94,7 +94,7 @@ FIRST_TEST_ROW = {
 }
 
 
-def test_columns() -> None:
+def test_rows_have_the_columns_of_the_real_data_sets() -> None:
     columns = {"type", "query", "original_question", "response"}
     assert all(set(row) == {"question", "answer"} for row in word_problems.rows("train", 50))
     assert all(set(row) == columns for row in metamath.problem_rows("train", 50, 0))
@@ -104,7 +104,7 @@ def test_columns() -> None:
     assert all(set(row) == columns for row in metamath.exercise_rows("train", 50, 0))
 
 
-def test_metamath_rows_are_the_same_problems_with_the_metamath_ending() -> None:
+def test_metamath_rows_are_the_same_problems_with_metamaths_last_line() -> None:
     pairs = zip(word_problems.rows("train", 100), metamath.problem_rows("train", 100, 0), strict=True)
     for row, derived in pairs:
         number = row["answer"].rsplit("#### ", 1)[1]
@@ -115,7 +115,7 @@ def test_metamath_rows_are_the_same_problems_with_the_metamath_ending() -> None:
 
 @settings(max_examples=20)
 @given(SPLITS, SEEDS)
-def test_steps_of_exercises_are_right_and_the_box_holds_the_metamath_answer(split: str, seed: int) -> None:
+def test_exercise_steps_are_correct_and_the_box_holds_the_answer(split: str, seed: int) -> None:
     rows = word_problems_math.math_rows(split, 40, seed)
     assert len({row["problem"] for row in rows}) == 40
     for row, derived in zip(rows, metamath.exercise_rows(split, 40, seed), strict=True):
@@ -125,7 +125,7 @@ def test_steps_of_exercises_are_right_and_the_box_holds_the_metamath_answer(spli
         assert derived["response"].endswith(f"\nThe answer is: {boxed}")
 
 
-def test_some_exercises_have_fractions_in_lowest_terms_as_answers() -> None:
+def test_fraction_answers_are_in_lowest_terms() -> None:
     found = 0
     for row in word_problems_math.math_rows("train", 300):
         for top, bottom in re.findall(r"\\boxed\{\\frac\{(\d+)\}\{(\d+)\}\}", row["solution"]):
@@ -134,7 +134,7 @@ def test_some_exercises_have_fractions_in_lowest_terms_as_answers() -> None:
     assert found > 50
 
 
-def test_sums_of_fractions_are_right() -> None:
+def test_sums_of_fractions_are_correct() -> None:
     shown = re.compile(r"^Compute \$\\frac\{(\d+)\}\{(\d+)\} \+ \\frac\{(\d+)\}\{(\d+)\}\$\.$")
     checked = 0
     for row in word_problems_math.math_rows("train", 500):
@@ -145,11 +145,11 @@ def test_sums_of_fractions_are_right() -> None:
     assert checked > 10
 
 
-def test_an_unknown_split_names_the_known_ones() -> None:
+def test_unknown_split_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="train, validation, test"):
         word_problems.rows("dev", 1)
 
 
-def test_a_count_beyond_the_generator_says_how_many_there_are() -> None:
+def test_too_large_a_count_is_refused_with_the_largest() -> None:
     with pytest.raises(ValueError, match="accepted: at most about"):
         word_problems_math.math_rows("test", 50_000)

@@ -1,4 +1,4 @@
-"""A machine that is busy with other people's work."""
+"""Load on the machine, so that tests can check that results do not depend on it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 BUSY_PROCESSES = 12
 UNTIL_ALONE = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
-"""Ends by itself where the test was killed, and could not end it."""
+"""A program that computes until its parent has ended, so that it also ends if the test is killed."""
 
 
 @contextlib.contextmanager
 def busy_machine() -> Iterator[None]:
-    """Twelve processes that never pause, each in a session of its own: the kernel shares time by session."""
+    """Run twelve computing processes, each in its own session, because the kernel shares CPU time between sessions."""
     busy = [
         subprocess.Popen([sys.executable, "-c", UNTIL_ALONE], start_new_session=True) for _ in range(BUSY_PROCESSES)
     ]

@@ -1,6 +1,6 @@
-"""Tokenizers built from the vocabulary files that two packages carry, as authors/README.md describes them.
+"""Tokenizers built from the vocabulary files of two packages, as authors/README.md describes.
 
-The packages are no dependency: a test that needs one skips without it. Nothing of them is run, only a file is read.
+The packages are no dependencies: a test that needs one is skipped without it. Only their files are read, no code runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LLAMA3_WORDS = (
 
 
 def mistral() -> Any:
-    """mistral_7b_v0.1: a sentencepiece file; a space before a text, bytes for what is in no piece."""
+    """mistral_7b_v0.1 from a sentencepiece file: a space before each text, and bytes for characters in no piece."""
     pieces = list(_pieces(_file_of("mistral_common", "data/tokenizer.model.v1").read_bytes()))
     numbers = {text: number for number, (text, _) in enumerate(pieces)}
     merges = [
@@ -38,17 +38,17 @@ def mistral() -> Any:
     pairs = [(left, right) for _, left, right in merges]
     tokenizer = Tokenizer(BPE(numbers, pairs, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    return _finished(tokenizer, {"<unk>": 0, "<s>": 1, "</s>": 2}, "<s>", "</s>")
+    return _with_special_tokens(tokenizer, {"<unk>": 0, "<s>": 1, "</s>": 2}, "<s>", "</s>")
 
 
 def llama3() -> Any:
-    """llama3: a tiktoken file, whose ranks say what is joined first."""
+    """llama3 from a tiktoken file, whose ranks give the order of merges."""
     lines = _file_of("llama_models", "llama3/tokenizer.model").read_text().splitlines()
     ranks = {base64.b64decode(text): int(rank) for text, rank in (line.split() for line in lines if line)}
-    shown = _shown_bytes()
-    vocabulary = {"".join(shown[byte] for byte in token): rank for token, rank in ranks.items()}
+    characters = _characters_of_bytes()
+    vocabulary = {"".join(characters[byte] for byte in token): rank for token, rank in ranks.items()}
     merges = [
-        tuple("".join(shown[byte] for byte in part) for part in parts)
+        tuple("".join(characters[byte] for byte in part) for part in parts)
         for token, rank in sorted(ranks.items(), key=lambda item: item[1])
         if len(token) > 1 and len(parts := _last_two(token, ranks, rank)) == 2
     ]
@@ -58,7 +58,7 @@ def llama3() -> Any:
         [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    return _finished(
+    return _with_special_tokens(
         tokenizer, {"<|begin_of_text|>": 128000, "<|end_of_text|>": 128001}, "<|begin_of_text|>", "<|end_of_text|>"
     )
 
@@ -70,7 +70,7 @@ def _file_of(package: str, path: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / path
 
 
-def _finished(tokenizer: Tokenizer, special: dict[str, int], begin: str, end: str) -> Any:
+def _with_special_tokens(tokenizer: Tokenizer, special: dict[str, int], begin: str, end: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
@@ -80,7 +80,7 @@ def _finished(tokenizer: Tokenizer, special: dict[str, int], begin: str, end: st
 
 
 def _pieces(model: bytes) -> Iterator[tuple[str, float]]:
-    """Text and score of every piece of a sentencepiece file (a protocol buffer: field 1 repeats, with fields 1, 2)."""
+    """Text and score of every piece of a sentencepiece file: a protocol buffer; field 1 repeats, with fields 1, 2."""
     for field, value in _fields(model):
         if field == 1:
             piece = dict(_fields(value))
@@ -88,6 +88,7 @@ def _pieces(model: bytes) -> Iterator[tuple[str, float]]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of a protocol buffer's message."""
     place = 0
     while place < len(message):
         key, place = _number(message, place)
@@ -102,6 +103,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _number(message: bytes, place: int) -> tuple[int, int]:
+    """The variable-length integer at this position, and the position after it."""
     value = shift = 0
     while True:
         byte = message[place]
@@ -111,15 +113,15 @@ def _number(message: bytes, place: int) -> tuple[int, int]:
             return value, place
 
 
-def _shown_bytes() -> dict[int, str]:
-    """The character that byte-level tokenizers write for a byte: itself where it is visible, else one from 256 on."""
+def _characters_of_bytes() -> dict[int, str]:
+    """The character with which byte-level tokenizers write a byte: itself if visible, else one from 256 on."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
 
 
 def _last_two(token: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
-    """The two parts that the last merge of a token joins: its bytes, joined by every merge of a lower rank."""
+    """The two parts that a token's last merge joins: its bytes after all merges of a rank below `below`."""
     parts = [bytes([byte]) for byte in token]
     while True:
         found = [(ranks.get(a + b, below), i) for i, (a, b) in enumerate(pairwise(parts))]

@@ -1,6 +1,6 @@
-"""Every grader gives the verdicts of the program that it is named after, on the rows of authors/, busy machine or not.
+"""Every grader gives the verdicts of the program that it is named after on the rows of authors/, also under load.
 
-authors/README.md says which program, commit and settings made the verdicts.
+authors/README.md states the program, commit and settings that made the verdicts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("theirs", GSM8K)
-def test_gsm8k(theirs: str) -> None:
+def test_gsm8k_verdicts_equal_the_programs(theirs: str) -> None:
     grader = gsm8k.GRADERS[GSM8K[theirs]]
     found = rows("gsm8k")
     assert len(found) == 864
@@ -47,22 +47,22 @@ def test_gsm8k(theirs: str) -> None:
         assert grader(row["gold"].replace(",", ""), row["answer_text"]) is row["verdicts"][theirs], row
 
 
-def differing(theirs: str, some: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows whose verdict is another. Theirs is null where there was no answer to ask about: wrong here."""
+def differing_rows(theirs: str, some: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with another verdict than the program's; its null (no answer was found) counts as wrong."""
     grader = math.GRADERS[MATH[theirs]]
     return [row for row in some if grader(row["gold"], row["answer_text"]) is not bool(row["verdicts"][theirs])]
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("theirs", MATH)
-def test_math(theirs: str) -> None:
+def test_math_verdicts_equal_the_programs(theirs: str) -> None:
     found = rows("math")
     assert len(found) == 1157
-    assert differing(theirs, found) == []
+    assert differing_rows(theirs, found) == []
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("llm_adapters", "paper"), ("lora_sb", "lora_sb")])
-def test_commonsense(theirs: str, ours: str) -> None:
+def test_commonsense_verdicts_equal_the_programs(theirs: str, ours: str) -> None:
     found = rows("commonsense")
     assert len(found) == 400
     for row in found:
@@ -70,29 +70,29 @@ def test_commonsense(theirs: str, ours: str) -> None:
         assert verdict is row["verdicts"][theirs], row
 
 
-def identical(gold: str) -> str:
+def text_with_answer(gold: str) -> str:
     return f"So.\nFinal Answer: The final answer is ${gold}$. I hope it is correct.\nThe answer is: {gold}"
 
 
 @pytest.mark.timeout(900)
-def test_math_on_a_busy_machine() -> None:
-    """Verdicts that need a library, and those of answers identical to the gold one, while twelve processes compute."""
+def test_math_verdicts_on_a_busy_machine() -> None:
+    """While twelve processes compute, verdicts that need a library and those of answers equal to the gold hold."""
     found = rows("math")
     some = found[::40]
     golds = sorted({row["gold"] for row in found})[::20]
-    symbolic.equal("lora_sb", "1", "2")  # the helper is up; what follows is grading alone
+    symbolic.equal("lora_sb", "1", "2")  # starts the helper process, so that only grading follows
     with busy_machine():
         for theirs in MATH:
-            assert differing(theirs, some) == [], theirs
+            assert differing_rows(theirs, some) == [], theirs
         for gold in golds:
             for name in ("paper", "paper_no_antlr", "fixed", "metamath", "math_verify_marked"):
-                assert math.GRADERS[name](gold, identical(gold)) is True, (name, gold)
+                assert math.GRADERS[name](gold, text_with_answer(gold)) is True, (name, gold)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("theirs", MATH)
-def test_all_of_math_on_a_busy_machine(theirs: str) -> None:
+def test_all_math_verdicts_on_a_busy_machine(theirs: str) -> None:
     symbolic.equal("lora_sb", "1", "2")
     with busy_machine():
-        assert differing(theirs, rows("math")) == []
+        assert differing_rows(theirs, rows("math")) == []

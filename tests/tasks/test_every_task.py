@@ -1,4 +1,4 @@
-"""Every task of conf/task builds, reads embedded data, takes a gradient step; trained models beat untrained ones."""
+"""Every task of conf/task builds, reads embedded data and has a gradient; training improves its scores."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def overrides_of(name: str, tiny_encoder: list[str]) -> list[str]:
     return [*model, f"task={name}", "data.source=embedded"]
 
 
-def test_the_issue_s_tasks_are_here():
+def test_documented_tasks_exist():
     glue = {f"glue/{name}" for name in ["cola", "rte", "mrpc", "stsb", "qnli", "sst2", "mnli", "qqp", "wnli"]}
     assert {"gsm8k", "math", "metamath", "commonsense", "glue", "vtab"} | glue <= set(TASKS)
     assert len([name for name in TASKS if name.startswith("vtab/")]) == 19
@@ -64,7 +64,7 @@ def test_the_issue_s_tasks_are_here():
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_gradient_step_on_embedded_data(name, tiny_encoder):
+def test_loss_on_embedded_data_is_finite_and_near_chance(name, tiny_encoder):
     config = compose_run([*overrides_of(name, tiny_encoder), "method=lora"])
     task = base.build(config.task)
     outputs = task.num_labels if isinstance(task, LabelledTask) else None
@@ -88,7 +88,7 @@ def test_a_gradient_step_on_embedded_data(name, tiny_encoder):
 
 
 @pytest.mark.parametrize("name", AGGREGATES)
-def test_aggregates_are_made_of_known_tasks(name):
+def test_members_and_means_of_aggregates_are_known_tasks(name):
     task = base.build(compose_run([f"task={name}", f"model={'minilm' if name == 'glue' else 'vit_micro'}"]).task)
     assert set(task.config.members) <= set(SINGLE)
     means = task.means()
@@ -96,7 +96,7 @@ def test_aggregates_are_made_of_known_tasks(name):
     assert set(task.config.members) <= set(flat) and name in means
 
 
-def test_vtab_means_are_of_the_three_groups():
+def test_vtab_means_are_those_of_the_three_groups():
     task = base.build(compose_run(["task=vtab", "model=vit_micro"]).task)
     assert task.means()["vtab"] == ["vtab/natural", "vtab/specialized", "vtab/structured"]
     assert {group: len(names) for group, names in vtab.GROUPS.items()} == {
@@ -106,7 +106,7 @@ def test_vtab_means_are_of_the_three_groups():
     }
 
 
-def test_a_set_that_cannot_be_had_says_what_would_do(tmp_path):
+def test_missing_data_set_is_refused_with_the_accepted_sources(tmp_path):
     local = DataConfig(source="local", root=str(tmp_path))
     with pytest.raises(Unavailable, match=r"vtab/dtd/<split>\.parquet.*embedded \(generated, not the real set\)"):
         sources.load("vtab/dtd", "train", local)
@@ -116,7 +116,7 @@ def test_a_set_that_cannot_be_had_says_what_would_do(tmp_path):
         sources.load("vision/dtd10", "train", DataConfig(source="hub"))
 
 
-def trained(overrides: list[str], folder: Path) -> dict[str, tuple[float, float]]:
+def train_and_score(overrides: list[str], folder: Path) -> dict[str, tuple[float, float]]:
     """Headline scores (untrained, trained) by evaluation after a short run."""
     config = compose_run([*overrides, "eval.untrained=true", "seed=0", "threads=1", f"output_root={folder}"])
     record = execute(config, QUIET)
@@ -131,25 +131,25 @@ SHORT = ["method=full_ft", "train.lr=2e-3", "train.batch_size=16", "train.max_st
 
 
 @pytest.mark.parametrize("short", ["cola", "rte", "mrpc", "stsb", "qnli", "sst2", "mnli", "qqp", "wnli"])
-def test_encoders_learn_every_glue_task(short, tiny_encoder, tmp_path):
+def test_encoder_learns_every_glue_task(short, tiny_encoder, tmp_path):
     chance = {"cola": 0.0, "stsb": 0.0, "mnli": 1 / 3}.get(short, 0.5)
     overrides = [*overrides_of(f"glue/{short}", tiny_encoder), *SHORT, "eval.limit=200"]
-    for before, after in trained(overrides, tmp_path).values():
-        assert before < chance + 0.3, "a random head is near chance, or below it"
+    for before, after in train_and_score(overrides, tmp_path).values():
+        assert before < chance + 0.3, "a random head is near or below chance"
         assert after > max(before, chance) + 0.15
 
 
 @pytest.mark.parametrize("name", ["vtab/camelyon", "vtab/svhn", "vision/cifar100"])
-def test_vision_models_learn(name, tmp_path):
-    classes = {"vtab/camelyon": 2}.get(name, 10)  # the embedded digits have ten classes whatever the head has
+def test_vision_model_learns(name, tmp_path):
+    classes = {"vtab/camelyon": 2}.get(name, 10)  # the embedded digits have ten classes, whatever the size of the head
     overrides = ["model=vit_micro", f"task={name}", "data.source=embedded", "method=lora", "train.max_steps=100"]
-    ((before, after),) = trained([*overrides, "eval.limit=200"], tmp_path).values()
+    ((before, after),) = train_and_score([*overrides, "eval.limit=200"], tmp_path).values()
     assert before < 1 / classes + 0.15
     assert after > 1 / classes + 0.2
 
 
-def test_the_smallest_decoder_learns_commonsense_labels(tmp_path):
-    """One benchmark on its own training rows; all eight share the code."""
+def test_micro_learns_commonsense_labels(tmp_path):
+    """One benchmark trained on its own rows; all eight share the code."""
     overrides = [
         "model=micro",
         "task=commonsense/winogrande",
@@ -158,7 +158,7 @@ def test_the_smallest_decoder_learns_commonsense_labels(tmp_path):
         "train.lr=3e-3",
     ]
     short = ["task.train_set=winogrande", "task.scorers=[likelihood]", "train.max_steps=80", "eval.limit=100"]
-    ((before, after),) = trained([*overrides, *short], tmp_path).values()
+    ((before, after),) = train_and_score([*overrides, *short], tmp_path).values()
     assert before <= 0.65
     assert after > 0.75
 
@@ -177,12 +177,12 @@ def test_scores_do_not_depend_on_the_evaluation_batch(tiny_encoder, tmp_path):
     assert results[0] == results[1] == results[2]
 
 
-def test_heads_depend_on_their_seed_alone(tiny_encoder):
+def test_new_head_depends_only_on_its_seed(tiny_encoder):
     config = compose_run([*overrides_of("glue/rte", tiny_encoder), "method=lora"])
     task = base.build(config.task)
 
     def head(seed: int) -> torch.Tensor:
-        torch.rand(seed + 1)  # the global generator is somewhere else each time
+        torch.rand(seed + 1)  # the state of the global generator differs each time
         seeded = with_values(config, {"seeds.init": seed})
         loaded = load_model(config.model, torch.float32, 2)
         family_of(task, loaded, seeded)
@@ -191,8 +191,8 @@ def test_heads_depend_on_their_seed_alone(tiny_encoder):
     assert torch.equal(head(0), head(0)) and not torch.equal(head(0), head(1))
 
 
-def test_samples_of_classifiers_show_what_was_asked() -> None:
-    """Sentences, or which image; classes by name."""
+def test_samples_of_classifiers_show_the_input_and_class_names() -> None:
+    """The input is shown as sentences or as the name of an image."""
     from sdsbench.evaluation.classifiers import _sample
 
     rte = base.build(compose_run(["model=minilm", "task=glue/rte", "data.source=embedded"]).task)

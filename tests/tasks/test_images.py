@@ -1,4 +1,4 @@
-"""Pixels as a model gets them: resized, scaled to 0..1, normalised per channel by what the model's folder says."""
+"""Pixels for a model: resized, scaled to 0..1, and normalised per channel by the settings of the model's folder."""
 
 from __future__ import annotations
 
@@ -17,53 +17,55 @@ FACTS = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
 COLOUR = (51, 102, 204)  # 0.2, 0.4, 0.8 of 255
 
 
-def transform(folder: Path, facts: dict | None = None, size: int = 4) -> Transform:
+def transform_of(folder: Path, facts: dict | None = None, size: int = 4) -> Transform:
     if facts is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(facts))
     return Transform.of(SimpleNamespace(image_size=size), folder)
 
 
-def test_mean_and_deviation_of_the_models_folder(tmp_path: Path) -> None:
-    pixels_chw = transform(tmp_path, FACTS)(Image.new("RGB", (9, 5), COLOUR))
+def test_pixels_are_normalised_by_the_folders_mean_and_deviation(tmp_path: Path) -> None:
+    pixels_chw = transform_of(tmp_path, FACTS)(Image.new("RGB", (9, 5), COLOUR))
     assert pixels_chw.shape == (3, 4, 4) and pixels_chw.dtype == np.float32
     expected = [(0.2 - 0.1) / 0.5, (0.4 - 0.2) / 0.6, (0.8 - 0.3) / 0.7]
     for channel, value in zip(pixels_chw, expected, strict=True):
         assert channel == pytest.approx(np.full((4, 4), value), abs=1e-6)
 
 
-def test_without_the_file_a_half_each(tmp_path: Path) -> None:
-    pixels_chw = transform(tmp_path)(Image.new("RGB", (4, 4), COLOUR))
+def test_default_mean_and_deviation_are_a_half(tmp_path: Path) -> None:
+    pixels_chw = transform_of(tmp_path)(Image.new("RGB", (4, 4), COLOUR))
     assert pixels_chw[:, 0, 0] == pytest.approx([2 * 0.2 - 1, 2 * 0.4 - 1, 2 * 0.8 - 1], abs=1e-6)
 
 
-def test_rows_stay_rows_and_grey_has_three_channels(tmp_path: Path) -> None:
-    """The upper half white, the lower black: an image turned on its side would be white on the left."""
+def test_rows_keep_their_order_and_grey_images_get_three_channels(tmp_path: Path) -> None:
+    """The upper half is white and the lower black; a transposed image would be white on the left."""
     grey = np.zeros((8, 8), np.uint8)
     grey[:4] = 255
-    pixels_chw = transform(tmp_path, {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}, size=8)(Image.fromarray(grey))
+    pixels_chw = transform_of(tmp_path, {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}, size=8)(
+        Image.fromarray(grey)
+    )
     assert pixels_chw.shape == (3, 8, 8)
     assert (pixels_chw[:, :4] == 1).all() and (pixels_chw[:, 4:] == 0).all()
 
 
-def test_equal_to_the_library_of_the_models(tmp_path: Path) -> None:
-    """transformers' own image processor with the same facts, on an image that needs no resizing."""
+def test_pixels_equal_those_of_transformers(tmp_path: Path) -> None:
+    """The image processor of transformers has the same settings; the image needs no resizing."""
     from transformers import ViTImageProcessorPil
 
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))
     reference = ViTImageProcessorPil(size={"height": 6, "width": 6}, **FACTS)(image, return_tensors="np")
-    assert transform(tmp_path, FACTS, size=6)(image) == pytest.approx(reference["pixel_values"][0], abs=1e-5)
+    assert transform_of(tmp_path, FACTS, size=6)(image) == pytest.approx(reference["pixel_values"][0], abs=1e-5)
 
 
-def test_the_folders_own_settings_are_followed(tmp_path: Path) -> None:
-    """Filter, scale, no normalisation, null means; a list or a number is a size as a mapping is."""
+def test_settings_of_the_folder_are_applied(tmp_path: Path) -> None:
+    """Filter, scale, no normalisation and null means; a size may be a list, a number or a mapping."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8))
-    plain = transform(tmp_path, {"do_normalize": False, "resample": 3, "size": [4, 4]})(image)
+    plain = transform_of(tmp_path, {"do_normalize": False, "resample": 3, "size": [4, 4]})(image)
     expected = np.asarray(image.resize((4, 4), Image.Resampling.BICUBIC), np.float32).transpose(2, 0, 1) / 255
     assert plain == pytest.approx(expected, abs=1e-6)
-    unscaled = transform(tmp_path, {"do_normalize": False, "do_rescale": False, "size": 4, "resample": 3})(image)
+    unscaled = transform_of(tmp_path, {"do_normalize": False, "do_rescale": False, "size": 4, "resample": 3})(image)
     assert unscaled == pytest.approx(expected * 255, abs=1e-3)
-    assert transform(tmp_path, {"image_mean": None, "image_std": None}) == transform(tmp_path, {})
-    assert transform(tmp_path, {"size": {"shortest_edge": 256}, "crop_size": 4}).size == 4, "resized, not cropped"
+    assert transform_of(tmp_path, {"image_mean": None, "image_std": None}) == transform_of(tmp_path, {})
+    assert transform_of(tmp_path, {"size": {"shortest_edge": 256}, "crop_size": 4}).size == 4, "resized, not cropped"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,6 @@ def test_the_folders_own_settings_are_followed(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_followed_is_refused(tmp_path: Path, facts: dict, key: str) -> None:
+def test_unsupported_settings_are_refused(tmp_path: Path, facts: dict, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
-        transform(tmp_path, facts)
+        transform_of(tmp_path, facts)

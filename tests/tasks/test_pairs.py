@@ -1,4 +1,4 @@
-"""Own pairs: any two columns, templates, chats; held-out loss always; a test split that stays where it is."""
+"""task=pairs: a user's own pairs from two columns, templates or chats, with a stable test split and several scorers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAIRS = [{"question": f"What is {i} plus {i}?", "answer": f"It is {2 * i}."} for
 COLUMNS = ["task.prompt=question", "task.response=answer"]
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -51,53 +51,55 @@ def rows_of(train: Path, *words: str) -> RunData:
     return load_run(config_of(train, *words))
 
 
-def asked(rows: Any) -> set[str]:
+def questions_of(rows: Any) -> set[str]:
     return {row["question"] for row in rows}
 
 
 # ---- the test split
 
 
-def test_a_test_split_is_drawn_and_stays_when_rows_are_added(tmp_path: Path) -> None:
-    few = rows_of(write(tmp_path / "few.jsonl", PAIRS[:40]), *COLUMNS, "data.test_share=0.3")
-    many = rows_of(write(tmp_path / "many.jsonl", PAIRS[::-1]), *COLUMNS, "data.test_share=0.3", "seed=3")
-    tested = asked(few.evaluations[0][1])
-    assert 4 <= len(tested) <= 20 and not tested & asked(few.training)
-    assert tested | asked(few.training) == {row["question"] for row in PAIRS[:40]}
-    assert tested <= asked(many.evaluations[0][1]) and asked(few.training) <= asked(many.training)
+def test_drawn_test_split_keeps_its_rows_when_rows_are_added(tmp_path: Path) -> None:
+    few = rows_of(write_jsonl(tmp_path / "few.jsonl", PAIRS[:40]), *COLUMNS, "data.test_share=0.3")
+    many = rows_of(write_jsonl(tmp_path / "many.jsonl", PAIRS[::-1]), *COLUMNS, "data.test_share=0.3", "seed=3")
+    tested = questions_of(few.evaluations[0][1])
+    assert 4 <= len(tested) <= 20 and not tested & questions_of(few.training)
+    assert tested | questions_of(few.training) == {row["question"] for row in PAIRS[:40]}
+    assert tested <= questions_of(many.evaluations[0][1]) and questions_of(few.training) <= questions_of(many.training)
 
 
-def test_rows_that_ask_the_same_are_on_one_side(tmp_path: Path) -> None:
+def test_rows_with_the_same_question_are_in_one_split(tmp_path: Path) -> None:
     rows = [{"question": f"case {i}{mark}", "answer": mark or "-"} for i in range(40) for mark in ("?", " !", "")]
-    data = rows_of(write(tmp_path / "train.jsonl", rows), *COLUMNS, "data.test_share=0.5")
+    data = rows_of(write_jsonl(tmp_path / "train.jsonl", rows), *COLUMNS, "data.test_share=0.5")
     sides = [{row["question"].rstrip("?! ") for row in some} for some in (data.training, data.evaluations[0][1])]
     assert all(sides) and not sides[0] & sides[1]
 
 
-def test_own_test_and_validation_files_are_taken_whole(tmp_path: Path) -> None:
-    train, test = write(tmp_path / "train.jsonl", PAIRS[:20]), write(tmp_path / "test.jsonl", PAIRS[20:30])
-    held = write(tmp_path / "held.jsonl", PAIRS[30:35])
+def test_own_test_and_validation_files_are_used_whole(tmp_path: Path) -> None:
+    train, test = write_jsonl(tmp_path / "train.jsonl", PAIRS[:20]), write_jsonl(tmp_path / "test.jsonl", PAIRS[20:30])
+    held = write_jsonl(tmp_path / "held.jsonl", PAIRS[30:35])
     data = rows_of(train, *COLUMNS, f"data.test={test}")
     assert len(data.training) == 20 and len(data.evaluations[0][1]) == 10
     tuning = rows_of(train, *COLUMNS, f"data.test={test}", f"data.validation={held}", "eval.split=validation")
-    assert asked(tuning.evaluations[0][1]) == asked(PAIRS[30:35])
+    assert questions_of(tuning.evaluations[0][1]) == questions_of(PAIRS[30:35])
     tuning = rows_of(train, *COLUMNS, f"data.test={test}", "eval.split=validation", "data.validation_rows=5")
-    assert len(tuning.training) == 15 and not asked(tuning.training) & asked(tuning.evaluations[0][1])
+    assert len(tuning.training) == 15 and not questions_of(tuning.training) & questions_of(tuning.evaluations[0][1])
 
 
-# ---- what a row becomes
+# ---- training examples
 
 
-def test_a_lone_file_is_enough_to_tune_on(tmp_path: Path) -> None:
-    """Its test rows are set aside, and of the others at most a quarter is held back, however few they are."""
-    train = write(tmp_path / "train.jsonl", PAIRS)
+def test_one_file_is_enough_for_tuning(tmp_path: Path) -> None:
+    """The test rows are set aside, and at most a quarter of the other rows is held back, however few they are."""
+    train = write_jsonl(tmp_path / "train.jsonl", PAIRS)
     reported, tuning = rows_of(train, *COLUMNS), rows_of(train, *COLUMNS, "eval.split=validation")
-    held = asked(tuning.evaluations[0][1])
+    held = questions_of(tuning.evaluations[0][1])
     assert len(held) == len(reported.training) // 4
-    assert held | asked(tuning.training) == asked(reported.training) and held.isdisjoint(asked(tuning.training))
+    assert held | questions_of(tuning.training) == questions_of(reported.training) and held.isdisjoint(
+        questions_of(tuning.training)
+    )
 
 
-def test_columns_template_and_chat(tmp_path: Path) -> None:
+def test_examples_are_made_from_columns_templates_and_chats(tmp_path: Path) -> None:
     row = {"question": "Why?", "answer": "So.", "topic": 7}
 
     def example(*words: str) -> Any:
@@ -108,8 +110,8 @@ def test_columns_template_and_chat(tmp_path: Path) -> None:
     assert example("task.prompt=question", "task.chat=true").prompt == Conversation((("user", "Why?"),))
     messages = [{"role": role, "content": role[0]} for role in ("system", "user", "assistant")]
     config = config_of(tmp_path / "x.jsonl", "task.prompt=messages", "task.response=null", "task.chat=true")
-    made = base.build(config.task).training_example({"messages": messages})
-    assert (made.prompt, made.response) == (Conversation((("system", "s"), ("user", "u"))), "a")
+    example_of_chat = base.build(config.task).training_example({"messages": messages})
+    assert (example_of_chat.prompt, example_of_chat.response) == (Conversation((("system", "s"), ("user", "u"))), "a")
 
 
 TEMPLATE = (
@@ -119,8 +121,8 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """micro with a chat template and a token that begins texts."""
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of micro with a chat template and a beginning-of-text token."""
     folder = tmp_path_factory.mktemp("chatty") / "model"
     shutil.copytree(folder_of(compose_run(["model=micro"]).model)[0], folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -129,10 +131,10 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_chat_template_is_the_tokenizer_s_own_and_begins_once(chatty: Path) -> None:
+def test_tokenizers_chat_template_is_used_with_one_begin_token(chat_model: Path) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(chatty)
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
     prompt = Conversation((("user", "Why?"),))
     text = prompt_text(prompt, tokenizer)
     assert text == f"{tokenizer.bos_token}<user>Why?\n<assistant>"
@@ -141,21 +143,21 @@ def test_the_chat_template_is_the_tokenizer_s_own_and_begins_once(chatty: Path) 
     assert encoded.ids[: encoded.first_target].count(tokenizer.bos_token_id) == 1
 
 
-def test_a_run_on_messages(chatty: Path, tmp_path: Path) -> None:
+def test_run_on_chat_messages_asks_through_the_template(chat_model: Path, tmp_path: Path) -> None:
     rows = [
         {"messages": [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]}
         for row in PAIRS
     ]
-    train = write(tmp_path / "chats.jsonl", rows)
+    train = write_jsonl(tmp_path / "chats.jsonl", rows)
     words = ["task=pairs", "task.prompt=messages", "task.response=null", "task.chat=true", "task.scorers=[exact]",
-             "model=local", f"model.location={chatty}", "method=lora", f"data.train={train}", *SHORT]  # fmt: skip
+             "model=local", f"model.location={chat_model}", "method=lora", f"data.train={train}", *SHORT]  # fmt: skip
     assert main([*words, f"output_root={tmp_path / 'runs'}"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     prompts = [row["prompt"] for row in samples.read(samples.path_of(run, "pairs", "trained"))]
     assert prompts and all("<user>What is " in text and text.endswith("<assistant>") for text in prompts)
 
 
-def test_a_tokenizer_without_a_template_is_refused() -> None:
+def test_tokenizer_without_a_chat_template_is_refused() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder_of(compose_run(["model=micro"]).model)[0])
@@ -163,7 +165,7 @@ def test_a_tokenizer_without_a_template_is_refused() -> None:
         prompt_text(Conversation((("user", "Why?"),)), tokenizer)
 
 
-# ---- what is refused
+# ---- refusals
 
 BAD_ROWS: list[tuple[list[str], dict[str, Any], str]] = [
     (COLUMNS, {"question": None, "answer": "a"}, "column question: None"),
@@ -181,16 +183,16 @@ BAD_ROWS: list[tuple[list[str], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "row", "said"), BAD_ROWS, ids=lambda value: shown(value)[:30])
-def test_bad_rows_are_named(words: list[str], row: dict[str, Any], said: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "train.jsonl", [row])
+@pytest.mark.parametrize(("words", "row", "message"), BAD_ROWS, ids=lambda value: shown(value)[:30])
+def test_invalid_rows_are_refused(words: list[str], row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "train.jsonl", [row])
     with pytest.raises(Unavailable) as caught:
         rows_of(path, *words, f"data.test={path}")
-    assert said in str(caught.value) and "data set pairs" in str(caught.value)
-    assert ("task.prompt=COLUMN task.response=COLUMN" in str(caught.value)) == ("missing column" in said)
+    assert message in str(caught.value) and "data set pairs" in str(caught.value)
+    assert ("task.prompt=COLUMN task.response=COLUMN" in str(caught.value)) == ("missing column" in message)
 
 
-WRONG = [
+WRONG_KEYS = [
     (["data.test=x.jsonl"], "data.train"),
     (["data.train=x.jsonl", "data.source=embedded"], "data.source"),
     (["data.train=x.jsonl", "task=gsm8k"], "data.train"),
@@ -200,18 +202,18 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("words", "key"), WRONG, ids=str)
-def test_wrong_keys_are_named(words: list[str], key: str) -> None:
+@pytest.mark.parametrize(("words", "key"), WRONG_KEYS, ids=str)
+def test_wrong_keys_are_refused(words: list[str], key: str) -> None:
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
         compose_run(["model=micro", "method=lora", "task=pairs", *words])
 
 
 @pytest.mark.parametrize("words", [["data.train=/nowhere/x.jsonl"], []], ids=str)
-def test_no_file_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_missing_file_gives_one_line(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code = main(["model=micro", "method=lora", "task=pairs", *words, f"output_root={tmp_path}"])
     error = capsys.readouterr().err
     assert code == 3 and error.count("sdsbench: ") == 1
-    assert "data.train" in error and "hellaswag" not in error, "sets of others are no answer"
+    assert "data.train" in error and "hellaswag" not in error, "other data sets are not suggested"
 
 
 # ---- scorers
@@ -226,17 +228,17 @@ GRADED = [
 
 
 @pytest.mark.parametrize(("name", "gold", "text", "score"), GRADED)
-def test_graders(name: str, gold: str, text: str, score: float) -> None:
+def test_grader_scores_a_text(name: str, gold: str, text: str, score: float) -> None:
     assert GRADERS[name](gold, text) == pytest.approx(score)
 
 
 @pytest.mark.parametrize("name", GRADERS)
 @pytest.mark.parametrize("text", ["", "\x00", "9" * 9000, "1e999999", "é" * 50, "-", ".", "{" * 9])
-def test_no_text_raises(name: str, text: str) -> None:
+def test_graders_raise_for_no_text(name: str, text: str) -> None:
     assert 0 <= GRADERS[name]("It is 4.", text) <= 1
 
 
-def test_rouge_l_is_that_of_rouge_score() -> None:
+def test_rouge_l_equals_that_of_rouge_score() -> None:
     from rouge_score.rouge_scorer import RougeScorer
 
     library, chance = RougeScorer(["rougeL"]), random.Random(0)
@@ -245,8 +247,8 @@ def test_rouge_l_is_that_of_rouge_score() -> None:
         assert GRADERS["rouge_l"](gold, text) == library.score(gold, text)["rougeL"].fmeasure
 
 
-def test_texts_of_a_book_s_length_are_graded() -> None:
-    """A stored answer may be as long as somebody likes; a table of words by words would take an hour."""
+def test_very_long_texts_are_graded() -> None:
+    """A stored answer may have any length; a table of all pairs of words would take an hour."""
     gold, text = "a b " * 60_000, "b a " * 60_000
     assert GRADERS["rouge_l"](gold, text) == pytest.approx(1 - 1 / 120_000)
 
@@ -266,10 +268,10 @@ def run(root: Path, train: Path, *words: str) -> Record:
 def record(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path]:
     root = tmp_path_factory.mktemp("pairs")
     words = ["data.test_share=0.2", "task.scorers=[rouge_l,exact]", "eval.untrained=true"]
-    return run(root, write(root / "own.jsonl", PAIRS), *words), root
+    return run(root, write_jsonl(root / "own.jsonl", PAIRS), *words), root
 
 
-def test_scores_of_a_run(record: tuple[Record, Path]) -> None:
+def test_scores_of_a_run_are_means_of_its_stored_answers(record: tuple[Record, Path]) -> None:
     found, root = record
     by_scorer = {score.scorer: score for score in found.scores if score.stage == "trained"}
     assert list(by_scorer) == ["rouge_l", "exact", "loss", "perplexity"]
@@ -284,7 +286,7 @@ def test_scores_of_a_run(record: tuple[Record, Path]) -> None:
     assert str(root) not in text and "own.jsonl" not in text
 
 
-def test_a_run_s_files_agree_and_its_answers_are_graded_again(record: tuple[Record, Path]) -> None:
+def test_files_of_a_run_agree_and_its_answers_can_be_rescored(record: tuple[Record, Path]) -> None:
     from sdsbench.results.bundles.consistency import contradictions
     from sdsbench.results.tables.rescore import rescored
 
@@ -295,19 +297,19 @@ def test_a_run_s_files_agree_and_its_answers_are_graded_again(record: tuple[Reco
     assert [score.scorer for score in again.record.scores if score.headline and score.stage == "trained"] == ["exact"]
 
 
-def test_choices_are_ranked_beside_the_loss(tmp_path: Path) -> None:
+def test_choices_are_ranked_by_likelihood(tmp_path: Path) -> None:
     rows = [{**row, "choices": [row["answer"], "It is a river.", "Nobody knows."]} for row in PAIRS]
-    found = run(tmp_path, write(tmp_path / "own.jsonl", rows), "task.choices=choices")
+    found = run(tmp_path, write_jsonl(tmp_path / "own.jsonl", rows), "task.choices=choices")
     scores = {score.scorer: score for score in found.scores}
     assert list(scores) == ["likelihood", "loss", "perplexity"] and scores["likelihood"].headline
     assert scores["likelihood"].floor == pytest.approx(1 / 3) and scores["loss"].floor is None
     rows[3]["choices"] = ["another", "and another"]
-    bad = write(tmp_path / "bad.jsonl", rows)
+    bad = write_jsonl(tmp_path / "bad.jsonl", rows)
     with pytest.raises(Unavailable, match=r"row 4, column choices.*the response among them"):
         rows_of(bad, *COLUMNS, "task.choices=choices", f"data.test={bad}")
 
 
-def test_the_loss_is_that_of_the_responses_by_transformers_itself(record: tuple[Record, Path]) -> None:
+def test_untrained_loss_equals_the_loss_of_transformers(record: tuple[Record, Path]) -> None:
     found, root = record
     config = config_of(root / "own.jsonl", *COLUMNS, *SHORT, "data.test_share=0.2")
     loaded = load_model(config.model, torch.float32, None)
@@ -325,8 +327,8 @@ def test_the_loss_is_that_of_the_responses_by_transformers_itself(record: tuple[
     assert untrained.value == pytest.approx(total / tokens, rel=1e-5)
 
 
-def test_a_loss_ranks_methods_the_right_way_round(tmp_path: Path) -> None:
-    train = write(tmp_path / "own.jsonl", PAIRS)
+def test_method_with_the_lower_loss_is_ranked_best(tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "own.jsonl", PAIRS)
     for method, rate in (("lora", "1e-2"), ("full_ft", "1e-7")):
         for seed in range(3):
             run(
@@ -338,18 +340,18 @@ def test_a_loss_ranks_methods_the_right_way_round(tmp_path: Path) -> None:
     assert (column.better, column.format) == ("lower", "number")
     cells = {row.name: built.cells[row.name, column.name] for row in built.table.rows}
     lora, full = (next(cell for name, cell in cells.items() if name.startswith(m)) for m in ("lora", "full_ft"))
-    assert lora.ours and full.ours and lora.ours.mean < full.ours.mean < 20, "nats, not points of 100"
+    assert lora.ours and full.ours and lora.ours.mean < full.ours.mean < 20, "nats, not percent"
     assert lora.mark == "best" and full.p_value is not None and full.p_value < 0.05
 
 
-def test_a_template_that_comes_to_no_end_is_refused(chatty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_chat_template_is_refused(chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(chatty)
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
     loop = "{% for x in range(99999) %}"
     tokenizer.chat_template = loop * 3 + "{% endfor %}" * 3
-    monkeypatch.setattr(tokens, "TEMPLATE_SECONDS", 0.2)
-    with pytest.raises(Unavailable, match=r"it computes for more than 0\.2 s"):
+    with monkeypatch.context() as patch, pytest.raises(Unavailable, match=r"it computes for more than 0\.2 s"):
+        patch.setattr(tokens, "TEMPLATE_SECONDS", 0.2)
         prompt_text(Conversation((("user", "Why?"),)), tokenizer)
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     assert prompt_text(Conversation((("user", "Why?"),)), tokenizer) == "Why?"

@@ -1,4 +1,4 @@
-"""The same per-question verdicts as lm-eval's own tasks, on real rows, with the same model and prompt."""
+"""Verdicts per question equal those of lm-eval's own tasks on real rows, with the same model and prompt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.local_data]
 ROWS = 100
 
 
-def setting(task: str, data_root: Path, *overrides: str):
+def load_setting(task: str, data_root: Path, *overrides: str):
     config = compose_run(["model=micro", f"task={task}", "data.source=local", f"data.root={data_root}", *overrides])
     loaded = load_model(config.model, torch.float32)
     (evaluation,) = base.build(config.task).evaluations()
@@ -43,7 +43,7 @@ def lm_eval_samples(config: dict, rows: Rows, lm) -> list[dict]:
 
 
 def own_gsm8k() -> dict:
-    """lm-eval's own gsm8k.yaml, without its data set and few-shot examples."""
+    """The configuration of lm-eval's gsm8k.yaml, without its data set and few-shot examples."""
     import lm_eval.tasks
 
     path = Path(lm_eval.tasks.__path__[0]) / "gsm8k" / "gsm8k.yaml"
@@ -60,7 +60,7 @@ def hf_model(loaded):
 
 
 def scripted(answer: Callable[[int], str]):
-    """A model that gives prepared answers, so that right, wrong and malformed ones all occur."""
+    """A model that gives prepared answers, so that correct, wrong and malformed ones all occur."""
     from lm_eval.api.model import LM
 
     class Scripted(LM):
@@ -75,7 +75,7 @@ def scripted(answer: Callable[[int], str]):
     return Scripted()
 
 
-def prepared(rows: Rows, index: int) -> str:
+def prepared_answer(rows: Rows, index: int) -> str:
     gold = rows[index]["answer"].rsplit("####", 1)[1].strip()
     forms = (
         f"So.\n#### {gold}\nThe answer is: {gold}", f"The answer is: {gold}.", f"It costs ${gold}", f"{gold}.00",
@@ -85,22 +85,22 @@ def prepared(rows: Rows, index: int) -> str:
     return forms[index % len(forms)]
 
 
-def verdicts_of_theirs(samples: list[dict], filter_name: str) -> list[float]:
+def lm_eval_verdicts(samples: list[dict], filter_name: str) -> list[float]:
     chosen = [sample for sample in samples if sample["filter"] == filter_name]
     return [float(sample["exact_match"]) for sample in sorted(chosen, key=lambda sample: sample["doc_id"])]
 
 
-def test_gsm8k_filters_on_prepared_answers(data_root):
-    _, evaluation, rows = setting("gsm8k", data_root)
-    theirs = lm_eval_samples(own_gsm8k(), rows, scripted(lambda index: prepared(rows, index)))
+def test_gsm8k_scorers_equal_lm_evals_filters_on_prepared_answers(data_root):
+    _, evaluation, rows = load_setting("gsm8k", data_root)
+    theirs = lm_eval_samples(own_gsm8k(), rows, scripted(lambda index: prepared_answer(rows, index)))
     for scorer, filter_name in (("flexible", "flexible-extract"), ("strict", "strict-match")):
-        ours = [float(evaluation.scorers[scorer](row, prepared(rows, index))) for index, row in enumerate(rows)]
-        assert ours == verdicts_of_theirs(theirs, filter_name)
+        ours = [float(evaluation.scorers[scorer](row, prepared_answer(rows, index))) for index, row in enumerate(rows)]
+        assert ours == lm_eval_verdicts(theirs, filter_name)
         assert 10 < sum(ours) < 90
 
 
-def test_gsm8k_generation_and_flexible_extract(data_root):
-    loaded, evaluation, rows = setting("gsm8k", data_root, "task.max_new_tokens=48")
+def test_gsm8k_generations_and_flexible_scores_equal_lm_evals(data_root):
+    loaded, evaluation, rows = load_setting("gsm8k", data_root, "task.max_new_tokens=48")
     ours = evaluate_text(loaded.model, loaded.tokenizer, evaluation, rows, "untrained", 16).samples
     config = own_gsm8k() | {
         "doc_to_text": lambda doc: evaluation.prompt(doc),
@@ -109,12 +109,12 @@ def test_gsm8k_generation_and_flexible_extract(data_root):
     theirs = lm_eval_samples(config, rows, hf_model(loaded))
     texts = {sample["doc_id"]: sample["resps"][0][0] for sample in theirs}
     assert [sample["response"].strip() for sample in ours] == [texts[index].strip() for index in range(ROWS)]
-    assert [sample["scores"]["flexible"] for sample in ours] == verdicts_of_theirs(theirs, "flexible-extract")
+    assert [sample["scores"]["flexible"] for sample in ours] == lm_eval_verdicts(theirs, "flexible-extract")
     assert len(set(texts.values())) > 10, "the model's answers differ from row to row"
 
 
-def test_likelihood_of_openbookqa(data_root):
-    loaded, evaluation, rows = setting("commonsense/openbookqa", data_root, "task.scorers=[likelihood]")
+def test_openbookqa_likelihoods_equal_lm_evals(data_root):
+    loaded, evaluation, rows = load_setting("commonsense/openbookqa", data_root, "task.scorers=[likelihood]")
     ours = evaluate_text(loaded.model, loaded.tokenizer, evaluation, rows, "untrained", 16).samples
     config = {
         "output_type": "multiple_choice",
@@ -128,9 +128,11 @@ def test_likelihood_of_openbookqa(data_root):
     theirs = sorted(lm_eval_samples(config, rows, hf_model(loaded)), key=lambda sample: sample["doc_id"])
     assert [sample["scores"]["likelihood"] for sample in ours] == [float(sample["acc"]) for sample in theirs]
     for mine, their in zip(ours, theirs, strict=True):
-        totals = [float(pair[0][0]) for pair in their["resps"]]  # lm-eval counts the prompt's last line break as answer
-        assert above_first(mine["response"]) == pytest.approx(above_first(totals), abs=1e-3)
+        totals = [
+            float(pair[0][0]) for pair in their["resps"]
+        ]  # lm-eval counts the prompt's last line break as part of the answer, so only differences are equal
+        assert differences_to_first(mine["response"]) == pytest.approx(differences_to_first(totals), abs=1e-3)
 
 
-def above_first(values: list[float]) -> list[float]:
+def differences_to_first(values: list[float]) -> list[float]:
     return [value - values[0] for value in values]

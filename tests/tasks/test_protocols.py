@@ -1,4 +1,4 @@
-"""Every protocol composes for every method, and its resolved values are those of the paper's table."""
+"""Every protocol composes for every method, and its resolved values equal those of the paper and of its code."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def resolved(protocol: str, *overrides: str):
     return compose_run([f"protocol={protocol}", *overrides])
 
 
-def test_all_protocols_are_here():
+def test_protocols_of_all_papers_exist():
     assert set(options("protocol")) >= {*PAPERS, "quick"}
 
 
-def pairs() -> list:
-    """Protocol and method. Those without a file of their own differ in nothing but the two files: a quarter of them,
-    in which every protocol and every method is, stands for the others, which are slow."""
+def protocols_and_methods() -> list:
+    """Pairs of protocol and method. A pair without a file of its own combines two independent files, so a quarter of
+    these pairs, with every protocol and every method among them, is tested; the others are marked slow."""
     own = set(options("protocol_method"))
     numbered = itertools.product(enumerate(PAPERS), enumerate(options("method")))
     return [
@@ -50,8 +50,8 @@ def pairs() -> list:
     ]
 
 
-@pytest.mark.parametrize(("protocol", "method"), pairs())
-def test_composes_for_every_method(protocol, method):
+@pytest.mark.parametrize(("protocol", "method"), protocols_and_methods())
+def test_protocol_composes_for_every_method(protocol, method):
     config = resolved(protocol, f"method={method}")
     assert config.protocol.name == protocol and config.protocol.paper
     assert config.train.batch_size in (16, 32, 64, 128, 144, 256)
@@ -88,26 +88,26 @@ def test_composes_for_every_method(protocol, method):
         ("lr_matters/math", ["method=pissa"], ("qwen3_0.6b", 128, 128, 2e-4, 1, 64, 512, "cosine", 0.03)),
     ],
 )
-def test_values_of_the_papers(protocol, overrides, expected):
+def test_resolved_values_equal_the_papers(protocol, overrides, expected):
     c = resolved(protocol, *overrides)
     found = (c.model.name, c.method.rank, c.method.alpha, c.train.lr, c.train.epochs, c.train.batch_size)
     assert (*found, c.train.max_length, c.train.schedule, c.train.warmup_ratio) == expected
 
 
-def test_full_fine_tuning_of_the_sds_protocol_trains_the_targets_only():
+def test_full_fine_tuning_of_the_sds_protocol_trains_only_the_targets():
     config = resolved("sds_lora/math", "method=full_ft")
     assert config.method.scope == "targets" and config.train.lr == 1e-5
     assert resolved("lora_sb/arithmetic", "method=full_ft").method.scope == "all"
 
 
-def test_the_code_of_lora_sb_differs_from_its_paper():
+def test_lora_sb_variants_have_the_values_of_paper_and_code():
     paper, code = (resolved("lora_sb/commonsense", f"variant={variant}") for variant in ("paper", "code"))
     assert (paper.train.batch_size, paper.train.weight_decay) == (144, 0.0)
     assert (code.train.batch_size, code.train.weight_decay) == (192, 0.01)
     assert resolved("lora_sb/glue", "variant=code").train.max_length == 128
 
 
-def test_evaluation_as_the_papers_did_it():
+def test_evaluation_settings_equal_the_papers():
     commonsense = resolved("sds_lora/commonsense").task
     assert (commonsense.beams, commonsense.max_new_tokens, commonsense.loss_on) == (4, 32, "sequence")
     for protocol in ("sds_lora/math", "lora_sb/arithmetic"):
@@ -121,14 +121,14 @@ def test_evaluation_as_the_papers_did_it():
 
 
 @pytest.mark.parametrize("model", ["micro", "smollm2_135m"])
-def test_quick_is_for_the_small_models(model):
+def test_quick_protocol_has_values_for_the_small_models(model):
     config = resolved("quick", f"model={model}", "task=gsm8k", "method=sds_lora")
     assert config.train.max_steps == {"micro": 200, "smollm2_135m": 60}[model]
     assert config.train.lr == {"micro": 2e-3, "smollm2_135m": 2e-4}[model]
 
 
 def test_alpha_may_be_a_multiple_of_the_rank():
-    """LoRA's alpha = 2 r follows the rank that the command line sets; a wrong rank has one problem, its own."""
+    """LoRA's alpha = 2 r follows the rank set on the command line; a wrong rank is reported as one problem."""
     assert resolved("sds_lora/math", "method=lora", "method.rank=6").method.alpha == 12.0
     words = ["model=micro", "task=gsm8k", "method=lora", "method.alpha=0.5r", "method.rank=6"]
     assert resolved("quick", *words).method.alpha == 3
@@ -139,19 +139,19 @@ def test_alpha_may_be_a_multiple_of_the_rank():
         assert "r, 2r" in str(caught.value) or key == "method.rank"
 
 
-def test_variants_are_chosen_as_files_are():
-    for words, says in (
+def test_invalid_choices_of_variants_are_refused():
+    for words, message in (
         (["protocol=lora_sb/glue", "protocol.variant=code"], "variant=paper or variant=code"),
         (["protocol=quick", "model=micro", "variant=code"], "accepted: paper with protocol=quick"),
         (["protocol_method=quick/lora"], "chosen by protocol"),
         (["protocol=lora_sb/glue", "variant=cod"], "Did you mean 'code'?"),
     ):
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(ConfigError, match=message):
             compose_run(words)
 
 
-def test_every_file_of_a_specialisation_is_one_that_can_be_chosen():
-    """A file whose path names no protocol, task, model, method or variant would never be read, in silence."""
+def test_every_specialisation_file_can_be_chosen():
+    """A file whose path names no existing protocol, task, model, method or variant would silently never be read."""
     groups = {
         "protocol_task": ["task"], "protocol_model": ["model"], "protocol_method": ["method"],
         "protocol_method_model": ["method", "model"], "protocol_variant": ["variant"],
@@ -164,8 +164,8 @@ def test_every_file_of_a_specialisation_is_one_that_can_be_chosen():
         assert set(options(group)) <= {"/".join(names) for names in combinations}, group
 
 
-def test_the_page_of_protocols_is_current():
-    """docs/protocols.md is what conf/ gives; every protocol has a table there, and every variant=code its sources."""
+def test_protocols_page_equals_the_output_of_its_script():
+    """docs/protocols.md also has a table for every protocol and source lines for every variant=code."""
     spec = importlib.util.spec_from_file_location("write_protocols", ROOT / "scripts" / "write_protocols.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -181,8 +181,8 @@ def test_the_page_of_protocols_is_current():
     assert "no known difference" not in page
 
 
-def stated(words: str) -> str | float | None:
-    """The one value that words begin with (`6 %, int(...)`: 0.06; `fp16 autocast`: float16); of several None."""
+def stated_value(words: str) -> str | float | None:
+    """The value at the start of a text (`6 %, int(...)`: 0.06; `fp16 autocast`: float16), or None for several."""
     if re.search(r"\)[,;] \d", words):
         return None
     number = re.match(r"(\d[\d.]*(?:e-?\d+)?)( %)?(?=[ ,]*$| \(|, )", words)
@@ -192,23 +192,23 @@ def stated(words: str) -> str | float | None:
 
 
 def single_values(table) -> dict[str, str | float]:
-    """Settings of a run that a protocol's table of words gives one value."""
-    found = {key: stated(str(words)) for key, words in table.items() if key in SETTINGS}
+    """The settings of a run for which a protocol's table states a single value."""
+    found = {key: stated_value(str(words)) for key, words in table.items() if key in SETTINGS}
     return {key: value for key, value in found.items() if value is not None}
 
 
-def test_words_are_read():
+def test_values_are_read_from_texts():
     read = {"100 steps (a.py)": None, "6 %, int(x) (a.py)": 0.06, "4e-3 (a.sh)": 0.004, "128, 2 x 64 (a.sh)": 128.0,
             "fp16 autocast over fp32 weights": "float16", "0": 0.0, "adjusted gradients": None,
             "10 (a.py), 50 (b.py)": None}  # fmt: skip
-    assert {words: stated(words) for words in read} == read
+    assert {words: stated_value(words) for words in read} == read
 
 
 @pytest.mark.parametrize("protocol", PAPERS)
-def test_what_differs_from_the_code_is_listed(protocol):
-    """The values that the code's column gives are those of variant=code, or stand in `ours` (as fp16).
+def test_differences_from_the_authors_code_are_listed(protocol):
+    """The values in the code's column equal those of variant=code, or the difference is listed in `ours` (fp16).
 
-    Where both variants are one run, the paper is one that its code does not contradict.
+    If both variants give one run id, the paper's column must not contradict the code's.
     """
     words = ["task=glue/mrpc" if protocol == "lora_xs/glue" else "task=glue/rte"] if protocol.endswith("glue") else []
     method = protocol.partition("/")[0]
@@ -239,14 +239,14 @@ def test_fp16_is_listed_where_the_code_trains_in_it():
     assert found == {"dora/commonsense": listed, "lora_xs/math": listed, "lora_xs/commonsense": listed}
 
 
-def test_a_protocol_chooses_the_reading_of_labels():
+def test_protocols_choose_the_grader_of_their_code():
     for protocol, grader in (("sds_lora", "paper"), ("dora", "paper"), ("lora_xs", "paper"), ("lora_sb", "lora_sb")):
         evaluations = base.build(resolved(f"{protocol}/commonsense").task).evaluations()
         assert {evaluation.headline for evaluation in evaluations} == {grader}
 
 
-def test_what_the_papers_leave_open_has_one_stated_value():
-    """LoRA-XS's alpha at ranks that its authors do not run, damping, gamma, iterations, clipping."""
+def test_settings_that_the_papers_leave_open_have_stated_values():
+    """LoRA-XS's alpha at ranks that its authors do not use, damping, gamma, SVD iterations and clipping."""
     for rank in (32, 64, 96):
         assert resolved("lora_sb/commonsense", "method=lora_xs", f"method.rank={rank}").method.alpha == 64
     pro = resolved("lora_pro/metamath", "method=lora_pro").method
@@ -261,8 +261,8 @@ def test_what_the_papers_leave_open_has_one_stated_value():
     assert resolved("lora_pro/metamath", "method=lora_pro", "variant=code").train.clip == "raw_norm"
 
 
-def test_glue_as_lora_xs_s_scripts_run_it():
-    """AdamW's own decay on every parameter; other lengths and warm-ups where the start is a run on MNLI."""
+def test_lora_xs_glue_settings_equal_the_authors_scripts():
+    """Weight decay applies to every parameter; runs that start from MNLI have other lengths and warm-ups."""
     for task, epochs, warmup in (("cola", 10, 0.06), ("qnli", 10, 0.06), ("rte", 50, 0), ("stsb", 50, 0)):
         train = resolved("lora_xs/glue", f"task=glue/{task}").train
         assert (train.epochs, train.warmup_ratio, train.warmup_rounding) == (epochs, warmup, "down")
@@ -274,7 +274,7 @@ def test_glue_as_lora_xs_s_scripts_run_it():
 @pytest.mark.parametrize(
     ("sweep", "part", "ranks"), [("vision", "paper", [8, 16, 32]), ("vision_code", "code", [8, 32])]
 )
-def test_the_ranks_of_vision_are_those_of_its_sweeps(sweep, part, ranks):
+def test_stated_ranks_of_the_vision_protocol_equal_those_of_its_sweeps(sweep, part, ranks):
     words = resolved("sds_lora/vision").protocol
     tree = yaml.safe_load((conf_folder() / "sweep" / "sds_lora" / f"{sweep}.yaml").read_text())
     assert re.findall(r"\d+", getattr(words, part)["ranks"].partition(";")[0].partition("(")[0]) == [*map(str, ranks)]
@@ -283,14 +283,14 @@ def test_the_ranks_of_vision_are_those_of_its_sweeps(sweep, part, ranks):
     assert ("variant=code" in tree["blocks"][0]["fixed"]) == (part == "code")
 
 
-def test_the_tuned_variant_of_glue_has_lora_xs_s_rates():
+def test_tuned_glue_sweep_has_the_rates_of_lora_xs():
     tuned = yaml.safe_load((conf_folder() / "sweep" / "lora_sb" / "table3_tuned.yaml").read_text())
     assert (tuned["tune"]["key"], tuned["tune"]["grid"]) == ("train.lr", [1e-4, 5e-4, 1e-3])
     assert all("protocol=lora_sb/glue" in block["fixed"] for block in tuned["blocks"])
 
 
-def test_variant_code_is_what_the_authors_code_does():
-    """A value for each deviation that can be set; those that cannot are listed under `ours`."""
+def test_variant_code_has_the_values_of_the_authors_code():
+    """One value per deviation that can be configured; other deviations are listed under `ours`."""
     sb = resolved("lora_sb/arithmetic", "method=lora_sb", "variant=code")
     assert (sb.method.eta, sb.method.gradient_batch, sb.method.samples, sb.method.svd) == ("code", 3, 50, "authors")
     assert (sb.method.factor_dtype, sb.method.r_dtype, sb.train.weight_decay) == ("bfloat16", "bfloat16", 0.01)

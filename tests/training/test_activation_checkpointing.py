@@ -1,4 +1,4 @@
-"""train.activation_checkpointing: the same losses, far less kept for backward."""
+"""train.activation_checkpointing: the same losses with far fewer bytes kept for the backward pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN = ["model=micro", "task=gsm8k", "data.source=embedded", "train.batch_size=4"
 
 
 @pytest.mark.parametrize("method", ("sds_lora", "dora", "full_ft"))
-def test_same_losses_and_less_memory(method: str) -> None:
+def test_checkpointing_keeps_losses_and_reduces_saved_bytes(method: str) -> None:
     config = compose_run([f"method={method}", *RUN])
     again = with_values(config, {"train.activation_checkpointing": True})
     assert run_id(config) == run_id(again)
@@ -33,7 +33,7 @@ def test_same_losses_and_less_memory(method: str) -> None:
     assert sizes[1] < sizes[0] / 3
 
 
-def test_in_pieces_the_same_losses_and_a_lower_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smaller_pieces_keep_losses_and_lower_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     losses, peaks = [], []
     for size in (2048, 100):
         monkeypatch.setattr(activation_checkpointing, "PIECE", size)
@@ -55,6 +55,6 @@ def test_pieces_hold_whole_sequences() -> None:
     assert activation_checkpointing.pieces([2000, 48, 1, 3000, 5]) == [[2000, 48], [1], [3000], [5]]
 
 
-def test_refused_with_dropout() -> None:
+def test_checkpointing_with_dropout_is_refused() -> None:
     with pytest.raises(ConfigError, match="two masks"):
         compose_run(["method=lora", "method.dropout=0.1", "train.activation_checkpointing=true", *RUN])

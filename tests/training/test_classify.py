@@ -1,4 +1,4 @@
-"""Sentences end to end: the loss and the gradients of the padded batch."""
+"""Packed sentences have the loss and the gradients of the padded batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPE = {
 CONFIGS = {"bert": BertConfig(**SHAPE, type_vocab_size=2), "roberta": RobertaConfig(**SHAPE)}
 
 
-class Padded:
+class PaddingBatcher:
     """A batcher that pads as the tokenizers of both models do."""
 
     max_length = 64
@@ -48,7 +48,7 @@ def sentences(with_types: bool) -> list[EncodedSentence]:
 
 def loss_and_gradients(model: Any) -> tuple[float, dict[str, torch.Tensor], int]:
     examples = sentences(model.config.model_type == "bert")
-    objective = LabelledObjective(Padded(), regression=False, model=model)  # type: ignore[arg-type]
+    objective = LabelledObjective(PaddingBatcher(), regression=False, model=model)  # type: ignore[arg-type]
     model.zero_grad()
     loss = objective.loss(model, examples, torch.device("cpu"))
     loss.backward()
@@ -62,14 +62,14 @@ def test_losses_of_shares_add_up(name: str) -> None:
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_config(CONFIGS[name]).eval()
     examples, cpu = sentences(model.config.model_type == "bert"), torch.device("cpu")
-    objective = LabelledObjective(Padded(), regression=False, model=model)  # type: ignore[arg-type]
+    objective = LabelledObjective(PaddingBatcher(), regression=False, model=model)  # type: ignore[arg-type]
     found = objective.losses(model, [examples[:2], examples[2:]], cpu)
     expected = [objective.loss(model, share, cpu) for share in (examples[:2], examples[2:])]
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_loss_and_gradients_of_the_padded_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_loss_and_gradients_equal_the_padded_batchs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_config(CONFIGS[name]).eval()
@@ -82,7 +82,7 @@ def test_loss_and_gradients_of_the_padded_batch(name: str, monkeypatch: pytest.M
     assert found == pytest.approx(expected, rel=1e-5)
     assert found_gradients.keys() == gradients.keys()
     for key, gradient in gradients.items():
-        bound = 2e-5 * gradient.abs().max() + 1e-7  # the key bias moves nothing: its gradient is rounding
+        bound = 2e-5 * gradient.abs().max() + 1e-7  # the key bias has no effect, so its gradient is only rounding error
         assert (found_gradients[key] - gradient).abs().max() <= bound, key
     assert not model.base_model.encoder._forward_hooks
 

@@ -1,4 +1,4 @@
-"""Chunked linear cross-entropy against the plain one."""
+"""Chunked linear cross-entropy compared with cross-entropy of all logits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inputs(tokens: int, vocabulary: int = 50) -> tuple[torch.Tensor, torch.Tenso
 
 @pytest.mark.parametrize("softcap", (None, 3.0))
 @pytest.mark.parametrize("tokens", (1, CHUNK, 2 * CHUNK + 7))
-def test_equal_to_the_plain_loss(tokens: int, softcap: float | None) -> None:
+def test_chunked_loss_and_gradients_equal_the_plain_ones(tokens: int, softcap: float | None) -> None:
     h_td, weight_vd, labels_t = inputs(tokens)
     logits = h_td @ weight_vd.t()
     if softcap is not None:
@@ -33,13 +33,13 @@ def test_equal_to_the_plain_loss(tokens: int, softcap: float | None) -> None:
         assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_keeps_no_logits() -> None:
+def test_chunked_loss_keeps_no_logits() -> None:
     h_td, weight_vd, labels_t = inputs(300, vocabulary=5000)
     weight_vd.requires_grad_(False)
     counter = SavedBytes([h_td, weight_vd, labels_t])
     with counter.counting():
         linear_cross_entropy(h_td, weight_vd, labels_t)
-    assert counter.total == h_td.numel() * 4  # the gradient of h alone; the logits are 6 MB
+    assert counter.total == h_td.numel() * 4  # only the gradient of h is kept; the logits are 6 MB
 
 
 def test_bf16_is_close_to_fp32() -> None:

@@ -1,4 +1,4 @@
-"""Gradients for a method's start (LoRA-SB, LoRA-GA): of each row's mean loss, however many targets a row has."""
+"""Gradients for a method's start (LoRA-SB, LoRA-GA): sums over rows of the gradient of each row's mean loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LENGTHS = (3, 9, 6, 12)
 ROWS = [EncodedText(tuple((7 * row + 3 * place) % 40 for place in range(n)), 2) for row, n in enumerate(LENGTHS)]
 
 
-def context(seed: int = 0, **train: Any) -> tuple[TrainingContext, dict]:
+def make_context(seed: int = 0, **train: Any) -> tuple[TrainingContext, dict]:
     model = tiny_model("decoder")
     layers = attach(model, make_method("lora"), 0)
     config = TrainConfig(lr=1e-2, **train)
@@ -34,7 +34,7 @@ def context(seed: int = 0, **train: Any) -> tuple[TrainingContext, dict]:
 
 
 def gradients_of_mean_losses() -> list[dict[str, Tensor]]:
-    """Per row, dL/dW of transformers' own mean loss over its targets (which are all tokens after the second)."""
+    """dL/dW per row, of transformers' mean loss over the row's targets (all tokens after the second)."""
     found = []
     for row in ROWS:
         model = tiny_model("decoder")
@@ -44,20 +44,20 @@ def gradients_of_mean_losses() -> list[dict[str, Tensor]]:
     return found
 
 
-def test_every_row_counts_by_its_mean_loss() -> None:
-    assert len({row.targets for row in ROWS}) == len(ROWS), "rows of different lengths, or the test says nothing"
+def test_summed_gradient_is_that_of_the_rows_mean_losses() -> None:
+    assert len({row.targets for row in ROWS}) == len(ROWS), "with rows of equal lengths the test could not fail"
     expected = gradients_of_mean_losses()
-    found, layers = context()
+    found, layers = make_context()
     for name, gradient_mn in found.summed_gradients(layers, len(ROWS)).items():
         total_mn = torch.stack([row[name] for row in expected]).sum(0)
         torch.testing.assert_close(gradient_mn, total_mn, rtol=1e-4, atol=1e-5 * float(total_mn.abs().max()))
 
 
-def test_as_many_rows_as_asked_for_none_twice_chosen_by_the_generator() -> None:
+def test_generator_chooses_the_requested_number_of_different_rows() -> None:
     expected = gradients_of_mean_losses()
     chosen = set()
     for seed in range(8):
-        found, layers = context(seed)
+        found, layers = make_context(seed)
         name, gradient_mn = next(iter(found.summed_gradients(layers, 2).items()))
         sums = {(a, b): expected[a][name] + expected[b][name] for a in range(len(ROWS)) for b in range(a)}
         fitting = [pair for pair, sum_mn in sums.items() if torch.allclose(gradient_mn, sum_mn, rtol=1e-3, atol=1e-4)]
@@ -66,15 +66,15 @@ def test_as_many_rows_as_asked_for_none_twice_chosen_by_the_generator() -> None:
     assert len(chosen) > 1
 
 
-def test_what_a_method_reads_of_the_run() -> None:
-    """LoRA-SB's eta is the learning rate over the warm-up steps."""
-    found, _ = context(max_steps=40, warmup_ratio=0.1)
+def test_context_gives_rows_warmup_steps_and_learning_rate() -> None:
+    """LoRA-SB's eta is the learning rate divided by the warm-up steps."""
+    found, _ = make_context(max_steps=40, warmup_ratio=0.1)
     assert (found.train_rows, found.warmup_steps, found.learning_rate) == (4, 4, 1e-2)
 
 
-def test_steps_at_a_constant_rate_leave_no_optimizer_state() -> None:
-    """The run's first batches, at its peak rate, whatever its schedule says of them."""
-    found, layers = context(max_steps=40, warmup_ratio=0.5)
+def test_constant_rate_steps_use_the_peak_rate_and_leave_no_optimizer_state() -> None:
+    """The steps use the run's first batches at its peak learning rate, whatever the schedule gives there."""
+    found, layers = make_context(max_steps=40, warmup_ratio=0.5)
     optimizer = FlatOptimizer(
         [Group("adapter", [layer.B for layer in layers.values()], 1e-2, 0.0, "adamw")], TrainConfig()
     )
@@ -86,12 +86,12 @@ def test_steps_at_a_constant_rate_leave_no_optimizer_state() -> None:
 
     found.train_at_constant_rate(2, after_step)
     assert [step for step, _ in seen] == [1, 2]
-    assert seen[0][1] == pytest.approx(1e-2, rel=1e-3), "AdamW's first step is the learning rate"
+    assert seen[0][1] == pytest.approx(1e-2, rel=1e-3), "AdamW's first step has the size of the learning rate"
     assert not any(key.startswith("state") for key in optimizer.tensors())
 
 
-def test_a_batch_adds_the_gradient_of_its_mean_loss_over_its_rows() -> None:
-    found, layers = context()
+def test_batch_adds_the_gradient_of_its_mean_loss_divided_by_its_rows() -> None:
+    found, layers = make_context()
     total = found.summed_gradients(layers, len(ROWS), batch=len(ROWS))
     targets = [row.targets for row in ROWS]
     expected = gradients_of_mean_losses()

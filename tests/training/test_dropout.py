@@ -1,28 +1,31 @@
-"""Dropout masks: a function of (seed, step), other ones at every step and for every layer, also inside the base."""
+"""Random numbers of a forward pass: masks and other draws depend only on the run's seed, the step and the layer."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from sdsbench.methods.dropout_masks import keep_mask
 from sdsbench.training.dropout import Dropout
+from tests.methods.tiny import tiny_model
 
 
 class Base(nn.Module):
-    """A base model that drops half of its input, or (as Llama does) says so in its configuration alone."""
+    """A base model with a dropout layer, or with a dropout rate only in its configuration (as Llama has)."""
 
     def __init__(self, p: float = 0.5, **config: float) -> None:
         super().__init__()
         self.config = type("Config", (), config)()
         self.drop = nn.Dropout(p)
-        self.weight = nn.Parameter(torch.ones(1))  # says on which device the model is
+        self.weight = nn.Parameter(torch.ones(1))  # gives the model's device
 
 
-def adapter_draw(dropout: Dropout, step: int) -> list[int]:
+def adapter_mask_seeds(dropout: Dropout, step: int) -> list[int]:
     """The seeds of two layers' masks in one step."""
     with dropout.of_step(step):
         return [dropout.masks.of_layer(name, 1)[0] for name in ("q_proj", "v_proj")]
@@ -33,47 +36,55 @@ def base_mask(model: Base, dropout: Dropout, step: int) -> list[float]:
         return model.drop(torch.ones(64, device=model.weight.device)).tolist()
 
 
-def test_adapters_draw_other_masks_in_every_step_layer_and_run() -> None:
-    draws = [number for seed in (0, 1) for step in range(1, 51) for number in adapter_draw(Dropout(Base(), seed), step)]
+def test_adapter_masks_differ_between_steps_layers_and_runs() -> None:
+    draws = [
+        number for seed in (0, 1) for step in range(1, 51) for number in adapter_mask_seeds(Dropout(Base(), seed), step)
+    ]
     assert len(set(draws)) == len(draws)
 
 
-def test_the_base_draws_other_masks_in_every_step_and_run(device: str) -> None:
+def test_base_masks_differ_between_steps_and_runs(device: str) -> None:
     model = Base().to(device)
     masks = [tuple(base_mask(model, Dropout(model, seed), step)) for seed in (0, 1) for step in range(1, 21)]
     assert len(set(masks)) == len(masks)
 
 
-def test_a_step_has_its_masks_whatever_came_before(device: str) -> None:
-    """So a resumed run draws what the uninterrupted one does, and an evaluation in between changes nothing."""
+def test_masks_of_a_step_do_not_depend_on_earlier_draws(device: str) -> None:
+    """So a resumed run has the masks of an uninterrupted one, and an evaluation in between does not change them."""
     model = Base().to(device)
     through = Dropout(model, 3)
     for step in range(1, 5):
-        adapters, base = adapter_draw(through, step), base_mask(model, through, step)
+        adapters, base = adapter_mask_seeds(through, step), base_mask(model, through, step)
         torch.rand(step, device=device)
-    assert (adapter_draw(Dropout(model, 3), 4), base_mask(model, Dropout(model, 3), 4)) == (adapters, base)
+    assert (adapter_mask_seeds(Dropout(model, 3), 4), base_mask(model, Dropout(model, 3), 4)) == (adapters, base)
 
 
-def test_the_global_generator_is_as_it_was(device: str) -> None:
+def test_global_generator_is_restored(device: str) -> None:
     state = torch.random.get_rng_state if device == "cpu" else torch.cuda.get_rng_state
     model, before = Base().to(device), state()
     base_mask(model, Dropout(model, 0), 1)
     assert torch.equal(state(), before)
 
 
-def global_draws(dropout: Dropout, step: int) -> tuple[float, float, float]:
+def draws(dropout: Dropout, step: int) -> tuple[object, ...]:
     with dropout.of_step(step):
-        return torch.rand(()).item(), float(np.random.rand()), random.random()
+        mask = keep_mask(torch.ones(64), 0.5, *dropout.masks.of_layer("layer", 64)).tolist()
+        return torch.rand(()).item(), float(np.random.rand()), random.random(), mask
 
 
-def test_layers_of_plugins_may_draw_from_any_global_generator() -> None:
-    random.seed(3), np.random.seed(3)
-    outside = float(np.random.rand()), random.random()
-    random.seed(3), np.random.seed(3)
-    first = global_draws(Dropout(Base(), 0), 4)
-    assert outside == (float(np.random.rand()), random.random()), "numpy's and Python's are as they were, too"
-    assert global_draws(Dropout(Base(), 0), 4) == first, "wherever the generators were before"
-    for other in (global_draws(Dropout(Base(), 0), 5), global_draws(Dropout(Base(), 1), 4)):
+@pytest.mark.parametrize("make_model", [lambda: tiny_model("decoder"), Base], ids=["decoder", "base"])
+def test_draws_from_global_generators_follow_seed_and_step_and_restore_them(
+    make_model: Callable[[], nn.Module],
+) -> None:
+    """Layers of plugins may draw from any global generator: torch's, numpy's or Python's."""
+    model = make_model()
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    outside = torch.rand(()).item(), float(np.random.rand()), random.random()
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    first = draws(Dropout(model, 0), 4)
+    assert outside == (torch.rand(()).item(), float(np.random.rand()), random.random())
+    assert draws(Dropout(model, 0), 4) == first, "the generators' earlier states do not matter"
+    for other in (draws(Dropout(model, 0), 5), draws(Dropout(model, 1), 4)):
         assert all(a != b for a, b in zip(first, other, strict=True))
 
 
@@ -87,5 +98,5 @@ def test_layers_of_plugins_may_draw_from_any_global_generator() -> None:
         (Base(0.0, attention_dropout=0.0), False),
     ],
 )
-def test_a_base_that_drops_is_recognised(model: Base, drops: bool) -> None:
+def test_base_with_dropout_is_recognised(model: Base, drops: bool) -> None:
     assert Dropout(model, 0).base_drops is drops

@@ -1,4 +1,4 @@
-"""The flat optimizer: equal to torch's own, tensor by tensor; fp32 masters of low-precision weights."""
+"""The flat optimizer: updates equal torch's for every tensor; low-precision weights have fp32 master copies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parameters(device: str) -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape, generator=generator).to(device)) for shape in SHAPES]
 
 
-def flat(mine: list[nn.Parameter], rule: str = "adamw") -> FlatOptimizer:
+def flat_optimizer(mine: list[nn.Parameter], rule: str = "adamw") -> FlatOptimizer:
     group = Group("adapter", mine, 1e-2, 0.1, rule)
     return FlatOptimizer([group], TrainConfig(lr=1e-2, betas=[0.9, 0.99]))
 
@@ -32,9 +32,9 @@ def backward(values: list[nn.Parameter], step: int) -> None:
 
 
 @pytest.mark.parametrize("rule", REFERENCES)
-def test_equal_to_torch_with_clipping_and_schedule(rule: str, device: str) -> None:
+def test_updates_with_clipping_and_schedule_equal_torchs(rule: str, device: str) -> None:
     mine, theirs = parameters(device), parameters(device)
-    optimizer, reference = flat(mine, rule), REFERENCES[rule](theirs)
+    optimizer, reference = flat_optimizer(mine, rule), REFERENCES[rule](theirs)
     for step in range(5):
         optimizer.zero_grad()
         reference.zero_grad()
@@ -49,8 +49,8 @@ def test_equal_to_torch_with_clipping_and_schedule(rule: str, device: str) -> No
             assert torch.allclose(left, right, rtol=1e-6, atol=1e-7)
 
 
-def test_bf16_weights_have_fp32_masters(device: str) -> None:
-    """Updates far below bf16's resolution add up in the masters."""
+def test_bf16_weights_have_fp32_master_copies(device: str) -> None:
+    """Updates far below bf16's resolution add up in the master copies."""
     mine = [nn.Parameter(torch.ones(4, dtype=torch.bfloat16, device=device))]
     optimizer = FlatOptimizer([Group("weights", mine, 1e-4, 0.0, "sgd")], TrainConfig(lr=1e-4))
     for _ in range(100):
@@ -61,9 +61,9 @@ def test_bf16_weights_have_fp32_masters(device: str) -> None:
     assert mine[0].dtype == torch.bfloat16 and mine[0].detach()[0] < 0.995
 
 
-def test_state_survives_a_checkpoint(device: str) -> None:
+def test_state_loaded_from_tensors_gives_the_same_update(device: str) -> None:
     mine, again = parameters(device), parameters(device)
-    first, second = flat(mine), flat(again)
+    first, second = flat_optimizer(mine), flat_optimizer(again)
     for step in range(3):
         first.zero_grad()
         backward(mine, step)
@@ -76,9 +76,9 @@ def test_state_survives_a_checkpoint(device: str) -> None:
     assert all(torch.equal(left, right) for left, right in zip(mine, again, strict=True))
 
 
-def test_clearing_forgets_the_moments(device: str) -> None:
+def test_clear_state_deletes_the_moments(device: str) -> None:
     mine = parameters(device)
-    optimizer = flat(mine)
+    optimizer = flat_optimizer(mine)
     backward(mine, 0)
     optimizer.step(1.0)
     assert any(key.startswith("state") for key in optimizer.tensors())
@@ -86,7 +86,7 @@ def test_clearing_forgets_the_moments(device: str) -> None:
     assert not any(key.startswith("state") for key in optimizer.tensors())
 
 
-def test_a_head_keeps_its_moments_unless_it_is_named() -> None:
+def test_clear_state_keeps_the_heads_moments_unless_requested() -> None:
     adapter, head = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     pairs = (("adapter", adapter), ("head", head))
     optimizer = FlatOptimizer([Group(name, [values], 1e-2, 0.0, "adamw") for name, values in pairs], TrainConfig())

@@ -1,4 +1,4 @@
-"""Which tensors share an optimizer group, and that each group is updated by its own learning rate and weight decay."""
+"""Optimizer groups: which tensors share a group, and each group's learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.methods.tiny import make_method, tiny_model
 
 
 def groups_of(method: str, train: TrainConfig, **keys: object) -> tuple[nn.Module, list[Group]]:
-    """An encoder with a head that trains, and the groups of what trains in it."""
+    """An encoder with a trained head, and the optimizer groups of its trained parameters."""
     model, made = tiny_model("encoder"), make_method(method, **keys)
     attach(model, made, 0)
     return model, optimizer_groups(model, made, unfreeze_head(model), train)
 
 
 def group_of_each(model: nn.Module, groups: list[Group]) -> dict[str, Group]:
-    """Name of each trained parameter -> its one group."""
+    """Name of each trained parameter -> its group; asserts that it is in exactly one."""
     found = {}
     for name, parameter in model.named_parameters():
         holders = [group for group in groups if any(parameter is member for member in group.parameters)]
@@ -35,15 +35,15 @@ def group_of_each(model: nn.Module, groups: list[Group]) -> dict[str, Group]:
     return found
 
 
-def test_weight_decay_spares_vectors_and_nothing_else() -> None:
-    """With gradients of zero AdamW only decays: matrices shrink by lr x weight decay, vectors stay as they are."""
+def test_weight_decay_applies_to_all_parameters_but_vectors() -> None:
+    """With zero gradients, AdamW only decays: matrices shrink by lr x weight decay, vectors are unchanged."""
     train = TrainConfig(lr=0.1, weight_decay=0.5)
     model, groups = groups_of("full_ft", train)
     trained = group_of_each(model, groups)
     assert {group.name for group in groups} == {"weights", "weights, vectors", "head", "head, vectors"}
     assert trained["classifier.bias"].name == "head, vectors"
     with torch.no_grad():
-        model.get_parameter("classifier.bias").fill_(0.3)  # a new head's is 0, which shows no decay
+        model.get_parameter("classifier.bias").fill_(0.3)  # a new head's bias is 0, which would hide a decay
     before = {name: model.get_parameter(name).detach().clone() for name in trained}
     optimizer = FlatOptimizer(groups, train)
     optimizer.zero_grad()
@@ -53,7 +53,7 @@ def test_weight_decay_spares_vectors_and_nothing_else() -> None:
         torch.testing.assert_close(model.get_parameter(name).detach(), kept * old, msg=name)
 
 
-def test_the_head_has_a_learning_rate_of_its_own() -> None:
+def test_head_has_its_own_learning_rate() -> None:
     for method in ("lora", "full_ft"):
         for head_lr, expected in ((0.7, 0.7), (None, 0.1)):
             model, groups = groups_of(method, TrainConfig(lr=0.1, head_lr=head_lr))
@@ -64,7 +64,7 @@ def test_the_head_has_a_learning_rate_of_its_own() -> None:
             assert {rate for name, rate in rates.items() if name not in in_head} == {0.1}
 
 
-def test_the_head_decays_and_follows_the_configured_rule() -> None:
+def test_head_has_weight_decay_and_the_configured_rule() -> None:
     for rule in ("adamw", "momentum", "sgd"):
         model, groups = groups_of("lora", TrainConfig(lr=0.1, weight_decay=0.5, optimizer=rule))
         found = group_of_each(model, groups)
@@ -72,8 +72,8 @@ def test_the_head_decays_and_follows_the_configured_rule() -> None:
         assert found["classifier.weight"].weight_decay == 0.5
 
 
-def test_a_method_that_made_its_own_direction_gets_a_plain_step_without_decay() -> None:
-    """LoRA-Pro's full mode: decay would be applied a second time by the plain step. The head is an ordinary group."""
+def test_method_with_its_own_direction_gets_plain_steps_without_decay() -> None:
+    """In LoRA-Pro's full mode, the plain step would apply weight decay a second time. The head is an ordinary group."""
     model, groups = groups_of("lora_pro", TrainConfig(lr=0.1, weight_decay=0.5), mode="full")
     found = group_of_each(model, groups)
     adapter = {name: group for name, group in found.items() if not name.startswith("classifier")}
@@ -81,11 +81,11 @@ def test_a_method_that_made_its_own_direction_gets_a_plain_step_without_decay() 
     assert (found["classifier.weight"].rule, found["classifier.weight"].weight_decay) == ("adamw", 0.5)
 
 
-def test_lora_plus_has_its_authors_rates_and_decays() -> None:
-    """B, and vectors of the head, at ratio times the rate; vectors without decay (tests/methods/authors/)."""
+def test_lora_plus_groups_equal_the_authors() -> None:
+    """B and vectors of the head have ratio times the learning rate; vectors have no decay (tests/methods/authors/)."""
     cases = json.loads((AUTHORS / "lora_plus.json").read_text())["cases"]
-    trained_elsewhere = {"biases", "embedding", "embedding rate", "dora"}  # of the base, or of LoRA+ with magnitudes
-    offered = [case for case in cases if case["case"] not in trained_elsewhere]
+    not_offered = {"biases", "embedding", "embedding rate", "dora"}  # cases that train the base or DoRA's magnitudes
+    offered = [case for case in cases if case["case"] not in not_offered]
     assert [case["case"] for case in offered] == ["linear layers", "no decay", "head"]
     for case in offered:
         model = nn.ModuleDict({"block": nn.ModuleDict({"up": nn.Linear(20, 24), "down": nn.Linear(24, 20)})})
@@ -97,17 +97,17 @@ def test_lora_plus_has_its_authors_rates_and_decays() -> None:
         head = list(model["classifier"].parameters()) if "classifier" in model else []
         train = TrainConfig(lr=case["lr"], weight_decay=case["weight_decay"])
         found = group_of_each(model, optimizer_groups(model, method, head, train))
-        expected = {_renamed(row["tensor"]): (row["lr"], row["weight_decay"]) for row in case["tensors"]}
+        expected = {_own_name(row["tensor"]): (row["lr"], row["weight_decay"]) for row in case["tensors"]}
         assert {name: (pytest.approx(group.lr), group.weight_decay) for name, group in found.items()} == expected
 
 
-def _renamed(tensor: str) -> str:
-    """peft's name of a tensor as it is here: block.up.lora_A.default.weight -> block.up.A"""
+def _own_name(tensor: str) -> str:
+    """The package's name of a tensor that PEFT names: block.up.lora_A.default.weight -> block.up.A"""
     return tensor.replace(".modules_to_save.default", "").replace("lora_", "").replace(".default.weight", "")
 
 
-def test_counts_of_what_trains() -> None:
-    """rank x (m + n) of each adapted layer, and the head apart."""
+def test_counts_of_trained_parameters() -> None:
+    """Adapters count rank x (m + n) per adapted layer; the head is counted separately."""
     model = tiny_model("encoder")
     before, made = sum(p.numel() for p in model.parameters()), make_method("lora")
     layers = attach(model, made, 0)

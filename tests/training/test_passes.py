@@ -1,4 +1,4 @@
-"""A step in passes: any cut has the same loss, gradient and dropout masks; a cut that does not fit is halved."""
+"""Steps in several passes: any cut gives the same loss, gradient and dropout masks; too large a pass is halved."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sdsbench.tasks.images import EncodedImage, ImageBatcher
 from sdsbench.tasks.sentences import EncodedSentence, SentenceBatcher
 from sdsbench.training import activation_checkpointing, causal, classifier_logits, classifier_objective
 from sdsbench.training.assemble import assemble
-from sdsbench.training.attention import FILL, filling
+from sdsbench.training.attention import PADDING_MULTIPLE, padding_length
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.classifier_objective import LabelledObjective
 from sdsbench.training.data_context import TrainingContext
@@ -74,7 +74,9 @@ def examples_of(family: str) -> list[Any]:
     return [EncodedSentence(one, float(number % 2)) for number, one in enumerate(inputs)]
 
 
-def assembled(model: Any, family: str, name: str, device: str = "cpu", **keys: object) -> tuple[Training, TrainState]:
+def assemble_training(
+    model: Any, family: str, name: str, device: str = "cpu", **keys: object
+) -> tuple[Training, TrainState]:
     method, config = make_method(name, **keys), TrainConfig(batch_size=len(LENGTHS), max_steps=10)
     objective = objective_of(family, model.to(device))
     parts = model, method, objective, examples_of(family), config, SEEDS, torch.device(device)
@@ -86,7 +88,7 @@ def assembled(model: Any, family: str, name: str, device: str = "cpu", **keys: o
 
 
 def loss_and_gradient(training: Training, state: TrainState) -> tuple[float, Tensor]:
-    """Of the step that comes next."""
+    """Loss and gradient of the next step."""
     assert isinstance(state.optimizer, FlatOptimizer)
     state.optimizer.zero_grad()
     with training.dropout.of_step(state.step + 1):
@@ -94,13 +96,16 @@ def loss_and_gradient(training: Training, state: TrainState) -> tuple[float, Ten
     return loss, torch.cat([flat.grad for flat in state.optimizer.flat if flat.grad is not None]).clone()
 
 
-def check_cuts(training: Training, state: TrainState) -> None:
-    """Passes of one example, of some, and of all, after a step that has moved every factor.
+def assert_cuts_agree(training: Training, state: TrainState) -> None:
+    """Assert that passes of one, some and all examples agree, after a step that has changed every factor.
 
-    To 1e-6 in fp32; gradients of methods that subtract their start from the base (OLoRA, LoRA-GA) are differences of
-    large numbers and round three times as much. On CUDA, whose products sum in another order at each shape, to 1e-5.
+    To 1e-6 in fp32. Gradients of OLoRA and LoRA-GA, which subtract their start from the base, are differences of large
+    numbers and round three times as much, as do those of peft's FourierFT. On CUDA, whose products sum in another order
+    at each shape, to 1e-5.
     """
-    of_loss, of_gradient = (1e-6, 3e-6) if training.device.type == "cpu" else (1e-5, 1e-5)
+    of_loss, of_gradient = (1e-6, 1e-6) if training.device.type == "cpu" else (1e-5, 1e-5)
+    if state.method.name in ("olora", "lora_ga", "peft"):
+        of_gradient *= 3
     training.step(state)
     loss, gradient = loss_and_gradient(training, state)
     for tokens in (1, 16):
@@ -113,13 +118,13 @@ def check_cuts(training: Training, state: TrainState) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
-def test_any_cut_has_the_same_loss_and_gradient(method: str, family: str, device: str) -> None:
+def test_loss_and_gradient_do_not_depend_on_the_passes(method: str, family: str, device: str) -> None:
     keys = {"dropout": 0.2} if method in LOW_RANK else {}
-    check_cuts(*assembled(tiny_model(family), family, method, device, **keys))
+    assert_cuts_agree(*assemble_training(tiny_model(family), family, method, device, **keys))
 
 
-def dropping_model(family: str, hidden: float = 0.3) -> Any:
-    """A random model that drops hidden states and attention weights."""
+def model_with_dropout(family: str, hidden: float = 0.3) -> Any:
+    """A random model with dropout of hidden states and of attention weights."""
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
     bert = BertConfig(**shape, intermediate_size=48, hidden_dropout_prob=hidden, attention_probs_dropout_prob=0.3)
     gpt2 = GPT2Config(**shape, resid_pdrop=hidden, embd_pdrop=hidden, attn_pdrop=0.3)
@@ -130,24 +135,28 @@ def dropping_model(family: str, hidden: float = 0.3) -> Any:
         return with_linear_(AutoModelForCausalLM.from_config(gpt2))
 
 
-@pytest.mark.parametrize("hidden", [0.3, 0.0], ids=["all", "attention alone"])
+@pytest.mark.parametrize("hidden", [0.3, 0.0], ids=["all", "only attention"])
 @pytest.mark.parametrize("family", ["encoder", "decoder"])
-def test_any_cut_has_the_same_masks_inside_the_base(family: str, hidden: float, device: str) -> None:
-    """Of hidden states and of attention weights: the global generator is read example by example."""
-    training, state = assembled(dropping_model(family, hidden), family, "lora", device, dropout=0.2 if hidden else 0.0)
-    check_cuts(training, state)
+def test_masks_inside_the_base_do_not_depend_on_the_passes(family: str, hidden: float, device: str) -> None:
+    """Masks of hidden states and attention weights are drawn example by example from the global generator."""
+    training, state = assemble_training(
+        model_with_dropout(family, hidden), family, "lora", device, dropout=0.2 if hidden else 0.0
+    )
+    assert_cuts_agree(training, state)
     gradients = [loss_and_gradient(training, dataclasses.replace(state, step=step))[1] for step in range(4)]
     training.model.eval()
     gradients.append(loss_and_gradient(training, state)[1])
-    assert not any(torch.equal(one, other) for one, other in combinations(gradients, 2)), "other masks in every step"
+    assert not any(torch.equal(one, other) for one, other in combinations(gradients, 2)), "masks differ between steps"
 
 
 @pytest.mark.parametrize("family", ["encoder", "decoder"])
-def test_blocks_computed_again_drop_the_same(family: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputed_blocks_have_the_same_dropout_masks(
+    family: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Activation checkpointing changes neither the loss nor the gradient of a base with dropout."""
     found = []
     for again in (False, True):
-        training, state = assembled(dropping_model(family), family, "lora", device)
+        training, state = assemble_training(model_with_dropout(family), family, "lora", device)
         if again:
             monkeypatch.setattr(activation_checkpointing, "PIECE", 10)
             activation_checkpointing.enable(training.model)
@@ -158,14 +167,14 @@ def test_blocks_computed_again_drop_the_same(family: str, device: str, monkeypat
 
 
 @given(st.integers(0, 3 * ROWS), st.integers(0, 2 * ROWS), st.integers(0, 2**32 - 1))
-def test_a_mask_is_the_rows_of_a_larger_one(first: int, rows: int, seed: int) -> None:
+def test_mask_of_some_rows_is_part_of_a_larger_mask(first: int, rows: int, seed: int) -> None:
     whole = keep_mask(torch.empty(5 * ROWS, 3), 0.5, seed, 0)
     assert torch.equal(keep_mask(torch.empty(rows, 3), 0.5, seed, first), whole[first : first + rows])
     assert whole.unique().tolist() == [0.0, 1.0]
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 900))
-def test_passes_hold_every_example_once_longest_first_within_the_budget(lengths: list[int], budget: int) -> None:
+def test_passes_hold_each_example_once_longest_first_within_the_budget(lengths: list[int], budget: int) -> None:
     examples = [EncodedText((number,) * length, 0) for number, length in enumerate(lengths)]
     tokens = CausalObjective(None, None, 0).tokens
     parts = cut(examples, budget, tokens)
@@ -176,41 +185,41 @@ def test_passes_hold_every_example_once_longest_first_within_the_budget(lengths:
     assert cut(examples, None, tokens) == [sorted(examples, key=lambda e: -e.length)]
 
 
-def seen_tokens(model: Any) -> list[int]:
-    """Tokens of every pass that the model makes from now on."""
+def record_tokens_of_passes(model: Any) -> list[int]:
+    """A list that gets the number of tokens of every later forward pass of the model."""
     seen: list[int] = []
 
-    def look(_: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+    def record(_: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
         seen.append((args[0] if args else inputs["input_ids"]).numel())
 
-    model.base_model.register_forward_pre_hook(look, with_kwargs=True)
+    model.base_model.register_forward_pre_hook(record, with_kwargs=True)
     return seen
 
 
 @pytest.mark.parametrize("family", ["decoder", "encoder"])
 def test_filled_passes_have_the_same_loss_and_gradient(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    training, state = assembled(tiny_model(family), family, "dora", dropout=0.2)
+    training, state = assemble_training(tiny_model(family), family, "dora", dropout=0.2)
     training.step(state)
     loss, gradient = loss_and_gradient(training, state)
     for module in (causal, classifier_logits, classifier_objective):
-        monkeypatch.setattr(module, "filling", lambda tokens, *_: -tokens % FILL)
-    seen = seen_tokens(training.model)
+        monkeypatch.setattr(module, "padding_length", lambda tokens, *_: -tokens % PADDING_MULTIPLE)
+    seen = record_tokens_of_passes(training.model)
     for tokens in (None, 16):
         found, other = loss_and_gradient(dataclasses.replace(training, micro_tokens=tokens), state)
         assert found == pytest.approx(loss, rel=1e-6)
         assert (other - gradient).abs().max() <= 1e-6 * gradient.abs().max()
-    assert set(seen) == {FILL} and len(seen) > 3
-    assert training.objective.positions(training.model, training.examples, training.device) == FILL
+    assert set(seen) == {PADDING_MULTIPLE} and len(seen) > 3
+    assert training.objective.positions(training.model, training.examples, training.device) == PADDING_MULTIPLE
 
 
-def test_passes_of_16_bits_on_a_cpu_repeat_their_shapes() -> None:
-    """oneDNN keeps code for every shape; products of 32 bits are not its own."""
+def test_bf16_passes_on_a_cpu_are_filled_to_repeating_shapes() -> None:
+    """oneDNN caches code for every shape of a bf16 product; fp32 products do not use oneDNN."""
     for dtype, filled in ((torch.bfloat16, True), (torch.float32, False)):
-        training, state = assembled(tiny_model("decoder", dtype), "decoder", "lora")
-        seen = seen_tokens(training.model)
+        training, state = assemble_training(tiny_model("decoder", dtype), "decoder", "lora")
+        seen = record_tokens_of_passes(training.model)
         training.step(state)
-        assert [count % FILL == 0 for count in seen] == [filled]
-    assert filling(65, torch.bfloat16, torch.device("cuda")) == 0, "whose kernels do not mind"
+        assert [count % PADDING_MULTIPLE == 0 for count in seen] == [filled]
+    assert padding_length(65, torch.bfloat16, torch.device("cuda")) == 0, "CUDA kernels need no filling"
 
 
 RUN = [
@@ -219,8 +228,8 @@ RUN = [
 ]  # fmt: skip
 
 
-def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, from_pass: int = 0) -> list[int]:
-    """Training passes of more than `most` tokens end as where memory is short; returns the tokens of all tried."""
+def limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, from_pass: int = 0) -> list[int]:
+    """Make training passes of more than `most` tokens raise `error`; the returned list gets each pass's tokens."""
     usual, tried = CausalObjective.losses, []
 
     def losses(self: Any, model: Any, shares: Sequence[Sequence[Any]], device: torch.device) -> list[Tensor]:
@@ -235,53 +244,51 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception
     return tried
 
 
-SHORT = RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory")
+ALLOCATION_ERROR = RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory")
 
 
-def test_what_is_raised_where_memory_is_short() -> None:
-    for error in (SHORT, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")):
+def test_errors_of_failed_allocations_are_recognised() -> None:
+    for error in (ALLOCATION_ERROR, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")):
         assert out_of_memory(error)
     assert not out_of_memory(RuntimeError("shapes do not match")) and not out_of_memory(KeyboardInterrupt())
 
 
-def test_a_step_that_does_not_fit_is_made_again_in_smaller_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_step_that_does_not_fit_is_repeated_in_smaller_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(root: Path) -> tuple[Any, list[dict[str, Any]]]:
         record = execute(compose_run([*RUN, f"output_root={root}"]), QUIET)
         return record, step_log.read(root / record.run_id / "metrics.jsonl")
 
-    plenty, expected = run(tmp_path / "plenty")
-    tried = short_of_memory(monkeypatch, 250, SHORT, from_pass=2)
-    short, found = run(tmp_path / "short")
-    assert short.status == "done" and short.run_id == plenty.run_id
+    unlimited, expected = run(tmp_path / "unlimited")
+    tried = limit_memory(monkeypatch, 250, ALLOCATION_ERROR, from_pass=2)
+    limited, found = run(tmp_path / "limited")
+    assert limited.status == "done" and limited.run_id == unlimited.run_id
     steps = [[line["loss"] for line in lines if line["kind"] == "train"] for lines in (found, expected)]
     assert steps[0] == pytest.approx(steps[1], rel=1e-6) and len(steps[0]) == 4
-    (told,) = [line for line in found if line["kind"] == "memory"]
-    assert told["step"] == 3 and short.placing["micro_tokens"] == told["micro_tokens"] <= 250
-    assert plenty.placing["micro_tokens"] > 500
-    assert sum(tokens > 250 for tokens in tried[3:]) <= 2, "once it is known, no later step tries a larger pass"
+    (noted,) = [line for line in found if line["kind"] == "memory"]
+    assert noted["step"] == 3 and limited.placing["micro_tokens"] == noted["micro_tokens"] <= 250
+    assert unlimited.placing["micro_tokens"] > 500
+    assert sum(tokens > 250 for tokens in tried[3:]) <= 2, "later steps do not try larger passes again"
 
 
-def test_what_fitted_is_kept_in_checkpoints() -> None:
-    training, state = assembled(tiny_model("decoder"), "decoder", "lora")
+def test_limit_of_tokens_per_pass_is_kept_in_checkpoints() -> None:
+    training, state = assemble_training(tiny_model("decoder"), "decoder", "lora")
     state.micro_limit = 16
-    _, other = assembled(tiny_model("decoder"), "decoder", "lora")
+    _, other = assemble_training(tiny_model("decoder"), "decoder", "lora")
     other.load(state.tensors(), state.facts())
     assert other.micro_limit == 16 and len(training.split(training.batch(1), other.micro_limit)) > 2
 
 
-def test_a_run_whose_longest_example_does_not_fit_ends_as_out_of_memory(
+def test_run_whose_longest_example_does_not_fit_is_out_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short_of_memory(monkeypatch, 20, SHORT)
+    limit_memory(monkeypatch, 20, ALLOCATION_ERROR)
     with pytest.raises(TrainingFailed, match="out of memory"):
         execute(compose_run([*RUN, f"output_root={tmp_path}"]), QUIET)
     assert read_record(next(tmp_path.glob("*/record.json"))).status == "oom"
 
 
-def test_a_decomposition_that_fails_is_a_run_that_failed(tmp_path: Path) -> None:
-    """LoRA-SB starts from an SVD of a gradient; here of one that is not finite."""
+def test_failing_decomposition_is_recorded_as_a_failed_run(tmp_path: Path) -> None:
+    """LoRA-SB starts from an SVD of a gradient, which is not finite here."""
     words = [word for word in RUN if not word.startswith("method=")]
     words += ["method=lora_sb", "method.noise_std=1e30", f"output_root={tmp_path}"]
     with pytest.raises(TrainingFailed, match=r"Try a lower train.lr\.$"):

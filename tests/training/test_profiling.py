@@ -1,4 +1,4 @@
-"""`sdsbench profile`: the parts of a step add up, and the memory is counted."""
+"""`sdsbench profile`: shares of a step add up to 100 %; counters of saved and live bytes are exact."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ def test_saved_bytes_count_storages_once() -> None:
     counter = SavedBytes([x])
     with counter.counting():
         y = x * 2
-        y.sin() + y.view(10, 100).cos().view(-1)  # both keep y, x is not counted
+        y.sin() + y.view(10, 100).cos().view(-1)  # both keep y; x is given to the counter and so not counted
     assert counter.total == 4000
 
 
-def test_peak_bytes_follow_what_lives() -> None:
+def test_peak_bytes_follow_live_tensors() -> None:
     with PeakBytes() as peak:
         kept = torch.ones(1000)
         for _ in range(5):
-            del_me = kept * 2
-            del del_me
+            temporary = kept * 2
+            del temporary
         view = kept.view(10, 100)
     assert view.numel() == 1000
     assert (peak.peak, peak.now) == (8000, 4000)
 
 
-def test_peak_bytes_see_what_backward_keeps() -> None:
+def test_peak_bytes_include_tensors_kept_for_backward() -> None:
     with PeakBytes() as peak:
         x = torch.ones(1000, requires_grad=True)
         y = (x * 2).sin()
@@ -41,7 +41,7 @@ def test_peak_bytes_see_what_backward_keeps() -> None:
 
 
 @pytest.mark.parametrize("method", ("sds_lora", "full_ft"))
-def test_profile_prints_both_tables(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_command_prints_times_and_memory(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [f"method={method}", "model=micro", "task=gsm8k", "data.source=embedded", "threads=1"]
     assert main(["profile", *overrides, "train.batch_size=2", "--steps", "1"]) == 0
     text = capsys.readouterr().out
@@ -52,8 +52,8 @@ def test_profile_prints_both_tables(method: str, capsys: pytest.CaptureFixture[s
     assert ("  0.0 %" in adapted) == (method == "full_ft")
 
 
-def test_counting_keeps_nothing_alive() -> None:
-    """Nodes that save their own output (here: exp) must not be kept by what counted them."""
+def test_counting_saved_bytes_keeps_no_tensor_alive() -> None:
+    """The counter must not keep graph nodes alive that save their own output, such as exp."""
     x = torch.ones(1000, requires_grad=True)
     outputs = []
 

@@ -1,4 +1,4 @@
-"""Runs trained side by side see the losses that they see alone."""
+"""Runs trained side by side have the losses that they have alone."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def examples() -> list[EncodedText]:
     return [EncodedText(tuple(generator.integers(0, 40, length).tolist()), length // 2) for length in lengths]
 
 
-def member(
+def make_member(
     base: Any,
     name: str,
     seed: int,
     lr: float,
     micro_tokens: int | None = None,
     seen: list[float] | None = None,
-    again: bool = False,
+    checkpointing: bool = False,
     **keys: object,
 ) -> Member:
     model, method = with_shared_weights(base), make_method(name, **keys)
-    config = TrainConfig(lr=lr, batch_size=4, max_steps=STEPS, activation_checkpointing=again)
+    config = TrainConfig(lr=lr, batch_size=4, max_steps=STEPS, activation_checkpointing=checkpointing)
     layers = attach(model, method, seed)
     rows = examples()
     dropout = Dropout(model, seed)
@@ -60,78 +60,83 @@ def member(
 
 
 @pytest.mark.parametrize(("name", "own"), [*((name, {}) for name in LOW_RANK), ("dora", {"drop_base": True})], ids=str)
-def test_losses_are_those_of_a_run_alone(name: str, own: dict[str, object], device: str) -> None:
-    """To 1e-5; on CUDA, whose products sum in another order at each shape, to 1e-4."""
+def test_losses_side_by_side_equal_those_of_single_runs(name: str, own: dict[str, object], device: str) -> None:
+    """They agree to 1e-5, and on CUDA, where sums of products depend on the shape, to 1e-4."""
     base = tiny_model("decoder").to(device)
     keys = {"dropout": 0.1, **own}
     alone = []
     for seed, lr in RUNS:
-        single, losses = member(base, name, seed, lr, **keys), []
+        single, losses = make_member(base, name, seed, lr, **keys), []
         single.training.run(single.state, lambda report, losses=losses: losses.append(report.loss))
         alone.append(losses)
     joint: list[list[float]] = [[] for _ in RUNS]
     SideBySide(
-        base, [member(base, name, seed, lr, seen=seen, **keys) for (seed, lr), seen in zip(RUNS, joint, strict=True)]
+        base,
+        [make_member(base, name, seed, lr, seen=seen, **keys) for (seed, lr), seen in zip(RUNS, joint, strict=True)],
     ).run()
     assert np.allclose(joint, alone, rtol=1e-5 if device == "cpu" else 1e-4, atol=0)
-    assert len({tuple(losses) for losses in joint}) == len(RUNS)  # the runs do differ
+    assert len({tuple(losses) for losses in joint}) == len(RUNS)  # the runs differ from each other
 
 
 @pytest.mark.parametrize("name", LOW_RANK)
-def test_any_cut_gives_the_losses_of_one_pass(name: str) -> None:
-    """Members need not have the same number of passes."""
+def test_losses_do_not_depend_on_the_passes(name: str) -> None:
+    """The members may have different numbers of passes."""
     base, losses = tiny_model("decoder"), []
     for tokens in (None, 25):
-        group = SideBySide(base, [member(base, name, seed, lr, dropout=0.1) for seed, lr in RUNS], micro_tokens=tokens)
+        group = SideBySide(
+            base, [make_member(base, name, seed, lr, dropout=0.1) for seed, lr in RUNS], micro_tokens=tokens
+        )
         losses.append([[report.loss for report in group.step()] for _ in range(2)])
     assert np.allclose(*losses, rtol=1e-5, atol=0)
 
 
-def test_passes_in_bf16(device: str) -> None:
+def test_losses_in_bf16_are_close_to_those_of_a_single_run(device: str) -> None:
     base = tiny_model("decoder", torch.bfloat16).to(device)
-    single = member(base, "lora", 0, 1e-2, micro_tokens=20)
+    single = make_member(base, "lora", 0, 1e-2, micro_tokens=20)
     expected = [single.training.step(single.state).loss for _ in range(3)]
-    group = SideBySide(base, [member(base, "lora", seed, 1e-2) for seed in (0, 1)], micro_tokens=40)
+    group = SideBySide(base, [make_member(base, "lora", seed, 1e-2) for seed in (0, 1)], micro_tokens=40)
     assert [group.step()[0].loss for _ in range(3)] == pytest.approx(expected, rel=2e-2)
 
 
 def test_activation_checkpointing_changes_no_loss() -> None:
     base = tiny_model("decoder")
     found = []
-    for again in (False, True):
-        members = [member(base, "lora", seed, 1e-2, again=again) for seed in (0, 1)]
+    for checkpointing in (False, True):
+        members = [make_member(base, "lora", seed, 1e-2, checkpointing=checkpointing) for seed in (0, 1)]
         group = SideBySide(base, members)
         found.append([[report.loss for report in group.step()] for _ in range(3)])
-        assert any(getattr(module, "gradient_checkpointing", False) for module in group.model.modules()) == again
+        assert (
+            any(getattr(module, "gradient_checkpointing", False) for module in group.model.modules()) == checkpointing
+        )
     assert found[0] == found[1]
 
 
-def test_resumed_state_continues_alone() -> None:
-    """Half of the steps side by side, the other half alone: the run does not notice."""
+def test_member_can_continue_alone() -> None:
+    """A run with its first steps side by side and the others alone has the losses of a single run."""
     base = tiny_model("decoder")
-    single = member(base, "sds_lora", 1, 1e-2)
+    single = make_member(base, "sds_lora", 1, 1e-2)
     expected = [single.training.step(single.state).loss for _ in range(STEPS)]
-    members = [member(base, "sds_lora", seed, 1e-2) for seed in (0, 1)]
+    members = [make_member(base, "sds_lora", seed, 1e-2) for seed in (0, 1)]
     group = SideBySide(base, members)
     losses = [group.step()[1].loss for _ in range(2)]
     losses += [members[1].training.step(members[1].state).loss for _ in range(STEPS - 2)]
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
-def test_refuses_what_cannot_share_a_forward_pass() -> None:
+def test_members_at_different_steps_are_refused() -> None:
     base = tiny_model("decoder")
-    ahead = member(base, "lora", 0, 1e-2)
+    ahead = make_member(base, "lora", 0, 1e-2)
     ahead.training.step(ahead.state)
     with pytest.raises(ConfigError, match="the same steps done"):
-        SideBySide(base, [member(base, "lora", 0, 1e-2), ahead])
+        SideBySide(base, [make_member(base, "lora", 0, 1e-2), ahead])
 
 
 def test_refuses_padded_batches_and_a_head_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_model("decoder")
-    padded = member(base, "lora", 0, 1e-2)
+    padded = make_member(base, "lora", 0, 1e-2)
     padded.training.objective.padded = True  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="padded batches"):
         SideBySide(base, [padded])
     monkeypatch.setattr(CausalObjective, "trains_head", True)
     with pytest.raises(ConfigError, match="a head that trains"):
-        SideBySide(base, [member(base, "lora", 0, 1e-2)])
+        SideBySide(base, [make_member(base, "lora", 0, 1e-2)])

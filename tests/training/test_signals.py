@@ -1,4 +1,4 @@
-"""Signals: acknowledged at once, obeyed at the next look, handed on to whoever listened before."""
+"""Signals are acknowledged at once, obeyed at the next check, and then passed to the earlier handler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdsbench.core.errors import Interrupted
 from sdsbench.training.signals import StopRequest
 
 
-def test_acknowledged_at_once_and_obeyed_at_the_next_look(capfd: pytest.CaptureFixture[str]) -> None:
+def test_signal_is_acknowledged_at_once_and_obeyed_at_the_next_check(capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
         stop.raise_if_received("nothing came")
@@ -24,19 +24,19 @@ def test_acknowledged_at_once_and_obeyed_at_the_next_look(capfd: pytest.CaptureF
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_who_listened_before_hears_of_it_when_the_state_is_saved() -> None:
-    """submitit's own handler saves its job and sends it again; an outer request stops what would come next."""
-    heard: list[int] = []
-    before = signal.signal(signal.SIGUSR2, lambda number, _frame: heard.append(number))
+def test_earlier_handler_gets_the_signal_after_the_state_is_saved() -> None:
+    """submitit's handler saves its job and submits it again; an outer StopRequest stops later runs."""
+    delivered: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _frame: delivered.append(number))
     try:
         with StopRequest() as outer:
             with StopRequest():
                 os.kill(os.getpid(), signal.SIGUSR2)
-                assert heard == [] and outer.received is None
-            assert outer.received == signal.SIGUSR2 and heard == []
-        assert heard == [signal.SIGUSR2]
+                assert delivered == [] and outer.received is None
+            assert outer.received == signal.SIGUSR2 and delivered == []
+        assert delivered == [signal.SIGUSR2]
         with StopRequest():
             pass
-        assert heard == [signal.SIGUSR2], "nothing came"
+        assert delivered == [signal.SIGUSR2], "no signal came, so none is passed on"
     finally:
         signal.signal(signal.SIGUSR2, before)

@@ -1,4 +1,4 @@
-"""Meta tensors in place of a GPU's, and what stands in for 8-bit moments."""
+"""Meta tensors as stand-ins for tensors on a GPU, and the memory of 8-bit moments."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sdsbench.training.step_memory import InBackwardMemory
 from sdsbench.training.training_config import TrainConfig
 
 
-def test_values_of_meta_tensors() -> None:
-    """What is read is 1; a copy in main memory has the shape and next to no memory; both only inside."""
+def test_values_and_copies_of_meta_tensors_are_defined() -> None:
+    """In the context, values read as 1, and a copy in main memory has the shape but almost no memory."""
     before = functional.dropout, functional.scaled_dot_product_attention
     x = torch.ones(1000, 8, device="meta")
     with as_on_cuda():
@@ -31,8 +31,8 @@ def test_values_of_meta_tensors() -> None:
     assert (functional.dropout, functional.scaled_dot_product_attention) == before
 
 
-def test_results_known_from_before_have_the_same_form() -> None:
-    """Types, shapes and strides as torch gives them, the first time and from memory; in-place changes stay in place."""
+def test_cached_results_have_types_shapes_and_strides_of_torch() -> None:
+    """This holds for the first call and for cached results; in-place operations return the same tensor."""
     x, y = torch.ones(4, 6, device="meta").t(), torch.ones(6, 1, device="meta", dtype=torch.bfloat16)
     expected = (x + y, (x @ x.t()) * 2, x.to(torch.bfloat16), x > 1)
     with as_on_cuda():
@@ -47,7 +47,7 @@ def test_results_known_from_before_have_the_same_form() -> None:
 
 @pytest.mark.parametrize("heads", [2, 4])
 def test_attention_keeps_scores_only_where_cuda_would(heads: int) -> None:
-    """Grouped queries in fp32 have no kernel there; in 16 bits, or with as many keys as queries, no scores are kept."""
+    """In fp32, CUDA has no kernel for grouped queries; in 16 bits, or without grouping, no scores are kept."""
     sizes = {}
     for dtype in (torch.float32, torch.bfloat16):
         q, k = (torch.ones(1, h, 512, 16, device="meta", dtype=dtype) for h in (4, heads))
@@ -59,8 +59,8 @@ def test_attention_keeps_scores_only_where_cuda_would(heads: int) -> None:
     assert sizes[torch.bfloat16] < scores
 
 
-def test_a_tied_embedding_has_two_gradients_at_once() -> None:
-    """As on real tensors that nobody watches: the second is added to the first in place."""
+def test_tied_embedding_has_two_gradients_at_once() -> None:
+    """As with real tensors, the second gradient is added to the first in place."""
     weight = torch.nn.Parameter(torch.ones(1000, 8, device="meta"))
     with as_on_cuda(), PeakBytes("meta") as live:
         h = functional.embedding(torch.zeros(2, dtype=torch.long, device="meta"), weight)
@@ -68,7 +68,7 @@ def test_a_tied_embedding_has_two_gradients_at_once() -> None:
     assert 2 * 32000 < live.peak < 3 * 32000
 
 
-def test_dropout_keeps_a_byte_a_value() -> None:
+def test_dropout_keeps_one_byte_per_value() -> None:
     x = torch.ones(1000, device="meta", requires_grad=True)
     with as_on_cuda(), PeakBytes("meta") as live:
         y = torch.nn.Dropout(0.1)(x)
@@ -76,7 +76,7 @@ def test_dropout_keeps_a_byte_a_value() -> None:
         y.sum().backward()
 
 
-def test_bytes_of_8_bit_moments_are_those_of_torchao() -> None:
+def test_bytes_of_8_bit_moments_equal_torchaos() -> None:
     pytest.importorskip("torchao", reason="torchao is not installed: make test-full-ft")
     weights = [torch.nn.Parameter(torch.ones(n, dtype=torch.bfloat16)) for n in (2**14, 100, 5000, 4096 * 3)]
     config = TrainConfig(lr=1e-3, optimizer="adamw8bit")
@@ -95,13 +95,13 @@ def test_bytes_of_8_bit_moments_are_those_of_torchao() -> None:
     assert sum(t.numel() for t in stand_in.held) == sum(size for name, size in held.items() if name not in plain)
 
 
-def test_temporaries_of_an_8_bit_update() -> None:
+def test_temporary_bytes_of_an_8_bit_update() -> None:
     pytest.importorskip("torchao", reason="torchao is not installed: make test-full-ft")
     values = torch.nn.Parameter(torch.ones(2**18, dtype=torch.bfloat16))
     config = TrainConfig(lr=1e-3, optimizer="adamw8bit")
     optimizer = in_backward.InBackwardAdamW([Group("weights", [values], 1e-3, 0.0, "adamw8bit")], config, 0)
     (trained,) = optimizer.trained
-    for _ in range(2):  # the first makes the moments
+    for _ in range(2):  # the first update creates the moments
         values.grad = torch.ones_like(values)
         with optimizer._rounding(1, trained), PeakBytes() as peak:
             trained.update(1e-3)

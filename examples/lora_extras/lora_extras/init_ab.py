@@ -2,7 +2,7 @@
 
     A_rn ~ N(0, (gain / sqrt n)^2),   B_mr ~ N(0, (gain / sqrt m)^2),   W = W0 - s B0 A0 + s B A,   s = alpha / r
 
-The start is the base model: -s B0 A0 is applied as a constant second branch, so that W0 stays as it is in every dtype.
+Training starts at the base model: -s B0 A0 is a constant second branch, so that W0 is not rounded in any dtype.
 """
 
 from __future__ import annotations

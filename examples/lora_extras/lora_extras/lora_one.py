@@ -1,10 +1,11 @@
-"""LoRA-One (Zhang, Liu and Chen, arXiv 2502.01235, algorithm 1): LoRA that starts at the best rank-r gradient step.
+"""LoRA-One (Zhang, Liu and Chen, arXiv 2502.01235, algorithm 1): LoRA that starts with the best rank-r gradient step.
 
-With U, S, V the SVD of -dL/dW, the mean over a few training rows, and S_i scaled by S_1:
+U, S, V: the SVD of -dL/dW, averaged over a few training rows, with singular values divided by the largest:
 
     B0 = sqrt(gamma) U_r S_r^(1/2),   A0 = sqrt(gamma) S_r^(1/2) V_r^T,   W = W0 + s B A,   s = alpha / sqrt r
 
-A data-driven start: the hook `prepare` runs once before the first step. The model does not start at the base weights.
+The function `prepare` computes this start from training data, once before the first step. Training therefore does not
+start at the base weights.
 """
 
 from __future__ import annotations

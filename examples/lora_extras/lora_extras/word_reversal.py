@@ -2,7 +2,7 @@
 
     {"text": "river stone lamp", "reversed": "lamp stone river"}
 
-One scorer: the words of the answer's first line, in order.
+The only scorer, `exact`, compares the words of the answer's first line with the reversed ones, in order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ register_generator("word_reversal", f"{__name__}:rows")
 
 
 def rows(split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """`count` rows of a split: two to four words. Rows of one split may occur in another: the task tests copying."""
+    """`count` rows of a split, of two to four words each. Splits may share rows, since the task only tests copying."""
     rng = np.random.default_rng([seed, SPLITS[split]])
     made = []
     for _ in range(count):
@@ -56,6 +56,7 @@ class WordReversal(Task):
                 target=lambda row: row["reversed"],
                 scorers={"exact": exact},
                 headline="exact",
+                row_of=lambda target: {"reversed": target},
                 max_new_tokens=self.config.max_new_tokens,
                 stop=("\n",),
                 beams=self.config.beams,

@@ -187,7 +187,14 @@ def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, A
             stored = answer.get("scores", {}).get(name)
             if stored is None or not samples.holds_answer(answer):
                 continue
-            verdict = grade(str(answer.get("target", "")), str(answer.get("response", "")))
+            try:
+                verdict = grade(str(answer.get("target", "")), str(answer.get("response", "")))
+            except Exception as error:  # a scorer of a plugin, whose errors may be of any type
+                yield (
+                    f"answers to {where} cannot be graded again by {name} ({type(error).__name__}: {error}); a task "
+                    "whose scorers read other columns than answer and solution gives Generation.row_of"
+                )
+                break
             if verdict is not None and float(verdict) != float(stored):
                 wrong.append(str(answer["index"]))
             undecided += verdict is None

@@ -30,7 +30,7 @@ def reasons(claim: Claim, column: Column, cells: Sequence[TableCell]) -> list[st
     return list(dict.fromkeys(found))
 
 
-def hangs_on_truncation(claim: Claim, column: Column, cells: Sequence[TableCell], comparison: Comparison) -> str:
+def depends_on_truncation(claim: Claim, column: Column, cells: Sequence[TableCell], comparison: Comparison) -> str:
     """A reason if the claim's answer could change, had the truncated outputs been correct.
 
     Tests the worst case for a decided answer: all truncated outputs of the disfavoured side correct, those of the other

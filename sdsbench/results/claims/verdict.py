@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sdsbench.results import setting
-from sdsbench.results.claims.admissible import hangs_on_truncation, reasons
+from sdsbench.results.claims.admissible import depends_on_truncation, reasons
 from sdsbench.results.claims.claim import Claim, default_file
 from sdsbench.results.claims.decide import LEVEL, Answer, answer_at, joint_answer, needed_to_decide
 from sdsbench.results.statistics.contrasts import Comparison, concluded
@@ -22,7 +22,7 @@ from sdsbench.results.statistics.variances import Needed, Variances
 from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import TableCell, mean_cell
 from sdsbench.results.tables.contrast import contrast
-from sdsbench.results.tables.definition import Column, shown_as
+from sdsbench.results.tables.definition import Column, column_format
 from sdsbench.results.tables.runs import Run
 
 NAN = float("nan")
@@ -139,7 +139,7 @@ def _of_settings(claim: Claim, column: Column, members: Sequence[Run], label: st
             groups.append((dict(facts), [run]))
     meeting = [(facts, group, sides) for facts, group in groups if (sides := _sides(claim, column, group))]
     if meeting:
-        apart = setting.unlike([facts for facts, _, _ in meeting])
+        apart = setting.differing_facts([facts for facts, _, _ in meeting])
         words = ["".join(f", {key} {text}" for key, text in unlike.items()) for unlike in apart]
         return [
             _one(claim, column, group, *sides, label + extra)
@@ -178,7 +178,7 @@ def _one(
         _alone(cells[0], confidence) if len(cells) == 1 else contrast(column, cells[0], cells[1], confidence).comparison
     )
     refused = reasons(claim, column, cells)
-    if not refused and (truncated := hangs_on_truncation(claim, column, cells, comparison)):
+    if not refused and (truncated := depends_on_truncation(claim, column, cells, comparison)):
         refused = [truncated]
     note = ""
     if claim.test == "spread":
@@ -242,7 +242,7 @@ def _columns(claim: Claim, runs: Sequence[Run]) -> list[Column]:
     found = {(s.evaluation, s.scorer): s for run in runs for s in run.record.scores if s.headline
              and not s.retention and s.stage == "trained" and claim.evaluation in ("", s.evaluation)}  # fmt: skip
     return [
-        Column("claim", "", {}, evaluation=evaluation, scorer=scorer, **shown_as(found[evaluation, scorer]))
+        Column("claim", "", {}, evaluation=evaluation, scorer=scorer, **column_format(found[evaluation, scorer]))
         for evaluation, scorer in sorted(found)
     ]
 

@@ -75,7 +75,7 @@ def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, st
         facts.append(merged)
     return {
         (cell.row, cell.column): replace(cell, apart=apart)
-        for cell, apart in zip(valued, setting.unlike(facts), strict=True)
+        for cell, apart in zip(valued, setting.differing_facts(facts), strict=True)
         if apart
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sdsbench.methods.base import lookup
 from sdsbench.methods.targets import ALL_LINEAR, matches
 from sdsbench.models.architecture import linear_layers, shipped
 from sdsbench.results.tables.published import parameter_counts
@@ -26,7 +27,7 @@ def _parameters(model: str, method: str, rank: int | None) -> float:
 def _multiply_adds(model: str, method: str, rank: int | None) -> float:
     """Multiply-adds of one forward pass of LENGTH tokens: all linear layers with the output layer, without attention.
 
-    An unmerged adapter adds its factors: A and B at this rank (as LoRA's), and R for LoRA-XS and LoRA-SB.
+    An unmerged adapter adds its factors: A and B at this rank (as LoRA's), and R of methods that train it between them.
     """
     layers = linear_layers(shipped(model), "decoder")
     weights = sum(m * n for name, (m, n) in layers.items() if matches(name, [ALL_LINEAR]) or name == "lm_head")
@@ -34,7 +35,7 @@ def _multiply_adds(model: str, method: str, rank: int | None) -> float:
         counts = parameter_counts()
         base_rank = next(r for (m, name, r) in counts if m == model and name == "lora" and r)
         weights += counts[model, "lora", base_rank] * rank // base_rank
-        weights += counts[model, method, rank] if method in ("lora_xs", "lora_sb") else 0
+        weights += counts[model, method, rank] if lookup(method)[0].trains_between_fixed_factors else 0
     return float(LENGTH * weights)
 
 

@@ -53,7 +53,7 @@ class Column:
         return ".1f" if self.format == "score" else ".3g"
 
 
-def shown_as(score: Score) -> dict[str, Any]:
+def column_format(score: Score) -> dict[str, Any]:
     """The fields `format` and `better` of a column that shows this score."""
     return {"format": "score" if score.unit == "share" else "number", "better": score.better}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sdsbench.core import step_log
-from sdsbench.core.collection import collection_paused
 from sdsbench.core.errors import DamagedFile, Refused, Unavailable
+from sdsbench.core.garbage_collection import collection_paused
 from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import short_message, some_of

@@ -73,7 +73,7 @@ def _weights_that_change_in_backward(config: RunConfig) -> Iterator[Problem]:
 class KnownArchitecture:
     """A model's config.json, and the shapes (m, n) of its nn.Linear layers by name, without heads and poolers."""
 
-    facts: dict[str, Any]
+    config_json: dict[str, Any]
     shapes: dict[str, tuple[int, int]]
 
 
@@ -85,7 +85,7 @@ def known_architecture(model: ModelConfig) -> KnownArchitecture | None:
     known = _read(path, path.stat().st_mtime_ns, model.family)
     if model.resampled_size is None:
         return known
-    return replace(known, facts=known.facts | {"image_size": model.resampled_size})
+    return replace(known, config_json=known.config_json | {"image_size": model.resampled_size})
 
 
 def layer_shapes(model: ModelConfig) -> dict[str, tuple[int, int]] | None:
@@ -116,10 +116,15 @@ _SIZES = {
 
 @lru_cache(maxsize=32)
 def _read(path: Path, _changed: int, family: str) -> KnownArchitecture:
-    facts = model_folder.config_of(path.parent) if path.name == model_folder.CONFIG else model_folder.json_of(path)
-    layers = architecture.linear_layers(facts, family)
-    facts |= {name: facts[other] for name, others in _SIZES.items() for other in others if other in facts}
-    return KnownArchitecture(facts, {name: shape for name, shape in layers.items() if matches(name, [ALL_LINEAR])})
+    config_json = (
+        model_folder.config_of(path.parent) if path.name == model_folder.CONFIG else model_folder.json_of(path)
+    )
+    layers = architecture.linear_layers(config_json, family)
+    names = [(name, other) for name, others in _SIZES.items() for other in others]
+    config_json |= {name: config_json[other] for name, other in names if other in config_json}
+    return KnownArchitecture(
+        config_json, {name: shape for name, shape in layers.items() if matches(name, [ALL_LINEAR])}
+    )
 
 
 def _task_against_model(config: RunConfig) -> Iterator[Problem]:
@@ -142,7 +147,7 @@ def _task_against_model(config: RunConfig) -> Iterator[Problem]:
 def _image_size(model: ModelConfig) -> Iterator[Problem]:
     size = model.resampled_size
     known = known_architecture(model) if size is not None else None
-    patch = known.facts.get("patch_size") if known else None
+    patch = known.config_json.get("patch_size") if known else None
     if size is not None and isinstance(patch, int) and size % patch:
         yield Problem("model.image_size", size, f"a multiple of {patch}, the side of the model's patches")
 

@@ -56,18 +56,18 @@ INERT_ACROSS = (
         for key in ("data.name", "data.question", "data.test_share")
     ),
     Inert("train.head_lr", "the task needs no new head", _needs_no_head),
-    Inert("train.max_length", "the task is one of images", _is_vision),
+    Inert("train.max_length", "the task classifies images", _is_vision),
     Inert("data.validation_rows", "eval.split is test", lambda config: config.eval.split == "test"),
     Inert(
         "train.clip",
-        "the method takes gradients as they are",
+        "the method does not adjust gradients",
         lambda config: not methods.lookup(config.method.name)[0].adjusts_gradients(),
     ),
-    Inert("train.betas", "the method makes its own steps and no head trains", _method_steps_alone),
+    Inert("train.betas", "the method makes its own steps and no head is trained", _method_steps_alone),
     *(
         Inert(
             key,
-            "the method makes its own steps, no head trains and train.optimizer is not sgd",
+            "the method makes its own steps, no head is trained and train.optimizer is not sgd",
             lambda config: config.train.optimizer != "sgd" and _method_steps_alone(config),
         )
         for key in ("train.weight_decay", "train.decay_vectors")

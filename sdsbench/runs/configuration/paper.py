@@ -38,7 +38,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-def beside(config: RunConfig) -> Iterator[Line]:
+def comparison_lines(config: RunConfig) -> Iterator[Line]:
     """One line for each setting in `protocol.paper`; entries that list several settings are split."""
     for key, value in leaves(config.protocol.paper):
         keys, values = re.split(r", | x ", key), re.split(r", | x ", re.sub(r" \(.*?\)", "", text(value)))

@@ -32,26 +32,26 @@ class ProtocolConfig(Section):
     Of this section, only `name` enters a run's id. Its values count in the sections that copy them.
     """
 
-    name: str = Field(description="the protocol, as tables call it")
+    name: str = Field(description="the protocol's name in tables")
     source: Annotated[str, INERT] = Field(description="the paper")
-    rank: Annotated[int, INERT] = Field(description="what method.rank takes over")
-    alpha: Annotated[float | str, INERT] = Field(description="what method.alpha takes over: a number, or r, 2r ...")
-    dropout: Annotated[float, INERT] = Field(description="what method.dropout takes over")
-    targets: Annotated[list[str], INERT] = Field(description="what method.targets takes over")
-    lr: Annotated[float, INERT] = Field(description="what train.lr takes over")
+    rank: Annotated[int, INERT] = Field(description="default of method.rank")
+    alpha: Annotated[float | str, INERT] = Field(description="default of method.alpha: a number, or r, 2r ...")
+    dropout: Annotated[float, INERT] = Field(description="default of method.dropout")
+    targets: Annotated[list[str], INERT] = Field(description="default of method.targets")
+    lr: Annotated[float, INERT] = Field(description="default of train.lr")
     variant: Annotated[Literal["paper", "code"], INERT] = Field(
-        "paper", description="which to follow where the paper and its authors' code differ: variant=code sets it"
+        "paper", description="source to follow where the paper and its authors' code differ; set by variant=code"
     )
     variants: Annotated[list[Literal["paper", "code"]], INERT] = Field(
-        ["paper", "code"], description="the variants that the protocol has"
+        ["paper", "code"], description="the variants of the protocol"
     )
     seeds: Annotated[list[int], INERT] = Field([0, 1, 2], description="the seeds that a sweep of the protocol runs")
     paper: Annotated[dict[str, Any], INERT] = Field({}, description="the paper's own table of its settings, in words")
     code: Annotated[dict[str, Any], INERT] = Field(
-        {}, description="what the authors' code does, where it says more or something else, with its source line"
+        {}, description="settings of the authors' code that the paper lacks or contradicts, with the source line"
     )
     ours: Annotated[dict[str, Any], INERT] = Field(
-        {}, description="what this project does otherwise than both, or does not offer"
+        {}, description="settings in which this project differs from both, or that it does not offer"
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -86,18 +86,20 @@ class RunConfig(Section):
         Accepts("null, or the 16 hexadecimal digits of a finished run in output_root, quoted where they are a number"),
     ] = Field(
         None,
-        description="run whose trained tensors this one starts from, but those of a head's label layer; null: the base "
-        "model and the method's own start",
+        description="run whose trained tensors, except a head's label layer, this run starts from; null: the base "
+        "model and the method's own initial values",
     )
-    seed: Seed = Field(0, description="what the three seeds follow; tables pair runs by it")
-    device: Annotated[Literal["auto", "cpu", "cuda"], COSTS] = Field("auto", description="where tensors live")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute type")
+    seed: Seed = Field(0, description="default of the three seeds; tables pair runs by it")
+    device: Annotated[Literal["auto", "cpu", "cuda"], COSTS] = Field("auto", description="device of the tensors")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="number format of computation")
     threads: Annotated[int, COSTS] = Field(
-        0, ge=0, le=4096, description="CPU threads; 0: the cores that the process may use"
+        0, ge=0, le=4096, description="CPU threads; 0: as many as the cores that the process may use"
     )
-    output_root: Annotated[PathText, PLACES] = Field("results/runs", description="folder of the runs' folders")
+    output_root: Annotated[PathText, PLACES] = Field(
+        "results/runs", description="folder that contains the runs' folders"
+    )
     force: Annotated[bool, PLACES] = Field(
-        False, description="run again although a finished record exists; it is set aside"
+        False, description="run again even if there is a finished record, which is set aside"
     )
     plugins: Annotated[list[str], PLACES] = Field(
         [], description="modules of your own that register methods, tasks, models (docs/plugins.md)"

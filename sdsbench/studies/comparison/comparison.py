@@ -36,7 +36,7 @@ from sdsbench.studies.comparison.recommendation import Recommendation, recommend
 from sdsbench.sweeps import plan as plans
 from sdsbench.sweeps.blocks import TUNING_SEEDS, Tune, define
 from sdsbench.sweeps.freeze import freeze
-from sdsbench.sweeps.here import run_here
+from sdsbench.sweeps.local_sweep import run_locally
 from sdsbench.sweeps.states import root_of
 
 RESULTS = Path("results/comparisons")
@@ -132,7 +132,7 @@ def compare(
         )
         return None
     try:
-        run_here(plan, {}, workers, None, deaths=5)
+        run_locally(plan, {}, workers, None, deaths=5)
     except TrainingFailed as error:  # diverged runs do not prevent an answer
         print_wrapped(f"note: {error}")
     return _answer(plan, question, RESULTS / called)

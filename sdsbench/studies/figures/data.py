@@ -137,7 +137,7 @@ def _probe_rows(run_id: str, folder: Path, damaged: dict[str, str]) -> Iterator[
         if not (step.isdecimal() and len(step) < 12):
             continue
         try:
-            rows = samples.read_looks(path)
+            rows = samples.read_probes(path)
         except DamagedFile as error:
             damaged[str(path)] = shown(str(error))
             continue

@@ -1,6 +1,6 @@
 """The least loss that a method can reach on a problem (its floor); excess loss is measured from there.
 
-With C = (weight X^T X)^1/2 and the least-squares solution W_ls:  loss(W) = loss(W_ls) + 1/2 |(W - W_ls) C|^2, so a
+With C = (weight X^T X)^1/2 and the least-squares solution W_ls:  loss(W) = loss(W_ls) + 1/2 |(W - W_ls) C|^2, so
 the best update of rank r follows from the SVD of (W_ls - W_base) C (Eckart-Young), that for fixed A and B of B R A from
 a projection.
 """
@@ -32,13 +32,13 @@ def adapter_floor(problem: LinearProblem, layer: AdaptedLinear) -> float:
     missing_mn = _least_squares(problem) - layer.weight.detach()
     root_nn = _metric_root(problem)
     wanted_mn = missing_mn @ root_nn
-    if "R" in dict(layer.named_parameters()):
+    if layer.method.trains_between_fixed_factors:
         q_mr = torch.linalg.qr(layer.B)[0]
         q_nr = torch.linalg.qr((layer.A @ root_nn).T)[0]
         kept_mn = q_mr @ (q_mr.T @ wanted_mn @ q_nr) @ q_nr.T
         return dense_floor(problem) + 0.5 * float((wanted_mn - kept_mn).square().sum())
-    width = layer.A.shape[0] * (2 if hasattr(layer, "Q_A") else 1)
-    return dense_floor(problem) + 0.5 * float(torch.linalg.svdvals(wanted_mn)[width:].square().sum())
+    rank = layer.method.largest_update_rank()
+    return dense_floor(problem) + 0.5 * float(torch.linalg.svdvals(wanted_mn)[rank:].square().sum())
 
 
 def _least_squares(problem: LinearProblem) -> Tensor:

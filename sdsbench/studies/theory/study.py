@@ -10,14 +10,13 @@ import numpy as np
 
 from sdsbench.core.errors import Problem
 from sdsbench.core.grouped import grouped
-from sdsbench.methods.base import MethodConfig, lookup
+from sdsbench.methods.base import METHODS, LowRankConfig, MethodConfig, lookup
 from sdsbench.results.statistics.intervals import Interval, t_interval
 from sdsbench.studies.theory.descent import Curves, descend
 from sdsbench.studies.theory.problems import Setting, make
 from sdsbench.studies.theory.rates import asymptotic_rate, clipped, exponent, score
 from sdsbench.training.training_config import OPTIMIZERS, OptimizerName, TrainConfig
 
-STUDIED = ("full_ft", "lora", "rslora", "pissa", "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
 SCHEDULES: dict[OptimizerName, Literal["constant", "cosine"]] = {
     "sgd": "constant",
     "momentum": "constant",
@@ -48,10 +47,12 @@ class Grid:
             yield from Setting(kind=kind, m=self.setting.m, n=self.setting.n, rank=self.setting.rank).problems()
         for condition in self.conditions:
             yield from Setting(condition=condition, noise=self.setting.noise).problems()
-        for key, found, known in (("method", self.methods, STUDIED), ("optimizer", self.optimizers, OPTIMIZERS)):
-            for name in found:
-                if name not in known:
-                    yield Problem(key, name, ", ".join(known))
+        for name in self.methods:
+            if not (name in METHODS.names() and _describes_a_layer(name)):
+                yield Problem("method", name, ", ".join(filter(_describes_a_layer, METHODS.names())))
+        for optimizer in self.optimizers:
+            if optimizer not in OPTIMIZERS:
+                yield Problem("optimizer", optimizer, ", ".join(OPTIMIZERS))
         for rate in self.learning_rates:
             if not rate > 0:
                 yield Problem("rates", rate, "numbers above 0")
@@ -64,7 +65,17 @@ class Grid:
 
 FULL = Grid(
     kinds=("factorisation", "regression"),
-    methods=STUDIED,
+    methods=(
+        "full_ft",
+        "lora",
+        "rslora",
+        "pissa",
+        "lora_pro",
+        "preconditioned_lora",
+        "lora_xs",
+        "lora_sb",
+        "sds_lora",
+    ),
     optimizers=("sgd", "momentum", "adamw"),
     conditions=(1.0, 10.0, 100.0, 1000.0, 10000.0),
     learning_rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
@@ -126,17 +137,20 @@ def exponents(cells: list[TheoryCell]) -> dict[tuple[str, str, str], Interval]:
 
 
 def method_config(name: str, rank: int, refresh: str = "author") -> MethodConfig:
-    """The MethodConfig for a method: exact SVD, alpha = rank (s = 1, or sqrt(r) if the method has alpha / sqrt(r))."""
-    keys: dict[str, Any] = {"name": name}
-    if name != "full_ft":
-        keys |= {"rank": rank, "alpha": 1.0 if name == "lora_sb" else float(rank)}
-    if name in ("pissa", "lora_xs"):
-        keys["svd"] = "exact"
-    if name == "lora_sb":
-        keys |= {"svd": "exact", "eta": "paper"}
-    if name == "sds_lora":
-        keys["refresh"] = refresh
-    return lookup(name)[1](**keys)
+    """A method's configuration in this study: exact decompositions, a scale of 1 (sqrt(r) for alpha / sqrt(r)).
+
+    Each setting applies to the methods whose configuration has that key; with `eta` there, alpha is the scale itself.
+    """
+    config = lookup(name)[1]
+    alpha = 1.0 if "eta" in config.model_fields else float(rank)
+    settings: dict[str, Any] = {"rank": rank, "alpha": alpha, "svd": "exact", "eta": "paper", "refresh": refresh}
+    return config(name=name, **{key: value for key, value in settings.items() if key in config.model_fields})
+
+
+def _describes_a_layer(name: str) -> bool:
+    """Whether a method can be studied on a single layer: it adapts layers of this package, or trains the weight."""
+    method, config = lookup(name)
+    return issubclass(config, LowRankConfig) or method.trains_base
 
 
 def _cells(grid: Grid, kind: str, optimizer: OptimizerName, name: str) -> list[TheoryCell]:

@@ -1,7 +1,7 @@
 r"""Graders of MATH: (gold answer, generated text) -> correct, wrong, or None: undecided (see sdsbench.tasks.symbolic).
 
-Gold answers are what the last box of a solution holds. No text raises. Six are other projects' programs, rewritten here
-and held to their verdicts by tests; `fixed` is this project's own and the one to rank by.
+A gold answer is the content of the last \boxed{} of a solution. No text raises an error. Six graders reimplement other
+projects' programs, and tests compare their verdicts with the originals; `fixed` is this project's own and ranks runs.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from sdsbench.tasks.symbolic import Verdict
 
 ANSWER_MARK = "The answer is: "
 LONGEST_ANSWER = 400
-"""Characters; no gold answer of MATH has half as many: for `fixed`, a longer text is no answer, given or gold."""
+"""Characters. `fixed` counts longer answers, given or gold, as wrong; no gold answer of MATH has half as many."""
 LONGEST_LINE = 10_000
-"""Characters; `minerva` leaves a longer answer undecided: the time of its normal form grows with the square of them."""
+"""Characters. `minerva` leaves longer answers undecided, as the time of its normal form grows with their square."""
 
 
 def paper(gold: str, text: str) -> Verdict:
     """LoRA-SB's MATH_eval.py (2411.19557) with sympy's LaTeX parser, that is with antlr installed.
 
-    Its flaws are kept: an answer, or a gold answer, that makes the normal form raise counts as correct ("x/2" for 7);
-    numbers within 1e-4 of the gold answer, also times or divided by 100; other expressions within 1e-3.
+    Its flaws are kept. It counts as correct: any answer if its normal form, or that of the gold answer, raises an error
+    ("x/2" for 7); numbers within 1e-4 of the gold answer, of its hundredth or of a hundred times it; other expressions
+    within 1e-3.
     """
     answer = marked_answer(text)
     return False if answer is None else lora_sb.equivalent(gold, answer, "lora_sb")
 
 
 def paper_no_antlr(gold: str, text: str) -> Verdict:
-    """The same program as its requirements install it: without antlr, so that sympy reads no LaTeX."""
+    """The same program with the packages of its requirements: without antlr, so that sympy parses no LaTeX."""
     answer = marked_answer(text)
     return False if answer is None else lora_sb.equivalent(gold, answer, "lora_sb_no_antlr")
 
 
 def metamath(gold: str, text: str) -> bool:
-    """MetaMath's eval_math.py (2309.12284): equal normal forms; where one raises, equal texts."""
+    """MetaMath's eval_math.py (2309.12284): equal normal forms, or equal texts if a normal form raises an error."""
     answer = marked_answer(text)
     if answer is None:
         return False
@@ -51,9 +52,9 @@ def metamath(gold: str, text: str) -> bool:
 
 
 def minerva(gold: str, text: str) -> Verdict:
-    """lm-eval's exact_match of minerva_math: its own sentence around the answer, its normal form, sympy's LaTeX.
+    """lm-eval's exact_match of minerva_math: the answer from a fixed sentence, normalised, compared by sympy's LaTeX.
 
-    An answer that sympy cannot read, an interval say, is wrong even where it is the gold answer.
+    An answer that sympy cannot parse, such as an interval, is wrong even if it equals the gold answer.
     """
     answer = minerva_form.final_answer(text)
     if answer == minerva_form.INVALID:
@@ -69,7 +70,7 @@ def math_verify(gold: str, text: str) -> Verdict:
 
 
 def math_verify_marked(gold: str, text: str) -> Verdict:
-    """math-verify on what follows the last mark; a text without the mark is wrong."""
+    """math-verify on the text after the last ANSWER_MARK; a text without the mark is wrong."""
     answer = marked_answer(text)
     if answer is None or answer == gold:
         return answer is not None
@@ -102,6 +103,6 @@ GRADERS: dict[str, Callable[[str, str], Verdict]] = {
 
 
 def marked_answer(text: str) -> str | None:
-    """What follows the last mark, up to the end of its sentence; None without the mark."""
+    """The text after the last ANSWER_MARK, up to the end of its sentence; None without the mark."""
     after = after_last_mark(text, ANSWER_MARK)
     return None if after is None else after.split(".\n")[0].strip().removesuffix(".").strip()

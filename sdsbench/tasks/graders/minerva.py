@@ -1,8 +1,8 @@
 r"""Minerva's extraction and normal form of a MATH answer (Lewkowycz et al. 2022, 2206.14858, appendix D), as lm-eval
 uses it.
 
-The answer stands between two fixed sentences; its normal form drops units, articles and formatting by plain removal of
-words, so that "\left" loses its "ft". lm-eval 0.4.13 leaves commands intact and counts identical texts as equal; the
+The answer is between two fixed sentences. The normal form removes units, articles and formatting wherever their letters
+occur, so that "\left" loses its "ft". lm-eval 0.4.13 leaves commands intact and counts identical texts as equal; the
 verdicts here are those of the commit that tests/tasks/authors/README.md names.
 """
 
@@ -63,20 +63,20 @@ _UNWRAPPED = (
 
 
 def final_answer(text: str) -> str:
-    """What stands between the two sentences in one line, the first time, without the character before " I hope".
+    """The text between the two sentences in the first line that has both, without the character before " I hope".
 
     Found without a regular expression, whose time grows with the square of a text that repeats the first sentence.
     """
     for line in (text + LAST_WORDS).split("\n"):
         _, first, after = line.partition(FIRST_WORDS)
         end = after.find(f" {LAST_WORDS}"[:-1], 1) if first else -1
-        if end > 0 and len(after) > end + len(LAST_WORDS):  # any character in the place of the full stop
+        if end > 0 and len(after) > end + len(LAST_WORDS):  # any character may replace the final full stop
             return after[: end - 1].strip()
     return INVALID
 
 
 def normal_form(answer: str) -> str:
-    """The answer without units and formatting; no text raises."""
+    """The answer without units and formatting; no text raises an error."""
     answer = answer.split("=")[-1]
     for old, new in _REPLACED.items():
         answer = answer.replace(old, new)

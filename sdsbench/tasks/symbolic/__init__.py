@@ -35,7 +35,7 @@ WALL_SECONDS = 900.0
 """Wall-clock limit, only for a helper that hangs without computing; normally the limit on CPU time applies."""
 
 LONGEST = 100_000
-"""Characters of a text: more than a model writes. Far longer ones take a library to its limit, each for itself."""
+"""Characters of a text, more than a model writes. Every far longer text would take a library up to its limit."""
 
 _patience = 1.0
 

@@ -1,4 +1,4 @@
-"""Two seeds of one small run and the bundle of them, made once."""
+"""Two small runs that differ in their seed, and a bundle of them, made once per session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN = [*WORDS, "method=sds_lora", "train.max_steps=4", "eval.limit=4", "task.max
 
 @pytest.fixture(scope="session")
 def bundled_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two finished runs that differ in their seed."""
+    """A folder with the two finished runs."""
     root = tmp_path_factory.mktemp("bundled") / "runs"
     for seed in (0, 1):
         execute(compose_run([*RUN, f"seed={seed}", f"output_root={root}"]), QUIET)

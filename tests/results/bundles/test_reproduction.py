@@ -1,4 +1,4 @@
-"""A bundle's runs trained again from another folder: what is said of each, and how the command ends."""
+"""Training a bundle's runs again from another folder: the answer for each run, and the command's exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.results.bundles.tools import contents, edit_json, pack, reseal
 from tests.results.tables.fixtures import make_record, write_run
 
 
-def test_reproduced_from_another_folder_bitwise_and_resumed(
+def test_reproduction_from_another_folder_is_bitwise_the_same_and_resumes(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -47,7 +47,7 @@ def test_reproduced_from_another_folder_bitwise_and_resumed(
 
 @pytest.fixture
 def pair(bundle: Path, bundled_runs: Path, tmp_path: Path) -> tuple[Found, Found, list[Record]]:
-    """A run of the bundle, a copy of it that a test changes, and the finished runs of the bundle."""
+    """A run of the bundle, a copy of it that a test may change, and the bundle's finished runs."""
     found, _ = read_all(bundle)
     theirs = found[0]
     folder = tmp_path / "runs" / theirs.record.run_id
@@ -55,19 +55,19 @@ def pair(bundle: Path, bundled_runs: Path, tmp_path: Path) -> tuple[Found, Found
     return theirs, Found(folder, read_record(folder / "record.json"), "here"), [one.record for one in found]
 
 
-def _again(ours: Found, **changes: Any) -> Found:
+def _rewritten(ours: Found, **changes: Any) -> Found:
     record = write_record(ours.folder, ours.record.model_copy(update=changes))
     return Found(ours.folder, record, "here")
 
 
-def _answers(ours: Found, change: Any) -> None:
+def _edit_answers(ours: Found, change: Any) -> None:
     path = samples.path_of(ours.folder, "gsm8k", "trained")
     rows = samples.read(path)
     change(rows)
     samples.write(path, rows)
 
 
-def _losses(ours: Found, by: float) -> None:
+def _shift_losses(ours: Found, by: float) -> None:
     path = ours.folder / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
@@ -76,12 +76,12 @@ def _losses(ours: Found, by: float) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _scored(ours: Found, value: float) -> Found:
+def _with_score(ours: Found, value: float) -> Found:
     scores = [score.model_copy(update={"value": value}) for score in ours.record.scores]
-    return _again(ours, scores=scores)
+    return _rewritten(ours, scores=scores)
 
 
-def test_a_copy_is_bitwise_the_same(pair: tuple[Found, Found, list[Record]]) -> None:
+def test_copy_is_bitwise_the_same(pair: tuple[Found, Found, list[Record]]) -> None:
     assert compared(*pair, None).answer == "bitwise the same"
 
 
@@ -92,16 +92,18 @@ def test_other_tensors_are_not_bitwise_the_same(pair: tuple[Found, Found, list[R
     assert compared(theirs, ours, siblings, "0" * 64).answer == "the same answers"
 
 
-def test_losses_apart_and_words_apart_are_the_same_answers(pair: tuple[Found, Found, list[Record]]) -> None:
+def test_other_losses_and_wording_with_equal_verdicts_are_the_same_answers(
+    pair: tuple[Found, Found, list[Record]],
+) -> None:
     theirs, ours, siblings = pair
-    _losses(ours, 2e-4)
-    _answers(ours, lambda rows: rows[0].update(response="put otherwise"))
+    _shift_losses(ours, 2e-4)
+    _edit_answers(ours, lambda rows: rows[0].update(response="put otherwise"))
     provenance = ours.record.provenance
     assert provenance is not None
     packages = {**provenance.packages, "torch": "2.14.0"}
     result = compared(
         theirs,
-        _again(ours, provenance=provenance.model_copy(update={"threads": 2, "packages": packages})),
+        _rewritten(ours, provenance=provenance.model_copy(update={"threads": 2, "packages": packages})),
         siblings,
         None,
     )
@@ -111,31 +113,31 @@ def test_losses_apart_and_words_apart_are_the_same_answers(pair: tuple[Found, Fo
     assert any(line.startswith("torch: 2.13.0") and line.endswith("here 2.14.0") for line in result.made_otherwise)
 
 
-def test_within_the_spread_of_seeds_and_beyond(pair: tuple[Found, Found, list[Record]]) -> None:
-    """Seeds at 0 and 25: two runs lie within 12.7 x 17.7 x 1.41 points, so 25 is within; equal seeds allow nothing."""
+def test_score_differences_are_compared_with_the_spread_of_seeds(pair: tuple[Found, Found, list[Record]]) -> None:
+    """Seeds that score 0 and 25 allow a difference of 12.7 x 17.7 x 1.41 points, hence 25; equal seeds allow none."""
     theirs, ours, siblings = pair
     spread = [record.model_copy(deep=True) for record in siblings]
     for score in spread[1].scores:
         score.value = 0.25
-    _answers(ours, lambda rows: rows[0]["scores"].update(flexible=1.0))
+    _edit_answers(ours, lambda rows: rows[0]["scores"].update(flexible=1.0))
 
-    def of(value: float, known: list[Record]) -> ReproducedRun:
-        return compared(theirs, _scored(ours, value), known, None)
+    def compared_at(value: float, known: list[Record]) -> ReproducedRun:
+        return compared(theirs, _with_score(ours, value), known, None)
 
-    within = of(0.25, spread)
+    within = compared_at(0.25, spread)
     assert (within.answer, within.exit_code) == ("within the spread", 11)
     assert within.differences[0].half_width == pytest.approx(12.7062 * 0.176777 * 2**0.5, rel=1e-4)
     assert [question.index for question in within.other_verdicts] == [0]
-    apart = of(0.25, siblings)
+    apart = compared_at(0.25, siblings)
     assert (apart.answer, apart.exit_code) == ("different", 12)
-    alone = of(0.25, siblings[:1])
+    alone = compared_at(0.25, siblings[:1])
     assert alone.answer == "different" and "the spread is not known" in str(alone.differences[0])
 
 
-def test_a_run_that_cannot_be_trained_here_stops_no_other(
+def test_run_that_cannot_be_trained_stops_no_other(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One run has a model that is not here; the other is trained. The command ends with the error's code."""
+    """One run's model is missing; the other run is trained, and the command exits with the code of the error."""
     files = contents(bundle)
     name = min(key for key in files if key.endswith("record.json"))
     tree = json.loads(files[name])
@@ -159,7 +161,7 @@ def test_a_run_that_cannot_be_trained_here_stops_no_other(
     assert "2 run(s): 1 not reproduced, 1 bitwise the same" in text and "model.location" in text
 
 
-def test_plugins_of_a_bundle_are_imported_only_where_the_user_says_so(tmp_path: Path) -> None:
+def test_plugins_of_a_bundle_are_imported_only_on_request(tmp_path: Path) -> None:
     record = make_record("lora", 0, {"gsm8k": 0.5})
     assert record.provenance is not None
     record.provenance.code["plugin:somebodys_code"] = "0" * 64
@@ -168,7 +170,7 @@ def test_plugins_of_a_bundle_are_imported_only_where_the_user_says_so(tmp_path: 
         configuration(record, LocalSettings(tmp_path, {}))
 
 
-def test_placing_keys_of_a_bundle_are_not_followed(bundle: Path, tmp_path: Path) -> None:
+def test_local_settings_replace_the_placing_keys_of_a_bundle(bundle: Path, tmp_path: Path) -> None:
     files = contents(bundle)
     edit_json(
         "record.json",
@@ -185,7 +187,7 @@ def test_placing_keys_of_a_bundle_are_not_followed(bundle: Path, tmp_path: Path)
     assert (config.plugins, config.threads) == ([], 2)
 
 
-def test_a_sample_goes_round_the_methods_and_is_the_same_for_everybody(tmp_path: Path) -> None:
+def test_sample_covers_the_methods_and_depends_only_on_the_bundle(tmp_path: Path) -> None:
     for method in ("lora", "dora", "pissa"):
         for seed in range(4):
             config = {
@@ -207,8 +209,8 @@ def test_a_sample_goes_round_the_methods_and_is_the_same_for_everybody(tmp_path:
 
 
 @pytest.mark.slow
-def test_another_thread_count_gives_the_same_answers(bundle: Path, tmp_path: Path) -> None:
-    """Another order of the sums in a matrix product: losses move in their last digits, verdicts do not."""
+def test_other_thread_count_gives_the_same_answers(bundle: Path, tmp_path: Path) -> None:
+    """Another order of the sums in a matrix product changes the last digits of losses, but no verdict."""
     code = main(["reproduce", str(bundle), "threads=2", "-o", str(tmp_path)])
     results = json.loads((tmp_path / "reproduction.json").read_text())
     assert code in (0, 10)

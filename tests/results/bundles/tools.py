@@ -1,4 +1,4 @@
-"""Bundles as dictionaries of their files, so that a test can change one thing and pack the rest again."""
+"""Bundles as dictionaries of their files, so that a test can change one file and pack the bundle again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pack(path: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def reseal(files: Files) -> Files:
-    """The files with a manifest and checksums of records that fit them: what somebody does who knows the format."""
+    """Update the manifest and the checksums of records to fit the files, as an author of forged files would."""
     for name, content in files.items():
         if name.endswith("/record.json"):
             tree = json.loads(content)
@@ -52,7 +52,7 @@ def reseal(files: Files) -> Files:
 
 
 def edit_json(name: str, change: Callable[[Any], Any]) -> Callable[[Files], None]:
-    """Change the JSON of the first file whose name ends so."""
+    """An edit that changes the JSON of the first file whose name ends with `name`."""
 
     def edit(files: Files) -> None:
         key = next(key for key in sorted(files) if key.endswith(name))
@@ -64,7 +64,7 @@ def edit_json(name: str, change: Callable[[Any], Any]) -> Callable[[Files], None
 
 
 def edit_lines(name: str, change: Callable[[list[dict[str, Any]]], Any]) -> Callable[[Files], None]:
-    """Change the lines of the first JSONL file whose name ends so, packed by Zstandard or not."""
+    """An edit that changes the lines of the first JSONL file whose name ends with `name`, compressed or not."""
 
     def edit(files: Files) -> None:
         key = next(key for key in sorted(files) if key.endswith(name))

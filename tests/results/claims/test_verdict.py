@@ -1,4 +1,4 @@
-"""Claims against runs made by hand: each answer reached, contexts kept apart, numbers named."""
+"""Claims judged on hand-made runs: every answer is reached, contexts are kept apart, and numbers are named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.results.tables.fixtures import make_record, make_samples, tuned, writ
 SAME = ["model", "task", "rank", "data_source"]
 
 
-def claim(**changes: object) -> Claim:
+def make_claim(**changes: object) -> Claim:
     plain = {
         "id": "c",
         "paper": "p",
@@ -37,11 +37,11 @@ def claim(**changes: object) -> Claim:
     return Claim.model_validate({**plain, **changes})
 
 
-def verdict(root: Path, tested: Claim) -> Verdict:
+def verdict_on(root: Path, tested: Claim) -> Verdict:
     return judge(tested, load(root)[0], root)
 
 
-def write(root: Path, method: str, values: list[float], **options: object) -> None:
+def write_runs(root: Path, method: str, values: list[float], **options: object) -> None:
     for seed, value in enumerate(values):
         write_run(root, make_record(method, seed, {"gsm8k": value}, **options))  # type: ignore[arg-type]
 
@@ -64,67 +64,67 @@ def write(root: Path, method: str, values: list[float], **options: object) -> No
         ("higher", math.nan, math.nan, 0, "undecided"),
     ],
 )
-def test_decide(test: str, low: float, high: float, margin: float, answer: str) -> None:
+def test_interval_and_margin_decide_the_answer(test: str, low: float, high: float, margin: float, answer: str) -> None:
     assert decide(test, low, high, margin) == answer
 
 
-def over_seeds(mean: float, deviation: float = 1.0, seeds: int = 3) -> contrasts.Comparison:
+def comparison_of(mean: float, deviation: float = 1.0, seeds: int = 3) -> contrasts.Comparison:
     return contrasts.concluded("t", mean, variances.Variances(deviation**2 / seeds, seeds - 1), seeds)
 
 
-def test_all_contexts_must_agree_and_one_clear_contradiction_is_enough() -> None:
-    clear, against, open_ = over_seeds(9.0), over_seeds(-30.0), over_seeds(0.5)
+def test_all_contexts_must_agree_or_one_must_clearly_contradict() -> None:
+    clear, against, open_ = comparison_of(9.0), comparison_of(-30.0), comparison_of(0.5)
     assert joint_answer("higher", 0.0, [clear, clear]) == "reproduced"
     assert joint_answer("higher", 0.0, [clear, open_]) == "undecided"
     assert joint_answer("higher", 0.0, [clear, open_, against]) == "contradicted"
     assert joint_answer("higher", 0.0, []) == "undecided"
 
 
-def test_a_contradiction_among_many_contexts_must_be_clear_at_their_number() -> None:
-    """-2.6 +- 2.48 contradicts alone, not as one of thirty."""
-    against = over_seeds(-2.6)
+def test_contradiction_is_corrected_for_the_number_of_contexts() -> None:
+    """A difference of -2.6 +- 2.48 contradicts a claim alone, but not as one of thirty contexts."""
+    against = comparison_of(-2.6)
     assert joint_answer("higher", 0.0, [against]) == "contradicted"
-    assert joint_answer("higher", 0.0, [against, *[over_seeds(0.1)] * 29]) == "undecided"
+    assert joint_answer("higher", 0.0, [against, *[comparison_of(0.1)] * 29]) == "undecided"
 
 
-def test_what_would_decide() -> None:
-    def further(test: str, mean: float, margin: float, seeds: int) -> int | None:
-        return needed_to_decide(test, over_seeds(mean, 1.0, seeds), margin).seeds
+def test_number_of_seeds_that_would_decide() -> None:
+    def seeds_needed(test: str, mean: float, margin: float, seeds: int) -> int | None:
+        return needed_to_decide(test, comparison_of(mean, 1.0, seeds), margin).seeds
 
-    assert further("higher", 0.5, 0.0, 3) == 34
-    assert further("higher", 0.0, 0.0, 3) is None
-    assert further("within", 0.5, 1.0, 4) == 34
+    assert seeds_needed("higher", 0.5, 0.0, 3) == 34
+    assert seeds_needed("higher", 0.0, 0.0, 3) is None
+    assert seeds_needed("within", 0.5, 1.0, 4) == 34
 
 
 @pytest.mark.parametrize(
     "ours, answer",
     [([0.60, 0.61, 0.62], "reproduced"), ([0.40, 0.41, 0.42], "contradicted"), ([0.50, 0.57, 0.51], "undecided")],
 )
-def test_answers_from_runs(tmp_path: Path, ours: list[float], answer: str) -> None:
-    write(tmp_path, "lora", [0.50, 0.51, 0.53])
-    write(tmp_path, "sds_lora", ours)
-    result = verdict(tmp_path, claim())
+def test_answer_and_needed_seeds_follow_from_the_runs(tmp_path: Path, ours: list[float], answer: str) -> None:
+    write_runs(tmp_path, "lora", [0.50, 0.51, 0.53])
+    write_runs(tmp_path, "sds_lora", ours)
+    result = verdict_on(tmp_path, make_claim())
     finding = result.findings[0]
     assert result.answer == finding.answer == answer
     assert finding.comparison.difference == pytest.approx(100 * (np.mean(ours) - np.mean([0.50, 0.51, 0.53])))
     assert len(finding.runs) == 6 and finding.comparison.seeds == 3
-    assert f"runs {', '.join(finding.runs[:3])} and 3 more\n" in markdown([result]), "a text names three of them"
-    assert result.plain()["findings"][0]["runs"] == list(finding.runs), "the machine-readable form all"
+    assert f"runs {', '.join(finding.runs[:3])} and 3 more\n" in markdown([result]), "the text names three of the runs"
+    assert result.plain()["findings"][0]["runs"] == list(finding.runs), "the machine-readable form names all of them"
     assert (finding.needed.seeds is not None and finding.needed.seeds > 3) == (answer == "undecided")
-    asked = f"about {(finding.needed.seeds or 0) - 3} more seeds a side would decide"
-    assert (asked in markdown([result])) == (answer == "undecided")
+    advice = f"about {(finding.needed.seeds or 0) - 3} more seeds a side would decide"
+    assert (advice in markdown([result])) == (answer == "undecided")
 
 
-def test_contexts_and_settings_are_kept_apart(tmp_path: Path) -> None:
+def test_runs_outside_the_claims_setting_are_judged_apart(tmp_path: Path) -> None:
     for source, ours in (("embedded", [0.60, 0.61, 0.62]), ("local", [0.40, 0.41, 0.42])):
-        write(tmp_path, "lora", [0.50, 0.51, 0.53], source=source)
-        write(tmp_path, "sds_lora", ours, source=source)
-    result = verdict(tmp_path, claim(setting={"data_source": ["local"]}))
+        write_runs(tmp_path, "lora", [0.50, 0.51, 0.53], source=source)
+        write_runs(tmp_path, "sds_lora", ours, source=source)
+    result = verdict_on(tmp_path, make_claim(setting={"data_source": ["local"]}))
     assert result.answer == "contradicted" and result.elsewhere == "reproduced"
-    assert verdict(tmp_path, claim(setting={"model": ["llama3_8b"]})).answer == "undecided"
+    assert verdict_on(tmp_path, make_claim(setting={"model": ["llama3_8b"]})).answer == "undecided"
 
 
-def test_answers_to_questions_are_used(tmp_path: Path) -> None:
+def test_test_uses_the_answers_to_single_questions(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for method, skill in (("lora", 0.4), ("sds_lora", 0.7)):
         for seed in range(4):
@@ -132,14 +132,14 @@ def test_answers_to_questions_are_used(tmp_path: Path) -> None:
             write_run(
                 tmp_path, make_record(method, seed, {"gsm8k": float(right.mean())}), {"gsm8k": make_samples(right)}
             )
-    finding = verdict(tmp_path, claim()).findings[0]
+    finding = verdict_on(tmp_path, make_claim()).findings[0]
     found = finding.comparison
     assert found.test.startswith("t over unpaired seeds and questions") and finding.answer == "reproduced"
     assert 15 < found.low < found.difference < found.high < 45  # points, not fractions
 
 
-def test_where_questions_are_the_limit_no_seeds_are_asked_for(tmp_path: Path) -> None:
-    """Runs of a method that answer nearly alike: more of them say no more, more questions would."""
+def test_more_questions_are_recommended_where_seeds_would_not_decide(tmp_path: Path) -> None:
+    """A method's runs answer nearly alike, so more runs would add no information, but more questions would."""
     rng = np.random.default_rng(3)
     answers = {"lora": rng.random(60) < 0.5, "sds_lora": rng.random(60) < 0.55}
     for method, right in answers.items():
@@ -149,40 +149,40 @@ def test_where_questions_are_the_limit_no_seeds_are_asked_for(tmp_path: Path) ->
             write_run(
                 tmp_path, make_record(method, seed, {"gsm8k": float(once.mean())}, n=60), {"gsm8k": make_samples(once)}
             )
-    result = verdict(tmp_path, claim())
+    result = verdict_on(tmp_path, make_claim())
     needed = result.findings[0].needed
     assert result.answer == "undecided" and needed.seeds is None and needed.questions is not None
     assert f"more seeds would not decide: at least {needed.questions} questions are needed" in markdown([result])
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_fewer_than_three_seeds_are_no_evidence(tmp_path: Path, seeds: int) -> None:
-    write(tmp_path, "lora", [0.2, 0.21][:seeds])
-    write(tmp_path, "sds_lora", [0.9, 0.91, 0.92])
-    result = verdict(tmp_path, claim())
+def test_fewer_than_three_seeds_are_inadmissible(tmp_path: Path, seeds: int) -> None:
+    write_runs(tmp_path, "lora", [0.2, 0.21][:seeds])
+    write_runs(tmp_path, "sds_lora", [0.9, 0.91, 0.92])
+    result = verdict_on(tmp_path, make_claim())
     assert result.answer == "inadmissible" and "3 are needed" in result.findings[0].note
 
 
-def test_runs_of_two_codes_are_not_averaged(tmp_path: Path) -> None:
-    write(tmp_path, "lora", [0.50, 0.51, 0.52])
-    write(tmp_path, "sds_lora", [0.6, 0.61])
+def test_runs_of_two_code_versions_are_not_averaged(tmp_path: Path) -> None:
+    write_runs(tmp_path, "lora", [0.50, 0.51, 0.52])
+    write_runs(tmp_path, "sds_lora", [0.6, 0.61])
     write_run(tmp_path, make_record("sds_lora", 2, {"gsm8k": 0.6}, code_hash="other"))
-    finding = verdict(tmp_path, claim()).findings[0]
+    finding = verdict_on(tmp_path, make_claim()).findings[0]
     assert finding.answer == "inadmissible" and "code.core" in finding.note
 
 
-def test_unequal_settings_are_no_evidence_and_settings_of_both_sides_are_contexts(tmp_path: Path) -> None:
+def test_unequal_settings_are_inadmissible_and_shared_settings_are_contexts(tmp_path: Path) -> None:
     steps = {n: {"config": {"train": {"lr": 1e-3, "max_steps": n}}} for n in (10, 80)}
-    write(tmp_path / "one", "lora", [0.50, 0.51, 0.52], **steps[10])
-    write(tmp_path / "one", "sds_lora", [0.60, 0.61, 0.62], **steps[80])
-    finding = verdict(tmp_path / "one", claim()).findings[0]
+    write_runs(tmp_path / "one", "lora", [0.50, 0.51, 0.52], **steps[10])
+    write_runs(tmp_path / "one", "sds_lora", [0.60, 0.61, 0.62], **steps[80])
+    finding = verdict_on(tmp_path / "one", make_claim()).findings[0]
     assert finding.answer == "inadmissible"
     assert "unequal settings: train.max_steps: 10 in" in finding.note and "; 80 in" in finding.note
-    write(tmp_path / "two", "lora", [0.50, 0.51, 0.52], **steps[10])
-    write(tmp_path / "two", "sds_lora", [0.60, 0.61, 0.62], **steps[10])
-    write(tmp_path / "two", "lora", [0.70, 0.71, 0.72], **steps[80])
-    write(tmp_path / "two", "sds_lora", [0.60, 0.61, 0.62], **steps[80])
-    findings = verdict(tmp_path / "two", claim()).findings
+    write_runs(tmp_path / "two", "lora", [0.50, 0.51, 0.52], **steps[10])
+    write_runs(tmp_path / "two", "sds_lora", [0.60, 0.61, 0.62], **steps[10])
+    write_runs(tmp_path / "two", "lora", [0.70, 0.71, 0.72], **steps[80])
+    write_runs(tmp_path / "two", "sds_lora", [0.60, 0.61, 0.62], **steps[80])
+    findings = verdict_on(tmp_path / "two", make_claim()).findings
     assert sorted((f.answer, f.context.split(", ")[-1]) for f in findings) == [
         ("contradicted", "train.max_steps 80"),
         ("reproduced", "train.max_steps 10"),
@@ -190,48 +190,50 @@ def test_unequal_settings_are_no_evidence_and_settings_of_both_sides_are_context
 
 
 @pytest.mark.parametrize("chosen, answer", [(1e-3, "reproduced"), (1e-2, "inadmissible"), (1e-4, "inadmissible")])
-def test_a_best_rate_at_the_end_of_its_grid_is_no_evidence(tmp_path: Path, chosen: float, answer: str) -> None:
+def test_best_rate_at_the_end_of_its_grid_is_inadmissible(tmp_path: Path, chosen: float, answer: str) -> None:
     grid = [1e-4, 1e-3, 1e-2]
-    write(tmp_path, "lora", [0.50, 0.51, 0.52], tuning=tuned(1e-3, grid))
-    write(tmp_path, "sds_lora", [0.60, 0.61, 0.62], lr=chosen, tuning=tuned(chosen, grid))
-    finding = verdict(tmp_path, claim()).findings[0]
+    write_runs(tmp_path, "lora", [0.50, 0.51, 0.52], tuning=tuned(1e-3, grid))
+    write_runs(tmp_path, "sds_lora", [0.60, 0.61, 0.62], lr=chosen, tuning=tuned(chosen, grid))
+    finding = verdict_on(tmp_path, make_claim()).findings[0]
     assert finding.answer == answer
     assert ("is an end of the grid (0.0001 to 0.01)" in finding.note) == (answer == "inadmissible")
 
 
-def test_untuned_runs_are_no_evidence_for_a_claim_about_tuned_methods(tmp_path: Path) -> None:
-    write(tmp_path, "lora", [0.50, 0.51, 0.52])
-    write(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
-    assert verdict(tmp_path, claim()).answer == "reproduced"
-    result = verdict(tmp_path, claim(tuned=True))
+def test_untuned_runs_are_inadmissible_for_a_claim_about_tuned_methods(tmp_path: Path) -> None:
+    write_runs(tmp_path, "lora", [0.50, 0.51, 0.52])
+    write_runs(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
+    assert verdict_on(tmp_path, make_claim()).answer == "reproduced"
+    result = verdict_on(tmp_path, make_claim(tuned=True))
     assert result.answer == "inadmissible" and "not tuned, and the claim is about tuned" in result.findings[0].note
 
 
-def constant(predictions: list[float], labels: list[float]) -> list[dict[str, object]]:
+def classifier_answers(predictions: list[float], labels: list[float]) -> list[dict[str, object]]:
     return [
         {"index": i, "id": f"q{i}", "target": t, "response": p, "scores": {"accuracy": float(t == p)}}
         for i, (t, p) in enumerate(zip(labels, predictions, strict=True))
     ]
 
 
-def test_constant_predictors_are_no_evidence(tmp_path: Path) -> None:
-    """MRPC: both sides predict one class in every run; `contradicted: +0 [0, 0]` once. RTE: one side does."""
+def test_constant_predictors_are_inadmissible(tmp_path: Path) -> None:
+    """On MRPC both sides predict one class in every run; on RTE one side does."""
     labels = [1.0] * 14 + [0.0] * 6
     for task, learning in (("glue/mrpc", False), ("glue/rte", True)):
         for method in ("lora", "sds_lora"):
             for seed in range(3):
                 learns = learning and method == "lora"
-                answers = constant([*labels[: 19 - seed], *[1.0] * (1 + seed)] if learns else [1.0] * 20, labels)
+                answers = classifier_answers(
+                    [*labels[: 19 - seed], *[1.0] * (1 + seed)] if learns else [1.0] * 20, labels
+                )
                 value = sum(answer["scores"]["accuracy"] for answer in answers) / 20  # type: ignore[index,misc]
                 record = make_record(method, seed, {task: value}, task=task, scorer="accuracy", n=20, family="encoder")
                 write_run(tmp_path, record, {task: answers})
-    result = verdict(tmp_path, claim())
+    result = verdict_on(tmp_path, make_claim())
     assert result.answer == "inadmissible" and {f.answer for f in result.findings} == {"inadmissible"}
     assert all("did not learn (one prediction for every row)" in f.note for f in result.findings)
     assert "inadmissible (2 inadmissible)" in markdown([result])
 
 
-def test_a_score_at_the_untrained_models_is_no_evidence(tmp_path: Path) -> None:
+def test_score_of_the_untrained_model_is_inadmissible(tmp_path: Path) -> None:
     from sdsbench.core.record import Score
 
     for method, values in (("lora", [0.30, 0.31, 0.32]), ("sds_lora", [0.1, 0.11, 0.12])):
@@ -241,13 +243,13 @@ def test_a_score_at_the_untrained_models_is_no_evidence(tmp_path: Path) -> None:
                 Score(evaluation="gsm8k", version=1, scorer="flexible", stage="untrained", value=0.11, n=200)
             )
             write_run(tmp_path, record)
-    finding = verdict(tmp_path, claim()).findings[0]
+    finding = verdict_on(tmp_path, make_claim()).findings[0]
     assert finding.answer == "inadmissible"
     assert "ours: 2 of 3 runs did not learn (not above its floor (untrained model, 11.00))" in finding.note
 
 
-def test_a_score_that_hangs_on_truncated_answers_is_no_evidence(tmp_path: Path) -> None:
-    """LoRA's answers were cut short more often than the methods differ; where few were, the answer stands."""
+def test_score_that_depends_on_truncated_answers_is_inadmissible(tmp_path: Path) -> None:
+    """More of LoRA's answers are truncated than the methods differ by; where few are, the answer is unchanged."""
     rng = np.random.default_rng(0)
     for folder, cut in (("many", 40), ("few", 1)):
         for method, skill in (("lora", 0.3), ("sds_lora", 0.6)):
@@ -261,20 +263,20 @@ def test_a_score_that_hangs_on_truncated_answers_is_no_evidence(tmp_path: Path) 
                     answer.setdefault("truncated", False)
                 record = make_record(method, seed, {"gsm8k": float(right.mean())}, n=100)
                 write_run(tmp_path / folder, record, {"gsm8k": answers})
-    finding = verdict(tmp_path / "many", claim()).findings[0]
+    finding = verdict_on(tmp_path / "many", make_claim()).findings[0]
     assert finding.answer == "inadmissible" and "hangs on truncated outputs: 0.0 and 40.0 points" in finding.note
-    assert verdict(tmp_path / "few", claim()).answer == "reproduced"
+    assert verdict_on(tmp_path / "few", make_claim()).answer == "reproduced"
 
 
-def test_thirty_contexts_are_one_claim(tmp_path: Path) -> None:
-    """One context alone contradicts, at p = 0.02: among thirty that is no contradiction."""
+def test_one_contradiction_by_chance_among_thirty_contexts_leaves_a_claim_undecided(tmp_path: Path) -> None:
+    """One context alone contradicts at p = 0.02; among thirty contexts this is no contradiction."""
     rng = np.random.default_rng(1)
-    write(tmp_path, "lora", [0.52, 0.53, 0.54], model="m0")
-    write(tmp_path, "sds_lora", [0.50, 0.51, 0.49], model="m0")
+    write_runs(tmp_path, "lora", [0.52, 0.53, 0.54], model="m0")
+    write_runs(tmp_path, "sds_lora", [0.50, 0.51, 0.49], model="m0")
     for number in range(1, 30):
         for method in ("lora", "sds_lora"):
-            write(tmp_path, method, (0.5 + rng.normal(0, 0.02, 3)).tolist(), model=f"m{number}")
-    result = verdict(tmp_path, claim())
+            write_runs(tmp_path, method, (0.5 + rng.normal(0, 0.02, 3)).tolist(), model=f"m{number}")
+    result = verdict_on(tmp_path, make_claim())
     assert "contradicted" in {finding.answer for finding in result.findings}
     assert result.answer == "undecided"
     assert result.pooled is not None and result.pooled.low < 0 < result.pooled.high
@@ -282,16 +284,16 @@ def test_thirty_contexts_are_one_claim(tmp_path: Path) -> None:
     assert "undecided together (paper's setting; 30 contexts;" in text and "pooled effect" in text
 
 
-def test_fewer_parameters_are_part_of_the_claim(tmp_path: Path) -> None:
+def test_claim_may_require_fewer_parameters(tmp_path: Path) -> None:
     few, many = (Parameters(trainable=n, adapter=n, total=10**9) for n in (100, 4000))
-    write(tmp_path, "lora", [0.50, 0.51, 0.52], rank=32, parameters=many)
-    write(tmp_path, "lora_sb", [0.52, 0.53, 0.54], rank=96, parameters=few)
+    write_runs(tmp_path, "lora", [0.50, 0.51, 0.52], rank=32, parameters=many)
+    write_runs(tmp_path, "lora_sb", [0.52, 0.53, 0.54], rank=96, parameters=few)
     both = {"ours": {"method": "lora_sb"}, "same": ["model"], "test": "not_lower", "margin": 0.5}
-    assert verdict(tmp_path, claim(**both, fewer_parameters=39)).answer == "reproduced"
-    assert verdict(tmp_path, claim(**both, fewer_parameters=41)).answer == "contradicted"
+    assert verdict_on(tmp_path, make_claim(**both, fewer_parameters=39)).answer == "reproduced"
+    assert verdict_on(tmp_path, make_claim(**both, fewer_parameters=41)).answer == "contradicted"
 
 
-def test_start_cost_probes_and_spread(tmp_path: Path) -> None:
+def test_claims_about_start_cost_probes_and_spread(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         record = make_record("lora_sb", seed, {"gsm8k": 0.5}, seconds=Seconds(init=1.0 + 0.01 * seed, train=100.0))
         write_run(tmp_path, record)
@@ -300,41 +302,47 @@ def test_start_cost_probes_and_spread(tmp_path: Path) -> None:
                 {"kind": "probe", "step": step, "erank": rank + 0.1 * seed * (method == "lora")} for step in (1, 2)
             ]
             write_run(tmp_path, make_record(method, seed, {"gsm8k": 0.5}), steps=steps)
-    cost = claim(test="below", measure="init_share", ours={"method": "lora_sb"}, theirs={}, margin=2.0)
-    assert verdict(tmp_path, cost).answer == "reproduced"
-    assert verdict(tmp_path, cost.model_copy(update={"margin": 0.5})).answer == "contradicted"
-    ranks = verdict(tmp_path, claim(measure="probe.erank"))
+    cost = make_claim(test="below", measure="init_share", ours={"method": "lora_sb"}, theirs={}, margin=2.0)
+    assert verdict_on(tmp_path, cost).answer == "reproduced"
+    assert verdict_on(tmp_path, cost.model_copy(update={"margin": 0.5})).answer == "contradicted"
+    ranks = verdict_on(tmp_path, make_claim(measure="probe.erank"))
     assert ranks.answer == "reproduced" and ranks.findings[0].comparison.difference == pytest.approx(3.9)
-    write(tmp_path / "equal", "lora", [0.500, 0.502, 0.501])
-    write(tmp_path / "equal", "sds_lora", [0.501, 0.503, 0.502])
-    spread = claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
-    assert verdict(tmp_path / "equal", spread).answer == "reproduced"
+    write_runs(tmp_path / "equal", "lora", [0.500, 0.502, 0.501])
+    write_runs(tmp_path / "equal", "sds_lora", [0.501, 0.503, 0.502])
+    spread = make_claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
+    assert verdict_on(tmp_path / "equal", spread).answer == "reproduced"
 
 
-def test_the_extremes_of_many_methods_pay_for_being_chosen(tmp_path: Path) -> None:
-    pair = claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
-    write(tmp_path, "lora", [0.500, 0.510, 0.505, 0.490])
-    write(tmp_path, "sds_lora", [0.530, 0.533, 0.548, 0.528])
-    assert verdict(tmp_path, pair).answer == "contradicted"
+def test_spread_of_many_methods_is_corrected_for_choosing_the_extremes(tmp_path: Path) -> None:
+    pair = make_claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora"]}, theirs={})
+    write_runs(tmp_path, "lora", [0.500, 0.510, 0.505, 0.490])
+    write_runs(tmp_path, "sds_lora", [0.530, 0.533, 0.548, 0.528])
+    assert verdict_on(tmp_path, pair).answer == "contradicted"
     for method in ("rslora", "pissa", "dora", "lora_pro"):
-        write(tmp_path, method, [0.515, 0.52, 0.522, 0.51])
-    six = claim(test="spread", margin=1.0, ours={"method": ["lora", "sds_lora", "rslora", "pissa", "dora"]}, theirs={})
-    finding = verdict(tmp_path, six).findings[0]
+        write_runs(tmp_path, method, [0.515, 0.52, 0.522, 0.51])
+    six = make_claim(
+        test="spread", margin=1.0, ours={"method": ["lora", "sds_lora", "rslora", "pissa", "dora"]}, theirs={}
+    )
+    finding = verdict_on(tmp_path, six).findings[0]
     assert finding.answer == "undecided" and "99.5 % interval" in finding.note
 
 
 def test_claims_about_a_table(tmp_path: Path) -> None:
     (tmp_path / "slopes.csv").write_text("method,slope,lo,hi\nsds_lora,0.01,-0.02,0.03\nlora,-0.9,-1.0,-0.8\n")
     about = {"test": "file", "file": "slopes.csv", "columns": {"value": "slope", "low": "lo", "high": "hi"}}
-    assert verdict(tmp_path, claim(**about, row={"method": "sds_lora"}, bounds=[-0.1, 0.1])).answer == "reproduced"
-    assert verdict(tmp_path, claim(**about, row={"method": "lora"}, bounds=[-0.1, 0.1])).answer == "contradicted"
-    below = claim(**about, row={"method": "lora"}, bounds=[None, -0.1])
-    assert verdict(tmp_path, below).answer == "reproduced"
-    assert "bounds unbounded to -0.1" in markdown([verdict(tmp_path, below)])
-    assert verdict(tmp_path, claim(**{**about, "file": "none.csv"}, row={"method": "lora"})).findings == ()
+    assert (
+        verdict_on(tmp_path, make_claim(**about, row={"method": "sds_lora"}, bounds=[-0.1, 0.1])).answer == "reproduced"
+    )
+    assert (
+        verdict_on(tmp_path, make_claim(**about, row={"method": "lora"}, bounds=[-0.1, 0.1])).answer == "contradicted"
+    )
+    below = make_claim(**about, row={"method": "lora"}, bounds=[None, -0.1])
+    assert verdict_on(tmp_path, below).answer == "reproduced"
+    assert "bounds unbounded to -0.1" in markdown([verdict_on(tmp_path, below)])
+    assert verdict_on(tmp_path, make_claim(**{**about, "file": "none.csv"}, row={"method": "lora"})).findings == ()
 
 
-def test_a_shipped_table_is_never_a_reproduction_of_ones_own(tmp_path: Path) -> None:
+def test_shipped_table_does_not_count_as_the_users_reproduction(tmp_path: Path) -> None:
     shipped = next(c for c in read(default_file()) if c.test == "file")
     result = judge(shipped, [], default_file().parent)
     assert result.source == "shipped theory bench" and result.plain()["evidence"] == "shipped theory bench"
@@ -346,12 +354,12 @@ def test_a_shipped_table_is_never_a_reproduction_of_ones_own(tmp_path: Path) -> 
     assert "no runs; given table: reproduced" in markdown([judge(shipped, [], tmp_path)])
 
 
-def test_the_shipped_claims_are_valid() -> None:
+def test_shipped_claims_are_valid() -> None:
     claims = read(default_file())
     assert len({c.id for c in claims}) == len(claims) >= 8
 
 
-def test_bad_claim_files(tmp_path: Path) -> None:
+def test_missing_and_invalid_claim_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         read(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("claims: [{id: x, paper: p, sentence: s, test: higher}]")
@@ -359,9 +367,9 @@ def test_bad_claim_files(tmp_path: Path) -> None:
         read(tmp_path / "bad.yaml")
 
 
-def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, "lora", [0.50, 0.51, 0.53])
-    write(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
+def test_verdict_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_runs(tmp_path, "lora", [0.50, 0.51, 0.53])
+    write_runs(tmp_path, "sds_lora", [0.60, 0.61, 0.62])
     assert main(["verdict", "--runs", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "undecided (no runs)" in text and "elsewhere" in text

@@ -1,4 +1,4 @@
-"""The report: whole, linked, without a network, the same bytes twice, and readable in a browser."""
+"""The report: complete, linked without a network, reproduced byte for byte, and readable in a browser and in print."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METHODS = ("lora", "sds_lora", "full_ft")
 
 @pytest.fixture(scope="module")
 def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tuned study of three methods with one accident, a second task, and a damaged record."""
+    """A tuned study of three methods with one failed run, a second task, and a damaged record."""
     root = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(1)
     difficulty = rng.random(60)
@@ -82,7 +82,9 @@ def report(runs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(runs_folder, tmp_path_factory.mktemp("report"))
 
 
-class Links(HTMLParser):
+class LinkParser(HTMLParser):
+    """Collects the links and the ids of a page."""
+
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
@@ -96,11 +98,11 @@ class Links(HTMLParser):
                 self.ids.add(value)
 
 
-def test_every_link_leads_somewhere_and_none_outside(runs_folder: Path, report: Path) -> None:
+def test_every_link_leads_to_a_file_or_id_of_the_report(runs_folder: Path, report: Path) -> None:
     pages = [report, *(report.parent / "runs").glob("*.html")]
     assert len(pages) == 1 + len(load(runs_folder)[0])
     for page in pages:
-        links = Links()
+        links = LinkParser()
         links.feed(page.read_text())
         for link in links.found:
             if link.startswith("#"):
@@ -115,11 +117,11 @@ def test_each_score_links_to_its_runs(runs_folder: Path, report: Path) -> None:
     for run in load(runs_folder)[0]:
         if run.record.tuning or run.record.task == "glue/rte":
             assert f'href="runs/{run.id}.html"' in text
-            if run.record.status == "done":  # and from its point in the figure
+            if run.record.status == "done":  # its point in the figure links to it too
                 assert text.count(f'xlink:href="runs/{run.id}.html"') >= 1
 
 
-def test_what_it_says(report: Path) -> None:
+def test_report_names_tasks_failures_claims_and_imported_records(report: Path) -> None:
     text = report.read_text()
     assert "GSM8K (embedded)" in text and "1 oom" in text
     assert "undecided (no runs)" in text and "Damaged records" in text
@@ -128,11 +130,11 @@ def test_what_it_says(report: Path) -> None:
     names = {path.name for path in (report.parent / "figures").iterdir()}
     for figure in ("forest", "seeds", "losses", "learning_rates", "pareto_parameters"):
         assert {f"board1_{figure}.{ending}" for ending in ("svg", "png", "pdf")} <= names
-    assert not any("pareto_memory" in name for name in names)  # the memory of a process is no run's own
-    assert not any("pareto_time" in name for name in names)  # all took the same time: no axis
+    assert not any("pareto_memory" in name for name in names)  # memory was measured per process, not per run
+    assert not any("pareto_time" in name for name in names)  # all runs took the same time
 
 
-def test_the_same_records_give_the_same_bytes(runs_folder: Path, report: Path, tmp_path: Path) -> None:
+def test_same_records_give_the_same_bytes(runs_folder: Path, report: Path, tmp_path: Path) -> None:
     write_report(runs_folder, tmp_path)
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert len(files) > 20
@@ -140,7 +142,7 @@ def test_the_same_records_give_the_same_bytes(runs_folder: Path, report: Path, t
         assert (tmp_path / file).read_bytes() == (report.parent / file).read_bytes(), file
 
 
-def test_boards_rank_and_disagreements_count(runs_folder: Path) -> None:
+def test_boards_rank_methods_and_disagreements_count_questions(runs_folder: Path) -> None:
     runs, _ = load(runs_folder)
     board = next(b for b in boards(runs) if b.column.evaluation == "gsm8k")
     assert [row.where and cell.runs[0].record.method for row, cell in board.valued] == ["full_ft", "sds_lora", "lora"]
@@ -152,8 +154,8 @@ def test_boards_rank_and_disagreements_count(runs_folder: Path) -> None:
         assert (d.only_ours + d.both) / 60 == pytest.approx(best.record.scores[0].value)
 
 
-def test_runs_that_must_not_be_averaged_leave_the_other_boards(tmp_path: Path) -> None:
-    """The cell says so, and the line below the table in what they differ; boards of other models stand."""
+def test_runs_that_must_not_be_averaged_affect_only_their_own_board(tmp_path: Path) -> None:
+    """The cell is marked, the line below the table names the difference, and boards of other models are unchanged."""
     for seed in (0, 1):
         for code in ("c0", "c9"):
             model = f"m{seed}" if code == "c0" else "micro"
@@ -165,13 +167,13 @@ def test_runs_that_must_not_be_averaged_leave_the_other_boards(tmp_path: Path) -
     assert "not averaged, the runs differ in code.core: c0 in" in text
 
 
-def test_the_verb(runs_folder: Path, tmp_path: Path) -> None:
+def test_report_command_selects_runs(runs_folder: Path, tmp_path: Path) -> None:
     assert main(["report", "--runs", str(runs_folder), "--output", str(tmp_path / "r"), "--where", "model=minilm"]) == 0
     assert (tmp_path / "r" / "index.html").is_file()
 
 
 TARGETS = "nav a, .runs a, .files a, .answers a, .collapsed a, tbody th a, summary"
-"""What a finger must hit; links inside a sentence are as high as its line."""
+"""Selectors of links that must be large enough for a finger; links inside a sentence are as high as its line."""
 MEASURE = """
 const root = document.documentElement;
 const shown = (e) => e.getClientRects().length > 0;
@@ -186,8 +188,8 @@ parent.document.body.dataset.found = [root.scrollWidth, window.innerWidth, small
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.parametrize("width", [1440, 390])
-def test_in_a_browser(report: Path, tmp_path: Path, width: int) -> None:
-    """No page is wider than the window (wide tables scroll in their own frame), no target smaller than 24 pixels, and
+def test_pages_fit_the_window_with_large_named_targets(report: Path, tmp_path: Path, width: int) -> None:
+    """No page is wider than the window (wide tables scroll in their own frame), no target is below 24 pixels, and
     every figure and link has a name."""
     pages = [report, next((report.parent / "runs").glob("*.html"))]
     shutil.copytree(report.parent, tmp_path / "report")
@@ -209,9 +211,11 @@ def test_in_a_browser(report: Path, tmp_path: Path, width: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None or shutil.which("pdftotext") is None, reason="needs both programs")
-def test_in_print(report: Path, tmp_path: Path) -> None:
-    """The numbers behind the claims are on paper, where nobody opens them; links to runs, of no use there, are not."""
+@pytest.mark.skipif(
+    shutil.which("chromium") is None or shutil.which("pdftotext") is None, reason="needs chromium, pdftotext"
+)
+def test_printed_page_shows_folded_numbers_and_hides_file_links(report: Path, tmp_path: Path) -> None:
+    """Print shows the numbers of claims, which the page folds, and leaves out links to files."""
     switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
     command = ["chromium", *(f"--{switch}" for switch in switches.split()), f"--user-data-dir={tmp_path / 'profile'}"]
     subprocess.run([*command, f"--print-to-pdf={tmp_path / 'page.pdf'}", report.as_uri()], capture_output=True)

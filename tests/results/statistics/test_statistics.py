@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy, statsmodels and direct counts; simulations are in test_simulations.py."""
+"""Intervals and tests compared with scipy, statsmodels and direct counts; simulations are in test_simulations.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from statsmodels.stats.power import TTestPower
 from sdsbench.results.statistics import contrasts, correction, intervals, pooled_effect, variances
 
 
-def test_t_interval_is_scipys() -> None:
+def test_t_interval_equals_scipys() -> None:
     values = [61.2, 62.9, 60.4, 63.3]
     expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     interval = intervals.t_interval(values)
@@ -28,7 +28,7 @@ def test_one_seed_has_no_interval() -> None:
         intervals.t_interval([])
 
 
-def test_seeds_are_paired_not_sorted() -> None:
+def test_seeds_are_paired_by_number() -> None:
     ours, theirs = {2: 5.0, 0: 1.0, 7: 9.0}, {0: 0.0, 2: 4.5, 1: 100.0}
     comparison = contrasts.paired_seeds(ours, theirs)
     assert comparison.seeds == 2 and comparison.difference == pytest.approx(0.75)
@@ -36,7 +36,7 @@ def test_seeds_are_paired_not_sorted() -> None:
         contrasts.paired_seeds({0: 1.0}, {1: 1.0})
 
 
-def test_tests_over_seeds_are_scipys() -> None:
+def test_tests_over_seeds_equal_scipys() -> None:
     a, b = [61.0, 62.5, 60.2], [60.1, 61.9, 60.0]
     ours, theirs = dict(enumerate(a)), dict(enumerate(b))
     paired, reference = contrasts.paired_seeds(ours, theirs), stats.ttest_rel(a, b)
@@ -50,7 +50,7 @@ def test_tests_over_seeds_are_scipys() -> None:
     assert math.isnan(contrasts.unpaired_seeds({0: 1.0}, {0: 2.0, 1: 2.1}).p_value)
 
 
-def test_a_pooled_variance_is_students_test_of_two_groups() -> None:
+def test_pooled_variance_of_two_groups_gives_students_test() -> None:
     a, b = [61.0, 62.5, 60.2], [60.1, 61.9, 60.0]
     pooled = contrasts.pooled_variance([a, b, [1.0]])
     found = contrasts.unpaired_seeds(dict(enumerate(a)), dict(enumerate(b)), pooled=pooled)
@@ -60,8 +60,8 @@ def test_a_pooled_variance_is_students_test_of_two_groups() -> None:
 
 
 @pytest.mark.parametrize("gap", [0.0, 3.0])
-def test_equal_differences_are_no_certainty(gap: float) -> None:
-    """Where every seed differs by the same there is no variance to test with: no p = 0, no interval without width."""
+def test_equal_differences_give_no_p_value_and_no_interval(gap: float) -> None:
+    """Where every seed differs by the same amount, the variance cannot be estimated: no p-value, no interval."""
     ours, theirs = {seed: 50.0 + seed + gap for seed in range(3)}, {seed: 50.0 + seed for seed in range(3)}
     answers = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     for found in (
@@ -73,8 +73,8 @@ def test_equal_differences_are_no_certainty(gap: float) -> None:
         assert math.isnan(found.p_value) and math.isnan(found.low) and math.isnan(found.high), found.test
 
 
-def test_the_crossed_error_has_both_parts() -> None:
-    """Copies of one seed add no information on questions; noise between seeds widens the interval."""
+def test_crossed_error_has_a_part_of_seeds_and_a_part_of_questions() -> None:
+    """Copies of one seed do not narrow the part of questions; noise between seeds widens the interval."""
     rng = np.random.default_rng(0)
     d_q = rng.normal(0.02, 0.5, 400)
     same = contrasts.paired_crossed(np.tile(d_q, (4, 1)), np.zeros((4, 400)))
@@ -87,7 +87,7 @@ def test_the_crossed_error_has_both_parts() -> None:
             test(np.zeros((1, 5)), np.zeros((1, 5)))
 
 
-def test_the_crossed_variances_are_those_of_a_balanced_analysis_of_variance() -> None:
+def test_crossed_variances_equal_a_balanced_analysis_of_variance() -> None:
     """Mean squares of a two-way layout give the same parts: error of the mean = (MS_s + MS_q - MS_rest) / (S Q)."""
     rng = np.random.default_rng(1)
     d_sq = rng.normal(0, 1, (4, 30)) + rng.normal(0, 1, (4, 1)) + rng.normal(0, 1, 30)
@@ -99,8 +99,8 @@ def test_the_crossed_variances_are_those_of_a_balanced_analysis_of_variance() ->
     assert found.variances.total == pytest.approx((ms_s + ms_q - ms_rest) / (4 * 30))
 
 
-def test_equal_seed_means_are_no_certainty() -> None:
-    """Two seeds whose means agree by chance, and questions that cancel: the rest alone is still an error."""
+def test_equal_seed_means_leave_a_residual_error() -> None:
+    """Where two seeds' means agree by chance and questions cancel, the residual alone still gives an interval."""
     ours = np.array([[1.0, 0.0] * 20 + [1.0], [0.0, 1.0] * 20 + [1.0]])
     result = contrasts.paired_crossed(ours, np.zeros((2, 41)))
     assert result.low < result.difference < result.high and result.high - result.low > 0.1
@@ -110,8 +110,8 @@ def test_equal_seed_means_are_no_certainty() -> None:
     assert contrasts.paired_crossed(apart, theirs).p_value > 0.05
 
 
-def test_p_and_interval_agree() -> None:
-    """p is below 5 % exactly where the 95 % interval leaves 0 out."""
+def test_p_value_and_interval_agree() -> None:
+    """p is below 5 % exactly where the 95 % interval excludes 0."""
     rng = np.random.default_rng(2)
     seen = set()
     for _ in range(60):
@@ -124,49 +124,49 @@ def test_p_and_interval_agree() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_holm_is_statsmodels(seed: int) -> None:
+def test_holm_adjustment_equals_statsmodels(seed: int) -> None:
     p_values = np.random.default_rng(seed).random(7).tolist()
     assert correction.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
-def test_holm_leaves_missing_tests_out() -> None:
+def test_holm_adjustment_skips_missing_tests() -> None:
     adjusted = correction.holm([0.01, float("nan"), 0.04])
     assert adjusted[0] == pytest.approx(0.02) and math.isnan(adjusted[1]) and adjusted[2] == pytest.approx(0.04)
     assert correction.holm([]) == []
 
 
-def paired(deviation: float, seeds: int) -> variances.Variances:
+def paired_variances(deviation: float, seeds: int) -> variances.Variances:
     return variances.Variances(deviation**2 / seeds, seeds - 1)
 
 
-def test_power_and_seeds_are_statsmodels() -> None:
-    assert paired(1.0, 34).power(0.5) == pytest.approx(TTestPower().power(0.5, 34, 0.05), abs=1e-9)
-    assert variances.needed(paired(1.0, 3), 0.5, 3, 0) == variances.Needed(seeds=34)
-    detectable = paired(1.0, 5).detectable()
-    assert paired(1.0, 5).power(detectable) == pytest.approx(0.8, abs=1e-6)
+def test_power_and_needed_seeds_equal_statsmodels() -> None:
+    assert paired_variances(1.0, 34).power(0.5) == pytest.approx(TTestPower().power(0.5, 34, 0.05), abs=1e-9)
+    assert variances.needed(paired_variances(1.0, 3), 0.5, 3, 0) == variances.Needed(seeds=34)
+    detectable = paired_variances(1.0, 5).detectable()
+    assert paired_variances(1.0, 5).power(detectable) == pytest.approx(0.8, abs=1e-6)
 
 
-def test_hopeless_and_certain_differences() -> None:
-    assert variances.needed(paired(1.0, 3), 0.0, 3, 0) == variances.Needed()
-    assert variances.needed(paired(1.0, 3), 1e-6, 3, 0) == variances.Needed()
+def test_needed_seeds_are_unknown_for_tiny_and_for_certain_differences() -> None:
+    assert variances.needed(paired_variances(1.0, 3), 0.0, 3, 0) == variances.Needed()
+    assert variances.needed(paired_variances(1.0, 3), 1e-6, 3, 0) == variances.Needed()
     assert variances.needed(variances.Variances(0.0, 2), 1.0, 3, 0) == variances.Needed()
-    assert variances.needed(paired(1.0, 1 + 1), 5.0, 1, 0) == variances.Needed()
+    assert variances.needed(paired_variances(1.0, 1 + 1), 5.0, 1, 0) == variances.Needed()
 
 
-def test_questions_are_asked_for_where_seeds_would_not_help() -> None:
-    """The part of the variance that questions leave does not fall with seeds."""
+def test_needed_questions_follow_from_the_variance_of_questions() -> None:
+    """The part of the variance that is due to questions does not fall with the number of seeds."""
     parts = variances.Variances(1.0, 2, 4.0, 199)
     found = variances.needed(parts, 2.0, 3, 200)
     assert found.seeds is None and found.questions == math.ceil(200 * 4.0 / (2.0 / 2.8016) ** 2)
     assert variances.needed(parts, 8.0, 3, 200).seeds is not None
 
 
-def test_the_pooled_effect_is_a_random_effects_mean() -> None:
-    tight = [contrasts.concluded("", mean, paired(1.0, 10), 10) for mean in (1.0, 1.0, 1.0)]
+def test_pooled_effect_is_a_random_effects_mean() -> None:
+    tight = [contrasts.concluded("", mean, paired_variances(1.0, 10), 10) for mean in (1.0, 1.0, 1.0)]
     effect = pooled_effect.pooled_effect(tight)
     assert effect is not None and effect.mean == pytest.approx(1.0) and effect.between == 0
     apart = pooled_effect.pooled_effect(
-        [contrasts.concluded("", mean, paired(1.0, 10), 10) for mean in (-5.0, 1.0, 7.0)]
+        [contrasts.concluded("", mean, paired_variances(1.0, 10), 10) for mean in (-5.0, 1.0, 7.0)]
     )
     assert apart is not None and apart.between == pytest.approx(6.0, abs=0.1) and apart.share > 0.9
     assert apart.low < -5 and apart.high > 7

@@ -1,4 +1,4 @@
-"""Records and run folders made by hand: what tables are built from, without training anything."""
+"""Hand-made records and run folders, from which tests build tables without training."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def make_record(
     dtype: str = "float32",
     memory: Memory | None = None,
 ) -> Record:
-    """A record as a run would write it; only what a test is about needs to be given."""
+    """A record as a run would write it; a test gives only the values that it is about."""
     tree = {
         "model": {"name": model, "family": family},
         "method": {"name": method, "rank": rank} | ({"variant": "sds"} if method == "sds_lora" else {}),
@@ -127,8 +127,8 @@ def write_run(
     samples: Mapping[str, Sequence[dict[str, Any]]] | None = None,
     steps: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """A run folder below `root`."""
-    with mock.patch("os.fsync"):  # hundreds of small files
+    """Write a run folder below `root`."""
+    with mock.patch("os.fsync"):  # tests write hundreds of small files
         return _write(root, record, samples, steps)
 
 
@@ -147,7 +147,7 @@ def _write(root: Path, record: Record, samples: Any, steps: Any) -> Path:
 
 
 def tuned(chosen: float, grid: Sequence[float], seeds: Sequence[int] = (100,), **more: Any) -> Tuning:
-    """How a run's learning rate was chosen."""
+    """A record of how a run's learning rate was chosen from a grid."""
     return Tuning(
         key="train.lr",
         grid=list(grid),
@@ -162,7 +162,7 @@ def tuned(chosen: float, grid: Sequence[float], seeds: Sequence[int] = (100,), *
 
 
 def make_samples(correct: Sequence[bool], scorer: str = "flexible") -> list[dict[str, Any]]:
-    """Answers to `2 + i`, right or wrong as told."""
+    """Answers to `2 + i`, right where `correct` is true."""
     return [
         {
             "index": i,
@@ -177,6 +177,6 @@ def make_samples(correct: Sequence[bool], scorer: str = "flexible") -> list[dict
 
 
 def built(name: str, root: Path) -> Built:
-    """A table of the runs in a folder; `grid` is made from what they hold."""
+    """A named table of the runs in a folder; the rows and columns of `grid` are derived from these runs."""
     runs, damaged = load(root)
     return build(get(name) if name != "grid" else grid(runs), runs, damaged)

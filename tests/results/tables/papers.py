@@ -1,4 +1,4 @@
-"""Made-up runs that fill LoRA-SB's Tables 1 to 3: values near the printed ones, three seeds, and some accidents."""
+"""Hand-made runs that fill LoRA-SB's Tables 1 to 3: values near the printed ones, three seeds, some failed runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdsbench.results.tables.published import lookup, parameter_counts
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
 QUESTIONS = 80
-ACCIDENTS = {("lora_sb/table1", "full_ft"): "oom", ("lora_sb/table2", "dora_r32"): "failed"}
+FAILURES = {("lora_sb/table1", "full_ft"): "oom", ("lora_sb/table2", "dora_r32"): "failed"}
 ABSENT = {("lora_sb/table1", "pissa_r32")}
 
 
@@ -24,10 +24,10 @@ def write_paper_runs(root: Path, name: str, seeds: int = 3, code_hash: str = "c0
     for row in table.rows:
         if (name, row.name) in ABSENT:
             continue
-        for (model, task), columns in _trainings(table).items():
+        for (model, task), columns in _columns_by_training(table).items():
             for seed in range(seeds):
-                status = ACCIDENTS.get((name, row.name), "done")
-                values = {c.evaluation: _near_the_paper(table, row, c, rng) for c in columns}
+                status = FAILURES.get((name, row.name), "done")
+                values = {c.evaluation: _score_near_published(table, row, c, rng) for c in columns}
                 answers = {
                     evaluation: make_samples(rng.random(QUESTIONS) < value, columns[0].scorer or "accuracy")
                     for evaluation, value in values.items()
@@ -40,7 +40,7 @@ def write_paper_runs(root: Path, name: str, seeds: int = 3, code_hash: str = "c0
     return records
 
 
-def _trainings(table: Table) -> dict[tuple[str, str], list[Column]]:
+def _columns_by_training(table: Table) -> dict[tuple[str, str], list[Column]]:
     found: dict[tuple[str, str], list[Column]] = {}
     for column in table.columns:
         if column.evaluation:
@@ -48,7 +48,7 @@ def _trainings(table: Table) -> dict[tuple[str, str], list[Column]]:
     return found
 
 
-def _near_the_paper(table: Table, row: Row, column: Column, rng: np.random.Generator) -> float:
+def _score_near_published(table: Table, row: Row, column: Column, rng: np.random.Generator) -> float:
     printed = None
     if row.published:
         printed = lookup(table.paper, {"table": table.number, "note": "", **row.published, **column.published})

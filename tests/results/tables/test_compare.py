@@ -1,4 +1,4 @@
-"""`sdsbench table compare --reference lora`: every method against a declared one, one family of tests."""
+"""`sdsbench table compare --reference lora`: every method is tested against the reference, in one family of tests."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ VALUES = {
 EQUAL = ("lora", "dora", "pissa", "rslora", "lora_plus", "lora_ga", "lora_xs", "lora_pro", "sds_lora")
 
 
-def write(root: Path, values: dict[str, list[float]], **options: Any) -> None:
+def write_runs(root: Path, values: dict[str, list[float]], **options: Any) -> None:
     for method, scores in values.items():
         for seed, score in enumerate(scores):
             write_run(root, make_record(method, seed, {"gsm8k": score}, **options))
 
 
-def compared(root: Path, **options: Any) -> Compared:
+def compare_grid(root: Path, **options: Any) -> Compared:
     return compare(built("grid", root), **options)
 
 
-def test_every_number_of_a_row(tmp_path: Path) -> None:
-    write(tmp_path, VALUES)
-    rows = frame(compared(tmp_path)).set_index("row")
+def test_row_holds_difference_interval_p_values_and_detectable_effect(tmp_path: Path) -> None:
+    write_runs(tmp_path, VALUES)
+    rows = frame(compare_grid(tmp_path)).set_index("row")
     assert list(rows.index) == ["dora_r8", "pissa_r8", "sds_lora_r8"]
     raw = []
     for method in ("dora", "pissa", "sds_lora"):
@@ -59,13 +59,13 @@ def test_every_number_of_a_row(tmp_path: Path) -> None:
     assert rows["p_holm"].tolist() == pytest.approx(holm(raw))
 
 
-def test_all_tasks_of_a_table_are_one_family_and_the_report_says_the_same(tmp_path: Path) -> None:
-    """Four differences over two tasks: none is adjusted for its own task alone, in the table or on the pages."""
-    write(tmp_path, {method: VALUES[method] for method in ("lora", "dora", "sds_lora")})
+def test_all_tasks_of_a_table_are_one_family_in_table_and_report(tmp_path: Path) -> None:
+    """Four differences over two tasks are adjusted together, both in the table and on the report's pages."""
+    write_runs(tmp_path, {method: VALUES[method] for method in ("lora", "dora", "sds_lora")})
     for method, scores in (("lora", (0.30, 0.33, 0.31)), ("dora", (0.38, 0.35, 0.36)), ("sds_lora", (0.31, 0.3, 0.33))):
         for seed, score in enumerate(scores):
             write_run(tmp_path, make_record(method, seed, {"math": score}, task="math"))
-    whole = compared(tmp_path)
+    whole = compare_grid(tmp_path)
     raw = [d.contrast.comparison.p_value for d in whole.differences if d.contrast]
     assert len(raw) == whole.tests == 4
     assert [d.adjusted for d in whole.differences] == pytest.approx(multipletests(raw, method="holm")[1].tolist())
@@ -77,18 +77,18 @@ def test_all_tasks_of_a_table_are_one_family_and_the_report_says_the_same(tmp_pa
     assert "6 pairs" in stated and all(stated in "\n".join(board.built.footer) for board in on_pages)
 
 
-def test_the_detectable_effect_is_found_four_times_of_five(tmp_path: Path) -> None:
-    write(tmp_path, {"lora": [0.40, 0.50, 0.60], "dora": [0.45, 0.55, 0.65]})
-    detectable = frame(compared(tmp_path))["detectable"].iloc[0]
+def test_detectable_effect_is_found_in_four_studies_of_five(tmp_path: Path) -> None:
+    write_runs(tmp_path, {"lora": [0.40, 0.50, 0.60], "dora": [0.45, 0.55, 0.65]})
+    detectable = frame(compare_grid(tmp_path))["detectable"].iloc[0]
     rng = np.random.default_rng(0)
-    # The true deviation is what the three seeds show, 10 points; the test estimates it anew in every study.
+    # The true deviation is that of the three seeds, 10 points; the test estimates it again in every study.
     ours, theirs = rng.normal(detectable, 10, (4000, 3)), rng.normal(0, 10, (4000, 3))
     assert np.mean(stats.ttest_ind(ours, theirs, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.03)
 
 
-def test_a_pooled_variance_where_it_is_declared(tmp_path: Path) -> None:
-    write(tmp_path, VALUES)
-    own, pooled = compared(tmp_path), compared(tmp_path, pooled=True)
+def test_pooled_variance_is_used_on_request_and_named(tmp_path: Path) -> None:
+    write_runs(tmp_path, VALUES)
+    own, pooled = compare_grid(tmp_path), compare_grid(tmp_path, pooled=True)
     assert "one pooled variance" in render(pooled, "markdown") and "own variances" in render(own, "markdown")
     scores = {name: [100 * value for value in values] for name, values in VALUES.items()}
     variance = np.mean([np.var(values, ddof=1) for values in scores.values()])
@@ -97,56 +97,56 @@ def test_a_pooled_variance_where_it_is_declared(tmp_path: Path) -> None:
     assert (row["high"] - row["low"]) / 2 == pytest.approx(half)
 
 
-def test_the_reference_has_the_same_rank_and_says_which_it_is(tmp_path: Path) -> None:
-    write(tmp_path, {"lora": VALUES["lora"], "dora": VALUES["dora"]})
-    write(tmp_path, {"lora": VALUES["pissa"], "dora": VALUES["dora"]}, rank=32)
-    write(tmp_path, {"full_ft": VALUES["dora"]}, rank=None)
-    rows = frame(compared(tmp_path)).set_index("row")
+def test_reference_of_the_same_rank_is_used_and_named(tmp_path: Path) -> None:
+    write_runs(tmp_path, {"lora": VALUES["lora"], "dora": VALUES["dora"]})
+    write_runs(tmp_path, {"lora": VALUES["pissa"], "dora": VALUES["dora"]}, rank=32)
+    write_runs(tmp_path, {"full_ft": VALUES["dora"]}, rank=None)
+    rows = frame(compare_grid(tmp_path)).set_index("row")
     assert rows.loc["dora_r8", "reference"] == "lora_r8" and rows.loc["dora_r32", "reference"] == "lora_r32"
     assert rows.loc["full_ft", "reference"] == ""
     assert rows.loc["full_ft", "note"] == "several references: LoRA, r 8 and LoRA, r 32; --reference-rank takes one"
     with pytest.raises(Refused, match="there are: dora, full_ft, lora"):
-        compared(tmp_path, reference="lara")
+        compare_grid(tmp_path, reference="lara")
 
 
-def test_a_declared_rank_serves_every_row_and_other_ranks_of_the_reference_are_compared(tmp_path: Path) -> None:
-    """LoRA at rank 16 is a control of a study at rank 8; LoRA-XS has another rank by its nature."""
-    write(tmp_path, {"lora": VALUES["lora"], "dora": VALUES["dora"]})
-    write(tmp_path, {"lora": VALUES["pissa"]}, rank=16)
-    write(tmp_path, {"lora_xs": VALUES["pissa"]}, rank=32)
-    write(tmp_path, {"full_ft": VALUES["dora"]}, rank=None)
-    found = compared(tmp_path, rank=8)
+def test_declared_reference_rank_serves_every_row(tmp_path: Path) -> None:
+    """Other ranks of the reference method are compared too: LoRA at rank 16 is a control of a study at rank 8."""
+    write_runs(tmp_path, {"lora": VALUES["lora"], "dora": VALUES["dora"]})
+    write_runs(tmp_path, {"lora": VALUES["pissa"]}, rank=16)
+    write_runs(tmp_path, {"lora_xs": VALUES["pissa"]}, rank=32)
+    write_runs(tmp_path, {"full_ft": VALUES["dora"]}, rank=None)
+    found = compare_grid(tmp_path, rank=8)
     rows = frame(found).set_index("row")
     assert sorted(rows.index) == ["dora_r8", "full_ft", "lora_r16", "lora_xs_r32"]
     assert {*rows["reference"]} == {"lora_r8"} and not any(rows["note"]) and found.tests == 4
     assert rows.loc["lora_r16", "difference"] == pytest.approx(100 * (np.mean(VALUES["pissa"]) - 0.52))
     with pytest.raises(Refused, match=r"--reference-rank 4: no run of lora at this rank is here; there are: 8, 16\."):
-        compared(tmp_path, rank=4)
+        compare_grid(tmp_path, rank=4)
 
 
-def test_a_single_reference_serves_every_rank_by_name(tmp_path: Path) -> None:
-    write(tmp_path, {"lora": VALUES["lora"]})
-    write(tmp_path, {"lora_xs": VALUES["dora"]}, rank=24)
-    row = frame(compared(tmp_path)).iloc[0]
+def test_only_reference_row_serves_every_rank(tmp_path: Path) -> None:
+    write_runs(tmp_path, {"lora": VALUES["lora"]})
+    write_runs(tmp_path, {"lora_xs": VALUES["dora"]}, rank=24)
+    row = frame(compare_grid(tmp_path)).iloc[0]
     assert (row["row"], row["reference"]) == ("lora_xs_r24", "lora_r8")
 
 
-def test_what_cannot_be_tested_says_why(tmp_path: Path) -> None:
-    write(tmp_path, {"lora": VALUES["lora"], "dora": [0.9], "pissa": [0.0, 0.0, 0.0]})
+def test_untested_rows_name_the_reason(tmp_path: Path) -> None:
+    write_runs(tmp_path, {"lora": VALUES["lora"], "dora": [0.9], "pissa": [0.0, 0.0, 0.0]})
     write_run(tmp_path, make_record("dora", 5, status="oom", rank=16))
-    rows = frame(compared(tmp_path)).set_index("row")
+    rows = frame(compare_grid(tmp_path)).set_index("row")
     assert rows.loc["dora_r8", "note"] == "fewer than 3 seeds" and math.isnan(rows.loc["dora_r8", "p_holm"])
     assert "3 of 3 runs of the method did not learn" in rows.loc["pissa_r8", "note"]
     assert rows.loc["dora_r16", "note"] == "oom"
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_nine_equal_methods_are_seldom_significant(tmp_path: Path, seeds: int) -> None:
-    """Simulated: the family of eight comparisons with one reference has an error rate of at most 5 %."""
-    write(tmp_path, {method: [0.5] * seeds for method in EQUAL})
+def test_equal_methods_are_seldom_significant(tmp_path: Path, seeds: int) -> None:
+    """In a simulation, eight comparisons with one reference have a family-wise error rate of 5 % (7 % is allowed)."""
+    write_runs(tmp_path, {method: [0.5] * seeds for method in EQUAL})
     whole = built("grid", tmp_path)
     rng = np.random.default_rng(9)
-    studies, wrong = 200, 0
+    studies, false_positives = 200, 0
     for _ in range(studies):
         cells = {}
         for (row, name), cell in whole.cells.items():
@@ -154,28 +154,28 @@ def test_nine_equal_methods_are_seldom_significant(tmp_path: Path, seeds: int) -
             cells[row, name] = replace(cell, ours=t_interval(scores), by_seed=dict(enumerate(scores)))
         found = compare(replace(whole, cells=cells))
         assert found.tests == 8
-        wrong += min(d.adjusted for d in found.differences) < 0.05
-    assert wrong / studies <= 0.07
+        false_positives += min(d.adjusted for d in found.differences) < 0.05
+    assert false_positives / studies <= 0.07
 
 
-def test_a_small_loss_keeps_its_digits(tmp_path: Path) -> None:
+def test_small_losses_keep_their_significant_digits(tmp_path: Path) -> None:
     for method, losses in (("lora", (0.0123, 0.0126, 0.0124)), ("dora", (0.0111, 0.0112, 0.0113))):
         for seed, loss in enumerate(losses):
             record = make_record(method, seed, {"pairs": loss})
             record.scores = [s.model_copy(update={"unit": "number", "better": "lower"}) for s in record.scores]
             write_run(tmp_path, record)
-    text = render(compared(tmp_path), "markdown")
+    text = render(compare_grid(tmp_path), "markdown")
     assert "| 0.01243 ±" in text and "| 0.0112 ±" in text and "| -0.001233 |" in text and "0.01 " not in text
 
 
-def test_from_the_command_line_in_all_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "runs", VALUES)
+def test_compare_command_writes_all_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_runs(tmp_path / "runs", VALUES)
     where = ["--runs", str(tmp_path / "runs")]
     assert main(["table", "compare", *where]) == 0
     text = capsys.readouterr().out
     assert "**Methods against LoRA** (`compare`)" in text
     assert "| DoRA, r 8 | LoRA, r 8 | 62.67 ±7.59 | +10.67 |" in text
-    assert "| LoRA, r 8 |  | 52.00 ±4.97 |" in text, "the reference has its row"
+    assert "| LoRA, r 8 |  | 52.00 ±4.97 |" in text, "the reference has a row too"
     assert "Holm-adjusted over the 3 differences of this table" in text
     assert main(["table", "compare", *where, "--reference", "dora", "--output", str(tmp_path)]) == 0
     assert sorted(path.suffix for path in tmp_path.glob("compare.*")) == [".csv", ".html", ".md", ".tex"]

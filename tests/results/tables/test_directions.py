@@ -1,9 +1,9 @@
-"""A score of which less is better, beside one of which more is."""
+"""Scores of which lower values are better, beside scores of which higher values are better."""
 
 from __future__ import annotations
 
 from sdsbench.core.record import Score, score_text
-from sdsbench.results.tables.definition import shown_as
+from sdsbench.results.tables.definition import column_format
 
 
 def score(value: float, **keys: object) -> Score:
@@ -15,5 +15,5 @@ def test_rank_and_text_follow_direction_and_unit() -> None:
     assert loss.rank == -2.5 and share.rank == 0.25
     assert loss.shown(2.5) == "2.5000" and share.shown(0.25) == "25.00"
     assert score_text(-0.25, "share", "+") == "-25.00" and score_text(0.00123, "number", "+") == "+0.0012"
-    assert shown_as(loss) == {"format": "number", "better": "lower"}
-    assert shown_as(share) == {"format": "score", "better": "higher"}
+    assert column_format(loss) == {"format": "number", "better": "lower"}
+    assert column_format(share) == {"format": "score", "better": "higher"}

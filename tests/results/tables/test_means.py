@@ -1,4 +1,4 @@
-"""Mean columns of a grid: the means that tasks define, seed by seed."""
+"""Mean columns of a grid: the means over tasks that task groups define, computed seed by seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GLUE = ("cola", "rte", "mrpc", "stsb", "qnli", "sst2")
 
 
 def write_glue(root: Path, method: str, seed: int, tasks: Sequence[str] = GLUE) -> list[Record]:
-    """One record a GLUE task, with scores that differ by task and seed."""
+    """Write one record per GLUE task, with scores that differ by task and seed."""
     records = []
     for task in tasks:
         name = f"glue/{task}"
@@ -26,8 +26,8 @@ def write_glue(root: Path, method: str, seed: int, tasks: Sequence[str] = GLUE) 
     return records
 
 
-def test_a_grid_has_the_means_that_tasks_define(tmp_path: Path) -> None:
-    """Over the seeds of which every member is there, the value that a direct run prints; else what is missing."""
+def test_grid_has_the_means_of_task_groups(tmp_path: Path) -> None:
+    """Only seeds with all member tasks count, with the value that a run prints; else the missing tasks are named."""
     printed, _ = means_text("glue", {"glue": [f"glue/{task}" for task in GLUE]}, write_glue(tmp_path, "lora", 0))
     write_glue(tmp_path, "lora", 1)
     write_glue(tmp_path, "lora", 2, GLUE[:5])
@@ -44,7 +44,7 @@ def test_a_grid_has_the_means_that_tasks_define(tmp_path: Path) -> None:
         assert "without glue/rte, glue/qnli" in render(table).replace("\\", "")
 
 
-def test_vtab_groups_and_their_mean(tmp_path: Path) -> None:
+def test_grid_has_the_means_of_vtab_groups_and_of_vtab(tmp_path: Path) -> None:
     from sdsbench.tasks.vtab import GROUPS
 
     score = {f"vtab/{name}": 0.3 + 0.01 * i for i, name in enumerate(n for g in GROUPS.values() for n in g)}
@@ -57,7 +57,7 @@ def test_vtab_groups_and_their_mean(tmp_path: Path) -> None:
     assert cells["lora_r8", "vit_micro/mean of vtab"].by_seed == {0: pytest.approx(sum(groups) / 3)}
 
 
-def test_means_that_no_row_could_have_are_left_out(tmp_path: Path) -> None:
+def test_means_that_no_row_can_have_are_left_out(tmp_path: Path) -> None:
     from sdsbench.tasks.vtab import GROUPS
 
     for task in (*(f"vtab/{name}" for name in GROUPS["natural"]), "vtab/camelyon"):
@@ -66,7 +66,7 @@ def test_means_that_no_row_could_have_are_left_out(tmp_path: Path) -> None:
     assert means == {"vit_micro/mean of vtab/natural"}
 
 
-def test_a_single_run_of_a_task_with_means_has_its_mean(tmp_path: Path) -> None:
+def test_single_run_with_all_member_scores_has_their_mean(tmp_path: Path) -> None:
     from sdsbench.tasks.commonsense import BENCHMARKS
 
     score = {name: 0.4 + 0.01 * i for i, name in enumerate(BENCHMARKS)}

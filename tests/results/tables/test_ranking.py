@@ -1,4 +1,4 @@
-"""Which methods of a column are marked: the set that cannot be told from the best, bold where it is one method."""
+"""Marked methods of a column: the set that cannot be distinguished from the best, bold where it is one method."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def cell(row: str, column: str, values: Sequence[float]) -> TableCell:
     return TableCell(row, column, "value", ours=t_interval(values), by_seed=dict(enumerate(values)))
 
 
-def contest(column: str, p_value: float, best: str = "dora", other: str = "lora") -> Cells:
-    """Two methods over three seeds each, whose Welch test has this p-value: equal variances, 4 degrees of freedom."""
+def two_methods(column: str, p_value: float, best: str = "dora", other: str = "lora") -> Cells:
+    """Two methods, three seeds each, whose Welch test has this p-value (equal variances, 4 degrees of freedom)."""
     gap = float(stats.t.isf(p_value / 2, df=4)) * math.sqrt(2 / 3)
     return {
         (best, column): cell(best, column, [50 + gap + noise for noise in (-1, 0, 1)]),
@@ -42,37 +42,37 @@ def marks(cells: Cells, better: str = "higher") -> dict[tuple[str, str], str]:
 
 
 @pytest.mark.parametrize(("p_value", "bold"), [(0.049, True), (0.051, False), (0.2, False), (0.49, False)])
-def test_bold_is_for_p_below_one_in_twenty(p_value: float, bold: bool) -> None:
-    cells = contest("a", p_value)
+def test_best_method_is_bold_for_p_below_five_percent(p_value: float, bold: bool) -> None:
+    cells = two_methods("a", p_value)
     expected = ("best", "") if bold else ("among_best", "among_best")
     assert marks(cells) == dict(zip(cells, expected, strict=True))
     found = mark([Column("a", "", {}, measure="accuracy")], cells)["lora", "a"]
-    assert found.p_value == pytest.approx(p_value), "the contest is the one that was asked for"
+    assert found.p_value == pytest.approx(p_value), "the two methods have the requested p-value"
 
 
-def test_p_values_are_multiplied_by_the_tests_of_the_table() -> None:
-    """0.03 alone is bold; of two such columns it is 0.06, and 0.02 is 0.04."""
-    assert marks(contest("a", 0.03))["dora", "a"] == "best"
-    assert marks(contest("a", 0.03) | contest("b", 0.03))["dora", "a"] == "among_best"
-    both = marks(contest("a", 0.02) | contest("b", 0.03))
+def test_p_values_are_adjusted_for_all_tests_of_the_table() -> None:
+    """One column with p = 0.03 is bold; with two columns 0.03 becomes 0.06, and 0.02 becomes 0.04."""
+    assert marks(two_methods("a", 0.03))["dora", "a"] == "best"
+    assert marks(two_methods("a", 0.03) | two_methods("b", 0.03))["dora", "a"] == "among_best"
+    both = marks(two_methods("a", 0.02) | two_methods("b", 0.03))
     assert (both["dora", "a"], both["dora", "b"]) == ("best", "among_best")
 
 
-def test_the_best_is_tested_against_every_other() -> None:
-    """A clearly worse method is outside the set; the second alone decides nothing about the third."""
-    cells = contest("a", 0.4) | {("pissa", "a"): cell("pissa", "a", [1.0, 2.0, 3.0])}
+def test_best_method_is_tested_against_every_other() -> None:
+    """A clearly worse third method is outside the set, although the second is within it."""
+    cells = two_methods("a", 0.4) | {("pissa", "a"): cell("pissa", "a", [1.0, 2.0, 3.0])}
     assert marks(cells) == {("dora", "a"): "among_best", ("lora", "a"): "among_best", ("pissa", "a"): ""}
 
 
-def test_where_lower_is_better_the_lowest_is_best_and_without_a_direction_nothing_is() -> None:
-    cells = contest("a", 0.01)
+def test_direction_decides_the_best_and_without_one_nothing_is_marked() -> None:
+    cells = two_methods("a", 0.01)
     assert marks(cells, "lower") == {("lora", "a"): "best", ("dora", "a"): ""}
     assert set(marks(cells, "").values()) == {""}
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_nothing_is_bold_below_three_seeds(seeds: int) -> None:
-    """One seed against another seed of the same method was `significant` in 45 of 220 pairs by its questions."""
+    """Tested by questions alone, two seeds of one method differed `significantly` in 45 of 220 pairs."""
     far = {
         (row, "a"): cell(row, "a", [base + i for i in range(seeds)]) for row, base in (("dora", 90.0), ("lora", 1.0))
     }
@@ -81,8 +81,8 @@ def test_nothing_is_bold_below_three_seeds(seeds: int) -> None:
     assert set(marks(mixed).values()) == {""}
 
 
-def test_a_method_with_too_few_seeds_cannot_be_told_from_the_best() -> None:
-    cells = contest("a", 0.001) | {("pissa", "a"): cell("pissa", "a", [1.0])}
+def test_method_with_too_few_seeds_stays_among_the_best() -> None:
+    cells = two_methods("a", 0.001) | {("pissa", "a"): cell("pissa", "a", [1.0])}
     assert marks(cells) == {("dora", "a"): "among_best", ("lora", "a"): "", ("pissa", "a"): "among_best"}
 
 
@@ -91,15 +91,15 @@ def test_equal_differences_are_not_bold() -> None:
     assert set(marks(equal).values()) == {""}
 
 
-def test_a_cell_without_a_value_or_of_another_setting_takes_no_part() -> None:
-    cells = contest("a", 0.01)
+def test_cells_without_a_value_or_of_another_setting_are_not_ranked() -> None:
+    cells = two_methods("a", 0.01)
     cells["pissa", "a"] = TableCell("pissa", "a", "counted", ours=t_interval([99.0]))
     apart = TableCell("x", "a", "value", ours=t_interval([99.0, 98.0, 97.0]), apart={"train.max_steps": "80"})
     cells["x", "a"] = apart
     assert marks(cells) == {("dora", "a"): "best", ("lora", "a"): "", ("pissa", "a"): "", ("x", "a"): ""}
 
 
-def write_contest(root: Path, gap: float, seeds: int = 3, **options: Any) -> None:
+def write_three_methods(root: Path, gap: float, seeds: int = 3, **options: Any) -> None:
     rng = np.random.default_rng(4)
     difficulty = rng.random(300)
     for method, skill in (("lora", 0.5), ("dora", 0.5 + gap), ("pissa", 0.3)):
@@ -109,12 +109,12 @@ def write_contest(root: Path, gap: float, seeds: int = 3, **options: Any) -> Non
             write_run(root, record, {"gsm8k": make_samples(right)})
 
 
-def test_marks_of_a_grid_and_their_words(tmp_path: Path) -> None:
-    write_contest(tmp_path / "clear", 0.1)
+def test_grid_marks_the_best_methods_and_explains_the_marks(tmp_path: Path) -> None:
+    write_three_methods(tmp_path / "clear", 0.1)
     table = built("grid", tmp_path / "clear")
     assert {cell.row: cell.mark for cell in table.cells.values()} == {"lora_r8": "", "dora_r8": "best", "pissa_r8": ""}
     assert table.cells["lora_r8", "micro/gsm8k"].test == "t over unpaired seeds and questions (crossed variances)"
-    write_contest(tmp_path / "close", 0.004)
+    write_three_methods(tmp_path / "close", 0.004)
     table = built("grid", tmp_path / "close")
     marked = {cell.row: cell.mark for cell in table.cells.values()}
     assert marked == {"lora_r8": "among_best", "dora_r8": "among_best", "pissa_r8": ""}
@@ -123,43 +123,43 @@ def test_marks_of_a_grid_and_their_words(tmp_path: Path) -> None:
     assert text.count("<u>") == 2 and "**" not in text.replace("**Methods by tasks**", "")
 
 
-def test_pairing_follows_the_family_of_the_model_and_nothing_else(tmp_path: Path) -> None:
+def test_pairing_of_seeds_follows_the_family_of_the_model(tmp_path: Path) -> None:
     for family, word in (("decoder", "unpaired"), ("encoder", "paired"), ("vision", "paired")):
-        write_contest(tmp_path / family, 0.1, family=family)
+        write_three_methods(tmp_path / family, 0.1, family=family)
         tests = {cell.test for cell in built("grid", tmp_path / family).cells.values() if cell.test}
         assert tests == {f"t over {word} seeds and questions (crossed variances)"}
 
 
-def contrast_of(root: Path, ours: str, theirs: str):
+def contrast_between(root: Path, ours: str, theirs: str):
     table = built("grid", root)
     column = table.table.columns[0]
     return contrast(column, table.cells[ours, column.name], table.cells[theirs, column.name])
 
 
-def test_the_tested_difference_is_the_shown_one(tmp_path: Path) -> None:
-    """Unpaired: all seeds of both sides. Paired: common seeds, and no test where these differ the other way."""
+def test_tested_difference_equals_the_displayed_one(tmp_path: Path) -> None:
+    """Unpaired tests use all seeds of both sides. Paired tests use common seeds, unless these differ the other way."""
     for seed, value in enumerate([0.50, 0.52, 0.54, 0.90]):
         write_run(tmp_path / "text", make_record("lora", seed, {"gsm8k": value}))
     for seed, value in enumerate([0.60, 0.62, 0.61]):
         write_run(tmp_path / "text", make_record("dora", seed, {"gsm8k": value}))
-    found = contrast_of(tmp_path / "text", "dora_r8", "lora_r8").comparison
+    found = contrast_between(tmp_path / "text", "dora_r8", "lora_r8").comparison
     assert found.difference == pytest.approx(61.0 - 61.5) and found.seeds == 3
     for method, values in (("lora", [0.50, 0.52, 0.54, 0.99]), ("dora", [0.60, 0.62, 0.66])):
         for seed, value in enumerate(values):
             write_run(tmp_path / "head", make_record(method, seed, {"gsm8k": value}, family="encoder"))
-    other = contrast_of(tmp_path / "head", "dora_r8", "lora_r8")
+    other = contrast_between(tmp_path / "head", "dora_r8", "lora_r8")
     assert other.untested == "the common seeds differ the other way than all seeds"
     assert math.isnan(other.comparison.p_value) and other.comparison.difference == pytest.approx(
         62.667 - 63.75, abs=0.01
     )
 
 
-def test_three_seeds_a_side_of_which_two_are_common_are_not_tested_where_seeds_are_paired(tmp_path: Path) -> None:
+def test_fewer_than_three_common_seeds_are_not_tested_where_seeds_are_paired(tmp_path: Path) -> None:
     for method, first, value in (("lora", 0, 0.2), ("dora", 1, 0.9)):
         for seed in range(first, first + 3):
             record = make_record(method, seed, {"gsm8k": value + 0.01 * seed**2}, family="encoder")
             write_run(tmp_path, record)
-    assert contrast_of(tmp_path, "dora_r8", "lora_r8").untested == "fewer than 3 common seeds"
+    assert contrast_between(tmp_path, "dora_r8", "lora_r8").untested == "fewer than 3 common seeds"
     assert {cell.mark for cell in built("grid", tmp_path).cells.values()} == {""}
 
 
@@ -172,21 +172,21 @@ def test_answers_to_other_questions_are_not_paired(tmp_path: Path) -> None:
             for sample in samples:
                 sample["id"] = f"q{sample['index'] + shift}"
             write_run(tmp_path, make_record(method, seed, {"gsm8k": float(right.mean())}), {"gsm8k": samples})
-    assert contrast_of(tmp_path, "dora_r8", "lora_r8").comparison.test == "Welch's t over seeds"
+    assert contrast_between(tmp_path, "dora_r8", "lora_r8").comparison.test == "Welch's t over seeds"
 
 
-def test_answers_that_do_not_average_to_the_score_are_not_tested(tmp_path: Path) -> None:
-    """A score that is no mean of its answers (Matthews correlation, say) is compared by its seeds."""
+def test_score_that_is_no_mean_of_answers_is_tested_over_seeds(tmp_path: Path) -> None:
+    """For example a Matthews correlation is no mean over questions, so the test uses the scores of seeds."""
     for method, value in (("lora", 0.5), ("dora", 0.75)):
         for seed in range(3):
             right = [True, True, seed == 0, False] if method == "dora" else [True, seed == 0, False, False]
             record = make_record(method, seed, {"gsm8k": value + 0.01 * seed})
             write_run(tmp_path, record, {"gsm8k": make_samples(right)})
-    assert contrast_of(tmp_path, "dora_r8", "lora_r8").comparison.test == "Welch's t over seeds"
+    assert contrast_between(tmp_path, "dora_r8", "lora_r8").comparison.test == "Welch's t over seeds"
 
 
-def test_a_run_that_did_not_learn_is_marked(tmp_path: Path) -> None:
-    """Six runs with one predicted class, at exactly the majority: a symbol in the cell and a note below."""
+def test_runs_that_did_not_learn_are_marked_and_noted(tmp_path: Path) -> None:
+    """Three runs that predict one class, at exactly the majority share: a symbol in the cell and a note below."""
     labels = [1.0] * 14 + [0.0] * 6
     for method, predictions in (("lora", labels), ("lora_xs", [1.0] * 20)):
         for seed in range(3):
@@ -207,8 +207,8 @@ def test_a_run_that_did_not_learn_is_marked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_nine_equal_methods_are_seldom_told_apart(seeds: int) -> None:
-    """Simulated: bold in at most 5 % of studies, and every method in the set of the best in at least 95 % of them."""
+def test_nine_equal_methods_are_seldom_distinguished(seeds: int) -> None:
+    """In a simulation, one method is bold in at most 5 % of studies, and all are among the best in at least 95 %."""
     rng = np.random.default_rng(8)
     studies, bold, complete = 200, 0, 0
     for _ in range(studies):

@@ -1,4 +1,4 @@
-"""docs/reproduce.md against its script, the named sweeps against the tables that they fill."""
+"""docs/reproduce.md equals the output of its script, and the named sweeps fill the tables of the papers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
+    """scripts/write_reproduce.py as a module."""
     spec = importlib.util.spec_from_file_location("write_reproduce", ROOT / "scripts" / "write_reproduce.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -25,8 +26,8 @@ def script() -> ModuleType:
 
 
 @pytest.mark.parametrize("sweep", ["lora_sb/table4", "lora_sb/table6"])
-def test_rows_of_the_document(script: ModuleType, sweep: str) -> None:
-    """Two small sweeps here, all of them in the slow test below."""
+def test_row_of_the_document_equals_the_estimate(script: ModuleType, sweep: str) -> None:
+    """This test checks two small sweeps; the slow test below checks all."""
     runs = script.estimates(list(script.points(sweep)))
     hours = script._round(sum(run.hours for run in runs if run.fits))
     row = next(line for line in script.TARGET.read_text().splitlines() if line.startswith(f"| `{sweep}` |"))
@@ -34,13 +35,13 @@ def test_rows_of_the_document(script: ModuleType, sweep: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_document_is_what_the_script_writes(script: ModuleType) -> None:
+def test_document_equals_the_output_of_the_script(script: ModuleType) -> None:
     assert (ROOT / "docs" / "reproduce.md").read_text() == script.document(), "run python scripts/write_reproduce.py"
 
 
 @pytest.mark.parametrize("number", "123456")
-def test_a_sweep_holds_every_cell_of_its_table_with_three_seeds(script: ModuleType, number: str) -> None:
-    """Each cell with a measured number finds exactly three runs of its sweep, and no run fills no cell."""
+def test_sweep_fills_every_cell_of_its_table_with_three_seeds(script: ModuleType, number: str) -> None:
+    """Each cell with a measured number has exactly three runs of its sweep, and every run fills a cell."""
     table = get(f"lora_sb/table{number}")
     points = list(script.points(table.name))
     used: set[int] = set()
@@ -55,7 +56,7 @@ def test_a_sweep_holds_every_cell_of_its_table_with_three_seeds(script: ModuleTy
 
 
 @pytest.mark.parametrize("sweep", ["math", "commonsense", "vision"])
-def test_sds_sweeps_hold_every_cell(script: ModuleType, sweep: str) -> None:
+def test_sds_lora_sweep_fills_every_cell_with_three_runs(script: ModuleType, sweep: str) -> None:
     points = list(script.points(f"sds_lora/{sweep}"))
     for table in (get(name) for name in TABLES if name.startswith(f"sds_lora/{sweep}")):
         for row in table.rows:
@@ -78,7 +79,7 @@ _DEFAULTS = {
 
 
 def _fits(point: dict, where: dict) -> bool:
-    """Whether a point of a sweep would be a run of this cell, its other keys at their defaults."""
+    """Whether a point of a sweep is a run of this cell, with keys that the point lacks at their defaults."""
     for key, wanted in where.items():
         name = "method.rank" if key == "rank" else key.removeprefix("config.")
         value = point.get(name, _DEFAULTS.get(key))

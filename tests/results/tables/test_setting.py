@@ -1,4 +1,4 @@
-"""The one definition of the same setting: what shares a column, a row, a cell; which runs a table is made of."""
+"""When two runs have the same setting: which runs share a column, a row or a cell, and which runs a table uses."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from sdsbench.results.tables.runs import load
 from tests.results.tables.fixtures import built, make_record, tuned, write_run
 
 
-def write(root: Path, method: str, value: float, seeds: int = 3, **options: Any) -> None:
+def write_seeds(root: Path, method: str, value: float, seeds: int = 3, **options: Any) -> None:
     for seed in range(seeds):
         write_run(root, make_record(method, seed, {"gsm8k": value + 0.001 * seed}, **options))
 
 
-def train(**keys: Any) -> dict[str, Any]:
+def train_config(**keys: Any) -> dict[str, Any]:
     return {"config": {"train": {"lr": 1e-3, "batch_size": 8, **keys}}}
 
 
 DIFFERING = {
-    "steps": (train(max_steps=10), train(max_steps=80)),
-    "epochs": (train(epochs=1.0), train(epochs=3.0)),
-    "batch": (train(batch_size=8), train(batch_size=32)),
-    "optimizer": (train(optimizer="adamw"), train(optimizer="sgd")),
-    "new tokens": ({"config": {"task": {"max_new_tokens": 16}}}, {"config": {"task": {"max_new_tokens": 512}}}),
+    "steps": (train_config(max_steps=10), train_config(max_steps=80)),
+    "epochs": (train_config(epochs=1.0), train_config(epochs=3.0)),
+    "batch": (train_config(batch_size=8), train_config(batch_size=32)),
+    "optimizer": (train_config(optimizer="adamw"), train_config(optimizer="sgd")),
+    "generated tokens": ({"config": {"task": {"max_new_tokens": 16}}}, {"config": {"task": {"max_new_tokens": 512}}}),
     "task version": ({"version": 1}, {"version": 2}),
     "data": ({"fingerprint": "d0"}, {"fingerprint": "d1"}),
     "weights": ({"weights": "w0"}, {"weights": "w1"}),
@@ -47,12 +47,12 @@ DIFFERING = {
 }
 
 
-@pytest.mark.parametrize("what", DIFFERING)
-def test_runs_of_two_settings_share_no_column(tmp_path: Path, what: str) -> None:
-    """LoRA at 10 steps beside SDS-LoRA at 80 gave a bold winner; here each setting has its column, and nothing wins."""
-    first, second = DIFFERING[what]
-    write(tmp_path, "lora", 0.2, **first)
-    write(tmp_path, "sds_lora", 0.8, **second)
+@pytest.mark.parametrize("difference", DIFFERING)
+def test_runs_of_two_settings_share_no_column(tmp_path: Path, difference: str) -> None:
+    """Runs of different settings must not be compared: each setting has its own column, and no method is marked."""
+    first, second = DIFFERING[difference]
+    write_seeds(tmp_path, "lora", 0.2, **first)
+    write_seeds(tmp_path, "sds_lora", 0.8, **second)
     table = built("grid", tmp_path)
     assert len(table.table.columns) == 2
     for column in table.table.columns:
@@ -60,14 +60,14 @@ def test_runs_of_two_settings_share_no_column(tmp_path: Path, what: str) -> None
         assert len(shown) == 1 and shown[0].mark == "" and shown[0].ours.n == 3  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("what", DIFFERING)
-def test_a_fixed_table_says_which_key_and_values_keep_rows_apart(tmp_path: Path, what: str) -> None:
-    """In a table with given columns two of three rows share a setting; the third stands apart, untested."""
-    first, second = DIFFERING[what]
-    write(tmp_path, "lora", 0.2, **second)
-    write(tmp_path, "dora", 0.3, **second)
-    write(tmp_path, "sds_lora", 0.8, **first)
-    table = fixed(tmp_path, "lora", "dora", "sds_lora")
+@pytest.mark.parametrize("difference", DIFFERING)
+def test_fixed_table_names_the_key_and_values_that_keep_a_row_apart(tmp_path: Path, difference: str) -> None:
+    """In a table with given columns, two of three rows share a setting; the third is kept apart and not tested."""
+    first, second = DIFFERING[difference]
+    write_seeds(tmp_path, "lora", 0.2, **second)
+    write_seeds(tmp_path, "dora", 0.3, **second)
+    write_seeds(tmp_path, "sds_lora", 0.8, **first)
+    table = fixed_table(tmp_path, "lora", "dora", "sds_lora")
     cells = {row: table.cells[row, "all"] for row in ("lora", "dora", "sds_lora")}
     assert not cells["lora"].apart and not cells["dora"].apart and cells["sds_lora"].apart
     assert cells["sds_lora"].mark == "" and cells["dora"].mark != ""
@@ -75,36 +75,36 @@ def test_a_fixed_table_says_which_key_and_values_keep_rows_apart(tmp_path: Path,
     assert all(key in line and text in line for key, text in cells["sds_lora"].apart.items())
 
 
-def fixed(root: Path, *methods: str) -> Built:
-    """A table whose rows and column are given beforehand, as those of a paper."""
+def fixed_table(root: Path, *methods: str) -> Built:
+    """A table whose rows and column are given in advance, as those of a paper are."""
     runs, _ = load(root)
     some = grid(runs)
     rows = tuple(replace(some.rows[0], name=name, where={"method": name}) for name in methods)
     return build(replace(some, rows=rows, columns=(replace(some.columns[0], name="all", where={}),)), runs)
 
 
-def test_a_tie_of_settings_compares_nothing(tmp_path: Path) -> None:
-    write(tmp_path, "lora", 0.2, **train(max_steps=10))
-    write(tmp_path, "sds_lora", 0.8, **train(max_steps=80))
-    table = fixed(tmp_path, "lora", "sds_lora")
+def test_rows_of_two_equally_frequent_settings_are_not_compared(tmp_path: Path) -> None:
+    write_seeds(tmp_path, "lora", 0.2, **train_config(max_steps=10))
+    write_seeds(tmp_path, "sds_lora", 0.8, **train_config(max_steps=80))
+    table = fixed_table(tmp_path, "lora", "sds_lora")
     assert table.cells["lora", "all"].apart == {"train.max_steps": "10"}
     assert table.cells["sds_lora", "all"].apart == {"train.max_steps": "80"}
     assert {cell.mark for cell in table.cells.values()} == {""}
 
 
-def test_what_methods_may_differ_in(tmp_path: Path) -> None:
-    """The method's own keys, its rank and alpha, the tuned value and the seed."""
-    write(tmp_path, "lora", 0.5, tuning=tuned(1e-3, [1e-4, 1e-3, 1e-2]), **train(batch_size=32))
+def test_methods_may_differ_in_method_keys_and_tuned_values(tmp_path: Path) -> None:
+    """Methods may differ in their own keys, in rank and alpha, in the tuned value and in the seed."""
+    write_seeds(tmp_path, "lora", 0.5, tuning=tuned(1e-3, [1e-4, 1e-3, 1e-2]), **train_config(batch_size=32))
     method = {"name": "sds_lora", "rank": 16, "alpha": 4.0}
     config = {"method": method, "train": {"lr": 1e-2, "batch_size": 32}}
-    write(tmp_path, "sds_lora", 0.6, rank=16, lr=1e-2, tuning=tuned(1e-2, [1e-4, 1e-3, 1e-2]), config=config)
+    write_seeds(tmp_path, "sds_lora", 0.6, rank=16, lr=1e-2, tuning=tuned(1e-2, [1e-4, 1e-3, 1e-2]), config=config)
     table = built("grid", tmp_path)
     assert len(table.table.columns) == 1
     assert not any(cell.apart or cell.problems for cell in table.cells.values())
 
 
-def test_keys_without_effect_on_a_run_keep_nothing_apart(tmp_path: Path) -> None:
-    """Two seeds whose records differ in the betas of an optimizer that has none; the record itself says it."""
+def test_inert_keys_keep_no_runs_apart(tmp_path: Path) -> None:
+    """Two seeds differ in `betas`, which their optimizer does not use, and their records list the key as inert."""
     for seed, betas in ((0, [0.9, 0.999]), (1, [0.8, 0.9])):
         train = {"lr": 1e-3, "epochs": 1.0, "batch_size": 8, "optimizer": "sgd", "betas": betas}
         record = make_record("lora", seed, {"gsm8k": 0.5}, config={"train": train})
@@ -112,13 +112,13 @@ def test_keys_without_effect_on_a_run_keep_nothing_apart(tmp_path: Path) -> None
         write_run(tmp_path / "unknown", record)
     (cell,) = built("grid", tmp_path / "known").cells.values()
     assert cell.ours is not None and cell.ours.n == 2
-    assert len(built("grid", tmp_path / "unknown").table.columns) == 2, "an older record does not say it"
+    assert len(built("grid", tmp_path / "unknown").table.columns) == 2, "a record without the list of inert keys"
 
 
-def test_rates_set_by_hand_are_rows_and_not_compared(tmp_path: Path) -> None:
-    """Nobody tuned: a method at one rate is not compared with another method at another rate."""
+def test_untuned_methods_at_different_rates_are_not_compared(tmp_path: Path) -> None:
+    """Without tuning, a method at one rate is not compared with another method at another rate."""
     for method, lr in (("lora", 1e-3), ("dora", 5e-3)):
-        write(tmp_path, method, 0.2 if method == "lora" else 0.8, lr=lr)
+        write_seeds(tmp_path, method, 0.2 if method == "lora" else 0.8, lr=lr)
     table = built("grid", tmp_path)
     assert len(table.table.columns) == 1
     assert {cell.row: dict(cell.apart) for cell in table.cells.values()} == {
@@ -128,9 +128,9 @@ def test_rates_set_by_hand_are_rows_and_not_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["failed", "oom"])
-def test_an_unfinished_run_stands_in_the_row_of_its_own_setting(tmp_path: Path, status: str) -> None:
-    """A diverged run at lr 1e9 is none of the runs at 1e-3; alpha 64's accidents are not alpha 16's."""
-    write(tmp_path, "lora", 0.5)
+def test_failed_run_is_in_the_row_of_its_own_setting(tmp_path: Path, status: str) -> None:
+    """A diverged run at learning rate 1e9 does not count among the runs at 1e-3."""
+    write_seeds(tmp_path, "lora", 0.5)
     write_run(tmp_path, make_record("lora", 0, lr=1e9, status=status))
     table = built("grid", tmp_path)
     assert {name: cell.status for (name, _), cell in table.cells.items()} == {
@@ -140,36 +140,36 @@ def test_an_unfinished_run_stands_in_the_row_of_its_own_setting(tmp_path: Path, 
     assert {cell.note for cell in table.cells.values()} == {""}
 
 
-def test_alpha_of_an_accident_is_its_own(tmp_path: Path) -> None:
+def test_failed_run_of_another_alpha_has_its_own_row(tmp_path: Path) -> None:
     alpha = {alpha: {"method": {"name": "lora", "rank": 8, "alpha": alpha}} for alpha in (16.0, 64.0)}
-    write(tmp_path, "lora", 0.5, config=alpha[16.0])
+    write_seeds(tmp_path, "lora", 0.5, config=alpha[16.0])
     write_run(tmp_path, make_record("lora", 0, status="oom", config=alpha[64.0]))
     statuses = {row: cell.status for (row, _), cell in built("grid", tmp_path).cells.items()}
     assert statuses == {"lora_r8[method.alpha=16.0]": "value", "lora_r8[method.alpha=64.0]": "oom"}
 
 
-def test_an_unfinished_run_of_another_setting_has_a_column(tmp_path: Path) -> None:
-    write(tmp_path, "lora", 0.5, **train(max_steps=10))
-    write_run(tmp_path, make_record("lora", 0, status="oom", **train(max_steps=80)))
+def test_failed_run_of_another_setting_has_its_own_column(tmp_path: Path) -> None:
+    write_seeds(tmp_path, "lora", 0.5, **train_config(max_steps=10))
+    write_run(tmp_path, make_record("lora", 0, status="oom", **train_config(max_steps=80)))
     cells = built("grid", tmp_path).cells
     found = {cell.column: cell.status for cell in cells.values() if cell.status != "missing"}
     assert found == {"micro/gsm8k/train.max_steps=10": "value", "micro/gsm8k/train.max_steps=80": "oom"}
 
 
-def test_a_run_made_by_hand_is_no_tuning_run(tmp_path: Path) -> None:
-    """It was tested like the others, and has a column of its own beside the tuned ones."""
-    write(tmp_path, "lora", 0.5, tuning=tuned(1e-3, [1e-4, 1e-3, 1e-2]))
+def test_untuned_run_is_kept_apart_from_tuned_runs(tmp_path: Path) -> None:
+    """It was scored on test data, so it is no tuning run: a grid gives it its own column, a fixed table excludes it."""
+    write_seeds(tmp_path, "lora", 0.5, tuning=tuned(1e-3, [1e-4, 1e-3, 1e-2]))
     by_hand = make_record("lora", 7, {"gsm8k": 0.9}, lr=2e-3)
     write_run(tmp_path, by_hand)
     table = built("grid", tmp_path)
     assert table.excluded == {}
     shown = [cell.runs[0].id for cell in table.cells.values() if len(cell.runs) == 1]
     assert shown == [by_hand.run_id]
-    one_cell = fixed(tmp_path, "lora")
+    one_cell = fixed_table(tmp_path, "lora")
     assert one_cell.excluded == {by_hand.run_id: "not tuned, where other runs of its cell are"}
 
 
-def test_differences_are_one_line_a_key() -> None:
+def test_differences_are_one_line_per_key() -> None:
     class Named:
         def __init__(self, name: str) -> None:
             self.id = name
@@ -178,9 +178,9 @@ def test_differences_are_one_line_a_key() -> None:
     assert setting.differences([Named("a"), Named("b"), Named("c")], facts) == ["steps: 10 in a; 80 in b"]  # type: ignore[list-item]
 
 
-def test_where_takes_keys_as_they_are_written(tmp_path: Path) -> None:
+def test_where_accepts_configuration_keys_and_names_unknown_ones(tmp_path: Path) -> None:
     for limit in (64, 200):
-        write(tmp_path, "lora", 0.5, config={"eval": {"limit": limit, "untrained": False}})
+        write_seeds(tmp_path, "lora", 0.5, config={"eval": {"limit": limit, "untrained": False}})
     assert {run.flat["config.eval.limit"] for run in load(tmp_path, ["eval.limit=64"])[0]} == {64}
     assert len(load(tmp_path, ["train.lr=1e-3", "eval.untrained=false", "method=lora"])[0]) == 6
     with pytest.raises(Refused, match=r"no run has the key eval\.limt\. Did you mean 'eval\.limit'\?"):
@@ -191,9 +191,9 @@ def test_where_takes_keys_as_they_are_written(tmp_path: Path) -> None:
         load(tmp_path, ["eval.limit=65"])
 
 
-def test_a_plan_selects_its_runs(tmp_path: Path) -> None:
-    write(tmp_path / "runs", "lora", 0.5)
-    write(tmp_path / "runs", "dora", 0.5)
+def test_plan_selects_its_runs(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "runs", "lora", 0.5)
+    write_seeds(tmp_path / "runs", "dora", 0.5)
     mine = [run.id for run in load(tmp_path / "runs", ["method=lora"])[0]]
     plan = tmp_path / "plan"
     write_plan(plan, mine)
@@ -215,13 +215,13 @@ def write_plan(folder: Path, runs: list[str]) -> None:
     (folder / "manifest.json").write_text(manifest.model_dump_json())
 
 
-def cost(root: Path, measure: str) -> float | None:
+def cost_of(root: Path, measure: str) -> float | None:
     (run,), _ = load(root)
     return value(run, Column("c", "", {}, measure, format="number", better=""))
 
 
-def test_costs_are_empty_where_they_are_not_the_runs_own(tmp_path: Path) -> None:
-    """Resident memory is that of a process; time and memory of a group are nobody's."""
+def test_costs_that_belong_to_no_single_run_are_empty(tmp_path: Path) -> None:
+    """Resident memory belongs to the process, and the time and memory of a group cannot be charged to one run."""
     cuda = Memory(peak_bytes=7, kind="cuda_allocated")
     for name, record, memory, seconds in (
         ("process", make_record("lora", 0, {"gsm8k": 0.5}), None, 20.0),
@@ -231,21 +231,23 @@ def test_costs_are_empty_where_they_are_not_the_runs_own(tmp_path: Path) -> None
         if name == "group":
             record.placing["group_size"] = 2
         write_run(tmp_path / name, record)
-        assert cost(tmp_path / name, "memory.peak_bytes") == memory, name
-        assert cost(tmp_path / name, "seconds.train") == seconds, name
+        assert cost_of(tmp_path / name, "memory.peak_bytes") == memory, name
+        assert cost_of(tmp_path / name, "seconds.train") == seconds, name
 
 
-def test_a_time_stands_with_the_share_of_the_machine_that_it_had(tmp_path: Path) -> None:
-    """Runs of two workers on two cores had times like any others: table and page of the run say what others held."""
+def test_times_on_a_shared_machine_are_noted(tmp_path: Path) -> None:
+    """The table's footer and the run's page state how many cores other work held during a run."""
     for seed, others in enumerate((None, 0.1, 1.0)):
         record = make_record("lora", seed, {"gsm8k": 0.5})
         record.attempts = [Attempt(started="2026-11-27T00:00:00+00:00", status="done", others=others)]
         write_run(tmp_path, record)
     runs, _ = load(tmp_path)
     time = Column("time", "Training, s", {}, "seconds.train", format="seconds", better="")
-    said = "Times of 1 of 3 runs are those of a shared machine: other work held up to 1.0 cores on average."
-    assert said in build(replace(grid(runs), columns=(*grid(runs).columns, time)), runs).footer
-    assert not any("shared machine" in line for line in build(grid(runs), runs).footer), "no time is shown"
+    note = "Times of 1 of 3 runs are those of a shared machine: other work held up to 1.0 cores on average."
+    assert note in build(replace(grid(runs), columns=(*grid(runs).columns, time)), runs).footer
+    assert not any("shared machine" in line for line in build(grid(runs), runs).footer), (
+        "a table without times needs no note"
+    )
     facts = [dict(run_page(run)["facts"]).get("other work") for run in sorted(runs, key=lambda run: run.record.seed)]
     assert facts == [None, "0.1 cores on average", "1.0 cores on average"]
 
@@ -258,15 +260,15 @@ def test_times_of_different_machines_are_not_averaged(tmp_path: Path) -> None:
     score = grid(runs)
     time = Column("time", "Training, s", {}, "seconds.train", format="seconds", better="")
     cells = build(replace(score, columns=(*score.columns, time)), runs).cells
-    assert cells["lora_r8", "micro/gsm8k"].ours is not None  # scores do not depend on it
+    assert cells["lora_r8", "micro/gsm8k"].ours is not None  # scores do not depend on the machine
     assert cells["lora_r8", "time"].status == "unequal"
     assert cells["lora_r8", "time"].problems[0].startswith("device: cpu: one in")
 
 
-def test_facts_are_written_for_a_reader() -> None:
-    """Which data was asked is a set's name and the beginning of its hash, not a tuple of Python's."""
+def test_facts_are_written_as_readable_text() -> None:
+    """Evaluated data is written as the data set's name and the first digits of its hash, not as a Python tuple."""
     hashes = ("a" * 64, "b" * 64)
     facts = [{"evaluated data": (("gsm8k", digest),)} for digest in hashes]
-    assert setting.unlike(facts) == [{"evaluated data": f"gsm8k {digest[:12]}"} for digest in hashes]
+    assert setting.differing_facts(facts) == [{"evaluated data": f"gsm8k {digest[:12]}"} for digest in hashes]
     assert setting.text(("q_proj", "v_proj")) == "q_proj v_proj"
     assert setting.text((("math", "a" * 64), ("gsm8k", "b" * 64))) == f"math {'a' * 12}, gsm8k {'b' * 12}"

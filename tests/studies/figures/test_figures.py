@@ -1,4 +1,4 @@
-"""Figures from records: which runs are drawn, as which line, with which numbers."""
+"""Figures from probes: which runs they draw, as which lines, with which numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.tools import QUIET
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LoRA at two rates and SDS-LoRA, two steps each."""
+    """Runs of LoRA at two rates and of SDS-LoRA, two steps each, and one run of rsLoRA without probes."""
     folder = tmp_path_factory.mktemp("runs")
     common = [
         "model=micro", "data.source=embedded", "train.max_steps=2", "train.batch_size=2", "train.warmup_ratio=0",
@@ -43,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_lines_best_rate_and_runs_without_probes(runs: Path) -> None:
+def test_each_line_has_its_best_rate_and_runs_without_probes_are_left_out(runs: Path) -> None:
     data = load(str(runs))
     assert data.optimizers == ["adamw"]
     assert data.lines("adamw") == [("LoRA, r 8", "lora"), ("SDS-LoRA, r 8", "sds_lora")]
@@ -51,7 +51,7 @@ def test_lines_best_rate_and_runs_without_probes(runs: Path) -> None:
     assert set(data.probes["step"]) == {1, 2} and len(data.probes) == 2 * 2 * 35
 
 
-def test_medians_are_those_of_the_stored_rows(runs: Path) -> None:
+def test_medians_equal_those_of_the_stored_rows(runs: Path) -> None:
     data = load(str(runs))
     run_id = data.of("adamw", "SDS-LoRA, r 8")[0]
     rows = data.probes[(data.probes["run_id"] == run_id) & (data.probes["step"] == 2)]
@@ -63,10 +63,10 @@ def test_summary_has_every_line(runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(summary_csv(load(str(runs))))))
     assert {row["line"] for row in rows} == {"LoRA, r 8", "SDS-LoRA, r 8"}
     ranks = {row["line"]: float(row["mean"]) for row in rows if row["measure"] == "equivalent_effective_rank"}
-    assert ranks["SDS-LoRA, r 8"] > ranks["LoRA, r 8"], "the projectors pass more directions of G"
+    assert ranks["SDS-LoRA, r 8"] > ranks["LoRA, r 8"], "the projectors keep more directions of the gradient"
 
 
-def test_verb_writes_every_figure_and_the_same_bytes_again(runs: Path, tmp_path: Path) -> None:
+def test_figures_command_writes_every_figure_reproducibly(runs: Path, tmp_path: Path) -> None:
     assert main(["figures", "--runs", str(runs), "--out", str(tmp_path)]) == 0
     assert (
         {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.pdf")} == {*FIGURES}
@@ -78,12 +78,12 @@ def test_verb_writes_every_figure_and_the_same_bytes_again(runs: Path, tmp_path:
     assert page.count("<svg ") == page.count("aria-label=") == len(FIGURES) and "SDS-LoRA" in page
 
 
-def test_no_probed_run_is_an_error_that_helps(tmp_path: Path) -> None:
+def test_folder_without_probes_is_refused_with_the_key_to_set(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"probe\.every=N"):
         load(str(tmp_path))
 
 
-def test_a_probe_that_cannot_be_read_hides_no_other_and_a_name_is_no_formula(
+def test_unreadable_probe_hides_no_other_run_and_names_are_escaped(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(probes, "FIGURES", {"alignment": FIGURES["alignment"]})
@@ -101,13 +101,13 @@ def test_a_probe_that_cannot_be_read_hides_no_other_and_a_name_is_no_formula(
     assert "$\\foo{$ &lt;b&gt; \\u202e" in page and "SDS-LoRA, r 8" in page and "\u202e" not in page
 
 
-def test_names_of_layers() -> None:
+def test_kind_and_depth_follow_from_a_layers_name() -> None:
     name = "model.layers.3.self_attn.q_proj"
     assert (kind_of(name), depth_of(name)) == ("q_proj", 3) and depth_of("classifier") == -1
 
 
-def test_runs_of_two_settings_share_no_figure(runs: Path, tmp_path: Path) -> None:
-    """Runs of another length, batch or data are named instead of averaged."""
+def test_runs_of_two_settings_in_one_figure_are_refused(runs: Path, tmp_path: Path) -> None:
+    """The error names the difference, here the number of steps."""
     longer = [
         "model=micro", "data.source=embedded", "train.max_steps=1", "train.batch_size=2", "train.warmup_ratio=0",
         "eval.limit=1", "eval.untrained=false", "threads=1", "probe.every=2", "probe.rows=2", f"output_root={tmp_path}",

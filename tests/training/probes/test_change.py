@@ -1,4 +1,4 @@
-"""The first-order change of every method against its closed form, dense and in fp64."""
+"""The first-order change of every method compared with its closed form, dense and in fp64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdsbench.methods.gradients import summed_gradients
 from sdsbench.training.probes.change import change_between, first_order_change, method_direction
-from tests.methods.tiny import Session, start
+from tests.methods.tiny import Session, tiny_session
 
 PLAIN = ("lora", "rslora", "pissa", "milora", "olora")
 CLOSED = (*PLAIN, "lora_pro", "preconditioned_lora", "lora_xs", "lora_sb", "sds_lora")
@@ -18,13 +18,13 @@ LOW_RANK = (*CLOSED, "dora")
 
 
 def trained(name: str, **keys: object) -> Session:
-    session = start(name, dtype=torch.float64, **keys)
+    session = tiny_session(name, dtype=torch.float64, **keys)
     session.train(steps=4)
     return session
 
 
 def gradients(session: Session) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """G of each layer, and J^T G of each layer's parameters, from one ordinary backward pass."""
+    """G of each layer and J^T G of its parameters, from one ordinary backward pass."""
     raw: dict[str, dict[str, Tensor]] = {}
 
     def run_backward() -> None:
@@ -58,7 +58,7 @@ def closed_form(name: str, layer: torch.nn.Module, s: float, g_mn: Tensor) -> Te
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_equals_the_closed_form(name: str) -> None:
+def test_first_order_change_equals_the_closed_form(name: str) -> None:
     keys = {"lora_pro": {"damping": 1e-12}, "preconditioned_lora": {"damping": 1e-14}}.get(name, {})
     session = trained(name, **keys)
     g, raw = gradients(session)
@@ -70,7 +70,7 @@ def test_equals_the_closed_form(name: str) -> None:
 
 
 def test_dora_equals_differences_of_the_merged_weight() -> None:
-    """J by central differences of merged_weight: what inference would see, the moving norm included."""
+    """J by central differences of merged_weight, which includes the change of DoRA's norm."""
     session = trained("dora")
     _, raw = gradients(session)
     for layer_name, layer in session.layers.items():
@@ -88,7 +88,7 @@ def test_dora_equals_differences_of_the_merged_weight() -> None:
 
 
 @pytest.mark.parametrize("name", LOW_RANK)
-def test_change_between_two_states(name: str) -> None:
+def test_change_between_two_states_equals_that_of_merged_weights(name: str) -> None:
     session = trained(name)
     for layer in session.layers.values():
         old = {key: p.detach().clone() for key, p in layer.named_parameters() if p.requires_grad}
@@ -106,7 +106,7 @@ def test_change_between_two_states(name: str) -> None:
 
 
 def test_direction_leaves_gradients_and_moments_alone() -> None:
-    session = start("lora_pro", mode="full")
+    session = tiny_session("lora_pro", mode="full")
     session.train(steps=4)
     _, raw = gradients(session)
     name, layer = next(iter(session.layers.items()))

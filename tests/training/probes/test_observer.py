@@ -1,4 +1,4 @@
-"""Probes on a real run of the micro model: nothing of training changes, and what is stored is right."""
+"""Probes in runs of the micro model: they do not change training, and the stored numbers are correct."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(folder: Path, method: str, *more: str) -> tuple[Path, list[dict]]:
     return found, metrics.read(found / "metrics.jsonl")
 
 
-def training(lines: list[dict]) -> list[tuple[float, float]]:
+def losses_and_norms(lines: list[dict]) -> list[tuple[float, float]]:
     return [(line["loss"], line["grad_norm"]) for line in lines if line["kind"] == "train"]
 
 
@@ -44,24 +44,24 @@ def test_losses_and_weights_are_bitwise_equal_with_probes(tmp_path: Path, method
     warm = ["method.warmup_steps=2", "method.dropout=0.1"] if method == "sds_lora" else []
     plain_folder, plain = run(tmp_path / "plain", method, "train.save=all", *warm)
     probed_folder, probed = run(tmp_path / "probed", method, "train.save=all", "probe.every=2", "probe.rows=2", *warm)
-    assert plain_folder.name == probed_folder.name, "probes are no part of a run's name"
-    assert training(plain) == training(probed)
+    assert plain_folder.name == probed_folder.name, "probes are not part of the run id"
+    assert losses_and_norms(plain) == losses_and_norms(probed)
     for path in sorted((plain_folder / "adapter").rglob("*.safetensors")):
         assert path.read_bytes() == (probed_folder / "adapter" / path.name).read_bytes()
-    looks = [line for line in probed if line["kind"] == "probe"]
-    assert [line["step"] for line in looks] == [1, 2, 4]
-    assert all(0 <= line["alignment"] <= 1 + 1e-9 and line["seconds"] > 0 for line in looks)
+    probe_lines = [line for line in probed if line["kind"] == "probe"]
+    assert [line["step"] for line in probe_lines] == [1, 2, 4]
+    assert all(0 <= line["alignment"] <= 1 + 1e-9 and line["seconds"] > 0 for line in probe_lines)
     assert not [line for line in plain if line["kind"] == "probe"] and not (plain_folder / "probes").exists()
-    rows = samples.read_looks(path_of(probed_folder, 4))
+    rows = samples.read_probes(path_of(probed_folder, 4))
     assert len(rows) == 35 and len({row["layer"] for row in rows}) == 35
-    assert looks[-1]["alignment"] == pytest.approx(means(rows)["alignment"], rel=1e-6)
+    assert probe_lines[-1]["alignment"] == pytest.approx(means(rows)["alignment"], rel=1e-6)
     assert all(row["actual_norm"] > 0 for row in rows)
     if method == "full_ft":
         assert all(row["alignment"] == pytest.approx(1) for row in rows)
 
 
 def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
-    """G of one layer by plain autograd on a merged model at step 1, where LoRA's B is 0: E = s^2 G A^T A."""
+    """At step 1 LoRA's B is 0, so E = s^2 G A^T A; G is computed by plain autograd on a merged model."""
     from sdsbench.data.held_back import load_training
     from sdsbench.methods.attach import attach, merged, target_layers
     from sdsbench.methods.base import build
@@ -83,7 +83,7 @@ def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
         linear.weight.requires_grad_(True)
     loss = family.loss(plain, examples, torch.device("cpu")) / sum(example.targets for example in examples)
     loss.backward()
-    for row in samples.read_looks(path_of(folder, 1)):
+    for row in samples.read_probes(path_of(folder, 1)):
         g = linears[row["layer"]].weight.grad.double()
         a = layers[row["layer"]].A.detach().double()
         equivalent = method.scale() ** 2 * g @ a.T @ a
@@ -96,18 +96,18 @@ def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
         assert row["up_overlap"] is None and row["condition_B"] is None and row["singular_gains"] == []
 
 
-def test_a_finished_run_without_probes_says_so(tmp_path: Path) -> None:
+def test_finished_run_without_probes_logs_how_to_get_them(tmp_path: Path) -> None:
     run(tmp_path, "lora")
-    said: list[str] = []
-    execute(compose_run(overrides(tmp_path, "lora", "probe.every=2")), RunContext(log=said.append))
-    assert "no probes" in said[0] and "force=true" in said[0]
+    logged: list[str] = []
+    execute(compose_run(overrides(tmp_path, "lora", "probe.every=2")), RunContext(log=logged.append))
+    assert "no probes" in logged[0] and "force=true" in logged[0]
 
 
-def test_bad_values_are_named() -> None:
+def test_invalid_probe_keys_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"probe\.every=0.*\n.*probe\.rows=0"):
         compose_run(["model=micro", "probe.every=0", "probe.rows=0"])
 
 
-def test_rows_are_json_without_nan(tmp_path: Path) -> None:
+def test_probe_rows_are_json_without_nan(tmp_path: Path) -> None:
     folder, lines = run(tmp_path, "lora_xs", "probe.every=4")
-    json.dumps([*lines, *samples.read_looks(path_of(folder, 4))], allow_nan=False)
+    json.dumps([*lines, *samples.read_probes(path_of(folder, 4))], allow_nan=False)

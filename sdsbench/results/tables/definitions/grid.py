@@ -17,7 +17,7 @@ from sdsbench.core.errors import Unavailable
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Score
 from sdsbench.results import setting
-from sdsbench.results.tables.definition import Column, Row, Table, shown_as
+from sdsbench.results.tables.definition import Column, Row, Table, column_format
 from sdsbench.results.tables.means import Head, mean_columns
 from sdsbench.results.tables.runs import Run
 from sdsbench.results.tables.titles import method_order, method_title, model_title, task_title
@@ -229,7 +229,7 @@ def _column(head: Head, found: _Setting, stage: str, heads: Sequence[Head]) -> C
         name,
         title,
         where,
-        **(shown_as(shown[0]) if shown else {}),
+        **(column_format(shown[0]) if shown else {}),
         evaluation=head.evaluation,
         scorer=head.scorer,
         stage=stage,

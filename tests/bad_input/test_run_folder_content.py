@@ -1,4 +1,4 @@
-"""What lies in a run's folder before the run begins, and the rights of what it and everything after it write."""
+"""Links and pipes in a run's folder before the run begins, and the permissions of the files that commands write."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from tests.sweeps.tools import TINY
 WORDS = [*(word for word in TINY if not word.startswith("train.save")), "method=lora"]
 
 
-def _link(path: Path) -> None:
+def plant_link(path: Path) -> None:
     path.symlink_to(path.parent.parent.parent / "precious")
 
 
 PLANTED: list[tuple[str, Callable[[Path], object]]] = [
-    ("lock", _link), ("samples", _link), ("adapter", _link), ("probes", _link), ("metrics.jsonl", _link),
-    ("record.json", os.mkfifo), ("private.jsonl", os.mkfifo), ("config.yaml", Path.mkdir),
+    ("lock", plant_link), ("samples", plant_link), ("adapter", plant_link), ("probes", plant_link),
+    ("metrics.jsonl", plant_link), ("record.json", os.mkfifo), ("private.jsonl", os.mkfifo),
+    ("config.yaml", Path.mkdir),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "plant"), PLANTED, ids=[name for name, _ in PLANTED])
-def test_a_run_writes_through_nothing_and_waits_for_nothing(
+def test_run_neither_writes_through_links_nor_waits_for_pipes(
     name: str, plant: Callable[[Path], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`lock` as a link overwrote its target, `samples` and `adapter` were written through, a FIFO was waited for."""
+    """A link must not lead a write to its target, and reading a FIFO would wait for ever."""
     (tmp_path / "precious").mkdir()
     folder = tmp_path / "runs" / run_id(compose_run(WORDS))
     folder.mkdir(parents=True)
@@ -43,7 +44,7 @@ def test_a_run_writes_through_nothing_and_waits_for_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_a_run_and_all_that_follows_it_write_honours_the_umask(
+def test_permissions_of_written_files_honour_the_umask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -63,5 +64,5 @@ def test_what_a_run_and_all_that_follows_it_write_honours_the_umask(
     found = {path: stat.S_IMODE(path.lstat().st_mode) for path in tmp_path.rglob("*")}
     assert len(found) > 20
     for path, mode in found.items():
-        wanted = 0o750 if path.is_dir() else 0o600 if path.name == "private.jsonl" else 0o640
-        assert mode == wanted, f"{path}: {mode:o}"
+        expected = 0o750 if path.is_dir() else 0o600 if path.name == "private.jsonl" else 0o640
+        assert mode == expected, f"{path}: {mode:o}"

@@ -33,7 +33,7 @@ def files(split: str, config: DataConfig) -> SplitFiles:
     """
     given = {"train": config.train, "validation": config.validation, "test": config.test or config.train}[split]
     if not given:
-        raise Unavailable(f"data.{split}={given}: accepted: a file of rows. What would do: data.{split}=FILE")
+        raise Unavailable(f"data.{split}={given}: accepted: a file of rows, data.{split}=FILE")
     key = split if getattr(config, split) else "train"
     try:
         return local_files.of_path(Path(given))

@@ -1,4 +1,4 @@
-"""DrivenRun: a run whose stages a worker calls one by one, so that several runs can train as a group."""
+"""StagedRun: a run whose stages a worker calls one by one, so that several runs can train as a group."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.finish import finish
 from sdsbench.runs.prepare import Prepared, prepare
-from sdsbench.runs.reuse import earlier_results, take_up
+from sdsbench.runs.reuse import earlier_results, reuse_record
 from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.runs.train import train
 from sdsbench.training import checkpoint
 from sdsbench.training.checkpoint import Checkpoint
 
 
-class DrivenRun:
+class StagedRun:
     """A plan's run in this process: `prepared` is set between its stages, `over` when it ends, `error` if it fails."""
 
     def __init__(self, identity: str, emit: Callable[..., None]) -> None:
@@ -34,7 +34,7 @@ class DrivenRun:
         self.over = False
         emit("take", run=identity)
 
-    def __enter__(self) -> DrivenRun:
+    def __enter__(self) -> StagedRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -86,7 +86,7 @@ class DrivenRun:
         run = self._contexts.enter_context(open_run(config, context))
         record, self._state = earlier_results(run)
         if record is not None:
-            take_up(run, record)
+            reuse_record(run, record)
             self._end(record)
             return
         run.log(announcement(run.config))

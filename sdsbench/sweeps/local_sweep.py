@@ -20,7 +20,7 @@ from sdsbench.sweeps.watch import watch
 from sdsbench.training.signals import STATUS, acknowledge
 
 
-def run_here(
+def run_locally(
     plan: Plan,
     placing: Mapping[str, Any],
     workers: int | None,

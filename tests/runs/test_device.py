@@ -1,4 +1,4 @@
-"""Where a run computes: what `auto` means, and a refusal where the device is absent."""
+"""The device and dtype of a run: the meaning of `auto`, and the refusal of an absent device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.processor import Load
 from sdsbench.models.load import load as load_model
 from sdsbench.runs import banner, prepare
 from sdsbench.runs.configuration.compose import compose_run
@@ -37,7 +38,7 @@ def test_absent_cuda_is_refused() -> None:
 
 
 @pytest.mark.gpu
-def test_a_run_on_cuda(tmp_path) -> None:
+def test_run_on_cuda_records_the_device_and_its_memory(tmp_path) -> None:
     from sdsbench.runs.execute import execute
 
     fast = [
@@ -54,17 +55,35 @@ def test_a_run_on_cuda(tmp_path) -> None:
     assert record.memory is not None and record.memory.kind == "cuda_allocated"
 
 
-def test_the_banner_says_where_a_gpu_attends_to_one_sequence_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_banner_says_where_a_gpu_computes_attention_sequence_by_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["model=micro", "method=lora", "task=gsm8k", "data.source=embedded", "data.train_limit=8", "device=cpu"]
     config = compose_run(words)
     loaded = prepare.load(config, load_model)
     monkeypatch.setattr(banner, "expected_seconds", lambda *_: 1.0)
 
-    def said(dtype: torch.dtype, capability: tuple[int, int]) -> str:
+    def banner_on(dtype: torch.dtype, capability: tuple[int, int]) -> str:
         monkeypatch.setattr(attention, "_capability", lambda _: capability)
         device = Device(torch.device("cuda"), "cuda: a card", dtype, "asked for", 1)
         return banner.banner(config, dataclasses.replace(loaded, device=device), 1, None)
 
-    assert "attention" not in banner.banner(config, loaded, 1, None) + said(torch.bfloat16, (8, 6))
-    assert "a call for each sequence (slower, the same numbers): the one kernel needs" in said(torch.float16, (7, 5))
-    assert "this run in float32" in said(torch.float32, (9, 0))
+    assert "attention" not in banner.banner(config, loaded, 1, None) + banner_on(torch.bfloat16, (8, 6))
+    reason = "a call for each sequence (slower, the same numbers): the one kernel needs"
+    assert reason in banner_on(torch.float16, (7, 5))
+    assert "this run in float32" in banner_on(torch.float32, (9, 0))
+    loaded.model.model.config.attention_dropout = 0.1
+    assert "the one kernel drops no attention weights, this model does" in banner_on(torch.bfloat16, (9, 0))
+
+
+def test_the_banner_says_which_cores_are_used_and_what_else_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["model=micro", "method=lora", "task=gsm8k", "data.source=embedded", "data.train_limit=8", "device=cpu"]
+    config = compose_run([*words, "threads=1"])
+    loaded = prepare.load(config, load_model)
+    monkeypatch.setattr(banner, "expected_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(banner, "usable_cores", lambda: 4)
+
+    def said(held: float) -> str:
+        monkeypatch.setattr(Load, "others_since", lambda _: held)
+        return banner.banner(config, loaded, 1, Load(0.0, 0.0, 0.0))
+
+    assert "1 threads of 4 cores" in said(0.0) and "other work held" not in said(0.0)
+    assert "other work held 1000.0 of the" in said(1000.0)

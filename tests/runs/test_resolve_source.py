@@ -1,4 +1,4 @@
-"""Nothing is substituted silently: generated data stands in under this project's own protocol only, and says so."""
+"""data.source=auto: generated data stands in only under this project's own protocol, and the log says so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "hub_reachable", lambda: False)
 
 
-def test_auto_takes_the_folder_then_the_hub_then_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_prefers_the_folder_then_the_hub_then_generated_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert resolve_source(compose_run([f"data.root={tmp_path}"]))[0].data.source == "local"
     monkeypatch.setattr(sources, "hub_reachable", lambda: True)
     assert resolve_source(compose_run([]))[0].data.source == "hub"
@@ -34,7 +36,7 @@ def test_auto_takes_the_folder_then_the_hub_then_the_generator(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("protocol", PAPERS)
-def test_a_paper_s_protocol_never_falls_back_to_generated_data(protocol: str, no_hub: None, tmp_path: Path) -> None:
+def test_protocol_of_a_paper_never_falls_back_to_generated_data(protocol: str, no_hub: None, tmp_path: Path) -> None:
     task = {"lora_sb/glue": ["task=glue/rte"], "sds_lora/vision": ["task=vision/dtd"]}.get(protocol, [])
     words = [f"protocol={protocol}", *task, f"output_root={tmp_path}"]
     config = compose_run(words)
@@ -46,11 +48,11 @@ def test_a_paper_s_protocol_never_falls_back_to_generated_data(protocol: str, no
         with pytest.raises(Unavailable, match=r"data\.source=auto: .*data\.source=local data\.root=FOLDER") as caught:
             attempt()
         assert f"protocol={protocol}" in str(caught.value) and caught.value.exit_code == 3
-    assert not list(tmp_path.iterdir()), "nothing is left of a run that was refused"
-    assert resolve_source(compose_run([*words, "data.source=embedded"]))[0].data.source == "embedded", "when asked for"
+    assert not list(tmp_path.iterdir()), "a refused run leaves no file"
+    assert resolve_source(compose_run([*words, "data.source=embedded"]))[0].data.source == "embedded", "on request"
 
 
-def test_the_refusal_names_id_revision_and_folder_of_every_set(no_hub: None) -> None:
+def test_refusal_names_id_revision_and_folder_of_every_data_set(no_hub: None) -> None:
     with pytest.raises(Unavailable) as caught:
         resolve_source(compose_run(["protocol=lora_sb/arithmetic"]))
     for part in (
@@ -62,7 +64,7 @@ def test_the_refusal_names_id_revision_and_folder_of_every_set(no_hub: None) -> 
         resolve_source(compose_run(["protocol=lora_sb/glue", "task=glue"]))
 
 
-def test_show_prints_the_id_of_the_settled_run(no_hub: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_run_id_with_the_resolved_source(no_hub: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "model=micro"]) == 0
     printed = capsys.readouterr().out
     named = run_id(compose_run(["model=micro", "data.source=embedded"]))
@@ -71,14 +73,14 @@ def test_show_prints_the_id_of_the_settled_run(no_hub: None, capsys: pytest.Capt
     assert "no run id: data.source=auto" in capsys.readouterr().out
 
 
-def test_plan_says_the_source_and_why(no_hub: None, tmp_path: Path) -> None:
-    said: list[str] = []
-    freeze(define(["model=micro", "seed=0,1"]), log=said.append)
-    assert len(said) == 1 and said[0].startswith("data.source=embedded: no data.root and no hub")
+def test_plan_logs_the_resolved_source_and_the_reason(no_hub: None, tmp_path: Path) -> None:
+    logged: list[str] = []
+    freeze(define(["model=micro", "seed=0,1"]), log=logged.append)
+    assert len(logged) == 1 and logged[0].startswith("data.source=embedded: no data.root and no hub")
 
 
-def test_what_no_source_has_is_refused_when_planning(monkeypatch: pytest.MonkeyPatch, data_root: Path) -> None:
-    """Commonsense has no hub set; PIQA's training rows are not in the local folder, so nothing can be tuned on it."""
+def test_split_that_a_source_lacks_is_refused_when_planning(monkeypatch: pytest.MonkeyPatch, data_root: Path) -> None:
+    """The commonsense sets are not on the hub; the local folder lacks PIQA's training rows, which tuning needs."""
     with pytest.raises(Unavailable, match="data set boolq: the hub source has no split 'test'"):
         freeze(define(["model=micro", "task=commonsense", "data.source=hub", "seed=0"]))
     local = ["model=micro", "task=commonsense", f"data.root={data_root}", "task.train_set=commonsense_170k_sample"]

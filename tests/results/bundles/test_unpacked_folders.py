@@ -1,4 +1,4 @@
-"""What bundles are unpacked into goes: with a bundle that is none, a changed file, and the process, also killed."""
+"""Folders into which bundles were unpacked are removed: after a failure, a change of the file, and a process's end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if sys.argv[2] == "waits":
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of temporary folders."""
+    """An empty folder in which this test's processes make their temporary folders."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -36,21 +36,21 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "temporary"
 
 
-def left(place: Path) -> list[str]:
+def remaining(place: Path) -> list[str]:
     return sorted(path.name for path in place.iterdir())
 
 
-def test_nothing_is_left_of_a_bundle_that_is_none(bundle: Path, place: Path, tmp_path: Path) -> None:
+def test_refused_bundle_leaves_no_folder(bundle: Path, place: Path, tmp_path: Path) -> None:
     files = contents(bundle)
     del files["bundle.json"]
     pack(tmp_path / "none.zip", files)
     for _ in range(3):
         with pytest.raises(DamagedFile):
             opened(tmp_path / "none.zip")
-    assert left(place) == []
+    assert remaining(place) == []
 
 
-def test_a_changed_file_takes_the_old_ones_place(bundle: Path, place: Path, tmp_path: Path) -> None:
+def test_changed_bundle_replaces_the_folder_of_the_old_one(bundle: Path, place: Path, tmp_path: Path) -> None:
     path = tmp_path / "changing.zip"
     for number in range(3):
         files = contents(bundle)
@@ -58,10 +58,10 @@ def test_a_changed_file_takes_the_old_ones_place(bundle: Path, place: Path, tmp_
         pack(path, files)
         found = opened(path)
         assert found is opened(path)
-        assert left(place) == [found.folder.name]
+        assert remaining(place) == [found.folder.name]
 
 
-def test_a_process_removes_what_killed_ones_left_and_no_other(bundle: Path, place: Path) -> None:
+def test_process_removes_folders_of_killed_processes_and_no_others(bundle: Path, place: Path) -> None:
     def read(how: str) -> str:
         return subprocess.run([sys.executable, "-c", READER, str(bundle), how], capture_output=True, text=True).stdout
 
@@ -69,13 +69,15 @@ def test_a_process_removes_what_killed_ones_left_and_no_other(bundle: Path, plac
         [sys.executable, "-c", READER, str(bundle), "waits"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert living.stdout is not None
-    its = Path(living.stdout.readline().strip())
-    dead = Path(read("dies").strip())
+    living_folder = Path(living.stdout.readline().strip())
+    dead_folder = Path(read("dies").strip())
     (place / "of_others").mkdir()
     (place / f"{temporary.PREFIX}link").symlink_to(place / "of_others")
-    assert dead.is_dir() and its.is_dir()
-    ended = Path(read("ends").strip())
-    assert not ended.exists() and not dead.exists(), "its own, and what the killed one left"
-    assert its.is_dir() and (place / "of_others").is_dir(), "a living process's, and what is no folder of ours"
+    assert dead_folder.is_dir() and living_folder.is_dir()
+    ended_folder = Path(read("ends").strip())
+    assert not ended_folder.exists() and not dead_folder.exists(), "its own folder and that of the killed process"
+    assert living_folder.is_dir() and (place / "of_others").is_dir(), (
+        "the folder of a living process, and one that no bundle made"
+    )
     living.communicate("")
-    assert not its.exists()
+    assert not living_folder.exists()

@@ -1,4 +1,4 @@
-"""A finished run's adapter opens in peft with the run's own outputs."""
+"""Commands on a finished run (export, trace, show), and on a copy of its folder that was damaged or brings code."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_peft_and_merged_exports_agree(run: Path, tmp_path: Path, capsys: pytest
     with torch.no_grad():
         one, two, three = (model(input_ids=ids).logits for model in (adapted, merged, base))
     assert torch.allclose(one, two, atol=1e-4)
-    assert not torch.allclose(one, three, atol=1e-3), "the adapter does something"
+    assert not torch.allclose(one, three, atol=1e-3), "the adapter changes the outputs"
 
 
-def test_a_run_is_named_by_the_beginning_of_its_id(
+def test_commands_accept_the_beginning_of_a_run_id(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = ["--runs", str(run.parent)]
@@ -68,7 +68,9 @@ def test_a_run_is_named_by_the_beginning_of_its_id(
     assert main(["trace", "zz", *place]) == 2
 
 
-def test_export_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_refuses_a_full_folder_and_a_folder_that_is_no_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     assert main(["export", str(run), str(tmp_path / "full")]) == 2
@@ -76,31 +78,31 @@ def test_export_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "a run folder with record.json and adapter/" in capsys.readouterr().err
 
 
-def _received(run: Path, folder: Path) -> Path:
+def copy_run(run: Path, folder: Path) -> Path:
     return Path(shutil.copytree(run, folder / run.name))
 
 
-def test_a_received_run_brings_no_code(
+def test_export_imports_no_plugin_that_a_received_run_names(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its record names a plugin that lies beside it, below the working folder, where `python -m` finds it."""
+    """The plugin's module lies beside the run, below the working folder, where `python -m` would find it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    theirs = _received(run, tmp_path / "received")
+    received = copy_run(run, tmp_path / "received")
     (tmp_path / "received" / "theirs.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
-    record = read_record(theirs / "record.json")
+    record = read_record(received / "record.json")
     assert record.provenance is not None
     record.provenance.code["plugin:received.theirs"] = "0" * 64
-    write_record(theirs, record)
-    assert main(["export", str(theirs), str(tmp_path / "out")]) == 2
+    write_record(received, record)
+    assert main(["export", str(received), str(tmp_path / "out")]) == 2
     assert "brings no code" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
 
 
-ADAPTERS: dict[str, Callable[[Path], object]] = {
-    "a FIFO for tensors": lambda folder: _fifo(folder / "adapter.safetensors"),
-    "a FIFO for the description": lambda folder: _fifo(folder / "adapter.json"),
-    "a link": lambda folder: _link(folder / "adapter.safetensors"),
+ADAPTER_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a FIFO for tensors": lambda folder: replace_by_fifo(folder / "adapter.safetensors"),
+    "a FIFO for the description": lambda folder: replace_by_fifo(folder / "adapter.json"),
+    "a link": lambda folder: replace_by_link(folder / "adapter.safetensors"),
     "deep JSON": lambda folder: (folder / "adapter.json").write_text("[" * 100_000),
     "a list": lambda folder: (folder / "adapter.json").write_text("[]"),
     "no state": lambda folder: (folder / "adapter.json").write_text(
@@ -110,27 +112,28 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def _fifo(path: Path) -> None:
+def replace_by_fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-def _link(path: Path) -> None:
+def replace_by_link(path: Path) -> None:
     path.unlink()
     path.symlink_to("/dev/zero")
 
 
-@pytest.mark.parametrize("damage", ADAPTERS)
-def test_an_adapter_that_is_none_is_one_line(
+@pytest.mark.parametrize("damage", ADAPTER_DAMAGE)
+def test_damaged_adapter_is_refused_in_one_line(
     damage: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    theirs = _received(run, tmp_path)
-    ADAPTERS[damage](theirs / "adapter")
-    assert main(["export", str(theirs), str(tmp_path / "out")]) in (2, 3)
+    received = copy_run(run, tmp_path)
+    ADAPTER_DAMAGE[damage](received / "adapter")
+    assert main(["export", str(received), str(tmp_path / "out")]) in (2, 3)
     (line,) = capsys.readouterr().err.splitlines()
     assert "adapter" in line and "Traceback" not in line
     words = [*FAST, "method=sds_lora", "method.warmup_steps=2", "seed=1", f"output_root={tmp_path}"]
-    if damage.startswith(("a FIFO for tensors", "a link")):  # read by their bytes before anything else is
+    # adapter_hash reads the bytes of this file before it parses anything
+    if damage.startswith(("a FIFO for tensors", "a link")):
         with pytest.raises(Refused, match=r"adapter\.safetensors"):
             adapter_hash(compose_run([*words, f"start_from='{run.name}'"]))
 
@@ -141,10 +144,10 @@ BOMB = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{l: *a{i - 1}, r: *a{i - 1}}}
 @pytest.mark.parametrize(
     "text", ["[1]", "", "a: [", "x: " + "[" * 3000, BOMB, b"\xff\xfe", "9"], ids=lambda text: str(text)[:9]
 )
-def test_a_configuration_that_is_none_is_one_line(
+def test_damaged_configuration_is_refused_and_a_link_not_followed(
     text: str | bytes, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = _received(run, tmp_path) / "config.yaml"
+    path = copy_run(run, tmp_path) / "config.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert main(["show", str(path.parent)]) == 3
     assert str(path) in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Texts of others on the way through whole commands: to a terminal they are text, and they end no table or page."""
+"""Hostile texts in records: commands print them as text, and they break neither a table nor a page."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sdsbench.core.run_folder import write_record
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 from tests.sweeps.tools import put_record, tiny_plan
 
-ACTING = "[/red] index [a] \x1b[2J\rgone \u202e <script>alert(1)</script> $\\foo{$ |"
+HOSTILE = "[/red] index [a] \x1b[2J\rgone \u202e <script>alert(1)</script> $\\foo{$ |"
 SHOWN = "[/red] index [a] \\x1b[2J\\rgone \\u202e <script>alert(1)</script> $\\foo{$ |"
 LABEL = "=cmd|' [/red] [a] <script>alert(1)</script> $\\foo{$ \u202e"
-"""A record refuses control characters in names, and nothing else."""
+"""Hostile text that a record accepts as a name, since names may hold anything but control characters."""
 
 
-def _is_text(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was written to the terminal, none of which acts on it."""
+def printed_text(capsys: pytest.CaptureFixture[str]) -> str:
+    """The standard output, after a check that no control character was printed."""
     found = capsys.readouterr()
     for letter in "\x1b\r\u202e":
         assert letter not in found.out + found.err, ascii(letter)
@@ -29,11 +29,11 @@ def _is_text(capsys: pytest.CaptureFixture[str]) -> str:
     return found.out
 
 
-@pytest.mark.parametrize(("message", "shown"), [(ACTING, SHOWN), ("", ""), ("\nonly its second line", "")])
-def test_status_shows_a_failure_as_it_is(
+@pytest.mark.parametrize(("message", "shown"), [(HOSTILE, SHOWN), ("", ""), ("\nonly a second line", "")])
+def test_status_prints_the_message_of_a_failure_literally(
     message: str, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`[/red]` was a traceback of rich, an empty message one of ours."""
+    """Also with rich markup such as `[/red]`, and with an empty message."""
     plan = tiny_plan(tmp_path, "seed=0,1")
     for identity in plan.manifest.runs:
         record = put_record(plan, tmp_path / "runs", identity, "failed", None)
@@ -42,46 +42,46 @@ def test_status_shows_a_failure_as_it_is(
     capsys.readouterr()
     for more in ([], ["--all"]):
         assert main(["status", str(plan.folder), *more]) == 0
-        text = _is_text(capsys)
+        text = printed_text(capsys)
         assert "2 failed" in text and text.count(shown) >= 2
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Three seeds of two methods, one with a hostile name; answers and a failure that would act on a terminal."""
+    """Three seeds of two methods, one with a hostile name, all with hostile answers, and a run that failed."""
     for name in (LABEL, "lora"):
         for seed in range(3):
-            rows = [row | {"response": ACTING, "prompt": ACTING} for row in make_samples([True, seed > 0])]
+            rows = [row | {"response": HOSTILE, "prompt": HOSTILE} for row in make_samples([True, seed > 0])]
             steps = [{"kind": "train", "step": step, "loss": 1 / step, "lr": 1e-3} for step in (1, 2, 3)]
             record = make_record(name, seed, {"gsm8k": 0.5 + 0.5 * (seed > 0)}, n=2, model=LABEL)
             write_run(tmp_path / "runs", record, {"gsm8k": rows}, steps)
     failed = make_record("lora", 9, status="failed")
-    failed.failure = Failure(type="ValueError", message=ACTING)
+    failed.failure = Failure(type="ValueError", message=HOSTILE)
     write_run(tmp_path / "runs", failed)
     return tmp_path / "runs"
 
 
-def test_tables_traces_verdicts_and_pages_of_hostile_texts(
+def test_tables_traces_verdicts_and_pages_escape_hostile_texts(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = ["--runs", str(runs)]
     for words in (["table", "grid"], ["table", "compare"], ["table", "paragraph"], ["verdict"]):
         assert main([*words, *place]) == 0, words
-        _is_text(capsys)
+        printed_text(capsys)
     assert main(["table", "grid", *place, "--format", "csv"]) == 0
-    rows = list(csv.reader(io.StringIO(_is_text(capsys))))
+    rows = list(csv.reader(io.StringIO(printed_text(capsys))))
     assert not any(field.startswith(("=", "+", "@")) for row in rows for field in row)
     assert any(field.startswith("'=cmd") for row in rows for field in row)
     for kind, raw in (("latex", "$\\foo{$"), ("html", "<script>")):
         assert main(["table", "grid", *place, "--format", kind]) == 0
-        assert raw not in _is_text(capsys)
+        assert raw not in printed_text(capsys)
     shown = []
     for folder in sorted(runs.iterdir()):
         assert main(["trace", folder.name, *place]) == 0
-        shown.append(_is_text(capsys))
+        shown.append(printed_text(capsys))
     assert sum(SHOWN in text for text in shown) == 1, "the failure, as text"
     assert main(["report", *place, "--output", str(tmp_path / "report")]) == 0
-    _is_text(capsys)
+    printed_text(capsys)
     pages = [tmp_path / "report" / "index.html", *(tmp_path / "report" / "runs").glob("*.html")]
     assert len(pages) == 8
     for page in pages:

@@ -1,4 +1,4 @@
-"""One bad file never hides the others: it is listed once, with path and reason, and everything else is shown."""
+"""One damaged file is reported once, with path and reason, and everything else is shown."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def _row_that_is_a_number(folder: Path) -> Path:
+def answers_with_a_number_as_row(folder: Path) -> Path:
     path = folder / "samples" / "gsm8k.trained.jsonl.zst"
     path.write_bytes(zstandard.ZstdCompressor().compress(b'{"index": 0, "scores": {}}\n1\n'))
     return path
 
 
-def _line_without_kind(folder: Path) -> Path:
+def steps_with_a_line_without_kind(folder: Path) -> Path:
     path = folder / "metrics.jsonl"
     path.write_text('{"step": 1}\n' + path.read_text())
     return path
 
 
-def _record_that_is_a_folder(folder: Path) -> Path:
+def record_is_a_folder(folder: Path) -> Path:
     path = folder / "record.json"
     path.unlink()
     path.mkdir()
     return path
 
 
-def _record_that_is_a_pipe(folder: Path) -> Path:
+def record_is_a_pipe(folder: Path) -> Path:
     path = folder / "record.json"
     path.unlink()
     os.mkfifo(path)
     return path
 
 
-def _other_run_id(folder: Path) -> Path:
-    """A checksum that fits and an id that would lead the report out of its folder."""
+def record_with_a_path_as_run_id(folder: Path) -> Path:
+    """The checksum matches, and a page named after the id would lie outside the report's folder."""
     from sdsbench.core.hashing import sha256_of
 
     path = folder / "record.json"
@@ -69,18 +69,24 @@ def _other_run_id(folder: Path) -> Path:
     return path
 
 
-FAULTS = [_row_that_is_a_number, _line_without_kind, _record_that_is_a_folder, _record_that_is_a_pipe, _other_run_id]
+FAULTS = [
+    answers_with_a_number_as_row,
+    steps_with_a_line_without_kind,
+    record_is_a_folder,
+    record_is_a_pipe,
+    record_with_a_path_as_run_id,
+]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
-def test_it_is_named_once_and_the_rest_is_shown(
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_damaged_file_is_reported_once_and_other_runs_are_shown(
     fault: Callable[[Path], Path], runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = fault(sorted(runs.iterdir())[0])
     of_record = path.name == "record.json"
     before = {str(p) for p in tmp_path.rglob("*")}
     output = tmp_path / "report"
-    assert main(["report", "--runs", str(runs), "--output", str(output), "--claims", str(_no_claims(tmp_path))]) == 0
+    assert main(["report", "--runs", str(runs), "--output", str(output), "--claims", str(empty_claims(tmp_path))]) == 0
     page = (output / "index.html").read_text()
     assert page.count(str(path)) == 1 and "DoRA" in page and "LoRA" in page
     assert len(list((output / "runs").glob("*.html"))) == (5 if of_record else 6)
@@ -95,14 +101,12 @@ def test_it_is_named_once_and_the_rest_is_shown(
     assert str(path) in capsys.readouterr().err or not of_record
 
 
-def _no_claims(folder: Path) -> Path:
+def empty_claims(folder: Path) -> Path:
     (folder / "claims.yaml").write_text("claims: []\n")
     return folder / "claims.yaml"
 
 
-def test_records_that_are_all_damaged_are_what_the_message_is_about(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_message_names_every_record_where_all_are_damaged(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in runs.iterdir():
         (folder / "record.json").write_text("{")
     assert main(["table", "grid", "--runs", str(runs)]) == 3
@@ -110,10 +114,9 @@ def test_records_that_are_all_damaged_are_what_the_message_is_about(
     assert "none of 6 records can be read" in error and error.count("record.json") == 6
 
 
-def test_a_run_folder_that_is_a_link_out_of_its_folder_is_named(
+def test_run_folder_that_links_elsewhere_is_reported_but_the_root_may_be_a_link(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A whole folder of runs may be a link."""
     folder = sorted(runs.iterdir())[0]
     shutil.move(folder, tmp_path / folder.name)
     folder.symlink_to(tmp_path / folder.name)
@@ -123,56 +126,56 @@ def test_a_run_folder_that_is_a_link_out_of_its_folder_is_named(
     assert "Runs: 5 finished" in table and "a link out of its folder" in table
 
 
-NO_CAPABILITY = "needs setpriv, or a user whom the system refuses something"
-
-
-def as_a_user(words: list[str]) -> subprocess.CompletedProcess[str]:
-    """The command by somebody whom rights of files bind; root is without the capabilities that pass over them."""
+def run_bound_by_permissions(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command bound by file permissions: root gives up the capabilities that override them."""
     bound = [] if os.getuid() else ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
     bound += [] if os.getuid() else ["--inh-caps=-dac_override,-dac_read_search"]
     if bound and shutil.which("setpriv") is None:
-        pytest.skip(NO_CAPABILITY)
+        pytest.skip("needs setpriv, or a user who is bound by file permissions")
     return subprocess.run([*bound, sys.executable, "-m", "sdsbench", *words], capture_output=True, text=True)
 
 
 @pytest.fixture
-def closed(runs: Path) -> Iterator[Path]:
-    """A run's folder that this user may not look into."""
+def unreadable_run(runs: Path) -> Iterator[Path]:
+    """The folder of a run, without permission to read it."""
     folder = sorted(runs.iterdir())[0]
     folder.chmod(0)
     yield folder
     folder.chmod(0o755)
 
 
-def test_a_run_whose_folder_is_closed_is_no_run_less(closed: Path) -> None:
-    done = as_a_user(["table", "grid", "--runs", str(closed.parent)])
+def test_run_in_an_unreadable_folder_is_reported_and_the_others_are_counted(unreadable_run: Path) -> None:
+    done = run_bound_by_permissions(["table", "grid", "--runs", str(unreadable_run.parent)])
     assert done.returncode == 0, done.stderr
-    assert "Runs: 5 finished" in done.stdout and closed.name in done.stdout and "Permission denied" in done.stdout
+    assert "Runs: 5 finished" in done.stdout
+    assert unreadable_run.name in done.stdout and "Permission denied" in done.stdout
 
 
-def test_answers_in_a_closed_folder_are_not_packed_as_none(runs: Path, tmp_path: Path) -> None:
+def test_bundle_is_refused_where_answers_cannot_be_read(runs: Path, tmp_path: Path) -> None:
     answers = sorted(runs.iterdir())[0] / "samples"
     answers.chmod(0)
-    done = as_a_user(["bundle", str(runs), "--output", str(tmp_path / "b.zip")])
-    answers.chmod(0o755)
+    try:
+        done = run_bound_by_permissions(["bundle", str(runs), "--output", str(tmp_path / "b.zip")])
+    finally:
+        answers.chmod(0o755)
     assert done.returncode == 3 and done.stderr.count("sdsbench: ") == 1
     assert str(answers) in done.stderr and "Permission denied" in done.stderr
     assert not (tmp_path / "b.zip").exists()
 
 
-def test_what_the_system_refuses_is_one_line(closed: Path, tmp_path: Path) -> None:
+def test_errors_of_the_file_system_are_one_line(unreadable_run: Path, tmp_path: Path) -> None:
     for words, code in (
         (["status", "x" * 300], 2),
         (["table", "grid", "--runs", "x" * 300], 2),
-        (["show", str(closed)], 3),
-        (["report", "--runs", str(closed.parent), "--output", f"{tmp_path}/{'x' * 300}"], 2),
+        (["show", str(unreadable_run)], 3),
+        (["report", "--runs", str(unreadable_run.parent), "--output", f"{tmp_path}/{'x' * 300}"], 2),
     ):
-        done = as_a_user(words)
+        done = run_bound_by_permissions(words)
         assert done.returncode == code and "Traceback" not in done.stderr
         assert done.stderr.splitlines()[-1].startswith("sdsbench: ")
 
 
-def test_an_imported_result_that_is_none_is_listed_beside_the_others(
+def test_damaged_imported_result_is_reported_and_the_others_are_shown(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("good", "bad"):
@@ -190,17 +193,17 @@ def test_an_imported_result_that_is_none_is_listed_beside_the_others(
         "--external",
         str(tmp_path / "external"),
     ]
-    assert main([*words, "--claims", str(_no_claims(tmp_path))]) == 0
+    assert main([*words, "--claims", str(empty_claims(tmp_path))]) == 0
     page, error = (tmp_path / "report" / "index.html").read_text(), capsys.readouterr().err
     assert page.count(str(path)) == 1 and ">good<" in page and "DoRA" in page
     assert error.count(str(path)) == 1 and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", ["status", "disk", "clean"])
-def test_a_plan_that_cannot_be_read_hides_no_other(
+def test_unreadable_plans_are_reported_and_the_others_are_shown(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Damaged, and one that refers to a variable that is not set here."""
+    """One plan is damaged, and one refers to an environment variable that is not set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCRATCH_OF_TESTS", str(tmp_path))
     placed = "output_root=${oc.env:SCRATCH_OF_TESTS}/runs"
@@ -216,9 +219,7 @@ def test_a_plan_that_cannot_be_read_hides_no_other(
     assert "whole/plan" in text or verb == "clean"
 
 
-def test_trace_says_what_is_wrong_with_a_record_and_shows_the_others(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_trace_refuses_a_damaged_record_and_shows_another_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, *_ = sorted(runs.iterdir())
     (first / "record.json").write_text("{")
     assert main(["trace", first.name, "--runs", str(runs)]) == 3
