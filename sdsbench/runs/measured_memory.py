@@ -21,19 +21,16 @@ def measured_bytes(config: RunConfig, batch: Batch, runs: int = 1) -> int:
     assert known is not None
     with grouped_attention_as_on_cuda(), PeakBytes() as live:
         base = with_random_weights(config.model.family, known.config_json, labels_of(config)).train()
-        if runs == 1:
-            training, state, rows = assembled(config, base, batch)
-            members, joint = [Member(training, state)], None
-        else:
-            made = [assembled(config, with_shared_weights(base), batch) for _ in range(runs)]
-            members, rows = [Member(training, state) for training, state, _ in made], made[0][2]
-            joint = SideBySide(base, members)
+        models = [base] if runs == 1 else [with_shared_weights(base) for _ in range(runs)]
+        made = [assembled(config, model, batch) for model in models]
+        members, rows = [Member(training, state) for training, state, _ in made], made[0][2]
+        joint = SideBySide(base, members) if runs > 1 else None
         for _ in range(2):  # the first step allocates the moments
             live.peak = live.now
             for member in members:
                 assert isinstance(member.state.optimizer, FlatOptimizer)
                 member.state.optimizer.zero_grad()
-            losses = [training.backward([rows])] if joint is None else joint.backward([[rows]] * runs)
+            losses = joint.backward([[rows]] * runs) if joint else [members[0].training.backward([rows])]
             for member, loss in zip(members, losses, strict=True):
                 member.training.update(member.state, [rows], loss, 0.0)
     return live.peak

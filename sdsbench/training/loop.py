@@ -26,11 +26,8 @@ class Objective(Protocol):
     """What a family of tasks (text, sentences, images) computes in a forward pass."""
 
     trains_head: ClassVar[bool]  # whether a new head of the model trains along with the method
+    padded: bool  # whether the rows of a pass are padded to its longest example
 
-    @property
-    def packed(self) -> bool: ...  # whether examples lie end to end in one row, without padding
-    @property
-    def padded(self) -> bool: ...  # whether rows are padded to the longest example of a pass
     def tokens(self, examples: Sequence[Any]) -> int: ...
     def positions(self, model: Any, examples: Sequence[Any], device: torch.device) -> int: ...
     def loss(self, model: Any, examples: Sequence[Any], device: torch.device) -> Tensor: ...

@@ -84,7 +84,8 @@ def grouped_attention_as_on_cuda() -> Iterator[None]:
 
     So the memory of a real step on the CPU can be compared with that of a step on meta tensors.
     """
-    before = functional.scaled_dot_product_attention
+    name = "scaled_dot_product_attention"
+    before = getattr(functional, name)
 
     def attention(
         query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
@@ -94,11 +95,11 @@ def grouped_attention_as_on_cuda() -> Iterator[None]:
             return _attention_of_groups(query, key, value, attn_mask, dropout_p, is_causal, scale)
         return before(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 
-    functional.scaled_dot_product_attention = attention
+    setattr(functional, name, attention)
     try:
         yield
     finally:
-        functional.scaled_dot_product_attention = before
+        setattr(functional, name, before)
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -168,7 +168,7 @@ def _check(members: Sequence[Member]) -> None:
         raise _refusal("model", "dropout inside the base", "a base without dropout (its masks differ from run to run)")
     if first.training.objective.trains_head:
         raise _refusal("task", "a head that trains", "a text task (its runs can lie end to end)")
-    if not first.training.objective.packed:
+    if first.training.objective.padded:
         raise _refusal("model", "a model that trains in padded batches", "a model whose sequences can lie end to end")
     keys = {member.group_key for member in members}
     if len(keys) > 1:

@@ -70,8 +70,8 @@ def training_of_tuner(kind: str, options: dict[str, Any], seed: int = 0) -> tupl
     return put_in(peft_method(kind, options), seed)
 
 
-def put_in(method: Method, seed: int, model: Any = None) -> tuple[Training, TrainState]:
-    """The same with any method that wraps no layers."""
+def training_of_method(method: Method, seed: int, model: Any = None) -> tuple[Training, TrainState]:
+    """A decoder (tiny, if none is given) with a method that wraps no layers, ready to train."""
     model = tiny_model("decoder") if model is None else model
     base = named_tensors(model)
     layers = attach(model, method, seed)
@@ -120,29 +120,29 @@ def square_model() -> Any:
         torch.manual_seed(0)
         return LlamaForCausalLM(
             LlamaConfig(
-                hidden_size=256, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4, vocab_size=40
+                hidden_size=256, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, vocab_size=40
             )
         )  # fmt: skip
 
 
-def put_in_square(kind: str, seed: int) -> tuple[Training, TrainState]:
+def square_training(kind: str, seed: int) -> tuple[Training, TrainState]:
     """With peft's defaults and method.targets, or, for a type of other layers, with peft's own choice of layers."""
     try:
-        return put_in(peft_method(kind, ELSEWHERE.get(kind)), seed, square_model())
+        return training_of_method(peft_method(kind, ELSEWHERE.get(kind)), seed, square_model())
     except ConfigError as error:
         assert "names linear layers" in error.problems[0].advice
-        return put_in(peft_method(kind, {"target_modules": None}), seed, square_model())
+        return training_of_method(peft_method(kind, {"target_modules": None}), seed, square_model())
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_every_type_trains_and_resumes_bitwise(kind: str) -> None:
-    whole = put_in_square(kind, 0)
+    whole = square_training(kind, 0)
     losses = train(*whole, until=2)
     assert np.isfinite(losses).all() and losses[0] != losses[1]
-    training, state = put_in_square(kind, 0)
+    training, state = square_training(kind, 0)
     train(training, state, until=1)
     saved = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
-    other, rest = put_in_square(kind, 1)
+    other, rest = square_training(kind, 1)
     rest.load(*saved)
     assert train(other, rest, until=2) == losses[1:]
     tensors = rest.tensors()
@@ -354,7 +354,7 @@ def test_a_tensor_s_version_changes_with_its_values() -> None:
     assert version(weight) != changed
 
 
-def test_frozen_tensors_of_any_plugin_are_found_wherever_they_are_kept() -> None:
+def test_frozen_tensors_in_plain_attributes_of_a_plugin_are_found() -> None:
     model = tiny_model("decoder")
     base = named_tensors(model)
     attach(model, build(MethodConfig(name="toy_shift", targets=["q_proj"])), 0)

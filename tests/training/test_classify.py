@@ -69,7 +69,7 @@ def test_losses_of_shares_add_up(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_loss_and_gradients_of_the_padded_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_loss_and_gradients_equal_the_padded_batchs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_config(CONFIGS[name]).eval()
