@@ -79,7 +79,9 @@ def shows_table_claim_and_figure(site: Path, folder: Path) -> None:
     table = sdsbench(site, folder, "table", "extras/word_reversal", "--runs", "runs")
     assert "Word reversal: LoRA and the methods of lora_extras" in table.stdout, table.stderr
     assert {"LoRA, r 8", "Init[AB], r 8", "LoRA-One, r 8"} == {
-        line.split("|")[1].strip().replace("\\", "") for line in table.stdout.splitlines() if ", r 8" in line
+        line.split("|")[1].strip().replace("\\", "")
+        for line in table.stdout.splitlines()
+        if line.startswith("| ") and ", r 8" in line
     }
     verdict = sdsbench(site, folder, "verdict", "--runs", "runs")
     assert "| LoRA-One scores above LoRA at equal rank. | LoRA-One, arXiv 2502.01235 |" in verdict.stdout
