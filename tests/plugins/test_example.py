@@ -70,14 +70,35 @@ def test_installed_plugin_runs_sweeps_exports_and_is_in_tables(site: Path, tmp_p
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("words", [("method=init_ab", "task=word_reversal"), ("method=lora_one",)], ids=str)
-def test_methods_and_task_hold_the_contract(words: tuple[str, ...], site: Path, tmp_path: Path) -> None:
-    model = ["model=local", "model.family=decoder", f"model.location={model_folder(tmp_path / 'model', 'qwen2')}"]
-    done = run_sdsbench(site, tmp_path, "check", *words, *model)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for word in words:
-        assert f"{word.replace('=', ' ')} on model local" in done.stdout
-    assert "FAILS" not in done.stdout and "holds  resume" in done.stdout
+def shows_table_claim_and_figure(site: Path, folder: Path) -> None:
+    """The table, the claim and the figure of the package in the commands that show them; runs are in `folder`/runs."""
+    for kind, name, own in (
+        ("table", "extras/word_reversal", "lora_sb/table1"),
+        ("claim", "lora_one_above_lora", "sds_above_lora_gsm8k"),
+        ("figure", "extras/losses", "alignment"),
+    ):
+        listed = sdsbench(site, folder, "ls", kind)
+        names = {line.split()[0] for line in listed.stdout.splitlines()}
+        assert {name, own} <= names, listed.stderr
+    table = sdsbench(site, folder, "table", "extras/word_reversal", "--runs", "runs")
+    assert "Word reversal: LoRA and the methods of lora_extras" in table.stdout, table.stderr
+    assert {"LoRA, r 8", "Init[AB], r 8", "LoRA-One, r 8"} == {
+        line.split("|")[1].strip().replace("\\", "")
+        for line in table.stdout.splitlines()
+        if line.startswith("| ") and ", r 8" in line
+    }
+    verdict = sdsbench(site, folder, "verdict", "--runs", "runs")
+    assert "| LoRA-One scores above LoRA at equal rank. | LoRA-One, arXiv 2502.01235 |" in verdict.stdout
+    assert "| SDS-LoRA scores above LoRA at equal rank on GSM8K. |" in verdict.stdout, "beside the project's own"
+    figures = sdsbench(site, folder, "figures", "--runs", "runs", "--out", "drawn")
+    assert figures.returncode == 0 and "left out: no finished run has probes" in figures.stderr
+    svg = (folder / "drawn" / "extras_losses.svg").read_text()
+    assert "LoRA-One, r 8" in svg and (folder / "drawn" / "extras_losses.pdf").is_file()
+    assert svg in (folder / "drawn" / "index.html").read_text()
+    report = sdsbench(site, folder, "report", "--runs", "runs", "--output", "report")
+    assert report.returncode == 0, report.stderr
+    page = (folder / "report" / "index.html").read_text()
+    assert "LoRA-One scores above LoRA at equal rank." in page and "figures/extras_losses.png" in page
 
 
 def test_plugin_named_by_key_is_kept_in_the_plan_and_loaded_by_workers(tmp_path: Path) -> None:
