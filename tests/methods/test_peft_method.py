@@ -67,7 +67,7 @@ def random_examples() -> list[EncodedText]:
 
 def training_of_tuner(kind: str, options: dict[str, Any], seed: int = 0) -> tuple[Training, TrainState]:
     """A tiny decoder with the tuner, ready to train."""
-    return put_in(peft_method(kind, options), seed)
+    return training_of_method(peft_method(kind, options), seed)
 
 
 def training_of_method(method: Method, seed: int, model: Any = None) -> tuple[Training, TrainState]:
@@ -368,11 +368,11 @@ def test_frozen_tensors_in_plain_attributes_of_a_plugin_are_found() -> None:
 def test_plugin_resumes_from_the_checkpoint_alone() -> None:
     """Its frozen directions depend on the run's seed; after a start with another seed only the checkpoint has them."""
     method = build(MethodConfig(name="toy_shift", targets=["q_proj"]))
-    uninterrupted = train(*put_in(method, 0))
-    training, state = put_in(method, 0)
+    uninterrupted = train(*training_of_method(method, 0))
+    training, state = training_of_method(method, 0)
     first = train(training, state, 3)
     saved = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
-    other, rest = put_in(method, 1)
+    other, rest = training_of_method(method, 1)
     rest.load(*saved)
     assert first + train(other, rest) == uninterrupted
-    assert train(*put_in(method, 1)) != uninterrupted, "other directions give other losses"
+    assert train(*training_of_method(method, 1)) != uninterrupted, "other directions give other losses"

@@ -77,25 +77,25 @@ def shows_table_claim_and_figure(site: Path, folder: Path) -> None:
         ("claim", "lora_one_above_lora", "sds_above_lora_gsm8k"),
         ("figure", "extras/losses", "alignment"),
     ):
-        listed = sdsbench(site, folder, "ls", kind)
+        listed = run_sdsbench(site, folder, "ls", kind)
         names = {line.split()[0] for line in listed.stdout.splitlines()}
         assert {name, own} <= names, listed.stderr
-    table = sdsbench(site, folder, "table", "extras/word_reversal", "--runs", "runs")
+    table = run_sdsbench(site, folder, "table", "extras/word_reversal", "--runs", "runs")
     assert "Word reversal: LoRA and the methods of lora_extras" in table.stdout, table.stderr
     assert {"LoRA, r 8", "Init[AB], r 8", "LoRA-One, r 8"} == {
         line.split("|")[1].strip().replace("\\", "")
         for line in table.stdout.splitlines()
         if line.startswith("| ") and ", r 8" in line
     }
-    verdict = sdsbench(site, folder, "verdict", "--runs", "runs")
+    verdict = run_sdsbench(site, folder, "verdict", "--runs", "runs")
     assert "| LoRA-One scores above LoRA at equal rank. | LoRA-One, arXiv 2502.01235 |" in verdict.stdout
     assert "| SDS-LoRA scores above LoRA at equal rank on GSM8K. |" in verdict.stdout, "beside the project's own"
-    figures = sdsbench(site, folder, "figures", "--runs", "runs", "--out", "drawn")
+    figures = run_sdsbench(site, folder, "figures", "--runs", "runs", "--out", "drawn")
     assert figures.returncode == 0 and "left out: no finished run has probes" in figures.stderr
     svg = (folder / "drawn" / "extras_losses.svg").read_text()
     assert "LoRA-One, r 8" in svg and (folder / "drawn" / "extras_losses.pdf").is_file()
     assert svg in (folder / "drawn" / "index.html").read_text()
-    report = sdsbench(site, folder, "report", "--runs", "runs", "--output", "report")
+    report = run_sdsbench(site, folder, "report", "--runs", "runs", "--output", "report")
     assert report.returncode == 0, report.stderr
     page = (folder / "report" / "index.html").read_text()
     assert "LoRA-One scores above LoRA at equal rank." in page and "figures/extras_losses.png" in page
