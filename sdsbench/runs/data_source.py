@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdsbench.core.errors import Unavailable
+from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.data import catalogue, sources
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.held_back import tuned_on
@@ -22,8 +22,12 @@ OWN_PROTOCOL = "quick"
 def resolve_source(config: RunConfig) -> tuple[RunConfig, str]:
     """(configuration with `data.source` resolved, since it is part of a run's id; reason for this source).
 
-    Raises Unavailable if `auto` finds no source for the protocol's data.
+    Raises ConfigError if the task reads own files and `data.train` names none, and Unavailable if `auto` finds no source
+    for the protocol's data.
     """
+    if config.data.train is None and any(data_set.own for data_set in _sets(config)):
+        accepted = f"a file of your own training rows, which task={config.task.name} needs"
+        raise ConfigError([Problem("data.train", None, accepted, "Set data.train=FILE (docs/data.md).")])
     source, reason = _source(config)
     return with_values(config, {"data.source": source}), reason
 
