@@ -22,8 +22,8 @@ OWN_PROTOCOL = "quick"
 def resolve_source(config: RunConfig) -> tuple[RunConfig, str]:
     """(configuration with `data.source` resolved, since it is part of a run's id; reason for this source).
 
-    Raises ConfigError if the task reads own files and `data.train` names none, and Unavailable if `auto` finds no source
-    for the protocol's data.
+    Raises ConfigError if the task reads own files and `data.train` names none, and Unavailable if `auto` finds no
+    source for the protocol's data.
     """
     if config.data.train is None and any(data_set.own for data_set in _sets(config)):
         accepted = f"a file of your own training rows, which task={config.task.name} needs"
