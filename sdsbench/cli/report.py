@@ -36,9 +36,10 @@ def command(
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.importers.external import read_all
     from sdsbench.results.report.build import build
-    from sdsbench.results.tables.runs import load, problems_of
+    from sdsbench.results.tables.runs import load, problems_of, require_some
 
     found, damaged = load(runs, where, of_plan)
+    require_some(found, runs)
     path = claims or default_file()
     verdicts = [judge(claim, found, path.parent) for claim in (read(path) if claims or path.is_file() else [])]
     others, unreadable = read_all(external)

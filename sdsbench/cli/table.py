@@ -70,11 +70,13 @@ def build_table(
     name: str, folders: Sequence[str], where: Sequence[str], plan: str | None, scorers: Sequence[str], stage: str
 ) -> Built:
     """Build the table `name` from the runs of the folders."""
-    from sdsbench.results.tables.by_name import built
+    from sdsbench.results.tables.by_name import MADE_OF_ALL_RUNS, built
     from sdsbench.results.tables.rescore import rescored
-    from sdsbench.results.tables.runs import load
+    from sdsbench.results.tables.runs import load, require_some
 
     runs, damaged = load(folders, where, plan)
+    if name in MADE_OF_ALL_RUNS:
+        require_some(runs, folders)
     for choice in scorers:
         runs = rescored(runs, choice)
     return built(name, runs, damaged, stage)

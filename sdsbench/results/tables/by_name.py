@@ -11,6 +11,8 @@ from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.render import FORMATS, latex
 from sdsbench.results.tables.runs import Run
 
+MADE_OF_ALL_RUNS = ("grid", reference_comparison.NAME)
+"""Tables whose rows and columns follow from the runs alone."""
 ENDINGS = {kind: ending for kind, (ending, _) in FORMATS.items()}
 
 
@@ -18,7 +20,7 @@ def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str
     """Fill the table `name` (a definition's name, or grid). Raises ConfigError for an unknown name, Unavailable if no
     run has a score of `stage` for the grid.
     """
-    return build(grid(runs, stage) if name in ("grid", reference_comparison.NAME) else get(name), runs, dict(damaged))
+    return build(grid(runs, stage) if name in MADE_OF_ALL_RUNS else get(name), runs, dict(damaged))
 
 
 def texts(
