@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sdsbench.results.tables import reference_comparison, settings
 from sdsbench.results.tables.build import Built, build
-from sdsbench.results.tables.definitions import get
+from sdsbench.results.tables.definitions import TABLES, get
 from sdsbench.results.tables.definitions.grid import grid
 from sdsbench.results.tables.render import FORMATS, latex
 from sdsbench.results.tables.runs import Run
@@ -21,6 +21,11 @@ def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str
     run has a score of `stage` for the grid.
     """
     return build(grid(runs, stage) if name in MADE_OF_ALL_RUNS else get(name), runs, dict(damaged))
+
+
+def is_table(name: str) -> bool:
+    """Whether there is a table with cells of this name (a definition's name, grid or compare)."""
+    return name in MADE_OF_ALL_RUNS or name in TABLES
 
 
 def texts(

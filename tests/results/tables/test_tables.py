@@ -245,7 +245,7 @@ def test_grid_of_runs_without_a_score_tells_their_states(tmp_path: Path) -> None
         built("grid", tmp_path)
 
 
-def test_trace_of_a_cell_lists_the_files_of_its_runs(tmp_path: Path) -> None:
+def test_trace_of_a_cell_lists_the_files_of_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path, make_record("lora", 3, {"gsm8k": 0.5}), {"gsm8k": make_samples([True, False])}, [])
     text = trace(built("grid", tmp_path), "lora_r8", "micro/gsm8k")
     for part in (
@@ -257,6 +257,9 @@ def test_trace_of_a_cell_lists_the_files_of_its_runs(tmp_path: Path) -> None:
         "0.5",
     ):
         assert part in text
+    words = ["trace", "compare", "lora_r8", "micro/gsm8k", "--runs", str(tmp_path)]
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("table compare, row lora_r8"), "the name that was asked for"
     with pytest.raises(ConfigError, match=r"ROW='lara'.*\n.*COLUMN='x'"):
         trace(built("grid", tmp_path), "lara", "x")
 
