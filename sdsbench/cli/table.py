@@ -71,9 +71,12 @@ def build_table(
 ) -> Built:
     """Build the table `name` from the runs of the folders."""
     from sdsbench.results.tables.by_name import MADE_OF_ALL_RUNS, built
+    from sdsbench.results.tables.definitions import get
     from sdsbench.results.tables.rescore import rescored
     from sdsbench.results.tables.runs import load, require_some
 
+    if name not in MADE_OF_ALL_RUNS:
+        get(name)  # an unknown name is refused before records are read
     runs, damaged = load(folders, where, plan)
     if name in MADE_OF_ALL_RUNS:
         require_some(runs, folders)

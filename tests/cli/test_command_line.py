@@ -175,6 +175,9 @@ def test_printing_to_a_closed_pipe_raises_nothing(monkeypatch: pytest.MonkeyPatc
 REFUSED = [  # arguments, and a part of the message
     (["swep"], "Did you mean 'sweep'?"),
     (["method", "lora"], "Hydra writes method=lora."),
+    (["lora", "gsm8k"], "Hydra writes method=lora task=gsm8k."),
+    (["lora", "seed=1"], "Hydra writes method=lora."),
+    (["table", "nosuch"], "bibtex, compare, dora"),
     (["--method", "lora"], "Hydra writes method=lora, without dashes"),
     (["--method=lora", "model=micro"], "Hydra writes method=lora, without dashes"),
     (["model=micro", "--lr", "1e-3"], "Hydra writes train.lr=1e-3, without dashes"),

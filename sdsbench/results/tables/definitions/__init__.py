@@ -27,5 +27,5 @@ def get(name: str) -> Table:
     try:
         return TABLES.lookup(name)
     except KeyError:
-        names = [*TABLES, *MADE_OF_RUNS]
+        names = sorted({*TABLES, *MADE_OF_RUNS})
         raise ConfigError([Problem("table", name, ", ".join(names), nearest(name, names))]) from None
