@@ -329,6 +329,12 @@ def _rows_of(generator: Callable[..., list[dict[str, Any]]], split: str, count: 
     return generator(split, count)
 
 
+def made_rows(data_sets: Sequence[DataSet]) -> str:
+    """How rows of data.source=embedded relate to the sets of these names: a stand-in, unless none is published."""
+    alone = data_sets and all(data_set.only_generated for data_set in data_sets)
+    return "generated, as this data always is" if alone else "generated, not the real set"
+
+
 def accepted_sources(data_set: DataSet, besides: str = "") -> str:
     return f"Accepted: {source_options(data_set, besides)}."
 
@@ -345,5 +351,5 @@ def source_options(data_set: DataSet, besides: str = "") -> str:
         name = " ".join(filter(None, [data_set.hub_id, data_set.hub_config]))
         found.append(f"data.source=hub ({name}, revision {data_set.revision or 'main'})")
     if is_generated(data_set.name):
-        found.append("data.source=embedded (generated, not the real set)")
+        found.append(f"data.source=embedded ({made_rows([data_set])})")
     return "; ".join(found)
