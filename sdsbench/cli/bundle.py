@@ -43,7 +43,8 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdic
             places = [plan.placing["output_root"]]
             unfinished = _unfinished(plan, Path(places[0]))
     else:
-        places = [word if Path(word).exists() else str(run_folder(word, runs)) for word in chosen]
+        alone = len(chosen) == 1  # a plan is packed alone
+        places = [word if Path(word).exists() else str(run_folder(word, runs, or_plan=alone)) for word in chosen]
     written = write(output, places, plan, verdicts)
     if plan is not None and unfinished:
         print(f"{plan.manifest.name} is not finished: {unfinished} of its runs have not ended and are not in it")

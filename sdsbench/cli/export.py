@@ -67,7 +67,7 @@ def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[
     if not plans.is_plan(run):
         if best:
             raise ConfigError([Problem("--best", run, "a plan: its folder or name", "A run is the only one of it.")])
-        return [(run_folder(run, runs), folder)]
+        return [(run_folder(run, runs, or_plan=True), folder)]
     found = finished_runs(plans.named(run), None if runs == (options.RUNS,) else [Path(r) for r in runs])
     if best:
         chosen, said = best_of(found)

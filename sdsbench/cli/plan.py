@@ -11,7 +11,7 @@ from sdsbench.cli.shared import options
 
 if TYPE_CHECKING:
     from sdsbench.sweeps.blocks import Sweep
-    from sdsbench.sweeps.plan import Manifest
+    from sdsbench.sweeps.plan import Manifest, Plan
 
 
 @click.command("plan")
@@ -46,10 +46,15 @@ def command(
         manifest.name = name
     target = folder or plans.PLANS / manifest.name
     plan, new = plans.write(target, manifest, texts)
-    print(f"plan {target}: {new} new run(s)")
+    print(f"plan {target}: {new} {'configuration' if new == 1 else 'configurations'} added{_tuned_note(plan)}")
     if taken := protocol_seeds(sweep, manifest):
         print(f"seeds of the protocol, since no seed was given: {taken}")
     print_overview(plan, {}, all_runs, memory=True)
+
+
+def _tuned_note(plan: Plan) -> str:
+    """For a plan with tuned cells: why it has more configurations than runs that are needed."""
+    return " (one for each value that tuning may try or choose)" if plan.manifest.cells else ""
 
 
 def protocol_seeds(sweep: Sweep, manifest: Manifest) -> str:

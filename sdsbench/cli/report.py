@@ -37,9 +37,10 @@ def command(
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.importers.external import read_all
     from sdsbench.results.report.report_folder import build
-    from sdsbench.results.tables.loaded_runs import load, problems_of
+    from sdsbench.results.tables.loaded_runs import load, problems_of, require_some
 
     found, damaged = load(runs, where, of_plan)
+    require_some(found, runs)
     verdicts = [judge(claim, found, path.parent) for claim, path in chosen(claims).values()]
     others, unreadable = read_all(external)
     print(build(output, found, {**damaged, **unreadable}, verdicts, others, title, reference, reference_rank))

@@ -83,7 +83,7 @@ def _show_recorded(name: str, roots: Sequence[str]) -> None:
 
 def _named(config: RunConfig) -> str:
     """The run's id; it depends on the data source, so if no source is available, a text that says how to get one."""
-    from sdsbench.core.errors import Unavailable
+    from sdsbench.core.errors import ConfigError, Unavailable
     from sdsbench.runs.configuration.identity import run_id
     from sdsbench.runs.data_source import require_data, resolve_source
     from sdsbench.tasks import base as tasks
@@ -94,6 +94,6 @@ def _named(config: RunConfig) -> str:
     try:
         config, why = resolve_source(config)
         require_data(config)
-    except Unavailable as error:
+    except (ConfigError, Unavailable) as error:
         return f"no run id: {error}"
     return f"run id {run_id(config)} (data.source={config.data.source}: {why})"

@@ -73,11 +73,16 @@ def build_table(
     name: str, folders: Sequence[str], where: Sequence[str], plan: str | None, scorers: Sequence[str], stage: str
 ) -> Built:
     """Build the table `name` from the runs of the folders."""
-    from sdsbench.results.tables.by_name import built
-    from sdsbench.results.tables.loaded_runs import load
+    from sdsbench.results.tables.by_name import MADE_OF_ALL_RUNS, built
+    from sdsbench.results.tables.loaded_runs import load, require_some
     from sdsbench.results.tables.rescore import rescored
+    from sdsbench.results.tables.table_registry import get
 
+    if name not in MADE_OF_ALL_RUNS:
+        get(name)  # an unknown name is refused before records are read
     runs, damaged = load(folders, where, plan)
+    if name in MADE_OF_ALL_RUNS:
+        require_some(runs, folders)
     for choice in scorers:
         runs = rescored(runs, choice)
     return built(name, runs, damaged, stage)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from sdsbench.cli.shared import options
@@ -34,13 +36,17 @@ def command(
     """
     from sdsbench.cli.table import build_table
     from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.results.tables import by_name
     from sdsbench.results.tables.trace import trace, trace_run
 
     if row is not None and column is not None:
-        print(trace(build_table(name, runs, where, of_plan, scorers, stage), row, column))
+        print(trace(build_table(name, runs, where, of_plan, scorers, stage), row, column, name))
         return
-    if row is not None:
-        raise ConfigError([Problem("COLUMN", None, "TABLE ROW COLUMN, or one RUN", f"Which column of {name}?")])
+    if row is not None or (by_name.is_table(name) and not Path(name).is_dir()):
+        key, missing = ("COLUMN", "column") if row is not None else ("ROW", "row and column")
+        cells = "grid" if name == "compare" else name
+        advice = f"Which {missing} of the table {name}? `sdsbench table {cells} --format csv` lists them."
+        raise ConfigError([Problem(key, None, "TABLE ROW COLUMN, or one RUN", advice)])
     from sdsbench.cli.shared.run_folders import run_folder
     from sdsbench.results.tables.loaded_runs import load, problems_of
 

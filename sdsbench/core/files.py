@@ -13,6 +13,14 @@ from sdsbench.core.errors import DiskRefuses, Refused, SdsbenchError, Unavailabl
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _OURS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # errors of the disk only for paths of the folder
+_ADVICE = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "choose a folder that can be written, or mount this one for writing,",
+    errno.EFBIG: "choose a disk that takes files of this size, or raise `ulimit -f`,",
+    errno.EACCES: "get the right to write there, or choose another folder,",
+    errno.EPERM: "get the right to write there, or choose another folder,",
+}
 
 
 @contextmanager
@@ -24,9 +32,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
         reason = disk_reason(error, folder)
         if reason is None or isinstance(error, DiskRefuses):
             raise
-        raise DiskRefuses(
-            f"the disk refuses: {reason}. Everything finished is intact; make room or rights and start again."
-        ) from None
+        # safetensors and the write of an open file name no path.
+        place = "" if str(folder) in reason or getattr(error, "filename", None) else f" (writing below {folder})"
+        raise DiskRefuses(_refusal(f"{reason}{place}", error)) from None
 
 
 def disk_reason(error: BaseException, folder: Path) -> str | None:
@@ -40,13 +48,19 @@ def disk_reason(error: BaseException, folder: Path) -> str | None:
     return None
 
 
+def _refusal(reason: str, error: BaseException) -> str:
+    """The message for an error of the disk, with advice that fits its cause."""
+    advice = next((text for code, text in _ADVICE.items() if os.strerror(code) in str(error)), "choose another folder")
+    return f"the disk refuses: {reason}. Everything finished is intact; {advice} and start again."
+
+
 def refused_by_system(error: OSError) -> SdsbenchError | None:
     """A one-line error for a system error that a user's path or missing rights can cause in any command.
 
     None for other system errors, which are faults of this package.
     """
     if error.errno in _DISK:
-        return DiskRefuses(f"the disk refuses: {error}. Everything finished is intact; make room and start again.")
+        return DiskRefuses(_refusal(str(error), error))
     if error.errno in (errno.EACCES, errno.EPERM):
         return Unavailable(f"{error.filename}: {error.strerror}. Accepted: a place that this user may use.")
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
@@ -71,6 +85,10 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     except IsADirectoryError:
         raise Refused(f"{path}: a folder where a file belongs. Move it away.") from None
+    except OSError as error:
+        if error.filename in (None, temporary, str(temporary)) and error.filename2 is None:
+            error.filename = str(path)  # an error of a write names no file, and the temporary file's name helps nobody
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)

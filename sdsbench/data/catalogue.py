@@ -27,6 +27,7 @@ class DataSet:
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     folder: str | None = None  # below data.root
     note: str = ""
+    only_generated: bool = False  # no published set has this name: its rows come from its generator alone
     own: bool = False  # a user's files: data.train, data.validation, data.test
     prepared_by: str = ""  # the script that writes the local files
     question: tuple[str, ...] = ()  # rows equal in these columns ask the same question; empty: all but the last

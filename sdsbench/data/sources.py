@@ -10,15 +10,18 @@ import dataclasses
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
+from urllib.request import getproxies
 
 from sdsbench.core.errors import ConfigError, Problem, Unavailable
 from sdsbench.core.reading import kind_of
 from sdsbench.core.record import DataUsed
+from sdsbench.core.texts import short_message
 from sdsbench.data import catalogue, columns, content, local_files, own_files
 from sdsbench.data.catalogue import DataSet
 from sdsbench.data.data_config import DataConfig
@@ -247,31 +250,49 @@ def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, s
     """Load from the hub or, without a network, from its cache; a cache with another revision is refused.
 
     Offline, files that `hf download` stored are read like a local folder; else the table that `datasets` cached is
-    used.
+    used. A hub that surely cannot be reached is not asked, since the libraries' retries would take half a minute.
     """
     import datasets
     from huggingface_hub import constants
 
-    snapshot = _snapshot(data_set) if constants.HF_HUB_OFFLINE else None
+    unreachable = not constants.HF_HUB_OFFLINE and not getproxies() and not hub_reachable()
+    snapshot = _snapshot(data_set) if constants.HF_HUB_OFFLINE or unreachable else None
     if snapshot and (files := _in_folder(data_set, split, snapshot)):
         return local_files.read(files, data_set.text_columns), snapshot.name
     try:
-        revision = _commit(data_set)
-        table = datasets.load_dataset(
-            str(data_set.hub_id), data_set.hub_config, split=data_set.splits[split], revision=revision
-        )
+        with _offline_mode() if unreachable else nullcontext():
+            revision = _commit(data_set)
+            table = datasets.load_dataset(
+                str(data_set.hub_id), data_set.hub_config, split=data_set.splits[split], revision=revision
+            )
     except Exception as error:  # network, authorisation and format errors have no common class
-        raise Unavailable(
-            f"data set {data_set.name}: the hub did not give it ({error}). {accepted_sources(data_set)}"
-        ) from None
+        why = f"did not give it ({error})"
+        if unreachable:
+            why = f"cannot be reached, and its cache does not give the set ({short_message(error)})"
+        others = accepted_sources(data_set, besides="hub")
+        raise Unavailable(f"data set {data_set.name}: the hub {why}. {others}") from None
     cached = _cached_commit(table)
     if revision and cached and cached != revision:  # without a network `datasets` takes the newest that it has
         raise Unavailable(
             f"data set {data_set.name}: the hub's cache holds revision {cached}, wanted is {revision}. "
-            f"{accepted_sources(data_set)}"
+            f"{accepted_sources(data_set, besides='hub')}"
         )
     content.require_sound(table, f"data set {data_set.name}")
     return table, revision or cached
+
+
+@contextmanager
+def _offline_mode() -> Iterator[None]:
+    """Let `datasets` and `huggingface_hub` use their caches without a request."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
 def _commit(data_set: DataSet) -> str | None:
@@ -308,21 +329,27 @@ def _rows_of(generator: Callable[..., list[dict[str, Any]]], split: str, count: 
     return generator(split, count)
 
 
-def accepted_sources(data_set: DataSet) -> str:
-    return f"Accepted: {source_options(data_set)}."
+def made_rows(data_sets: Sequence[DataSet]) -> str:
+    """How rows of data.source=embedded relate to the sets of these names: a stand-in, unless none is published."""
+    alone = data_sets and all(data_set.only_generated for data_set in data_sets)
+    return "generated, as this data always is" if alone else "generated, not the real set"
 
 
-def source_options(data_set: DataSet) -> str:
-    """For each source that may have the data set, a description: folder, or hub id and revision."""
+def accepted_sources(data_set: DataSet, besides: str = "") -> str:
+    return f"Accepted: {source_options(data_set, besides)}."
+
+
+def source_options(data_set: DataSet, besides: str = "") -> str:
+    """For each source but `besides` that may have the data set, a description: folder, or hub id and revision."""
     if data_set.own:
         return "data.train=FILE, and data.test=FILE unless a share of its rows may be taken"
     folder = data_set.folder or data_set.name
     found = [f"data.source=local data.root=FOLDER with {folder}/<split>.parquet (or .jsonl, .csv, ...)"]
     if data_set.prepared_by:
         found[0] += f" (written by {data_set.prepared_by})"
-    if data_set.hub_id:
+    if data_set.hub_id and besides != "hub":
         name = " ".join(filter(None, [data_set.hub_id, data_set.hub_config]))
         found.append(f"data.source=hub ({name}, revision {data_set.revision or 'main'})")
     if is_generated(data_set.name):
-        found.append("data.source=embedded (generated, not the real set)")
+        found.append(f"data.source=embedded ({made_rows([data_set])})")
     return "; ".join(found)

@@ -13,7 +13,7 @@ from sdsbench.core.processor import Load, shared_text, usable_cores
 from sdsbench.data import catalogue
 from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.configuration.schema import RunConfig
-from sdsbench.runs.data_source import resolve_source
+from sdsbench.runs.data_source import generated, resolve_source
 
 if TYPE_CHECKING:
     from sdsbench.core.record import Lengths
@@ -32,7 +32,9 @@ def announcement(config: RunConfig) -> str:
     config, reason = resolve_source(config)
     train, method = config.train, config.method
     settings = ", ".join(f"{key} {getattr(method, key)}" for key in _SETTINGS if hasattr(method, key))
-    source = {"embedded": "embedded (generated, not the real set)"}.get(config.data.source, config.data.source)
+    source: str = config.data.source
+    if source == "embedded" and generated(config) not in reason:
+        source = f"embedded ({generated(config)})"
     return _lines(
         {
             "run": run_id(config),

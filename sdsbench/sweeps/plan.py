@@ -203,14 +203,20 @@ def all_plans() -> list[Path]:
     return sorted(path.parent for path in PLANS.rglob("manifest.json"))
 
 
+def names() -> list[str]:
+    """The names of the plans in PLANS, as `find` takes them."""
+    return [path.relative_to(PLANS).as_posix() for path in all_plans()]
+
+
 def find(name: str) -> Path:
     """The folder of a plan given by path or by name. Raises Unavailable."""
     require_printable("plan", Path(name))
     for folder in (Path(name), PLANS / name):
         if (folder / "manifest.json").is_file():
             return folder
-    have = [path.relative_to(PLANS).as_posix() for path in all_plans()]
-    raise Unavailable(f"plan {name!r}: no such folder with a manifest.json; in {PLANS}: {', '.join(have) or 'none'}.")
+    raise Unavailable(
+        f"plan {name!r}: no such folder with a manifest.json; in {PLANS}: {', '.join(names()) or 'none'}."
+    )
 
 
 def is_plan(name: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sdsbench.__main__ import main
 from sdsbench.cli.shared.run_folders import completed, run_folder
 from sdsbench.core.errors import ConfigError
 
@@ -43,3 +44,16 @@ def test_ambiguous_or_unknown_run_is_refused(text: str, expected: str, roots: li
 
 def test_complete_id_is_not_ambiguous_if_another_begins_with_it() -> None:
     assert completed("run", "ab", ["ab", "abc"], "a run") == "ab"
+
+
+@pytest.mark.parametrize("words", [["bundle", "nope", "-o", "x.zip"], ["export", "nope", "out"]], ids=" ".join)
+def test_command_that_takes_a_plan_lists_the_plans(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("nopes", "study/a"):
+        (tmp_path / "results" / "plans" / name).mkdir(parents=True)
+        (tmp_path / "results" / "plans" / name / "manifest.json").touch()
+    assert main(words) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "or a plan (in results/plans: nopes, study/a)" in error and "Did you mean 'nopes'?" in error

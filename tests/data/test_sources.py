@@ -185,6 +185,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         return CachedTable(str(state["cached"]))
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
     monkeypatch.setattr(huggingface_hub, "HfApi", HubApi)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return state
@@ -217,6 +218,30 @@ def test_cache_of_another_revision_is_refused_offline(hub: dict[str, object], mo
     hub["cached"] = "b" * 40
     with pytest.raises(Unavailable, match=f"cache holds revision {'b' * 40}, wanted is {PINNED}"):
         sources.load("gsm8k", "test", DataConfig(source="hub"))
+
+
+def test_hub_without_a_network_is_not_asked_and_not_advised(
+    hub: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The libraries would ask the hub six times, with half a minute of waits."""
+    import datasets
+    from huggingface_hub import constants
+
+    offline = []
+
+    def load_dataset(*_: object, **__: object) -> None:
+        offline.append((datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE))
+        raise ConnectionError("no copy in the cache")
+
+    monkeypatch.setattr(sources, "hub_reachable", lambda: False)
+    monkeypatch.setattr(sources, "getproxies", dict)
+    monkeypatch.setattr(sources, "_snapshot", lambda _: None)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(Unavailable, match="the hub cannot be reached, and its cache") as caught:
+        sources.load("gsm8k", "test", DataConfig(source="hub"))
+    assert offline == [(True, True)] and not constants.HF_HUB_OFFLINE, "offline for this request alone"
+    text = str(caught.value)
+    assert "data.source=local" in text and "data.source=embedded" in text and "data.source=hub" not in text
 
 
 @pytest.mark.local_data

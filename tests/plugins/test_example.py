@@ -43,6 +43,7 @@ def run_sdsbench(site: Path, folder: Path, *words: str) -> subprocess.CompletedP
 def test_installed_plugin_runs_sweeps_exports_and_is_in_tables(site: Path, tmp_path: Path) -> None:
     single = run_sdsbench(site, tmp_path, "method=lora_one", *SMALL, "output_root=runs")
     assert single.returncode == 0, single.stderr
+    assert "real set" not in single.stdout, "word_reversal is no stand-in for a published set"
     (path,) = (tmp_path / "runs").glob("*/record.json")
     record = read_record(path)
     assert (record.method, record.task, record.status) == ("lora_one", "word_reversal", "done")

@@ -27,6 +27,8 @@ def problems(*overrides: str) -> dict[str, str]:
     [
         ("metod.rank=3", "metod.rank", "Did you mean 'method.rank'?"),
         ("rank=3", "rank", "Did you mean 'method.rank'?"),
+        ("method=full_ft method.rank=4", "method.rank", "method=full_ft has no rank; its keys: method.targets,"),
+        ("method=lora method.guard=1", "method.guard", "method=lora has no guard; its keys: method.targets,"),
         ("method=lroa", "method", "Did you mean 'lora'?"),
         ("task=gsmk8", "task", "Did you mean 'gsm8k'?"),
         ("method.rank=abc", "method.rank", "a whole number"),
@@ -56,7 +58,7 @@ def problems(*overrides: str) -> dict[str, str]:
     ],
 )
 def test_problem_names_key_and_accepted_values(override: str, key: str, words: str) -> None:
-    found = problems(override)
+    found = problems(*override.split())
     assert key in found
     assert words in found[key]
 

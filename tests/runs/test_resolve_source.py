@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Unavailable
-from sdsbench.data import sources
+from sdsbench.data import catalogue, sources
+from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.data_source import require_data, resolve_source
@@ -33,6 +35,21 @@ def test_auto_prefers_the_folder_then_the_hub_then_generated_data(
     monkeypatch.setattr(sources, "hub_reachable", lambda: False)
     config, why = resolve_source(compose_run([]))
     assert config.data.source == "embedded" and "not the real set" in why
+
+
+@pytest.mark.parametrize("words", [[], ["data.source=embedded"]], ids=["auto", "asked for"])
+def test_announcement_says_once_that_rows_are_generated(words: list[str], no_hub: None) -> None:
+    text = " ".join(announcement(compose_run(["model=micro", *words])).split())
+    assert text.count("generated") == 1 and text.count("not the real set") == 1
+
+
+def test_set_that_is_only_generated_is_no_stand_in(no_hub: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the example plugin's word_reversal."""
+    only = dataclasses.replace(catalogue.get("gsm8k"), only_generated=True)
+    monkeypatch.setattr(catalogue, "get", lambda _: only)
+    text = " ".join(announcement(compose_run(["model=micro"])).split())
+    assert "generated, as this data always is" in text and "real set" not in text
+    assert "generated, as this data always is" in sources.source_options(only)
 
 
 @pytest.mark.parametrize("protocol", PAPERS)

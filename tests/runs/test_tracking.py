@@ -119,7 +119,7 @@ def test_offline_copy_names_no_machine_user_or_path(run: Path) -> None:
 
 def test_replay_replaces_the_earlier_offline_copy(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", run.name[:6], "--runs", str(run.parent), "--project", "other"]) == 0
-    assert f"{run.name}: 4 steps" in capsys.readouterr().out
+    assert f"{run.name}: 3 steps" in capsys.readouterr().out
     assert [m.run.project for m in _messages(run) if m.WhichOneof("record_type") == "run"] == ["other"]  # type: ignore[attr-defined]
 
 
@@ -130,6 +130,38 @@ def test_finished_run_is_not_sent_again_and_says_how_to_send_it(tmp_path: Path) 
     execute(compose_run([*words, "tracker=wandb"]), RunContext(log=lines.append))
     (line,) = [line for line in lines if "replay" in line]
     assert line == f"nothing is sent to wandb; `sdsbench replay {record.run_id}` sends it"
+
+
+@pytest.mark.parametrize("names", [["aa11"], ["aa11", "bb22"]], ids=len)
+def test_end_of_a_command_says_how_to_upload_offline_copies(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Process:
+        """A tracker process that has written an offline copy and ended."""
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            folder = Path(command[3])
+            (folder / "wandb" / f"offline-run-20260101_000000-{folder.name}").mkdir(parents=True)
+
+        def wait(self, _: float) -> int:
+            return 0
+
+        def poll(self) -> int:
+            return 0
+
+    pytest.importorskip("wandb")
+    monkeypatch.setattr(view, "_VIEWS", {})
+    monkeypatch.setattr(view, "_STARTED", {})
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    for name in names:
+        (tmp_path / name).mkdir()
+        view.start(TrackerConfig(name="wandb"), tmp_path / name)
+    view.wait_for_views()
+    one = tmp_path / "aa11" / "wandb" / "offline-run-20260101_000000-aa11"
+    place = str(one) if len(names) == 1 else f"{tmp_path}/*/wandb/offline-run-*"
+    assert capsys.readouterr().err == f"W&B was offline; to upload: wandb sync {place}\n"
+    view.wait_for_views()
+    assert capsys.readouterr().err == "", "each copy is named once"
 
 
 def test_tracker_is_not_part_of_the_run_id() -> None:

@@ -185,12 +185,12 @@ def test_protocol_gives_its_seeds_where_no_seed_is_given(
     words = ["plan", "protocol=sds_lora/math", "method=lora", "data.source=hub", "--folder"]
     assert main([*words, str(tmp_path / "three")]) == 0
     out = capsys.readouterr().out
-    assert "3 new run(s)" in out and "since no seed was given: 1, 2, 3\n" in out
+    assert ": 3 configurations added\n" in out and "since no seed was given: 1, 2, 3\n" in out
     assert main([*words, str(tmp_path / "one"), "seed=7"]) == 0
     out = capsys.readouterr().out
-    assert "1 new run(s)" in out and "no seed" not in out
+    assert ": 1 configuration added\n" in out and "no seed" not in out
     assert main([*words, str(tmp_path / "own"), "seeds.init=5,6"]) == 0
-    assert "2 new run(s)" in capsys.readouterr().out
+    assert ": 2 configurations added\n" in capsys.readouterr().out
 
 
 def test_number_of_resolved_interpolations_does_not_grow_with_seeds_and_rates(

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from sdsbench.__main__ import main
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.sweeps import watch as watch_module
 from sdsbench.sweeps.overview import print_overview
@@ -18,7 +19,7 @@ from sdsbench.sweeps.plan import Plan, TunedCell
 from sdsbench.sweeps.pool import ActiveWorker, Allocation, EndedRun
 from sdsbench.sweeps.states import FAILED, States
 from sdsbench.sweeps.watch import Tally, watch
-from tests.sweeps.tools import put_record, tiny_plan
+from tests.sweeps.tools import TINY, put_record, tiny_plan
 
 
 def ended(run: str, status: str = "done") -> EndedRun:
@@ -143,6 +144,16 @@ def test_the_overview_counts_the_runs_that_the_sweep_counts(tmp_path: Path, caps
     end_tuning_runs(plan, cell, tally, {4: 0.2})
     assert tally.count() == "4 of 7"
     assert first_line() == "7 runs: 4 done, 3 not started, 1 unneeded"
+
+
+def test_plan_does_not_call_configurations_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tuned cell has a configuration for each value that tuning may choose, of which few run."""
+    words = [*TINY, "sweep=s", "--config-dir", str(tmp_path), "--folder", str(tmp_path / "again")]
+    tuned_plan(tmp_path)
+    assert main(["plan", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("configurations added (one for each value that tuning may try or choose)" in line for line in lines) == 1
+    assert not any("new run" in line for line in lines) and "at most 7 runs: 4 waiting, 3 not started" in lines
 
 
 def test_runs_whose_tuning_failed_are_over(tmp_path: Path) -> None:

@@ -208,12 +208,15 @@ def test_wrong_keys_are_refused(words: list[str], key: str) -> None:
         compose_run(["model=micro", "method=lora", "task=pairs", *words])
 
 
-@pytest.mark.parametrize("words", [["data.train=/nowhere/x.jsonl"], []], ids=str)
-def test_missing_file_gives_one_line(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "expected"), [(["data.train=/nowhere/x.jsonl"], 3), ([], 2)], ids=str)
+def test_missing_file_gives_one_line(
+    words: list[str], expected: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     code = main(["model=micro", "method=lora", "task=pairs", *words, f"output_root={tmp_path}"])
-    error = capsys.readouterr().err
-    assert code == 3 and error.count("sdsbench: ") == 1
+    printed, error = capsys.readouterr()
+    assert code == expected and error.count("sdsbench: ") == 1
     assert "data.train" in error and "hellaswag" not in error, "other data sets are not suggested"
+    assert "embedded" not in printed + error, "no generated rows are announced, since they never replace own files"
 
 
 # ---- scorers

@@ -20,7 +20,7 @@ from sdsbench.tasks.base import Evaluation, Generation, Row, Task, TextExample, 
 WORDS = ("river", "stone", "lamp", "cloud", "paper", "green", "seven", "night", "garden", "window")
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
-catalogue.add(DataSet(name="word_reversal", columns=("text", "reversed"), folder="word_reversal"))
+catalogue.add(DataSet(name="word_reversal", columns=("text", "reversed"), folder="word_reversal", only_generated=True))
 register_generator("word_reversal", f"{__name__}:rows")
 
 

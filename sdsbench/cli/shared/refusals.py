@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 
 import click
 
 from sdsbench.cli.shared.verbs import verbs
 from sdsbench.core.errors import ConfigError, Problem, Refused, SdsbenchError
 from sdsbench.core.spelling import nearest
-from sdsbench.runs.configuration.choices import GROUPS
+from sdsbench.runs.configuration.choices import GROUPS, options
 
 
 def refusal(error: click.ClickException, words: Sequence[str]) -> SdsbenchError:
@@ -25,16 +26,24 @@ def refusal(error: click.ClickException, words: Sequence[str]) -> SdsbenchError:
 def _verb_advice(error: click.exceptions.NoSuchCommand, words: Sequence[str]) -> str:
     if error.command_name in GROUPS:
         return f"Hydra writes {_assignment(error.command_name, words)}."
+    choices = list(map(_choice, takewhile(lambda word: word.isidentifier(), words)))
+    if choices and choices[0]:
+        return f"Hydra writes {' '.join(filter(None, choices))}."
     return nearest(error.command_name, verbs())
+
+
+def _choice(word: str) -> str:
+    """`method=lora` for `lora`; empty if no group of conf/ has this choice."""
+    return next((f"{group}={word}" for group in GROUPS if word in options(group)), "")
 
 
 def _option_advice(error: click.NoSuchOption, words: Sequence[str]) -> str:
     """Suggest the nearest option, or the override that was probably meant if the command takes overrides."""
     command = error.ctx.command if error.ctx else None
     parameters = command.params if command else []
-    options = [name for parameter in parameters if isinstance(parameter, click.Option) for name in parameter.opts]
-    options += error.ctx.help_option_names if error.ctx else []
-    close = get_close_matches(error.option_name.lstrip("-"), [name.lstrip("-") for name in options], 1, cutoff=0.75)
+    names = [name for parameter in parameters if isinstance(parameter, click.Option) for name in parameter.opts]
+    names += error.ctx.help_option_names if error.ctx else []
+    close = get_close_matches(error.option_name.lstrip("-"), [name.lstrip("-") for name in names], 1, cutoff=0.75)
     if close:
         return f"Did you mean '--{close[0]}'?"
     if not any(parameter.name == "overrides" for parameter in parameters):

@@ -13,8 +13,10 @@ from sdsbench.results.tables.definition import FactsTable
 from sdsbench.results.tables.grid import grid
 from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.render import FORMATS, latex, plain
-from sdsbench.results.tables.table_registry import get
+from sdsbench.results.tables.table_registry import TABLES, get
 
+MADE_OF_ALL_RUNS = ("grid", reference_comparison.NAME)
+"""Tables whose rows and columns follow from the runs alone."""
 ENDINGS = {kind: ending for kind, (ending, _) in FORMATS.items()}
 
 
@@ -22,7 +24,12 @@ def built(name: str, runs: Sequence[Run], damaged: Mapping[str, str], stage: str
     """Fill the table `name` (a definition's name, or grid). Raises ConfigError for an unknown name, Unavailable if no
     run has a score of `stage` for the grid.
     """
-    return build(grid(runs, stage) if name in ("grid", reference_comparison.NAME) else get(name), runs, dict(damaged))
+    return build(grid(runs, stage) if name in MADE_OF_ALL_RUNS else get(name), runs, dict(damaged))
+
+
+def is_table(name: str) -> bool:
+    """Whether there is a table with cells of this name (a definition's name, grid or compare)."""
+    return name in MADE_OF_ALL_RUNS or name in TABLES
 
 
 def texts(

@@ -9,6 +9,7 @@ is placed by its configuration.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.grouped import grouped
 from sdsbench.core.record import Score
+from sdsbench.core.texts import counted
 from sdsbench.results import setting
 from sdsbench.results.tables.definition import Column, Row, Table, column_format
 from sdsbench.results.tables.loaded_runs import Run
@@ -50,7 +52,8 @@ def grid(runs: Sequence[Run], stage: str = "trained") -> Table:
     """
     settings = _settings(runs, stage)
     if not settings:
-        raise Unavailable(f"no run has a {stage} score; nothing to put into a grid")
+        states = counted(Counter(sorted(run.record.status for run in runs)))
+        raise Unavailable(f"no run has a {stage} score, so the grid would be empty; runs read: {states or 'none'}")
     plain = {head: _column(head, found, stage, [s.head for s in settings]) for head, found in _named(settings)}
     columns: list[Column] = []
     for model in dict.fromkeys(head.model for head in plain):

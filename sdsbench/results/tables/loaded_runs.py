@@ -111,6 +111,16 @@ def load(
     return runs, damaged
 
 
+def require_some(runs: Sequence[Run], folders: Folders) -> None:
+    """Raises Unavailable, naming the folders, if no run was read from them."""
+    if not runs:
+        places = [folders] if isinstance(folders, str | Path) else folders
+        raise Unavailable(
+            f"{', '.join(map(str, places))}: no run is there, that is, no folder with a record.json. "
+            "Give another folder with --runs, or make runs first (sdsbench sweep)."
+        )
+
+
 def problems_of(runs: Sequence[Run]) -> dict[str, str]:
     """Files of these runs that were found unreadable so far: {run and file: reason}."""
     return {f"{run.id}, {what}": reason for run in runs for what, reason in run.problems.items()}

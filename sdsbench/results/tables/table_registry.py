@@ -35,7 +35,7 @@ def definition_of(name: str) -> Table | FactsTable:
     try:
         function = TABLES.lookup(name)
     except KeyError:
-        names = [*TABLES, *MADE_OF_RUNS]
+        names = sorted([*TABLES, *MADE_OF_RUNS])
         raise ConfigError([Problem("table", name, ", ".join(names), nearest(name, names))]) from None
     return pkgutil.resolve_name(function)()
 

@@ -11,10 +11,11 @@ from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.run_values import value
 
 
-def trace(built: Built, row: str, column: str) -> str:
+def trace(built: Built, row: str, column: str, name: str = "") -> str:
     """Text: the cell, then for each run its number, seed, status, record, configuration, metrics and answers.
 
-    Raises ConfigError if the table has no such row or column.
+    `name` replaces the table's name in the first line, since compare shows the cells of the grid. Raises ConfigError if
+    the table has no such row or column.
     """
     rows, columns = [r.name for r in built.table.rows], [c.name for c in built.table.columns]
     problems = []
@@ -25,7 +26,7 @@ def trace(built: Built, row: str, column: str) -> str:
     if problems:
         raise ConfigError(problems)
     cell = built.cells[row, column]
-    lines = [f"table {built.table.name}, row {row}, column {column}: {cell.status}"]
+    lines = [f"table {name or built.table.name}, row {row}, column {column}: {cell.status}"]
     if cell.ours is not None:
         lines.append(f"ours {cell.ours.mean:.6g} [{cell.ours.low:.6g}, {cell.ours.high:.6g}], {cell.ours.n} seeds")
     lines += [f"not averaged: {problem}" for problem in cell.problems]

@@ -203,7 +203,24 @@ def key_problem(override: Override, base: DictConfig, known: Sequence[str]) -> P
         if isinstance(OmegaConf.select(base, key), DictConfig) and not key.startswith(PROTOCOL_TABLES):
             return Problem(key, override.value(), f"one key below it, such as {known[known.index(key) + 1]}")
         return None
-    return Problem(key, override.value(), "a key of conf/ (see `sdsbench show`)", nearest(key, [*known, *GROUPS]))
+    advice = _only_in_other_choices(key, base, known) or nearest(key, [*known, *GROUPS])
+    return Problem(key, override.value(), "a key of conf/ (see `sdsbench show`)", advice)
+
+
+def _only_in_other_choices(key: str, base: DictConfig, known: Sequence[str]) -> str:
+    """For a key that other methods or tasks have (method.rank with method=full_ft): that this one lacks it."""
+    group, _, name = key.partition(".")
+    if group not in ("method", "task") or not any(name in keys for keys in _keys_of_choices(group)):
+        return ""
+    own = ", ".join(own for own in known if own.startswith(f"{group}.") and own != f"{group}.name")
+    return f"{group}={OmegaConf.select(base, f'{group}.name')} has no {name}; its keys: {own}."
+
+
+@cache
+def _keys_of_choices(group: str) -> tuple[frozenset[str], ...]:
+    """The top-level keys of each file of conf/GROUP."""
+    files = sorted((conf_folder() / group).rglob("*.yaml"))
+    return tuple(frozenset(map(str, OmegaConf.load(file))) for file in files)
 
 
 def _from_omegaconf(error: Exception) -> Problem:

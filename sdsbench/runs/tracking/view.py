@@ -28,6 +28,7 @@ from sdsbench.runs.tracking.tracker_config import TrackerConfig
 LOOK_AGAIN = 2.0  # seconds between reads of a running run's log
 LAST_WAIT = 10.0  # seconds that an ending process waits for its tracker processes
 _VIEWS: dict[Path, subprocess.Popen[bytes]] = {}
+_STARTED: dict[Path, float] = {}  # folder -> when its first tracker process here was started, in seconds since 1970
 
 
 class View(Protocol):
@@ -54,19 +55,33 @@ def start(config: TrackerConfig, folder: Path) -> None:
         _VIEWS[folder] = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
+    _STARTED.setdefault(folder, time.time())
     atexit.unregister(wait_for_views)
     atexit.register(wait_for_views)
 
 
 def wait_for_views(seconds: float = LAST_WAIT) -> None:
-    """Wait for the tracker processes started here; print those still running after `seconds`, which continue alone."""
+    """Wait for the tracker processes started here; print those still running after `seconds`, which continue alone, and
+    where offline copies are."""
     until = time.monotonic() + seconds
     for folder, process in _VIEWS.items():
         try:
             process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             print(f"{folder.name}: its tracker is not done; `sdsbench replay {folder}` tells it again", file=sys.stderr)
+    copies = [copy for folder, since in _STARTED.items() for copy in _offline_copies(folder, since)]
+    if copies:
+        several = f"{copies[0].parents[2]}/*/wandb/offline-run-*"
+        place = copies[0] if len(copies) == 1 else several
+        print(f"W&B was offline; to upload: wandb sync {place}", file=sys.stderr)
     _VIEWS.clear()
+    _STARTED.clear()
+
+
+def _offline_copies(folder: Path, since: float) -> list[Path]:
+    """The W&B folders that a run wrote offline after `since`; one second of a file system's clock is allowed for."""
+    found = sorted((folder / "wandb").glob(f"offline-run-*-{folder.name}"))
+    return [copy for copy in found if copy.stat().st_mtime >= since - 1]
 
 
 def require(config: TrackerConfig) -> None:
@@ -79,7 +94,10 @@ def require(config: TrackerConfig) -> None:
 
 
 def replay(config: TrackerConfig, folder: Path, goes_on: Callable[[], bool] = lambda: False) -> int:
-    """Send a run's folder to its tracker, including lines added while `goes_on()`; return the number of steps sent."""
+    """Send a run's folder to its tracker, including lines added while `goes_on()`.
+
+    Returns the number of optimizer steps sent; the scores before the first step, at step 0, are none.
+    """
     from sdsbench.runs.tracking.wandb_view import WandbView
 
     path = folder / "metrics.jsonl"
@@ -99,7 +117,7 @@ def replay(config: TrackerConfig, folder: Path, goes_on: Callable[[], bool] = la
         if not last:
             time.sleep(LOOK_AGAIN)
     view.close(read_record(folder / "record.json"))
-    return len(steps)
+    return len(steps - {0})
 
 
 def numbers_of(line: dict[str, Any]) -> dict[str, float]:

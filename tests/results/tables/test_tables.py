@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.core.errors import ConfigError
+from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.core.record import Seconds
 from sdsbench.results.tables import by_name
 from sdsbench.results.tables.build import build
@@ -230,7 +230,23 @@ def test_footer_names_the_data_set_that_a_stand_in_replaces(tmp_path: Path) -> N
     assert any("not MetaMathQA" in line for line in built("grid", tmp_path).footer if line.startswith("Data: "))
 
 
-def test_trace_of_a_cell_lists_the_files_of_its_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", [["table", "grid"], ["table", "compare"], ["report"]], ids=" ".join)
+def test_folder_without_runs_is_named(
+    verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare").mkdir()
+    assert main([*verb, "--runs", "bare"]) == 3
+    assert "bare: no run is there" in capsys.readouterr().err
+
+
+def test_grid_of_runs_without_a_score_tells_their_states(tmp_path: Path) -> None:
+    write_run(tmp_path, make_record("lora", 0, {}))
+    with pytest.raises(Unavailable, match=r"no run has a trained score.*runs read: 1 done"):
+        built("grid", tmp_path)
+
+
+def test_trace_of_a_cell_lists_the_files_of_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path, make_record("lora", 3, {"gsm8k": 0.5}), {"gsm8k": make_samples([True, False])}, [])
     text = trace(built("grid", tmp_path), "lora_r8", "micro/gsm8k")
     for part in (
@@ -242,6 +258,9 @@ def test_trace_of_a_cell_lists_the_files_of_its_runs(tmp_path: Path) -> None:
         "0.5",
     ):
         assert part in text
+    words = ["trace", "compare", "lora_r8", "micro/gsm8k", "--runs", str(tmp_path)]
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("table compare, row lora_r8"), "the name that was asked for"
     with pytest.raises(ConfigError, match=r"ROW='lara'.*\n.*COLUMN='x'"):
         trace(built("grid", tmp_path), "lara", "x")
 
