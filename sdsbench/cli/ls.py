@@ -22,6 +22,7 @@ def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
 
     Groups are model, method, task, tracker, protocol, variant, sweep, slurm, table, claim, plugin.
     """
+    from sdsbench.core.console import print_table, terminal_width
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.core.spelling import nearest
     from sdsbench.runs.configuration.choices import own_groups
@@ -32,8 +33,11 @@ def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
         raise ConfigError([Problem("group", group, ", ".join(listed), nearest(asked, listed))])
     for name in [asked] if asked else listed:
         choices = _names(name) if name in NAMES else _choices(name, config_dirs)
-        width = max(map(len, choices), default=0)
         print(f"{name}:" if name in NAMES else f"{name}=")
+        if terminal_width() is not None:
+            print_table(("", ""), [(f"  {choice}", headline) for choice, headline in choices.items()])
+            continue
+        width = max(map(len, choices), default=0)
         for choice, headline in choices.items():
             print(f"  {choice:<{width}}  {headline}".rstrip())
 

@@ -31,6 +31,7 @@ def command(
     """
     from sdsbench.core.allowed_names import name_problem
     from sdsbench.core.errors import ConfigError
+    from sdsbench.core.console import print_wrapped
     from sdsbench.runs.configuration.overrides import with_search_path
     from sdsbench.sweeps import plan as plans
     from sdsbench.sweeps.blocks import define
@@ -45,11 +46,34 @@ def command(
     if name:
         manifest.name = name
     target = folder or plans.PLANS / manifest.name
+    before = plans.read(target).manifest if (target / "manifest.json").is_file() else None
     plan, new = plans.write(target, manifest, texts)
-    print(f"plan {target}: {new} new run(s)")
+    print_wrapped(f"plan {target}: {new} new run{'s' * (new != 1)}")
+    if before is not None and new:
+        print_wrapped(added_to(before, manifest))
     if taken := protocol_seeds(sweep, manifest):
-        print(f"seeds of the protocol, since no seed was given: {taken}")
+        print_wrapped(f"seeds of the protocol, since no seed was given: {taken}")
     print_overview(plan, {}, all_runs, memory=True)
+
+
+KINDS = ("task", "model", "protocol")
+
+
+def added_to(before: Manifest, new: Manifest) -> str:
+    """That runs are added to those of an existing plan; a warning if they have another task, model or protocol."""
+    others = [
+        f"{key} {', '.join(sorted(added))} beside {', '.join(sorted(there))}"
+        for key in KINDS
+        if (added := _values(new, key)) and (there := _values(before, key)) and not added & there
+    ]
+    text = f"added to the {len(before.runs)} run{'s' * (len(before.runs) != 1)} of the plan that is there"
+    if not others:
+        return text
+    return f"WARNING: {text}, which are of another kind: {'; '.join(others)}. Another --name makes a plan of its own."
+
+
+def _values(manifest: Manifest, key: str) -> set[str]:
+    return {run.point.get(key, "the default") for run in manifest.runs.values()}
 
 
 def protocol_seeds(sweep: Sweep, manifest: Manifest) -> str:

@@ -48,6 +48,7 @@ def command(
     from sdsbench.results import paper_text
     from sdsbench.results.tables import by_name, reference_comparison, settings
     from sdsbench.results.tables.runs import load
+    from sdsbench.results.terminal import print_markdown
 
     if name in settings.NAMES:
         texts = by_name.settings_texts(name)
@@ -58,7 +59,11 @@ def command(
         against = (reference, reference_rank) if name == reference_comparison.NAME else None
         texts = by_name.texts(filled, against, pooled, run_ids)
     if output is None:
-        print(paper_text.one_of(name, texts, by_name.ENDINGS[kind]), end="")
+        text = paper_text.one_of(name, texts, by_name.ENDINGS[kind])
+        if texts.get("md") == text:
+            print_markdown(text)
+        else:
+            print(text, end="")
         return
     for ending, text in texts.items():
         path = output / f"{name.replace('/', '_')}.{ending}"

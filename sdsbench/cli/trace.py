@@ -32,11 +32,12 @@ def command(
     column's name such as mistral_7b/gsm8k.
     """
     from sdsbench.cli.table import build_table
+    from sdsbench.core.console import print_wrapped
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.results.tables.trace import trace, trace_run
 
     if row is not None and column is not None:
-        print(trace(build_table(name, runs, where, of_plan, scorers, stage), row, column))
+        print_wrapped(trace(build_table(name, runs, where, of_plan, scorers, stage), row, column))
         return
     if row is not None:
         raise ConfigError([Problem("COLUMN", None, "TABLE ROW COLUMN, or one RUN", f"Which column of {name}?")])
@@ -44,4 +45,4 @@ def command(
     from sdsbench.results.tables.runs import load, problems_of
 
     found, damaged = load([str(run_folder(name, runs))])
-    print("\n".join([*map(trace_run, found), *damaged.values(), *problems_of(found).values()]))
+    print_wrapped("\n".join([*map(trace_run, found), *damaged.values(), *problems_of(found).values()]))

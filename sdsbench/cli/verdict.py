@@ -39,6 +39,7 @@ def command(
     from sdsbench.results.claims.claim import default_file, read
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.tables.runs import load, problems_of
+    from sdsbench.results.terminal import print_markdown
 
     path = claims or default_file()
     known = read(path)
@@ -53,7 +54,9 @@ def command(
     if kind == "json":
         text = json.dumps([verdict.plain() for verdict in verdicts], indent=1) + "\n"
     report_damaged({**damaged, **problems_of(found)})
-    if output is None:
+    if output is None and kind == "markdown":
+        print_markdown(text)
+    elif output is None:
         print(text, end="")
     else:
         write_atomic(output, text)
