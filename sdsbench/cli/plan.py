@@ -30,8 +30,8 @@ def command(
     task=glue and task=vtab expand to their tasks; a protocol given without a seed uses its own seeds.
     """
     from sdsbench.core.allowed_names import name_problem
-    from sdsbench.core.errors import ConfigError
     from sdsbench.core.console import print_wrapped
+    from sdsbench.core.errors import ConfigError
     from sdsbench.runs.configuration.overrides import with_search_path
     from sdsbench.sweeps import plan as plans
     from sdsbench.sweeps.blocks import define

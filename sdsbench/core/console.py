@@ -201,7 +201,7 @@ def _parts(kept: Sequence[int], named: Sequence[int], lows: Sequence[int], width
 
 
 def _widths(sizes: Sequence[tuple[int, int]], room: int) -> list[int]:
-    """Widths of columns that together take at most `room`, if their smallest widths do; the widest are wrapped first."""
+    """Widths of columns that together take at most `room` if their smallest widths do; the widest are wrapped first."""
     cap = max((most for _, most in sizes), default=1)
     while True:
         widths = [min(most, max(low, cap)) for low, most in sizes]
