@@ -74,6 +74,17 @@ def _plugins() -> Mapping[str, str]:
     return {point.module: f"from {point.dist.name} {point.dist.version}" for point in points if point.dist}
 
 
+def _first_sentence(comments: Sequence[str]) -> str:
+    """The first comment, with the lines that continue its sentence; indented lines are commands."""
+    words: list[str] = []
+    for line in comments:
+        text = line.strip()
+        if words and (line.startswith("  ") or not (words[-1].endswith(",") or text[:1].islower())):
+            break
+        words.append(text.split("    ")[0])
+    return " ".join(words)
+
+
 def _choices(group: str, config_dirs: Sequence[str]) -> Mapping[str, str]:
     """Choice -> first comment of its YAML file, for one config group."""
     from sdsbench.runs.configuration.choices import conf_folder, options
@@ -82,6 +93,6 @@ def _choices(group: str, config_dirs: Sequence[str]) -> Mapping[str, str]:
     for choice in options(group, config_dirs):
         path = conf_folder() / group / f"{choice}.yaml"
         lines = path.read_text().splitlines() if path.is_file() else ["# (yours)"]
-        comments = [line for line in lines if line.startswith("#") and "@package" not in line]
-        found[choice] = comments[0].lstrip("# ").split("    ")[0] if comments else ""
+        comments = [line.removeprefix("#") for line in lines if line.startswith("#") and "@package" not in line]
+        found[choice] = _first_sentence(comments)
     return found

@@ -32,6 +32,7 @@ def command(
     from sdsbench.core.allowed_names import name_problem
     from sdsbench.core.console import print_wrapped
     from sdsbench.core.errors import ConfigError
+    from sdsbench.core.texts import number_of
     from sdsbench.runs.configuration.overrides import with_search_path
     from sdsbench.sweeps import plan as plans
     from sdsbench.sweeps.blocks import define
@@ -48,7 +49,7 @@ def command(
     target = folder or plans.PLANS / manifest.name
     before = plans.read(target).manifest if (target / "manifest.json").is_file() else None
     plan, new = plans.write(target, manifest, texts)
-    print_wrapped(f"plan {target}: {new} new run{'s' * (new != 1)}")
+    print_wrapped(f"plan {target}: {number_of(new, 'new run')}")
     if before is not None and new:
         print_wrapped(added_to(before, manifest))
     if taken := protocol_seeds(sweep, manifest):
@@ -61,12 +62,14 @@ KINDS = ("task", "model", "protocol")
 
 def added_to(before: Manifest, new: Manifest) -> str:
     """That runs are added to those of an existing plan; a warning if they have another task, model or protocol."""
+    from sdsbench.core.texts import number_of
+
     others = [
         f"{key} {', '.join(sorted(added))} beside {', '.join(sorted(there))}"
         for key in KINDS
         if (added := _values(new, key)) and (there := _values(before, key)) and not added & there
     ]
-    text = f"added to the {len(before.runs)} run{'s' * (len(before.runs) != 1)} of the plan that is there"
+    text = f"added to the {number_of(len(before.runs), 'run')} of the plan that is there"
     if not others:
         return text
     return f"WARNING: {text}, which are of another kind: {'; '.join(others)}. Another --name makes a plan of its own."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdsbench.core.console import narrowest, print_table, print_wrapped, terminal_width
+from sdsbench.core.texts import number_of
 from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import STALE, SlotState, States, needed_at_most, states_of
@@ -26,7 +27,7 @@ def print_overview(
     at_most = "at most " if any(slot.slot.extends and slot.state == "waiting" for slot in slots) else ""
     number_of_runs = sum(slot.state != "unneeded" for slot in slots)
     print_wrapped(
-        f"{at_most}{number_of_runs} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}"
+        f"{at_most}{number_of(number_of_runs, 'run')}: {', '.join(f'{number} {state}' for state, number in counts.items())}"
     )
     if plan.manifest.cells:
         print_wrapped(_tuning_text(plan))

@@ -139,7 +139,7 @@ def _task_against_model(config: RunConfig) -> Iterator[Problem]:
         yield Problem(
             "model",
             config.model.name,
-            f"a {wanted} model for task={config.task.name} ({kind}), such as {fitting[wanted]}",
+            f"{'an' if wanted == 'encoder' else 'a'} {wanted} model for task={config.task.name} ({kind}), such as {fitting[wanted]}",
             f"{config.model.name} is a {config.model.family} model.",
         )
 

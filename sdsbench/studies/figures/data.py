@@ -66,8 +66,9 @@ def load(folders: Folders) -> ProbedRuns:
     usable = runs["run_id"].isin([run.id for run in members])
     runs = runs[usable & (runs["status"] == "done") & runs["folder"].map(_probed).astype(bool)]
     if runs.empty:
+        places = [folders] if isinstance(folders, str | Path) else folders
         raise Unavailable(
-            f"{folders}: no finished run has probes. Run with probe.every=N (force=true where it is done)."
+            f"{', '.join(map(str, places))}: no finished run has probes. Run with probe.every=N (force=true where it is done)."
         )
     ids = set(runs["run_id"])
     members = [run for run in members if run.id in ids]
