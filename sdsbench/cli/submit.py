@@ -71,7 +71,8 @@ def send(
     jobs = slurm.submit(plan, stages, config, placing, retry)
     tasks = sum(-(-len(stage) // config.runs_per_task) for stage in stages)
     print(
-        f"sent {number_of(len(wanted), 'run')} in {number_of(tasks, 'task')} as job {', '.join(jobs)}; `sdsbench status {plan.folder}`"
+        f"sent {number_of(len(wanted), 'run')} in {number_of(tasks, 'task')} as job {', '.join(jobs)}; "
+        f"`sdsbench status {plan.folder}`"
     )
     return slots
 
