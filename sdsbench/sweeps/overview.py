@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdsbench.core.console import narrowest, print_table, print_wrapped, terminal_width
-from sdsbench.core.texts import number_of
+from sdsbench.core.texts import counted, number_of
 from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import STALE, SlotState, States, needed_at_most, states_of
@@ -26,9 +26,7 @@ def print_overview(
     counts = states.counts_of(slots)
     at_most = "at most " if any(slot.slot.extends and slot.state == "waiting" for slot in slots) else ""
     number_of_runs = sum(slot.state != "unneeded" for slot in slots)
-    print_wrapped(
-        f"{at_most}{number_of(number_of_runs, 'run')}: {', '.join(f'{number} {state}' for state, number in counts.items())}"
-    )
+    print_wrapped(f"{at_most}{number_of(number_of_runs, 'run')}: {counted(counts)}")
     if plan.manifest.cells:
         print_wrapped(_tuning_text(plan))
     if changed := sorted({part for slot in slots if slot.state == STALE for part in slot.changed}):

@@ -68,7 +68,8 @@ def load(folders: Folders) -> ProbedRuns:
     if runs.empty:
         places = [folders] if isinstance(folders, str | Path) else folders
         raise Unavailable(
-            f"{', '.join(map(str, places))}: no finished run has probes. Run with probe.every=N (force=true where it is done)."
+            f"{', '.join(map(str, places))}: no finished run has probes. Run with probe.every=N (force=true where it "
+            "is done)."
         )
     ids = set(runs["run_id"])
     members = [run for run in members if run.id in ids]
