@@ -30,6 +30,7 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdic
     """
     from sdsbench.cli.shared.run_folders import run_folder
     from sdsbench.core.errors import Refused
+    from sdsbench.core.texts import number_of
     from sdsbench.results.bundles.write import write
     from sdsbench.sweeps import plan as plans
 
@@ -50,7 +51,7 @@ def command(chosen: tuple[str, ...], runs: tuple[str, ...], output: Path, verdic
         print(f"{plan.manifest.name} is not finished: {unfinished} of its runs have not ended and are not in it")
     for remark in written.remarks:
         print(remark)
-    print(f"{output}: {written.runs} run(s)")
+    print(f"{output}: {number_of(written.runs, 'run')}")
 
 
 def _unfinished(plan: Plan, runs: Path) -> int:

@@ -60,6 +60,7 @@ def command(
 def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[tuple[Path, Path]]:
     """(run folder, target folder) for each run to export."""
     from sdsbench.cli.shared.run_folders import run_folder
+    from sdsbench.core.console import print_wrapped
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.sweeps import plan as plans
     from sdsbench.sweeps.best import best_of, finished_runs
@@ -71,11 +72,11 @@ def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[
     found = finished_runs(plans.named(run), None if runs == (options.RUNS,) else [Path(r) for r in runs])
     if best:
         chosen, said = best_of(found)
-        click.echo(said)
+        print_wrapped(said)
         return [(chosen, folder)]
     saved = [(source, folder / record.run_id) for source, record in found if (source / "adapter").is_dir()]
     if len(saved) < len(found):
-        click.echo(f"{len(found) - len(saved)} of {len(found)} finished runs saved nothing (train.save)")
+        print_wrapped(f"{len(found) - len(saved)} of {len(found)} finished runs saved nothing (train.save)")
     if not saved:
         raise ConfigError([Problem("plan", run, "runs that saved what they trained", "train.save=adapter, or all.")])
     return saved

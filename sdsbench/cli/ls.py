@@ -23,6 +23,7 @@ def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
 
     Groups are model, method, task, tracker, protocol, variant, sweep, slurm, table, claim, figure, plugin.
     """
+    from sdsbench.core.console import print_table, terminal_width
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.core.spelling import nearest
     from sdsbench.runs.configuration.choices import own_groups
@@ -33,8 +34,11 @@ def command(group: str | None, config_dirs: tuple[str, ...]) -> None:
         raise ConfigError([Problem("group", group, ", ".join(listed), nearest(asked, listed))])
     for name in [asked] if asked else listed:
         choices = _names(name) if name in NAMES else _choices(name, config_dirs)
-        width = max(map(len, choices), default=0)
         print(f"{name}:" if name in NAMES else f"{name}=")
+        if terminal_width() is not None:
+            print_table(("", ""), [(f"  {choice}", headline) for choice, headline in choices.items()])
+            continue
+        width = max(map(len, choices), default=0)
         for choice, headline in choices.items():
             print(f"  {choice:<{width}}  {headline}".rstrip())
 
@@ -66,6 +70,17 @@ def _plugins() -> Mapping[str, str]:
     return {point.module: f"from {point.dist.name} {point.dist.version}" for point in points if point.dist}
 
 
+def _first_sentence(comments: Sequence[str]) -> str:
+    """The first comment, with the lines that continue its sentence; indented lines are commands."""
+    words: list[str] = []
+    for line in comments:
+        text = line.strip()
+        if words and (line.startswith("  ") or not (words[-1].endswith(",") or text[:1].islower())):
+            break
+        words.append(text.split("    ")[0])
+    return " ".join(words)
+
+
 def _choices(group: str, config_dirs: Sequence[str]) -> Mapping[str, str]:
     """Choice -> first comment of its YAML file, for one config group."""
     from sdsbench.runs.configuration.choices import conf_folder, options
@@ -74,6 +89,6 @@ def _choices(group: str, config_dirs: Sequence[str]) -> Mapping[str, str]:
     for choice in options(group, config_dirs):
         path = conf_folder() / group / f"{choice}.yaml"
         lines = path.read_text().splitlines() if path.is_file() else ["# (yours)"]
-        comments = [line for line in lines if line.startswith("#") and "@package" not in line]
-        found[choice] = comments[0].lstrip("# ").split("    ")[0] if comments else ""
+        comments = [line.removeprefix("#") for line in lines if line.startswith("#") and "@package" not in line]
+        found[choice] = _first_sentence(comments)
     return found

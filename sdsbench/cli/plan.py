@@ -30,7 +30,9 @@ def command(
     task=glue and task=vtab expand to their tasks; a protocol given without a seed uses its own seeds.
     """
     from sdsbench.core.allowed_names import name_problem
+    from sdsbench.core.console import print_wrapped
     from sdsbench.core.errors import ConfigError
+    from sdsbench.core.texts import number_of
     from sdsbench.runs.configuration.overrides import with_search_path
     from sdsbench.sweeps import plan as plans
     from sdsbench.sweeps.blocks import define
@@ -45,16 +47,41 @@ def command(
     if name:
         manifest.name = name
     target = folder or plans.PLANS / manifest.name
+    before = plans.read(target).manifest if (target / "manifest.json").is_file() else None
     plan, new = plans.write(target, manifest, texts)
-    print(f"plan {target}: {new} {'configuration' if new == 1 else 'configurations'} added{_tuned_note(plan)}")
+    print_wrapped(f"plan {target}: {number_of(new, 'configuration')} added{_tuned_note(plan)}")
+    if before is not None and new:
+        print_wrapped(added_to(before, manifest))
     if taken := protocol_seeds(sweep, manifest):
-        print(f"seeds of the protocol, since no seed was given: {taken}")
+        print_wrapped(f"seeds of the protocol, since no seed was given: {taken}")
     print_overview(plan, {}, all_runs, memory=True)
 
 
 def _tuned_note(plan: Plan) -> str:
     """For a plan with tuned cells: why it has more configurations than runs that are needed."""
     return " (one for each value that tuning may try or choose)" if plan.manifest.cells else ""
+
+
+KINDS = ("task", "model", "protocol")
+
+
+def added_to(before: Manifest, new: Manifest) -> str:
+    """That runs are added to those of an existing plan; a warning if they have another task, model or protocol."""
+    from sdsbench.core.texts import number_of
+
+    others = [
+        f"{key} {', '.join(sorted(added))} beside {', '.join(sorted(there))}"
+        for key in KINDS
+        if (added := _values(new, key)) and (there := _values(before, key)) and not added & there
+    ]
+    text = f"added to the {number_of(len(before.runs), 'run')} of the plan that is there"
+    if not others:
+        return text
+    return f"WARNING: {text}, which are of another kind: {'; '.join(others)}. Another --name makes a plan of its own."
+
+
+def _values(manifest: Manifest, key: str) -> set[str]:
+    return {run.point.get(key, "the default") for run in manifest.runs.values()}
 
 
 def protocol_seeds(sweep: Sweep, manifest: Manifest) -> str:

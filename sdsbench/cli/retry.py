@@ -35,6 +35,7 @@ def command(
     """
     from sdsbench.cli.shared.run_folders import completed
     from sdsbench.cli.submit import send
+    from sdsbench.core.texts import number_of
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps.local_sweep import run_locally
     from sdsbench.sweeps.plan import named
@@ -59,7 +60,7 @@ def command(
     if not again:
         print("no run of this plan is to be tried again")
         return
-    print(f"trying {len(again)} run(s) again")
+    print(f"trying {number_of(len(again), 'run')} again")
     part = found.restricted_to(slot.slot.key for slot in again)
     if slurm if slurm is not None else bool(submissions(found)):
         send(part, overrides, config_dirs, retry=True)

@@ -16,6 +16,7 @@ def command(plan: str | None, overrides: tuple[str, ...], all_runs: bool) -> Non
 
     Give output_root=FOLDER if the runs were written to another folder.
     """
+    from sdsbench.core.console import print_wrapped
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
     from sdsbench.sweeps.overview import print_overview
@@ -30,13 +31,14 @@ def command(plan: str | None, overrides: tuple[str, ...], all_runs: bool) -> Non
         notes = dict(slurm.notes(slurm.slot_states(found)))
     except slurm.SlurmRefused as error:
         notes = {}
-        print(f"SLURM does not answer: {error}")
-    print(f"plan {found.folder}")
+        print_wrapped(f"SLURM does not answer: {error}")
+    print_wrapped(f"plan {found.folder}")
     print_overview(found, placing, all_runs, notes)
 
 
 def _list_plans() -> None:
     """Print one line per plan of results/plans: states of its runs, and its description."""
+    from sdsbench.core.console import print_wrapped
     from sdsbench.core.errors import SdsbenchError
     from sdsbench.core.texts import counted
     from sdsbench.sweeps.plan import PLANS, all_plans, read
@@ -44,14 +46,14 @@ def _list_plans() -> None:
 
     folders = all_plans()
     if not folders:
-        print(f"no plan in {PLANS}; `sdsbench plan` makes one")
+        print_wrapped(f"no plan in {PLANS}; `sdsbench plan` makes one")
     for folder in folders:
         name = folder.relative_to(PLANS).as_posix()
         try:
             plan = read(folder)
             counts = states_of(plan, {}).counts()
         except SdsbenchError as error:
-            print(f"{name}: {error}")
+            print_wrapped(f"{name}: {error}")
             continue
         text = counted(counts)
-        print(f"{name}: {text}" + (f"; {plan.manifest.description}" if plan.manifest.description else ""))
+        print_wrapped(f"{name}: {text}" + (f"; {plan.manifest.description}" if plan.manifest.description else ""))

@@ -42,6 +42,7 @@ def send(
 
     A slot is one run of the plan, whose configuration may depend on tuning. Returns the states of all slots.
     """
+    from sdsbench.core.texts import number_of
     from sdsbench.sweeps import placing as placings
     from sdsbench.sweeps import slurm
     from sdsbench.sweeps.fetch import require_downloaded
@@ -69,7 +70,10 @@ def send(
     require_downloaded(plan, placing)
     jobs = slurm.submit(plan, stages, config, placing, retry)
     tasks = sum(-(-len(stage) // config.runs_per_task) for stage in stages)
-    print(f"sent {len(wanted)} run(s) in {tasks} task(s) as job {', '.join(jobs)}; `sdsbench status {plan.folder}`")
+    print(
+        f"sent {number_of(len(wanted), 'run')} in {number_of(tasks, 'task')} as job {', '.join(jobs)}; "
+        f"`sdsbench status {plan.folder}`"
+    )
     return slots
 
 

@@ -51,6 +51,7 @@ def command(
     from sdsbench.results.tables.definition import FactsTable
     from sdsbench.results.tables.loaded_runs import load
     from sdsbench.results.tables.table_registry import MADE_OF_RUNS, definition_of
+    from sdsbench.results.terminal import print_markdown
 
     if name in paper_text.NAMES:
         texts = paper_text.texts(name, load(runs, where, of_plan)[0])
@@ -61,7 +62,11 @@ def command(
         against = (reference, reference_rank) if name == reference_comparison.NAME else None
         texts = by_name.texts(filled, against, pooled, run_ids)
     if output is None:
-        print(paper_text.one_of(name, texts, by_name.ENDINGS[kind]), end="")
+        text = paper_text.one_of(name, texts, by_name.ENDINGS[kind])
+        if texts.get("md") == text:
+            print_markdown(text)
+        else:
+            print(text, end="")
         return
     for ending, text in texts.items():
         path = output / f"{name.replace('/', '_')}.{ending}"

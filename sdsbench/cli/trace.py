@@ -35,12 +35,13 @@ def command(
     column's name such as mistral_7b/gsm8k.
     """
     from sdsbench.cli.table import build_table
+    from sdsbench.core.console import print_wrapped
     from sdsbench.core.errors import ConfigError, Problem
     from sdsbench.results.tables import by_name
     from sdsbench.results.tables.trace import trace, trace_run
 
     if row is not None and column is not None:
-        print(trace(build_table(name, runs, where, of_plan, scorers, stage), row, column, name))
+        print_wrapped(trace(build_table(name, runs, where, of_plan, scorers, stage), row, column, name))
         return
     if row is not None or (by_name.is_table(name) and not Path(name).is_dir()):
         key, missing = ("COLUMN", "column") if row is not None else ("ROW", "row and column")
@@ -51,4 +52,4 @@ def command(
     from sdsbench.results.tables.loaded_runs import load, problems_of
 
     found, damaged = load([str(run_folder(name, runs))])
-    print("\n".join([*map(trace_run, found), *damaged.values(), *problems_of(found).values()]))
+    print_wrapped("\n".join([*map(trace_run, found), *damaged.values(), *problems_of(found).values()]))

@@ -40,6 +40,7 @@ def command(
     from sdsbench.results.claims.claim_files import chosen as claims_of
     from sdsbench.results.claims.verdict import judge
     from sdsbench.results.tables.loaded_runs import load, problems_of
+    from sdsbench.results.terminal import print_markdown
 
     known = claims_of(claims)
     if not known:
@@ -54,7 +55,9 @@ def command(
     if kind == "json":
         text = json.dumps([verdict.plain() for verdict in verdicts], indent=1) + "\n"
     report_damaged({**damaged, **problems_of(found)})
-    if output is None:
+    if output is None and kind == "markdown":
+        print_markdown(text)
+    elif output is None:
         print(text, end="")
     else:
         write_atomic(output, text)

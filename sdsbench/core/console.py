@@ -6,12 +6,13 @@ import os
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _KEPT = "\n\t"
 _ACTING = ("Cc", "Cf", "Cs")
@@ -108,6 +109,105 @@ def print_wrapped(text: str, stderr: bool = False) -> None:
     if width is not None:
         text = "\n".join(wrapped(line, width) for line in text.split("\n"))
     print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
+
+
+GAP = 2
+"""Columns of the terminal between two columns of a table."""
+UNBROKEN = 16
+"""Numbers up to this width (with their interval) are not wrapped in a table."""
+
+Rows = Sequence[Sequence["str | Text"]]
+
+
+def print_table(heads: Sequence[str], rows: Rows, keys: int = 1, right: Collection[int] = ()) -> None:
+    """Print aligned columns; on a terminal within its width, cells wrapped between words.
+
+    `keys`: number of first columns that name a row; `right`: positions of the columns of numbers. If the longest words
+    do not fit beside each other, columns with one value are stated above the table, and the others are printed in
+    several tables, each with the key columns.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    width = terminal_width() or 10_000
+    console = rich_console(width=width)
+    kept = list(range(len(heads)))
+    if narrowest(heads, rows, right) > width:
+        kept, stated = _unequal(heads, rows, keys)
+        if stated:
+            print_wrapped("; ".join(stated))
+    named = [place for place in kept if place < keys]
+    spread = any(heads) and narrowest(heads, rows, right, wrapping=False) > width  # some cell takes several lines
+    sizes = [_sizes(heads[place], [row[place] for row in rows], place in right) for place in range(len(heads))]
+    for number, part in enumerate(_parts(kept, named, [low for low, _ in sizes], width)):
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=any(heads), leading=spread)
+        room = width - GAP * (len(part) - 1)
+        for place, columns in zip(part, _widths([sizes[place] for place in part], room), strict=True):
+            justify = "right" if place in right else "left"
+            table.add_column(Text(terminal_text(heads[place])), justify=justify, width=columns, overflow="fold")
+        for row in rows:
+            cells = (row[place] for place in part)
+            table.add_row(*(Text(terminal_text(cell)) if isinstance(cell, str) else cell for cell in cells))
+        if number:
+            print()
+        sys.stdout.flush()
+        console.print(table)
+
+
+def narrowest(heads: Sequence[str], rows: Rows, right: Collection[int] = (), wrapping: bool = True) -> int:
+    """Columns of the terminal that a table takes at least if it is wrapped only between words, or not at all."""
+    columns = range(len(heads))
+    sizes = (_sizes(heads[place], [row[place] for row in rows], place in right) for place in columns)
+    return sum(low if wrapping else most for low, most in sizes) + GAP * (len(heads) - 1)
+
+
+def _unequal(heads: Sequence[str], rows: Rows, keys: int) -> tuple[list[int], list[str]]:
+    """(columns to print, `head: value` of those with one value); empty columns are neither."""
+    kept, stated = [], []
+    for place, head in enumerate(heads):
+        values = {str(row[place]) for row in rows}
+        if place < keys:  # a row that others are compared with names no other row
+            values -= {""}
+        if len(values) > 1 or len(rows) < 2:
+            kept.append(place)
+        elif values - {""}:
+            stated.append(f"{head}: {values.pop()}")
+    return kept, stated
+
+
+def _sizes(head: str, cells: Sequence[str | Text], number: bool) -> tuple[int, int]:
+    """(smallest width without a break in a word, width of the longest line) of a column."""
+    from rich.cells import cell_len
+
+    texts = [str(cell) for cell in cells]
+    low = max(map(cell_len, " ".join([head, *texts]).split()), default=1)
+    lines = [cell_len(line) for text in texts for line in text.split("\n")]
+    if number:
+        low = max(low, min(UNBROKEN, max(lines, default=1)))
+    return low, max(low, cell_len(head), *lines)
+
+
+def _parts(kept: Sequence[int], named: Sequence[int], lows: Sequence[int], width: int) -> Iterator[list[int]]:
+    """The columns of each table, all with the columns `named`."""
+    part = list(named)
+    for place in kept:
+        if place in named:
+            continue
+        if len(part) > len(named) and sum(lows[other] + GAP for other in part) + lows[place] > width:
+            yield part
+            part = list(named)
+        part.append(place)
+    yield part
+
+
+def _widths(sizes: Sequence[tuple[int, int]], room: int) -> list[int]:
+    """Widths of columns that together take at most `room` if their smallest widths do; the widest are wrapped first."""
+    cap = max((most for _, most in sizes), default=1)
+    while True:
+        widths = [min(most, max(low, cap)) for low, most in sizes]
+        if sum(widths) <= room or cap <= 1:
+            return widths
+        cap -= 1
 
 
 LABEL = 9

@@ -83,7 +83,8 @@ class Progress:
         self._shown = time.monotonic()
         elapsed = self._shown - self._started
         made = self.done - self._first
-        left = f", {clock(elapsed / made * (self.total - self.done) + self.after)} left" if made else ""
+        rest = self.total - self.done
+        left = f", {clock(elapsed / made * rest + self.after)} left" if made and rest > 0 else ""
         memory = f"{peak_memory()[0] / 2**30:.1f} GiB"
         count, clocks = f"{self.done}/{self.total}", f"{memory}  {clock(elapsed)}{left}"
         if self.live:

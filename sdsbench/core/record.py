@@ -34,7 +34,9 @@ Unit = Literal["share", "number"]
 
 def score_text(value: float, unit: Unit, sign: str = "") -> str:
     """A score as text: a share (0 to 1) in points of 100. `sign="+"` always writes the sign, for differences."""
-    return f"{100 * value:{sign}.2f}" if unit == "share" else f"{value:{sign}.4f}"
+    if unit == "share":
+        return f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.4f}" if abs(value) < 100 else f"{value:{sign}.1f}"  # a loss, or a perplexity
 
 
 class Score(FileContent):

@@ -50,6 +50,11 @@ def counted(counts: Mapping[Any, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
+def number_of(count: int, name: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {name}{'s' * (count != 1)}"
+
+
 def some_of(names: Sequence[str], count: int, between: str = ", ") -> str:
     """The first `count` names: `a, b, c`, or with `count` 2 `a, b and 1 more`."""
     return between.join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

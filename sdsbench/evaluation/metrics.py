@@ -32,6 +32,15 @@ def compute(metric: str, predictions: Numbers, references: Numbers) -> float:
     return 0.0 if math.isnan(value) else value
 
 
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """(low, high) of the 95 % interval of a share over `count` questions (Wilson, 1927), from 0 to 1."""
+    z = 1.959964  # 97.5 % quantile of the normal distribution
+    middle = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    low, high = ((middle + side * half) / (1 + z**2 / count) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
+
+
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     """(mean over questions, its standard error, which is None for a single question)."""
     count = len(values)

@@ -25,5 +25,5 @@ def execute(config: RunConfig, context: RunContext | None = None) -> Record:
         else:
             with run.keeper.attempt():
                 record = finish(train(prepare(run, state)))
-        run.log(summary(record))
+        run.log(summary(record, run.folder))
         return record

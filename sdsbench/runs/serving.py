@@ -11,10 +11,11 @@ from sdsbench.runs.export import Exported
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM's --max-lora-rank accepts
 _MEANINGS = {
-    "drift_mean": "part of the update that rounding merged weights to bfloat16 distorts, mean over layers",
-    "drift_max": "the same, of the worst layer",
-    "unchanged_mean": "share of the updated weights that bfloat16 rounds back to the base's",
+    "drift_mean": "of the update is distorted by rounding merged weights to bfloat16 (mean over layers)",
+    "drift_max": "of the update is distorted in the worst layer",
+    "unchanged_mean": "of the updated weights are rounded back to the base's by bfloat16",
 }
+"""The meaning of the numbers of Exported.drift, each a share."""
 
 
 def lines(exported: Exported) -> Iterator[str]:
@@ -35,7 +36,7 @@ def lines(exported: Exported) -> Iterator[str]:
     yield aligned("load", _loading(exported))
     yield from _serving(exported)
     for name, value in exported.drift.items():
-        yield labelled("bfloat16", f"{name} {value:.4g}: {_MEANINGS[name]}")
+        yield labelled("bfloat16", f"{100 * value:.3g} % {_MEANINGS[name]}")
 
 
 def _what(exported: Exported) -> str:

@@ -51,6 +51,8 @@ def print_costs(plan: Plan, slots: Sequence[SlotState], memory: bool) -> None:
             known[kind] = _Price(estimator.cost(config, "cuda"), estimator.cost(config, "cpu"), disk_bytes(config))
         everything.append(known[kind])
         left += [known[kind]] if slot.state not in OVER else []
+    if not left and not memory:
+        return
     _print_gpu(everything, left, memory)
     if beside:
         print_wrapped("  not in it: what eval.also and eval.text score, whose sizes are not known before they are read")
@@ -72,15 +74,20 @@ def _print_gpu(everything: Sequence[_Price], left: Sequence[_Price], memory: boo
         seconds = [price.gpu.seconds for price in left if price.gpu is not None]
         how = "corrected by finished runs" if any(cost.measured for cost in known) else "modelled, not measured"
         longest = f", the longest run {about(max(seconds))}" if seconds else ""
-        print_wrapped(
-            f"estimate for one {REFERENCE} ({how}): {two_digits(sum(seconds) / 3600)} GPU-hours left{longest}"
-        )
+        hours = sum(seconds) / 3600
+        amount = two_digits(hours) if hours >= 0.01 or not hours else "less than 0.01"
+        print_wrapped(f"estimate for one {REFERENCE} ({how}): {amount} GPU-hours left{longest}")
         sizes = [cost.bytes for cost in known if cost.bytes is not None]
         if sizes:
-            print_wrapped(f"  {min(sizes) / 1e9:.1f} to {max(sizes) / 1e9:.1f} GB a run; assumed: {ASSUMED}")
-        for name in CARDS if sizes else ():
-            fitting = sum(fits(size)[name] for size in sizes)
-            print_wrapped(f"  {name}: {'fits' if fitting == len(sizes) else f'{fitting} of {len(sizes)} runs fit'}")
+            span = " to ".join(dict.fromkeys(f"{size / 1e9:.1f}" for size in (min(sizes), max(sizes))))
+            print_wrapped(f"  {span} GB a run; assumed: {ASSUMED}")
+            fitting = {name: sum(fits(size)[name] for size in sizes) for name in CARDS}
+            if all(count == len(sizes) for count in fitting.values()):
+                print_wrapped(f"  fits {', '.join(CARDS)}")
+            else:
+                for name, count in fitting.items():
+                    words = "fits" if count == len(sizes) else f"{count} of {len(sizes)} runs fit"
+                    print_wrapped(f"  {name}: {words}")
         if memory and len(sizes) < len(known):
             print_wrapped(
                 f"  memory of {len(known) - len(sizes)} run(s) not counted: their step cannot be made without values"

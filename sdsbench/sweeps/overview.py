@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from sdsbench.core.console import print_wrapped, rich_console, terminal_text
+from sdsbench.core.console import narrowest, print_table, print_wrapped, terminal_width
+from sdsbench.core.texts import counted, number_of
 from sdsbench.sweeps.cost_lines import print_costs
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import STALE, SlotState, States, needed_at_most, states_of
@@ -28,9 +26,7 @@ def print_overview(
     counts = states.counts_of(slots)
     at_most = "at most " if any(slot.slot.extends and slot.state == "waiting" for slot in slots) else ""
     number_of_runs = sum(slot.state != "unneeded" for slot in slots)
-    print_wrapped(
-        f"{at_most}{number_of_runs} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}"
-    )
+    print_wrapped(f"{at_most}{number_of(number_of_runs, 'run')}: {counted(counts)}")
     if plan.manifest.cells:
         print_wrapped(_tuning_text(plan))
     if changed := sorted({part for slot in slots if slot.state == STALE for part in slot.changed}):
@@ -40,8 +36,7 @@ def print_overview(
         )
     shown = slots if everything else slots[:FEW]
     if len(plan.varying) or len(slots) == 1:
-        console = rich_console()  # as wide as the terminal, or wide enough for the table if there is none
-        (console if console.is_terminal else rich_console(width=200)).print(_differences(plan, shown, notes))
+        _print_differences(plan, shown, notes)
     if len(shown) < len(slots):
         print_wrapped(f"... and {len(slots) - len(shown)} more (--all lists them); values that differ:")
         for key in plan.varying:
@@ -53,20 +48,24 @@ def print_overview(
     return states
 
 
-def _differences(plan: Plan, slots: Iterable[SlotState], notes: Mapping[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False)
+def _print_differences(plan: Plan, slots: Sequence[SlotState], notes: Mapping[str, str]) -> None:
+    """A table of the runs with a column for each key that differs, or one column of all keys if these do not fit."""
     noted = any(notes.get(slot.slot.key) for slot in slots)
-    for column in ("run", *plan.varying, "state", *(["SLURM"] if noted else []), "message"):
-        table.add_column(column, no_wrap=column in ("run", "state"))
+    rows: list[tuple[str, list[str], list[str]]] = []
     for slot in slots:
         cell = plan.manifest.cells.get(slot.slot.cell or "")
         point = slot.run.point if slot.run else {**cell.point, "seed": str(slot.slot.seed)} if cell else {}
         failure = slot.record.failure.message.partition("\n")[0][:100] if slot.record and slot.record.failure else ""
         words = [notes.get(slot.slot.key, "")] if noted else []
         values = [point.get(key, "(tuned)" if cell and key == cell.key else "") for key in plan.varying]
-        cells = (slot.identity or slot.slot.key, *values, slot.state, *words, failure)
-        table.add_row(*(Text(terminal_text(text)) for text in cells))
-    return table
+        rows.append((slot.identity or slot.slot.key, values, [slot.state, *words, failure]))
+    last = ["state", *(["SLURM"] if noted else []), "message"]
+    heads, table = ["run", *plan.varying, *last], [[run, *values, *rest] for run, values, rest in rows]
+    if (width := terminal_width()) is not None and narrowest(heads, table) > width:
+        heads = ["run", "values that differ", *last]
+        pairs = [[f"{key}={value}" for key, value in zip(plan.varying, values, strict=True)] for _, values, _ in rows]
+        table = [[run, " ".join(words), *rest] for (run, _, rest), words in zip(rows, pairs, strict=True)]
+    print_table(heads, table, keys=2)
 
 
 def _tuning_text(plan: Plan) -> str:

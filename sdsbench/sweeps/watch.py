@@ -67,6 +67,7 @@ def _drive(pool: Pool, tally: Tally, seconds: float, log: Callable[[EndedRun], N
         for run in ended:
             tally.add(run)
             log(run)
+    tally.finish()
     show()
 
 
@@ -92,6 +93,7 @@ class Tally:
             self._choices[cell] = states.choice(cell)
         self._failed: set[str] = set()
         self._ended = 0  # number of runs that this sweep has ended
+        self._finished = False
         self.started = time.monotonic()
 
     def add(self, run: EndedRun) -> None:
@@ -112,6 +114,13 @@ class Tally:
             self._failed.add(run.run)
         else:
             self._failed.discard(run.run)
+
+    def finish(self) -> None:
+        """Count finished runs by their records once all workers have ended; a worker's last message may be lost."""
+        states = States(self.plan, self._root)
+        self._choices = {cell: states.choice(cell) for cell in self._choices}
+        self._over |= {slot.slot.key for slot in states.all() if slot.state == "done"} & self._slots
+        self._finished = True
 
     @property
     def over(self) -> int:
@@ -179,7 +188,8 @@ class Tally:
         """`3 running, 1 failed, 8 unneeded, 41:10 left`."""
         counts = {"failed": self.failed, "unneeded": self.unneeded}
         others = [f"{number} {what}" for what, number in counts.items() if number]
-        return ", ".join([f"{running} running", *others, self.left()])
+        left = [] if self._finished and not running else [self.left()]
+        return ", ".join([f"{running} running", *others, *left])
 
 
 def table(pool: Pool, tally: Tally, states: States) -> Table:

@@ -31,7 +31,7 @@ with importing():  # every worker is a process of its own and imports torch
     from sdsbench.core.files import disk_errors
     from sdsbench.core.lock import owned
     from sdsbench.core.record import Record
-    from sdsbench.core.texts import counted
+    from sdsbench.core.texts import counted, number_of
     from sdsbench.models.shared_weights import SharedWeights
     from sdsbench.runs.configuration.schema import RunConfig
     from sdsbench.runs.keeper import RecordKeeper
@@ -295,7 +295,7 @@ def main(
             _emit("refused", message=str(error))
         sys.exit(error.exit_code)
     if unfinished := worker.unfinished():
-        _log(f"sdsbench: not done of {len(slots)} run(s): {counted(unfinished)}")
+        _log(f"sdsbench: not done of {number_of(len(slots), 'run')}: {counted(unfinished)}")
         sys.exit(UNFINISHED)
 
 

@@ -14,6 +14,7 @@ from sdsbench.__main__ import main
 from sdsbench.cli import doctor
 from sdsbench.core.disk_cache import cache_folder
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.record import Losses
 from sdsbench.runs.closing_summary import summary
 from sdsbench.runs.configuration.compose import compose_run
 from tests.conftest import ROOT
@@ -50,11 +51,13 @@ def test_run_succeeds_where_only_its_folder_is_writable(tmp_path: Path) -> None:
         PYTHONIOENCODING="ascii", HOME=nowhere, XDG_CACHE_HOME=nowhere, SDSBENCH_CACHE=nowhere, HF_HOME=nowhere,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr and " ? " in done.stdout and done.stdout.isascii()
+    assert "Traceback" not in done.stderr and done.stdout.isascii()
     first = done.stderr.splitlines()[0]
     assert first.startswith("evaluate gsm8k (untrained) 0/1 "), done.stderr
     words = " ".join(done.stdout.split())
-    assert "untrained 0.00 (n 1)" in words and "trained 0.00 ? 0.00 (n 2)" in words
+    assert "untrained 0.00 (n 1)" in words and "trained 0.00 [0.00, 65.76] (n 2)" in words
+    assert "[ ] 95 % Wilson interval" in words and "(first step) -> " in words and "(last of 2 steps)" in words
+    assert f"folder {tmp_path}/" in words
     assert max(map(len, (line for line in done.stdout.splitlines() if " gsm8k " in line))) <= 80
 
 
@@ -140,11 +143,27 @@ def test_closing_summary_fits_the_terminal() -> None:
     before = score.model_copy(update={"stage": "untrained", "value": 0.0, "stderr": 0.0})
     halfway = score.model_copy(update={"stage": "along", "along": 0.25, "stderr": 0.011, "headline": False})
     record.scores = [before, score.model_copy(update={"scorer": "likelihood"}), score, halfway]
-    lines = summary(record).splitlines()
+    lines = summary(record, Path("results/runs") / record.run_id).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split() for line in lines[1:5]] == [
-        ["commonsense/social_i_qa", "flexible", "untrained", "0.00", "±", "0.00", "(n", "1954)", "*"],
+        ["commonsense/social_i_qa", "flexible", "untrained", "0.00", "[0.00,", "0.20]", "(n", "1954)", "*"],
         ["trained", "27.30", "(n", "1954)", "*"],
         ["along", "0.25", "27.30", "±", "1.10", "(n", "1954)"],
         ["commonsense/social_i_qa", "likelihood", "trained", "27.30", "(n", "1954)", "*"],
     ]
+    assert lines[5:8] == [
+        "  ±              standard error over the n questions; in tables 95 % over seeds",
+        "  [ ]            95 % Wilson interval, as all or none of the answers are right",
+        "  *              the scorer that tables use for this evaluation",
+    ]
+    assert lines[-1] == f"  folder         results/runs/{record.run_id}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"), [(5, "1.5000 (last of 5 steps)"), (40, "1.5000 (mean of the last 4 of 40 steps)")]
+)
+def test_closing_summary_says_which_losses_it_shows(steps: int, text: str) -> None:
+    record = make_record("lora", 0, {"gsm8k": 0.5})
+    record.losses = Losses(first=4.0, last=1.0, tail_mean=1.5, steps=steps)
+    (line,) = (line for line in summary(record, Path("runs/x")).splitlines() if line.startswith("  loss "))
+    assert line == f"  loss           4.0000 (first step) -> {text}" and len(line) <= 80

@@ -50,13 +50,6 @@ def test_rich_prints_brackets_and_emoji_codes_literally(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "index [a] out of [/red] bounds :smile:\n"
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the code believe that it prints to a terminal of 80 columns without colour."""
-    for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.parametrize("stage", ["train", "evaluate commonsense/social_i_qa_with_a_long_name (best_epoch)"])
 def test_progress_fits_a_terminal_of_80_columns(stage: str, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(stage, 1000) as progress:

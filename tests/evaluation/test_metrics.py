@@ -39,3 +39,10 @@ def test_metrics_import_neither_evaluate_nor_datasets_nor_torch():
         "sys.exit(bool({'evaluate', 'datasets', 'torch'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "low", "high"), [(0.0, 4, 0.0, 0.4899), (1.0, 4, 0.5101, 1.0), (0.5, 10, 0.2366, 0.7634)]
+)
+def test_wilson_interval(share: float, count: int, low: float, high: float) -> None:
+    assert metrics.wilson_interval(share, count) == pytest.approx((low, high), abs=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +186,12 @@ def test_protocol_gives_its_seeds_where_no_seed_is_given(
     words = ["plan", "protocol=sds_lora/math", "method=lora", "data.source=hub", "--folder"]
     assert main([*words, str(tmp_path / "three")]) == 0
     out = capsys.readouterr().out
-    assert ": 3 configurations added\n" in out and "since no seed was given: 1, 2, 3\n" in out
+    assert ": 3 configurations added" in out and "since no seed was given: 1, 2, 3\n" in out
     assert main([*words, str(tmp_path / "one"), "seed=7"]) == 0
     out = capsys.readouterr().out
-    assert ": 1 configuration added\n" in out and "no seed" not in out
+    assert ": 1 configuration added" in out and "no seed" not in out
     assert main([*words, str(tmp_path / "own"), "seeds.init=5,6"]) == 0
-    assert ": 2 configurations added\n" in capsys.readouterr().out
+    assert ": 2 configurations added" in capsys.readouterr().out
 
 
 def test_number_of_resolved_interpolations_does_not_grow_with_seeds_and_rates(
@@ -314,3 +315,46 @@ def _rewrite_manifest(folder: Path, **changes: object) -> None:
     for cell in tree["cells"].values():
         cell.setdefault("extend", 0)
     (folder / "manifest.json").write_text(json.dumps(tree | {"checksum": sha256_of(tree)}))
+
+
+WIDE = ["method.rank=2,4", "train.lr=1e-3,2e-3", "train.batch_size=2,4", "method.alpha=8,16", "seed=0,1,2"]
+
+
+def plain_screen(text: str) -> list[str]:
+    return re.sub(r"\x1b\[\d*m", "", text).splitlines()
+
+
+def test_plan_with_many_keys_lists_them_in_one_column_of_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "method=lora", *WIDE, "data.train_limit=16,32", "train.max_length=64,128", "--all"]
+    assert main(["plan", *words, "--name", "wide"]) == 0
+    lines = plain_screen(capsys.readouterr().out)
+    assert lines[0] == "plan results/plans/wide: 192 new runs" and max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "run values that differ state message" in text and "…" not in text
+    assert "method.rank=4" in text and text.count("not started") >= 192
+
+
+def test_plan_with_many_keys_is_one_line_a_run_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", *TINY, "method=lora", *WIDE, "--name", "wide", "--all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.rstrip().endswith("not started") for line in lines) == 48
+
+
+def test_adding_runs_to_a_plan_is_said_and_warned_of_where_they_are_of_another_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outputs = []
+    for words in (["seed=0"], ["seed=1"], ["seed=1"], ["task=math", "seed=0"]):
+        assert main(["plan", *TINY, "method=lora", *words, "--name", "p"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert "added" not in outputs[0] + outputs[2]
+    assert "added to the 1 run of the plan that is there\n" in outputs[1]
+    warning = "WARNING: added to the 2 runs of the plan that is there, which are of another kind: task math beside "
+    assert warning in outputs[3]

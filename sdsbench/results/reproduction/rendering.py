@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdsbench.core.files import write_atomic
-from sdsbench.core.texts import counted
+from sdsbench.core.texts import counted, number_of
 from sdsbench.results import escape
 from sdsbench.results.report.pages import template, write_style
 from sdsbench.results.reproduction.differences import ReproducedRun
@@ -33,7 +33,7 @@ def write(folder: Path, name: str, results: Sequence[ReproducedRun]) -> Path:
 def counts(results: Sequence[ReproducedRun]) -> str:
     """A summary such as `2 runs: 1 bitwise the same, 1 within the spread`."""
     found = Counter(result.answer for result in results)
-    return f"{len(results)} run(s): {counted(found)}"
+    return f"{number_of(len(results), 'run')}: {counted(found)}"
 
 
 def markdown(name: str, results: Sequence[ReproducedRun]) -> str:

@@ -102,10 +102,13 @@ def notes(compared: Compared) -> list[str]:
     kinds = sorted(
         {d.contrast.comparison.test for d in compared.differences if not math.isnan(d.adjusted) and d.contrast}
     )
+    family = f"the {compared.tests} differences of this table, its one family of tests"
+    if compared.tests == 1:
+        family = "the one difference of this table"
     return [
         "Score: mean over seeds ± half-width of its 95 % t-interval. Difference: method - reference, in points of 100; "
         "[ ]: its 95 % interval, of each difference alone.",
-        f"p: two-sided, Holm-adjusted over the {compared.tests} differences of this table, its one family of tests; "
+        f"p: two-sided, Holm-adjusted over {family}; "
         f"{PAIRED_RULE}; {variance}{': ' if kinds else ''}{', '.join(kinds)}.",
         "Detectable: the smallest true difference that this test finds with a probability of 80 % at 5 %, one test "
         "alone.",

@@ -136,11 +136,12 @@ def _task_against_model(config: RunConfig) -> Iterator[Problem]:
             "encoder": "minilm or roberta_large",
             "vision": "vit_micro or vit_base",
         }
+        article = {"decoder": "a", "encoder": "an", "vision": "a"}
         yield Problem(
             "model",
             config.model.name,
-            f"a {wanted} model for task={config.task.name} ({kind}), such as {fitting[wanted]}",
-            f"{config.model.name} is a {config.model.family} model.",
+            f"{article[wanted]} {wanted} model for task={config.task.name} ({kind}), such as {fitting[wanted]}",
+            f"{config.model.name} is {article[config.model.family]} {config.model.family} model.",
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sdsbench.core.clock import clock
 from sdsbench.core.errors import ConfigError, Problem, Refused
+from sdsbench.core.texts import number_of
 from sdsbench.results.statistics.variances import Variances
 
 EXTEND = 2
@@ -70,8 +71,8 @@ def afford(budget: float, run_seconds: Mapping[str, float], workers: int) -> Eff
     least = total_seconds(EFFORTS[0], run_seconds, workers)
     raise Refused(
         f"--budget: {clock(budget)} is not enough for {len(run_seconds)} methods ({EFFORTS[0]}: {EFFORTS[0].runs} runs "
-        f"each, about {clock(least)} with {workers} worker(s)). Give at least {math.ceil(least / 60)}m, or fewer "
-        "methods, a smaller train.max_steps or eval.limit."
+        f"each, about {clock(least)} with {number_of(workers, 'worker')}). Give at least {math.ceil(least / 60)}m, or "
+        "fewer methods, a smaller train.max_steps or eval.limit."
     )
 
 

@@ -17,6 +17,7 @@ from sdsbench.core.errors import ConfigError, Problem, Refused, SdsbenchError, T
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Record
 from sdsbench.core.spelling import nearest
+from sdsbench.core.texts import number_of
 from sdsbench.methods import base as methods
 from sdsbench.results.report.report_folder import build as build_report
 from sdsbench.results.tables.by_name import built
@@ -229,7 +230,7 @@ def _plan_summary(
     return [
         f"the budget of {clock(budget)} buys, for each of {len(run_seconds)} methods: {effort}",
         f"  rates {rates}, the same for all; up to {EXTEND} more at an end while the best is the last one there",
-        f"  at most {effort.runs * len(run_seconds)} runs, about {clock(total)} with {workers} worker(s)",
+        f"  at most {effort.runs * len(run_seconds)} runs, about {clock(total)} with {number_of(workers, 'worker')}",
     ]
 
 

@@ -30,7 +30,7 @@ def test_reproduction_from_another_folder_is_bitwise_the_same_and_resumes(
     shutil.copy(bundle, tmp_path / "theirs.zip")
     assert main(["reproduce", "theirs.zip", "--sample", "1"]) == 0
     text = capsys.readouterr().out
-    assert "1 run(s): 1 bitwise the same" in text
+    assert "1 run: 1 bitwise the same" in text
     folder = tmp_path / "results/reproductions/theirs"
     (plain,) = json.loads((folder / "reproduction.json").read_text())
     assert (plain["answer"], plain["largest_loss_difference"], plain["made_otherwise"]) == ("bitwise the same", 0.0, [])
@@ -158,7 +158,7 @@ def test_run_that_cannot_be_trained_stops_no_other(
     ids = [word for identity in ("f" * 16, record.run_id) for word in ("--run", identity)]
     assert main(["reproduce", str(other), *ids, "-o", str(tmp_path / "out")]) == 2
     text = capsys.readouterr().out
-    assert "2 run(s): 1 not reproduced, 1 bitwise the same" in text and "model.location" in text
+    assert "2 runs: 1 not reproduced, 1 bitwise the same" in text and "model.location" in text
 
 
 def test_plugins_of_a_bundle_are_imported_only_on_request(tmp_path: Path) -> None:
