@@ -8,7 +8,7 @@ import textwrap
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -143,7 +143,7 @@ def print_table(heads: Sequence[str], rows: Rows, keys: int = 1, right: Collecti
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=any(heads), leading=spread)
         room = width - GAP * (len(part) - 1)
         for place, columns in zip(part, _widths([sizes[place] for place in part], room), strict=True):
-            justify = "right" if place in right else "left"
+            justify: Literal["right", "left"] = "right" if place in right else "left"
             table.add_column(Text(terminal_text(heads[place])), justify=justify, width=columns, overflow="fold")
         for row in rows:
             cells = (row[place] for place in part)
