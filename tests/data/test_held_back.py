@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -116,6 +117,8 @@ def test_held_back_rows_are_the_same_for_every_seed_and_limit(tmp_path: Path) ->
     runs = [load_run(config_of("gsm8k", *words, *more)) for more in ([], ["seed=7"], ["eval.limit=3"])]
     held = [contents(run.evaluations[0][1]) for run in runs]
     assert held[0] == held[1] > held[2] and len(held[0]) == 10 and len(held[2]) == 3
+    fixed = np.random.default_rng(20240).permutation(30)[:10]  # another seed would tune later runs on other rows
+    assert runs[0].evaluations[0][1].indices == tuple(sorted(fixed.tolist()))
     for run in runs:
         assert contents(run.training) == {f"q{i}" for i in range(30)} - held[0]
     assert runs[0].evaluations[0][1].split == "held_back"

@@ -167,6 +167,7 @@ def test_the_validation_loss_stands_beside_the_score() -> None:
     choice = choose(cell(), records(scores, losses).get)
     assert choice is not None and choice.tuning is not None and choice.position == 2
     assert choice.tuning.losses == [0.5, 0.9, 0.4]
+    assert (choice.tuning.seeds, choice.tuning.key) == ([100, 101], "train.lr")
     without = choose(cell(), records(scores).get)
     assert without is not None and without.tuning is not None and without.tuning.losses is None
 
