@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -117,6 +118,8 @@ def test_held_back_rows_are_the_same_for_every_seed_and_limit(tmp_path: Path) ->
     runs = [load_run(config_of("gsm8k", *words, *more)) for more in ([], ["seed=7"], ["eval.limit=3"])]
     held_back = [questions(run.evaluations[0][1]) for run in runs]
     assert held_back[0] == held_back[1] > held_back[2] and len(held_back[0]) == 10 and len(held_back[2]) == 3
+    fixed = np.random.default_rng(20240).permutation(30)[:10]  # another seed would tune later runs on other rows
+    assert runs[0].evaluations[0][1].indices == tuple(sorted(fixed.tolist()))
     for run in runs:
         assert questions(run.training) == {f"q{i}" for i in range(30)} - held_back[0]
     assert runs[0].evaluations[0][1].split == "held_back"

@@ -83,6 +83,8 @@ def test_own_test_and_validation_files_are_used_whole(tmp_path: Path) -> None:
     assert questions_of(tuning.evaluations[0][1]) == questions_of(PAIRS[30:35])
     tuning = rows_of(train, *COLUMNS, f"data.test={test}", "eval.split=validation", "data.validation_rows=5")
     assert len(tuning.training) == 15 and not questions_of(tuning.training) & questions_of(tuning.evaluations[0][1])
+    tuning = rows_of(train, *COLUMNS, f"data.test={test}", "eval.split=validation", "data.validation_rows=3")
+    assert len(tuning.evaluations[0][1]) == 3, "fewer than a quarter of the file"
 
 
 # ---- training examples

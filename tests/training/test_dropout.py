@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from sdsbench.methods.dropout_masks import keep_mask
+from sdsbench.methods.dropout_masks import DropoutMasks, keep_mask
 from sdsbench.training.dropout import Dropout
 from tests.methods.tiny import tiny_model
 
@@ -100,3 +100,21 @@ def test_draws_from_global_generators_follow_seed_and_step_and_restore_them(
 )
 def test_base_with_dropout_is_recognised(model: Base, drops: bool) -> None:
     assert Dropout(model, 0).base_drops is drops
+
+
+def test_every_dropout_call_of_a_pass_has_a_place_of_its_own() -> None:
+    """The calls of the next pass have the same places, since they continue the same masks."""
+    masks = DropoutMasks()
+    masks.begin_step(1)
+    seen = []
+    for _ in range(2):
+        masks.begin_pass(1, 5)
+        seen.append([masks.of_layer(masks.next_place(), 5) for _ in range(3)])
+    assert len({seed for seed, _ in seen[0]}) == 3
+    assert [seed for seed, _ in seen[0]] == [seed for seed, _ in seen[1]]
+    assert ({row for _, row in seen[0]}, {row for _, row in seen[1]}) == ({0}, {5})
+
+
+def test_a_mask_on_the_meta_device_has_its_shape() -> None:
+    mask = keep_mask(torch.empty(300, 2, device="meta"), 0.5, 1, 10)
+    assert mask.is_meta and mask.shape == (300, 2)

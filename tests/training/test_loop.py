@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,10 +18,20 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.errors import TrainingFailed
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
+from sdsbench.training.assemble import assemble
+from sdsbench.training.causal import CausalObjective
+from sdsbench.training.loop import StepReport, Training, Unobserved, check_finite
+from sdsbench.training.optimizer import FlatOptimizer
 from sdsbench.training.order import DataOrder
 from sdsbench.training.passes import divisors
 from sdsbench.training.schedule import factor, warmup_steps
+from sdsbench.training.state import TrainState
+from sdsbench.training.tokens import EncodedText
+from sdsbench.training.training_config import TrainConfig
+from tests.methods.tiny import make_method, tiny_model
 from tests.tools import QUIET
+
+SEEDS = SimpleNamespace(init=0, data=0, dropout=0)
 
 FAST = [
     "model=micro", "data.source=embedded", "data.train_limit=64", "train.max_steps=4", "eval.limit=1", "threads=1",
@@ -95,8 +109,17 @@ def test_number_of_steps_of_whole_and_partial_epochs() -> None:
     assert order.total_steps(3.0, 5) == 5, "train.max_steps takes precedence"
 
 
+def test_a_repeated_order_is_that_of_the_first_shuffled_epoch() -> None:
+    shuffled, repeated, sequential = (DataOrder(41, 8, 2, order) for order in ("shuffled", "repeated", "sequential"))
+    first = [shuffled.examples(step) for step in range(1, 7)]
+    assert [repeated.examples(step) for step in range(1, 13)] == first * 2
+    assert [number for step in range(1, 7) for number in sequential.examples(step)] == list(range(41))
+    assert sequential.examples(7) == sequential.examples(1)
+
+
 def test_warmup_steps_are_rounded_up() -> None:
     assert [warmup_steps(ratio, 50) for ratio in (0.0, 0.01, 0.1, 0.11)] == [0, 1, 5, 6]
+    assert [warmup_steps(ratio, 50, "down") for ratio in (0.0, 0.01, 0.1, 0.11)] == [0, 0, 5, 5]
 
 
 def test_schedules_reach_the_full_rate_after_the_warmup() -> None:
@@ -128,3 +151,77 @@ def test_divisors_give_the_mean_of_a_step_or_of_groups_of_examples() -> None:
     assert divisors([[a, b], [c, d]], 2) == [6, 14]
     assert divisors([[a], [b], [c, d]], 2) == [6, 6, 14]
     assert divisors([[a], [b], [c], [d]], 1) == [4, 8, 12, 16]
+
+
+class Texts(CausalObjective):
+    def unfreeze_head(self, model: Any) -> list[Any]:
+        return []
+
+
+def tiny_training(seeds: Any = SEEDS, **keys: Any) -> tuple[Training, TrainState]:
+    """LoRA in a random decoder, with eight examples of 3 to 10 tokens."""
+    generator = np.random.default_rng(0)
+    rows = [EncodedText(tuple(generator.integers(0, 40, length).tolist()), 1) for length in range(3, 11)]
+    model, config = tiny_model("decoder"), TrainConfig(**keys)
+    parts = model, make_method("lora"), Texts(None, None, 0), rows, config, seeds, torch.device("cpu")
+    training, state, _ = assemble(*parts)
+    return training, state
+
+
+def test_a_step_reports_the_rate_of_its_step() -> None:
+    training, state = tiny_training(lr=0.02, schedule="linear", max_steps=4, batch_size=2)
+    reports: list[StepReport] = []
+    training.run(state, reports.append)
+    assert [report.lr for report in reports] == pytest.approx([0.02, 0.015, 0.01, 0.005])
+    assert [report.step for report in reports] == [1, 2, 3, 4]
+
+
+def test_a_step_lasts_as_long_as_its_halves_without_what_measured_it() -> None:
+    class Measured(Unobserved):
+        def observe(self, step: int, update: Any) -> float:
+            update()
+            return 500.0
+
+    training, state = tiny_training(batch_size=2)
+    training = dataclasses.replace(training, observer=Measured())
+    parts, loss = training.gradients(state, training.batch(1), 1)
+    report = training.update(state, parts, loss, 2000.0)
+    assert 1500 <= report.seconds < 2000
+    assert state.counters.seconds == report.seconds
+
+
+def test_where_memory_is_short_passes_get_half_of_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight examples, 52 tokens: one pass, then passes of at most 26, then of at most half of the largest of those."""
+    training, state = tiny_training(batch_size=8)
+    tried: list[list[int]] = []
+    backward = Training.backward
+
+    def short(self: Training, parts: Any) -> float:
+        tried.append([self.objective.tokens(part) for part in parts])
+        if len(tried) < 3:
+            raise MemoryError
+        return backward(self, parts)
+
+    monkeypatch.setattr(Training, "backward", short)
+    training.gradients(state, training.batch(1), 1)
+    assert tried[0] == [52] and max(tried[1]) != min(tried[1])
+    assert state.micro_limit == max(tried[1]) // 2 and max(tried[2]) <= state.micro_limit
+
+
+@pytest.mark.parametrize("numbers", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)])
+def test_a_loss_or_a_gradient_alone_ends_the_run(numbers: tuple[float, float]) -> None:
+    check_finite(1, 1.0, 1.0)
+    with pytest.raises(TrainingFailed, match="step 7"):
+        check_finite(7, *numbers)
+
+
+def test_the_optimizer_rounds_by_the_seed_of_dropout() -> None:
+    given: list[int] = []
+
+    def recorded(groups: Any, config: TrainConfig, seed: int) -> FlatOptimizer:
+        given.append(seed)
+        return FlatOptimizer(groups, config)
+
+    parts = tiny_model("decoder"), make_method("lora"), Texts(None, None, 0), [], TrainConfig()
+    assemble(*parts, SimpleNamespace(init=1, data=2, dropout=3), torch.device("cpu"), recorded)
+    assert given == [3]

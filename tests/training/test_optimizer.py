@@ -96,3 +96,38 @@ def test_clear_state_keeps_the_heads_moments_unless_requested() -> None:
     assert {key.split(".")[1] for key in optimizer.tensors() if key.startswith("state")} == {"1"}, "the head's group"
     optimizer.clear_state(head=True)
     assert not any(key.startswith("state") for key in optimizer.tensors())
+
+
+def test_a_checkpoint_restores_each_group_its_own_state_and_nothing_else() -> None:
+    """A key of another group would be written back at the next checkpoint, which would grow at every resumption."""
+
+    def two_groups() -> tuple[FlatOptimizer, list[nn.Parameter]]:
+        values = parameters("cpu")
+        groups = [Group("adapter", values[:2], 1e-2, 0.1, "adamw"), Group("head", values[2:], 1e-2, 0.1, "adamw")]
+        return FlatOptimizer(groups, TrainConfig()), values
+
+    (first, values), (second, _) = two_groups(), two_groups()
+    backward(values, 0)
+    first.step(1.0)
+    second.load_tensors(first.tensors())
+    assert list(second.tensors()) == list(first.tensors())
+    assert all(torch.equal(value, second.tensors()[key]) for key, value in first.tensors().items())
+
+
+def test_a_group_without_tensors_is_left_out() -> None:
+    values = parameters("cpu")
+    groups = [Group("adapter", values, 1e-2, 0.0, "adamw"), Group("head", [], 1e-2, 0.0, "adamw")]
+    optimizer = FlatOptimizer(groups, TrainConfig())
+    assert [group.name for group in optimizer.groups] == ["adapter"] and len(optimizer.flat) == 1
+
+
+def test_a_group_may_train_in_16_bits() -> None:
+    """Masters, gradients and moments have the group's dtype; the fused kernel, which rounds once, is not used."""
+    mine = [nn.Parameter(torch.ones(4))]
+    optimizer = FlatOptimizer([Group("adapter", mine, 1e-2, 0.0, "adamw", torch.bfloat16)], TrainConfig())
+    mine[0].sum().backward()
+    optimizer.step(1.0)
+    moments = [value for key, value in optimizer.tensors().items() if "exp_avg" in key]
+    assert {tensor.dtype for tensor in (optimizer.flat[0], optimizer.flat[0].grad, *moments)} == {torch.bfloat16}
+    assert optimizer.optimizers[0].defaults["fused"] is False
+    assert mine[0].dtype == torch.float32 and mine[0][0] < 1

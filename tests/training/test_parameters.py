@@ -10,8 +10,9 @@ from torch import nn
 
 from sdsbench.methods.attach import attach
 from sdsbench.models.head import unfreeze_head
+from sdsbench.training import parameters
 from sdsbench.training.optimizer import FlatOptimizer, Group
-from sdsbench.training.parameters import count, optimizer_groups
+from sdsbench.training.parameters import count, optimizer_groups, optimizer_of
 from sdsbench.training.training_config import TrainConfig
 from tests.methods.replay import AUTHORS
 from tests.methods.tiny import make_method, tiny_model
@@ -69,7 +70,7 @@ def test_head_has_weight_decay_and_the_configured_rule() -> None:
         model, groups = groups_of("lora", TrainConfig(lr=0.1, weight_decay=0.5, optimizer=rule))
         found = group_of_each(model, groups)
         assert {group.rule for group in found.values()} == {rule}
-        assert found["classifier.weight"].weight_decay == 0.5
+        assert {group.weight_decay for name, group in found.items() if name != "classifier.bias"} == {0.5}
 
 
 def test_method_with_its_own_direction_gets_plain_steps_without_decay() -> None:
@@ -99,6 +100,32 @@ def test_lora_plus_groups_equal_the_authors() -> None:
         found = group_of_each(model, optimizer_groups(model, method, head, train))
         expected = {_own_name(row["tensor"]): (row["lr"], row["weight_decay"]) for row in case["tensors"]}
         assert {name: (pytest.approx(group.lr), group.weight_decay) for name, group in found.items()} == expected
+
+
+def test_decay_vectors_puts_vectors_among_the_matrices() -> None:
+    _, groups = groups_of("full_ft", TrainConfig(weight_decay=0.5, decay_vectors=True))
+    assert {(group.name, group.weight_decay) for group in groups} == {("weights", 0.5), ("head", 0.5)}
+
+
+def test_without_weight_decay_vectors_need_no_group_of_their_own() -> None:
+    assert {group.name for group in groups_of("full_ft", TrainConfig())[1]} == {"weights", "head"}
+
+
+def test_the_head_keeps_fp32_where_a_method_trains_in_16_bits() -> None:
+    model, made = tiny_model("encoder"), make_method("lora_sb", r_dtype="bfloat16")
+    attach(model, made, 0)
+    found = group_of_each(model, optimizer_groups(model, made, unfreeze_head(model), TrainConfig()))
+    dtypes = {name.startswith("classifier"): group.dtype for name, group in found.items()}
+    assert dtypes == {True: None, False: torch.bfloat16}
+
+
+def test_the_key_chooses_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """adamw8bit also gets the seed of its stochastic rounding; torchao is not needed to see that."""
+    monkeypatch.setattr(parameters, "InBackwardAdamW", lambda *given: given)
+    _, groups = groups_of("full_ft", TrainConfig())
+    eight_bit = TrainConfig(optimizer="adamw8bit")
+    assert optimizer_of(groups, eight_bit, 7) == (groups, eight_bit, 7)
+    assert isinstance(optimizer_of(groups, TrainConfig(), 7), FlatOptimizer)
 
 
 def _own_name(tensor: str) -> str:

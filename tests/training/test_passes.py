@@ -180,7 +180,7 @@ def test_passes_hold_each_example_once_longest_first_within_the_budget(lengths: 
     parts = cut(examples, budget, tokens)
     assert sorted(e.ids[0] for part in parts for e in part) == list(range(len(lengths)))
     assert [e.length for part in parts for e in part] == sorted(lengths, reverse=True)
-    assert all(tokens(part) <= budget or len(part) == 1 for part in parts)
+    assert all(parts) and all(tokens(part) <= budget or len(part) == 1 for part in parts)
     assert all(tokens([*one, other[0]]) > budget for one, other in pairwise(parts))
     assert cut(examples, None, tokens) == [sorted(examples, key=lambda e: -e.length)]
 

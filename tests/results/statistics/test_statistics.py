@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
@@ -46,7 +47,8 @@ def test_tests_over_seeds_equal_scipys() -> None:
     reference = stats.ttest_ind(a, [60.1, 61.9, 60.0, 58.0], equal_var=False)
     assert welch.p_value == pytest.approx(reference.pvalue)
     assert (welch.low, welch.high) == pytest.approx(tuple(reference.confidence_interval()))
-    assert math.isnan(contrasts.paired_seeds({0: 1.0}, {0: 2.0}).p_value)
+    lone = contrasts.paired_seeds({0: 1.0}, {0: 2.0})
+    assert math.isnan(lone.p_value) and (lone.seeds, lone.difference) == (1, -1.0)
     assert math.isnan(contrasts.unpaired_seeds({0: 1.0}, {0: 2.0, 1: 2.1}).p_value)
 
 
@@ -85,6 +87,15 @@ def test_crossed_error_has_a_part_of_seeds_and_a_part_of_questions() -> None:
     for test in (contrasts.paired_crossed, contrasts.unpaired_crossed):
         with pytest.raises(ValueError, match=r"2 x 2|two seeds"):
             test(np.zeros((1, 5)), np.zeros((1, 5)))
+
+
+def test_tables_of_other_shapes_are_refused() -> None:
+    for theirs in (np.zeros((3, 5)), np.zeros((4, 4)), np.zeros(4)):
+        with pytest.raises(ValueError, match="two equal tables"):
+            contrasts.paired_crossed(np.zeros((3, 4)), theirs)
+    for ours, theirs in (((3, 4), (3, 5)), ((3, 4), (4,)), ((4,), (3, 4))):
+        with pytest.raises(ValueError, match="the same questions"):
+            contrasts.unpaired_crossed(np.zeros(ours), np.zeros(theirs))
 
 
 def test_crossed_variances_equal_a_balanced_analysis_of_variance() -> None:
@@ -153,6 +164,12 @@ def test_needed_seeds_are_unknown_for_tiny_and_for_certain_differences() -> None
     assert variances.needed(paired_variances(1.0, 1 + 1), 5.0, 1, 0) == variances.Needed()
 
 
+def test_a_difference_without_variance_is_found_for_certain() -> None:
+    certain = variances.Variances(0.0, 2)
+    assert (certain.power(1.0), certain.power(0.0)) == (1.0, 0.05) and math.isnan(certain.detectable())
+    assert paired_variances(1.0, 3).power(1000.0) == pytest.approx(1.0), "scipy's lower tail is NaN there"
+
+
 def test_needed_questions_follow_from_the_variance_of_questions() -> None:
     """The part of the variance that is due to questions does not fall with the number of seeds."""
     parts = variances.Variances(1.0, 2, 4.0, 199)
@@ -164,10 +181,29 @@ def test_needed_questions_follow_from_the_variance_of_questions() -> None:
 def test_pooled_effect_is_a_random_effects_mean() -> None:
     tight = [contrasts.concluded("", mean, paired_variances(1.0, 10), 10) for mean in (1.0, 1.0, 1.0)]
     effect = pooled_effect.pooled_effect(tight)
-    assert effect is not None and effect.mean == pytest.approx(1.0) and effect.between == 0
+    assert effect is not None and effect.mean == pytest.approx(1.0) and effect.between == 0 == effect.share
+    half = stats.t.isf(0.025, 2) * math.sqrt(0.1 / 3)  # equal effects by chance are no certainty
+    assert (effect.low, effect.high) == pytest.approx((1.0 - half, 1.0 + half))
     apart = pooled_effect.pooled_effect(
         [contrasts.concluded("", mean, paired_variances(1.0, 10), 10) for mean in (-5.0, 1.0, 7.0)]
     )
     assert apart is not None and apart.between == pytest.approx(6.0, abs=0.1) and apart.share > 0.9
     assert apart.low < -5 and apart.high > 7
     assert pooled_effect.pooled_effect(tight[:1]) is None
+
+
+@pytest.mark.parametrize("means", [(0.3, 2.1, 1.2, 4.0), (1.0, 3.5)])
+def test_the_pooled_effect_is_statsmodels(means: tuple[float, ...]) -> None:
+    """Contexts of unequal variance. Of two errors of the mean the larger one: Hartung and Knapp's, or the usual."""
+    deviations = (1.0, 2.0, 0.8, 3.0)[: len(means)]
+    known = [contrasts.concluded("", m, paired_variances(d, 10), 10) for m, d in zip(means, deviations, strict=True)]
+    effect = pooled_effect.pooled_effect(known)
+    reference = combine_effects(np.array(means), np.array(deviations) ** 2 / 10, method_re="dl", use_t=True)
+    assert effect is not None
+    error = max(reference.sd_eff_w_re, reference.sd_eff_w_re_hksj)
+    half = stats.t.isf(0.025, len(means) - 1) * error
+    assert (effect.mean, effect.low) == pytest.approx((reference.mean_effect_re, reference.mean_effect_re - half))
+    assert effect.high - effect.mean == pytest.approx(half)
+    assert (effect.between**2, effect.share) == pytest.approx((reference.tau2, reference.i2))
+    untested = [contrasts.paired_seeds({0: 1.0}, {0: 2.0}), contrasts.paired_seeds({0: 1.0, 1: 1.0}, {0: 9.0, 1: 9.0})]
+    assert pooled_effect.pooled_effect([*known, *untested]) == effect, "contexts without a test are left out"
