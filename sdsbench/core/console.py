@@ -143,8 +143,8 @@ def print_table(heads: Sequence[str], rows: Rows, keys: int = 1, right: Collecti
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=any(heads), leading=spread)
         room = width - GAP * (len(part) - 1)
         for place, columns in zip(part, _widths([sizes[place] for place in part], room), strict=True):
-            justify = "right" if place in right else "left"
-            table.add_column(Text(terminal_text(heads[place])), justify=justify, width=columns, overflow="fold")
+            head = Text(terminal_text(heads[place]))
+            table.add_column(head, justify="right" if place in right else "left", width=columns, overflow="fold")
         for row in rows:
             cells = (row[place] for place in part)
             table.add_row(*(Text(terminal_text(cell)) if isinstance(cell, str) else cell for cell in cells))
@@ -168,7 +168,7 @@ def _unequal(heads: Sequence[str], rows: Rows, keys: int) -> tuple[list[int], li
         values = {str(row[place]) for row in rows}
         if place < keys:  # a row that others are compared with names no other row
             values -= {""}
-        if len(values) > 1 or len(rows) < 2:
+        if len(values) > 1 or len(rows) < 2 or any("\n" in value for value in values):
             kept.append(place)
         elif values - {""}:
             stated.append(f"{head}: {values.pop()}")

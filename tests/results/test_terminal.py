@@ -19,11 +19,12 @@ def screen(capsys: pytest.CaptureFixture[str]) -> str:
     return re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
 
 
-def document(columns: int, text: str = "82.97 ±0.60 (10)") -> str:
+def document(columns: int) -> str:
     heads = ["", *(f"model: task {number}" for number in range(columns))]
-    rows = [
-        [escape.markdown(name), *[text] * (columns - 2), "**82.97** (1)", "<u>7</u> (2)<br>paper 8"] for name in NAMES
-    ]
+    rows = []
+    for number, name in enumerate(NAMES):  # every column has several values, so that none is stated apart
+        middle = [f"81.4{number} ±0.60 (10)"] * (columns - 2)
+        rows.append([escape.markdown(name), *middle, f"**82.97** (1{number})", f"<u>7</u> ({number})<br>paper 8"])
     lines = [markdown.heading(*TITLES), "", *map(markdown.line, [heads, ["---", *["--:"] * columns], *rows])]
     return "\n".join([*lines, "", f"- {escape.markdown('Mean [1, 2] of ' + 'several words ' * 12)}"]) + "\n"
 
@@ -41,9 +42,9 @@ def test_table_fits_the_terminal(columns: int, terminal: None, capsys: pytest.Ca
     for markup in ("|  ", "---", "--:", "**", "</u>", "<br>", "\\"):
         assert markup not in text
     words = " ".join(text.split())
-    assert ("82.97 ±0.60 (10)" in words) == (columns > 2)
+    assert ("81.40 ±0.60 (10)" in words) == (columns > 2)
     assert "a | b *c* <u>" in words and "- Mean [1, 2] of several words" in words
-    assert text.count("82.97 (1)") == 3 and text.count("paper 8") == 3
+    assert text.count("82.97 (1") == 3 and text.count("paper 8") == 3
     assert len([line for line in text.splitlines() if line.startswith("LoRA,")]) == (1 if columns == 2 else 3)
 
 
