@@ -318,7 +318,7 @@ def test_plan_with_many_keys_lists_them_in_one_column_of_a_terminal(
     words = [*TINY, "method=lora", *WIDE, *MORE, "--all"]
     assert main(["plan", *words, "--name", "wide"]) == 0
     lines = plain_screen(capsys.readouterr().out)
-    assert lines[0] == "plan results/plans/wide: 128 new runs" and max(map(len, lines)) <= 80
+    assert "plan results/plans/wide: 128 new runs" in lines and max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     assert "run values that differ state message" in text and "…" not in text
     assert "method.rank=4" in text and text.count("not started") >= 128
