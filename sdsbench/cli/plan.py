@@ -50,8 +50,8 @@ def command(
     before = plans.read(target).manifest if (target / "manifest.json").is_file() else None
     plan, new = plans.write(target, manifest, texts)
     print_wrapped(f"plan {target}: {number_of(new, 'configuration')} added{_tuned_note(plan)}")
-    if before is not None and new:
-        print_wrapped(added_to(before, manifest))
+    if before is not None and new and before.runs.keys() <= plan.manifest.runs.keys():
+        print_wrapped(added_to(plan, before, manifest))
     if taken := protocol_seeds(sweep, manifest):
         print_wrapped(f"seeds of the protocol, since no seed was given: {taken}")
     print_overview(plan, {}, all_runs, memory=True)
@@ -65,14 +65,15 @@ def _tuned_note(plan: Plan) -> str:
 KINDS = ("task", "model", "protocol")
 
 
-def added_to(before: Manifest, new: Manifest) -> str:
-    """That runs are added to those of an existing plan; a warning if they have another task, model or protocol."""
+def added_to(plan: Plan, before: Manifest, new: Manifest) -> str:
+    """That runs were added to those of the plan before; a warning if they have another task, model or protocol."""
     from sdsbench.core.texts import number_of
 
+    there, added = _kinds(plan, before), _kinds(plan, new)
     others = [
-        f"{key} {', '.join(sorted(added))} beside {', '.join(sorted(there))}"
+        f"{key} {', '.join(sorted(added[key]))} beside {', '.join(sorted(there[key]))}"
         for key in KINDS
-        if (added := _values(new, key)) and (there := _values(before, key)) and not added & there
+        if not added[key] & there[key]
     ]
     text = f"added to the {number_of(len(before.runs), 'run')} of the plan that is there"
     if not others:
@@ -80,8 +81,11 @@ def added_to(before: Manifest, new: Manifest) -> str:
     return f"WARNING: {text}, which are of another kind: {'; '.join(others)}. Another --name makes a plan of its own."
 
 
-def _values(manifest: Manifest, key: str) -> set[str]:
-    return {run.point.get(key, "the default") for run in manifest.runs.values()}
+def _kinds(plan: Plan, part: Manifest) -> dict[str, set[str]]:
+    """The names of the tasks, models and protocols of a part of a plan's runs."""
+    distinct = {tuple(map(run.point.get, KINDS)): identity for identity, run in part.runs.items()}
+    configs = [plan.configuration(identity, {}) for identity in distinct.values()]
+    return {key: {getattr(config, key).name for config in configs} for key in KINDS}
 
 
 def protocol_seeds(sweep: Sweep, manifest: Manifest) -> str:

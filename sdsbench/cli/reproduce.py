@@ -38,6 +38,7 @@ def command(
     from sdsbench.results.bundles.write import write
     from sdsbench.results.reproduction import rendering
     from sdsbench.results.reproduction.retrain import LocalSettings, chosen, retrain
+    from sdsbench.results.terminal import print_markdown
     from sdsbench.sweeps import placing as placings
 
     if not bundle.is_file():
@@ -59,5 +60,5 @@ def command(
         write(own, [local.root])
         print(own)
     print(rendering.write(folder, bundle.name, results))
-    print(rendering.markdown(bundle.name, results), end="")
+    print_markdown(rendering.markdown(bundle.name, results))
     return max(result.exit_code for result in results)

@@ -57,6 +57,7 @@ def command(full: bool, out: Path | None, **given: Any) -> None:
 
     from sdsbench.core.errors import ConfigError
     from sdsbench.core.progress import Progress
+    from sdsbench.results.terminal import print_markdown
     from sdsbench.studies.theory.output import markdown, write
     from sdsbench.studies.theory.study import FULL, Grid, run
 
@@ -70,6 +71,6 @@ def command(full: bool, out: Path | None, **given: Any) -> None:
         raise ConfigError(problems)
     with Progress("theory", len(grid.kinds) * len(grid.optimizers) * len(grid.methods)) as progress:
         cells = run(grid, lambda line: progress.advance(1, line))
-    print(markdown(cells, grid))
+    print_markdown(markdown(cells, grid) + "\n")
     for path in write(cells, grid, out or Path("results/theory" if full else "results/theory_quick")):
         print(path)

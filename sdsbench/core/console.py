@@ -137,14 +137,16 @@ def print_table(heads: Sequence[str], rows: Rows, keys: int = 1, right: Collecti
         if stated:
             print_wrapped("; ".join(stated))
     named = [place for place in kept if place < keys]
-    spread = any(heads) and narrowest(heads, rows, right, wrapping=False) > width  # some cell takes several lines
     sizes = [_sizes(heads[place], [row[place] for row in rows], place in right) for place in range(len(heads))]
     for number, part in enumerate(_parts(kept, named, [low for low, _ in sizes], width)):
-        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=any(heads), leading=spread)
-        room = width - GAP * (len(part) - 1)
-        for place, columns in zip(part, _widths([sizes[place] for place in part], room), strict=True):
+        widths = _widths([sizes[place] for place in part], width - GAP * (len(part) - 1))
+        narrowed = any(columns < sizes[place][1] for place, columns in zip(part, widths, strict=True))
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=any(heads))
+        table.leading = int(narrowed and any(heads))  # an empty line between rows of several lines
+        for place, columns in zip(part, widths, strict=True):
+            head = Text(terminal_text(heads[place]))
             justify: Literal["right", "left"] = "right" if place in right else "left"
-            table.add_column(Text(terminal_text(heads[place])), justify=justify, width=columns, overflow="fold")
+            table.add_column(head, justify=justify, width=columns, overflow="fold")
         for row in rows:
             cells = (row[place] for place in part)
             table.add_row(*(Text(terminal_text(cell)) if isinstance(cell, str) else cell for cell in cells))
@@ -154,11 +156,11 @@ def print_table(heads: Sequence[str], rows: Rows, keys: int = 1, right: Collecti
         console.print(table)
 
 
-def narrowest(heads: Sequence[str], rows: Rows, right: Collection[int] = (), wrapping: bool = True) -> int:
-    """Columns of the terminal that a table takes at least if it is wrapped only between words, or not at all."""
+def narrowest(heads: Sequence[str], rows: Rows, right: Collection[int] = ()) -> int:
+    """Columns of the terminal that a table takes at least if it is wrapped only between words."""
     columns = range(len(heads))
-    sizes = (_sizes(heads[place], [row[place] for row in rows], place in right) for place in columns)
-    return sum(low if wrapping else most for low, most in sizes) + GAP * (len(heads) - 1)
+    lows = (_sizes(heads[place], [row[place] for row in rows], place in right)[0] for place in columns)
+    return sum(lows) + GAP * (len(heads) - 1)
 
 
 def _unequal(heads: Sequence[str], rows: Rows, keys: int) -> tuple[list[int], list[str]]:
@@ -168,7 +170,7 @@ def _unequal(heads: Sequence[str], rows: Rows, keys: int) -> tuple[list[int], li
         values = {str(row[place]) for row in rows}
         if place < keys:  # a row that others are compared with names no other row
             values -= {""}
-        if len(values) > 1 or len(rows) < 2:
+        if len(values) > 1 or len(rows) < 2 or any("\n" in value for value in values):
             kept.append(place)
         elif values - {""}:
             stated.append(f"{head}: {values.pop()}")

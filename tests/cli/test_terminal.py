@@ -18,7 +18,7 @@ from sdsbench.core.record import Losses
 from sdsbench.runs.closing_summary import summary
 from sdsbench.runs.configuration.compose import compose_run
 from tests.conftest import ROOT
-from tests.results.tables.fixtures import make_record
+from tests.results.tables.fixtures import make_record, write_run
 
 FAST = [
     "model=micro", "method=lora", "data.source=embedded", "data.train_limit=32", "train.max_steps=2", "eval.limit=2",
@@ -167,3 +167,45 @@ def test_closing_summary_says_which_losses_it_shows(steps: int, text: str) -> No
     record.losses = Losses(first=4.0, last=1.0, tail_mean=1.5, steps=steps)
     (line,) = (line for line in summary(record, Path("runs/x")).splitlines() if line.startswith("  loss "))
     assert line == f"  loss           4.0000 (first step) -> {text}" and len(line) <= 80
+
+
+LONG = "# The first line ends in a comma,\n# which is within a sentence.\n#   sdsbench plan sweep=mine\nname: mine\n"
+
+
+def test_ls_shows_whole_sentences_within_the_terminal(
+    tmp_path: Path, terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sdsbench.cli.ls import _first_sentence
+
+    comments = [line.removeprefix("#") for line in LONG.splitlines() if line.startswith("#")]
+    assert _first_sentence(comments) == "The first line ends in a comma, which is within a sentence."
+    for group in ("sweep", "table", "claim"):
+        assert main(["ls", group]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_lists_of_plans_and_traces_are_wrapped_between_words(
+    tmp_path: Path, terminal: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = make_record("lora", 0, {"gsm8k": 0.5})
+    write_run(tmp_path / "runs", record)
+    assert main(["trace", record.run_id, "--runs", "runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"run {record.run_id}") and max(map(len, lines)) <= 80
+    assert main(["status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["no plan in results/plans; `sdsbench plan` makes one"]
+
+
+def test_encoder_takes_an(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "model=micro", "task=glue/rte"]) == 2
+    words = " ".join(capsys.readouterr().err.split())
+    assert "an encoder model for task=glue/rte" in words and "micro is a decoder model" in words
+
+
+def test_figures_name_the_folders_without_probes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "runs", make_record("lora", 0, {"gsm8k": 0.5}))
+    assert main(["figures", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 3
+    words = " ".join(capsys.readouterr().err.split())
+    assert f"sdsbench: {tmp_path / 'runs'}: no finished run has probes" in words

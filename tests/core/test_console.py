@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from sdsbench.core.console import fitted, print_wrapped, printing_text, rich_console, terminal_text
+from sdsbench.core.console import fitted, print_table, print_wrapped, printing_text, rich_console, terminal_text
 from sdsbench.core.progress import Progress
+from sdsbench.core.record import score_text
+from sdsbench.core.texts import number_of
 
 
 @pytest.mark.parametrize(
@@ -104,3 +106,29 @@ def test_sentence_is_wrapped_between_words_on_a_terminal(terminal: None, capsys:
 def test_sentence_is_one_line_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_wrapped(SENTENCE)
     assert capsys.readouterr().out == SENTENCE + "\n"
+
+
+def test_finished_bar_states_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """The seconds of later stages count only while the stage runs."""
+    with Progress("train", 2, after=75.0) as progress:
+        progress.advance(1)
+        progress._show("")
+        progress.advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].endswith(" left") and lines[-1].startswith("train 2/2 ") and "left" not in lines[-1]
+
+
+def test_table_without_a_terminal_keeps_each_row_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("run", "what"), [("a", "long " * 100), ("b", "short")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["run", "a", "b"]
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs")])
+def test_count_agrees_with_its_noun(count: int, text: str) -> None:
+    assert number_of(count, "run") == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.0712, "3.0712"), (5010.3404, "5010.3"), (1461.8458, "1461.8")])
+def test_large_numbers_are_shown_with_one_decimal(value: float, text: str) -> None:
+    assert score_text(value, "number") == text

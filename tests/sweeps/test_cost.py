@@ -16,8 +16,10 @@ from sdsbench.data import catalogue, sizes
 from sdsbench.runs.configuration.combinations import config_file, known_architecture
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.sweeps import cost, step_time
+from sdsbench.sweeps.overview import print_overview
 from sdsbench.sweeps.workload import workload
 from sdsbench.tasks import base as tasks
+from tests.sweeps.tools import put_record, tiny_plan
 
 MATH = ["protocol=lora_sb/arithmetic", "method=lora", "data.source=hub"]
 
@@ -148,3 +150,20 @@ def test_measured_step_is_scaled_to_the_whole_model(monkeypatch: pytest.MonkeyPa
 )
 def test_durations_have_two_significant_digits(seconds: float, text: str) -> None:
     assert about(seconds) == text
+
+
+def test_tiny_plan_states_no_exponent_and_a_finished_plan_no_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    capsys.readouterr()
+    where = {"output_root": str(tmp_path / "runs")}
+    print_overview(plan, where, everything=True, memory=True)
+    out = capsys.readouterr().out
+    assert "less than 0.01 GPU-hours left" in out and "e-0" not in out.partition("GPU-hours")[0]
+    assert "  fits A6000 48 GB, 24 GB (RTX 3090/4090), 80 GB (A100/H100)\n" in out and out.startswith("1 run: ")
+    (run,) = plan.manifest.runs
+    put_record(plan, tmp_path / "runs", run)
+    print_overview(plan, where, everything=True)
+    out = capsys.readouterr().out
+    assert out.startswith("1 run: 1 done\n") and "GPU-hours" not in out and "estimate" not in out

@@ -244,3 +244,12 @@ def test_without_a_terminal_each_run_is_a_plain_line(tmp_path: Path, capsys: pyt
     assert first == "1 of 3, 2 running, time left not known yet"
     assert last.startswith(f"2 of 3  {runs[1][:8]}  done") and "\\x1b[2J" in last
     assert re.search(r"gsm8k 27\.30  0:01  \(2 running, \S+ left\)$", last)
+
+
+def test_last_frame_counts_runs_whose_end_no_worker_reported(tmp_path: Path) -> None:
+    plan, runs, tally = plan_with_tally(tmp_path)
+    for run in runs[1:]:
+        put_record(plan, tmp_path / "runs", run)
+    assert tally.headline(0).startswith("1 of 3, 0 running, ")
+    tally.finish()
+    assert tally.headline(0) == "3 of 3, 0 running"

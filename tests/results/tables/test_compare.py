@@ -184,3 +184,8 @@ def test_compare_command_writes_all_formats(tmp_path: Path, capsys: pytest.Captu
     assert main(["table", "compare", *where, "--reference", "lara"]) == 2
     assert main(["table", "compare", *where, "--reference-rank", "8"]) == 0
     assert main(["table", "compare", *where, "--reference-rank", "4"]) == 2
+
+
+def test_note_of_a_table_with_one_difference_does_not_count_it(tmp_path: Path) -> None:
+    write_runs(tmp_path, {method: VALUES[method] for method in ("lora", "dora")})
+    assert "Holm-adjusted over the one difference of this table; " in render(compare_grid(tmp_path), "markdown")
