@@ -31,6 +31,10 @@ def print_overview(
     print_wrapped(
         f"{at_most}{number_of_runs} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}"
     )
+    if "preempted" in counts:
+        print_wrapped(
+            "preempted: stopped by a signal (Ctrl-C, or the scheduler's) with its state saved; the next sweep resumes it"
+        )
     if plan.manifest.cells:
         print_wrapped(_tuning_text(plan))
     if changed := sorted({part for slot in slots if slot.state == STALE for part in slot.changed}):
