@@ -33,7 +33,7 @@ def print_overview(
     )
     if "preempted" in counts:
         print_wrapped(
-            "preempted: stopped by a signal (Ctrl-C, or the scheduler's) with its state saved; the next sweep resumes it"
+            "preempted: stopped by a signal (Ctrl-C, or the scheduler's), state saved; the next sweep resumes it"
         )
     if plan.manifest.cells:
         print_wrapped(_tuning_text(plan))
