@@ -158,7 +158,8 @@ def test_overview_says_that_preempted_includes_ctrl_c(tmp_path: Path, capsys: py
 
 def test_plan_does_not_call_configurations_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A tuned cell has a configuration for each value that tuning may choose, of which few run."""
-    words = [*TINY, "sweep=s", "--config-dir", str(tmp_path), "--folder", str(tmp_path / "again")]
+    words = [*TINY, "sweep=s", f"output_root={tmp_path / 'runs'}"]
+    words += ["--config-dir", str(tmp_path), "--folder", str(tmp_path / "again")]
     tuned_plan(tmp_path)
     assert main(["plan", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
