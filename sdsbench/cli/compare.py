@@ -32,9 +32,28 @@ def command(
     into the budget is printed before it starts. The same command resumes an interrupted comparison. The results are a
     report in results/comparisons/NAME, one sentence, and the chosen method's best run, exported as adapter or model.
     """
+    chosen = [word for word in methods.split(",") if word]
+    _refuse_early(chosen, budget, config_dirs)
     from sdsbench.studies.comparison.comparison import compare
 
     compare(
-        overrides, [word for word in methods.split(",") if word], budget, reference,
+        overrides, chosen, budget, reference,
         workers=workers, name=name, config_dirs=config_dirs, only_plan=plan_only,
     )  # fmt: skip
+
+
+def _refuse_early(methods: list[str], budget: str, config_dirs: tuple[str, ...]) -> None:
+    """Raises ConfigError for unknown methods and an unreadable budget, before imports that take many seconds."""
+    from sdsbench.core.clock import seconds_of
+    from sdsbench.core.errors import ConfigError, Problem
+    from sdsbench.core.spelling import nearest
+    from sdsbench.runs.configuration import choices
+
+    known = choices.options("method", config_dirs)
+    problems = [
+        Problem("--methods", name, ", ".join(known), nearest(name, known)) for name in methods if name not in known
+    ]
+    if seconds_of(budget) is None:
+        problems.append(Problem("--budget", budget[:40], "a time above 0 such as 30m, 4h or 2d"))
+    if problems:
+        raise ConfigError(problems)

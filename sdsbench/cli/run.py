@@ -51,11 +51,12 @@ def command(
 
         return run_hydra(flags, overrides, config_dirs)
 
-    from sdsbench.runs.aggregate import execute_announced, execute_members, member_runs
     from sdsbench.runs.configuration.compose import compose_run
+
+    config = compose_run(overrides, config_dirs)  # before the imports of a run, so that mistyped keys are refused soon
+    from sdsbench.runs.aggregate import execute_announced, execute_members, member_runs
     from sdsbench.tasks import base as tasks
 
-    config = compose_run(overrides, config_dirs)
     task = tasks.build(config.task)
     if task.members:  # an aggregate task, one run per member (glue, vtab)
         code, _ = execute_members(task, member_runs(config, overrides, config_dirs))

@@ -1,6 +1,18 @@
-"""Durations in seconds, formatted for people."""
+"""Durations in seconds, formatted for people and read from their texts."""
 
 from __future__ import annotations
+
+import math
+import re
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(text: str) -> float | None:
+    """The seconds of `4h`, `90m`, `1.5h`, `2d` or `45s`; None for other texts and for 0."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    return seconds if 0 < seconds < math.inf else None
 
 
 def clock(seconds: float) -> str:

@@ -32,6 +32,7 @@ Source = Literal["hub", "local", "embedded"]
 _COMMIT = re.compile("[0-9a-f]{40}")
 EMBEDDED_ROWS = {"train": 4000, "validation": 500, "test": 1000}
 MOST_GENERATED = 1_000_000
+_PATIENCE = 10.0  # seconds for a connection to the hub where data.source=hub is asked for
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,28 @@ def hub_reachable() -> bool:
     """Whether the hub answers within 1.5 seconds; false without a request in offline mode."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return False
+    return not constants.HF_HUB_OFFLINE and _hub_connects(1.5)
+
+
+@lru_cache(maxsize=4)
+def _hub_connects(seconds: float) -> bool:
+    from huggingface_hub import constants
+
     address = urlparse(constants.ENDPOINT)
     try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=1.5).close()
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=seconds).close()
     except OSError:
         return False
     return True
+
+
+def _without_network() -> bool:
+    """Whether the hub surely cannot be reached; false behind a proxy, which alone may know, and in offline mode."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or getproxies().keys() & {"http", "https", "all"}:
+        return False
+    return not hub_reachable() and not _hub_connects(_PATIENCE)
 
 
 def load(name: str, split: str, config: DataConfig, classes: str | None = None) -> Rows:
@@ -250,12 +265,12 @@ def _from_hub(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, s
     """Load from the hub or, without a network, from its cache; a cache with another revision is refused.
 
     Offline, files that `hf download` stored are read like a local folder; else the table that `datasets` cached is
-    used. A hub that surely cannot be reached is not asked, since the libraries' retries would take half a minute.
+    used. A hub that surely cannot be reached is not asked: the libraries would retry for half a minute.
     """
     import datasets
     from huggingface_hub import constants
 
-    unreachable = not constants.HF_HUB_OFFLINE and not getproxies() and not hub_reachable()
+    unreachable = _without_network()
     snapshot = _snapshot(data_set) if constants.HF_HUB_OFFLINE or unreachable else None
     if snapshot and (files := _in_folder(data_set, split, snapshot)):
         return local_files.read(files, data_set.text_columns), snapshot.name

@@ -27,6 +27,10 @@ def print_overview(
     at_most = "at most " if any(slot.slot.extends and slot.state == "waiting" for slot in slots) else ""
     number_of_runs = sum(slot.state != "unneeded" for slot in slots)
     print_wrapped(f"{at_most}{number_of(number_of_runs, 'run')}: {counted(counts)}")
+    if "preempted" in counts:
+        print_wrapped(
+            "preempted: stopped by a signal (Ctrl-C, or the scheduler's), state saved; the next sweep resumes it"
+        )
     if plan.manifest.cells:
         print_wrapped(_tuning_text(plan))
     if changed := sorted({part for slot in slots if slot.state == STALE for part in slot.changed}):

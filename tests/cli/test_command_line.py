@@ -50,6 +50,42 @@ for words in ([], ["--help"], ["-h"], *([verb, "--help"] for verb in verbs())):
     assert done.stdout.count("Usage: sdsbench ") == len(verbs())
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--methods", "lora,dorra", "--budget", "2x"], ["Did you mean 'dora'?", "30m, 4h or 2d"]),
+        (["--methods", "lora,dora", "--budget", "9" * 400 + "h"], ["30m, 4h or 2d"]),
+    ],
+    ids=["method and budget", "budget"],
+)
+def test_compare_refuses_its_options_before_heavy_imports(
+    words: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+from sdsbench.__main__ import main
+code = main(["compare", *{words!r}])
+heavy = {HEAVY!r} - {{"rich"}}  # rich prints the message
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+sys.exit(code)
+"""
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert all(text in done.stderr for text in expected)
+
+
+def test_mistyped_key_is_refused_before_the_imports_of_a_run(tmp_path: Path) -> None:
+    code = """
+import sys
+from sdsbench.__main__ import main
+code = main(["train.rl=1"])
+assert "sdsbench.runs.aggregate" not in sys.modules
+sys.exit(code)
+"""
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.returncode == 2 and "Did you mean 'train.lr'?" in done.stderr, done.stderr
+
+
 def test_status_needs_no_torch(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None\nfrom sdsbench.__main__ import main; sys.exit(main(['status']))"
     done = run_python("-c", code, cwd=tmp_path)

@@ -241,6 +241,7 @@ def test_hub_without_a_network_is_not_asked_and_not_advised(
         raise ConnectionError("no copy in the cache")
 
     monkeypatch.setattr(sources, "hub_reachable", lambda: False)
+    monkeypatch.setattr(sources, "_hub_connects", lambda _: False)
     monkeypatch.setattr(sources, "getproxies", dict)
     monkeypatch.setattr(sources, "_snapshot", lambda _: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)

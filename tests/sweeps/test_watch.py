@@ -146,9 +146,20 @@ def test_the_overview_counts_the_runs_that_the_sweep_counts(tmp_path: Path, caps
     assert first_line() == "7 runs: 4 done, 3 not started, 1 unneeded"
 
 
+def test_overview_says_that_preempted_includes_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    place = {"output_root": str(tmp_path / "runs")}
+    print_overview(plan, place, everything=True)
+    assert "Ctrl-C" not in capsys.readouterr().out
+    put_record(plan, tmp_path / "runs", next(iter(plan.manifest.runs)), "preempted")
+    print_overview(plan, place, everything=True)
+    assert "preempted: stopped by a signal (Ctrl-C" in capsys.readouterr().out
+
+
 def test_plan_does_not_call_configurations_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A tuned cell has a configuration for each value that tuning may choose, of which few run."""
-    words = [*TINY, "sweep=s", "--config-dir", str(tmp_path), "--folder", str(tmp_path / "again")]
+    words = [*TINY, "sweep=s", f"output_root={tmp_path / 'runs'}"]
+    words += ["--config-dir", str(tmp_path), "--folder", str(tmp_path / "again")]
     tuned_plan(tmp_path)
     assert main(["plan", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
