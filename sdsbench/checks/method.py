@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -267,6 +268,8 @@ def group(config: RunConfig) -> Finding:
 
 def export(config: RunConfig, folder: Path) -> Finding:
     """Compare the exported adapter, loaded by the peft library on the base model, with the trained model."""
+    if importlib.util.find_spec("peft") is None:
+        return Finding("export", None, "not checked: peft is not installed; pip install 'sdsbench[peft]'")
     from peft import PeftModel
 
     run = _run(config, folder / "whole")

@@ -242,3 +242,10 @@ def test_the_command_fails_where_a_point_does(
 def test_the_command_has_no_option_for_the_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--task", "task=gsm8k"]) == 2
     assert "--task" in capsys.readouterr().err
+
+
+def test_export_is_not_checked_without_the_peft_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As after `make setup`: the README's check of a method must not fail for a package that it does not need."""
+    monkeypatch.setattr(contract.importlib.util, "find_spec", lambda name: None)
+    finding = contract.export(config_of("lora"), tmp_path)
+    assert finding.holds is None and "pip install 'sdsbench[peft]'" in finding.text
