@@ -244,8 +244,11 @@ def test_the_command_has_no_option_for_the_task(capsys: pytest.CaptureFixture[st
     assert "--task" in capsys.readouterr().err
 
 
-def test_export_is_not_checked_without_the_peft_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_export_is_not_checked_without_the_peft_library(
+    config_of: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As after `make setup`: the README's check of a method must not fail for a package that it does not need."""
+    config = config_of("lora")
     monkeypatch.setattr(contract.importlib.util, "find_spec", lambda name: None)
-    finding = contract.export(config_of("lora"), tmp_path)
+    finding = contract.export(config, tmp_path)
     assert finding.holds is None and "pip install 'sdsbench[peft]'" in finding.text
