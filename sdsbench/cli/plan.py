@@ -73,7 +73,7 @@ def added_to(plan: Plan, before: Manifest, new: Manifest) -> str:
     others = [
         f"{key} {', '.join(sorted(added[key]))} beside {', '.join(sorted(there[key]))}"
         for key in KINDS
-        if not added[key] & there[key]
+        if added[key] and there[key] and not added[key] & there[key]
     ]
     text = f"added to the {number_of(len(before.runs), 'run')} of the plan that is there"
     if not others:
@@ -83,8 +83,15 @@ def added_to(plan: Plan, before: Manifest, new: Manifest) -> str:
 
 def _kinds(plan: Plan, part: Manifest) -> dict[str, set[str]]:
     """The names of the tasks, models and protocols of a part of a plan's runs."""
-    distinct = {tuple(map(run.point.get, KINDS)): identity for identity, run in part.runs.items()}
-    configs = [plan.configuration(identity, {}) for identity in distinct.values()]
+    from contextlib import suppress
+
+    from sdsbench.core.errors import SdsbenchError
+
+    distinct = {tuple(run.point.get(key) for key in KINDS): identity for identity, run in part.runs.items()}
+    configs = []
+    for identity in distinct.values():
+        with suppress(SdsbenchError):  # a run that this code cannot read any more is reported by status and sweep
+            configs.append(plan.configuration(identity, {}))
     return {key: {getattr(config, key).name for config in configs} for key in KINDS}
 
 
