@@ -27,11 +27,17 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
 
 
 _reports: dict[str, list[Any]] = defaultdict(list)  # of set-up, call and teardown
+_worker = False  # whether this is one of several processes of pytest, whose reports another process writes
+
+
+def pytest_configure(config: Any) -> None:
+    global _worker
+    _worker = hasattr(config, "workerinput")
 
 
 def pytest_runtest_logreport(report: Any) -> None:
     """Called for every phase of a test; with several workers, in the process that started them as well."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if _worker:
         return
     reports = _reports[report.nodeid]
     reports.append(report)

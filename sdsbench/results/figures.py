@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdsbench.core.errors import ConfigError, Problem, SdsbenchError
+from sdsbench.core.errors import ConfigError, Problem, Refused, SdsbenchError
 from sdsbench.core.registry import Registry
 from sdsbench.core.spelling import nearest
 
@@ -66,7 +66,12 @@ def draw(name: str, runs: Sequence[Run]) -> Figure:
 
     function = pkgutil.resolve_name(figure_of(name).function)
     with drawing():
-        return function(runs)
+        try:
+            return function(runs)
+        except SdsbenchError:
+            raise
+        except Exception as error:  # on damaged measurements, or of a plugin: any type
+            raise Refused(f"figure {name} cannot be drawn from these runs ({type(error).__name__}: {error})") from error
 
 
 def save_each(

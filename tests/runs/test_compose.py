@@ -81,8 +81,9 @@ def test_command_line_refuses_without_importing_torch() -> None:
 
 NOT_BEFORE_FIRST_STEP = (
     "IPython", "datasets", "evaluate", "gguf", "lm_eval", "math_verify", "matplotlib", "nltk", "onnx", "pandas", "peft",
-    "pyarrow", "rouge_score", "sacrebleu", "scipy.stats", "sdsbench.results", "sdsbench.studies", "sdsbench.sweeps",
-    "sklearn", "statsmodels", "submitit", "torchao", "torchvision", "transformers.trainer", "wandb",
+    "pyarrow", "rouge_score", "sacrebleu", "scipy.stats", "sdsbench.results.report", "sdsbench.results.statistics",
+    "sdsbench.studies.comparison", "sdsbench.sweeps", "sklearn", "statsmodels", "submitit", "torchao", "torchvision",
+    "transformers.trainer", "wandb",
 )  # fmt: skip
 """Packages that a run on embedded data needs after its first step or never; torch and transformers themselves import
 scipy.optimize, sympy and accelerate."""

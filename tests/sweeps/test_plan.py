@@ -334,7 +334,7 @@ def test_plan_with_many_keys_lists_them_in_one_column_of_a_terminal(
     words = [*TINY, "method=lora", *WIDE, *MORE, "--all"]
     assert main(["plan", *words, "--name", "wide"]) == 0
     lines = plain_screen(capsys.readouterr().out)
-    assert "plan results/plans/wide: 128 new runs" in lines and max(map(len, lines)) <= 80
+    assert "plan results/plans/wide: 128 configurations added" in lines and max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     assert "run values that differ state message" in text and "…" not in text
     assert "method.rank=4" in text and text.count("not started") >= 128
@@ -358,7 +358,7 @@ def test_adding_runs_to_a_plan_is_said_and_warned_of_where_they_are_of_another_t
     for words in (["seed=0"], ["seed=1"], ["seed=1"], ["task=math", "seed=0"], ["task=gsm8k", "seed=5"]):
         assert main(["plan", *TINY, "method=lora", *words, "--name", "p"]) == 0
         outputs.append(capsys.readouterr().out)
-    assert "added" not in outputs[0] + outputs[2]
+    assert "of the plan that is there" not in outputs[0] + outputs[2]
     assert "added to the 1 run of the plan that is there\n" in outputs[1]
     warning = "WARNING: added to the 2 runs of the plan that is there, which are of another kind: task math beside "
     assert warning in outputs[3]

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from sdsbench.core.errors import Refused
 from sdsbench.core.files import write_atomic
 from sdsbench.results.claims import verdict_texts
 from sdsbench.results.claims.verdict import Verdict
@@ -59,6 +60,7 @@ def build(
     found = boards(runs, reference=reference, rank=rank)
     views = [_view(board, folder / "figures") for board in found]
     run_pages = {run.id: run_page(run) for run in runs}
+    registered = [drawn for _, drawn in save_each(runs, folder / "figures")]
     # Files are read on demand, so the list of unreadable ones is complete only after all pages are made.
     index = template("index.html").render(
         title=title,
@@ -67,7 +69,8 @@ def build(
         lead=lead,
         views=views,
         second_scores=list(_second_scores(found, folder / "figures")),
-        registered=[drawn for _, drawn in save_each(runs, folder / "figures") if isinstance(drawn, Picture)],
+        registered=[drawn for drawn in registered if isinstance(drawn, Picture)],
+        refused_figures=[str(drawn) for drawn in registered if isinstance(drawn, Refused)],
         verdicts=verdicts,
         external=external,
         runs=runs,
