@@ -24,7 +24,7 @@ def command(
     Figures of gradients, factors and updates during training need runs with probes (probe.every=N).
     """
     from sdsbench.cli.shared.damage import report_damaged
-    from sdsbench.core.errors import SdsbenchError
+    from sdsbench.core.errors import SdsbenchError, Unavailable
     from sdsbench.core.files import write_atomic
     from sdsbench.results.figure_style import ENDINGS
     from sdsbench.results.figures import save_each
@@ -43,7 +43,8 @@ def command(
         of_probes |= is_of_probes(name)
         print(*(out / f"{drawn.name}.{ending}" for ending in ENDINGS), sep="\n")
     if refused and (names or not pictures):
-        raise next(iter(refused.values()))
+        first = next(iter(refused.values()))
+        raise type(first)(f"{', '.join(runs)}: {first}") if isinstance(first, Unavailable) else first
     data = probed_runs(found) if of_probes else None
     files = {"index.html": page(pictures, data)} | ({"summary.csv": summary_csv(data)} if data else {})
     for name, text in files.items():
