@@ -168,6 +168,11 @@ def test_the_validation_loss_stands_beside_the_score() -> None:
     assert choice is not None and choice.tuning is not None and choice.position == 2
     assert choice.tuning.losses == [0.5, 0.9, 0.4]
     assert (choice.tuning.seeds, choice.tuning.key) == ([100, 101], "train.lr")
+    lost = records(scores, losses)
+    for record in lost.values():
+        record.losses = None
+    chosen = choose(cell(), lost.get)
+    assert chosen is not None and chosen.tuning is not None and chosen.tuning.losses is None
     without = choose(cell(), records(scores).get)
     assert without is not None and without.tuning is not None and without.tuning.losses is None
 
