@@ -178,6 +178,11 @@ def test_choice_records_the_validation_losses() -> None:
     assert choice is not None and choice.tuning is not None and choice.position == 2
     assert choice.tuning.losses == [0.5, 0.9, 0.4]
     assert (choice.tuning.seeds, choice.tuning.key) == ([100, 101], "train.lr")
+    lost = make_records(scores, losses)
+    for record in lost.values():
+        record.losses = None
+    chosen = choose(make_cell(), lost.get)
+    assert chosen is not None and chosen.tuning is not None and chosen.tuning.losses is None
     without = choose(make_cell(), make_records(scores).get)
     assert without is not None and without.tuning is not None and without.tuning.losses is None
 

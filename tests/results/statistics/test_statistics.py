@@ -19,7 +19,7 @@ def test_t_interval_equals_scipys() -> None:
     expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     interval = intervals.t_interval(values)
     assert (interval.low, interval.high) == pytest.approx(expected)
-    assert interval.n == 4
+    assert interval.n == 4 and interval.half_width == pytest.approx(expected[1] - np.mean(values))
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -162,6 +162,11 @@ def test_needed_seeds_are_unknown_for_tiny_and_for_certain_differences() -> None
     assert variances.needed(paired_variances(1.0, 3), 1e-6, 3, 0) == variances.Needed()
     assert variances.needed(variances.Variances(0.0, 2), 1.0, 3, 0) == variances.Needed()
     assert variances.needed(paired_variances(1.0, 1 + 1), 5.0, 1, 0) == variances.Needed()
+
+
+def test_the_p_value_is_the_level_whose_interval_ends_at_zero() -> None:
+    parts = variances.Variances(1.0, 2, 4.0, 199)
+    assert parts.quantile(parts.p_value(3.0)) * parts.error == pytest.approx(3.0)
 
 
 def test_a_difference_without_variance_is_found_for_certain() -> None:
