@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib.util
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
@@ -80,7 +81,9 @@ class Peft(Method):
             options[TARGETS] = _short(list(targets), [name for name, _ in model.named_modules()])
         weights = [(weight, version(weight)) for weight in model.parameters()]
         try:
-            self.adapted = peft.get_peft_model(model, _configuration(self.config.type, options))
+            with warnings.catch_warnings():  # peft reads attributes that transformers has renamed
+                warnings.simplefilter("ignore", FutureWarning)
+                self.adapted = peft.get_peft_model(model, _configuration(self.config.type, options))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever peft objects to, in its own words
