@@ -74,10 +74,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 def read_probes(path: Path) -> list[dict[str, Any]]:
     """The rows of a probe (training/probes/observer.py), one per layer. Raises DamagedFile if the file is not a valid
     list of rows."""
-    return read_packed_rows(path, ANSWERS, _wrong_look, below=path.parent.parent)
+    return read_packed_rows(path, ANSWERS, _wrong_probe, below=path.parent.parent)
 
 
-def _wrong_look(row: dict[str, Any]) -> str:
+def _wrong_probe(row: dict[str, Any]) -> str:
     if not isinstance(row.get("layer"), str):
         return "layer: accepted: the name of a layer"
     for key, value in row.items():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sdsbench.core.errors import ConfigError, Problem, Refused, SdsbenchError
 from sdsbench.core.registry import Registry
 from sdsbench.core.spelling import nearest
+from sdsbench.core.texts import short_message
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +72,7 @@ def draw(name: str, runs: Sequence[Run]) -> Figure:
         except SdsbenchError:
             raise
         except Exception as error:  # on damaged measurements, or of a plugin: any type
-            raise Refused(f"figure {name} cannot be drawn from these runs ({type(error).__name__}: {error})") from error
+            raise Refused(f"figure {name} cannot be drawn from these runs ({short_message(error)})") from error
 
 
 def save_each(

@@ -21,7 +21,7 @@ from sdsbench.core.limits import RECORD
 from sdsbench.core.reading import read_text
 from sdsbench.core.record import Record, Score, equal_scores
 from sdsbench.core.run_folder import read_record
-from sdsbench.core.texts import some_of
+from sdsbench.core.texts import short_message, some_of
 from sdsbench.evaluation import metrics
 from sdsbench.results.grading import evaluation_of, graders
 from sdsbench.runs.configuration.identity import recorded_id
@@ -191,7 +191,7 @@ def _graded(evaluation: Generation, where: str, answers: Sequence[Mapping[str, A
                 verdict = grade(str(answer.get("target", "")), str(answer.get("response", "")))
             except Exception as error:  # a scorer of a plugin, whose errors may be of any type
                 yield (
-                    f"answers to {where} cannot be graded again by {name} ({type(error).__name__}: {error}); a task "
+                    f"answers to {where} cannot be graded again by {name} ({short_message(error)}); a task "
                     "whose scorers read other columns than answer and solution gives Generation.row_of"
                 )
                 break

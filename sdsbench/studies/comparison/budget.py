@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sdsbench.core.clock import clock
+from sdsbench.core.clock import clock, seconds_of
 from sdsbench.core.errors import ConfigError, Problem, Refused
 from sdsbench.core.texts import number_of
 from sdsbench.results.statistics.variances import Variances
@@ -16,7 +15,6 @@ EXTEND = 2
 """Maximum number of rates added at an end of the grid while the best rate is there; the budget includes them."""
 FACTOR = math.sqrt(10)
 """Factor between neighbouring learning rates: two values per decade."""
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,8 @@ The number of rates is odd, so that every grid contains the middle rate, which i
 
 def budget_seconds(text: str) -> float:
     """Parse `4h`, `90m`, `1.5h` or `2d` into seconds. Raises ConfigError for other texts."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not 0 < seconds < math.inf:
+    seconds = seconds_of(text)
+    if seconds is None:
         raise ConfigError([Problem("--budget", text[:40], "a time above 0 such as 30m, 4h or 2d")])
     return seconds
 
