@@ -2,8 +2,10 @@
 
     python -m benchmarks.beside --model smollm2_135m --runs 2
 
-Each round measures one run alone, then all runs at once; every process may use every core. The ratio is the median over
-rounds. `--wait-policy ACTIVE` measures OpenMP's default, in which waiting threads spin instead of sleeping.
+Each round measures one run alone, then all runs at once, with each of `--spins`: the number of times that a waiting
+OpenMP thread spins before it sleeps (sdsbench/core/processor.py). With 0 it sleeps at once; `active` stands for
+OMP_WAIT_POLICY=ACTIVE, with which it hardly ever sleeps.
+Every process may use every core. The ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks import report
 from benchmarks.options import parse_options
-from sdsbench.core.processor import usable_cores
+from sdsbench.core.processor import DEFAULTS, usable_cores
 
 WORK = """
 import sys, time
@@ -41,30 +44,47 @@ print(tokens / (time.time() - started), flush=True)
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parse_options(
         arguments, "beside", __doc__, model="smollm2_135m", runs=(2, "at once"), seconds=(30.0, "of a round"),
-        rounds=3, wait_policy=["PASSIVE", "ACTIVE"],
+        rounds=3, threads=(0, "of each run; 0: as many as there are cores"),
+        spins=(DEFAULTS["GOMP_SPINCOUNT"], "of a waiting thread; several with commas, such as 500,0,active"),
     )  # fmt: skip
-    alone, together = [], []
+    spins = given.spins.split(",")
+    alone: dict[str, list[float]] = {count: [] for count in spins}
+    together: dict[str, list[float]] = {count: [] for count in spins}
     for _ in range(given.rounds):
-        alone += _speeds(1, given)
-        together.append(sum(_speeds(given.runs, given)))
-    ratio = statistics.median(many / one for many, one in zip(together, alone, strict=True))
-    row = {
-        "runs": given.runs, "wait_policy": given.wait_policy,
-        "alone_tokens_per_second": round(statistics.median(alone)),
-        "together_tokens_per_second": round(statistics.median(together)), "together_against_alone": round(ratio, 2),
+        for count in spins:
+            alone[count] += _speeds(1, count, given)
+            together[count].append(sum(_speeds(given.runs, count, given)))
+    rows = [_row(count, alone[count], together[count]) for count in spins]
+    facts = {
+        "model": given.model, "runs": given.runs, "threads": given.threads or usable_cores(), "cores": usable_cores(),
+        "rounds": given.rounds, "load": _load(),
     }  # fmt: skip
-    facts = {"model": given.model, "cores": usable_cores(), "rounds": given.rounds, "load": _load()}
-    name = f"beside-{given.model}-{given.runs}-{given.wait_policy.lower()}.csv"
-    report.write(Path(given.out) / name, [row], facts, torch.device("cpu"))
-    print(report.table([row]))
+    report.write(Path(given.out) / f"beside-{given.model}-{given.runs}.csv", rows, facts, torch.device("cpu"))
+    print(report.table(rows))
     return 0
 
 
-def _speeds(runs: int, given: argparse.Namespace) -> list[float]:
+def _row(spins: str, alone: Sequence[float], together: Sequence[float]) -> dict[str, Any]:
+    """A line of the table: medians over rounds, tokens/s."""
+    return {
+        "spins": spins,
+        "alone_tokens_per_second": round(statistics.median(alone)),
+        "together_tokens_per_second": round(statistics.median(together)),
+        "together_against_alone": round(
+            statistics.median(many / one for many, one in zip(together, alone, strict=True)), 2
+        ),
+    }
+
+
+def _speeds(runs: int, spins: str, given: argparse.Namespace) -> list[float]:
     """tokens/s of each of `runs` processes that train at the same time; they start together once all are ready."""
-    words = [f"model={given.model}", "method=lora", "data.source=embedded", "train.max_steps=100000", "device=cpu"]
+    words = [f"model={given.model}", "method=lora", "data.source=embedded", "train.max_steps=100000"]
+    words += ["device=cpu", f"threads={given.threads}"]
     command = [sys.executable, "-c", WORK, str(given.seconds), "--", *words]
-    environment = {**os.environ, "OMP_WAIT_POLICY": given.wait_policy}
+    environment = os.environ | {"GOMP_SPINCOUNT": spins}
+    if spins == "active":
+        environment.pop("GOMP_SPINCOUNT")
+        environment["OMP_WAIT_POLICY"] = "ACTIVE"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(runs)]  # type: ignore[call-overload]
     for process in processes:

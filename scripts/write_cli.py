@@ -21,7 +21,8 @@ HEAD = f"""\
 
 This page lists every command (verb) of sdsbench, the grammar of overrides and the exit codes. It is written by
 `scripts/write_cli.py`; `sdsbench VERB --help` prints the same. `python -m sdsbench` is the same command as `sdsbench`.
-If the first word is not a verb, the words are arguments of `sdsbench run`.
+If the first word is an override or an option, all words are arguments of `sdsbench run`; other unknown words are
+refused.
 
 | command | what it does |
 |---|---|
@@ -51,7 +52,7 @@ Every verb that takes `KEY=VALUE` reads it with Hydra's own parser. Verbs that c
 * `${{oc.env:NAME}}`, quoted for the shell, is allowed only in keys that place runs.
 
 Runs are named by folder, by id, or by an unambiguous beginning of an id (`export`, `replay`, `show`,
-`trace`, `cancel --run`).
+`trace`, `bundle`, and `--run` of `cancel`, `retry` and `reproduce`).
 
 ## Exit codes
 
@@ -88,13 +89,17 @@ def document() -> str:
     return "\n".join(parts)
 
 
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
 def _verb(name: str) -> str:
     settings = {**app.context_settings, "terminal_width": WIDTH}
     root = click.Context(app, info_name="sdsbench", **settings)
     command = app.get_command(root, name)
     assert command is not None
     text = command.get_help(click.Context(command, root, name))
-    return f"### sdsbench {name}\n\n{headline(name)}.\n\n```text\n{text}\n```\n"
+    return f"### sdsbench {name}\n\n{_sentence(headline(name))}\n\n```text\n{text}\n```\n"
 
 
 if __name__ == "__main__":

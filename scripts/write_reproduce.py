@@ -93,9 +93,10 @@ This page gives the commands that reproduce each published table, with their cos
 prints an estimate for your card, corrected by finished runs.
 
 Once on each machine (models and data sets from the hub are downloaded at pinned commits, or the commit is recorded;
-gated models need `HF_TOKEN`):
+gated models need `HF_TOKEN`). torchao is needed by the full fine-tuning runs of 7B to 9B models only:
 
     make setup
+    .venv/bin/pip install --constraint requirements.lock torchao
 
 Each sweep is planned once, run on one card or as a SLURM array, and its table is rendered from the records alone. A
 repeated command does only the missing work. Tables share runs: the last row of Table 4 and the 0.1 % rows of Table 6
@@ -177,6 +178,7 @@ SLURM array (the longest run takes about {math.ceil(longest)} h, estimated; a ru
 after a requeue):
 
 {command} plan sweep={sweep}{data}
+{command} fetch {sweep}   # where there is a network: weights and data into the caches
 {command} submit {sweep}
 {command} status {sweep}
 {render}

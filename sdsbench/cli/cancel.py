@@ -9,7 +9,9 @@ from sdsbench.cli.shared import options
 
 @click.command("cancel")
 @options.plan
-@click.option("--run", "chosen", multiple=True, metavar="ID", help="Only the task of this run (as `status` names it).")
+@click.option(
+    "--run", "chosen", multiple=True, metavar="ID", help="Only the task of this run (as `status` names it); repeatable."
+)
 def command(plan: str, chosen: tuple[str, ...]) -> None:
     """Cancel a plan's SLURM tasks. Runs in them save their state; `sdsbench submit` sends them again."""
     from sdsbench.cli.shared.run_folders import completed

@@ -15,7 +15,7 @@ from sdsbench.cli.shared import options
 @click.option("--reference", default="", metavar="METHOD", help="Method to compare with; default: the first.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Number of runs at a time.")
 @click.option("--name", default="", help="Name of the plan; default: a hash of the arguments.")
-@click.option("--plan-only", is_flag=True, help="Write the plan, print what fits into the budget, and stop.")
+@click.option("--plan-only", is_flag=True, help="Train one run to measure its time, write the plan, and stop.")
 def command(
     overrides: tuple[str, ...],
     config_dirs: tuple[str, ...],

@@ -14,6 +14,8 @@ from pathlib import Path
 DEFAULTS = {
     # Waiting threads sleep; if they spin, they slow down every other process (docs/speed.md).
     "OMP_WAIT_POLICY": "PASSIVE",
+    # They first spin this many times, for some microseconds: to wake a thread for each short operation takes longer.
+    "GOMP_SPINCOUNT": "500",
     # Number of matrix shapes for which oneDNN caches code (default 1024); each entry holds megabytes of packed weights.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     # Number of matrix products that torch's own cache in front of oneDNN's keeps (default 1024).
@@ -27,9 +29,12 @@ BUSY = 0.25  # share of the cores that other processes must use before a note is
 
 
 def set_defaults() -> None:
-    """Set the defaults; child processes inherit them."""
+    """Set the defaults; child processes inherit them. The spin count goes with our own wait policy only, since it would
+    override a user's."""
+    own_policy = "OMP_WAIT_POLICY" not in os.environ
     for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+        if name != "GOMP_SPINCOUNT" or own_policy:
+            os.environ.setdefault(name, value)
 
 
 def usable_cores(root: Path = Path("/")) -> int:

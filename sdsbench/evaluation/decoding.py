@@ -2,7 +2,8 @@
 
 All rows end at the same column of the key-value cache; a row's tokens occupy its last columns, and the columns to their
 left are masked. A new prompt of w tokens is computed in a separate pass and written to the last w columns of a finished
-row. When all columns are used, those on the left that no unfinished row needs are dropped.
+row. When all columns are used, those on the left that no unfinished row needs are dropped. A beginning that all prompts
+share keeps the first columns (shared_prefix.py); "tokens of a row" then means those after it.
 """
 
 from __future__ import annotations
@@ -17,19 +18,30 @@ from torch import Tensor
 from sdsbench.core.console import print_now
 from sdsbench.core.texts import short_message
 from sdsbench.evaluation.finite import finite
-from sdsbench.evaluation.key_value_cache import ReservedLayer, reserved_cache
+from sdsbench.evaluation.key_value_cache import reserved_cache, reserves_all
+from sdsbench.evaluation.shared_prefix import NO_PREFIX, SharedPrefix
 from sdsbench.evaluation.static_step import StaticStep, Steps, reason_against_static_steps
 
 SLACK = 64  # spare columns beyond the longest row, so that columns are dropped rarely
 
 
 class Decoding:
-    """The rows of a batch. `capacity`: largest number of tokens of a prompt and its answer; `pad`: any token id."""
+    """The rows of a batch. `capacity`: largest number of tokens of a prompt and its answer; `pad`: any token id.
+
+    `prefix`: the beginning of all prompts, also of those that will replace these.
+    """
 
     def __init__(
-        self, model: Any, prompts: Sequence[Sequence[int]], capacity: int, pad: int, steps: Steps = "plain"
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        capacity: int,
+        pad: int,
+        steps: Steps = "plain",
+        prefix: SharedPrefix = NO_PREFIX,
     ) -> None:
         self.model, self.pad, self.device = model, pad, next(model.parameters()).device
+        self.prefix = prefix
         self.capacity = capacity + SLACK
         self.cache = reserved_cache(model.config, self.capacity)
         self.tokens, mask, self.positions = self._read(prompts, self.cache)
@@ -37,7 +49,7 @@ class Decoding:
         self.columns = mask.shape[1]  # in use
         self.mask = torch.nn.functional.pad(mask, (0, self.capacity - self.columns))
         """The columns that belong to each row (b x capacity)."""
-        self.replaceable = all(isinstance(layer, ReservedLayer) for layer in self.cache.layers)
+        self.replaceable = reserves_all(self.cache)
         """Whether finished rows can be replaced: not with sliding-window layers, which keep other columns."""
         self.static: StaticStep | None = None
         if steps != "plain":
@@ -66,12 +78,14 @@ class Decoding:
     def replace(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
         """Put prompts, none longer than an unfinished row, into finished rows and compute their first new tokens."""
         self._set_cache_columns(self.columns)
-        width = max(map(len, prompts))
-        cache, at = reserved_cache(self.model.config, width), torch.tensor(rows, device=self.device)
+        first = self.prefix.length
+        width = max(map(len, prompts)) - first
+        cache, at = reserved_cache(self.model.config, first + width), torch.tensor(rows, device=self.device)
         self.tokens[at], mask, self.positions[at] = self._read(prompts, cache)
-        self.mask[at] = torch.nn.functional.pad(mask, (self.columns - width, self.capacity - self.columns))
+        self.mask[at] = torch.nn.functional.pad(mask[:, first:], (self.columns - width, self.capacity - self.columns))
+        self.mask[at, :first] = 1
         for layer, new in zip(self.cache.layers, cache.layers, strict=True):
-            layer.put_last(at, new)
+            layer.put_last(at, new, width)
 
     def end(self, rows: Sequence[int]) -> None:
         """Mark rows as finished: their positions restart, so that they stay below the model's limit."""
@@ -85,10 +99,8 @@ class Decoding:
 
     def _read(self, prompts: Sequence[Sequence[int]], cache: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Fill an empty cache with prompts; return first new tokens (b), mask (b x columns), last positions (b x 1)."""
-        ids, mask = padded(prompts, self.pad, self.device)
-        positions = positions_of(mask)
-        tokens = finite(last_logits(self.model, ids, mask, positions, cache)).argmax(dim=-1)
-        return tokens, mask, positions[:, -1:].clone()
+        logits, mask, positions = read(self.model, prompts, self.pad, cache, self.prefix)
+        return finite(logits).argmax(dim=-1), mask, positions
 
     def _plain_logits(self) -> Tensor:
         """Logits (b x V) that follow the newest tokens, whose keys and values go to the last column in use."""
@@ -97,14 +109,15 @@ class Decoding:
         return last_logits(self.model, self.tokens[:, None], seen, positions, self.cache)
 
     def _drop_columns(self, open_rows: Sequence[int]) -> None:
-        """Drop the columns on the left that no unfinished row uses."""
+        """Drop the columns on the left, after those of the prefix, that no unfinished row uses."""
         self._set_cache_columns(self.columns)
-        needed = int(self.mask[list(open_rows)].sum(dim=1).max())
-        self.mask[:, :needed] = self.mask[:, self.columns - needed : self.columns].clone()
-        self.mask[:, needed:] = 0
-        self.columns = needed
+        first = self.prefix.length
+        needed = int(self.mask[list(open_rows), first:].sum(dim=1).max())
+        self.mask[:, first : first + needed] = self.mask[:, self.columns - needed : self.columns].clone()
+        self.mask[:, first + needed :] = 0
+        self.columns = first + needed
         for layer in self.cache.layers:
-            layer.keep_last(needed)
+            layer.keep_ends(first, needed)
 
     def _set_cache_columns(self, columns: int) -> None:
         """Set the number of columns in use of the cache, which static steps fill without updating that number."""
@@ -144,11 +157,12 @@ class Decoding:
 
     def _decode_plainly(self, reason: str) -> None:
         self.static = None
-        _log_once(f"answers are decoded kernel by kernel (slower, the same answers): {reason}")
+        log_once(f"answers are decoded kernel by kernel (slower, the same answers): {reason}")
 
 
 @lru_cache
-def _log_once(line: str) -> None:
+def log_once(line: str) -> None:
+    """Print a line unless it was printed before."""
     print_now(line)
 
 
@@ -161,6 +175,21 @@ def logit_difference(found: Tensor, expected: Tensor) -> float:
 def logit_tolerance(dtype: torch.dtype) -> float:
     """Accepted `logit_difference` between logits whose sums were computed in another order."""
     return 1e-3 if dtype in (torch.float32, torch.float64) else 0.3
+
+
+def read(
+    model: Any, prompts: Sequence[Sequence[int]], pad: int, cache: Any, prefix: SharedPrefix
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill an empty cache with prompts, which all begin with the prefix.
+
+    Returns logits of the first new tokens (b x V), mask (b x columns), positions of the prompts' last tokens (b x 1).
+    """
+    first, device = prefix.length, next(model.parameters()).device
+    ids, mask = padded([prompt[first:] for prompt in prompts], pad, device)
+    prefix.put_into(cache, len(prompts))
+    mask = torch.nn.functional.pad(mask, (first, 0), value=1)
+    positions = positions_of(mask)
+    return last_logits(model, ids, mask, positions[:, first:], cache), mask, positions[:, -1:].clone()
 
 
 def last_logits(model: Any, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,19 +20,25 @@ from transformers import GenerationConfig
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.texts import short_message
 from sdsbench.evaluation.decoding import (
+    SLACK,
     Decoding,
     last_logits,
+    log_once,
     logit_difference,
     logit_tolerance,
     padded,
     positions_of,
+    read,
 )
 from sdsbench.evaluation.finite import finite
-from sdsbench.evaluation.key_value_cache import reserved_cache
+from sdsbench.evaluation.key_value_cache import reserved_cache, reserves_all
+from sdsbench.evaluation.shared_prefix import NO_PREFIX, SharedPrefix, common_length, computed_prefix
 from sdsbench.evaluation.static_step import Steps, default_steps
 from sdsbench.tasks.base import BeginToken
 from sdsbench.training.tokens import EncodedText, prompt_ids
 
+LEAST = 8  # tokens of a shared beginning for which a pass of its own pays
+MANY = 8  # prompts likewise
 REFILL = 8  # refill a batch when 1/8 of its rows is free, since every refill makes the other rows wait
 
 
@@ -105,9 +112,33 @@ class Generator:
             self._beams(order, prompts, requests, made)
         else:
             waiting = deque(order)
+            longest = max(map(len, prompts), default=0) + max((r.max_new_tokens for r in requests), default=0)
+            prefix = self._shared_prefix([prompts[i] for i in order], longest + SLACK)
             while waiting:
-                self._greedy(waiting, prompts, requests, made)
+                self._greedy(waiting, prompts, requests, made, longest, prefix)
         return made
+
+    def _shared_prefix(self, prompts: Sequence[Sequence[int]], capacity: int) -> SharedPrefix:
+        """The beginning that all prompts share, if computing it once pays; empty if the model's answers would change.
+
+        A model with a layer that does not attend to all of `capacity` columns has none, since such layers place their
+        columns themselves.
+        """
+        length = common_length(prompts)
+        cache = partial(reserved_cache, self.model.config, capacity)
+        if len(prompts) < MANY or length < LEAST or not reserves_all(cache()):
+            return NO_PREFIX
+        prefix = computed_prefix(self.model, prompts[0][:length])
+        some, pad = [prompts[0], prompts[-1]], self.tokenizer.pad_token_id
+        expected, found = (read(self.model, some, pad, cache(), one)[0] for one in (NO_PREFIX, prefix))
+        different = logit_difference(found, expected)
+        if not different <= logit_tolerance(self.model.dtype):
+            log_once(
+                "the beginning that all prompts share is computed for each of them (slower, the same answers): logits "
+                f"after a shared one are off by {different:.2g} standard deviations of a logit"
+            )
+            return NO_PREFIX
+        return prefix
 
     def _greedy(
         self,
@@ -115,12 +146,16 @@ class Generator:
         prompts: Sequence[Sequence[int]],
         requests: Sequence[Request],
         made: list[list[int]],
+        longest: int,
+        prefix: SharedPrefix,
     ) -> None:
-        """Answer all waiting prompts, longest first; only one batch of them if its rows cannot be replaced."""
+        """Answer all waiting prompts, longest first; only one batch of them if its rows cannot be replaced.
+
+        `longest`: tokens of the longest prompt and answer.
+        """
         rows: list[int | None] = [waiting.popleft() for _ in range(min(self.batch_size, len(waiting)))]
         first = [prompts[i] for i in rows if i is not None]
-        longest = len(first[0]) + max(request.max_new_tokens for request in requests)
-        batch = Decoding(self.model, first, longest, self.tokenizer.pad_token_id, self.steps)
+        batch = Decoding(self.model, first, longest, self.tokenizer.pad_token_id, self.steps, prefix)
         self._append_tokens(batch, rows, range(len(rows)), requests, made)
         least = max(1, self.batch_size // REFILL)
         while True:

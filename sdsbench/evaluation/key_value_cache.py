@@ -46,18 +46,18 @@ class ReservedLayer(DynamicLayer):
             self.buffers = [buffer[indices.to(buffer.device)] for buffer in self.buffers]
             self.use(columns)
 
-    def put_last(self, rows: Tensor, other: ReservedLayer) -> None:
-        """Copy all columns of `other`, which has one row for each of `rows`, to the last columns of these rows."""
+    def put_last(self, rows: Tensor, other: ReservedLayer, columns: int) -> None:
+        """Copy the last `columns` of `other`, which has a row for each of `rows`, to the last columns of these rows."""
         end = self.get_seq_length()
         for buffer, states in zip(self.buffers, (other.keys, other.values), strict=True):
-            buffer[rows, :, end - states.shape[2] : end] = states
+            buffer[rows, :, end - columns : end] = states[:, :, -columns:]
 
-    def keep_last(self, columns: int) -> None:
-        """Drop all but the last `columns` columns in use."""
+    def keep_ends(self, first: int, last: int) -> None:
+        """Drop the columns in use between the `first` and the `last` ones."""
         end = self.get_seq_length()
         for buffer in self.buffers:
-            buffer[:, :, :columns] = buffer[:, :, end - columns : end].clone()
-        self.use(columns)
+            buffer[:, :, first : first + last] = buffer[:, :, end - last : end].clone()
+        self.use(first + last)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)
@@ -108,6 +108,11 @@ def reserved_cache(config: Any, capacity: int) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [ReservedLayer(capacity) if _attends_to_all(layer, capacity) else layer for layer in cache.layers]
     return cache
+
+
+def reserves_all(cache: Cache) -> bool:
+    """Whether every layer is a ReservedLayer: layers with a short window or a state of another kind are not."""
+    return all(isinstance(layer, ReservedLayer) for layer in cache.layers)
 
 
 def _attends_to_all(layer: Any, columns: int) -> bool:

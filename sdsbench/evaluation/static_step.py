@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from sdsbench.evaluation.key_value_cache import ReservedLayer, static_cache
+from sdsbench.evaluation.key_value_cache import reserves_all, static_cache
 
 Steps = Literal["plain", "static", "captured"]
 """How decoding steps run: `plain` as in transformers; `static` as static steps without graphs; `captured` as static
@@ -43,7 +43,7 @@ def default_steps(device: torch.device) -> Steps:
 
 def reason_against_static_steps(model: Any, cache: Cache) -> str | None:
     """The reason why a model cannot use static steps; None if it may."""
-    if not all(isinstance(layer, ReservedLayer) for layer in cache.layers):
+    if not reserves_all(cache):
         return "layers with a short window, or a state of another kind, place their columns themselves"
     attention = model.config._attn_implementation
     return None if attention in _MASKS else f"{attention} attention takes no mask of columns"

@@ -98,6 +98,17 @@ def test_defaults_are_set_before_torch_loads_and_keep_the_users_values(monkeypat
     assert {os.environ[name] for name in DEFAULTS} == {"set by the user"}
 
 
+def test_the_users_wait_policy_is_not_overridden_by_a_spin_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GNU's OpenMP prefers GOMP_SPINCOUNT to OMP_WAIT_POLICY where both are set."""
+    for given, expected in ({}, {"PASSIVE", "500"}), ({"OMP_WAIT_POLICY": "ACTIVE"}, {"ACTIVE"}):
+        for name in DEFAULTS:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        set_defaults()
+        assert {os.environ[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ} == expected
+
+
 def test_note_is_shown_where_other_processes_use_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Load(busy=100.0, own=3.0, clock=50.0)
     monkeypatch.setattr(Load, "now", lambda: Load(busy=500.0, own=13.0, clock=60.0))

@@ -163,7 +163,7 @@ def test_model_with_sliding_windows_finishes_a_batch_before_the_next(micro, monk
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that decoding prints, which it does once per process."""
     printed: list[str] = []
-    decoding._log_once.cache_clear()
+    decoding.log_once.cache_clear()
     monkeypatch.setattr(decoding, "print_now", printed.append)
     return printed
 

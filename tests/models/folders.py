@@ -44,16 +44,41 @@ PADDED_DECODERS: dict[str, dict[str, Any]] = {
     "granite": {**_LLAMA, "logits_scaling": 4.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.5},
     "cohere": {**_LLAMA, "logit_scale": 0.25},
     "phi": _LLAMA,
-    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 512, "vocab_size": VOCABULARY,
-             "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+    "gptj": {
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "rotary_dim": 8,
+        "n_positions": 512,
+        "vocab_size": VOCABULARY,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
     "falcon": {**_GPT, "alibi": True, "new_decoder_architecture": False, "ffn_hidden_size": 48},
-    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": VOCABULARY, "bos_token_id": 1,
-              "eos_token_id": 2, "pad_token_id": 0},
-    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "vocab_size": VOCABULARY,
-              "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+    "bloom": {
+        "hidden_size": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "vocab_size": VOCABULARY,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
+    "mamba": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "state_size": 8,
+        "vocab_size": VOCABULARY,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
     "gpt_oss": {**_LLAMA, **_EXPERTS, "head_dim": 8, "sliding_window": 16},
-}  # fmt: skip
+}
 """Decoders whose packed loss differs, so that rows are padded: they scale or shift logits, or attend otherwise."""
+STATE_SPACES = {"mamba"}
+"""The kinds that keep a state in the place of keys and values: they cannot answer in batches."""
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "bert": {**_GPT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     "roberta": {**_GPT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},

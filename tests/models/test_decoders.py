@@ -22,7 +22,7 @@ from sdsbench.models.positions import learned_positions
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.tokens import EncodedText
 from tests.methods.tiny import METHODS
-from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, model_folder, random_model
+from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, STATE_SPACES, model_folder, random_model
 
 CPU = torch.device("cpu")
 GENERATOR = torch.Generator().manual_seed(0)
@@ -30,7 +30,6 @@ EXAMPLES = [
     EncodedText(tuple(torch.randint(3, 1000, (length,), generator=GENERATOR).tolist()), first)
     for length, first in ((40, 5), (9, 3), (23, 10))
 ]
-STATE_SPACES = {"mamba"}
 
 
 def own_loss(model: torch.nn.Module, example: EncodedText) -> float:
