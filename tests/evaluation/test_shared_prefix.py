@@ -96,16 +96,26 @@ def test_few_prompts_and_prompts_of_other_beginnings_share_nothing(micro, monkey
     )
 
 
-def test_a_beginning_that_changes_logits_is_not_shared(micro, lines, monkeypatch: pytest.MonkeyPatch) -> None:
+def wrong(model, tokens) -> SharedPrefix:
+    prefix = computed_prefix(model, tokens)
+    return SharedPrefix(prefix.length, [(keys * 1.1, values) for keys, values in prefix.states])
+
+
+def impossible(model, tokens) -> SharedPrefix:
+    raise TypeError("no such cache")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(wrong, "logits after a shared one are off by "), (impossible, "TypeErr")]
+)
+def test_a_beginning_that_changes_logits_is_not_shared(
+    micro, kind, reason: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As with a layer that mixes tokens, whose output depends on what is computed together."""
-
-    def wrong(model, tokens) -> SharedPrefix:
-        prefix = computed_prefix(model, tokens)
-        return SharedPrefix(prefix.length, [(keys * 1.1, values) for keys, values in prefix.states])
-
     expected = Generator(micro.model, micro.tokenizer, 4, steps="plain").answers(REQUESTS)
-    monkeypatch.setattr(generation, "computed_prefix", wrong)
+    monkeypatch.setattr(generation, "computed_prefix", kind)
     for _ in range(2):
         assert Generator(micro.model, micro.tokenizer, 4, steps="plain").answers(REQUESTS) == expected
     (line,) = lines
     assert line.startswith("the beginning that all prompts share is computed for each of them (slower, the same")
+    assert reason in line
