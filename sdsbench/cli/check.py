@@ -22,7 +22,7 @@ def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...]) -> None:
     from sdsbench.core.errors import TrainingFailed
     from sdsbench.runs.configuration.compose import compose_run
 
-    given = {word.partition("=")[0] for word in overrides}
+    given = {word.removeprefix("++").partition("=")[0] for word in overrides}
     of_task = "task" in given
     of_method = "method" in given or not of_task
     small = [word for word in ("model=micro", "data.source=embedded") if word.partition("=")[0] not in given]

@@ -12,7 +12,13 @@ from sdsbench.cli.shared import options
 @click.command("profile")
 @options.overrides
 @options.config_dirs
-@click.option("--steps", default=3, show_default=True, help="Number of profiled steps; their median is shown.")
+@click.option(
+    "--steps",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of profiled steps; their median is shown.",
+)
 def command(overrides: tuple[str, ...], config_dirs: tuple[str, ...], steps: int) -> None:
     """Train a few steps of a run without recording it, and print the time and memory of each part of a step."""
     from sdsbench.runs.configuration.compose import compose_run

@@ -61,4 +61,6 @@ def command(
         print(own)
     print(rendering.write(folder, bundle.name, results))
     print_markdown(rendering.markdown(bundle.name, results))
-    return max(result.exit_code for result in results)
+    # The code of an error (2 to 4) counts more than that of an answer (10 to 12), although it is smaller.
+    failed = [result.exit_code for result in results if result.ours is None]
+    return max(failed or [result.exit_code for result in results])

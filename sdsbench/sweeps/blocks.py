@@ -109,7 +109,10 @@ def define(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
     problems: list[Problem] = []
     axes, named = _axes_of(words, problems, config_dirs), None
     if "sweep" in axes:
-        named = axes.pop("sweep")[0]
+        named, *others = axes.pop("sweep")
+        if others:
+            advice = "Each sweep makes a plan of its own."
+            problems.append(Problem("sweep", ",".join([named, *others]), "one name", advice))
     sweep = _read(named, config_dirs, problems) if named else Sweep("", "", [{}])
     placing = {key: values for key, values in axes.items() if _places(key)}
     for key, values in placing.items():

@@ -6,6 +6,7 @@ find exactly what it has downloaded.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -36,7 +37,8 @@ class Need:
     text: str
     source: str
     bring: Callable[[], object]  # downloads it, so that runs need no network; raises Unavailable
-    hub_bytes: Callable[[], int]  # size of its files according to the hub
+    hub_bytes: Callable[[], int]  # size of its repository's files according to the hub
+    repository: tuple[object, ...]  # equal for needs whose files lie in one repository of the hub, at one revision
 
 
 def needs_of(plan: Plan, placing: Mapping[str, Any]) -> Iterator[Need]:
@@ -54,14 +56,16 @@ def needs_of(plan: Plan, placing: Mapping[str, Any]) -> Iterator[Need]:
             known.add(model)
             where = f"{model.source} {model.location}" + (f" at {model.revision}" if model.revision else "")
             text = f"model {model.name} ({where})"
-            yield Need(text, model.source, partial(weights_of, model), partial(_model_bytes, model))
+            repository = "model", model.location, model.revision
+            yield Need(text, model.source, partial(weights_of, model), partial(_model_bytes, model), repository)
         for data_set, split in needs(config) if config.data.source != "embedded" else ():  # generated in the run
             which = data_set.name, split, config.data.source, config.data.root
             if which not in known:
                 known.add(which)
                 text = f"data {data_set.name} {split} ({config.data.source})"
                 rows = partial(sources.load, data_set.name, split, config.data)
-                yield Need(text, config.data.source, rows, partial(_data_bytes, data_set))
+                repository = "data", data_set.hub_id, data_set.revision
+                yield Need(text, config.data.source, rows, partial(_data_bytes, data_set), repository)
 
 
 def fetch(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None]) -> None:
@@ -79,14 +83,21 @@ def fetch(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None]) ->
 
 
 def announce(plan: Plan, placing: Mapping[str, Any], log: Callable[[str], None]) -> None:
-    """Log the size of the downloads and the free disk space. Raises Unavailable if the hub does not answer."""
+    """Log the size of the downloads and the free disk space. Raises Unavailable if the hub does not answer.
+
+    The hub gives the size of a whole repository, so the splits and tasks that it holds are logged together.
+    """
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return
-    wanted = {need.text: need.hub_bytes() for need in needs_of(plan, placing) if need.source == HUB}
-    if not wanted:
+    together: dict[tuple[object, ...], list[Need]] = {}
+    for need in needs_of(plan, placing):
+        if need.source == HUB:
+            together.setdefault(need.repository, []).append(need)
+    if not together:
         return
+    wanted = {", ".join(need.text for need in needs): needs[0].hub_bytes() for needs in together.values()}
     cache = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
     for text, size in wanted.items():
@@ -101,7 +112,9 @@ def require_downloaded(plan: Plan, placing: Mapping[str, Any]) -> None:
         fetch(plan, placing, lambda _: None)
         return
     # The hub's libraries read the offline setting at import, so this check needs a process of its own.
-    words = [f"{key}={value}" for key, value in placing.items() if key == "data.root" and value]
+    # Values are quoted, since Hydra's parser takes no spaces, commas or brackets in a plain text.
+    given = {key: value for key, value in placing.items() if key.startswith("data.")}
+    words = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]
     command = [sys.executable, "-m", "sdsbench", "fetch", str(plan.folder), *words]
     done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     if done.returncode:

@@ -8,7 +8,7 @@ from typing import Any
 from sdsbench.core.console import narrowest, print_table, print_wrapped, terminal_width
 from sdsbench.core.texts import counted, number_of
 from sdsbench.sweeps.cost_lines import print_costs
-from sdsbench.sweeps.plan import Plan
+from sdsbench.sweeps.plan import Plan, TunedCell
 from sdsbench.sweeps.states import STALE, SlotState, States, needed_at_most, states_of
 
 FEW = 40  # largest number of slots listed without --all
@@ -58,11 +58,10 @@ def _print_differences(plan: Plan, slots: Sequence[SlotState], notes: Mapping[st
     rows: list[tuple[str, list[str], list[str]]] = []
     for slot in slots:
         cell = plan.manifest.cells.get(slot.slot.cell or "")
-        point = slot.run.point if slot.run else {**cell.point, "seed": str(slot.slot.seed)} if cell else {}
-        failure = slot.record.failure.message.partition("\n")[0][:100] if slot.record and slot.record.failure else ""
+        point = slot.run.point if slot.run else _waiting_point(plan, cell, str(slot.slot.seed)) if cell else {}
         words = [notes.get(slot.slot.key, "")] if noted else []
         values = [point.get(key, "(tuned)" if cell and key == cell.key else "") for key in plan.varying]
-        rows.append((slot.identity or slot.slot.key, values, [slot.state, *words, failure]))
+        rows.append((slot.identity or slot.slot.key, values, [slot.state, *words, _failure(slot)]))
     last = ["state", *(["SLURM"] if noted else []), "message"]
     heads, table = ["run", *plan.varying, *last], [[run, *values, *rest] for run, values, rest in rows]
     if (width := terminal_width()) is not None and narrowest(heads, table) > width:
@@ -70,6 +69,20 @@ def _print_differences(plan: Plan, slots: Sequence[SlotState], notes: Mapping[st
         pairs = [[f"{key}={value}" for key, value in zip(plan.varying, values, strict=True)] for _, values, _ in rows]
         table = [[run, " ".join(words), *rest] for (run, _, rest), words in zip(rows, pairs, strict=True)]
     print_table(heads, table, keys=2)
+
+
+def _waiting_point(plan: Plan, cell: TunedCell, seed: str) -> dict[str, str]:
+    """The overrides of a final run without those of the tuned key: equal for all values that tuning may choose."""
+    point = plan.manifest.runs[cell.final[seed][0]].point
+    return {key: value for key, value in point.items() if key != cell.key}
+
+
+def _failure(slot: SlotState) -> str:
+    """The first line of what ended the run; empty if its last attempt runs, or died without a message."""
+    record = slot.record
+    if record is None or record.failure is None or record.status == "running":
+        return ""  # a record keeps the message of an earlier attempt until the next one ends
+    return record.failure.message.partition("\n")[0][:100]
 
 
 def _tuning_text(plan: Plan) -> str:

@@ -211,6 +211,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [
         (["method=lora"], ["method lora"]),
         (["task=gsm8k"], ["task gsm8k"]),
+        (["++task=gsm8k"], ["task gsm8k"]),
         (["task=math", "method=dora"], ["method dora", "task math"]),
         ([], ["method sds_lora"]),
     ],

@@ -17,6 +17,7 @@ from sdsbench.cli.shared import options
 from sdsbench.cli.shared.verbs import SECTIONS, Verbs, app, headline, verbs
 from sdsbench.core import console
 from sdsbench.core.errors import ConfigError, Interrupted, Problem, SdsbenchError, TrainingFailed, Unavailable
+from sdsbench.core.record import STAGES
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.sweeps.placing import KEYS
 from tests.conftest import ROOT
@@ -130,6 +131,12 @@ def test_docs_cli_page_is_up_to_date_and_placing_keys_exist() -> None:
     assert set(options.PLACING.split(", ")) <= set(KEYS)
 
 
+def test_option_stage_accepts_the_stages_of_records() -> None:
+    """Help must be fast, so the option does not import them."""
+    (option,) = options.stage(lambda: None).__click_params__  # type: ignore[attr-defined]
+    assert tuple(option.type.choices) == STAGES
+
+
 def test_overrides_are_declared_alike_in_every_verb() -> None:
     context = click.Context(app)
     taking = []
@@ -227,6 +234,8 @@ REFUSED = [  # arguments, and a part of the message
     (["plan", "--wxyz=1"], "KEY=VALUE, without dashes"),
     (["sweep"], "Missing argument 'PLAN'"),
     (["sweep", "x", "--workers", "two"], "--workers"),
+    (["sweep", "x", "--deaths", "0"], "0 is not in the range x>=1"),
+    (["profile", "--steps", "0"], "0 is not in the range x>=1"),
     (["table", "grid", "--format", "markdwon"], "'markdown'"),
     (["retry", "x", "--faild"], "Did you mean '--failed'?"),
     (["ls", "clams"], "Did you mean 'claim'?"),

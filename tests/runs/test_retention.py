@@ -233,6 +233,18 @@ def test_text_with_training_rows_is_refused(data_folder: Path, tmp_path: Path) -
         run_on_pairs(data_folder, tmp_path / "runs", "lora", f"eval.text={tmp_path / 'text.jsonl'}")
 
 
-def test_classifier_with_second_evaluation_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"eval\.also"):
-        compose_run(["model=vit_micro", "task=vtab/dtd", "method=lora", "eval.also=[rte]"])
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["eval.also=[rte]"], ["eval.also=['rte']: accepted: [] with"]),
+        (["eval.text=a.txt"], ["eval.text='a.txt': accepted: null with"]),
+        (["eval.also=[rte]", "eval.text=a.txt"], ["eval.also=['rte']", "eval.text='a.txt'"]),
+    ],
+    ids=" ".join,
+)
+def test_classifier_with_second_scores_is_refused(words: list[str], refused: list[str]) -> None:
+    """The message names the keys that are set."""
+    with pytest.raises(ConfigError) as caught:
+        compose_run(["model=vit_micro", "task=vtab/dtd", "method=lora", *words])
+    problems = [str(problem) for problem in caught.value.problems]
+    assert len(problems) == len(refused) and all(map(str.startswith, problems, refused)), problems

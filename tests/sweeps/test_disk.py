@@ -80,3 +80,31 @@ def test_clean_deletes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytes
     assert main(["clean", str(plan.folder), "--delete"]) == 0
     assert main(["clean", "--runs", str(tmp_path / "runs"), "--delete"]) == 0
     assert kept.read_text() == "precious"
+
+
+def test_runs_of_a_plan_elsewhere_and_a_runs_own_folder_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    one, other = plan.manifest.runs
+    (tmp_path / "elsewhere" / ("f" * 16)).mkdir(parents=True)
+    (tmp_path / "elsewhere" / ("f" * 16) / "lock").touch()
+    for name in (one, other):
+        put_record(plan, tmp_path / "elsewhere", name)
+        (tmp_path / "elsewhere" / name / "lock").touch()
+        (tmp_path / "elsewhere" / name / "checkpoint-4").mkdir()
+    monkeypatch.setattr(plans, "PLANS", tmp_path / "no plans")
+
+    def runs(*words: str) -> int:
+        capsys.readouterr()
+        assert main(["disk", *words]) == 0
+        return int(capsys.readouterr().out.splitlines()[-1].removeprefix("(no plan)").split()[-5])
+
+    folder, run = str(tmp_path / "elsewhere"), str(tmp_path / "elsewhere" / one)
+    assert runs(str(plan.folder)) == 0, "output_root of the plan is empty"
+    assert [runs(str(plan.folder), "--runs", given) for given in (folder, run)] == [2, 1]
+    assert [runs("--runs", given) for given in (folder, run)] == [3, 1]
+    monkeypatch.chdir(run)
+    assert runs(str(plan.folder), "--runs", ".") == 1
+    assert main(["clean", str(plan.folder), "--runs", folder, "--delete"]) == 0
+    assert not list(tmp_path.glob("elsewhere/*/checkpoint-4"))

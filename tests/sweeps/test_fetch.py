@@ -16,8 +16,13 @@ from pathlib import Path
 import pytest
 
 from sdsbench.__main__ import main
+from sdsbench.data.catalogue import DataSet
 from sdsbench.models.location import folder_of
 from sdsbench.runs.configuration.compose import compose_run
+from sdsbench.sweeps import fetch, placing
+from sdsbench.sweeps import plan as plans
+from sdsbench.sweeps.blocks import define
+from sdsbench.sweeps.freeze import freeze
 from tests.conftest import ROOT
 from tests.sweeps.tools import tiny_plan
 
@@ -98,3 +103,47 @@ def test_submit_needs_the_files_that_fetch_downloads(
     assert fetched.returncode == 0, fetched.stderr
     assert " GB in all" in fetched.stdout and fetched.stdout.count("at hand: model micro") == 1
     assert main(["submit", str(plan.folder), "slurm=cpu"]) == 0
+
+
+def test_check_without_a_network_gets_every_data_key_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check is a process of its own, whose command line Hydra parses."""
+    rows = "".join(json.dumps({"prompt": f"{i} + 1 =", "response": str(i + 1)}) + "\n" for i in range(8))
+    moved = tmp_path / "Größe (1), a=b"
+    moved.mkdir()
+    for file in (tmp_path / "train.jsonl", moved / "train.jsonl", moved / "test.jsonl"):
+        file.write_text(rows)
+    location = ["model.source=hub", f"model.location={REPOSITORY}", f"model.revision={COMMIT}"]
+    own = ["task=pairs", "data.source=local", f"data.train={tmp_path / 'train.jsonl'}"]
+    plan = tiny_plan(tmp_path, "seed=0", *location, *own)
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(fetch.subprocess, "run", run)
+    given = {f"data.{split}": str(moved / f"{split}.jsonl") for split in ("train", "test")}
+    fetch.require_downloaded(plan, {"threads": 2, "data.root": str(moved), **given})
+    (command,) = commands
+    assert command[3:5] == ["fetch", str(plan.folder)]
+    assert placing.parse(command[5:]) == {"data.root": str(moved), **given}
+
+
+def test_size_of_a_repository_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks and their splits lie in one repository of the hub, whose size is that of all its files."""
+    words = ["model=minilm", "task=glue/rte,glue/mrpc", "data.source=hub", "method=lora", "seed=0"]
+    plan = plans.write(tmp_path / "plan", *freeze(define(words), log=lambda _: None))[0]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    asked: list[str] = []
+
+    def size(data_set: DataSet) -> int:
+        asked.append(data_set.name)
+        return 3 * 10**9
+
+    monkeypatch.setattr(fetch, "_data_bytes", size)
+    lines: list[str] = []
+    fetch.announce(plan, {}, lines.append)
+    assert len(asked) == 1
+    needs = (f"data glue/{task} {split} (hub)" for task in ("rte", "mrpc") for split in ("train", "validation"))
+    assert lines[0] == f"{', '.join(needs)}: 3 GB on the hub"
+    assert lines[1].startswith("3 GB in all, ") and len(lines) == 2

@@ -144,6 +144,12 @@ def test_one_message_holds_the_problems_of_all_runs() -> None:
     assert {problem.key for problem in caught.value.problems} == {"method.rank", "train.lr"}
 
 
+def test_second_name_of_a_sweep_is_refused() -> None:
+    with pytest.raises(ConfigError, match="sweep='study/decoder,quick': accepted: one name") as caught:
+        define(["sweep=study/decoder,quick"])
+    assert len(caught.value.problems) == 1
+
+
 def test_changed_file_of_a_plan_is_detected(tmp_path: Path) -> None:
     plan = tiny_plan(tmp_path, "seed=0")
     (name,) = plan.manifest.runs

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from sdsbench.__main__ import main
+from sdsbench.core.record import Failure
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.sweeps import watch as watch_module
 from sdsbench.sweeps.overview import print_overview
@@ -154,6 +155,36 @@ def test_overview_says_that_preempted_includes_ctrl_c(tmp_path: Path, capsys: py
     put_record(plan, tmp_path / "runs", next(iter(plan.manifest.runs)), "preempted")
     print_overview(plan, place, everything=True)
     assert "preempted: stopped by a signal (Ctrl-C" in capsys.readouterr().out
+
+
+def test_overview_shows_no_message_of_an_earlier_attempt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record keeps what ended an attempt until the next one ends."""
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    first = next(iter(plan.manifest.runs))
+    failure = Failure(type="TrainingFailed", message="the loss is not finite")
+    for status, shown in (("failed", True), ("running", False)):
+        record = put_record(plan, tmp_path / "runs", first, status)
+        write_record(tmp_path / "runs" / first, record.model_copy(update={"failure": failure}))
+        capsys.readouterr()
+        print_overview(plan, {"output_root": str(tmp_path / "runs")}, everything=True)
+        assert ("the loss is not finite" in capsys.readouterr().out) is shown, status
+
+
+def test_overview_tells_waiting_runs_apart_by_the_axis_of_their_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "t.yaml").write_text(
+        "name: t\nblocks: [{axes: {method: [lora], seeds.init: [71, 72]}}]\n"
+        "tune: {key: train.lr, grid: [1e-3, 2e-3], seeds: [9], evaluation_seeds_axis: seeds.init}\n"
+    )
+    plan = tiny_plan(tmp_path, "sweep=t", config_dirs=(str(tmp_path),))
+    capsys.readouterr()
+    print_overview(plan, {"output_root": str(tmp_path / "runs")}, everything=True)
+    waiting = [
+        line.split() for line in capsys.readouterr().out.splitlines() if " waiting" in line and "(tuned)" in line
+    ]
+    assert len(waiting) == 2 and "71" in waiting[0] and "72" in waiting[1]
 
 
 def test_plan_does_not_call_configurations_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,11 @@ gpus = click.option(
 )
 workers = click.option("--workers", type=int, help="Worker processes; default: one per GPU, or 1 on the CPU.")
 deaths = click.option(
-    "--deaths", default=5, show_default=True, help="Give up a run whose process died this many times at one step."
+    "--deaths",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Give up a run whose process died this many times at one step.",
 )
 runs = click.option(
     "--runs",
@@ -62,7 +66,7 @@ scorers = click.option(
 )
 stage = click.option(
     "--stage",
-    type=click.Choice(["trained", "best_epoch", "validation", "untrained"]),
+    type=click.Choice(["trained", "best_epoch", "validation", "untrained"]),  # core/record.py: STAGES
     default="trained",
     show_default=True,
     help="Stage whose scores the grid shows.",

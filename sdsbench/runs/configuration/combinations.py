@@ -45,8 +45,11 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
     if len(set(config.eval.also) - own) < len(config.eval.also):
         advice = f"The task scores {', '.join(sorted(own - {'text'}))} itself."
         yield Problem("eval.also", config.eval.also, "other tasks than the run's own, each once", advice)
-    if config.eval.retention and config.model.family != "decoder":
-        yield Problem("eval.also", config.eval.also, "[] with a classifier (and eval.text=null)", "Decoders alone.")
+    if config.model.family != "decoder":
+        for key, value, none in (("eval.also", config.eval.also, "[]"), ("eval.text", config.eval.text, "null")):
+            if value:
+                accepted = f"{none} with model={config.model.name}"
+                yield Problem(key, value, accepted, "Decoders alone have such second scores.")
     if config.train.optimizer == "adamw8bit":
         yield from _weights_that_change_in_backward(config)
     shapes = layer_shapes(config.model)

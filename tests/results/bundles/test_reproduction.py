@@ -16,6 +16,7 @@ from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.frames import Found, read_all
+from sdsbench.results.reproduction import retrain as retraining
 from sdsbench.results.reproduction.differences import ReproducedRun, compared
 from sdsbench.results.reproduction.retrain import LocalSettings, chosen, configuration
 from sdsbench.runs.configuration.identity import recorded_id
@@ -159,6 +160,18 @@ def test_run_that_cannot_be_trained_stops_no_other(
     assert main(["reproduce", str(other), *ids, "-o", str(tmp_path / "out")]) == 2
     text = capsys.readouterr().out
     assert "2 runs: 1 not reproduced, 1 bitwise the same" in text and "model.location" in text
+
+
+def test_error_of_a_run_decides_the_exit_code_beside_other_answers(
+    bundle: Path, pair: tuple[Found, Found, list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours, siblings = pair
+    _shift_losses(ours, 2e-4)
+    same = compared(theirs, ours, siblings, None)
+    lost = ReproducedRun("f" * 16, "not reproduced", theirs, reason="its model is missing", exit_code=3)
+    for results, code in (([same], 10), ([same, lost], 3)):
+        monkeypatch.setattr(retraining, "retrain", lambda *_, found=results: found)
+        assert main(["reproduce", str(bundle), "-o", str(tmp_path)]) == code
 
 
 def test_plugins_of_a_bundle_are_imported_only_on_request(tmp_path: Path) -> None:
