@@ -12,10 +12,10 @@ from sdsbench.cli.shared import options
 @options.runs
 @click.option("--delete", is_flag=True, help="Delete the listed files; without it nothing is changed.")
 def command(chosen: tuple[str, ...], runs: tuple[str, ...], delete: bool) -> None:
-    """List files that can be deleted: checkpoints of finished runs and records that were set aside. Without arguments,
-    of the same runs as `sdsbench disk`.
+    """List files that can be deleted: checkpoints of finished runs, and what was set aside (damaged files; records,
+    trained tensors and probes of runs that were run again). Without arguments, of the same runs as `sdsbench disk`.
 
-    Records, answers, step logs and trained tensors are kept, and so are all files of a run in progress.
+    Records, answers, step logs, probes and trained tensors are kept, and so are all files of a run in progress.
     """
     from rich.filesize import decimal
 

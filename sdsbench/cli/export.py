@@ -59,6 +59,7 @@ def command(
 
 def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[tuple[Path, Path]]:
     """(run folder, target folder) for each run to export."""
+    from sdsbench.cli.shared.damage import report_damaged
     from sdsbench.cli.shared.run_folders import run_folder
     from sdsbench.core.console import print_wrapped
     from sdsbench.core.errors import ConfigError, Problem
@@ -69,7 +70,8 @@ def _sources(run: str, folder: Path, best: bool, runs: tuple[str, ...]) -> list[
         if best:
             raise ConfigError([Problem("--best", run, "a plan: its folder or name", "A run is the only one of it.")])
         return [(run_folder(run, runs, or_plan=True), folder)]
-    found = finished_runs(plans.named(run), None if runs == (options.RUNS,) else [Path(r) for r in runs])
+    found, damaged = finished_runs(plans.named(run), None if runs == (options.RUNS,) else [Path(r) for r in runs])
+    report_damaged(damaged)
     if best:
         chosen, said = best_of(found)
         print_wrapped(said)

@@ -45,6 +45,7 @@ def command(
     """Print a table from records alone. NAME is lora_sb/table1 ..., sds_lora/math ... (`sdsbench ls table`), grid:
     whatever the records hold, compare: every method of the grid against --reference, paragraph: what a paper says
     about the setup, or bibtex: the references of methods, data and models."""
+    from sdsbench.cli.shared.damage import report_damaged
     from sdsbench.core.files import write_atomic
     from sdsbench.results import paper_text
     from sdsbench.results.tables import by_name, reference_comparison
@@ -54,9 +55,11 @@ def command(
     from sdsbench.results.terminal import print_markdown
 
     if name in paper_text.NAMES:
-        texts = paper_text.texts(name, load(runs, where, of_plan)[0])
-    elif name not in MADE_OF_RUNS and isinstance(found := definition_of(name), FactsTable):
-        texts = by_name.facts_texts(found)
+        found, damaged = load(runs, where, of_plan)
+        report_damaged(damaged)
+        texts = paper_text.texts(name, found)
+    elif name not in MADE_OF_RUNS and isinstance(facts := definition_of(name), FactsTable):
+        texts = by_name.facts_texts(facts)
     else:
         filled = build_table(name, runs, where, of_plan, scorers, stage)
         against = (reference, reference_rank) if name == reference_comparison.NAME else None

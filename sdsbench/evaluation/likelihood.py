@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdsbench.core.errors import Unavailable
 from sdsbench.evaluation.finite import finite
 from sdsbench.models.positions import learned_positions
 from sdsbench.tasks.base import BeginToken
@@ -39,7 +40,7 @@ def continuation_log_likelihoods(
     pair, number of removed tokens)` is called.
     """
     device = next(model.parameters()).device
-    prompts = prompt_ids([prompt for prompt, _ in pairs], tokenizer, begin_token)
+    prompts = [ids or _prefix(tokenizer) for ids in prompt_ids([prompt for prompt, _ in pairs], tokenizer, begin_token)]
     encoded = list(zip(prompts, plain_ids([text for _, text in pairs], tokenizer), strict=True))
     held = learned_positions(model)
     for number, (prompt, continuation) in enumerate(encoded):
@@ -59,6 +60,17 @@ def continuation_log_likelihoods(
             results[i] = result
         progress(sum(len(members) for _, members in batch))
     return results
+
+
+def _prefix(tokenizer: Any) -> list[int]:
+    """What a continuation of an empty prompt follows, since some token must predict its first: lm-eval's choice."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return [token]
+    raise Unavailable(
+        "the likelihood of a continuation of an empty prompt: accepted: a model whose tokenizer has a token for the "
+        "beginning or the end of a text; this one has neither"
+    )
 
 
 def _padded(

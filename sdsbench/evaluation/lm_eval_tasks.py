@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdsbench.core.errors import Unavailable
-from sdsbench.core.record import Score
+from sdsbench.core.record import Score, Unit
 from sdsbench.core.texts import some_of
 from sdsbench.data import local_files
 from sdsbench.data.draw import Order, draw
@@ -24,6 +24,9 @@ from sdsbench.training.tokens import EncodedText, prompt_ids
 
 FIRST = ("acc_norm", "acc", "exact_match", "f1")
 """The headline metric is the first of these that the task has, else the task's own first metric."""
+SHARES = {"acc", "accuracy", "em", "f1", "match", "mcc", "pct", "precision", "rate", "recall"}
+"""A metric whose name has one of these words (`exact_match`, `prompt_level_strict_acc`) is shown in points of 100, as
+the accuracies and Matthews correlations of this project's own tasks are."""
 SPLITS = ("train", "validation", "test", "dev")
 LISTED = 12  # largest number of tasks that an error message lists
 Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -194,8 +197,16 @@ def _scores(
             evaluation=name, version=int(float(found["versions"].get(name) or 0)), scorer=scorer, stage=stage,  # type: ignore[arg-type]
             value=results[key], stderr=_error(results[key], scorer, samples), headline=key == first,
             better="higher" if higher.get(metric, True) else "lower",
-            unit="share" if 0 <= results[key] <= 1 else "number", retention=True, **counts,
+            unit=_unit(metric, results[key]), retention=True, **counts,
         )  # fmt: skip
+
+
+def _unit(metric: str, value: float) -> Unit:
+    """The unit by the metric's name, so that it is one unit before and after training.
+
+    A value that is no share shows that the task computes the metric in points of 100 itself, as SQuAD does.
+    """
+    return "share" if SHARES.intersection(metric.split("_")) and abs(value) <= 1 else "number"
 
 
 def _scorer(key: str, several: bool) -> str:

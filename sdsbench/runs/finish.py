@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from sdsbench.core import step_log
-from sdsbench.core.progress import peak_memory
-from sdsbench.core.record import Losses, Memory, Record, Tokens
+from sdsbench.core.record import Losses, Record, Tokens
 from sdsbench.methods.export import save_adapter
 from sdsbench.runs.evaluate import (
     best_epoch,
@@ -20,7 +19,7 @@ from sdsbench.runs.evaluate import (
     validation_loss,
 )
 from sdsbench.runs.prepare import Prepared
-from sdsbench.runs.train import Trained
+from sdsbench.runs.train import Trained, note_memory
 from sdsbench.training import checkpoint
 from sdsbench.training.best_step import put_back
 
@@ -91,6 +90,8 @@ def _complete(prepared: Prepared, stage: str, validation_loss: float | None) -> 
     record.tokens = Tokens(
         trained=counters.tokens, targets=counters.targets, padding_share=1 - counters.tokens / counters.positions
     )
-    if prepared.state.group_size == 1:  # a group's peak memory cannot be charged to one run
-        size, kind = peak_memory()
-        record.memory = Memory(peak_bytes=max(size, prepared.loading_peak), kind=kind)  # type: ignore[arg-type]
+    # The process that made the last steps may have died before it recorded their cost; the checkpoint has it.
+    record.seconds.train = counters.seconds
+    record.placing["group_size"] = prepared.state.group_size
+    record.placing.setdefault("micro_tokens", prepared.state.micro_limit or prepared.training.micro_tokens)
+    note_memory(prepared)

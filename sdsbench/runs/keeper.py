@@ -88,6 +88,8 @@ class RecordKeeper:
         """Record parameter counts, provenance and the step from which this attempt starts."""
         self.record.parameters, self.record.provenance = parameters, provenance
         self.record.attempts[-1].from_step = step
+        if step == 0:
+            self.record.memory = None  # of an earlier attempt, none of whose steps count
         self.write()
 
     def end(self) -> None:

@@ -7,6 +7,7 @@ unchanged too. Every change is reported, and old results are renamed, never dele
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import uuid4
 
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.record import Record, Tuning
@@ -27,6 +28,7 @@ def earlier_results(run: ActiveRun) -> tuple[Record | None, Checkpoint | None]:
     With force=true, existing results are set aside. Raises Refused if they were made with other code, weights or data.
     """
     if run.config.force:
+        _set_aside_trained(run)
         run.keeper.start_over(run.config)
         checkpoint.remove_all(run.folder)
         return None, None
@@ -40,7 +42,20 @@ def earlier_results(run: ActiveRun) -> tuple[Record | None, Checkpoint | None]:
         run.log(remark)
     if found is not None:
         _refuse_if_changed(run, found.origin, f"{found.path.name} of run {run.folder.name}")
+    else:
+        _set_aside_trained(run)  # its record or its checkpoints were damaged or removed
     return None, found
+
+
+def _set_aside_trained(run: ActiveRun) -> None:
+    """Rename the trained tensors and probes of an earlier training, as its record is renamed.
+
+    The new training may save none, or fail before it saves; the old ones would then be exported as the new run's.
+    """
+    of = run.keeper.record.checksum[:8] or uuid4().hex[:8]  # a record that is not there has no checksum
+    for name in ("adapter", PROBES):
+        if (path := run.folder / name).exists():
+            path.rename(run.folder / f"{name}.replaced-{of}")
 
 
 def reuse_record(run: ActiveRun, record: Record) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from sdsbench.core import step_log
 from sdsbench.core.errors import Interrupted, TrainingFailed
-from sdsbench.core.progress import Progress, forget_peak_memory
+from sdsbench.core.progress import Progress, forget_peak_memory, peak_memory
+from sdsbench.core.record import Memory
 from sdsbench.core.step_log import StepLog
 from sdsbench.evaluation.validation_loss import mean_loss
 from sdsbench.runs.evaluate import evaluate_epoch
@@ -38,8 +39,12 @@ def train(prepared: Prepared) -> Trained:
     forget_peak_memory()
     _repeat_interrupted_epoch(prepared)
     if prepared.state.step < prepared.training.total_steps:  # else it is already trained, for example in a group
-        with training_member(prepared) as member:
-            member.training.run(member.state, member.after_step)
+        try:
+            with training_member(prepared) as member:
+                member.training.run(member.state, member.after_step)
+        finally:
+            note_memory(prepared)
+        prepared.run.keeper.write()  # a process that dies in the evaluation leaves the cost of the training
     return Trained(prepared)
 
 
@@ -89,6 +94,20 @@ def training_member(prepared: Prepared) -> Iterator[Member]:
             run.keeper.record.seconds.train = state.counters.seconds
             run.keeper.record.placing["group_size"] = state.group_size
             run.keeper.record.placing["micro_tokens"] = state.micro_limit or training.micro_tokens
+
+
+def note_memory(prepared: Prepared) -> None:
+    """Put the peak memory so far into the record, or leave an earlier attempt's if that is higher.
+
+    An attempt that only repeats the evaluation needs less memory than the training did.
+    """
+    record = prepared.run.keeper.record
+    if prepared.state.group_size > 1:  # a group's peak memory cannot be charged to one run
+        record.memory = None
+        return
+    size, kind = peak_memory()
+    earlier = record.memory.peak_bytes if record.memory is not None and record.memory.kind == kind else 0
+    record.memory = Memory(peak_bytes=max(size, prepared.loading_peak, earlier), kind=kind)  # type: ignore[arg-type]
 
 
 def _held_out_loss(prepared: Prepared, step: int) -> float | None:

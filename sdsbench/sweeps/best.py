@@ -13,26 +13,33 @@ from sdsbench.sweeps.plan import Plan
 Finished = tuple[Path, Record]
 
 
-def finished_runs(plan: Plan, roots: Sequence[Path] | None = None) -> list[Finished]:
-    """(folder, record) of every finished run except tuning runs, in the plan's order.
+def finished_runs(plan: Plan, roots: Sequence[Path] | None = None) -> tuple[list[Finished], dict[str, str]]:
+    """((folder, record) of every finished run except tuning runs, in the plan's order; {id of a damaged run: reason}).
 
-    `roots` are the folders that contain runs, by default the plan's own. Raises Unavailable if there is no such run.
+    `roots` are the folders that contain runs, by default the plan's own. Raises Unavailable if no run is finished,
+    DamagedFile if that is so because records are damaged.
     """
     places = roots or [Path(plan.placing["output_root"])]
     found: list[Finished] = []
+    damaged: dict[str, str] = {}
     for identity, planned in plan.manifest.runs.items():
         folder = next((root / identity for root in places if (root / identity / "record.json").exists()), None)
         if folder is None or planned.role == "tuning":
             continue
         try:
             record = read_record(folder / "record.json")
-        except DamagedFile:
+        except DamagedFile as error:
+            damaged[identity] = str(error)
             continue
         if record.status == "done":
             found.append((folder, record))
+    if damaged and not found:
+        raise DamagedFile(
+            f"plan {plan.manifest.name}: no finished run of it can be read: {'; '.join(damaged.values())}"
+        )
     if not found:
         raise Unavailable(f"plan {plan.manifest.name}: no run of it is finished in {', '.join(map(str, places))}.")
-    return found
+    return found, damaged
 
 
 def best_of(found: Sequence[Finished]) -> tuple[Path, str]:

@@ -1,6 +1,7 @@
 """Disk usage of plans and runs, and the files that can be deleted.
 
-A run's record, answers, step log and trained tensors are never deleted.
+A run's record, answers, step log, probes and trained tensors are never deleted, but those of an earlier training that
+were set aside are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import root_of
 
 CHECKPOINTS = ("checkpoint-*", ".checkpoint-*")
-SUPERSEDED = ("damaged-checkpoint-*", "record.replaced-*.json", "record.damaged-*.json")
+SUPERSEDED = (
+    "damaged-checkpoint-*", "record.replaced-*.json", "record.damaged-*.json",
+    "adapter.replaced-*", "probes.replaced-*",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def run_folders(plan: Plan, placing: Mapping[str, Any]) -> list[Path]:
 
 
 def removable(run: Path) -> Iterator[Removable]:
-    """Yield checkpoints of a finished run, and records and checkpoints that were set aside.
+    """Yield checkpoints of a finished run, and what was set aside: records, checkpoints, trained tensors, probes.
 
     Yields nothing for a run that a living process works on, or whose folder is a symbolic link.
     """

@@ -25,7 +25,7 @@ from sdsbench.runs.export import recorded_config, trained_model
 from sdsbench.sweeps import plan as plans
 from tests.methods.tiny import METHODS
 from tests.models.folders import model_folder
-from tests.sweeps.tools import tiny_plan
+from tests.sweeps.tools import put_record, tiny_plan
 from tests.tools import QUIET
 
 FAST = ["data.source=embedded", "data.train_limit=16", "train.max_steps=3", "eval.limit=2", "eval.untrained=false",
@@ -224,3 +224,17 @@ def test_export_of_a_plan_and_of_its_best_run(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "best" / "adapter_config.json").is_file()
     (run, *_) = names
     assert main(["export", run, str(tmp_path / "none"), "--best"]) == 2
+
+
+def test_export_of_a_plan_names_damaged_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tiny_plan(tmp_path, "seed=0,1")
+    names = list(plan.manifest.runs)
+    for name in names:
+        put_record(plan, tmp_path / "runs", name)
+    paths = [tmp_path / "runs" / name / "record.json" for name in names]
+    paths[0].write_text("{}")
+    assert main(["export", str(plan.folder), str(tmp_path / "out")]) == 2, "the other run saved nothing"
+    assert f"left out: {paths[0]}" in capsys.readouterr().err
+    paths[1].write_text("{}")
+    assert main(["export", str(plan.folder), str(tmp_path / "out")]) == 3
+    assert all(str(path) in capsys.readouterr().err for path in paths[:1])

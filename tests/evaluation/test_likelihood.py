@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
+from sdsbench.core.errors import Unavailable
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.models.load import load
 from sdsbench.runs.configuration.compose import compose_run
@@ -92,3 +93,27 @@ def test_prompt_is_computed_once_for_all_continuations(micro) -> None:
 
     once = flops([(prompt, " 1")])
     assert flops([(prompt, f" {number}") for number in range(4)]) < 1.5 * once
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_empty_prompt_is_the_token_for_the_beginning_of_a_text(micro, padded: bool) -> None:
+    """lm-eval's choice, for tasks without a prompt (blimp); the end token stands in where there is no other."""
+    begin = copy.deepcopy(micro.tokenizer)
+    begin.bos_token, begin.eos_token = "a", "b"
+    for missing in ("", "bos_token"):
+        if missing:
+            begin.bos_token = None
+        pairs = [("", choice) for choice in CHOICES] + PAIRS[:1]
+        found = continuation_log_likelihoods(micro.model, begin, pairs, 4, begin_token="never", padded=padded)
+        prompt = begin.eos_token if missing else begin.bos_token
+        for (_, choice), (value, greedy) in zip(pairs[:3], found, strict=False):
+            ids = [begin(text, add_special_tokens=False)["input_ids"] for text in (prompt, choice)]
+            assert len(ids[0]) == 1
+            with torch.no_grad():
+                logits = micro.model(torch.tensor([[*ids[0], *ids[1]]])).logits[0, :-1].float()
+            gold = torch.tensor(ids[1])[:, None]
+            assert value == pytest.approx(float(logits.log_softmax(-1).gather(1, gold).sum()), rel=1e-5)
+            assert greedy == bool((logits.argmax(-1, keepdim=True) == gold).all())
+    begin.eos_token = None
+    with pytest.raises(Unavailable, match=r"an empty prompt: accepted: .* this one has neither"):
+        continuation_log_likelihoods(micro.model, begin, pairs, 4, begin_token="never", padded=padded)

@@ -96,3 +96,13 @@ def test_table_command_writes_paragraph_and_bibtex(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"paragraph.md", "paragraph.tex"}
     assert main(["table", "paragraph", "--runs", str(runs_folder), "--format", "csv"]) == 2
     assert "accepted: markdown, latex" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["paragraph", "bibtex"])
+def test_records_that_the_text_leaves_out_are_named(
+    name: str, runs_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sorted(runs_folder.glob("*/record.json"))[0]
+    path.write_text("{}")
+    assert main(["table", name, "--runs", str(runs_folder)]) == 0
+    assert f"left out: {path}" in capsys.readouterr().err

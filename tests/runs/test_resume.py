@@ -205,3 +205,34 @@ def test_ctrl_c_stops_generation_at_the_next_token(tmp_path: Path) -> None:
     record = execute(compose_run(words), QUIET)
     assert [attempt.from_step for attempt in record.attempts] == [0, 2]
     assert record.losses and record.losses.steps == 2 and record.scores[0].n == 8
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_process_that_dies_in_the_final_evaluation_leaves_what_training_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """The resumed run only evaluates; with a record that is `lost`, the cost comes from the checkpoint."""
+
+    class Dies(BaseException):
+        """Like the end of a process, it leaves the record as it is."""
+
+    def die(*_: Any) -> None:
+        raise Dies
+
+    words = ["method=lora", "train.max_steps=2"]
+    with monkeypatch.context() as patch, pytest.raises(Dies):
+        patch.setattr("sdsbench.runs.finish.evaluate", die)
+        patch.setattr("sdsbench.runs.train.peak_memory", lambda: (10**15, "rss"))
+        finish(tmp_path, *words)
+    (path,) = tmp_path.glob("*/record.json")
+    stopped = read_record(path)
+    assert stopped.status == "running" and stopped.seconds.train > 0
+    assert stopped.placing["group_size"] == 1 and "micro_tokens" in stopped.placing
+    if lost:
+        path.unlink()
+    monkeypatch.setattr("sdsbench.runs.train.peak_memory", lambda: (10**14, "rss"))
+    finish(tmp_path, *words)
+    record = read_record(path)
+    assert (record.status, record.attempts[-1].from_step, record.seconds.train) == ("done", 2, stopped.seconds.train)
+    assert record.placing == stopped.placing
+    assert record.memory is not None and record.memory.peak_bytes == (10**14 if lost else 10**15)

@@ -15,7 +15,7 @@ from sdsbench.core import samples
 from sdsbench.core.errors import ConfigError, Unavailable
 from sdsbench.core.record import Record, Score
 from sdsbench.data.sources import text_rows
-from sdsbench.evaluation.lm_eval_tasks import evaluate_named
+from sdsbench.evaluation.lm_eval_tasks import _scores, evaluate_named
 from sdsbench.models.load import load as load_model
 from sdsbench.results.tables.build import build
 from sdsbench.results.tables.grid import grid
@@ -248,3 +248,17 @@ def test_classifier_with_second_scores_is_refused(words: list[str], refused: lis
         compose_run(["model=vit_micro", "task=vtab/dtd", "method=lora", *words])
     problems = [str(problem) for problem in caught.value.problems]
     assert len(problems) == len(refused) and all(map(str.startswith, problems, refused)), problems
+
+
+def test_unit_of_a_metric_is_the_same_before_and_after_training() -> None:
+    """A Matthews correlation may be below 0, and a perplexity or a difference of likelihoods within 0 and 1."""
+    for metric, values, unit in (
+        ("mcc", (-0.05, 0.3), "share"),
+        ("prompt_level_strict_acc", (0.0, 1.0), "share"),
+        ("likelihood_diff", (0.4, 3.0), "number"),
+        ("f1", (47.5, 60.0), "number"),  # as SQuAD's, which lm-eval gives in points of 100
+    ):
+        for value in values:
+            found = {"results": {"a": {f"{metric},none": value}}, "higher_is_better": {}, "versions": {"a": 1}}
+            (score,) = _scores("a", "trained", found, {"n": 2}, [])
+            assert (score.value, score.unit) == (value, unit)

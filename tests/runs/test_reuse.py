@@ -22,7 +22,8 @@ from sdsbench.core.run_folder import read_record
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
 from sdsbench.runs.origin import uncommitted
-from sdsbench.runs.run_context import RunContext
+from sdsbench.runs.reuse import earlier_results
+from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.training.loop import StepReport, Training
 from sdsbench.training.state import TrainState
 
@@ -136,6 +137,30 @@ def test_changed_weights_in_the_same_folder_are_refused(tmp_path: Path, interrup
     with pytest.raises(Refused, match=r"(?s)other base weights .*base weights: then [0-9a-f]{12}, now [0-9a-f]{12}"):
         run_and_log(*words)
     assert run_and_log(*words, "force=true")[0].status == "done"
+
+
+@pytest.mark.parametrize("lost", ["", "record", "checkpoint"])
+def test_tensors_of_an_earlier_training_are_not_those_of_the_new_one(tmp_path: Path, lost: str) -> None:
+    """A run that is trained anew (by force, or since its files were lost) keeps them under another name only."""
+    force = [] if lost else ["force=true"]
+    config = compose_run([*FAST, "model=micro", "method=lora", f"output_root={tmp_path}", *force])
+    with open_run(config, RunContext(log=lambda _: None)) as run:
+        run.keeper.record.status = "preempted" if lost == "checkpoint" else "done"
+        run.keeper.write()
+        for name in ("adapter", "probes"):
+            (run.folder / name).mkdir()
+            (run.folder / name / "kept").write_text(name)
+        if lost == "record":
+            (run.folder / "record.json").write_text("{}")
+    with open_run(config, RunContext(log=lambda _: None)) as run:
+        assert earlier_results(run) == (None, None)
+        for name in ("adapter", "probes"):
+            (aside,) = run.folder.glob(f"{name}*")
+            assert aside.name.startswith(f"{name}.replaced-") and (aside / "kept").read_text() == name
+        if not lost:
+            (record,) = run.folder.glob("record.replaced-*.json")
+            assert record.stem.partition("-")[2] == aside.name.partition("-")[2], "all have one name"
+        assert earlier_results(run) == (None, None), "nothing is left to set aside"
 
 
 def test_reused_run_with_other_cost_keys_logs_the_difference(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def test_clean_deletes_exactly_what_it_listed(
         (runs / name / "checkpoint-4").mkdir()
         (runs / name / "checkpoint-4" / "state.safetensors").write_bytes(b"x" * 5000)
         (runs / name / "record.replaced-0123abcd.json").write_text("{}")
+        for part in ("adapter", "adapter.replaced-0123abcd"):
+            (runs / name / part).mkdir()
         (runs / name / "metrics.jsonl").write_text("{}\n")
     (runs / done / "checkpoint-5").symlink_to(elsewhere)
 
@@ -42,7 +44,8 @@ def test_clean_deletes_exactly_what_it_listed(
         assert main(["clean", str(plan.folder), "--delete"]) == 0
     remaining = {path for path in files() if not path.endswith("lock")}
     deletable = {f"{done}/checkpoint-4", f"{done}/checkpoint-4/state.safetensors", f"{done}/checkpoint-5"}
-    deletable |= {f"{name}/record.replaced-0123abcd.json" for name in (done, stopped)}
+    for aside in ("record.replaced-0123abcd.json", "adapter.replaced-0123abcd"):
+        deletable |= {f"{name}/{aside}" for name in (done, stopped)}
     assert before - remaining == deletable, "kept: checkpoints of stopped runs, and runs that a process holds"
     assert (elsewhere / "precious").read_text() == "kept"
 

@@ -99,7 +99,7 @@ class RunConfig(Section):
         "results/runs", description="folder that contains the runs' folders"
     )
     force: Annotated[bool, PLACES] = Field(
-        False, description="run again even if there is a finished record, which is set aside"
+        False, description="run again even if there is a finished record, which is set aside with its trained tensors"
     )
     plugins: Annotated[list[str], PLACES] = Field(
         [], description="modules of your own that register methods, tasks, models (docs/plugins.md)"
