@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -142,6 +143,22 @@ def test_one_message_holds_the_problems_of_all_runs() -> None:
     with pytest.raises(ConfigError) as caught:
         freeze(define(["model=micro", "method=lora,sds_lora", "method.rank=8,9999", "train.lr=-1", "seed=0,1"]))
     assert {problem.key for problem in caught.value.problems} == {"method.rank", "train.lr"}
+
+
+def test_message_counts_all_problems_where_it_lists_some() -> None:
+    with pytest.raises(ConfigError) as caught:
+        freeze(define(["model=micro", "method.rank=range(9001,9031)", "seed=0"]))
+    assert len(caught.value.problems) == 30
+    lines = str(caught.value).splitlines()
+    assert "30 problems" in lines[0] and lines[20].startswith("  20. ") and len(lines) == 22
+    assert lines[21] == "  ... and 10 more, listed once some of these are mended"
+    assert str(copy.copy(caught.value)) == str(caught.value), "copied as it is for another process"
+
+
+def test_a_task_without_its_own_file_does_not_hide_other_problems() -> None:
+    with pytest.raises(ConfigError) as caught:
+        freeze(define(["model=micro", "task=gsm8k,pairs", "method.rank=8,9999", "data.source=embedded", "seed=0"]))
+    assert {problem.key for problem in caught.value.problems} == {"data.train", "method.rank"}
 
 
 def test_changed_file_of_a_plan_is_detected(tmp_path: Path) -> None:
