@@ -19,9 +19,14 @@ def command(plan: str, chosen: tuple[str, ...]) -> None:
     from sdsbench.sweeps.plan import named
 
     found = named(plan)
-    keys = [slot.key for slot in found.slots()]
+    # SLURM's tasks hold slots; `status` names the slot of a tuned cell by its run once tuning has chosen one.
+    keys = {slot.key: [slot.key] for slot in found.slots()}
+    for name, cell in found.manifest.cells.items():
+        for seed, row in cell.final.items():
+            for identity in row:
+                keys.setdefault(identity, []).append(f"{name}:{seed}")
     asked = [completed("--run", text, keys, "a run of the plan (see `sdsbench status`)") for text in chosen]
-    cancelled = slurm.cancel(found, asked)
+    cancelled = slurm.cancel(found, [key for identity in asked for key in keys[identity]])
     print(
         f"cancelled {len(cancelled)} task(s): {', '.join(cancelled)}"
         if cancelled

@@ -78,12 +78,15 @@ def send(
 
 
 def _stages(wanted: Iterable[SlotState]) -> list[list[str]]:
-    """Slot keys in up to three stages: runs that wait for none, extensions of tuning grids, runs with tuned values."""
+    """Slot keys in three stages: runs that wait for none, extensions of tuning grids, runs with tuned values.
+
+    A stage may be empty: its place decides whether its runs wait for the jobs that were submitted before.
+    """
     stages: list[list[str]] = [[], [], []]
     for slot in wanted:
         waits = slot.state == "waiting"
         stages[(2 if slot.slot.cell is not None else 1) if waits else 0].append(slot.slot.key)
-    return [stage for stage in stages if stage]
+    return stages
 
 
 def _require_device(plan: Plan, config: SlurmConfig, placing: Mapping[str, Any]) -> None:

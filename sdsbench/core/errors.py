@@ -37,18 +37,20 @@ class Problem:
 
 
 class ConfigError(SdsbenchError):
-    """Every problem of a configuration, in one message."""
+    """Every problem of a configuration, in one message; with `shown`, the message lists at most so many of them."""
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, problems: Sequence[Problem], shown: int | None = None) -> None:
+        self.problems, self.shown = tuple(problems), shown
         head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
-        super().__init__(f"bad configuration, {head}:\n{lines}")
+        lines = [f"  {number}. {problem}" for number, problem in enumerate(problems[:shown], 1)]
+        if len(lines) < len(problems):
+            lines.append(f"  ... and {len(problems) - len(lines)} more, listed once some of these are mended")
+        super().__init__("\n".join([f"bad configuration, {head}:", *lines]))
 
-    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
-        return type(self), (self.problems,)  # from a launcher's process to its parent
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...], int | None]]:
+        return type(self), (self.problems, self.shown)  # from a launcher's process to its parent
 
 
 class Unavailable(SdsbenchError):

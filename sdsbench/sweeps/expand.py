@@ -58,8 +58,12 @@ class Composer:
             structure = self._structures[which]
             return from_tree(structure.resolved(_parsed(values))) if structure else None
         except ConfigError as error:
-            self._problems |= {str(problem): problem for problem in error.problems}
+            self.collect(error)
             return None
+
+    def collect(self, error: ConfigError) -> None:
+        """Keep the problems of an error for `raise_problems`; equal problems are kept once."""
+        self._problems |= {str(problem): problem for problem in error.problems}
 
     def points(self, point: Point, seeded: bool = False) -> list[Point]:
         """Expand a point to one point for each member of an aggregate task (task=glue) and each seed of its protocol.
@@ -88,8 +92,7 @@ class Composer:
     def raise_problems(self) -> None:
         """Raises ConfigError if any point had a problem."""
         if self._problems:
-            found = list(self._problems.values())
-            raise ConfigError(found[:_SHOWN])
+            raise ConfigError(list(self._problems.values()), _SHOWN)
 
     def _compose(self, structural: Sequence[str], values: Mapping[str, str]) -> _Structure:
         tree, problems = compose_tree(structural, self.config_dirs)

@@ -74,12 +74,15 @@ class _Freezer:
         try:
             config, reason = resolve_source(config)
             require_data(config)
+            self._place(config)
         except Unavailable as error:
             self.unavailable |= dict.fromkeys(str(error).splitlines())  # report each data set once
             return ""
+        except ConfigError as error:
+            self.composer.collect(error)
+            return ""
         self.sources[f"data.source={config.data.source}: {reason}"] = None
         identity = run_id(config)
-        self._place(config)
         known = self.runs.get(identity)
         if known is None:
             text = canonical_json(named(config))
@@ -114,6 +117,8 @@ class _Freezer:
         if not all(identity for row in (*tuning, *final.values()) for identity in row):
             return  # a run has a problem, which `freeze` raises later
         key = sha256_of([point, tune.model_dump()])[:12]
+        if key in self.cells:  # two blocks may hold the same setting with different seeds
+            final = self.cells[key].final | final
         self.cells[key] = TunedCell(
             point=point, key=tune.key, grid=grid, seeds=tune.seeds, tuning=tuning, final=final, extend=tune.extend
         )

@@ -32,6 +32,7 @@ from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.reading import FileContent, first_fault, parse_json, read_bytes
+from sdsbench.core.texts import number_of
 from sdsbench.runs.configuration.compose import from_tree
 from sdsbench.runs.configuration.environment import with_environment
 from sdsbench.runs.configuration.identity import PLACING, placed, run_id, unplaced
@@ -168,13 +169,7 @@ class Plan:
         Raises DamagedFile if the run's file does not match the manifest or this code gives the run another id, Refused
         if a plugin that the run needs lies in the plan's folder.
         """
-        path = self.folder / "runs" / f"{identity}.json"
-        try:
-            content = read_bytes(path, MANIFEST, below=self.folder)
-        except DamagedFile as error:
-            raise DamagedFile(f"{error} {_AGAIN}") from None
-        if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
-            raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
+        content, path = self._content(identity), self.folder / "runs" / f"{identity}.json"
         tree = self._tree(content, path)
         placing = {"force": False} | self.placing | dict(placing)
         if self.manifest.runs[identity].role == "tuning" and placing.get("train.save") == "all":
@@ -187,6 +182,25 @@ class Plan:
             raise DamagedFile(f"{path}: this code names the run {run_id(config)}: the keys of a run changed. {_AGAIN}")
         return config
 
+    def _content(self, identity: str) -> bytes:
+        """The bytes of a run's file. Raises DamagedFile if they do not match the manifest."""
+        path = self.folder / "runs" / f"{identity}.json"
+        try:
+            content = read_bytes(path, MANIFEST, below=self.folder)
+        except DamagedFile as error:
+            raise DamagedFile(f"{error} {_AGAIN}") from None
+        if hashlib.sha256(content).hexdigest() != self.manifest.runs[identity].sha256:
+            raise DamagedFile(f"{path}: it does not match the checksum in manifest.json. {_AGAIN}")
+        return content
+
+    def has_whole_file(self, identity: str) -> bool:
+        """Whether the file of a run's configuration is there and matches the manifest."""
+        try:
+            self._content(identity)
+        except DamagedFile:
+            return False
+        return True
+
     @staticmethod
     def _tree(content: bytes, path: Path) -> dict[str, Any]:
         tree = parse_json(content, path)
@@ -196,6 +210,7 @@ class Plan:
 
 
 _AGAIN = "Plan again (the same command); runs that are done stay done."
+_ANEW = "Move the folder of the plan away and plan again (the same command); runs that are done stay done."
 
 
 def all_plans() -> list[Path]:
@@ -235,9 +250,9 @@ def read(folder: Path) -> Plan:
     try:
         manifest = Manifest.model_validate_json(read_bytes(path, MANIFEST, below=folder))
     except ValidationError as error:
-        raise DamagedFile(f"{path}: not a manifest of schema version 2: {first_fault(error)}. {_AGAIN}") from None
+        raise DamagedFile(f"{path}: not a manifest of schema version 2: {first_fault(error)}. {_ANEW}") from None
     if manifest.checksum != manifest.seal():
-        raise DamagedFile(f"{path}: its content does not match its checksum. {_AGAIN}")
+        raise DamagedFile(f"{path}: its content does not match its checksum. {_ANEW}")
     return Plan(folder, manifest)
 
 
@@ -245,9 +260,10 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
     """Write a plan to `folder`, or add its new runs to the plan that already exists there.
 
     `texts`: run id -> configuration as JSON. An existing plan whose runs have other ids in this code, since
-    configuration keys were added or removed, is renamed to FOLDER.1 with a message. Returns the plan and the number of
-    new runs. Raises DamagedFile (the existing plan), DiskRefuses, ConfigError (unprintable characters in the folder's
-    name, or runs whose data the plan's placing cannot serve).
+    configuration keys were added or removed, is renamed to FOLDER.1 with a message. Damaged files of the requested runs
+    are written anew. Returns the plan and the number of new runs. Raises DamagedFile (the manifest of the existing
+    plan), DiskRefuses, ConfigError (unprintable characters in the folder's name, or runs whose data the plan's placing
+    cannot serve).
     """
     require_printable("--folder", folder.absolute())
     with disk_errors(folder.parent):
@@ -259,9 +275,16 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
             old = there.manifest
             if not _has_outdated_ids(there, manifest):
                 merged = _merged(old, manifest)
-                for identity in merged.runs.keys() - old.runs.keys():  # first, so that a manifest names no missing file
+                damaged = [one for one in manifest.runs if one in old.runs and not there.has_whole_file(one)]
+                for identity in damaged:  # inert keys may differ from those of the text that was there
+                    digest = manifest.runs[identity].sha256
+                    merged.runs[identity] = merged.runs[identity].model_copy(update={"sha256": digest})
+                for identity in (*damaged, *(merged.runs.keys() - old.runs.keys())):
                     write_atomic(contained(folder, "runs", f"{identity}.json"), texts[identity])
-                _write_manifest(folder, merged)
+                _write_manifest(folder, merged)  # after the files, so that it names no missing one
+                if damaged:
+                    found = number_of(len(damaged), "damaged configuration")
+                    print_wrapped(f"{folder}: {found} written anew", stderr=True)
                 return read(folder), len(merged.runs) - len(old.runs)
             numbered = (folder.with_name(f"{folder.name}.{number}") for number in count(1))
             aside = next(path for path in numbered if not path.exists())

@@ -118,14 +118,17 @@ class States:
         return self._records[identity]
 
     def _changed(self, identity: str, record: Record | None) -> tuple[str, ...]:
-        """Code parts and base weights that differ from the record's; computed once for each method, model and task."""
-        if record is None or record.provenance is None:
+        """Code parts, base weights and tensors started from that differ from the record's.
+
+        They are computed once for all runs that have the same method, model, task, data and start.
+        """
+        if record is None or (then := record.provenance) is None:
             return ()
-        used = {key: record.config.get(key) for key in ("model", "task", "data")}
-        kind = canonical_json([record.method, used, record.provenance.code, record.provenance.weights.fingerprint])
+        used = {key: record.config.get(key) for key in ("model", "task", "data", "start_from")}
+        kind = canonical_json([record.method, used, then.code, then.weights.fingerprint, then.start])
         if kind not in self._parts:
-            try:
-                parts = changed_parts(self.plan.configuration(identity, {}), record)
+            try:  # the run that it started from is looked for in the folder of these runs
+                parts = changed_parts(self.plan.configuration(identity, {"output_root": str(self.root)}), record)
             except SdsbenchError:  # raised again when a worker takes the run
                 parts = []
             self._parts[kind] = tuple(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -148,6 +149,22 @@ def test_second_name_of_a_sweep_is_refused() -> None:
     with pytest.raises(ConfigError, match="sweep='study/decoder,quick': accepted: one name") as caught:
         define(["sweep=study/decoder,quick"])
     assert len(caught.value.problems) == 1
+
+
+def test_message_counts_all_problems_where_it_lists_some() -> None:
+    with pytest.raises(ConfigError) as caught:
+        freeze(define(["model=micro", "method.rank=range(9001,9031)", "seed=0"]))
+    assert len(caught.value.problems) == 30
+    lines = str(caught.value).splitlines()
+    assert "30 problems" in lines[0] and lines[20].startswith("  20. ") and len(lines) == 22
+    assert lines[21] == "  ... and 10 more, listed once some of these are mended"
+    assert str(copy.copy(caught.value)) == str(caught.value), "copied as it is for another process"
+
+
+def test_a_task_without_its_own_file_does_not_hide_other_problems() -> None:
+    with pytest.raises(ConfigError) as caught:
+        freeze(define(["model=micro", "task=gsm8k,pairs", "method.rank=8,9999", "data.source=embedded", "seed=0"]))
+    assert {problem.key for problem in caught.value.problems} == {"data.train", "method.rank"}
 
 
 def test_changed_file_of_a_plan_is_detected(tmp_path: Path) -> None:

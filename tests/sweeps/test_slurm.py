@@ -55,12 +55,18 @@ def test_runs_that_slurm_has_are_not_submitted_again(
     assert "77_0 RUNNING" in capsys.readouterr().out
 
 
-def test_final_runs_depend_on_their_tuning_jobs(cluster: Path, tmp_path: Path) -> None:
-    (tmp_path / "sweep").mkdir()
-    (tmp_path / "sweep" / "t.yaml").write_text(
-        "name: t\nblocks: [{axes: {seed: [0, 1]}}]\ntune: {key: train.lr, grid: [1e-3, 2e-3], seeds: [9], extend: 1}\n"
+def tuned_plan(folder: Path, seeds: str, extend: int = 0) -> Plan:
+    """A plan whose rate is tuned; called again, it adds the other seeds."""
+    (folder / "sweep").mkdir(exist_ok=True)
+    (folder / "sweep" / "t.yaml").write_text(
+        f"name: t\nblocks: [{{axes: {{seed: [{seeds}]}}}}]\n"
+        f"tune: {{key: train.lr, grid: [1e-3, 2e-3], seeds: [9], extend: {extend}}}\n"
     )
-    tuned = tiny_plan(tmp_path, "sweep=t", config_dirs=(str(tmp_path),))
+    return tiny_plan(folder, "sweep=t", config_dirs=(str(folder),))
+
+
+def test_final_runs_depend_on_their_tuning_jobs(cluster: Path, tmp_path: Path) -> None:
+    tuned = tuned_plan(tmp_path, "0, 1", extend=1)
     assert main(["submit", str(tuned.folder), "slurm=cpu"]) == 0
     assert [len(submission.tasks[0]) for submission in slurm.submissions(tuned)] == [2, 2, 2]
     calls = (cluster / "sbatch.log").read_text().splitlines()
@@ -68,6 +74,36 @@ def test_final_runs_depend_on_their_tuning_jobs(cluster: Path, tmp_path: Path) -
         "--parsable job.sh", "--parsable --dependency=afterany:77 job.sh",
         "--parsable --dependency=afterany:77:77 job.sh",
     ]  # fmt: skip
+
+
+def test_final_runs_that_are_sent_alone_depend_on_the_tuning_jobs_in_the_queue(cluster: Path, tmp_path: Path) -> None:
+    tuned = tuned_plan(tmp_path, "0")
+    assert main(["submit", str(tuned.folder), "slurm=cpu"]) == 0
+    (cluster / "squeue.answer").write_text("77|0|PENDING|Resources\n")
+    tuned = tuned_plan(tmp_path, "1")
+    assert main(["submit", str(tuned.folder), "slurm=cpu"]) == 0
+    ((final,),) = slurm.submissions(tuned)[-1].tasks
+    assert final.endswith(":1")
+    assert (cluster / "sbatch.log").read_text().splitlines()[-1] == "--parsable --dependency=afterany:77 job.sh"
+
+
+def test_cancel_takes_final_runs_as_status_names_them(
+    cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = tuned_plan(tmp_path, "0, 1")
+    (cell,) = tuned.manifest.cells.values()
+    for (name,), value in zip(cell.tuning, (0.5, 0.25), strict=True):
+        put_record(tuned, tmp_path / "runs", name, value=value)
+    assert main(["submit", str(tuned.folder), "slurm=cpu", "slurm.runs_per_task=1"]) == 0
+    (cluster / "squeue.answer").write_text("77|0|PENDING|Resources\n77|1|PENDING|Resources\n")
+    final = cell.final["1"][0]
+    assert main(["status", str(tuned.folder)]) == 0
+    assert final in capsys.readouterr().out
+    assert main(["cancel", str(tuned.folder), "--run", final]) == 0
+    assert (cluster / "scancel.log").read_text() == "77_1\n"
+    (slot,) = [slot.key for slot in tuned.slots() if slot.seed == "0"]
+    assert main(["cancel", str(tuned.folder), "--run", slot]) == 0
+    assert (cluster / "scancel.log").read_text() == "77_1\n77_0\n"
 
 
 def test_cancel_takes_only_active_tasks(cluster: Path, plan: Plan) -> None:

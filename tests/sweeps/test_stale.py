@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.core.run_folder import read_record
+from sdsbench.core.file_hash import content_hash
+from sdsbench.core.run_folder import read_record, write_record
+from sdsbench.models.location import weights_of
+from sdsbench.runs.origin import code_hashes
+from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
+from tests.results.tables.fixtures import make_record
 from tests.sweeps.test_worker import end_statuses, work
-from tests.sweeps.tools import tiny_plan
+from tests.sweeps.tools import put_record, tiny_plan
 
 METHOD = """
 from sdsbench.methods.base import register
@@ -71,3 +77,48 @@ def test_a_stale_run_is_shown_and_kept_until_force_runs_it_again(
         assert read_record(aside) == record
         now = read_record(root / name / "record.json")
         assert (now.losses != record.losses) == (record.method == "changing"), "only the method with another scale"
+
+
+def put_origin(plan: Plan, root: Path, identity: str) -> None:
+    """A finished run's record, whose code, base weights and start are those of today."""
+    config = plan.configuration(identity, {})
+    record, provenance = put_record(plan, root, identity), make_record().provenance
+    assert provenance is not None
+    weights = provenance.weights.model_copy(update={"fingerprint": weights_of(config.model).fingerprint})
+    start = config.start_from and content_hash(root / config.start_from / "adapter" / "adapter.safetensors")
+    today = {"code": code_hashes(config), "weights": weights, "start": start}
+    write_record(root / identity, record.model_copy(update={"provenance": provenance.model_copy(update=today)}))
+
+
+def put_tensors(root: Path, identity: str, content: bytes) -> None:
+    (root / identity / "adapter").mkdir(exist_ok=True)
+    (root / identity / "adapter" / "adapter.safetensors").write_bytes(content)
+
+
+def test_a_run_is_stale_where_the_run_that_it_started_from_has_other_tensors(tmp_path: Path) -> None:
+    """Two starts, and two runs of one start, of which one was made before and one after it was trained again."""
+    root = tmp_path / "runs"
+    starts = tiny_plan(tmp_path / "first", "seed=0,1", f"output_root={root}")
+    for number, identity in enumerate(starts.manifest.runs):
+        put_record(starts, root, identity)
+        put_tensors(root, identity, bytes([number]) * 9)
+    one, other = starts.manifest.runs
+    plan = tiny_plan(tmp_path, f"start_from='{one}','{other}'", "seed=0,1")
+    by_start = {
+        (run.point["start_from"].strip("'"), run.point["seed"]): name for name, run in plan.manifest.runs.items()
+    }
+    for which, identity in by_start.items():
+        if which != (other, "1"):
+            put_origin(plan, root, identity)
+    assert States(plan, root).counts() == {"done": 3, "not started": 1}
+    put_tensors(root, other, b"trained again")
+    put_origin(plan, root, by_start[other, "1"])
+
+    def states(folder: Path) -> dict[str | None, str]:
+        return {slot.identity: slot.state for slot in States(plan, folder).all()}
+
+    wanted = {name: "stale" if which == (other, "0") else "done" for which, name in by_start.items()}
+    assert states(root) == wanted
+    moved = tmp_path / "moved"
+    shutil.move(root, moved)
+    assert states(moved) == wanted, "the runs started from are those in the same folder, as output_root names it"

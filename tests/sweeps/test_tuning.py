@@ -51,6 +51,18 @@ def test_grid_is_extended_by_its_own_factor() -> None:
     assert extended([2.5e-4, 1e-3, 2e-3], 1) == [6.25e-5, 2.5e-4, 1e-3, 2e-3, 4e-3]
 
 
+def test_blocks_that_share_a_setting_add_up_their_seeds(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/two.yaml").write_text(
+        "name: two\nblocks:\n  - fixed: [model=micro, data.source=embedded]\n    axes: {method: [lora], seed: [0, 1]}\n"
+        "  - fixed: [model=micro, data.source=embedded]\n    axes: {method: [lora, sds_lora], seed: [2, 3]}\n"
+        "tune: {key: train.lr, grid: [1e-3, 1e-2], seeds: [100]}\n"
+    )
+    manifest, _ = freeze(define(["sweep=two"], [str(tmp_path)]), [str(tmp_path)], lambda _: None)
+    seeds = {cell.point["method"]: list(cell.final) for cell in manifest.cells.values()}
+    assert seeds == {"lora": ["0", "1", "2", "3"], "sds_lora": ["2", "3"]}
+
+
 FINAL = f"{'c' * 12}:0"
 GRID = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # the three in the middle are declared
 
