@@ -2,22 +2,24 @@
 
     python -m sdsbench.sweeps.worker PLAN [--slots FILE] [--set KEY=JSON ...] [--retry] [--force]
 
-Events are written to standard output as lines of JSON, messages of the runs to standard error. If a run fails, its
-record holds the error and the worker continues with the next run. Exit codes: 0 all its runs are done, UNFINISHED (4)
-some are not, 3 the requested device does not work, DISK (74) the disk failed, 130 stopped by a signal (state saved).
+Events are written to standard output as lines of JSON; messages of the runs, and whatever else prints, to standard
+error. If a run fails, its record holds the error and the worker continues with the next run. Exit codes: 0 all its runs
+are done, UNFINISHED (4) some are not, 3 the requested device does not work, DISK (74) the disk failed, 130 stopped by a
+signal (state saved).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import click
 
@@ -229,9 +231,9 @@ def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _emit(event: str, **facts: Any) -> None:
+def _emit(events: TextIO, event: str, **facts: Any) -> None:
     try:
-        print(json.dumps({"event": event, **facts}), flush=True)
+        print(json.dumps({"event": event, **facts}), file=events, flush=True)
     except BrokenPipeError:
         raise Interrupted("the sweep that started this worker is gone") from None
 
@@ -267,8 +269,9 @@ def main(
     deaths: int,
     lost_as: Literal["killed", "node_failure"],
 ) -> None:
+    emit = functools.partial(_emit, sys.stdout)
     try:
-        with StopRequest() as stop:
+        with redirect_stdout(sys.stderr), StopRequest() as stop:  # what a run or a plugin prints is no event
             plan = read(folder)
             if chosen:
                 plan = plan.restricted_to(json.loads(chosen.read_text()))
@@ -280,11 +283,11 @@ def main(
                 require_working_gpu()
             size = placing.pop(GROUP_SIZE, 1)
             first = offset * (LARGEST if size == AUTO else size) % max(1, len(slots))
-            worker = Worker(plan, slots[first:] + slots[:first], placing, _emit, retry, force, deaths, lost_as, size)
+            worker = Worker(plan, slots[first:] + slots[:first], placing, emit, retry, force, deaths, lost_as, size)
             worker.work(stop)
     except DiskRefuses as error:
         _log(f"sdsbench: {error}")
-        _emit("disk", message=str(error))
+        emit("disk", message=str(error))
         sys.exit(DISK)
     except KeyboardInterrupt:  # a second Ctrl-C; it is already in the record of the run in progress
         _log("sdsbench: interrupted")
@@ -292,7 +295,7 @@ def main(
     except SdsbenchError as error:
         _log(f"sdsbench: {error}")
         if not isinstance(error, Interrupted):
-            _emit("refused", message=str(error))
+            emit("refused", message=str(error))
         sys.exit(error.exit_code)
     if unfinished := worker.unfinished():
         _log(f"sdsbench: not done of {number_of(len(slots), 'run')}: {counted(unfinished)}")
