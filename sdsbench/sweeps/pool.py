@@ -108,6 +108,7 @@ class Pool:
         self.events: queue.Queue[tuple[ActiveWorker, dict[str, Any] | None]] = queue.Queue()
         self.disk: str | None = None
         self.refused: str | None = None  # why a worker did not start, for example a GPU that does not work
+        self.not_begun: dict[str, tuple[int, str]] = {}  # run id -> (exit code, message) of why it could not begin
         self.stopping = False
         self.lost = 0  # number of workers that died without reporting why
         self._quick_deaths: dict[str, int] = {}
@@ -136,6 +137,8 @@ class Pool:
             elif event["event"] == "end":
                 spent = time.monotonic() - active.runs.pop(event["run"], time.monotonic())
                 ended.append(EndedRun(event["run"], event["status"], event["message"], spent))
+                if "code" in event:
+                    self.not_begun[event["run"]] = event["code"], event["message"]
             elif event["event"] == "leave":
                 active.runs.pop(event["run"], None)
             elif event["event"] == "refused":

@@ -31,7 +31,7 @@ with importing():  # every worker is a process of its own and imports torch
     from sdsbench.core.containment import require_plain
     from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError, Unavailable
     from sdsbench.core.files import disk_errors
-    from sdsbench.core.lock import owned
+    from sdsbench.core.lock import owned, owner_lives
     from sdsbench.core.record import Record
     from sdsbench.core.texts import counted, number_of
     from sdsbench.models.shared_weights import SharedWeights
@@ -80,9 +80,10 @@ class Worker:
         while left:
             left, progress = self._pass(left, stop, tried)
             if left and not progress:
-                if not self._tuning_elsewhere(left):
+                if self._tuning_elsewhere(left):
+                    time.sleep(POLL_SECONDS)
+                elif not self._newly_runnable(left, tried):
                     return
-                time.sleep(POLL_SECONDS)
                 stop.raise_if_received("no run was in progress")
 
     def _pass(self, slots: Sequence[Slot], stop: StopRequest, tried: set[str]) -> tuple[list[Slot], bool]:
@@ -135,7 +136,7 @@ class Worker:
     def _group_of(self, now: SlotState) -> tuple[str, int]:
         """(key that is equal for runs that may train as a group, number of runs in a complete group)."""
         alone = str(now.identity), 1
-        if self.group_size == 1 or (now.record is not None and _deaths(now.record) >= SUSPECT):
+        if self.group_size == 1 or (now.record is not None and _deaths(now.record, self.lost_as) >= SUSPECT):
             return alone
         try:
             config = self.plan.configuration(str(now.identity), self.placing)
@@ -149,12 +150,17 @@ class Worker:
         states = states_of(self.plan, self.placing)
         waiting = {slot.cell or slot.extends for slot in slots if states.of(slot).state == "waiting"}
         running = (
-            states.of(Slot(identity)).state == "running"
+            owner_lives(states.root / identity)  # a process locks a run before the record says that it is running
             for cell in waiting
             for row in self.plan.manifest.cells[str(cell)].tuning
             for identity in row
         )
         return any(running)
+
+    def _newly_runnable(self, slots: Iterable[Slot], tried: Set[str]) -> bool:
+        """Whether a slot that this worker has not tried can run: the run that it waited for may have ended just now."""
+        states = (self._current_state(slot, tried) for slot in slots)
+        return any(now.state == RUNNABLE and now.identity not in tried for now in states)
 
     def _run(self, group: Mapping[str, Slot], stop: StopRequest, tried: set[str]) -> list[Slot]:
         """Run slots, given by run id, side by side if there are several; returns those that other processes own.
@@ -194,7 +200,7 @@ class Worker:
         except SdsbenchError as error:
             run.fail(error)
             return
-        if now.record is not None and _deaths(now.record) >= self.deaths:
+        if now.record is not None and _deaths(now.record, self.lost_as) >= self.deaths:
             run.record_only(lambda: self._give_up(root / run.identity, config, run.identity))
             return
         choice = states_of(self.plan, self.placing).choice(slot.cell) if slot.cell is not None else None
@@ -217,13 +223,18 @@ class Worker:
             return keeper.record
 
 
-def _deaths(record: Record) -> int:
-    """Number of the latest attempts in a row whose process died at the same step."""
+def _deaths(record: Record, lost_as: str) -> int:
+    """Number of the latest attempts in a row whose process died at the same step.
+
+    `lost_as` is the status of an attempt that is still marked `running`. Failures of the machine between these attempts
+    are not counted: they are not caused by the run.
+    """
     count, step = 0, None
     for attempt in reversed(record.attempts):
-        if attempt.status not in ("running", "killed") or (step is not None and attempt.from_step != step):
+        status = lost_as if attempt.status == "running" else attempt.status
+        if status not in ("killed", "node_failure") or (step is not None and attempt.from_step != step):
             break
-        count, step = count + 1, attempt.from_step
+        count, step = count + (status == "killed"), attempt.from_step
     return count
 
 
