@@ -30,6 +30,7 @@ from sdsbench.sweeps.cost import compute_type
 from sdsbench.sweeps.placing import AUTO
 from sdsbench.sweeps.staged_run import StagedRun
 from sdsbench.tasks import base as tasks
+from sdsbench.training import checkpoint
 from sdsbench.training.side_by_side import Member, SideBySide, with_shared_weights
 
 LARGEST = 8  # largest group that `auto` chooses
@@ -147,16 +148,18 @@ def prepare_on_shared_base(run: StagedRun, config: RunConfig, context: RunContex
 def _written_into() -> TrainingFailed:
     return TrainingFailed(
         "a method wrote into base weights that several runs shared while they trained side by side, so none of their "
-        "losses counts: sweep.group_size=1, force=true"
+        "losses counts. `sdsbench retry PLAN --failed sweep.group_size=1` trains them anew, one at a time."
     )
 
 
 def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
     """Train members with equal batch size and step count as one group. Members without a partner train alone later.
 
-    A member whose own part of a step fails is ended with that error; the others continue.
+    A member whose own part of a step fails is ended with that error; the others continue. If the contents of the shared
+    weights have changed, the checkpoints of a group are deleted, since they were trained with the changed weights.
     """
     with ExitStack() as all_open:
+        changed = False  # whether the weights that the current group shares were found changed at any time
         driven: dict[Member, tuple[StagedRun, ExitStack]] = {}
         groups: dict[Any, list[Member]] = defaultdict(list)
         for run in base.members:
@@ -167,18 +170,25 @@ def train_side_by_side(base: SharedBase, log: Callable[[str], None]) -> None:
             groups[member.group_key].append(member)
 
         def leave(member: Member, error: Exception) -> None:
+            nonlocal changed
+            changed |= base.restore(thorough=True)
             run, own = driven[member]
+            if changed:
+                assert run.prepared is not None
+                checkpoint.remove_all(run.prepared.run.folder)  # while this process still has the run's lock
             own.close()  # before `fail`, whose record must contain the measurements of this context
             run.fail(error)
 
         for group in groups.values():
             if len(group) > 1:
+                changed = False
                 try:
                     tokens = _joint_tokens([driven[member][0] for member in group])
                     SideBySide(base.model, group, base.restore, tokens).run(leave)
                 except Exception as error:
                     log(f"{len(group)} runs side by side: {type(error).__name__}: {error}. They continue alone.")
-                if base.restore(thorough=True):
+                changed |= base.restore(thorough=True)
+                if changed:
                     for member in group:
                         if not driven[member][0].over:
                             leave(member, _written_into())

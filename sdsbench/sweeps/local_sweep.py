@@ -10,7 +10,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sdsbench.core.errors import ConfigError, DiskRefuses, Interrupted, Problem, Refused, TrainingFailed, Unavailable
+from sdsbench.core.errors import (
+    ConfigError,
+    DiskRefuses,
+    Interrupted,
+    Problem,
+    Refused,
+    SdsbenchError,
+    TrainingFailed,
+    Unavailable,
+)
 from sdsbench.core.files import disk_errors
 from sdsbench.core.texts import counted
 from sdsbench.sweeps.plan import Plan
@@ -18,6 +27,9 @@ from sdsbench.sweeps.pool import Allocation, Pool, cpu_allocations, gpu_allocati
 from sdsbench.sweeps.states import FAILED, OVER, STALE, states_of
 from sdsbench.sweeps.watch import watch
 from sdsbench.training.signals import STATUS, acknowledge
+
+_ERRORS: Mapping[int, type[SdsbenchError]] = {error.exit_code: error for error in (Refused, Unavailable)}
+"""By exit code, the error that the command ends with where runs could not begin."""
 
 
 def run_locally(
@@ -84,6 +96,10 @@ def _raise_outcome(plan: Plan, pool: Pool, counts: Mapping[str, int], received: 
             f"{counts[STALE]} run(s) are stale, made with code or base weights that have changed: `sdsbench status "
             f"{plan.folder}` names the parts, `sdsbench sweep {plan.folder} --force` runs them again"
         )
+    if left and pool.not_begun:
+        code, reason = next(iter(pool.not_begun.values()))
+        error = _ERRORS.get(code, TrainingFailed)
+        raise error(f"{left} run(s) are not over, of which {len(pool.not_begun)} could not begin. The first: {reason}")
     if left:
         raise TrainingFailed(
             f"{left} run(s) are not over: other processes have them, or workers died (logs: {plan.folder}/logs)"

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sdsbench.sweeps.plan import Plan
 
 DISK = 74  # exit code of a worker that stopped because of an error of the disk
 UNFINISHED = 4  # exit code of a worker some of whose runs are not done: failed, waiting, or owned by other processes
+EVENTS = ("take", "end", "leave", "refused", "disk")  # what workers report on their standard output
 KNOWN_EXITS = (0, 2, 3, UNFINISHED, DISK, 130)  # exit codes that workers choose; any other code means that one died
 QUICK_DEATHS = 5  # a worker that dies this often in a row before it takes a run is not restarted
 
@@ -106,6 +108,7 @@ class Pool:
         self.events: queue.Queue[tuple[ActiveWorker, dict[str, Any] | None]] = queue.Queue()
         self.disk: str | None = None
         self.refused: str | None = None  # why a worker did not start, for example a GPU that does not work
+        self.not_begun: dict[str, tuple[int, str]] = {}  # run id -> (exit code, message) of why it could not begin
         self.stopping = False
         self.lost = 0  # number of workers that died without reporting why
         self._quick_deaths: dict[str, int] = {}
@@ -132,10 +135,12 @@ class Pool:
             elif event["event"] == "take":
                 active.runs[event["run"]], active.took_any = time.monotonic(), True
             elif event["event"] == "end":
-                seconds = time.monotonic() - active.runs.pop(event["run"])
-                ended.append(EndedRun(event["run"], event["status"], event["message"], seconds))
+                spent = time.monotonic() - active.runs.pop(event["run"], time.monotonic())
+                ended.append(EndedRun(event["run"], event["status"], event["message"], spent))
+                if "code" in event:
+                    self.not_begun[event["run"]] = event["code"], event["message"]
             elif event["event"] == "leave":
-                del active.runs[event["run"]]
+                active.runs.pop(event["run"], None)
             elif event["event"] == "refused":
                 self.refused = event["message"]
             elif event["event"] == "disk":
@@ -172,18 +177,25 @@ class Pool:
         require_file(path)
         with path.open("a") as log:
             process = subprocess.Popen(  # own process group: Ctrl-C on a terminal reaches workers only through `stop`
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, process_group=0
-            )
+                command, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace", env=environment,
+                process_group=0,
+            )  # fmt: skip
         if allocation.cores:
             os.sched_setaffinity(process.pid, allocation.cores)
         active = ActiveWorker(allocation, process)
-        threading.Thread(target=self._read_events, args=(active,), daemon=True).start()
+        threading.Thread(target=self._read_events, args=(active, path), daemon=True).start()
         return active
 
-    def _read_events(self, active: ActiveWorker) -> None:
+    def _read_events(self, active: ActiveWorker, log: Path) -> None:
+        """Pass on a worker's events until it ends. Lines that native code or a child process printed go to its log."""
         assert active.process.stdout is not None
         for line in active.process.stdout:
-            self.events.put((active, json.loads(line)))
+            event = _event_in(line)
+            if event is not None:
+                self.events.put((active, event))
+                continue
+            with suppress(OSError), log.open("a") as file:  # reading must go on, or the sweep would never end
+                file.write(line)
         active.process.wait()
         self.events.put((active, None))
 
@@ -198,6 +210,15 @@ class Pool:
         self._quick_deaths[name] = 0 if active.took_any else self._quick_deaths.get(name, 0) + 1
         if self._quick_deaths[name] < QUICK_DEATHS:
             self.active.append(self._start(active.allocation))
+
+
+def _event_in(line: str) -> dict[str, Any] | None:
+    """The event that a line of a worker's standard output holds; None if it holds anything else."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and event.get("event") in EVENTS else None
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

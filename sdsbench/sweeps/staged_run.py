@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from sdsbench.core.errors import DiskRefuses, Owned, SdsbenchError
+from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError
 from sdsbench.core.record import Record
 from sdsbench.runs.banner import announcement
 from sdsbench.runs.configuration.schema import RunConfig
@@ -20,6 +20,8 @@ from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.runs.train import train
 from sdsbench.training import checkpoint
 from sdsbench.training.checkpoint import Checkpoint
+
+NOT_BEGUN = "not started"  # status of a run that an error stopped before its record had an attempt of this process
 
 
 class StagedRun:
@@ -32,6 +34,7 @@ class StagedRun:
         self._state: Checkpoint | None = None  # checkpoint of an earlier attempt
         self._contexts = ExitStack()
         self.over = False
+        self._begun = False  # whether the record has an attempt of this process
         emit("take", run=identity)
 
     def __enter__(self) -> StagedRun:
@@ -80,7 +83,11 @@ class StagedRun:
         message = str(error) if isinstance(error, SdsbenchError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, SdsbenchError):
             traceback.print_exception(error)
-        self._emit("end", run=self.identity, status=getattr(error, "kind", "failed"), message=message)
+        if self._begun or isinstance(error, Interrupted):
+            self._emit("end", run=self.identity, status=getattr(error, "kind", "failed"), message=message)
+            return
+        code = error.exit_code if isinstance(error, SdsbenchError) else SdsbenchError.exit_code
+        self._emit("end", run=self.identity, status=NOT_BEGUN, message=message, code=code)
 
     def _prepare(self, config: RunConfig, context: RunContext) -> None:
         run = self._contexts.enter_context(open_run(config, context))
@@ -91,6 +98,7 @@ class StagedRun:
             return
         run.log(announcement(run.config))
         self._contexts.enter_context(run.keeper.attempt())
+        self._begun = True
         self.prepared = prepare(run, self._state)
 
     def _end(self, record: Record) -> None:

@@ -2,22 +2,24 @@
 
     python -m sdsbench.sweeps.worker PLAN [--slots FILE] [--set KEY=JSON ...] [--retry] [--force]
 
-Events are written to standard output as lines of JSON, messages of the runs to standard error. If a run fails, its
-record holds the error and the worker continues with the next run. Exit codes: 0 all its runs are done, UNFINISHED (4)
-some are not, 3 the requested device does not work, DISK (74) the disk failed, 130 stopped by a signal (state saved).
+Events are written to standard output as lines of JSON; messages of the runs, and whatever else prints, to standard
+error. If a run fails, its record holds the error and the worker continues with the next run. Exit codes: 0 all its runs
+are done, UNFINISHED (4) some are not, 3 the requested device does not work, DISK (74) the disk failed, 130 stopped by a
+signal (state saved).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import click
 
@@ -29,7 +31,7 @@ with importing():  # every worker is a process of its own and imports torch
     from sdsbench.core.containment import require_plain
     from sdsbench.core.errors import DiskRefuses, Interrupted, Owned, SdsbenchError, Unavailable
     from sdsbench.core.files import disk_errors
-    from sdsbench.core.lock import owned
+    from sdsbench.core.lock import owned, owner_lives
     from sdsbench.core.record import Record
     from sdsbench.core.texts import counted, number_of
     from sdsbench.models.shared_weights import SharedWeights
@@ -78,9 +80,10 @@ class Worker:
         while left:
             left, progress = self._pass(left, stop, tried)
             if left and not progress:
-                if not self._tuning_elsewhere(left):
+                if self._tuning_elsewhere(left):
+                    time.sleep(POLL_SECONDS)
+                elif not self._newly_runnable(left, tried):
                     return
-                time.sleep(POLL_SECONDS)
                 stop.raise_if_received("no run was in progress")
 
     def _pass(self, slots: Sequence[Slot], stop: StopRequest, tried: set[str]) -> tuple[list[Slot], bool]:
@@ -133,7 +136,7 @@ class Worker:
     def _group_of(self, now: SlotState) -> tuple[str, int]:
         """(key that is equal for runs that may train as a group, number of runs in a complete group)."""
         alone = str(now.identity), 1
-        if self.group_size == 1 or (now.record is not None and _deaths(now.record) >= SUSPECT):
+        if self.group_size == 1 or (now.record is not None and _deaths(now.record, self.lost_as) >= SUSPECT):
             return alone
         try:
             config = self.plan.configuration(str(now.identity), self.placing)
@@ -147,12 +150,17 @@ class Worker:
         states = states_of(self.plan, self.placing)
         waiting = {slot.cell or slot.extends for slot in slots if states.of(slot).state == "waiting"}
         running = (
-            states.of(Slot(identity)).state == "running"
+            owner_lives(states.root / identity)  # a process locks a run before the record says that it is running
             for cell in waiting
             for row in self.plan.manifest.cells[str(cell)].tuning
             for identity in row
         )
         return any(running)
+
+    def _newly_runnable(self, slots: Iterable[Slot], tried: Set[str]) -> bool:
+        """Whether a slot that this worker has not tried can run: the run that it waited for may have ended just now."""
+        states = (self._current_state(slot, tried) for slot in slots)
+        return any(now.state == RUNNABLE and now.identity not in tried for now in states)
 
     def _run(self, group: Mapping[str, Slot], stop: StopRequest, tried: set[str]) -> list[Slot]:
         """Run slots, given by run id, side by side if there are several; returns those that other processes own.
@@ -192,7 +200,7 @@ class Worker:
         except SdsbenchError as error:
             run.fail(error)
             return
-        if now.record is not None and _deaths(now.record) >= self.deaths:
+        if now.record is not None and _deaths(now.record, self.lost_as) >= self.deaths:
             run.record_only(lambda: self._give_up(root / run.identity, config, run.identity))
             return
         choice = states_of(self.plan, self.placing).choice(slot.cell) if slot.cell is not None else None
@@ -215,13 +223,18 @@ class Worker:
             return keeper.record
 
 
-def _deaths(record: Record) -> int:
-    """Number of the latest attempts in a row whose process died at the same step."""
+def _deaths(record: Record, lost_as: str) -> int:
+    """Number of the latest attempts in a row whose process died at the same step.
+
+    `lost_as` is the status of an attempt that is still marked `running`. Failures of the machine between these attempts
+    are not counted: they are not caused by the run.
+    """
     count, step = 0, None
     for attempt in reversed(record.attempts):
-        if attempt.status not in ("running", "killed") or (step is not None and attempt.from_step != step):
+        status = lost_as if attempt.status == "running" else attempt.status
+        if status not in ("killed", "node_failure") or (step is not None and attempt.from_step != step):
             break
-        count, step = count + 1, attempt.from_step
+        count, step = count + (status == "killed"), attempt.from_step
     return count
 
 
@@ -229,9 +242,9 @@ def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _emit(event: str, **facts: Any) -> None:
+def _emit(events: TextIO, event: str, **facts: Any) -> None:
     try:
-        print(json.dumps({"event": event, **facts}), flush=True)
+        print(json.dumps({"event": event, **facts}), file=events, flush=True)
     except BrokenPipeError:
         raise Interrupted("the sweep that started this worker is gone") from None
 
@@ -267,8 +280,9 @@ def main(
     deaths: int,
     lost_as: Literal["killed", "node_failure"],
 ) -> None:
+    emit = functools.partial(_emit, sys.stdout)
     try:
-        with StopRequest() as stop:
+        with redirect_stdout(sys.stderr), StopRequest() as stop:  # what a run or a plugin prints is no event
             plan = read(folder)
             if chosen:
                 plan = plan.restricted_to(json.loads(chosen.read_text()))
@@ -280,11 +294,11 @@ def main(
                 require_working_gpu()
             size = placing.pop(GROUP_SIZE, 1)
             first = offset * (LARGEST if size == AUTO else size) % max(1, len(slots))
-            worker = Worker(plan, slots[first:] + slots[:first], placing, _emit, retry, force, deaths, lost_as, size)
+            worker = Worker(plan, slots[first:] + slots[:first], placing, emit, retry, force, deaths, lost_as, size)
             worker.work(stop)
     except DiskRefuses as error:
         _log(f"sdsbench: {error}")
-        _emit("disk", message=str(error))
+        emit("disk", message=str(error))
         sys.exit(DISK)
     except KeyboardInterrupt:  # a second Ctrl-C; it is already in the record of the run in progress
         _log("sdsbench: interrupted")
@@ -292,7 +306,7 @@ def main(
     except SdsbenchError as error:
         _log(f"sdsbench: {error}")
         if not isinstance(error, Interrupted):
-            _emit("refused", message=str(error))
+            emit("refused", message=str(error))
         sys.exit(error.exit_code)
     if unfinished := worker.unfinished():
         _log(f"sdsbench: not done of {number_of(len(slots), 'run')}: {counted(unfinished)}")

@@ -1,4 +1,4 @@
-"""The GPUs that a sweep uses, on a simulated machine, and the exit codes of workers that fail or have no work."""
+"""The GPUs that a sweep uses, on a simulated machine, and the events and exit codes of workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from sdsbench.__main__ import main
+from sdsbench.core.console import print_now
 from sdsbench.sweeps import pool, worker
 from sdsbench.sweeps.plan import Plan
 from tests.sweeps.tools import held_by_another_process, put_record, tiny_plan
@@ -90,6 +91,37 @@ def test_exit_code_of_a_worker_follows_from_its_runs(tmp_path: Path) -> None:
     put_record(plan, tmp_path / "runs", names[0], "running", None)
     with held_by_another_process(tmp_path / "runs" / names[0]):
         assert worker_exit_code(plan) == pool.UNFINISHED
+
+
+def test_standard_output_of_a_worker_holds_events_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    monkeypatch.setattr(worker.Worker, "work", lambda self, stop: (print_now("decoded"), self.emit("take", run="r")))
+    result = CliRunner().invoke(worker.main, [str(plan.folder)])
+    assert result.stdout.splitlines() == ['{"event": "take", "run": "r"}']
+    assert "decoded" in result.stderr
+
+
+def test_sweep_ends_where_native_code_of_a_worker_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such lines bypass Python's standard output: text, bytes that are no text, other JSON, nested too deeply."""
+    python, printed = tmp_path / "python", tmp_path / "printed"
+    foreign = b'loading\n\xff\n5\n{"loss": 1}\n{"event": "other"}\n' + b"[" * 100_000 + b"\n"
+    events = b'{"event": "take", "run": "r"}\n{"event": "end", "run": "r", "status": "done", "message": ""}\n'
+    printed.write_bytes(foreign + events)
+    python.write_text(f"#!/bin/sh\ncat {printed}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(pool.sys, "executable", str(python))
+    plan = tiny_plan(tmp_path, "seed=0")
+    workers = pool.Pool(plan, [pool.Allocation("cpu0", 1)], {}, [])
+    ended: list[pool.EndedRun] = []
+    for _ in range(10):
+        working, more = workers.step(1.0)
+        ended += more
+        if not working:
+            break
+    assert not working, "the reader passes on the worker's end"
+    assert [(run.run, run.status) for run in ended] == [("r", "done")]
+    (log,) = (plan.folder / "logs").iterdir()
+    assert log.read_text().startswith('loading\n\ufffd\n5\n{"loss": 1}\n')
 
 
 def test_sweep_names_an_output_folder_outside_of_the_working_folder(

@@ -56,7 +56,12 @@ def losses_alone(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def work(
-    plan: Plan, root: Path, group_size: int, only: list[str] | None = None, stop: StopRequest | None = None
+    plan: Plan,
+    root: Path,
+    group_size: int,
+    only: list[str] | None = None,
+    stop: StopRequest | None = None,
+    retry: bool = False,
 ) -> dict[str, str]:
     """Run a worker in this process; returns run id -> final status."""
     status_by_run: dict[str, str] = {}
@@ -67,7 +72,8 @@ def work(
             status_by_run[facts["run"]] = facts["status"]
 
     slots = [slot for slot in plan.slots() if only is None or slot.key in only]
-    Worker(plan, slots, {"output_root": str(root)}, tell, group_size=group_size).work(stop or StopRequest())
+    worker = Worker(plan, slots, {"output_root": str(root)}, tell, retry=retry, group_size=group_size)
+    worker.work(stop or StopRequest())
     return status_by_run
 
 
@@ -201,6 +207,36 @@ def test_runs_continue_alone_where_the_group_fails_as_a_whole(
     assert "4 runs side by side: RuntimeError: out of room. They continue alone." in capsys.readouterr().err
     for name, expected in losses_alone.items():
         assert losses(tmp_path, name) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_checkpoint_trained_with_changed_shared_weights_is_resumed(
+    stopped: bool, plan: Plan, losses_alone: dict[str, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write through `weight.data` is found only by the comparison of contents when a run leaves or the group ends."""
+    names, stop = list(plan.manifest.runs)[:2], StopRequest()
+    backward = SideBySide.backward
+
+    def write(self: SideBySide, steps: Any) -> list[float]:
+        if self.members[0].state.step == 2:
+            next(self.base.parameters()).data.add_(0.01)
+            stop.received = signal.SIGTERM if stopped else None
+        return backward(self, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SideBySide, "backward", write)
+        if stopped:
+            with pytest.raises(Interrupted):
+                work(plan, tmp_path, 2, names, stop=stop)
+        else:
+            assert work(plan, tmp_path, 2, names, stop=stop) == dict.fromkeys(names, "failed")
+    assert not list(tmp_path.glob("*/checkpoint-*"))
+    for name in names:
+        failure = record(tmp_path, name).failure
+        assert failure is not None and ("retry PLAN --failed sweep.group_size=1" in failure.message) == (not stopped)
+    assert work(plan, tmp_path, 1, names, retry=True) == dict.fromkeys(names, "done")
+    for name in names:
+        assert losses(tmp_path, name) == losses_alone[name]
 
 
 def test_killed_group_resumes_together_with_the_sweep_command(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sdsbench.core.errors import DiskRefuses, Owned
+from sdsbench.core.errors import DiskRefuses, Owned, Refused, TrainingFailed, Unavailable
 from sdsbench.core.record import Attempt
 from sdsbench.core.run_folder import read_record
 from sdsbench.sweeps import staged_run
 from sdsbench.sweeps import worker as workers
+from sdsbench.sweeps.local_sweep import _raise_outcome
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.states import States
 from sdsbench.sweeps.tuning import choose
@@ -175,6 +177,41 @@ def test_cell_is_impossible_where_all_tuning_failed_and_waits_for_unfinished_tun
     assert States(plan, tmp_path / "runs").counts() == {"waiting": 1, "preempted": 1, "oom": 2}
 
 
+@pytest.mark.parametrize("seen", ["during the pass", "after the pass"])
+def test_worker_stays_while_another_process_tunes(seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has locked the last tuning run and not yet written its record; it ends soon after a pass."""
+    plan = _tuned_plan(tmp_path)
+    (cell,) = plan.manifest.cells.values()
+    *others, (last,) = cell.tuning
+    for (name,) in others:
+        put_record(plan, tmp_path / "runs", name)
+    monkeypatch.setattr(workers, "POLL_SECONDS", 0.0)
+    with ExitStack() as held:
+        held.enter_context(held_by_another_process(tmp_path / "runs" / last))
+        passed, asked = Worker._pass, Worker._tuning_elsewhere
+
+        def end() -> None:
+            held.close()
+            put_record(plan, tmp_path / "runs", last)
+
+        def one_pass(self: Worker, *arguments: Any) -> Any:
+            result = passed(self, *arguments)
+            if seen == "during the pass":
+                end()
+            return result
+
+        def elsewhere(self: Worker, slots: Any) -> bool:
+            answer = asked(self, slots)
+            if seen == "after the pass":
+                end()
+            return answer
+
+        monkeypatch.setattr(Worker, "_pass", one_pass)
+        monkeypatch.setattr(Worker, "_tuning_elsewhere", elsewhere)
+        assert end_statuses(work(plan)[1]) == ["done"]
+    assert States(plan, tmp_path / "runs").counts() == {"done": 4}
+
+
 def _tuned_plan(folder: Path) -> Plan:
     (folder / "sweep").mkdir()
     (folder / "sweep" / "t.yaml").write_text(
@@ -251,10 +288,45 @@ def test_run_whose_process_died_too_often_is_recorded_as_failed(tmp_path: Path) 
     assert "died 5 times" in failure.message
 
 
+@pytest.mark.parametrize(
+    ("statuses", "lost_as", "deaths"),
+    [
+        (["killed"] * 4 + ["running"], "killed", 5),
+        (["killed"] * 4 + ["running"], "node_failure", 4),
+        (["killed"] * 4 + ["node_failure", "killed"], "killed", 5),
+        (["killed"] * 4 + ["preempted", "killed"], "killed", 1),
+    ],
+)
+def test_failure_of_the_machine_is_no_death_of_the_run(
+    statuses: list[Any], lost_as: str, deaths: int, tmp_path: Path
+) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    record = put_record(plan, tmp_path / "runs", next(iter(plan.manifest.runs)), "running", None)
+    attempts = [Attempt(started="2026-01-01T00:00:00+00:00", status=status, from_step=3) for status in statuses]
+    assert workers._deaths(record.model_copy(update={"attempts": attempts}), lost_as) == deaths
+    attempts[0].from_step = 2  # it died at an earlier step
+    fewer = deaths - 1 if deaths > 1 else deaths
+    assert workers._deaths(record.model_copy(update={"attempts": attempts}), lost_as) == fewer
+
+
 def _keeper_of(folder: Path, record: Any) -> Any:
     keeper = object.__new__(workers.RecordKeeper)
     keeper.folder, keeper.record = folder, record.model_copy(deep=True)
     return keeper
+
+
+def test_run_that_could_not_begin_gives_the_sweep_its_reason_and_exit_code(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, "seed=0")
+    (name,) = plan.manifest.runs
+    (plan.folder / "runs" / f"{name}.json").write_text("{}")
+    _, events = work(plan)
+    (end,) = (event for event in events if event["event"] == "end")
+    assert (end["status"], end["code"]) == ("not started", 3)
+    assert "does not match the checksum" in end["message"]
+    for code, error in ((2, Refused), (3, Unavailable), (1, TrainingFailed)):
+        pool: Any = SimpleNamespace(disk=None, refused=None, not_begun={name: (code, "it was changed")})
+        with pytest.raises(error, match="1 run.s. are not over, of which 1 could not begin. The first: it was changed"):
+            _raise_outcome(plan, pool, {"not started": 1}, [])
 
 
 def test_disk_error_stops_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
