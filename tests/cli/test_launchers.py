@@ -62,6 +62,9 @@ def test_value_of_a_job_is_its_headline_score() -> None:
         Score(**common, scorer="flexible", stage="trained", value=0.5, headline=True),
     ]
     assert headline(record) == 0.5
+    beside = common | {"evaluation": "text"}
+    record.scores.append(Score(**beside, scorer="loss", stage="trained", value=2.5, headline=True, retention=True))
+    assert headline(record) == 0.5, "a score of retention is none of the task"
     record.task = "commonsense"
     record.means = {"commonsense": {"commonsense": ["boolq", "piqa"], "other": ["boolq"]}}
     record.scores = [

@@ -325,7 +325,9 @@ def test_run_that_could_not_begin_gives_the_sweep_its_reason_and_exit_code(tmp_p
     assert "does not match the checksum" in end["message"]
     for code, error in ((2, Refused), (3, Unavailable), (1, TrainingFailed)):
         pool: Any = SimpleNamespace(disk=None, refused=None, not_begun={name: (code, "it was changed")})
-        with pytest.raises(error, match="1 run.s. are not over, of which 1 could not begin. The first: it was changed"):
+        with pytest.raises(
+            error, match=r"1 run\(s\) are not over, of which 1 could not begin\. The first: it was changed"
+        ):
             _raise_outcome(plan, pool, {"not started": 1}, [])
 
 
