@@ -151,13 +151,13 @@ def test_clipping_control_in_the_text_equals_its_records() -> None:
         return best(control, optimizer, method), best(bundle(optimizer), optimizer, method)
 
     pro, preconditioned = both("sgd", "lora_pro"), both("sgd", "preconditioned_lora")
-    assert f"under SGD {pro[0]} for LoRA-Pro ({pro[1]} as above)" in DETAILS
-    assert f"and {preconditioned[0]} for preconditioned LoRA ({preconditioned[1]})" in DETAILS
-    assert f"where SDS-LoRA has {best(bundle('sgd'), 'sgd', 'sds_lora')}" in DETAILS
+    assert f"under SGD {pro[0]} for LoRA-Pro, where the default gives {pro[1]}" in DETAILS
+    assert f"and {preconditioned[0]} for preconditioned LoRA, where it gives {preconditioned[1]}" in DETAILS
+    assert f"SDS-LoRA has {best(bundle('sgd'), 'sgd', 'sds_lora')} there" in DETAILS
     pro, preconditioned = both("adamw", "lora_pro"), both("adamw", "preconditioned_lora")
-    assert f"under AdamW {pro[0]} ({pro[1]}) and {preconditioned[0]} ({preconditioned[1]})" in DETAILS
+    assert f"Under AdamW it gives {pro[0]} ({pro[1]}) and {preconditioned[0]} ({preconditioned[1]})" in DETAILS
     lora = best(bundle("adamw"), "adamw", "lora", rank=8)
-    assert f"where LoRA has {lora}" in DETAILS
+    assert f"and LoRA has {lora}" in DETAILS
 
 
 def test_smollm2_run_in_the_text_equals_its_records() -> None:
