@@ -170,7 +170,7 @@ class Worker:
         states = {
             identity: self._current_state(slot, tried) for identity, slot in group.items()
         }  # before any lock is held
-        tried |= group.keys()
+        tried.update(group)
         base = SharedBase(self.weights) if len(group) > 1 else None
         with ExitStack() as held:
             runs = [
