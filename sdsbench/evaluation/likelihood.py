@@ -40,7 +40,9 @@ def continuation_log_likelihoods(
     pair, number of removed tokens)` is called.
     """
     device = next(model.parameters()).device
-    prompts = [ids or _prefix(tokenizer) for ids in prompt_ids([prompt for prompt, _ in pairs], tokenizer, begin_token)]
+    prompts = [
+        ids or _first_token(tokenizer) for ids in prompt_ids([prompt for prompt, _ in pairs], tokenizer, begin_token)
+    ]
     encoded = list(zip(prompts, plain_ids([text for _, text in pairs], tokenizer), strict=True))
     held = learned_positions(model)
     for number, (prompt, continuation) in enumerate(encoded):
@@ -62,7 +64,7 @@ def continuation_log_likelihoods(
     return results
 
 
-def _prefix(tokenizer: Any) -> list[int]:
+def _first_token(tokenizer: Any) -> list[int]:
     """What a continuation of an empty prompt follows, since some token must predict its first: lm-eval's choice."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:

@@ -6,7 +6,6 @@ find exactly what it has downloaded.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from sdsbench.data import catalogue, sources
 from sdsbench.models.location import HUB_FILES, weights_of
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.runs.data_source import needs
-from sdsbench.sweeps.placing import GROUP_SIZE
+from sdsbench.sweeps.placing import GROUP_SIZE, as_words
 from sdsbench.sweeps.plan import Plan
 
 HUB = "hub"
@@ -112,9 +111,7 @@ def require_downloaded(plan: Plan, placing: Mapping[str, Any]) -> None:
         fetch(plan, placing, lambda _: None)
         return
     # The hub's libraries read the offline setting at import, so this check needs a process of its own.
-    # Values are quoted, since Hydra's parser takes no spaces, commas or brackets in a plain text.
-    given = {key: value for key, value in placing.items() if key.startswith("data.")}
-    words = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]
+    words = as_words({key: value for key, value in placing.items() if key.startswith("data.")})
     command = [sys.executable, "-m", "sdsbench", "fetch", str(plan.folder), *words]
     done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     if done.returncode:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -38,6 +39,14 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return with_environment(placing)
+
+
+def as_words(placing: Mapping[str, Any]) -> list[str]:
+    """The words KEY=VALUE that `parse` reads as these values.
+
+    Values are quoted, since Hydra's parser takes no spaces, commas or brackets in a plain text.
+    """
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in placing.items()]
 
 
 def refused(key: str, value: object) -> str | None:

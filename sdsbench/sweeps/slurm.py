@@ -30,6 +30,7 @@ from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.package import bundled_folder
 from sdsbench.core.reading import FileContent, first_fault, read_json
+from sdsbench.sweeps.placing import as_words
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.slurm_config import SlurmConfig
 
@@ -129,11 +130,11 @@ def script(
 def _worker_command(plan: Plan, slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool) -> list[str]:
     """The command of a task: one worker, or with several GPUs `sdsbench sweep`, which runs a worker on each."""
     python, folder = "python" if slurm.container else sys.executable, str(plan.folder.resolve())
-    settings = {key: json.dumps(value, ensure_ascii=False) for key, value in placing.items()}
+    words = as_words(placing)
     again = ["--retry"] if retry else []
     if slurm.gpus > 1:
-        return [python, "-m", "sdsbench", "sweep", folder, *(f"{k}={v}" for k, v in settings.items()), *again]
-    return [python, "-m", "sdsbench.sweeps.worker", folder, *(f"--set={k}={v}" for k, v in settings.items()), *again]
+        return [python, "-m", "sdsbench", "sweep", folder, *words, *again]
+    return [python, "-m", "sdsbench.sweeps.worker", folder, *(f"--set={word}" for word in words), *again]
 
 
 def job_name(plan: Plan) -> str:

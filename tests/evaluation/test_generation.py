@@ -13,19 +13,10 @@ from sdsbench.core.record import Score
 from sdsbench.evaluation import decoding, key_value_cache, static_step
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.static_step import StaticStep
-from sdsbench.models.load import load
-from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.training.tokens import prompt_ids
 from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, random_model
 
 PROMPTS = [f"Tom has {i} apples. He buys {'many ' * (i % 4)}more. How many apples does he have?" for i in range(9)]
-
-
-@pytest.fixture(scope="module")
-def micro(device: str):
-    """The model in fp32, in which answers can be compared exactly."""
-    config = compose_run(["model=micro", "method=lora", "task=gsm8k"]).model
-    return load(config, torch.float32, device=torch.device(device))
 
 
 def requests(stop: tuple[str, ...] = (), new_tokens: int = 24, beams: int = 1) -> list[Request]:
@@ -157,15 +148,6 @@ def test_model_with_sliding_windows_finishes_a_batch_before_the_next(micro, monk
     alone = [Generator(model, micro.tokenizer, 1).answers([request])[0] for request in UNEQUAL[:8]]
     monkeypatch.setattr(decoding.Decoding, "replace", lambda *_: pytest.fail("rows of a window were replaced"))
     assert Generator(model, micro.tokenizer, 3).answers(UNEQUAL[:8]) == alone
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The lines that decoding prints, which it does once per process."""
-    printed: list[str] = []
-    decoding.log_once.cache_clear()
-    monkeypatch.setattr(decoding, "print_now", printed.append)
-    return printed
 
 
 @pytest.fixture

@@ -10,30 +10,12 @@ import torch
 from sdsbench.evaluation import decoding, generation
 from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.shared_prefix import SharedPrefix, common_length, computed_prefix
-from sdsbench.models.load import load
-from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.training.tokens import prompt_ids
 from tests.models.folders import PACKED_DECODERS, PADDED_DECODERS, STATE_SPACES, random_model
 
 TEMPLATE = "Below is an instruction that describes a task. Write a response that completes it.\n\nQuestion: "
 QUESTIONS = [f"Tom has {i} apples. He buys {'many ' * (i % 4)}more. How many apples does he have?" for i in range(18)]
 REQUESTS = [Request(TEMPLATE + text, 4 + 9 * (number % 4), ()) for number, text in enumerate(QUESTIONS)]
-
-
-@pytest.fixture(scope="module")
-def micro(device: str):
-    """The model in fp32, in which answers can be compared exactly."""
-    config = compose_run(["model=micro", "method=lora", "task=gsm8k"]).model
-    return load(config, torch.float32, device=torch.device(device))
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The lines that generation prints, which it does once per process."""
-    printed: list[str] = []
-    decoding.log_once.cache_clear()
-    monkeypatch.setattr(decoding, "print_now", printed.append)
-    return printed
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
