@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sdsbench.core.section import COSTS, GIVEN, Count, Section, only_where
+from sdsbench.core.section import COSTS, GIVEN, PLACES, Count, PathText, Section, only_where
 
 
 class EvalConfig(Section):
@@ -24,6 +24,13 @@ class EvalConfig(Section):
     )
     batch_size: Annotated[Count, COSTS] = Field(
         32, description="rows generated or scored at once; scores do not depend on it"
+    )
+    engine: Annotated[Literal["transformers", "vllm"], only_where(engine="vllm")] = Field(
+        "transformers",
+        description="what generates the answers; vllm: used where its verdicts on 64 questions equal transformers'",
+    )
+    vllm_python: Annotated[PathText | None, PLACES] = Field(
+        None, description="the Python of an environment that has vLLM; null: this one"
     )
     untrained: bool = Field(False, description="also evaluate the model before training")
     untrained_limit: Annotated[Count | None, only_where(untrained=True)] = Field(

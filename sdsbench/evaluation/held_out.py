@@ -12,7 +12,7 @@ import torch
 from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
 from sdsbench.evaluation.metrics import mean_and_error
-from sdsbench.evaluation.text import Evaluated, evaluate_text
+from sdsbench.evaluation.text import Answering, Evaluated, evaluate_text, own_answers
 from sdsbench.models.positions import check_length
 from sdsbench.tasks.base import BeginToken, HeldOut, TextTaskConfig
 from sdsbench.training.tokens import EncodedText, encode, prompt_text
@@ -29,6 +29,7 @@ class TextObjective(Protocol):
 def evaluate_held_out(
     model: Any, objective: TextObjective, tokenizer: Any, config: TextTaskConfig, evaluation: HeldOut, rows: Rows,
     stage: str, batch_size: int, progress: Callable[[int], None], begin_token: BeginToken, padded: bool,
+    answering: Answering = own_answers,
 ) -> Evaluated:  # fmt: skip
     """Loss and perplexity over all responses, plus scores of generated answers if the evaluation has scorers."""
     examples = [evaluation.example(row) for row in rows]
@@ -36,7 +37,7 @@ def evaluate_held_out(
     encoded = list(encode(examples, tokenizer, WHOLE, on_responses))
     if evaluation.answered is not None:
         found = evaluate_text(
-            model, tokenizer, evaluation.answered, rows, stage, batch_size, progress, begin_token, padded
+            model, tokenizer, evaluation.answered, rows, stage, batch_size, progress, begin_token, padded, answering
         )
         losses = row_losses(model, objective, encoded, batch_size, lambda _: None)
     else:

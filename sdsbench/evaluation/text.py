@@ -6,21 +6,32 @@ import contextlib
 import io
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sdsbench.core.record import Score
 from sdsbench.data.sources import Rows
-from sdsbench.evaluation.generation import Generator, Request
+from sdsbench.evaluation.generation import GeneratedAnswer, Generator, Request
 from sdsbench.evaluation.likelihood import continuation_log_likelihoods
 from sdsbench.evaluation.metrics import mean_and_error
 from sdsbench.evaluation.score_floors import chance_floor
-from sdsbench.tasks.base import BeginToken, Choice, Generation
+from sdsbench.tasks.base import BeginToken, Choice, Generation, Scorer
 from sdsbench.training.tokens import prompt_text
 
 Question = tuple[str, int]
 """(name of an lm-eval task, index of a question in it)."""
+
+Verdicts = Callable[[int, str], Mapping[str, float | None]]
+"""The scorers' verdicts on a text as the answer to the request of this number."""
+
+Answering = Callable[[Generator, Sequence[Request], Verdicts], list[GeneratedAnswer]]
+"""How requests are answered: with the given generator, or with another engine that is compared with it."""
+
+
+def own_answers(own: Generator, requests: Sequence[Request], verdicts: Verdicts) -> list[GeneratedAnswer]:
+    """The answers of this project's generation."""
+    return own.answers(requests)
 
 
 @dataclass
@@ -41,6 +52,7 @@ def evaluate_text(
     progress: Callable[[int], None] = lambda _: None,
     begin_token: BeginToken = "tokenizer",
     padded: bool = False,
+    answering: Answering = own_answers,
 ) -> Evaluated:
     """Score a decoder on the rows of an evaluation set; each row is generated once for all scorers.
 
@@ -61,7 +73,9 @@ def evaluate_text(
     name = evaluation.name.replace("/", "_")
     truncated: dict[Question, bool] = {}
     cut: dict[Question, int] = {}
-    lm = in_memory(model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded)
+    lm = in_memory(
+        model, tokenizer, batch_size, progress, begin_token, truncated, cut, padded, answering, _scorers(evaluation)
+    )
     with contextlib.redirect_stderr(io.StringIO()):  # hides lm-eval's progress bars
         task = ConfigurableTask(config={"task": name, **settings})
         found = evaluator.evaluate(lm=lm, task_dict={name: task}, bootstrap_iters=0, log_samples=True)
@@ -92,6 +106,10 @@ def _generation_task(evaluation: Generation, rows: Rows, progress: Callable[[int
         },
         "process_results": verdicts,
     }
+
+
+def _scorers(evaluation: Generation | Choice) -> Mapping[str, Scorer]:
+    return evaluation.scorers if isinstance(evaluation, Generation) else {}
 
 
 def _number(verdict: float | None) -> float:
@@ -137,11 +155,14 @@ def in_memory(
     truncated: dict[Question, bool],
     cut: dict[Question, int],
     padded: bool,
+    answering: Answering = own_answers,
+    scorers: Mapping[str, Scorer] | None = None,
 ) -> Any:
     """An lm-eval model that uses this project's generation and likelihoods.
 
     lm-eval's interface returns texts only, so for each question `truncated` receives whether its answer was truncated,
-    and `cut` how many tokens were removed from its prompt.
+    and `cut` how many tokens were removed from its prompt. `scorers` give the verdicts by which `answering` may compare
+    engines.
     """
     from lm_eval.api.model import LM
 
@@ -153,7 +174,12 @@ def in_memory(
                 until = settings.get("until") or []
                 stop = (until,) if isinstance(until, str) else tuple(until)
                 wanted.append(Request(prompt, settings.get("max_gen_toks", 256), stop, settings.get("num_beams", 1)))
-            answers = Generator(model, tokenizer, batch_size, progress, begin_token).answers(wanted)
+            own = Generator(model, tokenizer, batch_size, progress, begin_token)
+
+            def verdicts(number: int, text: str) -> dict[str, float | None]:
+                return {name: scorer(requests[number].doc, text) for name, scorer in (scorers or {}).items()}
+
+            answers = answering(own, wanted, verdicts)
             for request, answer in zip(requests, answers, strict=True):
                 question = request.task_name, request.doc_id
                 truncated[question], cut[question] = answer.truncated, answer.prompt_cut

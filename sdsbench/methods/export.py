@@ -113,7 +113,7 @@ def export_peft(
     `revision` are what peft loads the base by; `task_type` is peft's (CAUSAL_LM, SEQ_CLS, ...). Raises Refused for a
     method without such a form, such as full fine-tuning.
     """
-    found = _as_lora(layers, method) if layers else method.peft_adapter()
+    found = as_lora(layers, method) if layers else method.peft_adapter()
     if found is None:
         raise Refused(f"method={method.name} has no adapter to export: use the merged model folder instead")
     config, tensors = found
@@ -130,7 +130,7 @@ def export_peft(
     _write_json(folder / "adapter_config.json", config)
 
 
-def _as_lora(layers: Layers, method: Method) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def as_lora(layers: Layers, method: Method) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(adapter_config.json, tensors) of adapted layers as one standard LoRA."""
     tensors = {
         f"base_model.model.{name}.{key}": tensor

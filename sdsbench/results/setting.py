@@ -48,6 +48,11 @@ def tuning_run(record: Record) -> bool:
     return record.tuning is None and record.config.get("eval", {}).get("split") == "validation"
 
 
+def engine(record: Record) -> str:
+    """What generated the answers; records that do not say have the default."""
+    return str(record.config.get("eval", {}).get("engine", "transformers"))
+
+
 def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
     """Facts that must be equal along a column, except those of row_facts and score_facts."""
     facts = {
@@ -56,6 +61,7 @@ def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
         if key.startswith("config.") and not key.startswith((*_SEEDS, *_APART)) and key not in _NO_NUMBERS
     }
     facts |= {"model": record.model, "protocol": record.protocol, "task": record.task, "train_set": record.train_set}
+    facts["eval.engine"] = engine(record)
     if not tuning_run(record):
         facts["tuning"] = _tuning(record)
     if (provenance := record.provenance) is not None:
@@ -106,7 +112,7 @@ def averaged(run: Run, score: Score | None = None, cost: bool = False) -> dict[s
         for key, value in run.naming.items()
         if key.startswith("config.") and not key.startswith(_SEEDS) and key not in _NO_NUMBERS
     }
-    facts |= {"lr": record.lr, "alpha": record.alpha, "rank": record.rank}
+    facts |= {"lr": record.lr, "alpha": record.alpha, "rank": record.rank, "eval.engine": engine(record)}
     if provenance is not None:
         facts |= {f"code.{part}": digest for part, digest in provenance.code.items()}
         if cost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +16,11 @@ from sdsbench.core.record import Score
 from sdsbench.core.step_log import StepLog
 from sdsbench.data.draw import limited
 from sdsbench.evaluation.lm_eval_tasks import Watch
-from sdsbench.evaluation.text import Evaluated
+from sdsbench.evaluation.text import Answering, Evaluated, own_answers
 from sdsbench.evaluation.validation_loss import mean_loss
 from sdsbench.methods.attach import adapted_layers, merged
 from sdsbench.runs.run_context import ActiveRun
+from sdsbench.runs.vllm_answers import answering
 from sdsbench.training.precision import Device
 
 if TYPE_CHECKING:
@@ -90,18 +92,33 @@ def scores_of_stage(run: ActiveRun, stage: str) -> list[Score]:
 def outcomes(run: ActiveRun, loaded: Loaded, stage: str) -> Iterator[Evaluated]:
     """Yield the scores and samples of each evaluation set for the run's current model."""
     limit = run.config.eval.untrained_limit if stage == "untrained" else None
-    return scored(run, loaded, evaluation_model(loaded.model.model, loaded.device), stage, limit)
+    plain = evaluation_model(loaded.model.model, loaded.device)
+    with answering(run.config, loaded.model, loaded.device, run.folder / "vllm", partial(_note_engine, run)) as engine:
+        yield from scored(run, loaded, plain, stage, limit, engine)
 
 
 def scored(
-    run: ActiveRun, loaded: Loaded, plain: nn.Module, stage: str, limit: int | None = None
+    run: ActiveRun,
+    loaded: Loaded,
+    plain: nn.Module,
+    stage: str,
+    limit: int | None = None,
+    engine: Callable[[str], Answering] = lambda evaluation: own_answers,
 ) -> Iterator[Evaluated]:
     """Yield the scores and samples of each evaluation set for the model `plain`, on at most `limit` rows."""
     for evaluation, rows in loaded.data.evaluations:
         some = limited(rows, limit, "random")
         with _watch(run, stage)(evaluation.name, len(some)) as advance:
-            found = loaded.family.evaluate(plain, evaluation, some, stage, run.config.eval.batch_size, advance)
+            found = loaded.family.evaluate(
+                plain, evaluation, some, stage, run.config.eval.batch_size, advance, engine(evaluation.name)
+            )
         yield found
+
+
+def _note_engine(run: ActiveRun, evaluation: str, text: str) -> None:
+    """Say and record which engine answered an evaluation set of eval.engine=vllm."""
+    run.log(f"{evaluation}: {text}")
+    run.keeper.record.placing.setdefault("engine", {})[evaluation] = text
 
 
 def _watch(run: ActiveRun, stage: str) -> Watch:

@@ -142,7 +142,9 @@ def export(
             form = "merged"
     drift = merge_drift(layers, torch.bfloat16)
     if form == "merged":
-        _write_merged(folder, loaded, method, dtype, config.model.resampled_size)
+        write_model(
+            folder, merged(method.fold(loaded.model), getattr(torch, dtype)), loaded, config.model.resampled_size
+        )
     return Exported(record, config, folder, form, name, revision, adapter, drift)
 
 
@@ -177,9 +179,12 @@ def _check_opens(method: Method, loaded: LoadedModel) -> None:
         raise Refused(f"peft would not open this adapter on the base ({error}): export it with --form merged") from None
 
 
-def _write_merged(folder: Path, loaded: LoadedModel, method: Method, dtype: str, size: int | None) -> None:
-    """A plain model folder; `size`: of the images that it was trained on, where its base had another one."""
-    with_conv1d_(merged(method.fold(loaded.model), getattr(torch, dtype))).save_pretrained(folder)
+def write_model(folder: Path, model: torch.nn.Module, loaded: LoadedModel, size: int | None = None) -> None:
+    """The plain `model` as a folder, with the tokenizer and image settings of the base that was `loaded`.
+
+    `size`: of the images that it was trained on, where its base had another one.
+    """
+    with_conv1d_(model).save_pretrained(folder)
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(folder)
     if (loaded.folder / _IMAGES).is_file():

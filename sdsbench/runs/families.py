@@ -15,7 +15,7 @@ from sdsbench.evaluation.generation import check_generation
 from sdsbench.evaluation.held_out import evaluate_held_out
 from sdsbench.evaluation.lm_eval_tasks import Watch
 from sdsbench.evaluation.retention import retained
-from sdsbench.evaluation.text import Evaluated, evaluate_text
+from sdsbench.evaluation.text import Answering, Evaluated, evaluate_text, own_answers
 from sdsbench.models.head import initialise_head, unfreeze_head
 from sdsbench.models.load import LoadedModel
 from sdsbench.runs.configuration.schema import RunConfig
@@ -50,6 +50,7 @@ class Family(Trainee, Protocol):
         stage: str,
         batch_size: int,
         progress: Callable[[int], None],
+        answering: Answering = own_answers,
     ) -> Evaluated: ...
 
 
@@ -75,15 +76,18 @@ class TextFamily(CausalObjective):
         return []
 
     def evaluate(
-        self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]
-    ) -> Evaluated:
+        self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None],
+        answering: Answering = own_answers,
+    ) -> Evaluated:  # fmt: skip
         begin = self.task.config.begin_token
         if isinstance(evaluation, HeldOut):
             return evaluate_held_out(
                 model, self, self.tokenizer, self.task.config, evaluation, rows, stage, batch_size, progress, begin,
-                self.padded,
+                self.padded, answering,
             )  # fmt: skip
-        return evaluate_text(model, self.tokenizer, evaluation, rows, stage, batch_size, progress, begin, self.padded)
+        return evaluate_text(
+            model, self.tokenizer, evaluation, rows, stage, batch_size, progress, begin, self.padded, answering
+        )
 
     def retained(
         self, model: Any, config: RunConfig, stage: str, text: Rows | None, watch: Watch
@@ -108,8 +112,9 @@ class LabelledFamily(LabelledObjective):
         return iter(())
 
     def evaluate(
-        self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None]
-    ) -> Evaluated:
+        self, model: Any, evaluation: Any, rows: Rows, stage: str, batch_size: int, progress: Callable[[int], None],
+        answering: Answering = own_answers,
+    ) -> Evaluated:  # fmt: skip
         return evaluate_labelled(model, self.batcher, evaluation, rows, stage, batch_size, progress)
 
 

@@ -17,6 +17,7 @@ from sdsbench.core.processor import Load
 from sdsbench.core.progress import forget_peak_memory, peak_memory
 from sdsbench.core.record import Lengths, Parameters, Provenance
 from sdsbench.evaluation.lm_eval_tasks import require_named
+from sdsbench.evaluation.vllm_engine.process import python_of, version_of
 from sdsbench.methods import base as methods
 from sdsbench.models.load import LoadedModel
 from sdsbench.models.load import load as load_model
@@ -34,6 +35,7 @@ from sdsbench.runs.run_context import ActiveRun, LoadModel
 from sdsbench.runs.run_data import RunData, load_run
 from sdsbench.runs.start_from import adapter_hash, take_over
 from sdsbench.runs.tracking import view
+from sdsbench.runs.vllm_answers import require_servable
 from sdsbench.tasks import base as tasks
 from sdsbench.training import checkpoint
 from sdsbench.training.assemble import assemble
@@ -92,6 +94,8 @@ def prepare(run: ActiveRun, resume: Checkpoint | None) -> Prepared:
     config, keeper = run.config, run.keeper
     if run.context.tuning is not None:
         keeper.record.tuning = run.context.tuning
+    if config.eval.engine == "vllm":
+        version_of(python_of(config.eval.vllm_python))
     forget_peak_memory()
     started = Load.now()
     write_atomic(run.folder / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False))
@@ -112,6 +116,7 @@ def prepare(run: ActiveRun, resume: Checkpoint | None) -> Prepared:
     with keeper.timed("init"):
         start = StartingPoint(loaded.model.model, loaded.family, loaded.examples, loaded.device.device)
         training, state, probe, parameters = attach_method(config, loaded)
+        require_servable(config, state.layers, state.method, loaded.device)
         provenance = _provenance(config, loaded)
         made_from = origin.recorded_origin(provenance)
         if resume is not None:

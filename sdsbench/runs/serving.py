@@ -8,8 +8,8 @@ from shlex import quote
 from sdsbench.core.console import aligned, labelled
 from sdsbench.models.model_config import CLASSES
 from sdsbench.runs.export import Exported
+from sdsbench.runs.vllm_adapters import vllm_rank
 
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM's --max-lora-rank accepts
 _MEANINGS = {
     "drift_mean": "of the update is distorted by rounding merged weights to bfloat16 (mean over layers)",
     "drift_max": "of the update is distorted in the worst layer",
@@ -77,9 +77,8 @@ def _serving(exported: Exported) -> Iterator[str]:
         yield aligned("serve", [f"vllm serve {quote(str(exported.folder))}"])
         return
     adapter = exported.adapter
-    rank = next((rank for rank in VLLM_RANKS if rank >= (adapter.get("r") or 0)), None)
-    plain = adapter["peft_type"] == "LORA" and not adapter.get("use_dora") and not adapter.get("modules_to_save")
-    if not plain or rank is None:
+    rank = vllm_rank(adapter)
+    if rank is None:
         yield labelled("serve", "vLLM serves no such adapter; export it with --form merged")
         return
     revision = f" --revision {exported.revision}" if exported.revision else ""

@@ -28,7 +28,8 @@ from sdsbench.runs.keeper import _new_record
 from sdsbench.tasks import base as tasks
 
 PLACES = {
-    "device", "threads", "output_root", "force", "plugins", "data.root", "eval.batch_size", "train.save",
+    "device", "threads", "output_root", "force", "plugins", "data.root", "eval.batch_size", "eval.vllm_python",
+    "train.save",
     "data.train", "data.validation", "data.test",
     "train.checkpoint_every", "train.activation_checkpointing", "train.micro_tokens",
     "tracker.name", "tracker.project", "tracker.mode",
@@ -84,6 +85,7 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["method=lora", "train.optimizer=sgd"], MICRO | {"train.betas"}),
     (["method=lora", "train.optimizer=momentum"], MICRO | {"train.betas"}),
     (["method=lora", "eval.split=validation"], MICRO - {"data.validation_rows"}),
+    (["method=lora", "eval.engine=vllm"], MICRO),
     (["method=full_ft"], MICRO | {FULL}),
     (["method=full_ft", "method.scope=targets"], MICRO),
     (["method=lora_xs"], MICRO | SVD),
@@ -177,7 +179,17 @@ def test_inert_keys_of_each_case(words: list[str], inert: set[str]) -> None:
     )  # a key of SDS-LoRA, the default method
     untrained = set() if config.eval.untrained else {"eval.untrained_limit"}
     no_images = set() if config.model.family == "vision" else {"model.image_size"}
-    assert inert_keys(config) == ALWAYS_INERT | inert | pre_stage | untrained | no_images
+    own_engine = set() if config.eval.engine == "vllm" else {"eval.engine"}
+    assert inert_keys(config) == ALWAYS_INERT | inert | pre_stage | untrained | no_images | own_engine
+
+
+def test_another_engine_names_the_run() -> None:
+    """Its answers may differ from ours on questions that were not compared; where its Python lies changes nothing."""
+    own, other, elsewhere = (
+        composed_config(("method=lora", *words))
+        for words in ((), ("eval.engine=vllm",), ("eval.engine=vllm", "eval.vllm_python=env/bin/python"))
+    )
+    assert run_id(own) != run_id(other) == run_id(elsewhere)
 
 
 def test_run_id_follows_from_the_record_alone() -> None:
@@ -192,7 +204,8 @@ def test_run_id_follows_from_the_record_alone() -> None:
 def test_every_key_changes_the_run_id_or_is_placing_or_inert(words: list[str]) -> None:
     """Another value of a key changes the run's id unless the key is placing or inert."""
     config = composed_config(tuple(words))
-    name, silent = run_id(config), PLACES | inert_keys(config)
+    # eval.engine has no effect at its default alone: every other engine names the run.
+    name, silent = run_id(config), (PLACES | inert_keys(config)) - {"eval.engine"}
     keys = [f"{section}.{key}" for section, key in _section_keys(config)] + [key for key in _top_level_keys(config)]
     assert {leaf for leaf, _ in leaves(config.model_dump()) if not leaf.startswith(PROTOCOL_TABLES)} <= set(keys)
     for key in keys:

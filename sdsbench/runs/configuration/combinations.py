@@ -50,6 +50,8 @@ def cross_problems(config: RunConfig) -> Iterator[Problem]:
             if value:
                 accepted = f"{none} with model={config.model.name}"
                 yield Problem(key, value, accepted, "Decoders alone have such second scores.")
+    if config.eval.engine == "vllm":
+        yield from _other_engine(config)
     if config.train.optimizer == "adamw8bit":
         yield from _weights_that_change_in_backward(config)
     shapes = layer_shapes(config.model)
@@ -62,6 +64,16 @@ def _probes(config: RunConfig) -> Iterator[Problem]:
     if config.probe.every is not None and not (method.wraps_layers() or method.trains_base):
         advice = "A probe looks at adapted layers and at weights that train; this method has layers of its own."
         yield Problem("probe.every", config.probe.every, f"null with method={config.method.name}", advice)
+
+
+def _other_engine(config: RunConfig) -> Iterator[Problem]:
+    generated = list(filter(None, map(tasks.generation_of, tasks.build(config.task).evaluations())))
+    if not generated:
+        accepted = f"transformers with task={config.task.name}"
+        yield Problem("eval.engine", "vllm", accepted, "The task generates no answers.")
+    elif any(generation.beams > 1 for generation in generated):
+        accepted = f"transformers with task={config.task.name}"
+        yield Problem("eval.engine", "vllm", accepted, "vLLM has no beam search.")
 
 
 def _weights_that_change_in_backward(config: RunConfig) -> Iterator[Problem]:
