@@ -208,6 +208,22 @@ def test_where_memory_is_short_passes_get_half_of_the_largest(monkeypatch: pytes
     assert state.micro_limit == max(tried[1]) // 2 and max(tried[2]) <= state.micro_limit
 
 
+def test_where_memory_is_short_a_step_that_must_be_whole_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method whose layers see a whole batch would compute something else from its parts."""
+    training, state = tiny_training(batch_size=8)
+    tried: list[int] = []
+
+    def short(self: Training, parts: Any) -> float:
+        tried.append(len(parts))
+        raise MemoryError
+
+    monkeypatch.setattr(Training, "backward", short)
+    whole = dataclasses.replace(training, whole_steps="its layers mix rows")
+    with pytest.raises(MemoryError):
+        whole.gradients(state, whole.batch(1), 1)
+    assert tried == [1] and state.micro_limit is None
+
+
 @pytest.mark.parametrize("numbers", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)])
 def test_a_loss_or_a_gradient_alone_ends_the_run(numbers: tuple[float, float]) -> None:
     check_finite(1, 1.0, 1.0)
