@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def flip_a_bit(path: Path) -> None:
 def truncate(path: Path) -> None:
     """Cut the second half off."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def pipe_instead(path: Path) -> None:
+    """Whoever opens a named pipe waits until somebody writes into it."""
+    path.unlink()
+    os.mkfifo(path)
 
 
 def set_key(key: str, value: object) -> Callable[[Path], None]:

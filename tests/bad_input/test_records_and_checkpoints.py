@@ -10,7 +10,16 @@ import pytest
 from sdsbench.__main__ import main
 from sdsbench.core.run_folder import find_record
 from sdsbench.training import checkpoint
-from tests.bad_input.damage import DAMAGE, flip_a_bit, overwrite, set_key, truncate, write_checkpoint
+from tests.bad_input.damage import (
+    DAMAGE,
+    flip_a_bit,
+    folder_instead,
+    overwrite,
+    pipe_instead,
+    set_key,
+    truncate,
+    write_checkpoint,
+)
 from tests.sweeps.tools import put_record, tiny_plan
 
 RECORD_DAMAGE = [
@@ -46,7 +55,8 @@ def test_damaged_record_is_reported_by_status_and_set_aside_by_the_next_run(
 
 CHECKPOINT_DAMAGE = [
     ("state.safetensors", flip_a_bit), ("state.safetensors", truncate), ("state.safetensors", overwrite(b"")),
-    ("state.safetensors", Path.unlink), ("state.json", truncate), ("state.json", overwrite(b"")),
+    ("state.safetensors", Path.unlink), ("state.safetensors", folder_instead), ("state.safetensors", pipe_instead),
+    ("state.json", truncate), ("state.json", overwrite(b"")),
     ("state.json", overwrite(b"null")),
     ("state.json", overwrite(b"[]")), ("state.json", overwrite(b"{}")), ("state.json", overwrite(b"\xff")),
     ("state.json", Path.unlink),
