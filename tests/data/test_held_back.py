@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.data.draw import draw
 from sdsbench.data.generators import generator_name
-from sdsbench.data.held_back import tuning_rows
+from sdsbench.data.held_back import load_training, tuning_rows
 from sdsbench.data.sources import Rows
 from sdsbench.runs.configuration.compose import compose_run, options
 from sdsbench.runs.configuration.schema import RunConfig
@@ -123,6 +124,23 @@ def test_held_back_rows_are_the_same_for_every_seed_and_limit(tmp_path: Path) ->
     for run in runs:
         assert questions(run.training) == {f"q{i}" for i in range(30)} - held_back[0]
     assert runs[0].evaluations[0][1].split == "held_back"
+
+
+@pytest.mark.parametrize("order", ["first", "random"])
+def test_a_limit_draws_from_all_usable_rows(order: str, tmp_path: Path) -> None:
+    """Only the first rows of a file may be read lazily; a random draw is over every usable row."""
+    root, read = write_gsm8k(tmp_path, [f"q{i}" for i in range(60)], ["t"]), []
+
+    def every_second(rows: Rows) -> Iterator[int]:
+        for position in range(0, len(rows), 2):
+            read.append(position)
+            yield position
+
+    words = ["data.source=local", f"data.root={root}", "data.train_limit=10", f"data.order={order}"]
+    found = load_training("gsm8k", config_of("gsm8k", *words).data, select=every_second)
+    drawn = draw([None] * 30, 10) if order == "random" else range(10)
+    assert found.indices == tuple(2 * place for place in drawn)
+    assert len(read) == (30 if order == "random" else 10)
 
 
 @pytest.mark.parametrize("key", ["eval.limit", "data.train_limit"])
