@@ -168,6 +168,24 @@ def tiny_training(seeds: Any = SEEDS, **keys: Any) -> tuple[Training, TrainState
     return training, state
 
 
+@pytest.mark.parametrize("mean_over", [None, 1, 2])
+def test_a_step_averages_over_its_groups_of_examples(mean_over: int | None) -> None:
+    """Eight examples of 2 to 9 targets: one mean over all, or the mean of each group's mean."""
+    training, state = tiny_training(batch_size=8, mean_over=mean_over)
+    batch = training.batch(1)
+
+    def mean(examples: Any) -> float:
+        with torch.no_grad():
+            sums = [float(training.objective.losses(training.model, [[one]], training.device)[0]) for one in examples]
+        return sum(sums) / sum(one.targets for one in examples)
+
+    groups = [batch] if mean_over is None else [batch[i : i + mean_over] for i in range(0, 8, mean_over)]
+    expected = sum(map(mean, groups)) / len(groups)
+    assert training.gradients(state, batch, 1)[1] == pytest.approx(expected, rel=1e-6)
+    if mean_over is not None:
+        assert expected != pytest.approx(mean(batch), rel=1e-4)
+
+
 def test_a_step_reports_the_rate_of_its_step() -> None:
     training, state = tiny_training(lr=0.02, schedule="linear", max_steps=4, batch_size=2)
     reports: list[StepReport] = []
