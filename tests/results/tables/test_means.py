@@ -44,6 +44,21 @@ def test_grid_has_the_means_of_task_groups(tmp_path: Path) -> None:
         assert "without glue/rte, glue/qnli" in render(table).replace("\\", "")
 
 
+def test_rows_that_their_parts_do_not_compare_are_not_compared_in_the_mean(tmp_path: Path) -> None:
+    """LoRA at one learning rate and DoRA at another are kept apart on every task, and so in the mean over the tasks."""
+    for method, gain, lr in (("lora", 0.0, 1e-3), ("dora", 0.2, 5e-3)):
+        for seed in range(3):
+            for task in GLUE:
+                name = f"glue/{task}"
+                value = 0.5 + gain + 0.01 * seed
+                write_run(tmp_path, make_record(method, seed, {name: value}, task=name, scorer="accuracy", lr=lr))
+    table = built("grid", tmp_path)
+    for row, rate in (("lora_r8", "0.001"), ("dora_r8", "0.005")):
+        cell = table.cells[row, "micro/mean of glue"]
+        assert cell.apart == {"train.lr": rate} and cell.mark == "" and cell.p_value is None
+    assert "Row dora_r8, column micro/mean of glue: not compared, another setting: train.lr 0.005." in table.footer
+
+
 def test_grid_has_the_means_of_vtab_groups_and_of_vtab(tmp_path: Path) -> None:
     from sdsbench.tasks.vtab import GROUPS
 
