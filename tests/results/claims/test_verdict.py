@@ -90,6 +90,39 @@ def test_one_contradiction_by_chance_among_thirty_contexts_leaves_a_claim_undeci
     assert "undecided together (paper's setting; 30 contexts;" in text and "pooled effect" in text
 
 
+def test_losses_are_no_scores(tmp_path: Path) -> None:
+    """Of a loss less is better: a larger one is neither a score above LoRA's nor the best end of a spread."""
+    for method, loss in (("lora", 2.0), ("sds_lora", 3.0)):
+        for seed in range(3):
+            record = make_record(method, seed, {"gsm8k": 0.4 + 0.01 * seed + 0.1 * (method == "lora"), "text": loss})
+            record.scores[1] = record.scores[1].model_copy(
+                update={"unit": "number", "better": "lower", "value": loss + 0.01 * seed}
+            )
+            write_run(tmp_path, record)
+    both = {"method": ["lora", "sds_lora"]}
+    for claim in (make_claim(), make_claim(test="spread", margin=1.0, ours=both, theirs={})):
+        assert [finding.context.split(": ")[-1] for finding in verdict_on(tmp_path, claim).findings] == ["gsm8k"]
+    assert verdict_on(tmp_path, make_claim()).answer == "contradicted"
+    assert verdict_on(tmp_path, make_claim(evaluation="text")).findings == ()
+
+
+def test_difference_that_cannot_be_tested_says_why_and_gives_no_advice(tmp_path: Path) -> None:
+    """Three seeds a side and two in common, where seeds are paired; and the same difference at every seed."""
+    for method, first, value in (("lora", 0, 0.5), ("sds_lora", 1, 0.6)):
+        for seed in range(first, first + 3):
+            scores = {"glue/rte": value + 0.01 * seed**2}
+            write_run(tmp_path / "few", make_record(method, seed, scores, task="glue/rte", family="encoder"))
+    write_runs(tmp_path / "equal", "lora", [0.50, 0.50, 0.50])
+    write_runs(tmp_path / "equal", "sds_lora", [0.60, 0.60, 0.60])
+    for folder, reason in (("few", "fewer than 3 common seeds"), ("equal", "no variance between seeds")):
+        result = verdict_on(tmp_path / folder, make_claim())
+        (finding,) = result.findings
+        assert result.answer == finding.answer == "undecided" and finding.untested == reason
+        assert result.plain()["findings"][0]["untested"] == reason
+        text = markdown([result])
+        assert f"; not tested: {reason}" in text and "would decide" not in text
+
+
 def test_claim_may_require_fewer_parameters(tmp_path: Path) -> None:
     few, many = (Parameters(trainable=n, adapter=n, total=10**9) for n in (100, 4000))
     write_runs(tmp_path, "lora", [0.50, 0.51, 0.52], rank=32, parameters=many)
