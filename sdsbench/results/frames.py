@@ -310,7 +310,7 @@ def run_row(folder: Path, record: Record) -> dict[str, Any]:
         else:
             row[f"provenance.{key}"] = value
     row |= {key: value for key, value in leaves(record.config, "config") if value != {}}
-    row |= {f"score.{score.evaluation}.{score.stage}": score.value for score in record.scores if score.headline}
+    row |= {f"score.{s.evaluation}.{s.stage}": s.value for s in record.scores if s.headline and s.along is None}
     row |= {f"forgotten.{evaluation}": lost for evaluation, lost in forgotten(record).items()}
     row |= {f"along.{s.evaluation}.{s.along:g}": s.value for s in record.scores if s.headline and s.along is not None}
     row["scores"] = [_shallow(score) for score in record.scores]
