@@ -13,8 +13,8 @@ from sdsbench.results.tables import cells as cell_module
 from sdsbench.results.tables import ranking
 from sdsbench.results.tables.cells import Exclusions, TableCell
 from sdsbench.results.tables.definition import Column, Table
-from sdsbench.results.tables.footer import footer
-from sdsbench.results.tables.loaded_runs import Run, problems_of
+from sdsbench.results.tables.footer import footer, unreadable
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.run_values import score_of
 
 
@@ -60,9 +60,7 @@ def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = No
     used = {run.id for cell in made.values() for run in (*cell.runs, *cell.unfinished)}
     reasons = {run_id: reason for run_id, reason in excluded.items() if run_id not in used}
     lines = footer(table, made, reasons, ranking.family(table.columns, made))
-    if unreadable := sorted(set(problems_of(runs).values())):
-        lines.append(f"Files that cannot be read: {' '.join(unreadable)}")
-    return Built(table, made, lines, reasons)
+    return Built(table, made, [*lines, *unreadable(runs)], reasons)
 
 
 def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, str], TableCell]:

@@ -39,6 +39,7 @@ class Contrast:
 
     comparison: Comparison
     untested: str = ""
+    paired: bool = False  # the difference is over the seeds that both sides have
 
 
 def paired_over_seeds(runs: Sequence[Run]) -> bool:
@@ -71,8 +72,8 @@ def contrast(
     if comparison.difference * shown < 0:
         return Contrast(nothing, "the common seeds differ the other way than all seeds")
     if comparison.variances is None or not comparison.variances.testable:
-        return Contrast(comparison, NO_VARIANCE)
-    return Contrast(comparison)
+        return Contrast(comparison, NO_VARIANCE, paired)
+    return Contrast(comparison, paired=paired)
 
 
 def pooled_over(cells: Sequence[TableCell]) -> tuple[float, float] | None:
