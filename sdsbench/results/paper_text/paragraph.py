@@ -116,8 +116,8 @@ def _rates(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
         texts.append(f"chosen: {'; '.join(rates)}")
     fixed = sorted({run.record.lr for run in runs if not run.record.tuning})
     if fixed:
-        rates = listed((f"{rate:g}" for rate in fixed), "or")
-        texts.append(f"learning rate {rates}, not tuned" + (" elsewhere" if tuned else ""))
+        values = listed((f"{rate:g}" for rate in fixed), "or")
+        texts.append(f"learning rate {values}, not tuned" + (" elsewhere" if tuned else ""))
     text = "; ".join(texts)
     return f"{text[0].upper()}{text[1:]}."
 
