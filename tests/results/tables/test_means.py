@@ -88,3 +88,16 @@ def test_single_run_with_all_member_scores_has_their_mean(tmp_path: Path) -> Non
     write_run(tmp_path, make_record("lora", 0, score, task="commonsense", scorer="paper"))
     cell = built("grid", tmp_path).cells["lora_r8", "micro/mean of commonsense"]
     assert cell.by_seed == {0: pytest.approx(100 * sum(score.values()) / 8)}
+
+
+def test_mean_of_losses_is_a_loss_of_which_less_is_better(tmp_path: Path) -> None:
+    from sdsbench.tasks.commonsense import BENCHMARKS
+
+    for method, loss in (("lora", 1.0), ("dora", 2.0)):
+        for seed in range(3):
+            record = make_record(method, seed, dict.fromkeys(BENCHMARKS, loss + 0.01 * seed), task="commonsense")
+            scores = [score.model_copy(update={"unit": "number", "better": "lower"}) for score in record.scores]
+            write_run(tmp_path, record.model_copy(update={"scores": scores}))
+    cells = built("grid", tmp_path).cells
+    best, other = (cells[row, "micro/mean of commonsense"] for row in ("lora_r8", "dora_r8"))
+    assert best.by_seed[0] == pytest.approx(1.0) and (best.mark, other.mark) == ("best", "")
