@@ -66,6 +66,11 @@ class Score(FileContent):
         """The value, negated if smaller is better: for ranking, larger is better."""
         return self.value if self.better == "higher" else -self.value
 
+    @property
+    def stage_text(self) -> str:
+        """The stage for people; between base and trained model with the share of the update."""
+        return self.stage if self.along is None else f"along {self.along:g}"
+
     def shown(self, value: float) -> str:
         """A value in this score's unit, formatted for people."""
         return score_text(value, self.unit)

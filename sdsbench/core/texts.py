@@ -27,10 +27,10 @@ def is_text(value: str) -> bool:
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def listed(names: Iterable[object]) -> str:
-    """`a`, `a and b`, `a, b and c`; empty without names."""
+def listed(names: Iterable[object], word: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`; empty without names. `word`: or, for values of which each run has one."""
     *first, last = [*map(str, names)] or [""]
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 def span(numbers: Iterable[int]) -> str:

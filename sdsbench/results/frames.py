@@ -6,7 +6,8 @@
     samples = sdsbench.load_samples("results/runs", evaluation="gsm8k")   # one row per answer
 
 The folder argument is one path or several: a folder of runs, a single run folder, or a bundle (`sdsbench bundle`).
-Unreadable runs and files are left out and listed in `frame.attrs["damaged"]`: {run id or path: reason}.
+A run that is found in several places counts once: the first copy of it that is finished. Unreadable runs and files are
+left out and listed in `frame.attrs["damaged"]`: {run id or path: reason}.
 """
 
 from __future__ import annotations
@@ -93,19 +94,25 @@ def read_all(folders: Folders = DEFAULT) -> tuple[list[Found], dict[str, str]]:
 
 
 def _readable(folders: Folders, damaged: dict[str, str]) -> Iterator[Found]:
-    """Yield the readable records; add the others to `damaged`."""
+    """Yield the readable records; add the others to `damaged`: by run id, by folder if another copy is readable."""
     names = set()
+    unreadable: dict[str, Path] = {}  # run id -> its folder
     for path, origin in find_records(folders):
+        name = path.parent.name
         try:
             if os.path.islink(path.parent) and path.parent.resolve().parent != path.parent.parent.resolve():
                 raise DamagedFile(f"{path.parent}: a link out of its folder, which is not followed. Give its target.")
             require_sound(path.parent)
             record = read_record(path)
         except DamagedFile as error:
-            name = path.parent.name
-            damaged[str(path.parent) if name in damaged or name in names else name] = shown(str(error))
+            if name in damaged or name in names:
+                damaged[shown(str(path.parent))] = shown(str(error))
+            else:
+                damaged[name], unreadable[name] = shown(str(error)), path.parent
             continue
         names.add(record.run_id)
+        if record.run_id in unreadable:
+            damaged[shown(str(unreadable.pop(record.run_id)))] = damaged.pop(record.run_id)
         yield Found(path.parent, record, origin)
 
 
@@ -218,14 +225,15 @@ def load_steps(folders: Folders = DEFAULT, kind: str | None = None) -> pd.DataFr
     if kind is not None and kind not in metrics.KINDS:
         raise ConfigError([Problem("kind", kind, ", ".join(metrics.KINDS), nearest(kind, metrics.KINDS))])
     rows: list[dict[str, Any]] = []
-    damaged: dict[str, str] = {}
-    for path, _ in find_records(folders):
+    records, damaged = read_all(folders)
+    for found in records:
+        path = found.folder / "metrics.jsonl"
         try:
-            lines = metrics.read(path.parent / "metrics.jsonl")
+            lines = metrics.read(path)
         except DamagedFile as error:
-            damaged[str(path.parent / "metrics.jsonl")] = shown(str(error))
+            damaged[shown(str(path))] = shown(str(error))
             continue
-        rows += [_below({"run_id": path.parent.name}, line) for line in lines if kind in (None, line["kind"])]
+        rows += [_below({"run_id": found.record.run_id}, line) for line in lines if kind in (None, line["kind"])]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "kind", "step"])
     frame.attrs["damaged"] = damaged
     return frame
@@ -238,24 +246,25 @@ def load_samples(folders: Folders = DEFAULT, evaluation: str | None = None, stag
     at this stage.
     """
     rows: list[dict[str, Any]] = []
-    damaged: dict[str, str] = {}
     known: set[str] = set()
-    for path, _ in find_records(folders):
+    records, damaged = read_all(folders)
+    for run in records:
+        run_id = run.record.run_id
         try:
-            stored = _evaluations(files_in(path.parent / "samples", ""), stage)
+            stored = _evaluations(files_in(run.folder / "samples", ""), stage)
         except DamagedFile as error:
-            damaged[f"{path.parent.name} samples"] = shown(str(error))
+            damaged[f"{run_id} samples"] = shown(str(error))
             continue
         known |= {*stored}
         for name in stored:
             if evaluation not in (None, name):
                 continue
             try:
-                answers = samples_of(path.parent, name, stage)
+                answers = samples_of(run.folder, name, stage)
             except (DamagedFile, Unavailable) as error:
-                damaged[f"{path.parent.name} {name}"] = shown(str(error))
+                damaged[f"{run_id} {name}"] = shown(str(error))
                 continue
-            rows += [_sample_row(path.parent.name, name, stage, sample) for sample in answers]
+            rows += [_sample_row(run_id, name, stage, sample) for sample in answers]
     if evaluation is not None and evaluation not in known:
         accepted = ", ".join(sorted(known)) or f"none: no run here has stored answers ({stage})"
         raise ConfigError([Problem("evaluation", evaluation, accepted, nearest(evaluation, sorted(known)))])
@@ -301,7 +310,7 @@ def run_row(folder: Path, record: Record) -> dict[str, Any]:
         else:
             row[f"provenance.{key}"] = value
     row |= {key: value for key, value in leaves(record.config, "config") if value != {}}
-    row |= {f"score.{score.evaluation}.{score.stage}": score.value for score in record.scores if score.headline}
+    row |= {f"score.{s.evaluation}.{s.stage}": s.value for s in record.scores if s.headline and s.along is None}
     row |= {f"forgotten.{evaluation}": lost for evaluation, lost in forgotten(record).items()}
     row |= {f"along.{s.evaluation}.{s.along:g}": s.value for s in record.scores if s.headline and s.along is not None}
     row["scores"] = [_shallow(score) for score in record.scores]

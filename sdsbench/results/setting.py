@@ -1,7 +1,8 @@
 """The definition of "the same setting", used by tables, figures, claims and the report.
 
 Two runs may be compared if all keys that name a run are equal, except the method with its own keys, its rank, the
-value that tuning chose, and the seed. Two runs may be averaged if only the seed differs.
+value that tuning chose, and the seed. Two runs may be averaged if only the seed differs. A learning rate set by hand is
+another setting than the one that the protocol gives.
 
 | may differ | within a cell (averaged) | along a column (compared) |
 |---|---|---|
@@ -60,6 +61,7 @@ def column_facts(record: Record, flat: Facts) -> dict[str, Any]:
         for key, value in flat.items()
         if key.startswith("config.") and not key.startswith((*_SEEDS, *_APART)) and key not in _NO_NUMBERS
     }
+    facts["model.image_size"] = flat.get("config.model.image_size") or "the model's own"  # not in the weights' hash
     facts |= {"model": record.model, "protocol": record.protocol, "task": record.task, "train_set": record.train_set}
     facts["eval.engine"] = engine(record)
     if not tuning_run(record):
@@ -85,8 +87,8 @@ def row_facts(record: Record, flat: Facts) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     rate, given = flat.get("config.train.lr", record.lr), flat.get("config.protocol.lr")
     tuned = record.tuning is not None and record.tuning.key == "train.lr"
-    if not (tuned or tuning_run(record) or (given is not None and rate == given)):
-        facts["train.lr"] = rate
+    if not (tuned or tuning_run(record)):
+        facts["train.lr"] = "the protocol's" if given is not None and rate == given else rate
     if record.rank is not None:
         for key in ("targets", "dropout"):
             if f"config.method.{key}" in flat:

@@ -53,7 +53,7 @@ def _all_or_none(score: Score) -> bool:
 def _score_lines(record: Record) -> Iterator[str]:
     """One line for each score and stage; evaluation and scorer are printed before the first of their stages only."""
     rows = [
-        ("" if place else evaluation, "" if place else scorer, _stage(score), _value(score))
+        ("" if place else evaluation, "" if place else scorer, score.stage_text, _value(score))
         for (evaluation, scorer), scores in grouped(record.scores, lambda s: (s.evaluation, s.scorer)).items()
         for place, score in enumerate(scores)
     ]
@@ -61,10 +61,6 @@ def _score_lines(record: Record) -> Iterator[str]:
     for *names, value in rows:
         aligned = (f"{name:<{width}}" for name, width in zip(names, widths, strict=False))
         yield f"  {'  '.join(aligned)}  {value}"
-
-
-def _stage(score: Score) -> str:
-    return score.stage if score.along is None else f"along {score.along:g}"
 
 
 def _value(score: Score) -> str:

@@ -14,6 +14,8 @@ from sdsbench.core import step_log
 from sdsbench.core.errors import ConfigError, DamagedFile, Unavailable
 from sdsbench.results.frames import read_all, run_row, samples_of
 from sdsbench.results.setting import averaged, differences
+from sdsbench.results.tables.build import build
+from sdsbench.results.tables.grid import grid
 from sdsbench.results.tables.loaded_runs import load
 from tests.results.tables.fixtures import make_record, make_samples, write_run
 
@@ -73,6 +75,30 @@ def test_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
     assert found.origin == str(tmp_path / "a")
     (copy,) = found.copies
     assert copy.origin == str(tmp_path / "c") and "gsm8k (flexible, trained) 25.00 and 50.00" in copy.disagreement
+
+
+def test_damaged_copy_is_named_beside_the_readable_one_whatever_the_order(tmp_path: Path) -> None:
+    record = make_record("lora", 0, {"gsm8k": 0.25})
+    write_run(tmp_path / "good", record)
+    cut = write_run(tmp_path / "cut", record)
+    (cut / "record.json").write_bytes((cut / "record.json").read_bytes()[:200])
+    for places in ([tmp_path / "good", tmp_path / "cut"], [tmp_path / "cut", tmp_path / "good"]):
+        ((found,), damaged) = read_all(places)
+        assert found.origin == str(tmp_path / "good") and [*damaged] == [str(cut)]
+        runs, named = load(places)
+        (line,) = [text for text in build(grid(runs), runs, named).footer if text.startswith("Excluded runs")]
+        assert str(cut) in line and "damaged" in line
+
+
+def test_steps_and_answers_of_a_run_are_counted_once_and_none_of_a_damaged_run(tmp_path: Path) -> None:
+    steps = [{"kind": "train", "step": 1, "loss": 2.0}]
+    for place, seed in (("a", 0), ("b", 0), ("b", 1)):
+        record = make_record("lora", seed, {"gsm8k": 0.5})
+        last = write_run(tmp_path / place, record, {"gsm8k": make_samples([True, False])}, steps)
+    (last / "record.json").write_text("{}")
+    places = [tmp_path / "a", tmp_path / "b"]
+    for frame, rows in ((sdsbench.load_steps(places), 1), (sdsbench.load_samples(places), 2)):
+        assert len(frame) == rows and [*frame.attrs["damaged"]] == [last.name]
 
 
 def test_frames_of_steps_and_samples_can_be_selected(tmp_path: Path) -> None:

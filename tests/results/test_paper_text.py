@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ def test_paragraph_states_the_setup_of_the_records(runs_folder: Path) -> None:
         "We fine-tune micro", "gsm8k (generated stand-ins for the real rows, 200 training rows)",
         "SDS-LoRA, r 8 (alpha 16)", "20 optimizer steps", "effective batch of 32",
         "the best of 0.001, 0.002, and of up to 1 more beyond an end that is best, by",
-        "over 2 seeds of their own: 6 runs a method", "chosen: 0.002 for SDS-LoRA, r 8", "on 200 questions",
-        "3 seeds (0, 1, 2)", "not paired over seeds", "cpu: test (1 thread)", "torch 2.13.0", "abc1234",
+        "over 2 seeds (9, 10): 6 runs a method", "chosen: 0.002 for SDS-LoRA, r 8", "on 200 questions",
+        "after training, with 3 seeds (0, 1, 2)", "cpu: test (1 thread)", "torch 2.13.0", "abc1234",
     ):  # fmt: skip
         assert words in text, words
     assert "weight decay" not in text, "the records do not hold it"
@@ -62,6 +63,60 @@ def test_variants_are_named_and_one_tuning_rule_with_other_budgets_is_stated_onc
     assert "20 seeds (0 to 19)" in text
     foot = render(build(grid_of(runs), runs))
     assert foot.count("train.lr among") == 1 and ": 2 to 3 runs a method" in foot
+
+
+def test_tests_are_stated_only_where_two_methods_have_the_seeds(tmp_path: Path) -> None:
+    """Three seeds in all are no three seeds of a method; paired methods need common ones."""
+    untested = "Intervals are 95 % t-intervals over seeds. Nothing is tested: no two methods have 3 "
+    for place, family, of_dora, words in (
+        (
+            "alone",
+            "decoder",
+            (),
+            f"with 3 seeds (0, 1, 2). {untested}seeds.",
+        ),
+        (
+            "few",
+            "decoder",
+            (3, 4),
+            f"with 2 to 3 seeds a method. {untested}",
+        ),
+        ("other", "encoder", (2, 3, 4), f"{untested}common seeds."),
+        ("tested", "decoder", (2, 3, 4), "differences between methods are tested not paired over seeds"),
+        ("paired", "encoder", (0, 1, 2), "differences between methods are tested paired over seeds"),
+    ):
+        for method, seeds in (("lora", (0, 1, 2)), ("dora", of_dora)):
+            for seed in seeds:
+                write_run(tmp_path / place, make_record(method, seed, {"gsm8k": 0.5}, family=family))
+        (text,) = paragraphs(load(tmp_path / place)[0])
+        assert words in text, place
+        assert ("tested" in text.replace("Nothing is tested", "")) == (place in ("tested", "paired"))
+
+
+def test_values_and_sources_are_not_said_of_runs_that_have_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run has one number of steps and one rate; the best epoch is no other word for the last step."""
+    record = make_record("lora", 0, {"gsm8k": 0.5}, lr=1e-3, dirty=True)
+    best = record.scores[0].model_copy(update={"stage": "best_epoch"})
+    write_run(tmp_path, record.model_copy(update={"scores": [record.scores[0], best]}))
+    longer = make_record("lora", 1, {"gsm8k": 0.5}, lr=2e-3)
+    assert longer.losses is not None
+    longer.losses.steps = 80
+    write_run(tmp_path, longer)
+    (text,) = paragraphs(load(tmp_path)[0])
+    for words in (
+        "20 or 80 optimizer steps", "Learning rate 0.001 or 0.002, not tuned",
+        "after training and after the best epoch", "commit abc1234 with changes that were not committed",
+    ):  # fmt: skip
+        assert words in text, words
+    only = replace(catalogue.get("gsm8k"), only_generated=True)
+    monkeypatch.setattr(catalogue, "get", lambda _: only)
+    assert "gsm8k (generated, 200 training rows)" in paragraphs(load(tmp_path)[0])[0]
+    monkeypatch.setattr(catalogue, "get", lambda _: replace(only, own=True))
+    own = make_record("lora", 0, {"gsm8k": 0.5}, source="local")
+    write_run(tmp_path / "own", own)
+    assert "gsm8k (own files, 200 training rows)" in paragraphs(load(tmp_path / "own")[0])[0]
 
 
 def test_paragraph_without_a_finished_run_is_refused(tmp_path: Path) -> None:

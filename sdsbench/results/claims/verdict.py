@@ -22,7 +22,7 @@ from sdsbench.results.statistics.pooled_effect import PooledEffect, pooled_effec
 from sdsbench.results.statistics.variances import Needed, Variances
 from sdsbench.results.tables import run_values
 from sdsbench.results.tables.cells import TableCell, mean_cell
-from sdsbench.results.tables.contrast import contrast
+from sdsbench.results.tables.contrast import MIN_SEEDS, NO_VARIANCE, Contrast, contrast
 from sdsbench.results.tables.definition import Column, column_format
 from sdsbench.results.tables.loaded_runs import Run
 
@@ -44,6 +44,7 @@ class ContextFinding:
     needed: Needed = NOTHING_NEEDED
     pairs: int = 1  # for a claim about the spread: number of method pairs from which best and worst were selected
     counted: bool = False  # the answer follows from a count of parameters, not from the interval
+    untested: str = ""  # why the difference could not be tested; the answer is then undecided unless it was counted
     source: Source = "runs"
 
 
@@ -175,9 +176,8 @@ def _one(
     claim: Claim, column: Column, members: Sequence[Run], cells: tuple[TableCell, ...], pairs: int, label: str
 ) -> ContextFinding:
     confidence = 1 - LEVEL / pairs  # Bonferroni: best and worst are selected from all pairs
-    comparison = (
-        _alone(cells[0], confidence) if len(cells) == 1 else contrast(column, cells[0], cells[1], confidence).comparison
-    )
+    found = _alone(cells[0], confidence) if len(cells) == 1 else contrast(column, cells[0], cells[1], confidence)
+    comparison = found.comparison
     refused = reasons(claim, column, cells)
     if not refused and (truncated := depends_on_truncation(claim, column, cells, comparison)):
         refused = [truncated]
@@ -203,16 +203,19 @@ def _one(
         else NOTHING_NEEDED,
         pairs,
         counted is not None,
+        found.untested,
     )
 
 
-def _alone(cell: TableCell, confidence: float) -> Comparison:
-    """A comparison of one side alone: its mean with the t-interval over seeds."""
+def _alone(cell: TableCell, confidence: float) -> Contrast:
+    """One side alone: its mean with the t-interval over seeds."""
     interval = t_interval(list(cell.by_seed.values()))
-    if interval.n < 2:
-        return Comparison("t over seeds", interval.mean, NAN, NAN, NAN, interval.n, 0)
+    if interval.n < MIN_SEEDS:
+        nothing = Comparison("none", interval.mean, NAN, NAN, NAN, interval.n, 0)
+        return Contrast(nothing, f"fewer than {MIN_SEEDS} seeds")
     variances = Variances(interval.deviation**2 / interval.n, interval.n - 1)
-    return concluded("t over seeds", interval.mean, variances, interval.n, 0, confidence)
+    comparison = concluded("t over seeds", interval.mean, variances, interval.n, 0, confidence)
+    return Contrast(comparison, "" if variances.testable else NO_VARIANCE)
 
 
 def _from_file(claim: Claim, results: Path) -> list[ContextFinding]:
@@ -236,12 +239,16 @@ def _from_file(claim: Claim, results: Path) -> list[ContextFinding]:
 
 
 def _columns(claim: Claim, runs: Sequence[Run]) -> list[Column]:
-    """One column per evaluation with its headline scorer, or the single column of another measure."""
+    """One column per evaluation with its headline scorer, or the single column of another measure.
+
+    Tests and margins of scores are about points of 100 of which more is better, so a loss or a perplexity is left out.
+    """
     if claim.measure != "score":
         kind: Any = "share" if claim.measure == "init_share" else "number"
         return [Column("claim", "", {}, measure=claim.measure, format=kind)]
     found = {(s.evaluation, s.scorer): s for run in runs for s in run.record.scores if s.headline
-             and not s.retention and s.stage == "trained" and claim.evaluation in ("", s.evaluation)}  # fmt: skip
+             and not s.retention and s.stage == "trained" and claim.evaluation in ("", s.evaluation)
+             and (s.unit, s.better) == ("share", "higher")}  # fmt: skip
     return [
         Column("claim", "", {}, evaluation=evaluation, scorer=scorer, **column_format(found[evaluation, scorer]))
         for evaluation, scorer in sorted(found)

@@ -81,7 +81,7 @@ def finding_text(finding: ContextFinding) -> str:
     if finding.note:
         text += f"; {finding.note}"
     if finding.answer == "undecided":
-        text += f"; {_needed(finding)}"
+        text += f"; not tested: {finding.untested}" if finding.untested else f"; {_needed(finding)}"
     return text + runs
 
 

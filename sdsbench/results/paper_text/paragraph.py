@@ -1,4 +1,4 @@
-"""The setup paragraph of a paper's experiments section, from records alone: one per model and training setting.
+"""The setup paragraph of a paper's experiments section, from records alone: one per model, task and protocol.
 
 Values that differ between the runs of one paragraph are listed; values missing in a record are left out.
 """
@@ -6,11 +6,13 @@ Values that differ between the runs of one paragraph are listed; values missing 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.grouped import grouped
-from sdsbench.core.record import Tuning
-from sdsbench.core.texts import listed, numbered
+from sdsbench.core.record import DataUsed, Tuning
+from sdsbench.core.texts import listed, numbered, span
+from sdsbench.data import catalogue
 from sdsbench.results import setting
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, paired_over_seeds
 from sdsbench.results.tables.footer import rules_of
@@ -23,11 +25,8 @@ PACKAGES = ("torch", "transformers", "peft", "lm_eval")
 """Packages whose versions the paragraph states; the records hold those of all packages."""
 
 
-_SOURCES = {"embedded": "generated stand-ins for the real rows", "local": "local copy", "hub": "hub"}
-
-
 def paragraphs(runs: Sequence[Run]) -> list[str]:
-    """One paragraph per model and task of the finished runs, ordered by name.
+    """One paragraph per model, task and protocol of the finished runs, ordered by name.
 
     Raises Unavailable if no run is finished.
     """
@@ -41,8 +40,8 @@ def paragraphs(runs: Sequence[Run]) -> list[str]:
 def _paragraph(runs: Sequence[Run]) -> str:
     titles = titles_of(runs)
     sentences = (
-        _what(runs), _methods(runs, titles), _training(runs), _rates(runs, titles), _scores(runs), _tests(runs),
-        _machine(runs),
+        _what(runs), _methods(runs, titles), _training(runs), _rates(runs, titles), _scores(runs, titles),
+        _tests(runs, titles), _machine(runs),
     )  # fmt: skip
     return " ".join(filter(None, sentences))
 
@@ -50,7 +49,7 @@ def _paragraph(runs: Sequence[Run]) -> str:
 def _what(runs: Sequence[Run]) -> str:
     record = runs[0].record
     data = {
-        f"{used.dataset} ({_SOURCES[used.source]}{f', revision {used.revision[:12]}' if used.revision else ''}"
+        f"{used.dataset} ({_source(used)}{f', revision {used.revision[:12]}' if used.revision else ''}"
         f", {used.rows:,} training rows)"
         for run in runs
         if run.record.provenance
@@ -67,6 +66,17 @@ def _what(runs: Sequence[Run]) -> str:
     return f"We fine-tune {model_title(record.model)}{made} on {on}."
 
 
+def _source(used: DataUsed) -> str:
+    """Where rows came from; a set that is a user's own files, or that is always generated, has no real rows beside."""
+    data_set = catalogue.get(used.dataset) if catalogue.known(used.dataset) else None
+    if used.source == "embedded":
+        only = data_set is not None and data_set.only_generated
+        return "generated" if only else "generated stand-ins for the real rows"
+    if used.source == "local":
+        return "own files" if data_set is not None and data_set.own else "local copy"
+    return used.source
+
+
 def _methods(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
     ordered = sorted(runs, key=lambda run: (method_order(run.record.method), run.record.rank or 0, titles[run.id]))
     alphas = grouped(ordered, lambda run: (titles[run.id], run.record.alpha))
@@ -77,8 +87,8 @@ def _methods(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
 def _training(runs: Sequence[Run]) -> str:
     sizes = {run.flat["config.train.batch_size"] for run in runs if "config.train.batch_size" in run.flat}
     steps = {run.record.losses.steps for run in runs if run.record.losses}
-    parts = [f"{listed(sorted(steps))} optimizer steps" if steps else ""]
-    parts += [f"an effective batch of {listed(sorted(sizes))}" if sizes else ""]
+    parts = [f"{listed(sorted(steps), 'or')} optimizer steps" if steps else ""]
+    parts += [f"an effective batch of {listed(sorted(sizes), 'or')}" if sizes else ""]
     words = {
         "optimizer": "{}", "schedule": "{} schedule", "warmup_ratio": "warm-up of {} of the steps",
         "weight_decay": "weight decay {}", "clip_norm": "gradients clipped at norm {}",
@@ -86,7 +96,7 @@ def _training(runs: Sequence[Run]) -> str:
     }  # fmt: skip
     for key, form in words.items():
         values = _values(runs, f"config.train.{key}")
-        parts += [form.format(listed(values))] if values else []
+        parts += [form.format(listed(values, "or"))] if values else []
     return f"Each run takes {', '.join(filter(None, parts))}."
 
 
@@ -106,9 +116,8 @@ def _rates(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
         texts.append(f"chosen: {'; '.join(rates)}")
     fixed = sorted({run.record.lr for run in runs if not run.record.tuning})
     if fixed:
-        texts.append(
-            f"learning rate {listed(f'{rate:g}' for rate in fixed)}, not tuned" + (" elsewhere" if tuned else "")
-        )
+        values = listed((f"{rate:g}" for rate in fixed), "or")
+        texts.append(f"learning rate {values}, not tuned" + (" elsewhere" if tuned else ""))
     text = "; ".join(texts)
     return f"{text[0].upper()}{text[1:]}."
 
@@ -119,30 +128,46 @@ def _rule(tuning: Tuning) -> str:
     key = "the learning rate" if tuning.key == "train.lr" else tuning.key
     return (
         f"{key} of each method is the best of {declared}{extended} by {task_title(tuning.evaluation)} "
-        f"({tuning.scorer}) on rows held back from training, over {_seeds(tuning.seeds)} of their own"
+        f"({tuning.scorer}) on rows held back from training, over {_seeds(tuning.seeds)} ({numbered(tuning.seeds)})"
     )
 
 
-def _scores(runs: Sequence[Run]) -> str:
+_AFTER = {"trained": "after training", "best_epoch": "after the best epoch"}
+
+
+def _scores(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
     found = {
         f"{task_title(s.evaluation)} by {s.scorer}{described(s.evaluation, s.scorer)} on {s.n:,} questions"
         for run in runs
         for s in run.record.scores
-        if s.headline and s.stage in ("trained", "best_epoch")
+        if s.headline and s.stage in _AFTER
     }
+    stages = {s.stage for run in runs for s in run.record.scores if s.headline}
+    after = listed(words for stage, words in _AFTER.items() if stage in stages)
     seeds = sorted({run.record.seed for run in runs})
-    after = "the best epoch" if any(s.stage == "best_epoch" for run in runs for s in run.record.scores) else "training"
-    counted = f"{_seeds(seeds)} ({numbered(seeds)})"
-    return f"We report {listed(sorted(found))} after {after}, with {counted}." if found else f"There are {counted}."
+    each = span(map(len, _seeds_of(runs, titles)))
+    counted = f"{_seeds(seeds)} ({numbered(seeds)})" if each == str(len(seeds)) else f"{each} seeds a method"
+    return f"We report {listed(sorted(found))} {after}, with {counted}." if found else f"There are {counted}."
 
 
-def _tests(runs: Sequence[Run]) -> str:
-    if len({run.record.seed for run in runs}) < MIN_SEEDS:
-        return f"With fewer than {MIN_SEEDS} seeds nothing is tested."
-    how = "paired over seeds" if paired_over_seeds(runs) else "not paired over seeds"
+def _seeds_of(runs: Sequence[Run], titles: Mapping[str, str]) -> list[set[int]]:
+    """The seeds of each method (with its rank and variant)."""
+    return [{run.record.seed for run in found} for found in grouped(runs, lambda run: titles[run.id]).values()]
+
+
+def _tests(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
+    """Whether and how methods are tested: two of them need enough seeds, common ones where seeds are paired."""
+    seeds, paired = _seeds_of(runs, titles), paired_over_seeds(runs)
+    shared = [len(a & b) if paired else min(len(a), len(b)) for a, b in combinations(seeds, 2)]
+    if max(shared, default=0) < MIN_SEEDS:
+        common = "common " if paired else ""
+        intervals = "Intervals are 95 % t-intervals over seeds. " if max(map(len, seeds)) > 1 else ""
+        return f"{intervals}Nothing is tested: no two methods have {MIN_SEEDS} {common}seeds."
+    how = "paired over seeds" if paired else "not paired over seeds"
     return (
         f"Intervals are 95 % t-intervals over seeds; differences between methods are tested {how} ({PAIRED_RULE}), "
-        "with questions as a second, crossed source of variance where answers are stored; p is adjusted by Holm."
+        "with questions as a second, crossed source of variance where answers are stored; p is adjusted for all tests "
+        "of a table (by Holm against a reference method, by Bonferroni against the best one)."
     )
 
 
@@ -156,7 +181,8 @@ def _machine(runs: Sequence[Run]) -> str:
         found = sorted({p.packages[name] for p in known if name in p.packages})
         versions += [f"{name} {listed(found)}"] if found else []
     commits = sorted({p.git_commit[:12] for p in known if p.git_commit})
-    made = f"; sdsbench at commit {listed(commits)}" if commits else ""
+    changed = " with changes that were not committed" if any(p.uncommitted for p in known) else ""
+    made = f"; sdsbench at commit {listed(commits)}{changed}" if commits else ""
     software = ", ".join([f"Python {listed(sorted({p.python for p in known}))}", *versions])
     return f"Hardware: {listed(devices)}. Software: {software}{made}."
 

@@ -112,9 +112,11 @@ def _with_costs(whole: Built, column: Column, slug: str, tests: int) -> Built:
         for row in rows
     )
     runs = list({run.id: run for row in rows for run in (*cell(row).runs, *cell(row).unfinished)}.values())
-    costs = build(Table(slug, title, shown, _COSTS, real_data=False), runs)
+    # A mean over tasks has no time or memory of its own: the boards of its tasks show what each of them takes.
+    of_runs = [cost for cost in _COSTS if cost.format == "count" or len({run.record.task for run in runs}) == 1]
+    costs = build(Table(slug, title, shown, tuple(of_runs), real_data=False), runs)
     recorded = tuple(
-        cost for cost in _COSTS if any(costs.cells[row.name, cost.name].status != "missing" for row in shown)
+        cost for cost in of_runs if any(costs.cells[row.name, cost.name].status != "missing" for row in shown)
     )
     score = replace(column, group="")
     table = Table(slug, title, shown, (score, *recorded), real_data=False)

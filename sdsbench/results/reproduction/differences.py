@@ -13,7 +13,7 @@ import numpy as np
 from sdsbench.core import samples, step_log
 from sdsbench.core.file_hash import content_hash
 from sdsbench.core.hashing import canonical_json
-from sdsbench.core.record import Provenance, Record, Score, Unit, score_text
+from sdsbench.core.record import STAGES, Provenance, Record, Score, Unit, score_text
 from sdsbench.results.frames import Found, evaluations_with_samples
 from sdsbench.results.statistics.intervals import t_quantile
 from sdsbench.runs.origin import recorded_origin
@@ -40,6 +40,12 @@ class ScoreDifference:
     seeds: int
     half_width: float | None
     unit: Unit = "share"
+    stage: str = "trained"
+
+    @property
+    def title(self) -> str:
+        """The score's name; with its stage where that is not after training."""
+        return f"{self.evaluation} ({self.scorer}{'' if self.stage == 'trained' else f', {self.stage}'})"
 
     def shown(self, value: float, sign: str = "") -> str:
         """A value of this score for display, in points (of 100) for shares."""
@@ -60,7 +66,7 @@ class ScoreDifference:
             self.shown(self.ours),
             self.shown(self.ours - self.theirs, "+"),
         )
-        return f"{self.evaluation} ({self.scorer}) {theirs} -> {ours}, difference {between}; {spread}"
+        return f"{self.title} {theirs} -> {ours}, difference {between}; {spread}"
 
 
 @dataclass(frozen=True)
@@ -172,8 +178,7 @@ def _largest_loss(one: Path, other: Path) -> float | None:
 def _answers(one: Path, other: Path) -> tuple[int, list[ChangedAnswer], int]:
     """(number of common questions, those with another verdict, number of other answers with another wording)."""
     count, found, words = 0, [], 0
-    stages = ("untrained", "best_epoch", "validation", "trained")
-    stored = [(name, stage) for stage in stages for name in evaluations_with_samples(one, stage)]
+    stored = [(name, stage) for stage in STAGES for name in evaluations_with_samples(one, stage)]
     for name, stage in stored:
         path = samples.path_of(other, name, stage)
         left, right = samples.read(samples.path_of(one, name, stage)), samples.read(path) if path.exists() else []
@@ -200,15 +205,26 @@ def _differences(theirs: Record, ours: Record, siblings: Sequence[Record]) -> li
         ours_value = math.nan if here is None else here.value
         found.append(
             ScoreDifference(
-                score.evaluation, score.scorer, score.value, ours_value, len(values), _half_width(values), score.unit
+                score.evaluation,
+                score.scorer,
+                score.value,
+                ours_value,
+                len(values),
+                _half_width(values),
+                score.unit,
+                score.stage_text,
             )
         )
     return found
 
 
 def _like(score: Score, record: Record) -> Score | None:
-    which = (score.evaluation, score.stage, score.scorer)
-    return next((other for other in record.scores if (other.evaluation, other.stage, other.scorer) == which), None)
+    """The record's score of the same evaluation, scorer, stage and share of the update."""
+
+    def which(one: Score) -> tuple[object, ...]:
+        return one.evaluation, one.scorer, one.stage, one.along
+
+    return next((other for other in record.scores if which(other) == which(score)), None)
 
 
 def _setting(record: Record) -> str:

@@ -45,8 +45,8 @@ def concluded(
 ) -> Comparison:
     """The Comparison for a mean difference and its variances.
 
-    If the estimated variance is 0 (every seed or every question differs by the same amount), no test is possible:
-    interval and p are NaN however large the difference is.
+    If every seed differs by the same amount, no test is possible: interval and p are NaN however large the difference
+    is, and however much the questions vary.
     """
     half = variances.half_width(confidence)
     p_value = variances.p_value(difference)
@@ -168,4 +168,4 @@ def _two_sides(a: float, s: int, b: float, t: int, pooled: Pooled | None) -> tup
 
 def _not_below(variances: Variances, least: float, freedom: float) -> Variances:
     """The variances, but at least the residual's: by chance the estimated effects can be smaller than that."""
-    return Variances(least, freedom) if variances.total < least else variances
+    return Variances(least, freedom) if variances.testable and variances.total < least else variances

@@ -28,7 +28,7 @@ def pooled_effect(comparisons: Sequence[Comparison]) -> PooledEffect | None:
     Contexts without a test are left out. (Not statsmodels' combine_effects, which divides by 0 if contexts differ less
     than expected by chance.)
     """
-    known = [c for c in comparisons if c.variances is not None and c.variances.total > 0]
+    known = [c for c in comparisons if c.variances is not None and c.variances.testable]
     if len(known) < 2:
         return None
     effects = np.array([c.difference for c in known])

@@ -13,8 +13,8 @@ from sdsbench.results.tables import cells as cell_module
 from sdsbench.results.tables import ranking
 from sdsbench.results.tables.cells import Exclusions, TableCell
 from sdsbench.results.tables.definition import Column, Table
-from sdsbench.results.tables.footer import footer
-from sdsbench.results.tables.loaded_runs import Run, problems_of
+from sdsbench.results.tables.footer import footer, unreadable
+from sdsbench.results.tables.loaded_runs import Run
 from sdsbench.results.tables.run_values import score_of
 
 
@@ -49,15 +49,18 @@ def build(table: Table, runs: Sequence[Run], damaged: dict[str, str] | None = No
         for column in (c for c in table.columns if c.parts):
             parts = [made.get((row.name, part)) or TableCell(row.name, part, "missing") for part in column.parts]
             made[row.name, column.name] = cell_module.mean_of(table, row, column, parts)
-    for column in table.columns:
+    for column in (c for c in table.columns if not c.parts):
         made |= _set_apart(column, [made[row.name, column.name] for row in table.rows])
+    for column in (c for c in table.columns if c.parts and c.better):  # after their parts; means of means come last
+        for row in table.rows:
+            cell = made[row.name, column.name]
+            if cell.status == "value":
+                made[row.name, column.name] = replace(cell, apart=_apart_in([made[row.name, p] for p in column.parts]))
     made = ranking.mark(table.columns, made)
     used = {run.id for cell in made.values() for run in (*cell.runs, *cell.unfinished)}
     reasons = {run_id: reason for run_id, reason in excluded.items() if run_id not in used}
     lines = footer(table, made, reasons, ranking.family(table.columns, made))
-    if unreadable := sorted(set(problems_of(runs).values())):
-        lines.append(f"Files that cannot be read: {' '.join(unreadable)}")
-    return Built(table, made, lines, reasons)
+    return Built(table, made, [*lines, *unreadable(runs)], reasons)
 
 
 def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, str], TableCell]:
@@ -70,8 +73,6 @@ def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, st
         merged: dict[str, Any] = {}
         for run in cell.runs:
             merged |= setting.compared(run, score_of(run, column))
-        if column.parts:  # a mean's tasks differ from each other on purpose
-            merged = {key: value for key, value in merged.items() if key in _OF_A_MEAN}
         facts.append(merged)
     return {
         (cell.row, cell.column): replace(cell, apart=apart)
@@ -80,7 +81,13 @@ def _set_apart(column: Column, cells: Sequence[TableCell]) -> dict[tuple[str, st
     }
 
 
-_OF_A_MEAN = ("model", "protocol", "tuning", "torch", "device kind", "dtype", "weights")
+def _apart_in(parts: Sequence[TableCell]) -> dict[str, str]:
+    """The facts for which any part of a mean is excluded from comparisons: the mean is then excluded, too."""
+    found: dict[str, list[str]] = {}
+    for part in parts:
+        for key, text in part.apart.items():
+            found.setdefault(key, []).append(text)
+    return {key: ", ".join(dict.fromkeys(texts)) for key, texts in found.items()}
 
 
 def _frame_row(cell: TableCell, column: Column) -> dict[str, object]:

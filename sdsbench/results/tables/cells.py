@@ -75,7 +75,8 @@ def make(table: Table, row: Row, column: Column, runs: Sequence[Run], excluded: 
     if column.stage != "validation":
         why = "scored on rows held back from training, to choose a value"
         fitting = without(fitting, lambda run: setting.tuning_run(run.record), why)
-    if any(run.record.tuning for run in fitting):
+    # The validation scores of a tuned method are those of its tuning runs, which hold no tuning themselves.
+    if column.stage != "validation" and any(run.record.tuning for run in fitting):
         fitting = without(fitting, lambda run: not run.record.tuning, "not tuned, where other runs of its cell are")
     done = [run for run in fitting if run.record.status == "done"]
     unfinished = tuple(run for run in fitting if run.record.status in UNFINISHED)

@@ -29,6 +29,7 @@ from sdsbench.results.tables.run_values import score_of
 MIN_SEEDS = 3
 """Seeds needed per side. With two, 6 to 13 % of equal methods differ at a level of 5 %; with one, the spread between
 seeds is unknown (of one method, 45 of 220 pairs of seeds differed significantly if only questions were counted)."""
+NO_VARIANCE = "no variance between seeds"
 PAIRED_RULE = "paired over seeds where the seed sets a new classifier head, else unpaired"
 
 
@@ -38,6 +39,7 @@ class Contrast:
 
     comparison: Comparison
     untested: str = ""
+    paired: bool = False  # the difference is over the seeds that both sides have
 
 
 def paired_over_seeds(runs: Sequence[Run]) -> bool:
@@ -69,9 +71,9 @@ def contrast(
     comparison = _test(column, ours, theirs, tables, paired, confidence, pooled)
     if comparison.difference * shown < 0:
         return Contrast(nothing, "the common seeds differ the other way than all seeds")
-    if comparison.variances is None or comparison.variances.total == 0:
-        return Contrast(comparison, "no variance between seeds or questions")
-    return Contrast(comparison)
+    if comparison.variances is None or not comparison.variances.testable:
+        return Contrast(comparison, NO_VARIANCE, paired)
+    return Contrast(comparison, paired=paired)
 
 
 def pooled_over(cells: Sequence[TableCell]) -> tuple[float, float] | None:

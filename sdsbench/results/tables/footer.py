@@ -13,7 +13,7 @@ from sdsbench.results.learned import SYMBOL, floor_of
 from sdsbench.results.tables import contrast
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Table
-from sdsbench.results.tables.loaded_runs import Run
+from sdsbench.results.tables.loaded_runs import Run, problems_of
 from sdsbench.results.tables.published import values
 from sdsbench.results.tables.run_values import SHARED, cores_of_others, is_cost, own_cost, score_of
 from sdsbench.tasks.graders.grader_titles import described
@@ -35,9 +35,21 @@ def footer(table: Table, cells: Cells, excluded: Mapping[str, str], pairs: int) 
     lines.append(f"Runs: {len(runs)} finished, {len(unfinished)} not{_statuses(list(unfinished.values()))}.")
     if used:
         lines += [_commits(used), _devices(used), _costs(table, used), _data(used), _scorers(table, used)]
-        lines += [_lengths(used), _undecided(table, used), *_tuning(table, cells, used)]
+        lines += [_lengths(used), *_scores_to_read_with_care(table, used), *_tuning(table, cells, used)]
     lines += [_origins(used), *_copies(used), _excluded(excluded)]
     return [line for line in (*lines, table.note) if line]
+
+
+def left_out(cells: Cells, excluded: Mapping[str, str]) -> list[str]:
+    """The lines of a footer on what its table does not show as it was found; none if there is nothing of the kind."""
+    used = list({run.id: run for cell in cells.values() for run in cell.runs}.values())
+    return [*_unequal(cells), *_copies(used), *([_excluded(excluded)] if excluded else []), *unreadable(used)]
+
+
+def unreadable(runs: Sequence[Run]) -> list[str]:
+    """A line on the files of these runs that were found unreadable so far, if there are any."""
+    found = sorted(set(problems_of(runs).values()))
+    return [f"Files that cannot be read: {' '.join(found)}"] if found else []
 
 
 def _marks(cells: Cells, pairs: int) -> str:
@@ -183,17 +195,27 @@ def _scorers(table: Table, runs: list[Run]) -> str:
     return "Scores: " + "; ".join(sorted(found)) + "." if found else ""
 
 
-def _undecided(table: Table, runs: list[Run]) -> str:
-    """Counts of answers graded wrong because the grader hit its time or size limit."""
+def _scores_to_read_with_care(table: Table, runs: list[Run]) -> list[str]:
+    """Answers graded wrong because the grader hit its time or size limit, and prompts that lost their beginning."""
     columns = [column for column in table.columns if column.measure == "score" and not column.parts]
     scores = [(run.id, score) for run in runs for column in columns if (score := score_of(run, column)) is not None]
-    found = sorted({f"{run_id} {s.evaluation} by {s.scorer}: {s.note}" for run_id, s in scores if s.note})
-    if not found:
-        return ""
-    return (
-        "Undecided answers, counted as not correct: " + "; ".join(found) + ". `--scorer EVALUATION=SCORER` grades them "
-        "again with ten times the time."
+    undecided = sorted(
+        {f"{run_id} {s.evaluation} by {s.scorer}: {s.undecided} undecided" for run_id, s in scores if s.undecided}
     )
+    cut = sorted({f"{run_id} {s.evaluation}: {s.prompts_cut} of {s.n}" for run_id, s in scores if s.prompts_cut})
+    lines = []
+    if undecided:
+        lines.append(
+            "Undecided answers, counted as not correct: " + "; ".join(undecided) + ". `--scorer EVALUATION=SCORER` "
+            "grades them again with ten times the time."
+        )
+    if cut:
+        lines.append(
+            "Prompts that lost their beginning, since the model's context has no room for them and the longest answer: "
+            + "; ".join(cut)
+            + "."
+        )
+    return lines
 
 
 def _tuning(table: Table, cells: Cells, runs: list[Run]) -> list[str]:

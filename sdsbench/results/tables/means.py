@@ -72,5 +72,7 @@ def _of_group(key: Key, differing: str, having: Mapping[str, Sequence[Column]]) 
             {"model": model},
             stage=first.stage,
             group=model_title(model),
+            format=first.format,
+            better=first.better,
             parts=tuple(names.get(part, f"{model}/{part}") for part in parts),
         )

@@ -23,6 +23,7 @@ from sdsbench.results.tables.build import Built
 from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.contrast import MIN_SEEDS, PAIRED_RULE, Contrast, contrast, paired_over_seeds, pooled_over
 from sdsbench.results.tables.definition import Column, Row
+from sdsbench.results.tables.footer import left_out
 from sdsbench.results.tables.ranking import comparable
 from sdsbench.results.tables.render import plain
 from sdsbench.results.tables.render.cell_texts import exact
@@ -44,6 +45,13 @@ class Difference:
     contrast: Contrast | None
     why: str = ""
     adjusted: float = math.nan  # Holm-adjusted p over the table
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Seeds of the method and of its reference that the difference is over."""
+        if self.contrast is not None and self.contrast.paired:
+            return self.contrast.comparison.seeds, self.contrast.comparison.seeds
+        return len(self.cell.by_seed), len(self.reference_cell.by_seed) if self.reference_cell else 0
 
 
 @dataclass(frozen=True)
@@ -106,14 +114,23 @@ def notes(compared: Compared) -> list[str]:
     if compared.tests == 1:
         family = "the one difference of this table"
     return [
-        "Score: mean over seeds ± half-width of its 95 % t-interval. Difference: method - reference, in points of 100; "
-        "[ ]: its 95 % interval, of each difference alone.",
+        "Score: mean over seeds ± half-width of its 95 % t-interval. Difference: method - reference"
+        f"{_units(compared)}; [ ]: its 95 % interval, of each difference alone.",
         f"p: two-sided, Holm-adjusted over {family}; "
         f"{PAIRED_RULE}; {variance}{': ' if kinds else ''}{', '.join(kinds)}.",
         "Detectable: the smallest true difference that this test finds with a probability of 80 % at 5 %, one test "
         "alone.",
         f"Not tested: below {MIN_SEEDS} seeds a side, and where the note says why.",
+        *left_out(compared.built.cells, compared.built.excluded),
     ]
+
+
+def _units(compared: Compared) -> str:
+    """The unit of the differences: points for shares, none for losses and other numbers."""
+    shares = {difference.column.format == "score" for difference in compared.differences}
+    if shares == {True, False}:
+        return ", of shares in points of 100"
+    return "" if shares == {False} else ", in points of 100"
 
 
 def _of_column(built: Built, column: Column, bases: Container[str], pooled: bool) -> list[Difference]:
@@ -185,8 +202,8 @@ def _frame_row(d: Difference) -> dict[str, object]:
         "high": c.high if c else None,
         "p_value": c.p_value if c else None,
         "p_holm": d.adjusted,
-        "seeds": len(d.cell.by_seed),
-        "reference_seeds": len(base.by_seed) if base else 0,
+        "seeds": d.seeds[0],
+        "reference_seeds": d.seeds[1],
         "detectable": c.variances.detectable() if c and c.variances else None,
         "test": c.test if c else "",
         "not_learned": len(d.cell.unlearned) + (len(base.unlearned) if base else 0),
@@ -200,7 +217,9 @@ def _note(d: Difference) -> str:
         for cell, title in ((d.cell, "the method"), (d.reference_cell, "the reference"))
         if cell is not None and cell.unlearned
     ]
-    return "; ".join(filter(None, (d.why, d.contrast.untested if d.contrast else "", *unlearned)))
+    every = max(len(cell.by_seed) for cell in (d.cell, d.reference_cell) if cell is not None)
+    common = "difference over the common seeds" if d.contrast and d.contrast.paired and d.seeds[0] < every else ""
+    return "; ".join(filter(None, (d.why, d.contrast.untested if d.contrast else "", common, *unlearned)))
 
 
 def _lines(compared: Compared) -> list[list[str]]:
@@ -226,8 +245,6 @@ def _score(column: Column, cell: TableCell) -> str:
 
 def _texts(d: Difference) -> list[str]:
     c = d.contrast.comparison if d.contrast else None
-    base = len(d.reference_cell.by_seed) if d.reference_cell else 0
-    seeds = str(len(d.cell.by_seed)) if len(d.cell.by_seed) == base else f"{len(d.cell.by_seed)}, {base}"
     detectable = c.variances.detectable() if c and c.variances else math.nan
     kind = d.column.format
     sign = "+" if c and c.difference >= 0 else ""
@@ -239,7 +256,7 @@ def _texts(d: Difference) -> list[str]:
         sign + exact(c.difference, kind) if c else "",
         f"[{exact(c.low, kind)}, {exact(c.high, kind)}]" if c and not math.isnan(c.low) else "",
         "" if math.isnan(d.adjusted) else f"{d.adjusted:.3f}" if d.adjusted >= 0.001 else "< 0.001",
-        seeds,
+        ", ".join(map(str, dict.fromkeys(d.seeds))),
         "" if math.isnan(detectable) else exact(detectable, kind),
         _note(d),
     ]

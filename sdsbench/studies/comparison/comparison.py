@@ -6,8 +6,10 @@ hash of the question, and the runs that the budget allowed are frozen in it.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdsbench.core.allowed_names import name_problem
@@ -267,20 +269,27 @@ def _answer(plan: plans.Plan, question: Question, folder: Path) -> Answer:
 
 
 def _export_best(found: Sequence[Recommendation], folder: Path) -> Path | None:
-    """Export the chosen method's best run and return its folder; an earlier export of the same run is kept."""
+    """Export the chosen method's best run and return its folder; an earlier export of the same run is kept.
+
+    The folder gets its name when it is whole: an export that was interrupted is made again.
+    """
     chosen = [one.chosen for one in found if one.chosen is not None]
     if not chosen:
         return None
     run = chosen[0].best_run
     target = folder / run.id
     if not target.exists():
+        unfinished = folder / f"{run.id}.part"
+        shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            said = lines(export(run.folder, target))
+            exported = export(run.folder, unfinished)
         except SdsbenchError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
             why = error.problems[0].advice if isinstance(error, ConfigError) else str(error)
             print_wrapped(f"note: run {run.id}, the best of {chosen[0].row.title}, was not exported: {why}")
             return None
+        os.replace(unfinished, target)
         print_wrapped(f"exported: run {run.id}, the best of {chosen[0].row.title} on its test questions")
-        for line in said:
+        for line in lines(replace(exported, folder=target)):
             print(line)  # not wrapped: a command that users copy
     return target

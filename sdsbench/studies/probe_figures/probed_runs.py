@@ -53,9 +53,10 @@ class ProbedRuns:
 def probed_runs(runs: Sequence[Run]) -> ProbedRuns:
     """Finished runs with probes; per line only the learning rate with the lowest mean final training loss.
 
+    Runs that only served tuning are drawn where there are no others: they have other seeds and fewer training rows.
     Probes that cannot be read are left out and named in `Run.problems`. The last result is kept, since all figures of
     one command are drawn from the same runs. Raises Unavailable if no run has probes, Refused if the runs differ in
-    setting (results/setting.py) in more than optimizer and tuning.
+    setting (results/setting.py) in more than optimizer, tuning and learning rate.
     """
     return _probed_runs(tuple(runs))
 
@@ -65,6 +66,7 @@ def _probed_runs(runs: tuple[Run, ...]) -> ProbedRuns:
     members = [run for run in runs if run.record.status == "done" and _drawable(run) and _probed(run)]
     if not members:
         raise Unavailable("no finished run has probes. Run with probe.every=N (force=true where it is done).")
+    members = [run for run in members if not setting.tuning_run(run.record)] or members
     _require_one_setting(members)
     frame = _best_rates(_named(members))
     chosen = {*frame["run_id"]}
@@ -84,10 +86,12 @@ def _probed_runs(runs: tuple[Run, ...]) -> ProbedRuns:
     return ProbedRuns(frame, probes, pd.DataFrame(steps, columns=None if steps else ["run_id", "kind", "step"]))
 
 
+_LINES_DIFFER_IN = ("train.optimizer", "tuning", "train.lr")
+
+
 def _require_one_setting(probed: Sequence[Run]) -> None:
     facts = [
-        {key: value for key, value in run.column_facts.items() if key not in ("train.optimizer", "tuning")}
-        for run in probed
+        {key: value for key, value in setting.compared(run).items() if key not in _LINES_DIFFER_IN} for run in probed
     ]
     if lines := setting.differences(probed, facts):
         raise Refused(

@@ -14,7 +14,7 @@ from sdsbench.results.bundles import consistency
 from sdsbench.results.bundles.consistency import configuration_text
 from sdsbench.results.bundles.opened import opened
 from sdsbench.results.bundles.write import write
-from sdsbench.results.frames import read_all
+from sdsbench.results.frames import load_samples, load_steps, read_all
 from sdsbench.runs.configuration.identity import recorded_id
 from tests.results.bundles.tools import Files, contents, edit_json, edit_lines, pack, reseal
 from tests.results.tables.fixtures import make_record, write_run
@@ -118,8 +118,11 @@ def test_added_file_is_reported(bundle: Path, tmp_path: Path) -> None:
     files = contents(bundle)
     folder = next(name for name in files if name.startswith("runs/")).rpartition("/")[0]
     files[f"{folder}/samples/gsm8k.untrained.jsonl.zst"] = b""
-    _, damaged = read_all(pack(tmp_path / "more.zip", files))
+    more = pack(tmp_path / "more.zip", files)
+    _, damaged = read_all(more)
     assert "gsm8k.untrained.jsonl.zst is not in the manifest" in next(iter(damaged.values()))
+    for frame in (load_steps(more), load_samples(more)):
+        assert frame["run_id"].nunique() == 1 and frame.attrs["damaged"] == damaged, "nothing of its run is read"
 
 
 def test_classifier_scores_are_recomputed_from_predictions_and_labels(tmp_path: Path) -> None:

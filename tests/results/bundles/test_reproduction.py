@@ -135,6 +135,25 @@ def test_score_differences_are_compared_with_the_spread_of_seeds(pair: tuple[Fou
     assert alone.answer == "different" and "the spread is not known" in str(alone.differences[0])
 
 
+def test_scores_along_the_update_are_compared_share_by_share(tmp_path: Path) -> None:
+    """The reproduction's score with half of the update is not held against the original's with a tenth of it."""
+    sides = []
+    for place, half in (("theirs", 0.6), ("ours", 0.2)):
+        record = make_record("lora", 0, {"gsm8k": 0.5})
+        record.scores += [
+            record.scores[0].model_copy(update={"stage": "along", "along": share, "value": value})
+            for share, value in ((0.1, 0.3), (0.5, half))
+        ]
+        folder = write_run(tmp_path / place, record, steps=[])
+        sides.append(Found(folder, read_record(folder / "record.json"), place))
+    found = compared(*sides, [sides[0].record], None)
+    assert [(d.title, d.theirs, d.ours, d.within) for d in found.differences] == [
+        ("gsm8k (flexible)", 0.5, 0.5, True),
+        ("gsm8k (flexible, along 0.1)", 0.3, 0.3, True),
+        ("gsm8k (flexible, along 0.5)", 0.6, 0.2, False),
+    ]
+
+
 def test_run_that_cannot_be_trained_stops_no_other(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sdsbench.__main__ import main
-from sdsbench.core.record import Tuning
+from sdsbench.core.record import Seconds, Tuning
 from sdsbench.results.claims.claim_files import PAPERS, read
 from sdsbench.results.claims.verdict import judge
 from sdsbench.results.importers.external import ExternalRecord
@@ -226,3 +226,19 @@ def test_printed_page_shows_folded_numbers_and_hides_file_links(report: Path, tm
     )
     assert finding and " ".join(finding.split())[:60] in words
     assert "PNG" not in words
+
+
+def test_mean_over_tasks_shows_parameters_and_no_cost_of_other_tasks_together(tmp_path: Path) -> None:
+    """The training times of six tasks are no six times of one: each task's board has its own."""
+    for task in ("cola", "rte", "mrpc", "stsb", "qnli", "sst2"):
+        for method, seconds in (("lora", 20.0), ("dora", 30.0)):
+            for seed in range(3):
+                scores = {f"glue/{task}": 0.5 + 0.01 * seed}
+                record = make_record(method, seed, scores, task=f"glue/{task}", seconds=Seconds(train=seconds))
+                write_run(tmp_path, record)
+    *of_tasks, mean = boards(load(tmp_path)[0])
+    assert [column.name for column in mean.built.table.columns[1:]] == ["trainable"]
+    assert not any(cell.problems for cell in mean.built.cells.values())
+    assert not any("not averaged" in line for line in mean.built.footer)
+    for board in of_tasks:
+        assert {board.built.cells[row.name, "train_seconds"].status for row in board.rows} == {"value"}

@@ -76,10 +76,11 @@ def test_equal_differences_give_no_p_value_and_no_interval(gap: float) -> None:
 
 
 def test_crossed_error_has_a_part_of_seeds_and_a_part_of_questions() -> None:
-    """Copies of one seed do not narrow the part of questions; noise between seeds widens the interval."""
+    """Nearly equal seeds do not narrow the part of questions; noise between seeds widens the interval."""
     rng = np.random.default_rng(0)
     d_q = rng.normal(0.02, 0.5, 400)
-    same = contrasts.paired_crossed(np.tile(d_q, (4, 1)), np.zeros((4, 400)))
+    nearly = np.tile(d_q, (4, 1)) + 1e-6 * np.arange(4)[:, None]
+    same = contrasts.paired_crossed(nearly, np.zeros((4, 400)))
     assert (same.high - same.low) / 2 == pytest.approx(1.966 * d_q.std(ddof=1) / 20, rel=0.01)
     noisy = np.tile(d_q, (4, 1)) + np.array([0.3, -0.3, 0.2, -0.2])[:, None]
     wide = contrasts.paired_crossed(noisy, np.zeros((4, 400)))
@@ -110,15 +111,24 @@ def test_crossed_variances_equal_a_balanced_analysis_of_variance() -> None:
     assert found.variances.total == pytest.approx((ms_s + ms_q - ms_rest) / (4 * 30))
 
 
-def test_equal_seed_means_leave_a_residual_error() -> None:
-    """Where two seeds' means agree by chance and questions cancel, the residual alone still gives an interval."""
-    ours = np.array([[1.0, 0.0] * 20 + [1.0], [0.0, 1.0] * 20 + [1.0]])
-    result = contrasts.paired_crossed(ours, np.zeros((2, 41)))
-    assert result.low < result.difference < result.high and result.high - result.low > 0.1
-    apart = np.array([[1.0, 0.0, 1.0, 0.0] * 10, [0.0, 1.0, 0.0, 1.0] * 10])
-    theirs = np.array([[0.0, 1.0, 1.0, 0.0] * 10, [1.0, 0.0, 0.0, 1.0] * 10])
-    theirs[:, 0] = 0.0
-    assert contrasts.paired_crossed(apart, theirs).p_value > 0.05
+def test_equal_seed_means_give_no_test_however_much_questions_vary() -> None:
+    """Every seed has 28 of 40 answers right, on other questions each time: how far seeds spread is not known."""
+    ours = np.array([np.roll([1.0] * 28 + [0.0] * 12, shift) for shift in (0, 1, 2)])
+    same_questions = np.tile(ours[:1], (3, 1))
+    for answers in (ours, same_questions):
+        for test in (contrasts.paired_crossed, contrasts.unpaired_crossed):
+            found = test(answers, np.zeros((3, 40)))
+            assert found.difference == pytest.approx(0.7) and found.variances is not None
+            assert found.variances.of_questions > 0 and not found.variances.testable
+            assert math.isnan(found.p_value) and math.isnan(found.low) and math.isnan(found.variances.detectable())
+            assert variances.needed(found.variances, 0.7, 3, 40) == variances.Needed()
+
+
+def test_small_effects_leave_a_residual_error() -> None:
+    """Where seeds nearly agree by chance and questions cancel, the residual alone still gives an interval."""
+    ours = np.array([[1.0, 0.0] * 20 + [1.0, 1.0], [0.0, 1.0] * 20 + [1.0, 0.0]])
+    found = contrasts.paired_crossed(ours, np.zeros((2, 42)))
+    assert found.low < found.difference < found.high and found.high - found.low > 0.1
 
 
 def test_p_value_and_interval_agree() -> None:

@@ -140,6 +140,53 @@ def test_untested_rows_name_the_reason(tmp_path: Path) -> None:
     assert rows.loc["dora_r16", "note"] == "oom"
 
 
+def test_runs_that_are_left_out_are_named_below_the_comparison(tmp_path: Path) -> None:
+    """A damaged run, one that served tuning, one whose code differs within its cell, and a row at another rate."""
+    write_runs(tmp_path, {"lora": VALUES["lora"], "dora": VALUES["dora"]})
+    write_runs(tmp_path, {"pissa": VALUES["pissa"]}, lr=5e-3)
+    write_run(tmp_path, make_record("dora", 3, {"gsm8k": 0.6}, code_hash="other"))
+    held_back = make_record("lora", 9, {"gsm8k": 0.9}, stage="validation", config={"eval": {"split": "validation"}})
+    write_run(tmp_path, held_back)
+    cut = write_run(tmp_path, make_record("lora", 5, {"gsm8k": 0.5}))
+    (cut / "record.json").write_text("{}")
+    text = render(compare_grid(tmp_path), "markdown").replace("\\", "")
+    (excluded,) = [line for line in text.splitlines() if "Excluded runs" in line]
+    assert f"held back from training, to choose a value): {held_back.run_id}" in excluded and cut.name in excluded
+    assert "Row dora_r8, column micro/gsm8k: not averaged, the runs differ in code.core" in text
+    assert "Row pissa_r8, column micro/gsm8k: not compared, another setting: train.lr 0.005" in text
+    write_runs(tmp_path / "whole", {"lora": VALUES["lora"], "dora": VALUES["dora"]})
+    assert "Excluded runs" not in render(compare_grid(tmp_path / "whole"), "markdown")
+
+
+def test_seeds_are_those_of_the_difference(tmp_path: Path) -> None:
+    """Where seeds are paired, only those count that both sides have; the note says so."""
+    for method, first in (("lora", 0), ("dora", 1)):
+        for seed in range(first, first + 5):
+            write_run(tmp_path, make_record(method, seed, {"gsm8k": 0.5 + 0.01 * seed**2 * first}, family="encoder"))
+    compared = compare_grid(tmp_path)
+    (row,) = frame(compared).to_dict("records")
+    assert (row["seeds"], row["reference_seeds"]) == (4, 4) and row["note"] == "difference over the common seeds"
+    (line,) = [line for line in render(compared, "markdown").splitlines() if "| DoRA, r 8 | LoRA, r 8 |" in line]
+    assert "| 4 |" in line and "| 5 |" not in line
+
+
+def test_differences_of_losses_are_not_said_to_be_points(tmp_path: Path) -> None:
+    for method in ("lora", "dora"):
+        for seed, score in enumerate(VALUES[method]):
+            record = make_record(method, seed, {"gsm8k": score, "text": 1 + score})
+            loss = record.scores[1].model_copy(update={"unit": "number", "better": "lower"})
+            write_run(tmp_path / "both", record.model_copy(update={"scores": [record.scores[0], loss]}))
+            write_run(tmp_path / "loss", record.model_copy(update={"scores": [loss]}))
+            write_run(tmp_path / "share", record.model_copy(update={"scores": record.scores[:1]}))
+    for place, words in (
+        ("both", "method - reference, of shares in points of 100; [ ]"),
+        ("loss", "method - reference; [ ]"),
+        ("share", "method - reference, in points of 100; [ ]"),
+    ):
+        text = render(compare_grid(tmp_path / place), "markdown").replace("\\", "")
+        assert words in text, place
+
+
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_equal_methods_are_seldom_significant(tmp_path: Path, seeds: int) -> None:
     """In a simulation, eight comparisons with one reference have a family-wise error rate of 5 % (7 % is allowed)."""

@@ -44,6 +44,21 @@ def test_grid_has_the_means_of_task_groups(tmp_path: Path) -> None:
         assert "without glue/rte, glue/qnli" in render(table).replace("\\", "")
 
 
+def test_rows_that_their_parts_do_not_compare_are_not_compared_in_the_mean(tmp_path: Path) -> None:
+    """LoRA at one learning rate and DoRA at another are kept apart on every task, and so in the mean over the tasks."""
+    for method, gain, lr in (("lora", 0.0, 1e-3), ("dora", 0.2, 5e-3)):
+        for seed in range(3):
+            for task in GLUE:
+                name = f"glue/{task}"
+                value = 0.5 + gain + 0.01 * seed
+                write_run(tmp_path, make_record(method, seed, {name: value}, task=name, scorer="accuracy", lr=lr))
+    table = built("grid", tmp_path)
+    for row, rate in (("lora_r8", "0.001"), ("dora_r8", "0.005")):
+        cell = table.cells[row, "micro/mean of glue"]
+        assert cell.apart == {"train.lr": rate} and cell.mark == "" and cell.p_value is None
+    assert "Row dora_r8, column micro/mean of glue: not compared, another setting: train.lr 0.005." in table.footer
+
+
 def test_grid_has_the_means_of_vtab_groups_and_of_vtab(tmp_path: Path) -> None:
     from sdsbench.tasks.vtab import GROUPS
 
@@ -73,3 +88,16 @@ def test_single_run_with_all_member_scores_has_their_mean(tmp_path: Path) -> Non
     write_run(tmp_path, make_record("lora", 0, score, task="commonsense", scorer="paper"))
     cell = built("grid", tmp_path).cells["lora_r8", "micro/mean of commonsense"]
     assert cell.by_seed == {0: pytest.approx(100 * sum(score.values()) / 8)}
+
+
+def test_mean_of_losses_is_a_loss_of_which_less_is_better(tmp_path: Path) -> None:
+    from sdsbench.tasks.commonsense import BENCHMARKS
+
+    for method, loss in (("lora", 1.0), ("dora", 2.0)):
+        for seed in range(3):
+            record = make_record(method, seed, dict.fromkeys(BENCHMARKS, loss + 0.01 * seed), task="commonsense")
+            scores = [score.model_copy(update={"unit": "number", "better": "lower"}) for score in record.scores]
+            write_run(tmp_path, record.model_copy(update={"scores": scores}))
+    cells = built("grid", tmp_path).cells
+    best, other = (cells[row, "micro/mean of commonsense"] for row in ("lora_r8", "dora_r8"))
+    assert best.by_seed[0] == pytest.approx(1.0) and (best.mark, other.mark) == ("best", "")

@@ -59,6 +59,15 @@ def test_undecided_answers_are_counted_noted_and_regraded(tmp_path: Path) -> Non
     assert (again.value, again.undecided, again.note, again.headline) == (0.5, 0, "", True)
 
 
+def test_prompts_that_lost_their_beginning_are_no_undecided_answers(tmp_path: Path) -> None:
+    record = make_record("lora", 0, {"gsm8k": 0.5})
+    write_run(tmp_path, record.model_copy(update={"scores": [record.scores[0].model_copy(update={"prompts_cut": 3})]}))
+    footer = built("grid", tmp_path).footer
+    assert not any("Undecided" in line or "--scorer" in line for line in footer)
+    (line,) = [line for line in footer if line.startswith("Prompts that lost their beginning")]
+    assert line.endswith(f": {record.run_id} gsm8k: 3 of 200.")
+
+
 def longer_than_target(target: str, response: str) -> bool:
     """A scorer that the rescoring test names by its import path."""
     return len(response) > len(target)

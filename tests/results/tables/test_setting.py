@@ -45,6 +45,7 @@ DIFFERING = {
     "dtype": ({"dtype": "float32"}, {"dtype": "bfloat16"}),
     # A record that does not say was answered by transformers.
     "engine": ({"config": {"eval": {"engine": "vllm"}}}, {}),
+    "image size": ({}, {"config": {"model": {"name": "micro", "image_size": 112}}}),
     "tuning": ({}, {"tuning": tuned(1e-3, [1e-4, 1e-3, 1e-2])}),
 }
 
@@ -127,6 +128,19 @@ def test_untuned_methods_at_different_rates_are_not_compared(tmp_path: Path) -> 
         "lora_r8": {"train.lr": "0.001"},
         "dora_r8": {"train.lr": "0.005"},
     }
+
+
+def test_rate_set_by_hand_is_not_compared_with_the_protocols(tmp_path: Path) -> None:
+    """Two methods at the rates that the protocol gives each of them, and one whose rate somebody chose."""
+    for method, score, lr, given in (("lora", 0.2, 1e-3, 1e-3), ("dora", 0.3, 2e-3, 2e-3), ("pissa", 0.8, 5e-3, 1e-3)):
+        write_seeds(tmp_path, method, score, lr=lr, config={"protocol": {"name": "quick", "lr": given}})
+    table = built("grid", tmp_path)
+    assert {cell.row: dict(cell.apart) for cell in table.cells.values()} == {
+        "lora_r8": {},
+        "dora_r8": {},
+        "pissa_r8": {"train.lr": "0.005"},
+    }
+    assert {cell.row: cell.mark for cell in table.cells.values()} == {"lora_r8": "", "dora_r8": "best", "pissa_r8": ""}
 
 
 @pytest.mark.parametrize("status", ["failed", "oom"])

@@ -181,6 +181,25 @@ def test_tuning_runs_and_runs_on_stand_in_data_are_excluded_and_listed(tmp_path:
     assert "embedded data stands in" in strict.excluded[paper.run_id]
 
 
+def test_grid_of_validation_scores_holds_every_value_of_the_grid(tmp_path: Path) -> None:
+    """The chosen value's row has the final runs, too, which have no validation score and displace no tuning run."""
+    chosen, seeds = tuned(2e-3, [1e-3, 2e-3], seeds=[100, 101, 102]), (100, 101, 102)
+    for lr, score in ((1e-3, 0.3), (2e-3, 0.4)):
+        for seed in seeds:
+            held_back = {"eval": {"split": "validation"}}
+            write_run(
+                tmp_path, make_record("lora", seed, {"gsm8k": score}, stage="validation", lr=lr, config=held_back)
+            )
+    for seed in range(3):
+        write_run(tmp_path, make_record("lora", seed, {"gsm8k": 0.5}, lr=2e-3, tuning=chosen))
+    runs, damaged = load(tmp_path)
+    shown = {row: cell.ours for (row, _), cell in build(grid(runs, "validation"), runs, damaged).cells.items()}
+    assert {row: ours and (ours.mean, ours.n) for row, ours in shown.items()} == {
+        "lora_r8[train.lr=0.001]": (pytest.approx(30.0), 3),
+        "lora_r8[train.lr=0.002]": (pytest.approx(40.0), 3),
+    }
+
+
 def test_cell_notes_how_many_of_its_runs_failed(tmp_path: Path) -> None:
     for seed, status in enumerate(["done", "done", "oom", "failed"]):
         write_run(tmp_path, make_record("lora", seed, {"gsm8k": 0.5} if status == "done" else None, status=status))

@@ -18,11 +18,12 @@ from sdsbench.results.tables.cells import TableCell
 from sdsbench.results.tables.definition import Row
 from sdsbench.results.tables.loaded_runs import load
 from sdsbench.runs.execute import execute
-from sdsbench.runs.export import trained_model
+from sdsbench.runs.export import Exported, trained_model
 from sdsbench.studies.comparison import budget, comparison
 from sdsbench.studies.comparison.comparison import Question
 from sdsbench.studies.comparison.recommendation import Candidate, Recommendation
 from sdsbench.sweeps import plan as plans
+from tests.results.tables.fixtures import make_record, write_run
 from tests.tools import QUIET
 
 WORDS = ["model=micro", "task=gsm8k", "data.source=embedded", "train.max_steps=4", "data.train_limit=40",
@@ -106,6 +107,35 @@ def test_plan_counts_test_questions_and_the_chosen_run_is_exported(
             found = PeftModel.from_pretrained(found, folder)
         assert torch.allclose(*(model(TOKENS).logits for model in (found, expected)), atol=2e-4)
     assert (folder / "model.safetensors").exists() and not (folder / "adapter_config.json").exists()
+
+
+def test_interrupted_export_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = make_record("lora", 0, {"gsm8k": 0.5})
+    write_run(tmp_path / "runs", record)
+    cell = TableCell("lora", "gsm8k", "value", by_seed={0: 50.0}, runs=tuple(load(tmp_path / "runs")[0]))
+    best = Recommendation("", Candidate(Row("lora", "LoRA", {}), cell, None))
+    interrupted: list[BaseException] = [KeyboardInterrupt()]
+
+    def write_slowly(run: Path, folder: Path) -> Exported:
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+        if interrupted:
+            raise interrupted.pop()
+        (folder / "adapter_model.safetensors").write_text("all of it")
+        return Exported(record, None, folder, "peft", "base", None, {}, {})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(comparison, "export", write_slowly)
+    monkeypatch.setattr(comparison, "lines", lambda exported: [f"written {exported.folder}"])
+    with pytest.raises(KeyboardInterrupt):
+        comparison._export_best([best], tmp_path / "adapter")
+    folder = comparison._export_best([best], tmp_path / "adapter")
+    assert folder is not None and sorted(path.name for path in folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert f"written {folder}\n" in capsys.readouterr().out and [*(tmp_path / "adapter").iterdir()] == [folder]
 
 
 TOKENS = torch.arange(5, 25)[None]

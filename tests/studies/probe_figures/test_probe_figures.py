@@ -14,6 +14,7 @@ import zstandard
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Refused, Unavailable
 from sdsbench.core.hashing import sha256_of
+from sdsbench.core.run_folder import read_record, write_record
 from sdsbench.results.figure_style import ENDINGS, save
 from sdsbench.results.figures import FIGURES, draw, figure_of
 from sdsbench.results.tables.loaded_runs import load as load_runs
@@ -107,6 +108,32 @@ def test_a_probe_that_cannot_be_read_hides_no_other_and_a_name_is_no_formula(
 def test_kind_and_depth_follow_from_a_layers_name() -> None:
     name = "model.layers.3.self_attn.q_proj"
     assert (kind_of(name), depth_of(name)) == ("q_proj", 3) and depth_of("classifier") == -1
+
+
+def add_copy(place: Path, run_id: str, seed: int, **config: dict[str, object]) -> None:
+    """A copy of a run under an id of its own, with another seed and some keys of its configuration changed."""
+    record = read_record(place / run_id / "record.json").model_copy(deep=True)
+    record.run_id, record.seed = f"{seed:016d}", seed
+    for section, values in config.items():
+        record.config[section] |= values
+    shutil.copytree(place / run_id, place / record.run_id)
+    write_record(place / record.run_id, record)
+
+
+def test_runs_of_tuning_are_not_averaged_with_those_that_were_tested(runs: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(runs, tmp_path / "runs"))
+    (tested,) = load(place).of("adamw", "LoRA, r 8")
+    add_copy(place, tested, 100, eval={"split": "validation"})
+    assert load(place).of("adamw", "LoRA, r 8") == [tested]
+    assert load(place / f"{100:016d}").of("adamw", "LoRA, r 8") == [f"{100:016d}"], "alone they are drawn"
+
+
+def test_methods_on_other_layers_share_no_figure(runs: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(runs, tmp_path / "runs"))
+    (tested,) = load(place).of("adamw", "LoRA, r 8")
+    add_copy(place, tested, 1, method={"targets": ["q_proj"]})
+    with pytest.raises(Refused, match=r"must not share a figure: method\.targets: .*q_proj in 0000000000000001"):
+        load(place)
 
 
 def test_runs_of_two_settings_in_one_figure_are_refused(runs: Path, tmp_path: Path) -> None:
