@@ -141,6 +141,13 @@ def test_every_dropout_call_of_a_pass_has_a_place_of_its_own() -> None:
     assert ({row for _, row in seen[0]}, {row for _, row in seen[1]}) == ({0}, {5})
 
 
+def test_a_mask_does_not_depend_on_the_layout_in_memory(device: str) -> None:
+    """The gradients that a layer gets may be transposed, and the backward pass draws the mask of the forward pass."""
+    plain, turned = torch.ones(600, 8, device=device), torch.ones(8, 600, device=device).t()
+    masks = [keep_mask(like, 0.5, 1, 10) for like in (plain, turned)]
+    assert torch.equal(*masks)
+
+
 def test_a_mask_on_the_meta_device_has_its_shape() -> None:
     mask = keep_mask(torch.empty(300, 2, device="meta"), 0.5, 1, 10)
     assert mask.is_meta and mask.shape == (300, 2)
