@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from sdsbench.training.loop import Training
 from sdsbench.training.side_by_side import Member, SideBySide
 from sdsbench.training.signals import StopRequest
 from sdsbench.training.state import TrainState
+from sdsbench.training.whole_steps import add_noise
 
 STEPS = 4
 SMALL = {
@@ -125,19 +126,12 @@ def packed(config: RunConfig) -> Finding:
 def _perturbed(config: RunConfig) -> Training:
     """A run at step 0 whose trained tensors were moved away from a start at which the method may change nothing."""
     training, _ = ready_to_train(config)
-    _perturb(_trained(training.model).values(), torch.Generator().manual_seed(0))
+    add_noise(_trained(training.model).values(), PERTURBATION, torch.Generator().manual_seed(0))
     return training
 
 
 def _trained(model: Any) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-@torch.no_grad()
-def _perturb(parameters: Iterable[Tensor], generator: torch.Generator) -> None:
-    for parameter in parameters:
-        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        parameter.add_(noise, alpha=PERTURBATION)
 
 
 def gradients(config: RunConfig) -> Finding:
@@ -151,7 +145,7 @@ def gradients(config: RunConfig) -> Finding:
     trained = _trained(model)
     inputs = _random_inputs(tasks.lookup(config.task.name)[0].kind, model.config, generator)
     weights = torch.randn(model(**inputs).logits.shape, generator=generator, dtype=torch.float64)
-    _perturb(trained.values(), generator)
+    add_noise(trained.values(), PERTURBATION, generator)
 
     def loss() -> Tensor:
         """A scalar that depends on every output."""

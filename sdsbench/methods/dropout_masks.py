@@ -53,7 +53,8 @@ def keep_mask(like_tn: Tensor, keep: float, seed: int, first_row: int) -> Tensor
     """Mask_tn shaped like the tensor: ones with probability `keep`, else zeros; rows `first_row` onwards of the step's
     mask."""
     device = "cpu" if like_tn.is_meta else like_tn.device  # no generator exists on the meta device
-    generator, mask_tn = torch.Generator(device), torch.empty_like(like_tn)
+    # Row by row in memory whatever the tensor's own layout: random numbers fill a tensor in the order of its memory.
+    generator, mask_tn = torch.Generator(device), torch.empty_like(like_tn, memory_format=torch.contiguous_format)
     end = first_row + len(like_tn)
     for block in range(first_row // ROWS, (end - 1) // ROWS + 1):
         generator.manual_seed((seed + block) % 2**32)

@@ -187,7 +187,8 @@ class _LowRankLinear(torch.autograd.Function):
             scaled_tm = None
         else:
             scaled_tm = (dropped_tn if call.drops_base else x_tn) @ weight_mn.t()
-            scaled_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale).mul_((magnitude_m / norm_m).to(x_tn.dtype))
+            scaled_tm.addmm_(h_Kt.t(), up_mK.t(), alpha=call.scale)
+            rescaled(scaled_tm, magnitude_m, norm_m, out=scaled_tm)
             y_tm = scaled_tm if bias_m is None else scaled_tm + bias_m
             if call.drops_base:
                 y_tm = torch.addmm(y_tm, x_tn - dropped_tn, weight_mn.t())
@@ -207,7 +208,7 @@ class _LowRankLinear(torch.autograd.Function):
         if scaled_tm is not None:
             if needs_magnitude:
                 magnitude_gradient_m = magnitude_gradient(g_tm, scaled_tm, magnitude_m)
-            g_tm = g_tm * (magnitude_m / norm_m).to(g_tm.dtype)
+            g_tm = rescaled(g_tm, magnitude_m, norm_m)
         u_Kt = scaled_product(up_mK.t(), g_tm.t(), call.scale)  # dL/dh
         gradients = block_gradients(call, g_tm, x_tn, u_Kt, down_Kn, ctx.widths, needs_block)
         dx_tn = None
@@ -221,6 +222,15 @@ class _LowRankLinear(torch.autograd.Function):
             else:
                 dx_tn.addmm_(u_Kt.t(), down_Kn)
         return dx_tn, None, None, magnitude_gradient_m, None, None, *gradients
+
+
+def rescaled(rows_tm: Tensor, magnitude_m: Tensor, norm_m: Tensor, out: Tensor | None = None) -> Tensor:
+    """rows * magnitude / norm, by adding (magnitude / norm - 1) * rows to the rows.
+
+    The factor is close to 1, where bf16 has steps of 0.8 %: it would be off by up to 0.4 %, for all rows alike, and
+    smaller changes of a magnitude had no effect. Its distance from 1 is rounded by 0.4 % of itself only.
+    """
+    return torch.addcmul(rows_tm, rows_tm, (magnitude_m / norm_m - 1).to(rows_tm.dtype), out=out)
 
 
 def magnitude_gradient(g_tm: Tensor, scaled_tm: Tensor, magnitude_m: Tensor) -> Tensor:

@@ -103,17 +103,19 @@ class LoRASB(Method):
 
     def prepare(self, layers: Layers, context: DataContext) -> dict[str, float]:
         config = self.config
-        rows = config.samples or max(1, round(config.sample_fraction * context.train_rows))
-        rows = min(rows, context.train_rows)
-        eta, gradients = self._eta(context), dict[str, "Tensor"]()
+        eta, gradients, facts = 0.0, dict[str, "Tensor"](), dict[str, float]()
         if config.start == "gradient":
+            eta = self._eta(context)
+            rows = config.samples or max(1, round(config.sample_fraction * context.train_rows))
+            rows = min(rows, context.train_rows)
+            facts = {"eta": eta, "gradient_rows": float(rows)}
             dtype = None if config.gradient_dtype == "float32" else getattr(torch, config.gradient_dtype)
             gradients = context.summed_gradients(layers, rows, config.gradient_batch, config.gradient_dropout, dtype)
         kept = []
         for name, layer in layers.items():
             step_mn = self._first_step(layer, gradients.pop(name, None), eta, context.generator)
             kept.append(self._start_at(layer, step_mn, context.generator))
-        return {"eta": eta, "gradient_rows": float(rows), "first_step_kept": sum(kept) / len(kept)}
+        return {**facts, "first_step_kept": sum(kept) / len(kept)}
 
     def _eta(self, context: DataContext) -> float:
         """The size of the first step."""

@@ -23,11 +23,12 @@ offers that; whether the paper of June 2026 kept it is not known.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from sdsbench.core.errors import Problem
 from sdsbench.core.lazy import torch
 from sdsbench.core.section import Count, FromZero, WholeFromZero, only_where, other_than
 from sdsbench.methods.base import Alpha, Branch, DataContext, Layers, LowRankConfig, Method, Optimizer, register
@@ -70,6 +71,13 @@ class SDSLoRAConfig(LowRankConfig):
     guard: Annotated[FromZero, only_where(variant=_REFRESHING, refresh=("author", "relative", "every"))] = Field(
         1e-2, description="layers with a shorter row of A or column of B keep their bases at a refresh (0: none do)"
     )
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.variant in _TWO_BRANCHES and 0 < self.pre_steps < self.pre_interval:
+            accepted = f"0, or at least method.pre_interval={self.pre_interval}, the steps that find the first bases"
+            advice = "Without bases the run would start from A = B = 0, where every gradient is 0."
+            yield Problem("method.pre_steps", self.pre_steps, accepted, advice)
 
 
 def refresh_due(rule: str, step: int, total_steps: int, warmup_steps: int, phases: int) -> bool:
@@ -153,7 +161,7 @@ class SDSLoRA(Method):
         """Q_B, Q_A <- the leading singular vectors of the update, with the variant's share of Sigma; A = B = 0."""
         with torch.no_grad():
             for batch in _batches(list(layers.values())):
-                u_Lmr, sigma_Lr, v_Lnr = self._svd_of_updates(batch)
+                u_Lmr, sigma_Lr, v_Lnr, _ = self._svd_of_updates(batch)
                 level_Lr = torch.ones_like(sigma_Lr) if self.config.variant == "sds" else sigma_Lr.sqrt()
                 for layer, u_mr, v_nr, level_r in zip(batch, u_Lmr, v_Lnr, level_Lr, strict=True):
                     layer.Q_B.copy_(u_mr * level_r)
@@ -166,11 +174,11 @@ class SDSLoRA(Method):
         config = self.config
         if step == config.warmup_steps:
             with torch.no_grad():
-                self._split(layers)
+                changes = self._split(layers)
             self.has_bases = True
             if config.clear_state:
                 optimizer.clear_state(head=config.clear_head)
-            return {"split": 1.0}
+            return {"split": 1.0, **changes}
         if config.variant == "reset_lora":
             return {}
         if not refresh_due(config.refresh, step, total_steps, config.warmup_steps, config.phases):
@@ -178,15 +186,21 @@ class SDSLoRA(Method):
         with torch.no_grad():
             return self._refresh(layers)
 
-    def _split(self, layers: Layers) -> None:
-        """Factor the update of the warm-up without changing it (except in flat_lora, which flattens its spectrum)."""
+    def _split(self, layers: Layers) -> dict[str, float]:
+        """Factor the update of the warm-up. Returns the jumps of the updates where it changes them.
+
+        It changes them in flat_lora, which flattens their spectra, and after pre_steps: the bases found there give the
+        warm-up an update of rank 2r, of which the split keeps the r leading singular triples, as the author's code
+        does.
+        """
         if self.config.variant == "reset_lora":
-            return
+            return {}
         if self.config.variant == "flat_lora":
-            _flatten(list(layers.values()))
-            return
+            return _facts_of(_flatten(list(layers.values())))
+        jumps = []
         for batch in _batches(list(layers.values())):
-            u_Lmr, sigma_Lr, v_Lnr = self._svd_of_updates(batch)
+            u_Lmr, sigma_Lr, v_Lnr, jump_L = self._svd_of_updates(batch)
+            jumps.append(jump_L.cpu())
             basis_Lr = {  # part of Sigma in the bases; the factors hold the rest of Sigma / 2
                 "sds": torch.ones_like(sigma_Lr),
                 "scaled_bases": sigma_Lr.sqrt(),
@@ -199,16 +213,20 @@ class SDSLoRA(Method):
                 layer.Q_A.copy_(v_nr * basis_r)
                 layer.B.copy_(u_mr * factor_r)
                 layer.A.copy_((v_nr * factor_r).t())
+        return _facts_of(torch.cat(jumps)) if self.has_bases else {}
 
-    def _svd_of_updates(self, batch: Sequence[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor]:
-        """The r leading singular triples of each layer's update (without s): of B A, or with bases of the sum."""
+    def _svd_of_updates(self, batch: Sequence[AdaptedLinear]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The r leading singular triples of each layer's update (without s): of B A, or with bases of the sum; and the
+        relative norm of the rest of the update."""
         if not self.has_bases:
-            return product_svd(stacked(batch, "B"), stacked(batch, "A"))
+            u_Lmr, sigma_Lr, v_Lnr = product_svd(stacked(batch, "B"), stacked(batch, "A"))
+            return u_Lmr, sigma_Lr, v_Lnr, torch.zeros_like(sigma_Lr[:, 0])
         up_LmR = torch.cat([stacked(batch, "B"), stacked(batch, "Q_B")], 2)  # R = 2 r
         down_LRn = torch.cat([stacked(batch, "Q_A").mT, stacked(batch, "A")], 1)
         u_LmR, sigma_LR, v_LnR = product_svd(up_LmR, down_LRn)
         rank = self.config.rank
-        return u_LmR[..., :rank], sigma_LR[..., :rank], v_LnR[..., :rank]
+        rest_L = _ratio(sigma_LR[:, rank:].norm(dim=1), sigma_LR.norm(dim=1))
+        return u_LmR[..., :rank], sigma_LR[..., :rank], v_LnR[..., :rank], rest_L
 
     def _refresh(self, layers: Layers) -> dict[str, float]:
         """Compute new bases for every layer that passes the guard; returns the jumps of the updates relative to their
@@ -218,7 +236,7 @@ class SDSLoRA(Method):
         if not passed:
             return facts
         jumps = _flatten(passed) if self.config.variant == "flat_lora" else self._renew_bases(passed)
-        return facts | {"jump_mean": float(jumps.mean()), "jump_max": float(jumps.max())}
+        return facts | _facts_of(jumps)
 
     def _guard(self, layers: Sequence[AdaptedLinear]) -> list[bool]:
         """For each layer: whether every row norm of A and every column norm of B exceeds the guard."""
@@ -246,7 +264,7 @@ class SDSLoRA(Method):
                 layer.Q_B.copy_(q_mr)
             moved_a_Lrn, moved_b_Lmr = (stacked(batch, "Q_A") - old_a_Lnr).mT, stacked(batch, "Q_B") - old_b_Lmr
             jump_L = sum_norm(moved_b_Lmr, a_Lrn, b_Lmr, moved_a_Lrn)
-            jumps.append((jump_L / sum_norm(old_b_Lmr, a_Lrn, b_Lmr, old_a_Lnr.mT)).cpu())
+            jumps.append(_ratio(jump_L, sum_norm(old_b_Lmr, a_Lrn, b_Lmr, old_a_Lnr.mT)).cpu())
         return torch.cat(jumps)
 
     def state(self) -> dict[str, Any]:
@@ -260,6 +278,15 @@ def _batches(layers: Sequence[AdaptedLinear]) -> list[list[AdaptedLinear]]:
     from sdsbench.methods.attach import group_by_shape
 
     return group_by_shape({layer.name: layer for layer in layers})
+
+
+def _facts_of(jumps: Tensor) -> dict[str, float]:
+    return {"jump_mean": float(jumps.mean()), "jump_max": float(jumps.max())}
+
+
+def _ratio(part_L: Tensor, whole_L: Tensor) -> Tensor:
+    """part / whole; 0 where an update is 0."""
+    return part_L / whole_L.clamp_min(torch.finfo(whole_L.dtype).tiny)
 
 
 def _scaled_basis(x_dr: Tensor) -> Tensor:
@@ -276,7 +303,7 @@ def _flatten(layers: Sequence[AdaptedLinear]) -> Tensor:
         u_Lmr, sigma_Lr, v_Lnr = product_svd(stacked(batch, "B"), stacked(batch, "A"))
         norm_L1 = sigma_Lr.norm(dim=1, keepdim=True)
         level_L1 = norm_L1 / math.sqrt(sigma_Lr.shape[1])
-        jumps.append(((sigma_Lr - level_L1).norm(dim=1) / norm_L1.squeeze(1)).cpu())
+        jumps.append(_ratio((sigma_Lr - level_L1).norm(dim=1), norm_L1.squeeze(1)).cpu())
         for layer, u_mr, v_nr, level_1 in zip(batch, u_Lmr, v_Lnr, level_L1, strict=True):
             layer.B.copy_(u_mr * level_1.sqrt())
             layer.A.copy_((v_nr * level_1.sqrt()).t())

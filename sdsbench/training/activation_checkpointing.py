@@ -2,7 +2,8 @@
 
 Packed sequences (attention.py) go through a block in pieces of at most `PIECE` tokens (or one longer sequence), in the
 forward and the backward pass, so that activations of a block exist for one piece at a time. A base model with dropout
-uses a single piece, since its dropout masks are drawn for a whole pass (dropout.py).
+uses a single piece, since its dropout masks are drawn for a whole pass (dropout.py), and so do runs that train side by
+side, whose layers tell the runs' tokens by their place in the pass (grouped_linear.py).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from sdsbench.training import dropout
 PIECE = 2048
 
 
-def enable(model: Any) -> None:
-    """Switch on activation checkpointing for training, in place.
+def enable(model: Any, in_pieces: bool = True) -> None:
+    """Switch on activation checkpointing for training, in place; without `in_pieces` a block gets a whole pass at once.
 
     The recomputed forward pass uses the attention implementation and the dropout masks of the first one.
     """
@@ -35,9 +36,9 @@ def enable(model: Any) -> None:
         with save_on_cpu(pin_memory=inputs[0].is_cuda):
             return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
-    def in_pieces(block: partial[Tensor], h_1td: Tensor, *others: Any) -> Tensor:
+    def run(block: partial[Tensor], h_1td: Tensor, *others: Any) -> Tensor:
         lengths = block.keywords.get("segment_lengths")
-        groups = pieces(lengths) if lengths and dropout.place() is None else []
+        groups = pieces(lengths) if lengths and in_pieces and dropout.place() is None else []
         if len(groups) < 2:
             return one(block, h_1td, *others)
         outputs, start = [], 0
@@ -48,7 +49,7 @@ def enable(model: Any) -> None:
             start += sum(group)
         return torch.cat(outputs, dim=1)
 
-    model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=in_pieces)
+    model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=run)
 
 
 def pieces(lengths: Sequence[int]) -> list[list[int]]:

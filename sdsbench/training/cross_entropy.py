@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from sdsbench.methods.masters import as_master
+
 CHUNK = 256
 
 
@@ -67,7 +69,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dh_td, *of_weight = ctx.saved_tensors
-        dh = None if dh_td is None else dh_td * grad.to(dh_td.dtype)
+        # In fp32: `grad` is 1 / targets, and in bf16 it would be rounded by up to 0.4 % for every position alike.
+        dh = None if dh_td is None else (as_master(dh_td) * grad).to(dh_td.dtype)
         return dh, _weight_gradient(grad, ctx.softcap, *of_weight) if of_weight else None, None, None
 
 

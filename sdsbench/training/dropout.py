@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from sdsbench.methods.dropout_masks import DropoutMasks, keep_mask
@@ -29,8 +29,7 @@ class Dropout:
         self.seed = seed
         self.masks = DropoutMasks()
         self.model = model
-        modules = (module for module in model.modules() if isinstance(module, torch.nn.Dropout))
-        self.base_drops = attention_dropout(model.config) > 0 or any(module.p > 0 for module in modules)
+        self.base_drops = attention_dropout(model.config) > 0 or any(map(_drops, model.modules()))
 
     @contextmanager
     def of_step(self, step: int) -> Iterator[None]:
@@ -68,6 +67,17 @@ def attention_dropout(architecture: Any) -> float:
     """The share of attention weights that a model drops in training, from its transformers configuration."""
     names = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")  # Llama's, BERT's, GPT-2's
     return max(float(getattr(architecture, name, None) or 0.0) for name in names)
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module drops values in training.
+
+    OPT, BART and others have no nn.Dropout: their layers call functional.dropout, or leave out whole paths (Swin). They
+    keep the probability as a number whose name tells, such as `dropout`, `residual_dropout` or `drop_prob`.
+    """
+    if isinstance(module, nn.Dropout):
+        return module.p > 0
+    return any("drop" in name and isinstance(value, float) and value > 0 for name, value in vars(module).items())
 
 
 _ACTIVE: list[DropoutMasks] = []

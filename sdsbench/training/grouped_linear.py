@@ -22,6 +22,7 @@ from sdsbench.methods.layer import (
     block_gradients,
     joined,
     magnitude_gradient,
+    rescaled,
     scaled_product,
     widths_of,
 )
@@ -119,7 +120,7 @@ class _GroupedLowRank(torch.autograd.Function):
             y_jm.addmm_(h_Kj.t(), up_mK.t(), alpha=call.scale)
             if magnitude_m is not None:
                 scaled = True
-                y_jm.mul_((magnitude_m / norm_m).to(x_tn.dtype))
+                rescaled(y_jm, magnitude_m, norm_m, out=y_jm)
         ctx.save_for_backward(x_tn, y_tm if scaled else None, *used)
         ctx.weights, ctx.tokens, ctx.calls = weights, tokens, calls
         ctx.widths = widths_of(blocks)  # the same in all runs
@@ -148,7 +149,7 @@ class _GroupedLowRank(torch.autograd.Function):
             if magnitude_m is not None:
                 if needs_magnitude:
                     magnitude_gradient_m = magnitude_gradient(g_jm, scaled[0], magnitude_m)
-                g_jm.mul_((magnitude_m / norm_m).to(g_jm.dtype))
+                rescaled(g_jm, magnitude_m, norm_m, out=g_jm)
             u_Kj = scaled_product(up_mK.t(), g_jm.t(), call.scale)
             found = block_gradients(call, g_jm, x_jn, u_Kj, down_Kn, ctx.widths, needs_block)
             gradients += [magnitude_gradient_m, None, *found]

@@ -38,7 +38,8 @@ class Observer(Protocol):
     """Measures single optimizer updates (probes/observer.py)."""
 
     def observe(self, step: int, update: Callable[[], None]) -> float:
-        """Call `update` once; return the seconds spent measuring, which do not count as training time."""
+        """Call `update` once (the method's before_step, then the optimizer); return the seconds spent measuring,
+        which do not count as training time."""
 
 
 class Unobserved:
@@ -150,16 +151,21 @@ class Training:
         step, optimizer = state.step + 1, state.optimizer
         assert isinstance(optimizer, FlatOptimizer)
         clip, limit = self.config.clip, self.config.clip_norm
-        if clip != "adjusted":
-            grad_norm = optimizer.clip(limit if clip == "raw" else None)
-        lr_factor = self._lr_factor(step)
-        state.method.before_step(state.layers, step, self.config.lr * lr_factor)
-        if clip == "adjusted":
-            grad_norm = optimizer.clip(limit)
-        elif clip == "raw_norm" and limit is not None:
-            optimizer.scale_down(limit, grad_norm)
-        check_finite(step, loss, grad_norm)
-        started += self.observer.observe(step, lambda: optimizer.step(lr_factor))
+        lr_factor, grad_norm = self._lr_factor(step), math.nan
+
+        def move() -> None:
+            nonlocal grad_norm
+            if clip != "adjusted":
+                grad_norm = optimizer.clip(limit if clip == "raw" else None)
+            state.method.before_step(state.layers, step, self.config.lr * lr_factor)
+            if clip == "adjusted":
+                grad_norm = optimizer.clip(limit)
+            elif clip == "raw_norm" and limit is not None:
+                optimizer.scale_down(limit, grad_norm)
+            check_finite(step, loss, grad_norm)
+            optimizer.step(lr_factor)
+
+        started += self.observer.observe(step, move)
         facts = state.method.after_step(state.layers, step, self.total_steps, optimizer)
         return self._finish(state, parts, loss, grad_norm, lr_factor, facts, started)
 

@@ -18,11 +18,11 @@ from sdsbench.training.training_config import TrainConfig
 def optimizer_groups(model: Any, method: Method, head: Sequence[nn.Parameter], config: TrainConfig) -> list[Group]:
     """Groups for the adapter (or base weights, if they train) and the head, split by weight decay and learning rate.
 
-    Vectors (biases, norms, magnitudes, also of a head) get no weight decay unless train.decay_vectors is set.
+    Vectors (biases, norms, magnitudes, also of a head) get no weight decay unless train.decay_vectors is set. Tensors
+    whose direction the method computes itself get a plain step without weight decay, whatever train.optimizer is.
     """
     in_head = {id(parameter) for parameter in head}
-    rule = "sgd" if method.update_rule == "sgd" else config.optimizer
-    decay = 0.0 if rule != config.optimizer else config.weight_decay
+    rule, decay = ("sgd", 0.0) if method.update_rule == "sgd" else (config.optimizer, config.weight_decay)
     body = ("weights" if method.trains_base else "adapter", config.lr, decay, rule)
     own_head = ("head", config.head_lr or config.lr, config.weight_decay, config.optimizer)
     members: dict[tuple[str, float, float, str, torch.dtype | None], list[nn.Parameter]] = {}

@@ -85,7 +85,7 @@ class SideBySide:
             layer = GroupedLinear([member.state.layers[name] for member in self.members], self.layout)
             _replace(self.model, name, layer)
         if first.training.config.activation_checkpointing:
-            activation_checkpointing.enable(self.model)
+            activation_checkpointing.enable(self.model, in_pieces=False)
         self.model.train()
 
     def run(self, leave: Leave = _raise) -> None:

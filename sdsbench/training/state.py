@@ -67,8 +67,10 @@ class TrainState:
         """Restore what `tensors` and `facts` returned."""
         self.method.load_state(facts["method"])
         self.optimizer.load_tensors(_part(tensors, "optimizer."))
-        for key, buffer in _buffers(self.layers).items():
-            buffer.copy_(tensors[f"buffer.{key}"])
+        for name, layer in self.layers.items():
+            # The method decides what else follows from a saved start: PiSSA's residual belongs to the saved factors,
+            # and another machine's SVD has given this run others.
+            self.method.restore(layer, {key: tensors[f"buffer.{name}/{key}"] for key, _ in layer.named_buffers()})
         if self.frozen:
             put_tensors(self.frozen.model, _part(tensors, "frozen."))
         self.best = BestStep(**facts["best"], tensors=_part(tensors, "best.")) if facts["best"] else None

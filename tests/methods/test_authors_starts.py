@@ -86,12 +86,12 @@ def train_and_compare(replay: Replay, series: str, steps: int) -> dict[str, list
     changed_at: dict[str, list[int]] = {name: [] for name in replay.names}
     split: Any = replay.method._split  # type: ignore[attr-defined]
 
-    def compare_and_split(layers: Any) -> None:
+    def compare_and_split(layers: Any) -> dict[str, float]:
         for name, layer in layers.items():
             a_rn, b_mr = (replay.tensors[f"{name}.{series}{own}_before_split"] for own in "AB")
             assert largest_difference(*aligned(layer.A.detach().t(), a_rn.t())) < 1e-3
             assert largest_difference(*aligned(layer.B.detach(), b_mr)) < 1e-3
-        split(layers)
+        return split(layers)
 
     replay.method._split = compare_and_split  # type: ignore[attr-defined]
     for step in range(1, steps + 1):

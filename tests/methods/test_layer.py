@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sdsbench.methods.dropout_masks import DropoutMasks
 from sdsbench.methods.layer import AdaptedLinear
+from sdsbench.training.grouped_linear import GroupedLinear, Layout
 
 
 def make_layer(m: int, n: int, dropout: float = 0.0, bias: bool = True, dtype: torch.dtype = torch.float64):
@@ -90,6 +91,29 @@ def test_magnitude_of_zero_has_gradient_zero() -> None:
     rows = (magnitude, torch.ones(3))
     layer.low_rank_forward(torch.randn(5, 4, dtype=torch.float64), branches, 1.0, rows).sum().backward()
     assert magnitude.grad[1] == 0 and magnitude.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("grouped", (False, True), ids=("alone", "side by side"))
+def test_a_small_change_of_a_magnitude_has_its_effect_in_bf16(grouped: bool) -> None:
+    """Magnitudes 0.3 % above the norms, of which bf16 rounds the quotient to 1: outputs and gradients grow by 0.3 %.
+
+    On average: a single output moves by whole steps of bf16.
+    """
+    layer, branches = make_layer(32, 32, bias=False, dtype=torch.bfloat16), random_branches(32, 32, [2])
+    norm_m = torch.ones(32)
+    method = SimpleNamespace(config=SimpleNamespace(dropout=0.0), name="test")
+    method.forward = lambda layer, x_tn: layer.low_rank_forward(x_tn, branches, 0.5, (layer.magnitude, norm_m))
+    layer.method = method
+    measured = []
+    for factor in (1.0, 1.003):
+        layer.register_buffer("magnitude", factor * norm_m)
+        x, g = (torch.randn(512, 32, generator=torch.Generator().manual_seed(k)).bfloat16() for k in (0, 1))
+        x.requires_grad_()
+        y = (GroupedLinear([layer], Layout([512])) if grouped else layer)(x)
+        (gradient,) = torch.autograd.grad(y, x, g)
+        measured.append((y.detach().float(), gradient.float()))
+    for before, after in zip(*measured, strict=True):
+        assert float((before * after).sum() / before.square().sum()) == pytest.approx(1.003, abs=5e-4)
 
 
 def test_dropout_acts_on_the_update_only_and_repeats_its_mask_within_a_step() -> None:

@@ -115,7 +115,7 @@ def test_sb_kaiming_start_needs_no_gradient() -> None:
     method = make_method("lora_sb", start="kaiming")
     layers = attach(tiny_model("decoder"), method, 0)
     context = Context(lambda: pytest.fail("gradients were requested"))
-    method.prepare(layers, context)
+    assert set(method.prepare(layers, context)) == {"first_step_kept"}, "no eta and no rows of gradients"
     assert context.rows == [] and all(method.delta(layer).norm() > 0.1 for layer in layers.values())
 
 

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from sdsbench.methods.attach import attach
 from sdsbench.methods.export import export_peft
-from sdsbench.methods.sds_lora import refresh_due
-from tests.methods.tiny import logits, tiny_session
+from sdsbench.methods.sds_lora import SDSLoRAConfig, refresh_due
+from tests.methods.tiny import Session, logits, make_method, tiny_batch, tiny_model, tiny_session
 
 SCALE = 4.0 / math.sqrt(4)  # alpha / sqrt r
 
@@ -49,6 +50,43 @@ def test_split_preserves_the_update_and_clears_state_once(variant: str) -> None:
     session.train(6)
     assert session.cleared == 1
     assert set(session.events) == {3}
+
+
+@pytest.mark.parametrize(("pre_steps", "accepted"), [(0, True), (4, False), (5, True), (7, True)])
+def test_pre_steps_that_find_no_bases_are_refused(pre_steps: int, accepted: bool) -> None:
+    """The run would start from A = B = 0 without bases, where no gradient is other than 0."""
+    problems = [str(problem) for problem in SDSLoRAConfig(pre_steps=pre_steps, pre_interval=5).problems()]
+    assert problems == [] if accepted else "method.pre_steps=4: accepted: 0, or at least" in problems[0]
+    inert = SDSLoRAConfig(pre_steps=pre_steps, pre_interval=5, variant="reset_lora")
+    assert list(inert.problems()) == []
+
+
+class FirstStage:
+    """A DataContext that trains a session at a constant rate."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def train_at_constant_rate(self, steps, after_step) -> None:
+        session, method = self.session, self.session.method
+        calls, method.after_step = method.after_step, lambda layers, step, total, optimizer: after_step(step, optimizer)
+        session.train(steps)
+        method.after_step, session.step = calls, 0
+
+
+def test_split_after_pre_steps_reports_what_it_leaves_out() -> None:
+    """With bases the update of the warm-up has rank 2r, of which the split keeps the r leading triples."""
+    model, method = tiny_model("decoder"), make_method("sds_lora", warmup_steps=3, pre_steps=2, pre_interval=2)
+    session = Session(model, method, attach(model, method, 0), tiny_batch("decoder"), {})
+    method.prepare(session.layers, FirstStage(session))
+    session.train(2)
+    after_step, before = method.after_step, []
+    method.after_step = lambda *arguments: before.extend(deltas(session)) or after_step(*arguments)
+    session.train(1)
+    jumps = [float((new - old).norm() / old.norm()) for new, old in zip(deltas(session), before, strict=True)]
+    assert max(ranks(session)) == 4 and min(jumps) > 1e-3
+    assert session.events[3]["jump_max"] == pytest.approx(max(jumps), rel=1e-3)
+    assert session.events[3]["jump_mean"] == pytest.approx(sum(jumps) / len(jumps), rel=1e-3)
 
 
 def test_split_gives_orthonormal_bases_and_equal_branches() -> None:
@@ -167,6 +205,7 @@ def test_flat_lora_has_one_branch_and_a_flat_spectrum() -> None:
         torch.testing.assert_close(sigma[:4], sigma[:1].expand(4), rtol=1e-4, atol=0)
         assert sigma[4] < 1e-5 * sigma[0]
     assert session.events[4]["jump_max"] > 0
+    assert session.events[2]["jump_max"] > 0, "the split flattens too"
 
 
 def test_flattening_keeps_the_norm_of_the_update() -> None:
@@ -283,9 +322,6 @@ def targets_and_inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def single_layer_session(target: torch.Tensor, x: torch.Tensor, warmup: int):
-    from sdsbench.methods.attach import attach
-    from tests.methods.tiny import Session, make_method
-
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(10, 12))

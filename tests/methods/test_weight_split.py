@@ -8,7 +8,11 @@ import torch
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import lookup
 from sdsbench.methods.weight_split import WeightSplit
-from tests.methods.tiny import METHODS, make_method, tiny_model, tiny_session
+from sdsbench.training.optimizer import FlatOptimizer
+from sdsbench.training.parameters import optimizer_groups
+from sdsbench.training.state import TrainState
+from sdsbench.training.training_config import TrainConfig
+from tests.methods.tiny import METHODS, logits, make_method, tiny_batch, tiny_model, tiny_session
 
 SPLIT = tuple(name for name in METHODS if issubclass(lookup(name)[0], WeightSplit))
 RANK = 4
@@ -96,6 +100,31 @@ def test_weights_of_the_base_model_are_not_changed(name: str) -> None:
     layers = attach(model, make_method(name), 0)
     assert all(torch.equal(tensor, copy) for tensor, copy in own.values())
     assert all(layer.weight is not own[f"{key}.weight"][0] for key, layer in layers.items())
+
+
+def state_at_the_start(name: str) -> tuple[torch.nn.Module, TrainState]:
+    model, method, config = tiny_model("decoder"), make_method(name), TrainConfig()
+    layers = attach(model, method, 0)
+    return model, TrainState(FlatOptimizer(optimizer_groups(model, method, [], config), config), method, layers)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_a_checkpoint_of_a_machine_with_another_svd_keeps_its_residual(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The factors of the checkpoint belong to the residual that is left beside them, not to this machine's."""
+    model, state = state_at_the_start(name)
+    with torch.no_grad():
+        for layer in state.layers.values():
+            layer.B.add_(0.1)
+    expected, tensors, facts = logits(model, tiny_batch("decoder")), state.tensors(), state.facts()
+    kind = lookup(name)[0]
+    factors = kind.initial_factors
+    other = lambda self, layer, generator: (1.1 * factors(self, layer, generator)[0], torch.ones(4, layer.in_features))  # noqa: E731
+    monkeypatch.setattr(kind, "initial_factors", other)
+    model, state = state_at_the_start(name)
+    state.load(tensors, facts)
+    torch.testing.assert_close(logits(model, tiny_batch("decoder")), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ("milora", "olora"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from sdsbench.core import step_log
@@ -19,9 +20,12 @@ from sdsbench.runs.execute import execute
 from sdsbench.runs.run_context import RunContext
 from sdsbench.runs.run_data import load_run
 from sdsbench.sweeps.workload import workload
+from sdsbench.training.best_step import keep_if_best, put_back
 from sdsbench.training.schedule import warmup_steps
 from sdsbench.training.signals import StopRequest
+from tests.methods.tiny import tiny_model
 from tests.tools import QUIET
+from tests.training.test_passes import assemble_training
 
 FAST = [
     "model=micro", "task=gsm8k", "data.source=embedded", "data.train_limit=40", "train.batch_size=2",
@@ -86,6 +90,21 @@ def test_resumed_run_keeps_its_best_step(tmp_path: Path, monkeypatch: pytest.Mon
     assert whole.facts["best_step"] == 2, "measured by the first attempt"
     assert (resumed.facts, resumed.losses) == (whole.facts, whole.losses)
     assert saved_adapter(tmp_path / "here", resumed) == saved_adapter(tmp_path / "there", whole)
+
+
+def test_a_trained_head_is_kept_with_the_adapter_and_frozen_weights_are_not() -> None:
+    training, state = assemble_training(tiny_model("encoder"), "encoder", "lora")
+    before = {name: tensor.detach().clone() for name, tensor in training.model.state_dict().items()}
+    keep_if_best(training.model, state, 1.0)
+    trained = {name for name, parameter in training.model.named_parameters() if parameter.requires_grad}
+    assert state.best is not None and set(state.best.tensors) == trained
+    assert {"classifier.weight", "classifier.bias"} < trained
+    training.step(state)
+    keep_if_best(training.model, state, 1.0)
+    assert state.best.step == 0, "on a tie the earlier step stays"
+    assert not torch.equal(training.model.classifier.weight, before["classifier.weight"])
+    put_back(training.model, state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
 
 
 def test_held_out_rows_are_not_trained_on_and_are_the_same_for_every_seed() -> None:

@@ -94,7 +94,10 @@ CASES: list[tuple[list[str], set[str]]] = [
     (["method=pissa", "method.svd=exact"], MICRO | SVD),
     (["method=lora_pro"], ADJUSTING | DENSE_ADAM),
     (["method=lora_pro", "method.mode=full"], ADJUSTING | {"train.betas", "train.weight_decay"}),
-    (["method=lora_pro", "method.mode=full", "train.optimizer=sgd"], ADJUSTING | {"train.betas"}),
+    (
+        ["method=lora_pro", "method.mode=full", "train.optimizer=sgd"],
+        ADJUSTING | {"train.betas", "train.weight_decay"},
+    ),
     (["method=lora_sb"], MICRO),
     (["method=lora_sb", "method.samples=3"], MICRO | {"method.sample_fraction"}),
     (

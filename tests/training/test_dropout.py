@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, OPTConfig
 
 from sdsbench.methods.dropout_masks import DropoutMasks, keep_mask
 from sdsbench.training.dropout import Dropout
@@ -102,6 +103,31 @@ def test_base_with_dropout_is_recognised(model: Base, drops: bool) -> None:
     assert Dropout(model, 0).base_drops is drops
 
 
+def opt(**rates: float) -> nn.Module:
+    """A random OPT in training mode. Its layers call functional.dropout, and none of its modules is an nn.Dropout."""
+    shape = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 24, "num_hidden_layers": 1}
+    config = OPTConfig(vocab_size=40, num_attention_heads=2, max_position_embeddings=16, **shape, **rates)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config).train()
+
+
+def test_dropout_without_a_module_of_its_own_is_recognised_and_does_not_depend_on_the_passes() -> None:
+    model, ids = opt(dropout=0.4), torch.arange(24).view(4, 6)
+    assert not Dropout(opt(dropout=0.0), 0).base_drops
+    dropout, logits = Dropout(model, 0), []
+    assert dropout.base_drops
+    for parts in ((4,), (1, 3)):
+        found = []
+        with dropout.of_step(1), torch.no_grad():
+            for part in ids.split(parts):
+                dropout.masks.begin_pass(len(part), part.numel())
+                found.append(model(part).logits)
+        logits.append(torch.cat(found))
+    torch.testing.assert_close(*logits)
+    assert not torch.allclose(logits[0], model.eval()(ids).logits, atol=1e-3)
+
+
 def test_every_dropout_call_of_a_pass_has_a_place_of_its_own() -> None:
     """The calls of the next pass have the same places, since they continue the same masks."""
     masks = DropoutMasks()
@@ -113,6 +139,13 @@ def test_every_dropout_call_of_a_pass_has_a_place_of_its_own() -> None:
     assert len({seed for seed, _ in seen[0]}) == 3
     assert [seed for seed, _ in seen[0]] == [seed for seed, _ in seen[1]]
     assert ({row for _, row in seen[0]}, {row for _, row in seen[1]}) == ({0}, {5})
+
+
+def test_a_mask_does_not_depend_on_the_layout_in_memory(device: str) -> None:
+    """The gradients that a layer gets may be transposed, and the backward pass draws the mask of the forward pass."""
+    plain, turned = torch.ones(600, 8, device=device), torch.ones(8, 600, device=device).t()
+    masks = [keep_mask(like, 0.5, 1, 10) for like in (plain, turned)]
+    assert torch.equal(*masks)
 
 
 def test_a_mask_on_the_meta_device_has_its_shape() -> None:

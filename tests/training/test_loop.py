@@ -18,6 +18,7 @@ from sdsbench.core import step_log as metrics
 from sdsbench.core.errors import TrainingFailed
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
+from sdsbench.training import loop
 from sdsbench.training.assemble import assemble
 from sdsbench.training.causal import CausalObjective
 from sdsbench.training.loop import StepReport, Training, Unobserved, check_finite
@@ -192,6 +193,48 @@ def test_a_step_reports_the_rate_of_its_step() -> None:
     training.run(state, reports.append)
     assert [report.lr for report in reports] == pytest.approx([0.02, 0.015, 0.01, 0.005])
     assert [report.step for report in reports] == [1, 2, 3, 4]
+
+
+def flat_gradient(state: TrainState) -> torch.Tensor:
+    assert isinstance(state.optimizer, FlatOptimizer)
+    return torch.cat([flat.grad for flat in state.optimizer.flat if flat.grad is not None])
+
+
+def test_gradients_of_a_step_are_those_of_its_mean_loss() -> None:
+    training, state = tiny_training(batch_size=4, order="sequential")
+    batch = training.batch(1)
+    parts, loss = training.gradients(state, batch, 1)
+    found = flat_gradient(state).clone()
+    assert sorted(example.length for part in parts for example in part) == [3, 4, 5, 6]
+    state.optimizer.zero_grad()
+    mean = training.objective.loss(training.model, batch, training.device) / sum(example.targets for example in batch)
+    mean.backward()
+    assert loss == pytest.approx(mean.item(), rel=1e-6)
+    torch.testing.assert_close(found, flat_gradient(state), rtol=1e-4, atol=1e-7)
+
+
+def test_an_optimizer_that_steps_in_backward_is_given_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls the backward pass itself, with a factor of the loss; the reported loss is without it. torchao, which
+    adamw8bit needs, is not needed to see that."""
+    given: list[tuple[int, float, float | None]] = []
+
+    class InBackward:
+        def __init__(self, flat: FlatOptimizer) -> None:
+            self.flat = flat
+
+        def step(self, backward: Any, step: int, lr_factor: float, clip_norm: float | None) -> tuple[float, float]:
+            given.append((step, lr_factor, clip_norm))
+            return backward(0.5), 7.0
+
+    plain, plain_state = tiny_training(batch_size=4, schedule="linear", max_steps=4)
+    _, loss = plain.gradients(plain_state, plain.batch(1), 1)
+    training, state = tiny_training(batch_size=4, schedule="linear", max_steps=4)
+    flat, state.optimizer = state.optimizer, InBackward(state.optimizer)  # type: ignore[assignment, arg-type]
+    monkeypatch.setattr(loop, "InBackwardAdamW", InBackward)
+    report = training.step(state)
+    assert (report.step, report.loss, report.grad_norm, given) == (1, loss, 7.0, [(1, 1.0, training.config.clip_norm)])
+    assert isinstance(flat, FlatOptimizer) and flat.flat[0].grad is not None
+    torch.testing.assert_close(2 * flat.flat[0].grad, flat_gradient(plain_state))
 
 
 def test_a_step_lasts_as_long_as_its_halves_without_what_measured_it() -> None:

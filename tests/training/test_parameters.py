@@ -13,7 +13,7 @@ from sdsbench.models.head import unfreeze_head
 from sdsbench.training import parameters
 from sdsbench.training.optimizer import FlatOptimizer, Group
 from sdsbench.training.parameters import count, optimizer_groups, optimizer_of
-from sdsbench.training.training_config import TrainConfig
+from sdsbench.training.training_config import OptimizerName, TrainConfig
 from tests.methods.replay import AUTHORS
 from tests.methods.tiny import make_method, tiny_model
 
@@ -73,13 +73,15 @@ def test_head_has_weight_decay_and_the_configured_rule() -> None:
         assert {group.weight_decay for name, group in found.items() if name != "classifier.bias"} == {0.5}
 
 
-def test_method_with_its_own_direction_gets_plain_steps_without_decay() -> None:
-    """In LoRA-Pro's full mode, the plain step would apply weight decay a second time. The head is an ordinary group."""
-    model, groups = groups_of("lora_pro", TrainConfig(lr=0.1, weight_decay=0.5), mode="full")
+@pytest.mark.parametrize("optimizer", ("adamw", "momentum", "sgd"))
+def test_method_with_its_own_direction_gets_plain_steps_without_decay(optimizer: OptimizerName) -> None:
+    """LoRA-Pro's full mode is documented as a plain step without weight decay. The head is an ordinary group."""
+    train = TrainConfig(lr=0.1, weight_decay=0.5, optimizer=optimizer)
+    model, groups = groups_of("lora_pro", train, mode="full")
     found = group_of_each(model, groups)
     adapter = {name: group for name, group in found.items() if not name.startswith("classifier")}
     assert {(group.rule, group.weight_decay) for group in adapter.values()} == {("sgd", 0.0)}
-    assert (found["classifier.weight"].rule, found["classifier.weight"].weight_decay) == ("adamw", 0.5)
+    assert (found["classifier.weight"].rule, found["classifier.weight"].weight_decay) == (optimizer, 0.5)
 
 
 def test_lora_plus_groups_equal_the_authors() -> None:

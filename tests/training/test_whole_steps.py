@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForImageClassification, SwinConfig
 
 from sdsbench.core.errors import TrainingFailed
 from sdsbench.core.run_folder import read_record
@@ -29,6 +30,7 @@ from tests.training.test_passes import (
     assert_cuts_agree,
     examples_of,
     limit_memory,
+    model_with_dropout,
     objective_of,
 )
 
@@ -87,6 +89,29 @@ def test_layers_of_this_package_need_no_measurement(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(type(training.objective), "loss", None)
         assert reason_for_whole_steps(training, state) is None
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("rate", (0.0, 0.5))
+def test_a_base_that_leaves_out_paths_is_one_pass(rate: float) -> None:
+    """Swin draws from the global generators which paths it leaves out, so another split draws others."""
+    config = SwinConfig(image_size=8, patch_size=2, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=2)
+    config.drop_path_rate = rate
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForImageClassification.from_config(config)
+    training, state = assemble_training(model, "vision", "lora", targets=["q_proj", "v_proj"])
+    assert training.dropout.base_drops == (rate > 0)
+    if rate:
+        assert "the base model draws" in (reason_for_whole_steps(training, state) or "")
+    else:
+        assert reason_for_whole_steps(training, state) is None
+        assert_cuts_agree(training, state)
+
+
+def test_masked_dropout_of_a_base_leaves_any_split_free() -> None:
+    for family in ("encoder", "decoder"):
+        training, state = assemble_training(model_with_dropout(family), family, "lora")
+        assert training.dropout.base_drops and reason_for_whole_steps(training, state) is None
 
 
 @pytest.mark.parametrize(("dropout", "whole"), [(0.0, False), (0.2, True)])

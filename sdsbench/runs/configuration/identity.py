@@ -63,14 +63,9 @@ INERT_ACROSS = (
         "the method does not adjust gradients",
         lambda config: not methods.lookup(config.method.name)[0].adjusts_gradients(),
     ),
-    Inert("train.betas", "the method makes its own steps and no head is trained", _method_steps_alone),
     *(
-        Inert(
-            key,
-            "the method makes its own steps, no head is trained and train.optimizer is not sgd",
-            lambda config: config.train.optimizer != "sgd" and _method_steps_alone(config),
-        )
-        for key in ("train.weight_decay", "train.decay_vectors")
+        Inert(key, "the method makes its own steps and no head is trained", _method_steps_alone)
+        for key in ("train.betas", "train.weight_decay", "train.decay_vectors")
     ),
 )
 

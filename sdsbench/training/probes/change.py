@@ -57,8 +57,11 @@ def change_between(layer: AdaptedLinear, old: Tensors, new: Tensors) -> Tensor:
     return first_order_change(layer, middle, {name: new[name] - old[name] for name in old})
 
 
-def method_direction(layer: AdaptedLinear, gradients: Tensors, step: int) -> dict[str, Tensor]:
+def method_direction(layer: AdaptedLinear, gradients: Tensors, moments: Tensors, step: int) -> dict[str, Tensor]:
     """The direction that the method's `before_step` computes from raw gradients J^T G; the layer stays unchanged.
+
+    `moments` is the method's training state on the layer from before this step. The real step has already added its own
+    gradient to the layer's, and a direction computed from those would count the step twice.
 
     The direction is in units of train.lr: it is multiplied by the tensor's `learning_rate_factor` (as in LoRA+).
     """
@@ -66,6 +69,8 @@ def method_direction(layer: AdaptedLinear, gradients: Tensors, step: int) -> dic
     kept = {name: parameters[name].grad for name in gradients}
     buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
     try:
+        for name, moment in moments.items():
+            layer.get_buffer(name).copy_(moment)
         for name, gradient in gradients.items():
             parameters[name].grad = gradient.clone()
         layer.method.before_step({layer.name: layer}, step, lr=0.0)  # as lr -> 0

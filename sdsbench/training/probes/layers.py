@@ -53,11 +53,18 @@ class ProbedLayer(ABC):
         """
 
     @abstractmethod
-    def view(self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, step: int) -> LayerView:
+    def view(
+        self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, moments: Tensors, step: int
+    ) -> LayerView:
         """The layer's matrices before and after one step, from the snapshots `old` and `new`.
 
-        `gradient_mn` is G and `raw` holds the factor gradients J^T G. Call while the parameters hold the old values.
+        `gradient_mn` is G and `raw` holds the factor gradients J^T G; `moments` is the training state from before the
+        step. Call while the parameters hold the old values.
         """
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Copies, in main memory, of what the method keeps on the layer for its steps (its own moments), by name."""
+        return {}
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of the layer's trained tensors."""
@@ -95,9 +102,17 @@ class AdapterProbe(ProbedLayer):
         ]
         return [*hooks, _SinkHandle(self.layer)]
 
-    def view(self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, step: int) -> LayerView:
+    def training_state(self) -> dict[str, Tensor]:
+        saved, all_tensors = self.layer.method_tensors(), self.layer.method_tensors(training_state=True)
+        return {name: tensor.to("cpu", copy=True) for name, tensor in all_tensors.items() if name not in saved}
+
+    def view(
+        self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, moments: Tensors, step: int
+    ) -> LayerView:
         layer, method = self.layer, self.layer.method
-        branches = method.branches(layer)
+        with torch.enable_grad():  # so that a product of factors, such as R A, tells that it trains
+            branches = method.branches(layer)
+        trained = [branch for branch in branches if any(factor.requires_grad for factor in branch)] or branches
         extra = method.untouched_branches(layer)[len(branches) :]
         update_mn = method.delta(layer)
         from_own_mn = torch.zeros_like(update_mn)  # the model's W0 minus the layer's frozen weight (PiSSA's residual)
@@ -106,13 +121,13 @@ class AdapterProbe(ProbedLayer):
         known = layer.method_tensors()
         return LayerView(
             gradient_mn=gradient_mn,
-            equivalent_mn=first_order_change(layer, old, method_direction(layer, raw, step)),
+            equivalent_mn=first_order_change(layer, old, method_direction(layer, raw, moments, step)),
             actual_mn=change_between(layer, old, new),
             update_mn=update_mn + from_own_mn,
             base_mn=as_master(layer.weight.detach()) - from_own_mn,
             factor_gradients=raw,
             factors={name: known[name] for name in ("A", "B") if name in known},
-            bases=(branches[0][0].detach(), branches[-1][1].detach()),
+            bases=(trained[0][0].detach(), trained[-1][1].detach()),
         )
 
 
@@ -129,7 +144,9 @@ class DenseProbe(ProbedLayer):
     def listen(self, arrived: Arrived) -> list[Any]:
         return [self.linear.weight.register_hook(lambda gradient: arrived(self.name, gradient.detach().float(), {}))]
 
-    def view(self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, step: int) -> LayerView:
+    def view(
+        self, old: Tensors, new: Tensors, gradient_mn: Tensor, raw: Tensors, moments: Tensors, step: int
+    ) -> LayerView:
         base_mn = self.start_mn.to(gradient_mn.device).float()
         return LayerView(
             gradient_mn=gradient_mn,

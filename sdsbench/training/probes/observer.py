@@ -3,7 +3,8 @@
 A measurement costs one forward and backward pass over `probe.rows` fixed training rows. It takes place between the
 optimizer's update and the method's `after_step`: the old parameter values are restored, each layer is measured in the
 backward pass as soon as its gradient G is complete, then the new values are restored. So only one dense G exists at a
-time, however deep the model is. Full fine-tuning also needs copies of W0 and of the old weights in main memory.
+time, however deep the model is. Full fine-tuning also needs copies of W0 and of the old weights in main memory, and
+methods with moments of their own need a copy of these from before the step: the direction for G continues from there.
 """
 
 from __future__ import annotations
@@ -57,27 +58,31 @@ class Watch:
         self.folder, self.write = folder, write
 
     def observe(self, step: int, update: Callable[[], None]) -> float:
-        """Call the optimizer's `update`; return the seconds spent on measuring."""
+        """Call `update`, the method's and the optimizer's part of the step; return the seconds spent on measuring."""
         if step != 1 and step % self.probe.every:
             update()
             return 0.0
         started = time.perf_counter()
         before = {name: layer.snapshot() for name, layer in self.probe.layers.items()}
+        moments = {name: layer.training_state() for name, layer in self.probe.layers.items()}
         started_update = time.perf_counter()
         update()
         updated = time.perf_counter()
-        rows = self._measure_layers(step, before)
+        rows = self._measure_layers(step, before, moments)
         self._write_rows(step, rows, seconds := time.perf_counter() - updated + started_update - started)
         return seconds
 
-    def _measure_layers(self, step: int, before: Mapping[str, dict[str, Tensor]]) -> list[dict[str, Any]]:
+    def _measure_layers(
+        self, step: int, before: Mapping[str, dict[str, Tensor]], moments: Mapping[str, dict[str, Tensor]]
+    ) -> list[dict[str, Any]]:
         rows: dict[str, dict[str, Any]] = {}
         after = {name: layer.snapshot() for name, layer in self.probe.layers.items()}
 
         def arrived(name: str, gradient_mn: Tensor, factor_gradients: Mapping[str, Tensor]) -> None:
             layer = self.probe.layers[name]
             with torch.no_grad():
-                rows[name] = measure(layer.view(before[name], after[name], gradient_mn, factor_gradients, step))
+                view = layer.view(before[name], after[name], gradient_mn, factor_gradients, moments[name], step)
+                rows[name] = measure(view)
 
         with _values(self.probe.layers, before, after), _evaluating(self.training.model):
             handles = [handle for layer in self.probe.layers.values() for handle in layer.listen(arrived)]

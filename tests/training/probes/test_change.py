@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdsbench.methods.gradients import summed_gradients
 from sdsbench.training.probes.change import change_between, first_order_change, method_direction
+from sdsbench.training.probes.layers import AdapterProbe
 from tests.methods.tiny import Session, tiny_session
 
 PLAIN = ("lora", "rslora", "pissa", "milora", "olora")
@@ -64,9 +65,26 @@ def test_first_order_change_equals_the_closed_form(name: str) -> None:
     g, raw = gradients(session)
     for layer_name, layer in session.layers.items():
         at = {key: p.detach() for key, p in layer.named_parameters() if p.requires_grad}
-        found = first_order_change(layer, at, method_direction(layer, raw[layer_name], step=5))
+        found = first_order_change(layer, at, method_direction(layer, raw[layer_name], {}, step=5))
         expected = closed_form(name, layer, session.method.scale(), g[layer_name])
         assert (found - expected).norm() < 1e-6 * expected.norm(), layer_name
+
+
+@pytest.mark.parametrize("name", (*CLOSED, "lora_ga"))
+def test_first_order_change_lies_in_the_spans_of_the_bases(name: str) -> None:
+    """What is outside of both spans, (I - P_up) E (I - P_down), is 0; LoRA-GA's constant second branch adds none."""
+    session = trained(name)
+    g, raw = gradients(session)
+    for layer_name, layer in session.layers.items():
+        probe = AdapterProbe(layer)
+        at = probe.snapshot()
+        with torch.no_grad():
+            view = probe.view(at, at, g[layer_name], raw[layer_name], probe.training_state(), step=5)
+        assert view.bases is not None
+        up_mr, down_rn = (basis.double() for basis in view.bases)
+        outside_mn = view.equivalent_mn - projector(up_mr) @ view.equivalent_mn
+        outside_mn = outside_mn - outside_mn @ projector(down_rn.T)
+        assert outside_mn.norm() < 1e-6 * view.equivalent_mn.norm(), layer_name
 
 
 def test_dora_equals_differences_of_the_merged_weight() -> None:
@@ -111,6 +129,6 @@ def test_direction_leaves_gradients_and_moments_alone() -> None:
     _, raw = gradients(session)
     name, layer = next(iter(session.layers.items()))
     gradient, moment = layer.A.grad.clone(), layer.moment2.clone()
-    adjusted = method_direction(layer, raw[name], step=5)
+    adjusted = method_direction(layer, raw[name], {"moment2": torch.zeros_like(moment)}, step=5)
     assert not torch.equal(adjusted["A"], raw[name]["A"])
     assert torch.equal(layer.A.grad, gradient) and torch.equal(layer.moment2, moment)

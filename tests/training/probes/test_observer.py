@@ -96,6 +96,26 @@ def test_stored_numbers_equal_a_dense_computation(tmp_path: Path) -> None:
         assert row["up_overlap"] is None and row["condition_B"] is None and row["singular_gains"] == []
 
 
+OWN_MOMENTS = {
+    "altlora": ["method.second_moment=true", "train.lr=1e-4"],
+    "lora_pro": ["method.mode=full", "train.lr=1e-6", "method.damping=1", "method.damping_form=absolute"],
+    "preconditioned_lora": ["method.form=authors", "train.lr=1e-6"],
+}
+"""With rates, and for LoRA-Pro a damping, at which a step is so short that terms of second order vanish."""
+
+
+@pytest.mark.parametrize("method", OWN_MOMENTS)
+def test_a_plain_step_along_the_methods_direction_is_its_first_order_change(tmp_path: Path, method: str) -> None:
+    """The probe's rows are the rows of every step, so its G is the step's. Methods with moments of their own make plain
+    steps: the change of W is -lr J d, with d from the moments as they were before the step."""
+    same_rows = ["data.train_limit=2", "probe.every=4", "probe.rows=2", "train.clip_norm=null", "dtype=float32"]
+    folder, lines = run(tmp_path, method, *OWN_MOMENTS[method], *same_rows, "train.schedule=constant")
+    rows, (lr,) = samples.read_probes(path_of(folder, 4)), {line["lr"] for line in lines if line["kind"] == "train"}
+    for row in rows:
+        assert row["actual_to_equivalent"] == pytest.approx(1, abs=1e-3), row["layer"]
+        assert row["actual_norm"] == pytest.approx(lr * row["gain"] * row["gradient_norm"], rel=1e-3), row["layer"]
+
+
 def test_finished_run_without_probes_logs_how_to_get_them(tmp_path: Path) -> None:
     run(tmp_path, "lora")
     logged: list[str] = []
