@@ -101,7 +101,8 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
     try:
         if files.saved:
             _state(first)
-            table = datasets.load_from_disk(str(first), keep_in_memory=True)
+            # A format that the set was saved with would hide columns, or give arrays in place of texts and numbers.
+            table = datasets.load_from_disk(str(first), keep_in_memory=True).with_format(None)
             require_sound(table, str(first))
             return table
         for path in files.paths:

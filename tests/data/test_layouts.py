@@ -85,6 +85,9 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
     "save_to_disk of one split": lambda root: (
         datasets.Dataset.from_list(ROWS, split="train").save_to_disk(root / "gsm8k") or root
     ),
+    "save_to_disk with a format": lambda root: datasets.DatasetDict(
+        train=dataset().with_format("numpy", ["question"])
+    ).save_to_disk(root / "gsm8k"),
     "hub cache": lambda root: write_hub_download(root / f"datasets--openai--gsm8k/snapshots/{PINNED}"),
 }
 
