@@ -255,6 +255,11 @@ class Record(FileContent):
     attempts: list[Attempt] = Field(default_factory=list)
     checksum: str = ""  # sha256 of the canonical JSON of everything above
 
+    @property
+    def ended_by(self) -> Failure | None:
+        """What ended the last attempt. None while one runs: `failure` is then still that of the attempt before it."""
+        return None if self.status == "running" else self.failure
+
     def _repr_html_(self) -> str:
         """HTML for notebooks: the run and its scores, shares in percent."""
         rows = "".join(
