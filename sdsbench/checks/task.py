@@ -106,10 +106,10 @@ def _grader_problems(evaluation: Generation, score: Scorer, rows: Sequence[Row])
     if raised:
         yield f"raises on {raised[0][:20]!r}"
     pairs = list(zip(rows, golds, strict=True))
-    if not any(_verdict(score, row, form) is True for row, gold in pairs for form in forms(gold)):
+    if not any(_verdict(score, row, form) == 1 for row, gold in pairs for form in forms(gold)):
         yield "accepts no gold answer in any of the common forms"
     others = [(row, other) for row, gold in pairs for other in golds if other != gold]
-    if others and all(_verdict(score, row, form) is True for row, other in others for form in forms(other)):
+    if others and all(_verdict(score, row, form) == 1 for row, other in others for form in forms(other)):
         yield "accepts every answer"
 
 

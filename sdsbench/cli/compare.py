@@ -44,16 +44,12 @@ def command(
 
 def _refuse_early(methods: list[str], budget: str, config_dirs: tuple[str, ...]) -> None:
     """Raises ConfigError for unknown methods and an unreadable budget, before imports that take many seconds."""
-    from sdsbench.core.clock import seconds_of
-    from sdsbench.core.errors import ConfigError, Problem
-    from sdsbench.core.spelling import nearest
+    from sdsbench.core.clock import not_a_time, seconds_of
+    from sdsbench.core.errors import ConfigError
     from sdsbench.runs.configuration import choices
 
-    known = choices.options("method", config_dirs)
-    problems = [
-        Problem("--methods", name, ", ".join(known), nearest(name, known)) for name in methods if name not in known
-    ]
+    problems = choices.unknown("--methods", methods, "method", config_dirs)
     if seconds_of(budget) is None:
-        problems.append(Problem("--budget", budget[:40], "a time above 0 such as 30m, 4h or 2d"))
+        problems.append(not_a_time("--budget", budget))
     if problems:
         raise ConfigError(problems)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from sdsbench.core.errors import Problem
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -13,6 +15,11 @@ def seconds_of(text: str) -> float | None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     return seconds if 0 < seconds < math.inf else None
+
+
+def not_a_time(key: str, text: str) -> Problem:
+    """The problem of a text, given by the user as `key`, that `seconds_of` does not read."""
+    return Problem(key, text[:40], "a time above 0 such as 30m, 4h or 2d")
 
 
 def clock(seconds: float) -> str:

@@ -12,10 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.file_hash import content_hash
+from sdsbench.core.lock import owned
 
 SEAL = ".seal.json"
 _MOST_BYTES = 2**24  # largest size of a seal
@@ -41,8 +41,9 @@ def cache_folder() -> Path:
 def cached(kind: str, name: str, key: str, build: Callable[[Path], None]) -> Path:
     """The folder `kind`/`name` of the cache; `build` fills it if it is missing or does not match its seal.
 
-    `key` must describe all inputs of the content. Two processes may build the same entry at the same time, and a killed
-    process leaves no usable entry behind. Raises Unavailable for an entry of another user.
+    `key` must describe all inputs of the content. Of two processes that build the same entry at the same time, the
+    first one's is kept, since it may already be in use. A killed process leaves no usable entry behind. Raises
+    Unavailable for an entry of another user.
     """
     folder = cache_folder() / kind / name
     if _holds(folder, key):
@@ -53,12 +54,11 @@ def cached(kind: str, name: str, key: str, build: Callable[[Path], None]) -> Pat
         (temporary / "new").mkdir()
         build(temporary / "new")
         _seal(temporary / "new", key)
-        if folder.is_symlink() or folder.exists():
-            os.rename(folder, temporary / "damaged")
-        os.rename(temporary / "new", folder)
-    except OSError:
-        if not _holds(folder, key):  # else another process has just built it
-            raise
+        with owned(folder.parent, wait=True):
+            if not _holds(folder, key):
+                if folder.is_symlink() or folder.exists():
+                    os.rename(folder, temporary / "damaged")
+                os.rename(temporary / "new", folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -68,17 +68,16 @@ def _holds(folder: Path, key: str) -> bool:
     """Whether the entry is whole and made from `key`: files of equal size and time are not read again."""
     if not folder.is_dir() or folder.is_symlink():
         return False
-    paths = [folder, *sorted(folder.rglob("*"))]
-    for path in paths:
-        if path.lstat().st_uid != os.getuid():
-            raise Unavailable(
-                f"{folder.name} of the cache belongs to another user, and is not used. Set SDSBENCH_CACHE to a folder "
-                "of your own."
-            )
-    seal = folder / SEAL
-    if not seal.is_file() or seal.stat().st_size > _MOST_BYTES:
-        return False
     try:
+        for path in (folder, *sorted(folder.rglob("*"))):
+            if path.lstat().st_uid != os.getuid():
+                raise Unavailable(
+                    f"{folder.name} of the cache belongs to another user, and is not used. Set SDSBENCH_CACHE to a "
+                    "folder of your own."
+                )
+        seal = folder / SEAL
+        if not seal.is_file() or seal.stat().st_size > _MOST_BYTES:
+            return False
         sealed = json.loads(seal.read_bytes())
         files = dict(sealed["files"])
         if sealed["key"] != key or set(files) != set(_files(folder)):
@@ -87,6 +86,8 @@ def _holds(folder: Path, key: str) -> bool:
         if any(not _stamp(folder / name) or content_hash(folder / name) != files[name]["sha256"] for name in changed):
             return False
     except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    except FileNotFoundError:  # another process replaces the entry at this moment
         return False
     if changed:  # the same bytes at another time, as a copy has them
         _seal(folder, key)
@@ -107,17 +108,10 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _seal(folder: Path, key: str) -> None:
-    files: dict[str, Any] = {}
-    for name in _files(folder):
-        path = folder / name
-        files[name] = {"stamp": _stamp(path), "sha256": content_hash(path), "tensors": _shapes(path)}
-    (folder / SEAL).write_text(json.dumps({"key": key, "files": files}, indent=1))
-
-
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes by name of a safetensors file; empty for other files."""
-    if path.suffix != ".safetensors":
-        return {}
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return {name: facts["shape"] for name, facts in header.items() if name != "__metadata__"}
+    """Write the seal beside the entry and move it in, so that another process sees neither a part of it nor a file that
+    no seal names."""
+    paths = {name: folder / name for name in _files(folder)}
+    files = {name: {"stamp": _stamp(path), "sha256": content_hash(path)} for name, path in paths.items()}
+    with tempfile.NamedTemporaryFile("w", prefix=f".{folder.name}-", dir=folder.parent, delete=False) as file:
+        file.write(json.dumps({"key": key, "files": files}, indent=1))
+    os.replace(file.name, folder / SEAL)

@@ -260,6 +260,11 @@ class Record(FileContent):
     attempts: list[Attempt] = Field(default_factory=list)
     checksum: str = ""  # sha256 of the canonical JSON of everything above
 
+    @property
+    def ended_by(self) -> Failure | None:
+        """What ended the last attempt. None while one runs: `failure` is then still that of the attempt before it."""
+        return None if self.status == "running" else self.failure
+
     def _repr_html_(self) -> str:
         """HTML for notebooks: the run and its scores, shares in percent."""
         rows = "".join(
@@ -273,10 +278,12 @@ class Record(FileContent):
 
 
 def headline(record: Record) -> float | None:
-    """The headline score after training, as a fraction: the task's own mean if it has several evaluations. None if
-    missing. Scores of retention do not count, since the run was not trained for them."""
+    """The headline score after training, as a fraction: the task's own mean if it has several evaluations, or the mean
+    of all where the run has none of that mean's parts (commonsense by likelihood alone). None if missing. Scores of
+    retention do not count, since the run was not trained for them."""
     stages = ("trained", "validation")
     last = {s.evaluation: s.value for s in record.scores if s.headline and s.stage in stages and not s.retention}
-    parts = record.means.get(record.task, {}).get(record.task, list(last))
+    mean = record.means.get(record.task, {}).get(record.task, [])
+    parts = list(last) if last.keys().isdisjoint(mean) else mean
     found = [last[part] for part in parts if part in last]
     return sum(found) / len(found) if found and len(found) == len(parts) else None

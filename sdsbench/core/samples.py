@@ -16,12 +16,17 @@ from sdsbench.core.limits import ANSWERS
 from sdsbench.core.reading import finite, read_packed_rows, whole
 
 
+def is_storable(name: str) -> bool:
+    """Whether a name of an evaluation or a stage gives a file name that no other name gives (see `path_of`)."""
+    return "__" not in name and "." not in name
+
+
 def path_of(folder: Path, evaluation: str, stage: str) -> Path:
     """samples/<evaluation, / as __>.<stage>.jsonl.zst of a run folder: one file per evaluation and stage.
 
     Raises ValueError for a name whose file name could equal that of another evaluation.
     """
-    if "__" in evaluation or "." in evaluation + stage:
+    if not (is_storable(evaluation) and is_storable(stage)):
         raise ValueError(f"evaluation {evaluation!r}, stage {stage!r}: accepted: names without `__` and `.`")
     return folder / "samples" / f"{evaluation.replace('/', '__')}.{stage}.jsonl.zst"
 

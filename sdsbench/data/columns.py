@@ -17,12 +17,13 @@ LONGEST = 80  # characters of a value that an error message shows
 class ColumnCheck:
     """`holds(cell, row)` tells whether a cell is usable; `accepted` describes usable cells in error messages.
 
-    `text`: read this column of a CSV file as text, without guessing numbers.
+    `text`: read this column of a CSV file as text, without guessing numbers. `counted`: cells are class numbers from 0.
     """
 
     accepted: str
     holds: Callable[[Any, Mapping[str, Any]], bool]
     text: bool = True
+    counted: bool = False
 
 
 PRESENT = ColumnCheck("a value (not null)", lambda value, _: value is not None, text=False)
@@ -42,7 +43,7 @@ def class_number(names: Sequence[str]) -> ColumnCheck:
     last = len(names) - 1
     meaning = ", ".join(f"{number} {name}" for number, name in enumerate(names) if str(number) != name)
     words = f"a whole number from 0 to {last}" + (f" ({meaning})" if meaning and last < 10 else "")
-    return ColumnCheck(words, lambda value, _: _whole(value) and 0 <= value <= last, text=False)
+    return ColumnCheck(words, lambda value, _: _whole(value) and 0 <= value <= last, text=False, counted=True)
 
 
 def number(low: float, high: float) -> ColumnCheck:
@@ -93,7 +94,8 @@ def wrong_cells(rows: Any, columns: Mapping[str, ColumnCheck]) -> list[tuple[int
     if not columns:  # without columns there is nothing to check
         return found
     for position, row in enumerate(rows.cells(list(columns))):
-        found += [(position, name, row[name]) for name, column in columns.items() if not column.holds(row[name], row)]
+        whole = {**dict.fromkeys(columns), **row}  # a generator of rows may leave a column out of some of them
+        found += [(position, name, whole[name]) for name in columns if not columns[name].holds(whole[name], whole)]
     return found
 
 
@@ -107,7 +109,8 @@ def shown(value: Any) -> str:
 
 def _counted_from_one(wrong: Sequence[tuple[int, str, Any]], columns: Mapping[str, ColumnCheck]) -> list[str]:
     """Advice if every wrong cell equals the number of classes: the labels then probably start at 1."""
-    if all(_whole(value) and value > 0 and columns[name].holds(value - 1, {}) for _, name, value in wrong):
+    counted = all(columns[name].counted for _, name, _ in wrong)
+    if counted and all(_whole(value) and value > 0 and columns[name].holds(value - 1, {}) for _, name, value in wrong):
         return ["  If the classes are counted from 1: write label - 1."]
     return []
 

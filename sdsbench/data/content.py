@@ -64,12 +64,18 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def decoded(image: Any) -> Any:
-    """The PIL image of a PIL image, or of the {"bytes": ...} that parquet files hold."""
+    """The PIL image of a PIL image, or of the {"bytes": ...} that parquet files hold.
+
+    It is turned as its EXIF data say (a camera that was held upright), which `datasets` does with the images that it
+    decodes: the same file must give the same pixels in every layout.
+    """
     if isinstance(image, dict):
         from PIL import Image as pil
+        from PIL import ImageOps
 
         with readable("images"):
-            return pil.open(io.BytesIO(image["bytes"]))
+            opened = pil.open(io.BytesIO(image["bytes"]))
+            return ImageOps.exif_transpose(opened) if pil.ExifTags.Base.Orientation in opened.getexif() else opened
     return image
 
 

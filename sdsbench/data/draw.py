@@ -26,7 +26,7 @@ def limited(rows: Rows, limit: int | None, order: Order) -> Rows:
 
 
 def draw(classes: Sequence[Hashable], count: int) -> list[int]:
-    """Positions of `count` rows, ascending; each class keeps its share to within one row.
+    """Positions of `count` rows, ascending; every class gives the same fraction of its rows, to within one row.
 
     Systematic sampling: the shuffled rows of each class are placed at equal distances in (0, 1) with a random offset
     per class, and the `count` rows with the smallest positions are taken. So a smaller draw is a subset of a larger

@@ -65,8 +65,7 @@ def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
             f"data set {train.dataset}: without its column {data_set.original} nobody can tell which rows reword a row "
             f"that tuning is scored on (eval.split=validation); found {', '.join(train[0])}"
         )
-    asked = [train.asks, *([(data_set.original,)] if data_set.original else [])]
-    asks = list(zip(*(train.questions(names) for names in asked), strict=True))
+    asks = _asked(train)
     everything = {question for row in asks for question in row}
     for rows in tuning:
         if rows.split == SPLIT and rows.dataset in data_set.built_from and everything.isdisjoint(rows.questions()):
@@ -85,16 +84,30 @@ def without(train: Rows, tuning: Sequence[Rows]) -> Rows:
     return train.take(kept)
 
 
+def _asked(rows: Rows) -> list[tuple[str, ...]]:
+    """For each row the questions that it asks: its own, and the one that it rewords if a column holds it."""
+    original = catalogue.get(rows.dataset).original
+    columns = [rows.asks, *([(original,)] if original and original in rows[0] else [])]
+    return list(zip(*(rows.questions(names) for names in columns), strict=True))
+
+
 def split_off(train: Rows, count: int) -> tuple[Rows, Rows]:
     """(remaining training rows, `count` rows to choose the best step by). The draw is the same for every seed of a run.
 
-    Raises Unavailable where no row would be left to train on.
+    Training rows that ask the same as a held-out row, reworded or not, are left out: with another solution of its
+    question the model would have seen the row. Raises Unavailable where no row would be left to train on.
     """
     if count >= len(train):
         raise Unavailable(f"train.best_rows={count}: accepted: fewer than the {len(train)} training rows of the run")
     held_out = limited(train, count, "random")
-    taken = set(held_out.indices)
-    rest = [position for position, index in enumerate(train.indices) if index not in taken]
+    taken, asks = set(held_out.indices), _asked(train)
+    held = {question for index, row in zip(train.indices, asks, strict=True) if index in taken for question in row}
+    rest = [position for position, row in enumerate(asks) if held.isdisjoint(row)]
+    if not rest:
+        raise Unavailable(
+            f"train.best_rows={count}: every training row asks the same as one of the {count} held-out rows; accepted: "
+            "a number that leaves some questions to train on"
+        )
     return train.take(rest), dataclasses.replace(held_out, split=BEST_STEP)
 
 

@@ -25,6 +25,7 @@ import zstandard
 
 from sdsbench.core import limits
 from sdsbench.core.errors import DamagedFile, SdsbenchError, Unavailable
+from sdsbench.core.grouped import grouped
 from sdsbench.core.reading import parse_json
 from sdsbench.core.texts import some_of
 from sdsbench.data.content import require_sound
@@ -36,7 +37,8 @@ PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".zst": zstandard.ope
 LISTED = 20  # largest number of files that a message lists
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _OF_A_SPLIT = re.compile(r"(^|[-_.])(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?)([-_.]|$)")
-_SET_FILES = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json", "metadata.json")
+_STATE = "state.json"  # of a folder of save_to_disk
+_SET_FILES = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", _STATE, "metadata.json")
 _LFS = b"version https://git-lfs"
 
 
@@ -54,13 +56,16 @@ def find(
     """The files of the split that has one of these names; None if there are none.
 
     `alone`: also accept a single data file whose name contains no split. Raises Unavailable if shards are missing, or
-    if files of two kinds could be the split.
+    if there are several candidates for the split, such as two formats of one file, or a folder beside a file.
     """
-    places = [folder, *([folder / configuration] if configuration else []), folder / "data"]
-    for place in places:
-        for name in names:
-            if (found := _saved(place, name)) or (found := _files(place, name)):
-                return found
+    places = list(dict.fromkeys([folder, *([folder / configuration] if configuration else []), folder / "data"]))
+    named = [(name, found) for place in places for name in names for found in _candidates(place, name)]
+    if named:
+        name, chosen = named[0]
+        first = [found.paths[0] / _STATE if found.saved else found.paths[0] for other, found in named if other == name]
+        if len(first) > 1:
+            raise _ambiguous(str(folder), [path.relative_to(folder).as_posix() for path in first])
+        return chosen
     if alone:
         files = [path for place in places for path in _data_files(place)]
         if len(files) == 1 and not _OF_A_SPLIT.search(_stem(files[0])):
@@ -71,7 +76,7 @@ def find(
 def of_path(path: Path) -> SplitFiles:
     """The one split in a user's own file or folder. Raises Unavailable if it contains none."""
     if path.is_dir():
-        if (path / "state.json").is_file():
+        if (path / _STATE).is_file():
             return SplitFiles((path,), saved=True)
         if files := _of_one_kind(list(_data_files(path)), str(path)):
             return files
@@ -89,7 +94,6 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
     Raises Unavailable, naming the file, if `datasets` cannot read it.
     """
     import datasets
-    import pandas
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it would log errors that it also raises
@@ -97,7 +101,8 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
     try:
         if files.saved:
             _state(first)
-            table = datasets.load_from_disk(str(first), keep_in_memory=True)
+            # A format that the set was saved with would hide columns, or give arrays in place of texts and numbers.
+            table = datasets.load_from_disk(str(first), keep_in_memory=True).with_format(None)
             require_sound(table, str(first))
             return table
         for path in files.paths:
@@ -107,9 +112,10 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
             _check_declared_size(path)
         builder, options = _builder(first), {}
         if builder == "csv":
-            separator = "\t" if ".tsv" in first.suffixes else ","
+            separator = "\t" if _ending(first) == ".tsv" else ","
+            headers = [_csv_header(path, separator) for path in files.paths]
             if text_columns is None:
-                text_columns = list(pandas.read_csv(first, sep=separator, nrows=0).columns)
+                text_columns = headers[0]
             options = {"sep": separator, "converters": dict.fromkeys(text_columns, str), "keep_default_na": False}
         paths = [str(path) for path in files.paths]
         table = datasets.load_dataset(str(builder), data_files=paths, split="train", keep_in_memory=True, **options)
@@ -122,6 +128,24 @@ def read(files: SplitFiles, text_columns: Collection[str] | None) -> Any:
         reason = "it has 0 rows" if _NO_ROWS in str(error) or _empty(files) else error.__cause__ or error
         others = f" (and {len(files.paths) - 1} more)" if len(files.paths) > 1 else ""
         raise Unavailable(f"{first}{others} cannot be read as {kind}: {reason}") from None
+
+
+def _csv_header(path: Path, separator: str) -> list[str]:
+    """The column names of a CSV file.
+
+    Raises Unavailable if its first row has more cells than the header: pandas would take the first cell of each row for
+    the row's name, and read the others into the wrong columns.
+    """
+    import pandas
+
+    table = pandas.read_csv(path, sep=separator, nrows=1)
+    if len(table) and not isinstance(table.index, pandas.RangeIndex):
+        raise Unavailable(
+            f"{path}: its header names {len(table.columns)} columns, its first row has "
+            f"{len(table.columns) + table.index.nlevels} cells; accepted: a name for every column, and quotes around a "
+            "cell that contains the separator"
+        )
+    return list(table.columns)
 
 
 def _check_declared_size(path: Path) -> None:
@@ -166,19 +190,23 @@ def conversion(folder: Path, target: str) -> str:
     return f'To convert another file, run in that folder: python -c "{code}"'
 
 
-def _saved(place: Path, name: str) -> SplitFiles | None:
-    """A split written by `save_to_disk`: a DatasetDict's subfolder, or a Dataset's folder that names this split."""
-    if (place / name / "state.json").is_file():
-        return SplitFiles((place / name,), saved=True)
-    if (place / "state.json").is_file() and _state(place).get("_split") == name:
-        return SplitFiles((place,), saved=True)
-    return None
+def _candidates(place: Path, name: str) -> Iterator[SplitFiles]:
+    """Everything in a folder that could be the split: what `save_to_disk` wrote (a DatasetDict's subfolder, or a
+    Dataset's folder that names this split), a folder with the split's name, and files with its name."""
+    if (place / name / _STATE).is_file():
+        yield SplitFiles((place / name,), saved=True)
+    elif inside := _of_one_kind(list(_data_files(place / name)), f"{place.name}/{name}"):
+        yield inside
+    if (place / _STATE).is_file() and _state(place).get("_split") == name:
+        yield SplitFiles((place,), saved=True)
+    if files := _files(place, name):
+        yield files
 
 
 def _state(folder: Path) -> dict[str, Any]:
     """The state.json of a folder of `save_to_disk`. Raises Unavailable if it is not an object or lists files outside
     the folder."""
-    path = folder / "state.json"
+    path = folder / _STATE
     try:
         state = parse_json(path.read_bytes(), path)
     except DamagedFile as error:
@@ -195,9 +223,6 @@ _SAVE_AGAIN = "Write the folder again with save_to_disk."
 
 
 def _files(place: Path, name: str) -> SplitFiles | None:
-    inside = list(_data_files(place / name))
-    if inside:
-        return _of_one_kind(inside, f"{place.name}/{name}")
     files, shards = [], []
     for path in _data_files(place):
         if _stem(path) == name:
@@ -215,11 +240,22 @@ def _files(place: Path, name: str) -> SplitFiles | None:
 
 
 def _of_one_kind(paths: Sequence[Path], where: str) -> SplitFiles | None:
-    """The files, sorted; None without any. Raises Unavailable for files of two kinds, which might be copies."""
-    if len({_builder(path) for path in paths}) > 1 or len({bool(_SHARD.fullmatch(_stem(path))) for path in paths}) > 1:
-        names = ", ".join(path.name for path in paths[:LISTED])
-        raise Unavailable(f"{where}: {names} could each be the split; accepted: files of one kind. Move one away.")
+    """The files, sorted; None without any. Raises Unavailable for files of two kinds, and for names that differ only in
+    their endings (train.json, train.jsonl.gz): they might be copies of the same rows."""
+    kinds = {(_builder(path), _ending(path) == ".tsv", bool(_SHARD.fullmatch(_stem(path)))) for path in paths}
+    copies = [path for same in grouped(paths, _stem).values() if len(same) > 1 for path in same]
+    if len(kinds) > 1 or copies:
+        raise _ambiguous(where, [path.name for path in copies or paths])
     return SplitFiles(tuple(sorted(paths))) if paths else None
+
+
+def _ambiguous(where: str, names: Sequence[str]) -> Unavailable:
+    """The error for several files or folders, each of which could be one split."""
+    found = ", ".join(names[:LISTED])
+    return Unavailable(
+        f"{where}: {found} could each be the split; accepted: one of them, or files of one kind whose names differ in "
+        "more than their endings. Move the others away."
+    )
 
 
 def _data_files(folder: Path) -> Iterator[Path]:
@@ -231,7 +267,12 @@ def _data_files(folder: Path) -> Iterator[Path]:
 
 def _builder(path: Path) -> str | None:
     """The builder of `datasets` for a file, by its ending; None for unknown endings."""
-    return BUILDERS.get(_unpacked(path).suffix)
+    return BUILDERS.get(_ending(path))
+
+
+def _ending(path: Path) -> str:
+    """A file's ending, without that of its compression."""
+    return _unpacked(path).suffix
 
 
 def _stem(path: Path) -> str:

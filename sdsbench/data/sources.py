@@ -335,7 +335,13 @@ def _generated(data_set: DataSet, split: str, config: DataConfig) -> tuple[Any, 
             known = f"at most {MOST_GENERATED:,} where rows are generated (data.source=embedded)"
             raise ConfigError([Problem("data.train_limit", config.train_limit, known)])
         count = max(count, config.train_limit)
-    return _rows_of(generator_of(data_set.name), split, count), None
+    try:
+        return _rows_of(generator_of(data_set.name), split, count), None
+    except ValueError as error:
+        if count == EMBEDDED_ROWS[split]:
+            raise
+        known = f"as many rows as the generator of {data_set.name} can make ({error})"
+        raise ConfigError([Problem("data.train_limit", config.train_limit, known)]) from None
 
 
 @lru_cache(maxsize=4)

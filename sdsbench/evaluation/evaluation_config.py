@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sdsbench.core.errors import Problem
+from sdsbench.core.samples import is_storable
 from sdsbench.core.section import COSTS, GIVEN, PLACES, Count, PathText, Section, only_where
 
 
@@ -51,3 +54,13 @@ class EvalConfig(Section):
     split: Literal["test", "validation"] = Field(
         "test", description="rows to score; validation: rows that are held back from training"
     )
+
+    def problems(self) -> Iterator[Problem]:
+        refused = [name for name in self.also if not is_storable(name)]
+        if refused:
+            yield Problem(
+                "eval.also",
+                refused,
+                "tasks of lm-eval whose names have no `__` and no dot",
+                "Answers are stored in files of these names. A group of tasks is stored under the group's name.",
+            )

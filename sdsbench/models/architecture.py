@@ -39,13 +39,21 @@ def shipped(name: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def hashable(config_json: Mapping[str, Any]) -> Any:
+    """A config.json in a form that has a hash: Infinity and NaN, which JSON for hashes excludes, become texts.
+
+    Published configurations have them (Mamba-2's time_step_limit is [0, Infinity]).
+    """
+    return json.loads(json.dumps(config_json), parse_constant=str)
+
+
 def linear_layers(config_json: Mapping[str, Any], family: str) -> Shapes:
     """(m, n) of every nn.Linear, heads included, by dotted name, in the model's order.
 
     `family` is decoder, encoder or vision. Raises Unavailable, with transformers' reason, for a configuration that it
     cannot build.
     """
-    name = sha256_of(config_json)
+    name = sha256_of(hashable(config_json))
     known = _shipped_layers().get(name)
     if known is not None:
         return expanded(known)

@@ -9,11 +9,8 @@ from pathlib import Path
 from sdsbench.core.errors import Unavailable
 from sdsbench.core.record import Weights
 from sdsbench.models.model_config import PACKAGED, ModelConfig
-from sdsbench.models.model_folder import fingerprint
+from sdsbench.models.model_folder import LOADED, fingerprint
 from sdsbench.models.readers import converted, sources
-
-HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
-"""Files of a hub repository that are downloaded."""
 
 
 def folder_of(config: ModelConfig) -> tuple[Path, str | None]:
@@ -79,7 +76,7 @@ def _hub_folder(repository: str, revision: str) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(HUB_FILES)))
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(LOADED)))
     except Exception as error:  # network, authorisation and missing-repository errors have no common class
         raise Unavailable(
             f"model.location={repository!r} at revision {revision}: the hub did not give it ({type(error).__name__}). "

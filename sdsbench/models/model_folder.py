@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from sdsbench.core.errors import SdsbenchError, Unavailable
 from sdsbench.core.file_hash import content_hash
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 LOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "additional_chat_templates/*.jinja")
-"""Files of a model folder that loading reads: weights, configuration, tokenizer, image processor."""
+"""Files of a model folder that loading reads, and that are fetched from the hub: weights, configuration, tokenizer with
+its chat templates, image processor."""
 _POINTER = b"version https://git-lfs"
 _SHOWN = 400  # characters of a library's error message that are shown
 MOST_BYTES = 2**28  # largest JSON file that is read; the largest tokenizers have 35 MB
@@ -125,7 +127,7 @@ def json_of(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MOST_BYTES:
         raise Unavailable(f"{_shown(path)}: accepted: at most {MOST_BYTES} bytes")
     with reading(_shown(path)):
-        found = json.loads(path.read_bytes())
+        found = from_json(path.read_bytes())  # unlike json, it refuses half of a surrogate pair, which has no hash
     if not isinstance(found, dict):
         raise Unavailable(f"{_shown(path)}: accepted: a JSON object")
     return found

@@ -23,6 +23,7 @@ from sdsbench.core.lazy import torch
 from sdsbench.core.package import PACKAGE
 from sdsbench.core.source_hash import hash_of
 from sdsbench.methods import base as methods
+from sdsbench.models.architecture import hashable
 from sdsbench.runs.configuration.combinations import known_architecture
 from sdsbench.runs.configuration.schema import RunConfig
 from sdsbench.runs.origin import code_hashes
@@ -109,7 +110,7 @@ def training_bytes(config: RunConfig, batch: Batch, dtype: str, runs: int = 1) -
     if known is None:
         return None
     decides = {
-        "facts": known.config_json,
+        "facts": hashable(known.config_json),
         "family": config.model.family,
         "dtype": dtype,
         "method": config.method.model_dump(),

@@ -34,7 +34,8 @@ CODE, WEIGHTS, DATA, START = "code of ", "base weights", "data ", "start_from"
 """Prefixes of the names in an origin (`recorded_origin`)."""
 PACKAGES = (
     "torch", "transformers", "tokenizers", "datasets", "lm_eval", "hydra-core", "numpy", "scikit-learn",
-    "scipy", "safetensors", "math-verify", "rouge_score", "sacrebleu",
+    "scipy", "safetensors", "math-verify", "sympy", "latex2sympy2_extended", "antlr4-python3-runtime", "rouge_score",
+    "sacrebleu", "pillow",
 )  # fmt: skip
 NUMERIC = ("data", "evaluation", "methods", "models", "tasks", "training")
 RESULT_MODULES = ("prepare", "train", "finish", "evaluate", "families", "run_data", "start_from")

@@ -19,8 +19,9 @@ from typing import Any
 from sdsbench.core.clock import two_digits
 from sdsbench.core.errors import Unavailable
 from sdsbench.data import catalogue, sources
-from sdsbench.models.location import HUB_FILES, weights_of
+from sdsbench.models.location import weights_of
 from sdsbench.models.model_config import ModelConfig
+from sdsbench.models.model_folder import LOADED
 from sdsbench.runs.data_source import needs
 from sdsbench.sweeps.placing import GROUP_SIZE, as_words
 from sdsbench.sweeps.plan import Plan
@@ -129,7 +130,7 @@ def _model_bytes(model: ModelConfig) -> int:
 
     info = _asked(lambda: HfApi().model_info(str(model.location), revision=model.revision, files_metadata=True))
     files = info.siblings or []
-    return sum(file.size or 0 for file in files if any(fnmatch(file.rfilename, pattern) for pattern in HUB_FILES))
+    return sum(file.size or 0 for file in files if any(fnmatch(file.rfilename, pattern) for pattern in LOADED))
 
 
 def _data_bytes(data_set: catalogue.DataSet) -> int:

@@ -79,10 +79,8 @@ def _waiting_point(plan: Plan, cell: TunedCell, seed: str) -> dict[str, str]:
 
 def _failure(slot: SlotState) -> str:
     """The first line of what ended the run; empty if its last attempt runs, or died without a message."""
-    record = slot.record
-    if record is None or record.failure is None or record.status == "running":
-        return ""  # a record keeps the message of an earlier attempt until the next one ends
-    return record.failure.message.partition("\n")[0][:100]
+    failure = slot.record.ended_by if slot.record else None
+    return failure.message.partition("\n")[0][:100] if failure else ""
 
 
 def _tuning_text(plan: Plan) -> str:

@@ -46,7 +46,12 @@ def as_words(placing: Mapping[str, Any]) -> list[str]:
 
     Values are quoted, since Hydra's parser takes no spaces, commas or brackets in a plain text.
     """
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in placing.items()]
+    return [f"{key}={overrides.quoted(value)}" for key, value in placing.items()]
+
+
+def as_settings(placing: Mapping[str, Any]) -> list[str]:
+    """The same values as options of a worker (sweeps/worker.py), which reads them as JSON."""
+    return [f"--set={key}={json.dumps(value, ensure_ascii=False)}" for key, value in placing.items()]
 
 
 def refused(key: str, value: object) -> str | None:

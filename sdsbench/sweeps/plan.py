@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, model_validator
 from sdsbench.core import plugins
 from sdsbench.core.allowed_names import CellKey, Name, RunId, require_printable
 from sdsbench.core.console import print_wrapped
-from sdsbench.core.containment import contained
+from sdsbench.core.containment import folder_in
 from sdsbench.core.errors import ConfigError, DamagedFile, Problem, Unavailable
 from sdsbench.core.files import disk_errors, sync_folder, write_atomic
 from sdsbench.core.limits import MANIFEST
@@ -245,10 +245,12 @@ def named(name: str) -> Plan:
 
 
 def read(folder: Path) -> Plan:
-    """Read a plan. Raises DamagedFile if its manifest does not match its schema or checksum."""
+    """Read a plan. Raises DamagedFile if its manifest cannot be read, or does not match its schema or checksum."""
     path = folder / "manifest.json"
     try:
         manifest = Manifest.model_validate_json(read_bytes(path, MANIFEST, below=folder))
+    except DamagedFile as error:
+        raise DamagedFile(f"{error} {_ANEW}") from None
     except ValidationError as error:
         raise DamagedFile(f"{path}: not a manifest of schema version 2: {first_fault(error)}. {_ANEW}") from None
     if manifest.checksum != manifest.seal():
@@ -280,7 +282,7 @@ def write(folder: Path, manifest: Manifest, texts: Mapping[str, str]) -> tuple[P
                     digest = manifest.runs[identity].sha256
                     merged.runs[identity] = merged.runs[identity].model_copy(update={"sha256": digest})
                 for identity in (*damaged, *(merged.runs.keys() - old.runs.keys())):
-                    write_atomic(contained(folder, "runs", f"{identity}.json"), texts[identity])
+                    write_atomic(folder_in(folder, "runs") / f"{identity}.json", texts[identity])
                 _write_manifest(folder, merged)  # after the files, so that it names no missing one
                 if damaged:
                     found = number_of(len(damaged), "damaged configuration")

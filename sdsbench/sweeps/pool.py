@@ -21,6 +21,7 @@ from typing import Any
 from sdsbench.core.containment import contained, folder_in
 from sdsbench.core.processor import usable_cores
 from sdsbench.core.reading import require_file
+from sdsbench.sweeps.placing import as_settings
 from sdsbench.sweeps.plan import Plan
 
 DISK = 74  # exit code of a worker that stopped because of an error of the disk
@@ -164,10 +165,9 @@ class Pool:
         placing = self.placing | {"threads": allocation.threads}
         if allocation.gpu is not None:
             placing["device"] = "cuda"  # with `auto`, a worker whose GPU does not work would train on the CPU
-        settings = [f"--set={key}={json.dumps(value)}" for key, value in placing.items()]
         command = [
             sys.executable, "-m", "sdsbench.sweeps.worker", str(self.plan.folder),
-            f"--offset={self._offsets[allocation.name]}", *settings, *self.options,
+            f"--offset={self._offsets[allocation.name]}", *as_settings(placing), *self.options,
             *([f"--slots={self._slots.name}"] if self._slots else []),
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": str(allocation.threads)}

@@ -30,7 +30,7 @@ from sdsbench.core.limits import MANIFEST
 from sdsbench.core.lock import owned
 from sdsbench.core.package import bundled_folder
 from sdsbench.core.reading import FileContent, first_fault, read_json
-from sdsbench.sweeps.placing import as_words
+from sdsbench.sweeps.placing import as_settings, as_words
 from sdsbench.sweeps.plan import Plan
 from sdsbench.sweeps.slurm_config import SlurmConfig
 
@@ -130,11 +130,10 @@ def script(
 def _worker_command(plan: Plan, slurm: SlurmConfig, placing: Mapping[str, Any], retry: bool) -> list[str]:
     """The command of a task: one worker, or with several GPUs `sdsbench sweep`, which runs a worker on each."""
     python, folder = "python" if slurm.container else sys.executable, str(plan.folder.resolve())
-    words = as_words(placing)
     again = ["--retry"] if retry else []
     if slurm.gpus > 1:
-        return [python, "-m", "sdsbench", "sweep", folder, *words, *again]
-    return [python, "-m", "sdsbench.sweeps.worker", folder, *(f"--set={word}" for word in words), *again]
+        return [python, "-m", "sdsbench", "sweep", folder, *as_words(placing), *again]
+    return [python, "-m", "sdsbench.sweeps.worker", folder, *as_settings(placing), *again]
 
 
 def job_name(plan: Plan) -> str:

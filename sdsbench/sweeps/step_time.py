@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from sdsbench.core.hashing import canonical_json
+from sdsbench.models.architecture import hashable
 from sdsbench.models.load import without_weights
 from sdsbench.runs.configuration.combinations import KnownArchitecture
 from sdsbench.runs.configuration.schema import RunConfig
@@ -36,7 +37,7 @@ def cpu_speed(config: RunConfig, known: KnownArchitecture, work: Workload) -> Sp
     weights = passed_weights(config, known)
     device = select_device("cpu", config.dtype, config.threads, weights)
     labels = tasks.build(config.task).num_labels
-    which = canonical_json([config.model.family, dict(known.config_json), labels])
+    which = canonical_json([config.model.family, hashable(known.config_json), labels])
     tokens = max(1, round(work.tokens))
     rows = min(work.batch, max(1, CPU_TOKENS // tokens))
     config_json = _HashableConfig(known.config_json)

@@ -38,3 +38,12 @@ def test_answers_that_cannot_be_graded_again_are_no_changed_answers(monkeypatch:
     problems = list(consistency._graded(evaluation, "gsm8k (trained)", answers))
     (reason,) = [problem for problem in problems if "flexible" in problem]
     assert "cannot be graded again by flexible (KeyError: 'answer')" in reason and "Generation.row_of" in reason
+
+
+def test_scorer_that_returns_numbers_is_held_to_the_contract_of_graders() -> None:
+    (evaluation,) = GSM8K(compose_run(WORDS).task).evaluations()
+    rows = [{"answer": f"#### {i}"} for i in range(3)]
+    graded = evaluation.scorers["flexible"]
+    assert list(contract._grader_problems(evaluation, lambda row, text: float(graded(row, text)), rows)) == []
+    for always, problem in ((1.0, "accepts every answer"), (0.5, "accepts no gold answer in any of the common forms")):
+        assert list(contract._grader_problems(evaluation, lambda *_, always=always: always, rows)) == [problem]

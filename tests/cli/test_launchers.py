@@ -74,6 +74,8 @@ def test_value_of_a_job_is_its_headline_score() -> None:
     assert headline(record) == pytest.approx(0.3)
     del record.scores[1]
     assert headline(record) is None, "no mean of a part"
+    del record.scores[0]
+    assert headline(record) == 0.9, "with likelihood alone, the run has none of the mean's evaluations"
 
 
 @pytest.mark.slow

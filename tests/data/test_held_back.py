@@ -184,6 +184,18 @@ def test_reworded_rows_of_a_held_back_question_are_not_trained_on(tmp_path: Path
     assert held_back.isdisjoint(row["query"].split()[-1] for row in run.training)
 
 
+def test_rows_of_one_question_are_on_one_side_of_the_rows_that_choose_the_best_step(tmp_path: Path) -> None:
+    queries = [f"version {version} of {i}" for version in range(3) for i in range(20)]
+    originals = [query.split()[-1] for query in queries]
+    write_metamath(tmp_path, query=queries * 2, response=["r"] * 120, original_question=originals * 2)
+    words = ["task.train_set=metamathqa", "data.source=local", f"data.root={tmp_path}", "train.best_every=1"]
+    run = load_run(config_of("gsm8k", *words, "train.best_rows=4"))
+    held_out, trained = ({row["query"].split()[-1] for row in rows} for rows in (run.held_out, run.training))
+    assert len(run.held_out) == 4 and held_out.isdisjoint(trained) and len(held_out | trained) == 20
+    with pytest.raises(Unavailable, match=r"train\.best_rows=115: every training row asks the same"):
+        load_run(config_of("gsm8k", *words, "train.best_rows=115"))
+
+
 def test_tuning_is_refused_where_reworded_rows_cannot_be_recognised(tmp_path: Path) -> None:
     words = write_metamath(tmp_path, query=["a"] * 9, response=["r"] * 9)
     with pytest.raises(Unavailable, match="metamathqa: without its column original_question"):

@@ -39,9 +39,19 @@ def test_damaged_png_is_refused_with_a_message() -> None:
     chunk = (10**6).to_bytes(4, "big") + b"tEXt"  # a chunk that is longer than the file
     with pytest.raises(Unavailable, match="cannot be decoded"):
         decoded({"bytes": encoded_image(8)[:33] + chunk + b"x" * 9})
-    cut = decoded({"bytes": encoded_image(1000)[:100]})
+    cut = Image.open(io.BytesIO(encoded_image(1000)[:100]))
     with pytest.raises(Unavailable, match="row 3: an image cannot be decoded"), readable("row 3"):
         cut.load()
+
+
+def test_photo_is_turned_as_its_exif_data_say_in_every_layout(tmp_path: Path) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.effect_noise((8, 4), 50).save(buffer, "png", exif=exif)
+    cell = {"bytes": buffer.getvalue(), "path": None}
+    file = write_image_table(tmp_path / "t.parquet", "Image", cell)
+    by_datasets = local_files.read(local_files.of_path(file), None)[0]["image"]
+    assert decoded(cell).size == (4, 8) and decoded(cell).tobytes() == by_datasets.tobytes()
 
 
 BROKEN = {

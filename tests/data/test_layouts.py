@@ -85,6 +85,9 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
     "save_to_disk of one split": lambda root: (
         datasets.Dataset.from_list(ROWS, split="train").save_to_disk(root / "gsm8k") or root
     ),
+    "save_to_disk with a format": lambda root: datasets.DatasetDict(
+        train=dataset().with_format("numpy", ["question"])
+    ).save_to_disk(root / "gsm8k"),
     "hub cache": lambda root: write_hub_download(root / f"datasets--openai--gsm8k/snapshots/{PINNED}"),
 }
 
@@ -164,7 +167,38 @@ REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
             write_parquet(root / "gsm8k/train.parquet"),
             write_text(root / "gsm8k/train.jsonl", json_lines()),
         ),
-        ("train.jsonl, train.parquet could each be the split", "Move one away"),
+        ("train.jsonl, train.parquet could each be the split", "Move the others away"),
+    ),
+    "two endings of one format": (
+        lambda root: [
+            write_text(root / f"gsm8k/{name}", json_lines()) for name in ("train.json", "train.jsonl.gz", "notes.json")
+        ],
+        ("gsm8k: train.json, train.jsonl.gz could each be the split",),
+    ),
+    "two copies in a folder of the split": (
+        lambda root: [
+            write_text(root / f"gsm8k/train/{name}", json_lines()) for name in ("0.jsonl", "1.jsonl", "1.jsonl.gz")
+        ],
+        ("gsm8k/train: 1.jsonl, 1.jsonl.gz could each be the split",),
+    ),
+    "comma- and tab-separated files": (
+        lambda root: [write_text(root / f"gsm8k/train/{name}", "question,answer\n") for name in ("0.csv", "1.tsv")],
+        ("gsm8k/train: 0.csv, 1.tsv could each be the split",),
+    ),
+    "a file beside a folder of the split": (
+        lambda root: [write_text(root / f"gsm8k/{name}", json_lines()) for name in ("train.jsonl", "train/0.jsonl")],
+        ("gsm8k: train/0.jsonl, train.jsonl could each be the split",),
+    ),
+    "a file beside save_to_disk": (
+        lambda root: (
+            datasets.DatasetDict(train=dataset()).save_to_disk(root / "gsm8k"),
+            write_text(root / "gsm8k/data/train.jsonl", json_lines()),
+        ),
+        ("gsm8k: train/state.json, data/train.jsonl could each be the split",),
+    ),
+    "a cell more than the header": (
+        lambda root: write_text(root / "gsm8k/train.csv", "question,answer\n0,1, so #### 1\n1,2,so #### 2\n"),
+        ("train.csv: its header names 2 columns, its first row has 3 cells",),
     ),
     "another split": (
         lambda root: write_text(root / "gsm8k/test.jsonl", json_lines()),

@@ -102,6 +102,23 @@ def test_labels_that_are_texts_or_count_from_1_are_refused_with_advice(tmp_path:
         sources.load("glue/rte", "train", write_rows(tmp_path, "glue/rte", rows, "train"))
 
 
+def test_numbers_in_the_place_of_a_text_that_depends_on_another_column_are_refused(tmp_path: Path) -> None:
+    rows = [{**row, "answer": 1} for row in GOOD["boolq"]]
+    with pytest.raises(
+        Unavailable, match=r"4 of 4 rows.*\n  row 1, column answer: 1; accepted: one of the lab"
+    ) as caught:
+        sources.load("boolq", "test", write_rows(tmp_path, "boolq", rows, "test"))
+    assert "counted from 1" not in str(caught.value)
+
+
+def test_generated_row_without_a_column_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for column in ("instruction", "answer"):
+        rows = [*GOOD["boolq"], {key: value for key, value in GOOD["boolq"][0].items() if key != column}]
+        monkeypatch.setattr(sources, "_rows_of", lambda *_, rows=rows: rows)
+        with pytest.raises(Unavailable, match=f"1 of 5 rows cannot be used:\n  row 5, column {column}: None"):
+            sources.load("boolq", "test", DataConfig(source="embedded"))
+
+
 def test_many_bad_rows_give_one_short_message(tmp_path: Path) -> None:
     rows = [{"question": "", "answer": "#### 1"}] * 5000
     with pytest.raises(Unavailable) as caught:

@@ -264,3 +264,13 @@ def test_train_limit_beyond_the_most_generated_rows_is_refused() -> None:
     config = DataConfig(source="embedded", train_limit=sources.MOST_GENERATED + 1)
     with pytest.raises(ConfigError, match=r"data.train_limit=1000001: accepted: at most 1,000,000 where rows"):
         load_training("gsm8k", config)
+
+
+def test_train_limit_beyond_the_rows_that_a_generator_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(split: str, count: int) -> list[dict[str, str]]:
+        raise ValueError(f"count={count}: accepted: at most about 5323 rows")
+
+    monkeypatch.setattr(sources, "generator_of", lambda name: rows)
+    config = DataConfig(source="embedded", train_limit=20_000)
+    with pytest.raises(ConfigError, match=r"data\.train_limit=20000: accepted: as many rows as .* at most about 5323"):
+        sources.load("gsm8k", "train", config)

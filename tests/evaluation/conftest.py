@@ -17,6 +17,12 @@ def micro(device: str):
     return load(config, torch.float32, device=torch.device(device))
 
 
+@pytest.fixture(scope="module")
+def cpu_micro():
+    """The same on the CPU, for tests that put tensors there or count its operations."""
+    return load(compose_run(["model=micro", "method=lora", "task=gsm8k"]).model, torch.float32)
+
+
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that generation prints, which it does once per process."""

@@ -16,8 +16,6 @@ from sdsbench.evaluation.generation import Generator, Request
 from sdsbench.evaluation.score_floors import chance_floor, constant_floor
 from sdsbench.evaluation.text import evaluate_text
 from sdsbench.evaluation.validation_loss import mean_loss
-from sdsbench.models.load import load
-from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.tasks.base import Choice, Generation, Labelled
 
 LABELS = [1.0] * 7 + [0.0] * 3
@@ -64,11 +62,6 @@ def test_classifier_records_floor_and_number_of_predicted_classes(
     assert accuracy.value == (1.0 if learned else accuracy.floor)
 
 
-@pytest.fixture(scope="module")
-def micro():
-    return load(compose_run(["model=micro", "method=lora", "task=gsm8k"]).model, torch.float32)
-
-
 ROWS = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(6)]
 
 
@@ -76,7 +69,7 @@ def rows() -> Rows:
     return Rows("gsm8k", "test", "embedded", None, ROWS, tuple(range(len(ROWS))))
 
 
-def test_answers_that_reach_the_token_limit_are_counted_as_truncated(micro) -> None:
+def test_answers_that_reach_the_token_limit_are_counted_as_truncated(cpu_micro) -> None:
     """With a limit of two tokens every answer is cut; with a stop text, those that contain it are not."""
 
     def score(new_tokens: int, stop: tuple[str, ...]):
@@ -84,7 +77,7 @@ def test_answers_that_reach_the_token_limit_are_counted_as_truncated(micro) -> N
             "gsm8k", 1, "gsm8k", "test", lambda row: row["question"], lambda row: row["answer"],
             {"exact": lambda row, text: text == row["answer"]}, "exact", new_tokens, stop,
         )  # fmt: skip
-        return evaluate_text(micro.model, micro.tokenizer, task, rows(), "trained", 4)
+        return evaluate_text(cpu_micro.model, cpu_micro.tokenizer, task, rows(), "trained", 4)
 
     cut = score(2, ())
     assert cut.scores[0].truncated == 6 and {sample["truncated"] for sample in cut.samples} == {True}
@@ -97,18 +90,18 @@ def test_answers_that_reach_the_token_limit_are_counted_as_truncated(micro) -> N
     assert stopped.scores[0].truncated == sum(flags.values()) < 6
 
 
-def test_answer_that_ends_before_the_limit_is_not_truncated(micro) -> None:
-    generator = Generator(micro.model, micro.tokenizer, 4)
-    end = micro.tokenizer.eos_token_id
+def test_answer_that_ends_before_the_limit_is_not_truncated(cpu_micro) -> None:
+    generator = Generator(cpu_micro.model, cpu_micro.tokenizer, 4)
+    end = cpu_micro.tokenizer.eos_token_id
     request = Request("", 3, ())
     assert not generator._answer([5, 6, end], request).truncated
     assert generator._answer([5, 6, 7], request).truncated
     assert not generator._answer([5, 6], request).truncated
 
 
-def test_choices_record_chance_as_floor(micro) -> None:
+def test_choices_record_chance_as_floor(cpu_micro) -> None:
     task = Choice("boolq", 1, "boolq", "test", lambda row: row["question"], lambda row: [" yes", " no"], lambda row: 0)
-    score = evaluate_text(micro.model, micro.tokenizer, task, rows(), "trained", 4).scores[0]
+    score = evaluate_text(cpu_micro.model, cpu_micro.tokenizer, task, rows(), "trained", 4).scores[0]
     assert (score.floor, score.floor_of, score.truncated) == (0.5, "chance", None)
 
 

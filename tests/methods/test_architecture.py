@@ -17,10 +17,11 @@ from transformers import (
 )
 
 from sdsbench.core.errors import Unavailable
+from sdsbench.core.hashing import sha256_of
 from sdsbench.methods.attach import attach
 from sdsbench.methods.base import build, lookup
 from sdsbench.models import architecture
-from sdsbench.models.architecture import FOLDER, linear_layers, shipped
+from sdsbench.models.architecture import FOLDER, hashable, linear_layers, shipped
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 COUNTS = Path(__file__).parents[2] / "results" / "paper" / "parameter_counts.csv"
@@ -55,6 +56,15 @@ def test_layers_of_other_architectures_are_read_from_the_model_and_cached(
     assert found["model.layers.1.self_attn.qkv_proj"] == (96, 32) and found["lm_head"] == (40, 32)
     monkeypatch.setattr(architecture, "built_layers", lambda *_: pytest.fail("built again"))
     assert list(linear_layers(facts, "decoder").items()) == list(found.items())
+
+
+def test_infinity_and_nan_in_a_config_json_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the time_step_limit of Mamba-2's published configurations."""
+    monkeypatch.setenv("SDSBENCH_CACHE", str(tmp_path))
+    facts = {"model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "vocab_size": 16, "a": [0.0, float("inf")], "b": float("nan")}  # fmt: skip
+    assert linear_layers(facts, "decoder")["lm_head"] == (16, 8)
+    assert sha256_of(hashable(facts)) != sha256_of(hashable({**facts, "a": [0.0, 1.0]}))
 
 
 def test_unknown_and_oversized_architectures_are_refused_with_the_reason(

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from sdsbench.__main__ import main
 from sdsbench.core.errors import Unavailable
 from sdsbench.models.load import load, load_tokenizer
+from sdsbench.models.location import folder_of
 from sdsbench.models.model_config import ModelConfig
 from sdsbench.models.model_folder import fingerprint
 from tests.models.folders import MICRO, model_folder
@@ -108,8 +110,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a huge vocabulary": (lambda f: edit_json(f, vocab_size=10**12), "declares"),
     "a name for each of 10^9 labels": (lambda f: edit_json(f, num_labels=10**9), "num_labels=1000000000"),
     "text in place of a number": (lambda f: edit_json(f, hidden_size="wide"), "hidden_size"),
-    "invalid JSON": (lambda f: (f / "config.json").write_text("{"), "own/config.json: cannot be read: JSONDecodeError"),
+    "invalid JSON": (lambda f: (f / "config.json").write_text("{"), "own/config.json: cannot be read: ValueError"),
     "deeply nested JSON": (lambda f: (f / "config.json").write_text("[" * 100_000), "own/config.json: cannot be read"),
+    "half of a surrogate pair": (lambda f: edit_json(f, note="\ud800"), "own/config.json: cannot be read: ValueError"),
     "JSON list": (lambda f: (f / "config.json").write_text("[]"), "a JSON object"),
     "unknown model type": (lambda f: edit_json(f, model_type="no_such"), "no_such"),
     "damaged tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "own: cannot be read"),
@@ -213,6 +216,21 @@ def test_every_file_that_loading_may_read_is_in_the_fingerprint(own: Path) -> No
     assert len(seen) == 1 + len(names)
     (own / "additional_chat_templates" / "chat_template.jinja").rename(own / "chat_template.jinja")
     assert fingerprint(own) not in seen
+
+
+def test_hub_is_asked_for_every_file_that_loading_reads(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chat templates and sentencepiece models have many names."""
+    read = ["config.json", "model.safetensors", "merges.txt", "spiece.model", "chat_template.jinja",
+            "additional_chat_templates/tools.jinja"]  # fmt: skip
+
+    def snapshot_download(repository: str, revision: str, allow_patterns: list[str]) -> str:
+        fetched = list(filter_repo_objects([*read, "pytorch_model.bin", "code.py"], allow_patterns=allow_patterns))
+        assert (repository, revision, fetched) == ("a/b", "0" * 40, read)
+        return str(own)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    config = ModelConfig(name="local", family="decoder", source="hub", location="a/b", revision="0" * 40)
+    assert folder_of(config)[0] == own
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])

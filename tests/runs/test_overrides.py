@@ -94,7 +94,7 @@ def test_plus_plus_overrides_work_in_every_command() -> None:
 @pytest.fixture
 def own(tmp_path: Path) -> str:
     """A configuration folder of the user with two experiments."""
-    folder = tmp_path / 'a "strange", folder'
+    folder = tmp_path / 'a "strange", back\\slashed folder'
     (folder / "experiment").mkdir(parents=True)
     for name, rate in (("slow", 0.125), ("fast", 0.5)):
         text = (

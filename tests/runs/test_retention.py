@@ -205,6 +205,14 @@ def test_second_evaluations_need_distinct_names(names: str) -> None:
         compose_run(["model=micro", "task=gsm8k", "method=lora", f"eval.also=[{names}]"])
 
 
+@pytest.mark.parametrize("name", ["blimp_nl__auxiliaries__order_1", "bertaqa_en_mt_latxa-7b-v1.1"])
+def test_task_whose_answers_could_not_be_stored_is_refused_before_it_is_scored(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"eval\.also=\['{name}'\]: accepted: .* whose names have no `__` and no dot"
+    ):
+        compose_run(["model=micro", "task=gsm8k", "method=lora", f"eval.also=[rte,{name}]"])
+
+
 def test_changed_text_counts_as_other_data(data_folder: Path, tmp_path: Path) -> None:
     from sdsbench.core.errors import Refused
 

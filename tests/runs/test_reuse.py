@@ -21,7 +21,7 @@ from sdsbench.core.record import Record
 from sdsbench.core.run_folder import read_record
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.execute import execute
-from sdsbench.runs.origin import uncommitted
+from sdsbench.runs.origin import code_parts, package_versions, uncommitted
 from sdsbench.runs.reuse import earlier_results
 from sdsbench.runs.run_context import RunContext, open_run
 from sdsbench.training.loop import StepReport, Training
@@ -260,3 +260,10 @@ def test_uncommitted_modules_are_those_that_no_commit_holds(tmp_path: Path, monk
     changed = uncommitted(config)
     assert changed is not None
     assert set(changed) & set(names) == {"edited_module", "untracked_module", "ignored_module"}
+
+
+def test_code_and_packages_of_a_run_include_those_of_the_process_that_compares_answers() -> None:
+    task = code_parts(compose_run(["model=micro", "task=math", "method=lora", "data.source=embedded"]))["task"]
+    needed = {path.stem for path in (ROOT / "sdsbench" / "tasks" / "symbolic").glob("*.py")} - {"__init__"}
+    assert {f"sdsbench.tasks.symbolic.{name}" for name in needed} <= task.keys() and len(needed) == 3
+    assert {"math-verify", "sympy", "latex2sympy2_extended", "pillow"} <= package_versions().keys()

@@ -108,7 +108,7 @@ def test_submit_needs_the_files_that_fetch_downloads(
 def test_check_without_a_network_gets_every_data_key_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check is a process of its own, whose command line Hydra parses."""
     rows = "".join(json.dumps({"prompt": f"{i} + 1 =", "response": str(i + 1)}) + "\n" for i in range(8))
-    moved = tmp_path / "Größe (1), a=b"
+    moved = tmp_path / "Größe (1), a=b \\ c"
     moved.mkdir()
     for file in (tmp_path / "train.jsonl", moved / "train.jsonl", moved / "test.jsonl"):
         file.write_text(rows)

@@ -100,20 +100,22 @@ def test_other_folders_among_submissions_are_ignored(tmp_path: Path) -> None:
 
 def test_planning_again_writes_damaged_configurations_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", *TINY, "--folder", str(tmp_path / "plan")]
-    assert main([*words, "seed=0,1,2"]) == 0
-    changed, lost, whole = (
+    assert main([*words, "seed=0,1,2,3"]) == 0
+    changed, lost, linked, whole = (
         tmp_path / "plan/runs" / f"{name}.json" for name in plans.read(tmp_path / "plan").manifest.runs
     )
-    before = [path.read_bytes() for path in (changed, lost, whole)]
+    before = [path.read_bytes() for path in (changed, lost, linked, whole)]
     changed.write_text("{}")
     lost.unlink()
-    for path in (changed, lost):
+    linked.rename(tmp_path / "elsewhere.json")
+    linked.symlink_to(tmp_path / "elsewhere.json")
+    for path in (changed, lost, linked):
         with pytest.raises(DamagedFile, match="Plan again"):
             plans.read(tmp_path / "plan").configuration(path.stem, {})
     capsys.readouterr()
-    assert main([*words, "seed=0,1,2"]) == 0
-    assert "2 damaged configurations written anew" in " ".join(capsys.readouterr().err.split())
-    assert [path.read_bytes() for path in (changed, lost, whole)] == before
+    assert main([*words, "seed=0,1,2,3"]) == 0
+    assert "3 damaged configurations written anew" in " ".join(capsys.readouterr().err.split())
+    assert [path.read_bytes() for path in (changed, lost, linked, whole)] == before and not linked.is_symlink()
     changed.write_text("{}")
     # train.head_lr has no effect on these runs, so that they keep their ids
     assert main([*words, "seed=0", "train.head_lr=0.5"]) == 0
@@ -121,16 +123,18 @@ def test_planning_again_writes_damaged_configurations_anew(tmp_path: Path, capsy
     assert plans.read(tmp_path / "plan").configuration(changed.stem, {}).train.head_lr == 0.5
 
 
-@pytest.mark.parametrize("text", ["{}", None])
+@pytest.mark.parametrize("text", ["{}", None, "a link"])
 def test_damaged_manifest_says_to_move_its_folder_away(
     text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["plan", *TINY, "seed=0", "--folder", str(tmp_path / "plan")]
     assert main(words) == 0
     manifest = tmp_path / "plan/manifest.json"
-    manifest.write_text(
-        manifest.read_text().replace('"description": ""', '"description": "x"') if text is None else text
-    )
+    content = manifest.read_text()
+    if text == "a link":
+        manifest.unlink()
+        manifest.symlink_to(tmp_path / "content")
+    manifest.write_text(content.replace('"description": ""', '"description": "x"') if text is None else text)
     assert main(words) == 3
     assert "Move the folder of the plan away and plan again" in " ".join(capsys.readouterr().err.split())
     (tmp_path / "plan").rename(tmp_path / "away")

@@ -205,6 +205,24 @@ def test_symbolic_equality_works_in_threads_and_after_its_helper_was_killed():
     assert symbolic.equal("latex_difference", "4", "2+2") is True, "a new helper answers"
 
 
+def test_interrupted_question_does_not_answer_the_next_one(monkeypatch):
+    assert symbolic.equal("latex_difference", "4", "2+2") is True
+    interrupted = symbolic._helper
+    assert interrupted is not None
+
+    class Interrupted:
+        def readline(self) -> str:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(interrupted, "_replies", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            symbolic.equal("latex_difference", "4", "2+2")
+    assert symbolic.equal("latex_difference", "4", "5") is False
+    with pytest.raises(symbolic._Gone):  # a thread that waited for this helper must not read the reply either
+        interrupted.ask("")
+
+
 def test_helper_that_cannot_answer_leaves_the_verdict_undecided(monkeypatch):
     def gone(self: symbolic._Helper, request: str) -> bool:
         raise symbolic._Gone

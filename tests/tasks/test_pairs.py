@@ -227,6 +227,7 @@ GRADED = [
     ("exact", "It is 4.", "  It  is 4.\n", 1), ("exact", "It is 4.", "it is 4.", 0),
     ("contains", "Lima", "The capital is LIMA!", 1), ("contains", "Lima", "Cuzco", 0),
     ("numeric", "so 1,200", "I think 3 or 1200.0", 1), ("numeric", "so -2", "2", 0), ("numeric", "1", "none", 0),
+    ("numeric", "7", "1" * 41 + "7", 0), ("numeric", "7", "0." + "1" * 40 + "7", 0), ("numeric", "9" * 50, "9" * 50, 1),
     ("rouge_l", "the cat sat", "the cat sat", 1), ("rouge_l", "the cat sat", "the dog sat", 2 / 3),
     ("chrf", "the cat", "the cat", 1), ("chrf", "abc", "xyz", 0),
 ]  # fmt: skip

@@ -50,8 +50,8 @@ def _facts(run: Run) -> list[tuple[str, Any]]:
     record = run.record
     names = ("run_id", "status", "model", "method", "rank", "alpha", "task", "train_set", "protocol", "seed", "lr")
     facts: list[tuple[str, Any]] = [(name, getattr(record, name)) for name in names]
-    if record.failure is not None:
-        facts.append(("failure", f"{record.failure.type}: {record.failure.message}"))
+    if record.ended_by is not None:
+        facts.append(("failure", f"{record.ended_by.type}: {record.ended_by.message}"))
     for part in ("losses", "tokens", "seconds", "memory", "parameters"):
         value = getattr(record, part)
         if value is not None:

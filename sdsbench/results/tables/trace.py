@@ -59,6 +59,6 @@ def trace_run(run: Run, number: float | None = None) -> str:
             f"  data     {d.dataset} {d.split}: {d.source}, {d.rows} rows, {d.fingerprint[:12]}"
             for d in provenance.data
         ]
-    if record.failure is not None:
-        lines.append(f"  failure  {record.failure.type}: {record.failure.message}")
+    if record.ended_by is not None:
+        lines.append(f"  failure  {record.ended_by.type}: {record.ended_by.message}")
     return shown("\n".join(lines))

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sdsbench.core import plugins
+from sdsbench.core.errors import Problem
 from sdsbench.core.package import bundled_folder
+from sdsbench.core.spelling import nearest
 
 GROUPS = ("model", "method", "task", "tracker", "protocol", "variant")
 
@@ -23,6 +25,12 @@ def options(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
         root = folder / group
         found |= {path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")}
     return sorted(found)
+
+
+def unknown(key: str, names: Sequence[str], group: str, config_dirs: Sequence[str]) -> list[Problem]:
+    """A problem for each of the names, given by the user as `key`, that is no choice of the group."""
+    known = options(group, config_dirs)
+    return [Problem(key, name, ", ".join(known), nearest(name, known)) for name in names if name not in known]
 
 
 def own_groups(config_dirs: Sequence[str]) -> Iterator[str]:

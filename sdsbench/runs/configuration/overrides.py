@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
 from sdsbench.core.errors import ConfigError, Problem
@@ -59,6 +61,13 @@ def values_of(override: Override) -> list[str]:
     return [str(text) for text in override.sweep_string_iterator()]
 
 
+def quoted(value: Any) -> str:
+    """A value as Hydra's parser reads it back. In its quotes, unlike in JSON, a backslash stands for itself."""
+    if isinstance(value, str):
+        return QuotedString(value, Quote.double).with_quotes()
+    return f"[{','.join(map(quoted, value))}]" if isinstance(value, list) else json.dumps(value)
+
+
 def line_of(override: Override) -> str:
     """An override in command-line syntax."""
     return str(override.input_line)
@@ -94,8 +103,8 @@ def with_search_path(words: Sequence[str], config_dirs: Sequence[str]) -> tuple[
 
 def search_path(config_dirs: Sequence[str]) -> list[str]:
     """The override (if any) that makes Hydra search the user's folders in addition to conf/."""
-    urls = (f"file://{Path(folder).resolve()}".replace("\\", "\\\\").replace('"', '\\"') for folder in config_dirs)
-    return [f"{SEARCH_PATH}=[{','.join(f'{chr(34)}{url}{chr(34)}' for url in urls)}]"] if config_dirs else []
+    urls = [f"file://{Path(folder).resolve()}" for folder in config_dirs]
+    return [f"{SEARCH_PATH}={quoted(urls)}"] if config_dirs else []
 
 
 def refuse_kind(override: Override, known: Sequence[str]) -> Problem | None:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sdsbench.core.clock import clock, seconds_of
-from sdsbench.core.errors import ConfigError, Problem, Refused
+from sdsbench.core.clock import clock, not_a_time, seconds_of
+from sdsbench.core.errors import ConfigError, Refused
 from sdsbench.core.texts import number_of
 from sdsbench.results.statistics.variances import Variances
 
@@ -48,7 +48,7 @@ def budget_seconds(text: str) -> float:
     """Parse `4h`, `90m`, `1.5h` or `2d` into seconds. Raises ConfigError for other texts."""
     seconds = seconds_of(text)
     if seconds is None:
-        raise ConfigError([Problem("--budget", text[:40], "a time above 0 such as 30m, 4h or 2d")])
+        raise ConfigError([not_a_time("--budget", text)])
     return seconds
 
 

@@ -18,13 +18,12 @@ from sdsbench.core.console import print_wrapped
 from sdsbench.core.errors import ConfigError, Problem, Refused, SdsbenchError, TrainingFailed
 from sdsbench.core.hashing import sha256_of
 from sdsbench.core.record import Record
-from sdsbench.core.spelling import nearest
 from sdsbench.core.texts import number_of
 from sdsbench.methods import base as methods
 from sdsbench.results.report.report_folder import build as build_report
 from sdsbench.results.tables.by_name import built
 from sdsbench.results.tables.loaded_runs import load
-from sdsbench.runs.configuration.choices import options
+from sdsbench.runs.configuration import choices
 from sdsbench.runs.configuration.compose import compose_run
 from sdsbench.runs.configuration.identity import run_id
 from sdsbench.runs.configuration.schema import RunConfig
@@ -61,12 +60,7 @@ class Question:
             for word in self.words
             if (key := word.partition("=")[0].lstrip("+")) in _CHOSEN
         ]
-        known = options("method", self.config_dirs)
-        problems += [
-            Problem("--methods", name, ", ".join(known), nearest(name, known))
-            for name in self.methods
-            if name not in known
-        ]
+        problems += choices.unknown("--methods", self.methods, "method", self.config_dirs)
         if len(set(self.methods)) < 2:
             problems.append(Problem("--methods", ",".join(self.methods), "two different methods or more, by commas"))
         elif self.reference not in self.methods:

@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -65,9 +66,13 @@ def equal(comparison: Comparison, gold: str, predicted: str) -> Verdict:
     request = json.dumps([comparison, gold, predicted, _patience * CPU_SECONDS, _patience * WALL_SECONDS])
     for _ in range(2):  # if the helper was killed (out of memory, for example), start a new one once
         helper = _helper_of_this_process()
-        with contextlib.suppress(_Gone):
+        try:
             return helper.ask(request)
-        _forget(helper)
+        except _Gone:
+            _forget(helper)
+        except BaseException:
+            _forget(helper)
+            raise
     return None
 
 
@@ -79,8 +84,13 @@ class _Helper:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._lock = threading.Lock()
+        self._interrupted = False
+        # Imported for its name alone: the hash of a run's code follows import statements. At the top of this file, the
+        # import would also run in the helper, which then holds the module twice.
+        from sdsbench.tasks.symbolic import comparison_process
+
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sdsbench.tasks.symbolic.comparison_process"],
+            [sys.executable, "-P", "-m", comparison_process.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -95,13 +105,20 @@ class _Helper:
         atexit.register(self.close)
 
     def ask(self, request: str) -> Verdict:
+        """The helper's reply. Raises _Gone if it ended, or if an earlier question was interrupted."""
         with self._lock:
+            if self._interrupted:
+                raise _Gone
             try:
                 self._requests.write(request + "\n")
                 self._requests.flush()
                 reply = self._replies.readline()
             except BrokenPipeError:
                 reply = ""
+            except BaseException:  # Ctrl-C, say: the reply that nobody read would answer the next question
+                self._interrupted = True
+                os.killpg(self._process.pid, signal.SIGKILL)  # and the child that works on the question
+                raise
         if not reply:
             raise _Gone
         return json.loads(reply)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdsbench.core.record import Seconds
+from sdsbench.core.record import Failure, Seconds
 from sdsbench.methods.base import METHODS
 from sdsbench.results.figure_style import Palette
 from sdsbench.results.report import plots
@@ -19,6 +19,7 @@ from sdsbench.results.report.run_page import run_page
 from sdsbench.results.tables.footer import rules_of
 from sdsbench.results.tables.loaded_runs import load
 from sdsbench.results.tables.titles import _own
+from sdsbench.results.tables.trace import trace_run
 from tests.results.tables.fixtures import make_record, make_samples, tuned, write_run
 
 SCORES = {
@@ -307,6 +308,15 @@ def test_any_method_or_model_name_can_be_reported(tmp_path: Path) -> None:
     page = build(tmp_path / "out", load(tmp_path / "runs")[0], {}).read_text()
     assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;, r 8" in page
     assert "$\\foo{$, r 8</text>" in page, "the figures show it as text"
+
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_failure_of_an_earlier_attempt_is_not_shown_while_the_run_goes_on(status: str, tmp_path: Path) -> None:
+    record = make_record("lora", 0, status=status)
+    record.failure = Failure(type="TrainingFailed", message="out of memory")
+    write_run(tmp_path / "runs", record)
+    (run,) = load(tmp_path / "runs")[0]
+    assert ("failure" in dict(run_page(run)["facts"])) is ("out of memory" in trace_run(run)) is (status == "failed")
 
 
 def test_run_page_shows_tuning_inert_keys_and_answers(tmp_path: Path) -> None:
