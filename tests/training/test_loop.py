@@ -187,11 +187,13 @@ def test_a_step_averages_over_its_groups_of_examples(mean_over: int | None) -> N
         assert expected != pytest.approx(mean(batch), rel=1e-4)
 
 
-def test_a_step_reports_the_rate_of_its_step() -> None:
+def test_a_step_reports_the_rate_of_its_step_and_hands_it_to_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
     training, state = tiny_training(lr=0.02, schedule="linear", max_steps=4, batch_size=2)
     reports: list[StepReport] = []
+    given: list[float] = []
+    monkeypatch.setattr(state.method, "before_step", lambda layers, step, lr: given.append(lr))
     training.run(state, reports.append)
-    assert [report.lr for report in reports] == pytest.approx([0.02, 0.015, 0.01, 0.005])
+    assert [report.lr for report in reports] == pytest.approx([0.02, 0.015, 0.01, 0.005]) == given
     assert [report.step for report in reports] == [1, 2, 3, 4]
 
 
