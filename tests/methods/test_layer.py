@@ -59,7 +59,8 @@ def test_output_and_gradients_equal_plain_autograd(m, n, widths, trained, needs_
     for index, block in enumerate(flat):
         block.requires_grad_(bool(trained >> index & 1))
     x = torch.randn(5, n, dtype=torch.float64, requires_grad=needs_x)
-    magnitude, norm = torch.rand(m).add_(0.5).requires_grad_(True), torch.rand(m).add_(0.5)
+    magnitude, norm = (torch.rand(m, dtype=torch.float64).add_(0.5) for _ in range(2))
+    magnitude.requires_grad_(True)
     row_scale = (magnitude, norm) if rows else None
     leaves = [leaf for leaf in (x, *([magnitude] if rows else []), *flat) if leaf.requires_grad]
     found = layer.low_rank_forward(x, branches, 0.7, row_scale)

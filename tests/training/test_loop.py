@@ -230,11 +230,11 @@ def test_an_optimizer_that_steps_in_backward_is_given_the_whole_step(monkeypatch
 
     plain, plain_state = tiny_training(batch_size=4, schedule="linear", max_steps=4)
     _, loss = plain.gradients(plain_state, plain.batch(1), 1)
-    training, state = tiny_training(batch_size=4, schedule="linear", max_steps=4)
+    training, state = tiny_training(batch_size=4, schedule="linear", max_steps=4, clip_norm=0.5)
     flat, state.optimizer = state.optimizer, InBackward(state.optimizer)  # type: ignore[assignment, arg-type]
     monkeypatch.setattr(loop, "InBackwardAdamW", InBackward)
     report = training.step(state)
-    assert (report.step, report.loss, report.grad_norm, given) == (1, loss, 7.0, [(1, 1.0, training.config.clip_norm)])
+    assert (report.step, report.loss, report.grad_norm, given) == (1, loss, 7.0, [(1, 1.0, 0.5)])
     assert isinstance(flat, FlatOptimizer) and flat.flat[0].grad is not None
     torch.testing.assert_close(2 * flat.flat[0].grad, flat_gradient(plain_state))
 
