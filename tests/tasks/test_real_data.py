@@ -124,7 +124,7 @@ def test_graders_find_the_label_that_the_published_patterns_find(data_root):
     assert checked == 5 * 22_419
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 12 s
 def test_vit_learns_real_textures(data_root, tmp_path):
     config = compose_run(
         ["task=vision/dtd10", "model=vit_micro", "method=lora", "data.source=local", f"data.root={data_root}",

@@ -240,7 +240,7 @@ def test_sample_covers_the_methods_and_depends_only_on_the_bundle(tmp_path: Path
     assert [one.record.run_id for one in again] == [one.record.run_id for one in drawn]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 2 s
 def test_other_thread_count_gives_the_same_answers(bundle: Path, tmp_path: Path) -> None:
     """Another order of the sums in a matrix product changes the last digits of losses, but no verdict."""
     code = main(["reproduce", str(bundle), "threads=2", "-o", str(tmp_path)])

@@ -185,7 +185,7 @@ parent.document.body.dataset.found = [root.scrollWidth, window.innerWidth, small
 """.replace("%s", TARGETS)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # needs a browser
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.parametrize("width", [1440, 390])
 def test_pages_fit_the_window_with_large_named_targets(report: Path, tmp_path: Path, width: int) -> None:
@@ -210,7 +210,7 @@ def test_pages_fit_the_window_with_large_named_targets(report: Path, tmp_path: P
         assert small == nameless == 0, page.name
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # needs a browser
 @pytest.mark.skipif(
     shutil.which("chromium") is None or shutil.which("pdftotext") is None, reason="needs chromium, pdftotext"
 )

@@ -44,7 +44,7 @@ def method_by_task_grid(rows: int, columns: int, root: Path) -> Built:
     return built("grid", root)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # needs LaTeX
 @NEEDS_LATEX
 def test_latex_of_paper_tables_compiles_without_overfull_boxes(paper_runs: Path, tmp_path: Path) -> None:
     parts = [FORMATS["latex"][1](built(f"lora_sb/table{number}", paper_runs)) for number in "1234567"]
@@ -54,7 +54,7 @@ def test_latex_of_paper_tables_compiles_without_overfull_boxes(paper_runs: Path,
     assert "Overfull \\hbox" not in log and "Overfull \\vbox" not in log
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # needs LaTeX
 @NEEDS_LATEX
 @pytest.mark.parametrize("rows, columns", [(3, 1), (2, 25), (30, 5), (120, 1)])
 def test_latex_tables_of_any_size_fit_their_pages(tmp_path: Path, rows: int, columns: int) -> None:

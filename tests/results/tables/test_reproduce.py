@@ -34,7 +34,7 @@ def test_row_of_the_document_equals_the_estimate(script: ModuleType, sweep: str)
     assert row.split(" | ")[1:4] == [str(len(runs)), str(sum(not run.fits for run in runs)), hours]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 5 minutes: every run of its document
 def test_document_equals_the_output_of_the_script(script: ModuleType) -> None:
     assert (ROOT / "docs" / "reproduce.md").read_text() == script.document(), "run python scripts/write_reproduce.py"
 
