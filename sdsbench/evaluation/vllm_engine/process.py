@@ -78,15 +78,14 @@ class VllmGenerator(Generator):
             "adapter": None if served.adapter is None else str(served.adapter),
             "rank": served.rank,
             "rows": self.batch_size,
-            "length": max(len(row["ids"]) + row["max_new_tokens"] for row in rows),  # type: ignore[arg-type, operator]
+            "length": max(len(ids) + request.max_new_tokens for ids, request in zip(prompts, requests, strict=True)),
             "ends": sorted(self.ends),
             "prompts": rows,
         }
         with empty_folder(self.folder):
             (self.folder / "request.json").write_text(json.dumps(content))
             _run([self.python, "-P", str(generate.__file__), str(self.folder)], self.folder, self.progress)
-            answers = json.loads((self.folder / "answers.json").read_text())["answers"]
-        return [[int(token) for token in answer] for answer in answers]
+            return json.loads((self.folder / "answers.json").read_text())
 
 
 @contextmanager
@@ -111,7 +110,7 @@ def _run(command: Sequence[str], folder: Path, progress: Callable[[int], None]) 
         try:
             while process.poll() is None:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-                finished = _number_in(folder / "finished")
+                finished = max(done, _number_in(folder / "finished"))
                 progress(finished - done)
                 done = finished
         finally:
